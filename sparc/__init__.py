@@ -1,0 +1,61 @@
+"""One sparse, interpretable concept dictionary shared by many frozen models.
+
+What plugin authors and users of a trained space need is here. Names that need torch load it when first used, so that
+`import sparc` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sparc.contracts import Backbone, BackboneSpec, Dataset, DatasetSpec, Params, Sample, Taxonomy
+from sparc.errors import BadSample, InvalidConfig, MissingData, SparcError, WeightsUnavailable
+from sparc.files import sha256, write_atomically
+from sparc.hookspecs import hookimpl
+from sparc.hub import cache_dir, hub_file
+
+if TYPE_CHECKING:
+    from sparc.checkpoint import SharedLatentSpace, load
+    from sparc.config import SpaceConfig
+    from sparc.core.codes import Codes
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "BadSample",
+    "Codes",
+    "Dataset",
+    "DatasetSpec",
+    "InvalidConfig",
+    "MissingData",
+    "Params",
+    "Sample",
+    "SharedLatentSpace",
+    "SpaceConfig",
+    "SparcError",
+    "Taxonomy",
+    "WeightsUnavailable",
+    "__version__",
+    "cache_dir",
+    "hookimpl",
+    "hub_file",
+    "load",
+    "sha256",
+    "write_atomically",
+]
+
+_LAZY = {
+    "Codes": "sparc.core.codes",
+    "SharedLatentSpace": "sparc.checkpoint",
+    "SpaceConfig": "sparc.config",
+    "load": "sparc.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'sparc' has no attribute '{name}'")

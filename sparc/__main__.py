@@ -1,0 +1,5 @@
+"""`python -m sparc` is `sparc`."""
+
+from sparc.cli import main
+
+main()

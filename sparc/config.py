@@ -1,0 +1,220 @@
+"""Every setting, with its default and its meaning, in one place. The defaults are the paper's.
+
+A configuration is frozen, and a key that it does not know is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from sparc.errors import InvalidConfig, MissingData
+
+Selection = Literal["global", "local"]
+Normalization = Literal["unit", "standard", "none"]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SpaceConfig(_Config):
+    """Shape of a shared latent space."""
+
+    streams: dict[str, Annotated[int, Field(gt=0)]] = Field(description="Width of each stream, in the model's order.")
+    n_latents: int = Field(8192, gt=0, description="Latents shared by all streams (L).")
+    k: int = Field(64, gt=0, description="Latents kept per sample.")
+    selection: Selection = Field("global", description="One index set per sample for all streams, or each its own.")
+    normalization: Normalization = Field(
+        "unit",
+        description="Of raw features: unit norm per sample; 'standard', centred and scaled by statistics of the "
+        "training features; or none.",
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if not self.streams:
+            raise ValueError("streams: expected at least one stream, found none")
+        if self.k > self.n_latents:
+            raise ValueError(f"k: expected at most n-latents, {self.n_latents}, found {self.k}")
+        return self
+
+
+class TrainingConfig(_Config):
+    """How a space is trained."""
+
+    epochs: int = Field(50, gt=0, description="Passes over the training samples.")
+    batch_size: int = Field(256, gt=0, description="Samples per step.")
+    lr: float = Field(1e-4, gt=0, description="Learning rate of Adam.")
+    cross_weight: float = Field(1.0, ge=0, description="Weight of the cross-reconstruction loss (lambda).")
+    aux_weight: float = Field(1 / 32, ge=0, description="Weight of the AuxK loss, which revives dead latents (alpha).")
+    k_aux: int = Field(64, gt=0, description="Dead latents that AuxK lets reconstruct the residual.")
+    dead_after: int = Field(256_000, gt=0, description="Training samples without activation that make a latent dead.")
+    seed: int = Field(0, ge=0, description="Seed of the initial weights and of the order of the samples.")
+
+
+_REF = re.compile(r"(?:(?P<alias>[^=\[\],]+)=)?(?P<name>[^=\[\],]+)(?:\[(?P<params>.*)\])?")
+
+
+class PluginRef(_Config):
+    """A backbone or dataset by name, with its parameters: `clip-img`, `clip-img[model=ViT-L-14]`, `a=timm[model=m]`."""
+
+    name: str
+    alias: str
+    """What the stream is called in the space: the name, unless the user says otherwise."""
+    params: dict[str, Any] = {}
+
+    @classmethod
+    def parse(cls, value: Any) -> Any:
+        """Read `alias=name[key=value,...]`, or a table with `name`, perhaps `alias`, and the parameters.
+
+        A value with a comma or a bracket is written in quotes. Raises ValueError for anything else.
+        """
+        if isinstance(value, Mapping) and "params" not in value:
+            params = {key: val for key, val in value.items() if key not in ("name", "alias")}
+            name = value.get("name")
+            if not isinstance(name, str):
+                raise ValueError(f"expected a table with 'name', found {dict(value)}")
+            return {"name": name, "alias": value.get("alias", name), "params": params}
+        if not isinstance(value, str):
+            return value
+        match = _REF.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"expected NAME or NAME[KEY=VALUE,...], found '{value}'")
+        name = match["name"].strip()
+        return {"name": name, "alias": (match["alias"] or name).strip(), "params": _parameters(match["params"] or "")}
+
+
+_PAIR = re.compile(r"""\s*(?P<key>[\w-]+)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^,\[\]]*?))\s*(?:,|$)""")
+
+
+def _parameters(text: str) -> dict[str, str]:
+    params: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            raise ValueError(f"expected KEY=VALUE,..., found '{text[position:]}'")
+        params[pair["key"]] = next(value for value in pair.group("double", "single", "bare") if value is not None)
+        position = pair.end()
+    return params
+
+
+Ref = Annotated[PluginRef, BeforeValidator(PluginRef.parse)]
+
+
+def _distinct(streams: tuple[PluginRef, ...]) -> tuple[PluginRef, ...]:
+    names = [stream.alias for stream in streams]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"expected streams of different names, found '{twice[0]}' twice; name one, 'other={twice[0]}[...]'"
+        )
+    return streams
+
+
+class RunOptions(_Config):
+    """What a user may say about a run, on the command line or in a TOML file, by the same names."""
+
+    model_config = ConfigDict(alias_generator=lambda name: name.rstrip("_").replace("_", "-"), validate_by_name=False)
+
+    stream: Annotated[tuple[Ref, ...], AfterValidator(_distinct)] = ()
+    dataset: Ref
+    data_root: Path | None = None
+    store: Path | None = None
+    out: Path | None = None
+    n_latents: int = SpaceConfig.model_fields["n_latents"].default
+    k: int = SpaceConfig.model_fields["k"].default
+    selection: Selection = "global"
+    normalization: Normalization = "unit"
+    lambda_: float = TrainingConfig.model_fields["cross_weight"].default
+    epochs: int = TrainingConfig.model_fields["epochs"].default
+    batch_size: int = TrainingConfig.model_fields["batch_size"].default
+    lr: float = TrainingConfig.model_fields["lr"].default
+    seed: int = 0
+    device: str = "auto"
+    skip_bad: bool = False
+
+    def space(self, widths: Mapping[str, int]) -> SpaceConfig:
+        """Return the shape of the space over streams of these widths. Raises InvalidConfig."""
+        return validated(
+            SpaceConfig,
+            {
+                "streams": dict(widths),
+                "n_latents": self.n_latents,
+                "k": self.k,
+                "selection": self.selection,
+                "normalization": self.normalization,
+            },
+        )
+
+    def training(self) -> TrainingConfig:
+        """Return how to train. Raises InvalidConfig."""
+        return validated(
+            TrainingConfig,
+            {
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "lr": self.lr,
+                "cross_weight": self.lambda_,
+                "seed": self.seed,
+            },
+        )
+
+
+OPTION_NAMES = tuple(field.alias or name for name, field in RunOptions.model_fields.items())
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Read options from a TOML file; keys are the options of `sparc train` without the dashes.
+
+    Raises:
+        MissingData: the file is not there.
+        InvalidConfig: it is not TOML, or holds an unknown key.
+    """
+    try:
+        options = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingData(f"config file not found: {path}", hint="check the path given to --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidConfig(f"config file {path} is not valid TOML: {error}", hint="mend that line") from error
+    for key in options:
+        if key not in OPTION_NAMES:
+            raise InvalidConfig(f"unknown key '{key}' in {path}", hint=suggestion(key, OPTION_NAMES))
+    return options
+
+
+def suggestion(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """Return a hint for a misspelled word: the nearest known one, and all of them."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return (f"did you mean '{near[0]}'? " if near else "") + f"known: {', '.join(known) or 'none'}"
+
+
+def validated(model: type[_Model], content: Any, *, what: str = "") -> _Model:
+    """Build `model` from `content`; the first thing wrong becomes one line. Raises InvalidConfig."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise _explained(model, error, what) from error
+
+
+def _explained(model: type[BaseModel], error: ValidationError, what: str) -> InvalidConfig:
+    first = error.errors()[0]
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    place = ".".join(str(part) for part in first["loc"])
+    prefix = f"{what}: " if what else ""
+    if first["type"] == "extra_forbidden":
+        return InvalidConfig(f"{prefix}unknown parameter '{place}'", hint=suggestion(place, known))
+    if first["type"] == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
+        return InvalidConfig(f"{prefix}{f'{place}: ' if place else ''}{message}", hint="change that value")
+    found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+    message = f"{prefix}{place.replace('_', '-')}: {first['msg'][0].lower()}{first['msg'][1:]}{found}"
+    return InvalidConfig(message, hint="change that value")

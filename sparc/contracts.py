@@ -1,0 +1,198 @@
+"""What plugins hand over and what sparc promises them: backbones, datasets, samples, taxonomies.
+
+Nothing here imports torch: listing plugins must stay light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from sparc.errors import BadSample, SparcError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from scipy.sparse import csr_array
+    from torch import Tensor
+
+
+class Params(BaseModel):
+    """Base of a plugin's parameters: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image-caption pair. The image is opened only when somebody looks at it."""
+
+    id: str
+    """Unique in its dataset, and the same every time the dataset is opened."""
+    open_image: Callable[[], Image] | None = None
+    caption: str | None = None
+    group: str | None = None
+    """What several samples may share, such as one image with five captions; by default the sample's own id."""
+
+    def image(self) -> Image:
+        """Decode the image, as RGB.
+
+        Raises:
+            BadSample: there is no image, or it does not decode; names the sample.
+        """
+        if self.open_image is None:
+            raise BadSample(f"sample '{self.id}' has no image", hint="use a text stream, or another dataset")
+        try:
+            return self.open_image().convert("RGB")
+        except SparcError:
+            raise
+        except Exception as error:  # Pillow raises a dozen unrelated types for broken files
+            raise BadSample(
+                f"the image of sample '{self.id}' does not decode: {error}",
+                hint="repair or remove it; or pass --skip-bad to train without it",
+            ) from error
+
+    def text(self) -> str:
+        """Return the caption.
+
+        Raises:
+            BadSample: the caption is missing or blank; names the sample.
+        """
+        if self.caption is None or not self.caption.strip():
+            raise BadSample(
+                f"sample '{self.id}' has an empty caption",
+                hint="write one, or remove the sample; or pass --skip-bad to train without it",
+            )
+        return self.caption
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen model, loaded: turns samples into features."""
+
+    width: int
+    """d, the number of features per sample."""
+    preprocess: Callable[[Sequence[Sample]], Any]
+    """Samples to a batch: a tensor, or a dict of tensors, on the CPU. Picklable, since data-loading workers call it;
+    it must not hold the model."""
+
+    def forward(self, batch: Any) -> Tensor:
+        """Features (B, d), in floating point, of a batch that `preprocess` made and sparc moved to the device."""
+        ...
+
+
+class Dataset(Protocol):
+    """Paired samples in a fixed order. Picklable, since data-loading workers read it."""
+
+    ids: Sequence[str]
+    """The samples' ids, in order."""
+    groups: Sequence[str]
+    """Per sample, what it shares with others (the image of several captions); equal to `ids` where nothing is."""
+    taxonomy: Taxonomy | None
+    """The labels' taxonomy, where the dataset is labelled."""
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return one sample; its image stays closed."""
+        ...
+
+    def labels(self) -> csr_array | None:
+        """Sparse multi-hot labels (N, number of taxonomy labels), columns as in `taxonomy.labels`; None if unlabelled."""
+        ...
+
+
+def _only_parameters(params: Any) -> str:
+    """Identity of a plugin whose parameters say everything."""
+    return ""
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What a plugin says about a backbone, without loading it."""
+
+    name: str
+    """What `--stream` calls it."""
+    modality: str
+    """`image` or `text`: the part of a sample that it reads."""
+    load: Callable[[Any, str, str], Backbone]
+    """`load(params, device, dtype)`, for example `load(params, "cuda:0", "float32")`. Heavy imports belong in here."""
+    params: type[Params] = Params
+    summary: str = ""
+    identify: Callable[[Any], str] = _only_parameters
+    """`identify(params)`: a short text that changes when the weights do, such as a file's digest or a hub name, without
+    loading them. `random` where the weights are. Features are found again by name, parameters (save `weights`, a mere
+    path) and this text."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a plugin says about a dataset, without opening it."""
+
+    name: str
+    open: Callable[[Any, str], Dataset]
+    """`open(params, split)`."""
+    params: type[Params] = Params
+    summary: str = ""
+    modalities: tuple[str, ...] = ("image", "text")
+    splits: tuple[str, str] = ("train", "test")
+    """The split to train on and the split to evaluate on; no group is in both."""
+    identify: Callable[[Any], str] = _only_parameters
+    """`identify(params)`: a short text that changes when the data do, without reading it all."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Options of `sparc train` that suit this dataset, by their names there (`n-latents`, `stream`, ...): what holds
+    where the user says nothing."""
+
+
+class Taxonomy:
+    """A DAG of labels.
+
+    The depth of a label is that of its deepest occurrence: the longest way up to a root, roots being at 0. Where a label
+    has several parents, the deepest is followed, the first declared among equals, so lifting by one goes up one depth.
+    """
+
+    def __init__(self, parents: Mapping[str, Sequence[str]]) -> None:
+        """Build from each label's parents, in the order the labels shall have; a root has none.
+
+        Raises:
+            ValueError: a parent is no label, or the labels form a cycle.
+        """
+        self.labels: tuple[str, ...] = tuple(parents)
+        self.parents: dict[str, tuple[str, ...]] = {label: tuple(above) for label, above in parents.items()}
+        for label, above in self.parents.items():
+            for parent in above:
+                if parent not in self.parents:
+                    raise ValueError(f"label '{label}' has the parent '{parent}', which is no label")
+        self._depths = self._measure()
+
+    def _measure(self) -> dict[str, int]:
+        depths: dict[str, int] = {}
+        waiting = list(self.labels)
+        while waiting:
+            ready = [label for label in waiting if all(parent in depths for parent in self.parents[label])]
+            if not ready:
+                raise ValueError(f"these labels form a cycle: {', '.join(waiting[:5])}")
+            for label in ready:
+                depths[label] = 1 + max((depths[parent] for parent in self.parents[label]), default=-1)
+            waiting = [label for label in waiting if label not in depths]
+        return depths
+
+    @cached_property
+    def max_depth(self) -> int:
+        """Depth of the deepest label."""
+        return max(self._depths.values(), default=0)
+
+    def depth(self, label: str) -> int:
+        """Depth of `label`: that of its deepest occurrence. Raises KeyError for an unknown label."""
+        return self._depths[label]
+
+    def lift(self, label: str, depth: int) -> str:
+        """Ancestor of `label` at `depth`; the label itself where it lies no deeper. Raises KeyError if unknown."""
+        while self._depths[label] > depth:
+            label = max(self.parents[label], key=self._depths.__getitem__)
+        return label

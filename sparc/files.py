@@ -1,0 +1,79 @@
+"""Writing files so that a reader never meets half of one, and knowing a file by its content."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sparc.errors import CorruptFile, MissingData, StorageError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one.
+
+    Raises:
+        StorageError: the disk is full or refuses; what was there before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if (refusal := _refusal(path, error)) is not None:
+            raise refusal from error
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def read_json(path: Path, *, what: str) -> Any:
+    """Read a JSON file; `what` names it in errors.
+
+    Raises:
+        MissingData: it is not there.
+        CorruptFile: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingData(f"{what} is missing: {path}", hint="check the path") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CorruptFile(
+            f"{what} is not valid JSON: {path} ({error})", hint="restore the file, or make it anew"
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _refusal(path: Path, error: BaseException) -> StorageError | None:
+    """What the file system said, if it was the file system: safetensors reports its errors as text alone."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error 28" in str(error).lower():
+        return StorageError(
+            f"no space left to write {path}",
+            hint="free some space, or choose another disk (--store, --out), and run the same command again",
+        )
+    if isinstance(error, OSError) and number is not None:
+        return StorageError(f"cannot write {path}: {os.strerror(number)}", hint="check the path and its permissions")
+    return None

@@ -1,0 +1,25 @@
+"""The two questions sparc asks every plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from sparc.contracts import BackboneSpec, DatasetSpec
+
+GROUP = "sparc.plugins"
+"""Entry-point group of plugins, ours and everybody's."""
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def sparc_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]
+    """Frozen backbones that this plugin offers as streams."""
+
+
+@hookspec
+def sparc_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
+    """Paired datasets that this plugin offers."""
