@@ -92,7 +92,9 @@ class PluginRef(_Config):
         return {"name": name, "alias": (match["alias"] or name).strip(), "params": _parameters(match["params"] or "")}
 
 
-_PAIR = re.compile(r"""\s*(?P<key>[\w-]+)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^,\[\]]*?))\s*(?:,|$)""")
+_PAIR = re.compile(
+    r"""\s*(?P<key>[\w-]+)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^,\[\]]*?))\s*(?:,|$)"""
+)
 
 
 def _parameters(text: str) -> dict[str, str]:

@@ -103,7 +103,7 @@ class Dataset(Protocol):
         ...
 
     def labels(self) -> csr_array | None:
-        """Sparse multi-hot labels (N, number of taxonomy labels), columns as in `taxonomy.labels`; None if unlabelled."""
+        """Sparse multi-hot labels (N, number of labels), columns as in `taxonomy.labels`; None if unlabelled."""
         ...
 
 
@@ -152,8 +152,8 @@ class DatasetSpec:
 class Taxonomy:
     """A DAG of labels.
 
-    The depth of a label is that of its deepest occurrence: the longest way up to a root, roots being at 0. Where a label
-    has several parents, the deepest is followed, the first declared among equals, so lifting by one goes up one depth.
+    The depth of a label is that of its deepest occurrence: the longest way up to a root, roots being at 0. Where a
+    label has several parents, the deepest is followed, the first declared among equals, so each step up is one depth.
     """
 
     def __init__(self, parents: Mapping[str, Sequence[str]]) -> None:

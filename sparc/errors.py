@@ -49,7 +49,7 @@ class WeightsUnavailable(SparcError):
             f"the weights of '{backbone}' are not on this machine and could not be downloaded: {file} ({reason})",
             hint=(
                 "connect to the network; or point HF_HOME to a filled Hugging Face cache; or give a local file or "
-                f"folder, --stream '{backbone}[weights=PATH]'; or run the embedded demo, 'sparc train' without streams; "
+                f"folder, --stream '{backbone}[weights=PATH]'; or use the demo's streams, 'sparc train' alone; "
                 f"or '{backbone}[weights=random]' for a dry run"
             ),
         )

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
 
 import pluggy
 
@@ -18,6 +19,8 @@ from sparc.contracts import BackboneSpec, DatasetSpec
 from sparc.errors import PluginError, UnknownName
 from sparc.hookspecs import GROUP
 
+_Spec = TypeVar("_Spec", BackboneSpec, DatasetSpec)
+
 
 @dataclass
 class Registry:
@@ -25,8 +28,8 @@ class Registry:
 
     backbones: dict[str, BackboneSpec] = field(default_factory=dict)
     datasets: dict[str, DatasetSpec] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
-    """Name of a stream or dataset to the plugin and distribution that offer it."""
+    owners: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Kind (`stream`, `dataset`) and name to the distribution that offers it."""
     broken: dict[str, Exception] = field(default_factory=dict)
     """Entry point to the error with which it failed to load."""
 
@@ -72,7 +75,7 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
                 hint="uninstall one of the two",
             )
         manager.register(plugin, name=point.name)
-        _check_hooks(plugin, point.name)
+        _refuse_misspelled_hooks(manager)
         _index(registry, manager, plugin, _owner(point))
     return registry
 
@@ -81,38 +84,48 @@ def _owner(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
 
 
-def _check_hooks(plugin: object, name: str) -> None:
+def _refuse_misspelled_hooks(manager: pluggy.PluginManager) -> None:
     """A misspelled hook would otherwise be a plugin that silently offers nothing."""
-    known = [hook for hook in vars(hookspecs) if hook.startswith("sparc_")]
-    for attribute in vars(plugin):
-        if hasattr(getattr(plugin, attribute), f"{GROUP}_impl") and attribute not in known:
-            raise PluginError(f"plugin '{name}' implements an unknown hook '{attribute}'", hint=f"hooks: {', '.join(known)}")
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        known = [hook for hook in vars(hookspecs) if hook.startswith("sparc_")]
+        raise PluginError(str(error), hint=f"hooks: {', '.join(known)}") from error
 
 
 def _index(registry: Registry, manager: pluggy.PluginManager, plugin: object, owner: str) -> None:
     """Enter what one plugin offers."""
     others = [other for other in manager.get_plugins() if other is not plugin]
-    offers: list[tuple[str, type, dict[str, BackboneSpec] | dict[str, DatasetSpec]]] = [
-        ("sparc_backbones", BackboneSpec, registry.backbones),
-        ("sparc_datasets", DatasetSpec, registry.datasets),
-    ]
-    for hook, kind, index in offers:
-        try:
-            specs = [spec for answer in manager.subset_hook_caller(hook, others)() for spec in answer]
-        except Exception as error:
+    for backbone in _specs("sparc_backbones", BackboneSpec, manager, others, owner):
+        _claim(registry.owners, "stream", backbone.name, owner)
+        registry.backbones[backbone.name] = backbone
+    for dataset in _specs("sparc_datasets", DatasetSpec, manager, others, owner):
+        _claim(registry.owners, "dataset", dataset.name, owner)
+        registry.datasets[dataset.name] = dataset
+
+
+def _specs(
+    hook: str, kind: type[_Spec], manager: pluggy.PluginManager, others: list[object], owner: str
+) -> list[_Spec]:
+    """What one plugin answers to a hook, checked."""
+    try:
+        specs = [spec for answer in manager.subset_hook_caller(hook, others)() for spec in answer]
+    except Exception as error:
+        message = f"hook '{hook}' of plugin {owner} failed: {error}"
+        raise PluginError(message, hint="repair or uninstall that plugin") from error
+    for spec in specs:
+        if not isinstance(spec, kind):
             raise PluginError(
-                f"hook '{hook}' of plugin {owner} failed: {error}", hint="repair or uninstall that plugin"
-            ) from error
-        for spec in specs:
-            if not isinstance(spec, kind):
-                raise PluginError(
-                    f"hook '{hook}' of plugin {owner} returned {type(spec).__name__}, expected {kind.__name__}",
-                    hint="repair or uninstall that plugin",
-                )
-            if spec.name in index:
-                raise PluginError(
-                    f"'{spec.name}' is offered twice, by {registry.owners[f'{hook}:{spec.name}']} and by {owner}",
-                    hint="uninstall one of the two",
-                )
-            index[spec.name] = spec
-            registry.owners[f"{hook}:{spec.name}"] = owner
+                f"hook '{hook}' of plugin {owner} returned {type(spec).__name__}, expected {kind.__name__}",
+                hint="repair or uninstall that plugin",
+            )
+    return specs
+
+
+def _claim(owners: dict[tuple[str, str], str], kind: str, name: str, owner: str) -> None:
+    if (kind, name) in owners:
+        raise PluginError(
+            f"the {kind} '{name}' is offered twice, by {owners[kind, name]} and by {owner}",
+            hint="uninstall one of the two",
+        )
+    owners[kind, name] = owner

@@ -1,0 +1,46 @@
+"""Sparse codes: the kept latents of each sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of a batch of samples in one stream. Latents outside `indices` are exactly zero."""
+
+    indices: Tensor
+    """(B, K) kept latents, int64; the same in all streams where the selection was shared."""
+    values: Tensor
+    """(B, K) their activations after ReLU, never negative, so fewer than K may be active."""
+    n_latents: int
+    """L."""
+
+    def __len__(self) -> int:
+        """B, the number of samples."""
+        return len(self.indices)
+
+    def to_dense(self) -> Tensor:
+        """Return the codes as a dense (B, L) tensor."""
+        dense_BL = self.values.new_zeros(len(self), self.n_latents)
+        return dense_BL.scatter(1, self.indices, self.values)
+
+    def to_csr(self) -> csr_array:
+        """Return the codes as a scipy CSR array (B, L), float32 or float64; inactive latents are not stored."""
+        from scipy.sparse import csr_array
+
+        values_BK = self.values.detach().cpu()
+        if values_BK.dtype not in (torch.float32, torch.float64):
+            values_BK = values_BK.float()
+        active_BK = values_BK > 0
+        rows = torch.arange(len(self)).unsqueeze(1).expand_as(active_BK)[active_BK]
+        columns = self.indices.cpu()[active_BK]
+        entries = (values_BK[active_BK].numpy(), (rows.numpy(), columns.numpy()))
+        return csr_array(entries, shape=(len(self), self.n_latents))

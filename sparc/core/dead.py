@@ -1,0 +1,39 @@
+"""Which latents have fallen silent during training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sparc.core.codes import Codes
+from sparc.core.space import Batch
+
+ACTIVE = 1e-3
+"""An activation above this keeps a latent alive."""
+
+
+class DeadLatents:
+    """Counts, per stream and latent, the training samples since the latent was last active there.
+
+    The count is state of the training, not of the space: encoding never changes it. It advances by whole batches.
+    """
+
+    def __init__(self, streams: Mapping[str, int], n_latents: int, device: torch.device | str = "cpu") -> None:
+        """Start with every latent alive."""
+        self.streams = tuple(streams)
+        self.samples_since_active = torch.zeros(len(self.streams), n_latents, dtype=torch.int64, device=device)
+        """(S, L) int64."""
+
+    def update(self, codes: Mapping[str, Codes], batch: Batch) -> None:
+        """Count a batch that was trained on."""
+        for position, name in enumerate(self.streams):
+            since_L = self.samples_since_active[position]
+            since_L += batch.present[name].sum()
+            active_BK = codes[name].values > ACTIVE
+            since_L[codes[name].indices[active_BK]] = 0
+
+    def dead(self, after: int) -> dict[str, Tensor]:
+        """Per stream, the latents (L,) bool that were silent for more than `after` samples."""
+        return {name: self.samples_since_active[position] > after for position, name in enumerate(self.streams)}

@@ -1,0 +1,96 @@
+"""The training loss as named terms, over any number of streams.
+
+    NMSE(y, x) = mean_batch( ||y - x||^2 / ||x||^2 )
+    loss = mean_s NMSE(y_ss, x_s) + lambda * mean_{s != t} NMSE(y_ts, x_t) + alpha * mean_s AUX_s
+    AUX_s = NMSE( D_s z'_s, stopgrad(x_s - y_ss) ),  z'_s = ReLU of the k_aux largest logits among the latents dead in s
+
+arXiv 2507.06265, section 3. The mean over the batch runs over the samples that have both streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparc.core.codes import Codes
+from sparc.core.selection import top_k
+from sparc.core.space import Batch, LatentSpace
+from sparc.core.sparse import kept_logits
+
+
+class Term(NamedTuple):
+    """One weighted part of the loss."""
+
+    name: str
+    """`self/a`, `cross/a->b` (b rebuilt from the code of a) or `aux/a`."""
+    value: Tensor
+    """Scalar, unweighted: what is logged."""
+    weight: float
+
+
+def total(terms: Iterable[Term]) -> Tensor:
+    """Sum the weighted terms: the scalar to minimise."""
+    return torch.stack([term.weight * term.value for term in terms]).sum()
+
+
+def nmse(residual_BD: Tensor, target_BD: Tensor, valid_B: Tensor) -> Tensor:
+    """Squared error relative to the target's squared norm, averaged over valid rows: a scalar, 0 where none is valid.
+
+    A target of zeros has no relative error; its row does not count.
+    """
+    energy_B = target_BD.square().sum(dim=1)
+    valid_B = valid_B & (energy_B > 0)
+    ratio_B = residual_BD.square().sum(dim=1) / torch.where(valid_B, energy_B, 1)
+    return torch.where(valid_B, ratio_B, 0).sum() / valid_B.sum().clamp(min=1)
+
+
+def loss_terms(
+    space: LatentSpace,
+    batch: Batch,
+    codes: Mapping[str, Codes],
+    *,
+    cross_weight: float,
+    aux_weight: float = 0.0,
+    k_aux: int = 1,
+    dead: Mapping[str, Tensor] | None = None,
+) -> list[Term]:
+    """Terms of the loss of a batch with all streams of the space, and its codes.
+
+    `dead` says per stream which latents are dead, (L,) bool; where none is, there is no AuxK term. A term of weight
+    zero is not computed.
+    """
+    n_streams = len(space.streams)
+    selfs: list[Term] = []
+    crosses: list[Term] = []
+    auxs: list[Term] = []
+    for source in space.streams:
+        for target, y_BD in space.reconstruct(codes[source]).items():
+            x_BD = batch.features[target]
+            valid_B = batch.present[source] & batch.present[target]
+            if target == source:
+                selfs.append(Term(f"self/{source}", nmse(y_BD - x_BD, x_BD, valid_B), 1 / n_streams))
+                if aux_weight and dead is not None and dead[source].any():
+                    value = _aux(space, source, batch, (x_BD - y_BD).detach(), dead[source], k_aux)
+                    auxs.append(Term(f"aux/{source}", value, aux_weight / n_streams))
+            elif cross_weight:
+                weight = cross_weight / (n_streams * (n_streams - 1))
+                crosses.append(Term(f"cross/{source}->{target}", nmse(y_BD - x_BD, x_BD, valid_B), weight))
+    return selfs + crosses + auxs
+
+
+def _aux(space: LatentSpace, stream: str, batch: Batch, residual_BD: Tensor, dead_L: Tensor, k_aux: int) -> Tensor:
+    """AuxK of one stream: its dead latents alone rebuild what the living left over."""
+    weight_LD, bias_L = space.encoder(stream)
+    centered_BD = space.centered(stream, batch.features[stream])
+    dead_Q = dead_L.nonzero().squeeze(1)
+    with torch.no_grad():
+        logits_BQ = F.linear(centered_BD, weight_LD[dead_Q], bias_L[dead_Q])
+        best_BK = top_k(logits_BQ, min(k_aux, len(dead_Q)))
+    indices_BK = dead_Q[best_BK]
+    kept_BK = kept_logits(centered_BD, weight_LD, bias_L, logits_BQ.gather(1, best_BK), indices_BK)
+    rebuilt_BD = space.decode_linear(Codes(indices_BK, torch.relu(kept_BK), space.n_latents), stream)
+    return nmse(rebuilt_BD - residual_BD, residual_BD, batch.present[stream])

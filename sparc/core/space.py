@@ -1,0 +1,224 @@
+"""The shared latent space: an affine encoder and a linear decoder per stream around common latents.
+
+Equations of arXiv 2507.06265, section 3, for a stream s with features x_s:
+
+    h_s  = W_s (x_s - b_s) + c_s            logits
+    I    = TopK_k( sum_s h_s )              one index set for all streams of a sample
+    z_s  = ReLU(h_s) on I, 0 elsewhere      code
+    y_ts = D_t z_s + b_t                    reconstruction of stream t from the code of stream s
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparc.core.codes import Codes
+from sparc.core.selection import top_k
+from sparc.core.sparse import kept_logits, weighted_rows
+from sparc.errors import BadFeatures, UnknownName
+
+
+class Batch(NamedTuple):
+    """Normalised features of samples, by stream, and which of them are there."""
+
+    features: dict[str, Tensor]
+    """(B, D) each; zero where the sample lacks the stream."""
+    present: dict[str, Tensor]
+    """(B,) each, bool."""
+
+
+class LatentSpace(nn.Module):
+    """One sparse dictionary shared by any number of streams.
+
+    Stream names are data, not attribute names: parameters lie in the order of `widths`, and sums over streams run in
+    that order, since float addition is order dependent and near ties would select otherwise.
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        n_latents: int,
+        k: int,
+        *,
+        selection: str = "global",
+        normalization: str = "unit",
+        seed: int = 0,
+    ) -> None:
+        """Draw initial weights with `seed`: encoders uniform in 1/sqrt(D), decoders their transpose on unit norm."""
+        super().__init__()
+        self.streams = dict(widths)
+        self.n_latents = n_latents
+        self.k = k
+        self.selection = selection
+        self.normalization = normalization
+        self._position = {name: position for position, name in enumerate(self.streams)}
+        ends = torch.tensor(list(self.streams.values())).cumsum(0).tolist()
+        self._segment = {
+            name: slice(end - width, end) for (name, width), end in zip(self.streams.items(), ends, strict=True)
+        }
+        total = ends[-1]
+        generator = torch.Generator().manual_seed(seed)
+        self.encoders = nn.ParameterList(
+            torch.empty(n_latents, width).uniform_(-(width**-0.5), width**-0.5, generator=generator)
+            for width in self.streams.values()
+        )
+        self.latent_bias = nn.Parameter(torch.zeros(len(self.streams), n_latents))
+        # All decoders side by side: one sparse product gives a code's reconstruction of every stream.
+        self.decoder = nn.Parameter(torch.cat([weight.detach() for weight in self.encoders], dim=1))
+        self.pre_bias = nn.Parameter(torch.zeros(total))
+        self.register_buffer("center", torch.zeros(total))
+        self.register_buffer("scale", torch.ones(len(self.streams)))
+        self.center: Tensor
+        self.scale: Tensor
+        self.renormalize_decoder()
+
+    # Features in, codes out
+
+    def normalize(self, features: Mapping[str, Tensor]) -> Batch:
+        """Normalise raw features (B, D) of some streams, as the space was trained to see them.
+
+        A row of zeros says that the sample lacks the stream: it takes no part in selection and in no loss.
+        """
+        normalized: dict[str, Tensor] = {}
+        present: dict[str, Tensor] = {}
+        for name in self._in_order(features):
+            raw_BD = features[name].to(self.decoder)
+            norm_B1 = torch.linalg.vector_norm(raw_BD, dim=1, keepdim=True)
+            there_B1 = norm_B1 > 0
+            if self.normalization == "unit":
+                raw_BD = raw_BD / torch.where(there_B1, norm_B1, 1)
+            elif self.normalization == "standard":
+                raw_BD = (raw_BD - self.center[self._segment[name]]) / self.scale[self._position[name]]
+                raw_BD = torch.where(there_B1, raw_BD, 0)
+            normalized[name] = raw_BD
+            present[name] = there_B1.squeeze(1)
+        return Batch(normalized, present)
+
+    def fit_normalization(self, features: Mapping[str, Tensor]) -> None:
+        """Measure what 'standard' normalisation subtracts and divides by: each stream's mean, and its one RMS norm.
+
+        The scale is one number per stream, so that directions keep their relative size. Rows of zeros do not count.
+        """
+        for name in self._in_order(features):
+            rows_ND = features[name][features[name].any(dim=1)].double()
+            mean_D = rows_ND.mean(dim=0)
+            self.center[self._segment[name]] = mean_D.to(self.center)
+            self.scale[self._position[name]] = (rows_ND - mean_D).square().sum(dim=1).mean().sqrt().to(self.scale)
+
+    def encode(self, features: Mapping[str, Tensor]) -> dict[str, Codes]:
+        """Encode raw backbone features (B, D) of some streams.
+
+        Streams encoded together share one index set per sample (unless the space selects locally); a stream encoded
+        alone selects for itself, so nothing of another stream can leak into its code.
+
+        Raises:
+            UnknownName: a stream that the space does not have.
+            BadFeatures: a width or number of samples that does not fit, or a value that is not finite.
+        """
+        self._check(features)
+        return self.encode_batch(self.normalize(features))
+
+    def encode_batch(self, batch: Batch) -> dict[str, Codes]:
+        """Encode normalised features; differentiable in the values of the codes."""
+        centered = {name: self.centered(name, x_BD) for name, x_BD in batch.features.items()}
+        with torch.no_grad():
+            logits = {
+                name: F.linear(x_BD, *self.encoder(name)) * batch.present[name].unsqueeze(1)
+                for name, x_BD in centered.items()
+            }
+            indices = self._select(logits)
+        codes: dict[str, Codes] = {}
+        for name, x_BD in centered.items():
+            kept_BK = kept_logits(x_BD, *self.encoder(name), logits[name].gather(1, indices[name]), indices[name])
+            values_BK = torch.relu(kept_BK) * batch.present[name].unsqueeze(1)
+            codes[name] = Codes(indices[name], values_BK, self.n_latents)
+        return codes
+
+    def _select(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.selection == "local":
+            return {name: top_k(logits_BL, self.k) for name, logits_BL in logits.items()}
+        first, *others = logits.values()
+        shared_BK = top_k(sum(others, start=first), self.k)
+        return dict.fromkeys(logits, shared_BK)
+
+    # Codes in, features out
+
+    def decode(self, codes: Codes, stream: str) -> Tensor:
+        """Translate codes into the features (B, D) of any stream, as normalised by the space.
+
+        Raises UnknownName for a stream that the space does not have.
+        """
+        self._known(stream)
+        return self.decode_linear(codes, stream) + self.pre_bias[self._segment[stream]]
+
+    def decode_linear(self, codes: Codes, stream: str) -> Tensor:
+        """D_t z, (B, D): the decoder's product alone, without the pre-bias."""
+        return weighted_rows(codes.indices, codes.values, self.decoder[:, self._segment[stream]].contiguous())
+
+    def reconstruct(self, codes: Codes) -> dict[str, Tensor]:
+        """Rebuild every stream's normalised features (B, D) from one stream's codes: self and cross reconstructions."""
+        flat_BT = weighted_rows(codes.indices, codes.values, self.decoder) + self.pre_bias
+        return {name: flat_BT[:, segment] for name, segment in self._segment.items()}
+
+    # What training needs of a space
+
+    def centered(self, stream: str, x_BD: Tensor) -> Tensor:
+        """Normalised features less the stream's pre-bias: x_s - b_s, (B, D)."""
+        return x_BD - self.pre_bias[self._segment[stream]]
+
+    def encoder(self, stream: str) -> tuple[Tensor, Tensor]:
+        """W_s (L, D) and c_s (L,) of a stream."""
+        position = self._position[stream]
+        return self.encoders[position], self.latent_bias[position]
+
+    @torch.no_grad()
+    def project_decoder_gradient(self) -> None:
+        """Remove from the decoders' gradient what would only change the norm of a column. Before the optimiser."""
+        if self.decoder.grad is not None:
+            for segment in self._segment.values():
+                grad_LD, columns_LD = self.decoder.grad[:, segment], self.decoder[:, segment]
+                grad_LD -= (grad_LD * columns_LD).sum(dim=1, keepdim=True) * columns_LD
+
+    @torch.no_grad()
+    def renormalize_decoder(self) -> None:
+        """Put each latent's column in each decoder on unit norm. After the optimiser."""
+        for segment in self._segment.values():
+            self.decoder[:, segment] = F.normalize(self.decoder[:, segment], dim=1)
+
+    # Checks
+
+    def _known(self, stream: str) -> None:
+        if stream not in self.streams:
+            raise UnknownName(
+                f"the space has no stream named '{stream}'", hint=f"its streams: {', '.join(self.streams)}"
+            )
+
+    def _in_order(self, features: Mapping[str, Tensor]) -> list[str]:
+        return [name for name in self.streams if name in features]
+
+    def _check(self, features: Mapping[str, Tensor]) -> None:
+        if not features:
+            raise BadFeatures("expected features of at least one stream, found none", hint="pass {stream: features}")
+        counts = {}
+        for name, x_BD in features.items():
+            self._known(name)
+            if x_BD.ndim != 2 or x_BD.shape[1] != self.streams[name]:
+                raise BadFeatures(
+                    f"stream '{name}': expected features of shape (samples, {self.streams[name]}), found "
+                    f"{tuple(x_BD.shape)}",
+                    hint="pass the raw features of the backbone that the space was trained on",
+                )
+            if not (finite_B := x_BD.isfinite().all(dim=1)).all():
+                raise BadFeatures(
+                    f"stream '{name}': row {int((~finite_B).nonzero()[0])} has a value that is not finite",
+                    hint="remove that sample, or give a row of zeros, which says that it lacks the stream",
+                )
+            counts[name] = len(x_BD)
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise BadFeatures(f"expected as many samples in every stream, found {found}", hint="align the rows")

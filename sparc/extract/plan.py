@@ -1,0 +1,93 @@
+"""What there is to extract, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from sparc.config import PluginRef, validated
+from sparc.contracts import BackboneSpec, DatasetSpec, Params
+from sparc.errors import InvalidConfig
+from sparc.plugins import Registry
+from sparc.store import fingerprint, is_complete
+
+
+class Job(BaseModel):
+    """One stream of one split of a dataset: plain data, so that a worker process can be told."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: PluginRef
+    split: str
+    stream: PluginRef
+    directory: Path
+    """Where the features go."""
+    weights: str
+    """What the backbone says its weights are."""
+    device: str
+    skip_bad: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the store has it already."""
+        return is_complete(self.directory)
+
+
+def plan(
+    registry: Registry,
+    dataset: PluginRef,
+    streams: Sequence[PluginRef],
+    *,
+    root: Path,
+    device: str,
+    skip_bad: bool = False,
+) -> dict[str, dict[str, Job]]:
+    """Lay out the jobs of all splits and streams: split to stream to job. Loads no backbone and opens no dataset.
+
+    Raises:
+        InvalidConfig: no streams, an unknown parameter, or a stream that reads what the dataset does not have.
+        UnknownName: a stream or dataset that no plugin offers.
+        MissingData, WeightsUnavailable: what a plugin says about a path that is not there.
+    """
+    if not streams:
+        raise InvalidConfig(
+            "expected at least one stream, found none", hint="add --stream NAME; names: sparc plugins list"
+        )
+    source = registry.dataset(dataset.name)
+    source_params = checked_params(source, dataset)
+    folder = root / fingerprint(source.name, source_params.model_dump(mode="json"), source.identify(source_params))
+    jobs: dict[str, dict[str, Job]] = {split: {} for split in source.splits}
+    for stream in streams:
+        backbone = registry.backbone(stream.name)
+        params = checked_params(backbone, stream)
+        if backbone.modality not in source.modalities:
+            raise InvalidConfig(
+                f"stream '{stream.name}' reads {backbone.modality}, dataset '{source.name}' has "
+                f"{' and '.join(source.modalities)}",
+                hint="choose another stream or dataset; see: sparc plugins list",
+            )
+        weights = backbone.identify(params)
+        name = fingerprint(backbone.name, params.model_dump(mode="json"), weights)
+        for split in source.splits:
+            jobs[split][stream.alias] = Job(
+                dataset=dataset,
+                split=split,
+                stream=stream,
+                directory=folder / split / name,
+                weights=weights,
+                device=device,
+                skip_bad=skip_bad,
+            )
+    return jobs
+
+
+def checked_params(spec: BackboneSpec | DatasetSpec, ref: PluginRef) -> Params:
+    """Parameters of a plugin, from what the user wrote. Raises InvalidConfig."""
+    return validated(spec.params, ref.params, what=f"'{ref.name}'")
+
+
+def directories(jobs: Mapping[str, Job]) -> dict[str, Path]:
+    """Where the streams of a split lie."""
+    return {name: job.directory for name, job in jobs.items()}

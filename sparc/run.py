@@ -1,0 +1,103 @@
+"""A run directory: a checkpoint, and what was measured on it. One object owns its paths."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparc.errors import InvalidConfig, MissingData
+from sparc.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths of a run and what its JSON files hold."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        """Make a new run directory. Raises InvalidConfig where one is, since a run is never overwritten."""
+        run = cls(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            hint = f"choose another --out; or go on with it: sparc train --resume {path}"
+            raise InvalidConfig(f"there is something at {path} already, and a run is never overwritten", hint=hint)
+        path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open a run that exists. Raises MissingData."""
+        run = cls(path)
+        if not run._provenance.is_file():
+            raise MissingData(
+                f"no run at {path}: it has no {run._provenance.name}", hint="give the --out of a training"
+            )
+        return run
+
+    @classmethod
+    def next_free(cls, parent: Path, name: str) -> Path:
+        """Return `parent/name`, or the first of `name-2`, `name-3`, ... that is not there."""
+        candidate, number = parent / name, 1
+        while candidate.exists():
+            number += 1
+            candidate = parent / f"{name}-{number}"
+        return candidate
+
+    @property
+    def _provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """What was measured on held-out samples."""
+        return self.path / "evaluation.json"
+
+    @property
+    def state(self) -> Path:
+        """What resuming needs, one file so that it is replaced whole; gone when the training is finished."""
+        return self.path / "state" / "training.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        return (self.path / "model.safetensors").is_file()
+
+    def write_provenance(self, content: dict[str, Any]) -> None:
+        """Write where the run comes from: versions, seed, data, command, options."""
+        write_json(self._provenance, content)
+
+    def provenance(self) -> dict[str, Any]:
+        """Read what `write_provenance` wrote."""
+        content: dict[str, Any] = read_json(self._provenance, what="the provenance of a run")
+        return content
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append a line to the metrics."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop logged steps that a resumed training will make again, and a line that was cut short."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except ValueError:
+                break
+        self.metrics.write_text("".join(kept), encoding="utf-8")
+
+    def drop_state(self) -> None:
+        """Remove what only resuming needed."""
+        shutil.rmtree(self.state.parent, ignore_errors=True)

@@ -1,0 +1,222 @@
+"""Features on disk. `docs/store-format.md` is normative; this module is its only reader and writer.
+
+    <root>/<dataset>/<split>/<stream>-<fingerprint>/manifest.json
+                                                    shard-00000.safetensors ...
+
+A shard is whole or not there; the manifest is written last, so a directory with one is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, MisalignedStreams, MissingData
+from sparc.files import read_json, sha256, write_atomically, write_json
+
+FORMAT_VERSION = 1
+SHARD_ROWS = 1024
+"""Rows per shard: what an interruption of the extraction may cost at most."""
+MANIFEST = "manifest.json"
+FEATURES = "features"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shard(_Record):
+    """One shard file, as its manifest knows it."""
+
+    file: str
+    rows: int
+    sha256: str
+
+
+class Manifest(_Record):
+    """What a stream's features are, and where they came from."""
+
+    format_version: int = FORMAT_VERSION
+    backbone: str
+    params: dict[str, Any]
+    weights: str
+    """What the backbone says its weights are: a digest, a hub name, or `random`."""
+    dataset: str
+    split: str
+    width: int
+    dtype: str
+    samples: int
+    samples_sha256: str
+    """Digest of the sample ids, in order: streams belong together only if it is the same."""
+    missing: tuple[str, ...] = ()
+    """Samples that lack this stream, since they could not be read; their rows are zero."""
+    shards: tuple[Shard, ...]
+    versions: dict[str, str] = {}
+
+
+def fingerprint(name: str, params: Mapping[str, Any], identity: str) -> str:
+    """Directory name of a plugin's output: its name, and a digest of all that could change what it gives.
+
+    `weights` and `root` are paths; what they hold is in `identity`, so moving them makes nothing anew.
+    """
+    telling = {key: value for key, value in params.items() if key not in ("weights", "root")}
+    text = json.dumps([name, telling, identity], sort_keys=True, default=str)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def digest_ids(ids: Sequence[str]) -> str:
+    """Digest of sample ids in order."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def shard_path(directory: Path, number: int) -> Path:
+    """Path of shard `number` of a stream."""
+    return directory / f"shard-{number:05d}.safetensors"
+
+
+def write_shard(path: Path, features: Tensor, ids: Sequence[str], *, stream: str) -> None:
+    """Write a shard: features (rows, width) and the ids of its samples.
+
+    Raises:
+        BadFeatures: a value is not finite; names stream and sample.
+        StorageError: the disk is full; nothing is left behind.
+    """
+    _check_finite(features, ids, stream)
+    metadata = {"ids": json.dumps(list(ids), ensure_ascii=False)}
+    write_atomically(path, lambda temporary: save_file({FEATURES: features}, temporary, metadata=metadata))
+
+
+def read_shard(path: Path) -> tuple[Tensor, list[str]]:
+    """Read a shard's features (rows, width) and sample ids. Raises MissingData or CorruptFile, naming the file."""
+    if not path.is_file():
+        raise MissingData(f"a shard is missing: {path}", hint=f"remove {path.parent} to extract it anew")
+    try:
+        with safe_open(path, framework="pt") as file:
+            ids = json.loads(file.metadata()["ids"])
+            return file.get_tensor(FEATURES), ids
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise _corrupt(path, str(error)) from error
+
+
+def _corrupt(path: Path, reason: str) -> CorruptFile:
+    return CorruptFile(
+        f"shard {path} is truncated or altered: {reason}", hint=f"remove {path.parent} to extract it anew"
+    )
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Declare a stream's features complete."""
+    write_json(directory / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read what a stream's features are. Raises MissingData, CorruptFile or IncompatibleFormat."""
+    content = read_json(directory / MANIFEST, what="the manifest of a stream")
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise IncompatibleFormat(
+            f"{directory} has format version {version}, this sparc reads up to {FORMAT_VERSION}",
+            hint="upgrade: pip install -U sparc-sae",
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise CorruptFile(
+            f"{directory / MANIFEST} is not a manifest: {error.errors()[0]['msg']}",
+            hint=f"remove {directory} to extract it anew",
+        ) from error
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether a stream's features are all there."""
+    return (directory / MANIFEST).is_file()
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Features of several streams, sample by sample, in memory."""
+
+    features: dict[str, Tensor]
+    """Raw features (samples, width) by stream."""
+    ids: tuple[str, ...]
+    manifests: dict[str, Manifest]
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.ids)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Width of each stream."""
+        return {name: rows.shape[1] for name, rows in self.features.items()}
+
+    @property
+    def random_weights(self) -> list[str]:
+        """Streams whose backbone had random weights."""
+        return [name for name, manifest in self.manifests.items() if manifest.weights == "random"]
+
+    def missing(self) -> dict[str, int]:
+        """Per stream, how many samples lack it: rows of zeros."""
+        return {name: int((~rows.any(dim=1)).sum()) for name, rows in self.features.items()}
+
+
+def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
+    """Read the features of streams that belong together, checking every shard against its checksum.
+
+    Raises:
+        MissingData: a stream was not extracted, or a shard is gone.
+        MisalignedStreams: the streams hold different samples.
+        CorruptFile: a shard is truncated or altered.
+        BadFeatures: a value is not finite; names stream and sample.
+    """
+    manifests = {name: read_manifest(directory) for name, directory in directories.items()}
+    digests = {name: manifest.samples_sha256 for name, manifest in manifests.items()}
+    if len(set(digests.values())) > 1:
+        found = "; ".join(f"{name}: {manifests[name].samples} samples, {digests[name][:8]}" for name in manifests)
+        raise MisalignedStreams(
+            f"the streams hold different samples: {found}", hint="extract them from one dataset and split"
+        )
+    features: dict[str, Tensor] = {}
+    ids: list[str] = []
+    for name, directory in directories.items():
+        features[name], ids = _read_stream(name, directory, manifests[name])
+    return FeatureStore(features, tuple(ids), manifests)
+
+
+def _read_stream(name: str, directory: Path, manifest: Manifest) -> tuple[Tensor, list[str]]:
+    parts: list[Tensor] = []
+    ids: list[str] = []
+    for shard in manifest.shards:
+        path = directory / shard.file
+        rows, shard_ids = read_shard(path)
+        if sha256(path) != shard.sha256:
+            raise _corrupt(path, "its checksum differs from the manifest's")
+        _check_finite(rows, shard_ids, name)
+        parts.append(rows)
+        ids += shard_ids
+    if digest_ids(ids) != manifest.samples_sha256:
+        raise CorruptFile(
+            f"the shards in {directory} do not hold the samples of their manifest",
+            hint=f"remove {directory} to extract it anew",
+        )
+    return torch.cat(parts), ids
+
+
+def _check_finite(features: Tensor, ids: Sequence[str], stream: str) -> None:
+    finite = features.isfinite().all(dim=1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise BadFeatures(
+            f"stream '{stream}' has a feature that is not finite at sample '{ids[row]}'",
+            hint="look at that sample and at the backbone's preprocessing; remove the sample to go on",
+        )

@@ -1,0 +1,186 @@
+"""The verb `train`: features in, a shared latent space out. Knows no plugin and no backbone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Adam
+
+from sparc.checkpoint import SharedLatentSpace
+from sparc.config import SpaceConfig, TrainingConfig
+from sparc.core.dead import DeadLatents
+from sparc.core.losses import Term, loss_terms, total
+from sparc.core.space import Batch
+from sparc.errors import BadFeatures, CorruptFile
+from sparc.files import write_atomically
+from sparc.run import Run
+
+LOG_EVERY = 50
+SAVE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the caller hears after each step."""
+
+    number: int
+    """Steps done."""
+    total: int
+    losses: dict[str, float] | None
+    """Terms of this step's batch, unweighted, and `loss`, their weighted sum; only at logged steps."""
+
+
+class Training:
+    """A training under way: space, optimiser, counters and the number of steps done; what is saved to resume it."""
+
+    def __init__(self, space: SharedLatentSpace, config: TrainingConfig) -> None:
+        """Start from the space as it is."""
+        self.space = space
+        self.config = config
+        self.optimizer = Adam(space.parameters(), lr=config.lr, fused=True)
+        self.dead = DeadLatents(space.streams, space.n_latents, space.decoder.device)
+        self.step = 0
+
+    def advance(self, batch: Batch) -> list[Term]:
+        """Take one step on normalised features: forward, losses, backward, projection, Adam, norms, counters."""
+        codes = self.space.encode_batch(batch)
+        terms = loss_terms(
+            self.space,
+            batch,
+            codes,
+            cross_weight=self.config.cross_weight,
+            aux_weight=self.config.aux_weight,
+            k_aux=self.config.k_aux,
+            dead=self.dead.dead(self.config.dead_after),
+        )
+        total(terms).backward()  # type: ignore[no-untyped-call]
+        self.space.project_decoder_gradient()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.space.renormalize_decoder()
+        self.dead.update(codes, batch)
+        self.step += 1
+        return terms
+
+    def save(self, run: Run) -> None:
+        """Write all of this into one file of the run, replaced whole. Raises StorageError."""
+        tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
+        tensors["samples_since_active"] = self.dead.samples_since_active
+        for name, parameter in self.space.named_parameters():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"adam.{key}.{name}"] = value
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata = {"step": str(self.step)}
+        write_atomically(run.state, lambda path: save_file(tensors, path, metadata=metadata))
+
+    def restore(self, run: Run) -> None:
+        """Read what `save` wrote. Raises CorruptFile."""
+        try:
+            with safe_open(run.state, framework="pt", device=str(self.space.decoder.device)) as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                self.step = int(file.metadata()["step"])
+            self.space.load_state_dict(_below("space.", tensors))
+            self.dead.samples_since_active.copy_(tensors["samples_since_active"])
+            for name, parameter in self.space.named_parameters():
+                state = {key: tensors[f"adam.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+                self.optimizer.state[parameter] = state
+        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+            raise CorruptFile(
+                f"the saved state {run.state} is truncated or does not fit the run: {error}",
+                hint=f"remove {run.path} and train anew; the extracted features are kept",
+            ) from error
+
+
+def train(
+    space_config: SpaceConfig,
+    config: TrainingConfig,
+    features: Mapping[str, Tensor],
+    run: Run,
+    *,
+    device: str = "cpu",
+    on_step: Callable[[Step], None] = lambda step: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SharedLatentSpace | None:
+    """Fit a shared latent space to raw features (samples, width) by stream, and save it into the run.
+
+    Where the run holds the state of an interrupted training it goes on from there, to the same weights, bit for bit on
+    the CPU, as if it had never stopped. Returns the space, or None where `should_stop` said so and the state was saved.
+
+    Raises:
+        BadFeatures: a loss is not finite; names step and term.
+        StorageError: the disk is full; the last saved state stays.
+    """
+    space = SharedLatentSpace(space_config, seed=config.seed)
+    if space_config.normalization == "standard":
+        space.fit_normalization(features)
+    training = Training(space.to(device), config)
+    if run.state.is_file():
+        training.restore(run)
+        run.forget_metrics_after(training.step)
+    data = space.normalize({name: rows.to(device) for name, rows in features.items()})
+    n_samples = len(next(iter(features.values())))
+    per_epoch = max(1, n_samples // config.batch_size)
+    n_steps = per_epoch * config.epochs
+    saved = time.monotonic()
+    for rows in batches(n_samples, config, start=training.step):
+        if should_stop():
+            training.save(run)
+            return None
+        terms = training.advance(_select(data, rows.to(device)))
+        losses = None
+        if training.step % LOG_EVERY == 0 or training.step == n_steps:
+            losses = _read(terms, training.step)
+            run.log({"step": training.step, "epoch": training.step / per_epoch, **losses})
+        on_step(Step(training.step, n_steps, losses))
+        if time.monotonic() - saved > SAVE_SECONDS:
+            _read(terms, training.step)
+            training.save(run)
+            saved = time.monotonic()
+    space.eval().save_pretrained(run.path, training=config)
+    run.drop_state()
+    return space
+
+
+def batches(n_samples: int, config: TrainingConfig, *, start: int = 0) -> Iterator[Tensor]:
+    """Rows of each batch (batch_size,) from step `start` on.
+
+    Every epoch is a new permutation of the samples, drawn from seed and epoch alone, so any step can be entered. What
+    does not fill a batch is left out, other samples each epoch; fewer samples than a batch are one batch.
+    """
+    per_epoch = max(1, n_samples // config.batch_size)
+    first_epoch, offset = divmod(start, per_epoch)
+    for epoch in range(first_epoch, config.epochs):
+        order = torch.from_numpy(np.random.default_rng([config.seed, epoch]).permutation(n_samples))
+        for position in range(offset if epoch == first_epoch else 0, per_epoch):
+            yield order[position * config.batch_size : (position + 1) * config.batch_size]
+
+
+def _select(data: Batch, rows: Tensor) -> Batch:
+    return Batch(
+        {name: x[rows] for name, x in data.features.items()},
+        {name: there[rows] for name, there in data.present.items()},
+    )
+
+
+def _read(terms: list[Term], step: int) -> dict[str, float]:
+    """The terms as numbers. Raises BadFeatures where one is not finite."""
+    values = {"loss": float(total(terms)), **{term.name: float(term.value) for term in terms}}
+    for name, value in values.items():
+        if not np.isfinite(value) and name != "loss":
+            raise BadFeatures(
+                f"the loss term '{name}' is {value} at step {step}",
+                hint="lower --lr; the last saved state and the features are untouched",
+            )
+    return values
+
+
+def _below(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

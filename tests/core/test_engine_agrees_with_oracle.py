@@ -1,0 +1,182 @@
+"""The engine against the naive dense oracle, in float64: codes equal, losses and gradients to 1e-9."""
+
+import pytest
+import torch
+
+from sparc.core.dead import DeadLatents
+from sparc.core.losses import loss_terms, total
+from sparc.core.space import LatentSpace
+from tests.oracle import Oracle
+
+L, B, K_AUX, LAMBDA, ALPHA = 24, 10, 3, 0.7, 1 / 32
+WIDTHS = [7, 5, 9, 4, 6]
+
+
+def pair(n_streams, k, selection="global", seed=0):
+    """A space with parameters all away from their initial zeros, and the oracle with the same."""
+    torch.manual_seed(seed)
+    widths = {f"s{i}": WIDTHS[i] for i in range(n_streams)}
+    space = LatentSpace(widths, L, k, selection=selection, seed=seed).double()
+    with torch.no_grad():
+        for parameter in space.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    space.renormalize_decoder()
+
+    def leaf(tensor):
+        return tensor.detach().clone().requires_grad_()
+
+    segments = dict(zip(widths, space.decoder.split(list(widths.values()), dim=1), strict=True))
+    biases = dict(zip(widths, space.pre_bias.split(list(widths.values())), strict=True))
+    oracle = Oracle(
+        W={name: leaf(space.encoders[i]) for i, name in enumerate(widths)},
+        c={name: leaf(space.latent_bias[i]) for i, name in enumerate(widths)},
+        D={name: leaf(segments[name].T) for name in widths},
+        b={name: leaf(biases[name]) for name in widths},
+        k=k,
+        selection=selection,
+    )
+    return space, oracle
+
+
+def features(space, *, missing=False):
+    raw = {name: torch.randn(B, width, dtype=torch.float64) for name, width in space.streams.items()}
+    if missing:
+        for position, rows in enumerate(raw.values()):
+            rows[position] = 0
+        raw["s0"][5] = 0
+    return raw
+
+
+def gradients(space):
+    """The engine's gradients, in the oracle's layout."""
+    widths = list(space.streams.values())
+    return [
+        *(weight.grad for weight in space.encoders),
+        *space.latent_bias.grad,
+        *(segment.T for segment in space.decoder.grad.split(widths, dim=1)),
+        *space.pre_bias.grad.split(widths),
+    ]
+
+
+def assert_agree(space, oracle, raw, dead, cross_weight=LAMBDA):
+    weights = {"cross_weight": cross_weight, "aux_weight": ALPHA, "k_aux": K_AUX, "dead": dead}
+    expected = oracle.terms(raw, **weights)
+    batch = space.normalize(raw)
+    codes = space.encode_batch(batch)
+    terms = loss_terms(space, batch, codes, **weights)
+
+    x, present = oracle.normalize(raw)
+    dense = oracle.encode(x, present)
+    for name in space.streams:
+        torch.testing.assert_close(codes[name].to_dense(), dense[name], rtol=0, atol=1e-12)
+    assert {term.name for term in terms} == set(expected)
+    for term in terms:
+        value, weight = expected[term.name]
+        torch.testing.assert_close(term.value, value, rtol=0, atol=1e-9)
+        assert term.weight == weight
+    total(terms).backward()
+    sum(weight * value for value, weight in expected.values()).backward()
+    for found, parameter in zip(gradients(space), oracle.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad, rtol=0, atol=1e-9)
+
+
+def some_dead(space):
+    """Different latents dead in each stream, fewer than k_aux of them in the last."""
+    torch.manual_seed(1)
+    dead = {name: torch.rand(L) < 0.4 for name in space.streams}
+    dead[list(dead)[-1]] = torch.arange(L) < K_AUX - 1
+    return dead
+
+
+@pytest.mark.parametrize("selection", ["global", "local"])
+@pytest.mark.parametrize("k", [1, 4, L])
+@pytest.mark.parametrize("n_streams", [1, 2, 3, 5])
+def test_codes_losses_and_gradients_agree(n_streams, k, selection):
+    space, oracle = pair(n_streams, k, selection)
+    assert_agree(space, oracle, features(space), some_dead(space))
+
+
+@pytest.mark.parametrize("selection", ["global", "local"])
+def test_they_agree_where_samples_lack_streams(selection):
+    space, oracle = pair(3, 4, selection)
+    assert_agree(space, oracle, features(space, missing=True), some_dead(space))
+
+
+def test_they_agree_without_cross_reconstruction():
+    space, oracle = pair(3, 4)
+    assert_agree(space, oracle, features(space), some_dead(space), cross_weight=0.0)
+
+
+def test_they_agree_where_all_latents_are_dead_and_where_none_is():
+    for fraction in (0, 1):
+        space, oracle = pair(2, 4)
+        assert_agree(space, oracle, features(space), dict.fromkeys(space.streams, torch.full((L,), bool(fraction))))
+
+
+@pytest.mark.parametrize("k", [1, 5, L - 1])
+def test_they_agree_on_ties(k):
+    """Latents in groups of three with equal weights tie exactly; the lowest index is kept."""
+    space, oracle = pair(2, k)
+    with torch.no_grad():
+        for engine, naive in [*zip(space.encoders, oracle.W.values(), strict=True)]:
+            engine.copy_(engine[torch.arange(L) // 3])
+            naive.copy_(engine)
+        for engine, naive in zip(space.latent_bias, oracle.c.values(), strict=True):
+            engine.copy_(engine[torch.arange(L) // 3])
+            naive.copy_(engine)
+    assert_agree(space, oracle, features(space), some_dead(space))
+
+
+def test_they_agree_where_kept_sums_are_negative():
+    """A latent may be kept with a negative logit; ReLU then makes its activation zero, and its gradient."""
+    space, oracle = pair(3, 6)
+    with torch.no_grad():
+        space.latent_bias -= 2.0
+        for bias in oracle.c.values():
+            bias -= 2.0
+    raw = features(space)
+    assert all((codes.values == 0).any() for codes in space.encode(raw).values())
+    assert_agree(space, oracle, raw, some_dead(space))
+
+
+def test_ten_training_steps_agree():
+    """Project, step, renormalise: the engine stays on the oracle's path."""
+    space, oracle = pair(3, 4)
+    engine_adam = torch.optim.Adam(space.parameters(), lr=0.01, fused=True)
+    naive_adam = torch.optim.Adam(oracle.parameters(), lr=0.01)
+    counters = DeadLatents(space.streams, L)
+    silence = {name: torch.zeros(L, dtype=torch.int64) for name in space.streams}
+    for _ in range(10):
+        raw = features(space)
+        weights = {"cross_weight": LAMBDA, "aux_weight": ALPHA, "k_aux": K_AUX}
+        batch = space.normalize(raw)
+        codes = space.encode_batch(batch)
+        total(loss_terms(space, batch, codes, dead=counters.dead(15), **weights)).backward()
+        space.project_decoder_gradient()
+        engine_adam.step()
+        engine_adam.zero_grad()
+        space.renormalize_decoder()
+        counters.update(codes, batch)
+
+        x, present = oracle.normalize(raw)
+        z = oracle.encode(x, present)
+        terms = oracle.terms(raw, dead={name: count > 15 for name, count in silence.items()}, **weights)
+        sum(weight * value for value, weight in terms.values()).backward()
+        with torch.no_grad():
+            for D in oracle.D.values():
+                D.grad -= (D.grad * D).sum(0) * D
+        naive_adam.step()
+        naive_adam.zero_grad()
+        with torch.no_grad():
+            for D in oracle.D.values():
+                D /= D.norm(dim=0)
+        for name, codes_BL in z.items():
+            silence[name] = torch.where((codes_BL > 1e-3).any(0), 0, silence[name] + B)
+    assert any(term.startswith("aux/") for term in terms)
+    widths = list(space.streams.values())
+    for found, expected in zip(space.decoder.split(widths, dim=1), oracle.D.values(), strict=True):
+        torch.testing.assert_close(found.T, expected, rtol=0, atol=1e-9)
+    for found, expected in zip(space.encoders, oracle.W.values(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    for position, expected in enumerate(silence.values()):
+        assert torch.equal(counters.samples_since_active[position], expected)

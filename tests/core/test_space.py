@@ -1,0 +1,231 @@
+"""What a user of a space may rely on."""
+
+import inspect
+import warnings
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from sparc.core import losses, sparse
+from sparc.core import space as space_module
+from sparc.core.codes import Codes
+from sparc.core.dead import DeadLatents
+from sparc.core.losses import loss_terms, nmse, total
+from sparc.core.selection import top_k
+from sparc.core.space import LatentSpace
+from sparc.core.sparse import kept_logits, sum_per_latent
+from sparc.errors import BadFeatures, UnknownName
+
+
+@pytest.fixture
+def space():
+    return LatentSpace({"photo": 6, "words": 4}, n_latents=16, k=3, seed=0)
+
+
+@pytest.fixture
+def raw():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "photo": torch.randn(8, 6, generator=generator),
+        "words": torch.randn(8, 4, generator=generator),
+    }
+
+
+def test_streams_encoded_together_share_their_latents(space, raw):
+    codes = space.encode(raw)
+    assert torch.equal(codes["photo"].indices, codes["words"].indices)
+    assert codes["photo"].values.shape == (8, 3)
+
+
+def test_a_stream_encoded_alone_does_not_depend_on_the_others(space, raw):
+    alone = space.encode({"photo": raw["photo"]})["photo"]
+    local = LatentSpace(space.streams, 16, 3, selection="local", seed=0)
+    assert torch.equal(alone.to_dense(), local.encode(raw)["photo"].to_dense())
+    assert not torch.equal(alone.indices, space.encode(raw)["photo"].indices)
+
+
+def test_selection_ignores_the_order_in_which_streams_are_passed(raw):
+    space = LatentSpace({"photo": 6, "words": 4}, n_latents=16, k=3, seed=0)
+    turned = space.encode({"words": raw["words"], "photo": raw["photo"]})
+    assert list(turned) == ["photo", "words"]
+    assert torch.equal(turned["photo"].values, space.encode(raw)["photo"].values)
+
+
+def test_the_norm_of_raw_features_does_not_matter(space, raw):
+    louder = {name: 100 * rows for name, rows in raw.items()}
+    torch.testing.assert_close(space.encode(louder)["words"].to_dense(), space.encode(raw)["words"].to_dense())
+
+
+def test_standard_normalization_centres_and_scales_by_what_it_measured(raw):
+    space = LatentSpace({"photo": 6, "words": 4}, 16, 3, normalization="standard")
+    shifted = {name: 3 * rows + 5 for name, rows in raw.items()}
+    space.fit_normalization(shifted)
+    for rows in space.normalize(shifted).features.values():
+        torch.testing.assert_close(rows.mean(dim=0), torch.zeros(rows.shape[1]), atol=1e-6, rtol=0)
+        torch.testing.assert_close(rows.square().sum(dim=1).mean(), torch.tensor(1.0))
+
+
+def test_a_row_of_zeros_has_no_code_and_no_say(space, raw):
+    raw["photo"][2] = 0
+    codes = space.encode(raw)
+    assert (codes["photo"].values[2] == 0).all()
+    alone = space.encode({"words": raw["words"]})["words"]
+    assert torch.equal(codes["words"].indices[2], alone.indices[2])
+
+
+def test_top_k_keeps_the_lowest_index_among_equals():
+    scores = torch.tensor([[1.0, 3.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [4.0, 3.0, 2.0, 1.0]])
+    assert top_k(scores, 2).tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert top_k(scores, 4).tolist() == [[1, 0, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+
+
+def test_dense_and_csr_forms_hold_the_kept_values():
+    codes = Codes(torch.tensor([[2, 0], [1, 3]]), torch.tensor([[0.5, 0.0], [1.0, 2.0]]), n_latents=4)
+    dense = [[0, 0, 0.5, 0], [0, 1, 0, 2]]
+    assert codes.to_dense().tolist() == dense
+    assert codes.to_csr().toarray().tolist() == dense
+    assert codes.to_csr().nnz == 3
+
+
+def test_decode_translates_into_any_stream(space, raw):
+    codes = space.encode(raw)["photo"]
+    rebuilt = space.reconstruct(codes)
+    assert space.decode(codes, stream="words").shape == (8, 4)
+    for name, rows in rebuilt.items():
+        torch.testing.assert_close(space.decode(codes, name), rows)
+    with pytest.raises(UnknownName, match="no stream named 'smell'"):
+        space.decode(codes, "smell")
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({}, "at least one stream"),
+        ({"photo": torch.ones(2, 5)}, r"'photo': expected features of shape \(samples, 6\), found \(2, 5\)"),
+        ({"photo": torch.ones(6)}, r"found \(6,\)"),
+        ({"photo": torch.ones(2, 6), "words": torch.ones(3, 4)}, "photo 2, words 3"),
+        ({"photo": torch.tensor([[1.0] * 6, [float("nan")] * 6])}, "'photo': row 1 has a value that is not finite"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(space, features, message):
+    with pytest.raises(BadFeatures, match=message):
+        space.encode(features)
+
+
+def test_decoder_columns_stay_on_unit_norm_and_gradients_off_the_radius(space, raw):
+    batch = space.normalize(raw)
+    total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0)).backward()
+    space.project_decoder_gradient()
+    for segment in (slice(0, 6), slice(6, 10)):
+        radial = (space.decoder.grad[:, segment] * space.decoder[:, segment]).sum(dim=1)
+        torch.testing.assert_close(radial, torch.zeros(16), atol=1e-6, rtol=0)
+    with torch.no_grad():
+        space.decoder *= 3
+    space.renormalize_decoder()
+    torch.testing.assert_close(space.decoder[:, 6:].norm(dim=1), torch.ones(16))
+
+
+def test_nmse_by_hand():
+    residual = torch.tensor([[1.0, 1.0], [3.0, 0.0], [5.0, 5.0]])
+    target = torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
+    # Rows: 2/4, 9/9, and a target of zeros that does not count.
+    assert nmse(residual, target, torch.tensor([True, True, True])) == 0.75
+    assert nmse(residual, target, torch.tensor([False, True, True])) == 1.0
+    assert nmse(residual, target, torch.tensor([False, False, True])) == 0.0
+
+
+def test_gradients_of_the_sparse_products_are_exact():
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in [(4, 3), (7, 3), (7,)])
+    indices = torch.stack([torch.randperm(7)[:2] for _ in range(4)])
+
+    def kept(x, weight, bias):
+        logits = torch.nn.functional.linear(x, weight, bias).detach().gather(1, indices)
+        return kept_logits(x, weight, bias, logits, indices)
+
+    gathered = torch.nn.functional.linear(x, weight, bias).gather(1, indices)
+    upstream = torch.randn(4, 2, dtype=torch.float64)
+    expected = torch.autograd.grad(gathered, (x, weight, bias), upstream)
+    found = torch.autograd.grad(kept(x, weight, bias), (x, weight, bias), upstream)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-14, rtol=0)
+    values = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda v, table: sparse.weighted_rows(indices, v, table), (values, weight))
+
+
+def test_sum_per_latent_is_the_transpose_of_weighted_rows():
+    indices = torch.tensor([[0, 2], [2, 1]])
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert sum_per_latent(indices, values, rows, 4).tolist() == [[1, 0], [0, 4], [2, 3], [0, 0]]
+
+
+def test_no_gradient_of_size_batch_by_latents_is_kept(raw):
+    """What autograd saves for backward is smaller than [B, L] for every tensor."""
+    space = LatentSpace({"photo": 6, "words": 4}, n_latents=1024, k=3)
+    batch = space.normalize(raw)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.shape) or tensor, lambda t: t):
+        total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0))
+    assert saved
+    assert (8, 1024) not in saved
+
+
+def test_dead_latents_are_counted_in_samples_per_stream(space, raw):
+    raw["words"][0] = 0
+    counters = DeadLatents(space.streams, 16)
+    batch = space.normalize(raw)
+    codes = space.encode_batch(batch)
+    counters.update(codes, batch)
+    active = {name: (code.to_dense() > 1e-3).any(dim=0) for name, code in codes.items()}
+    assert (counters.samples_since_active[0] == torch.where(active["photo"], 0, 8)).all()
+    assert (counters.samples_since_active[1] == torch.where(active["words"], 0, 7)).all()
+    assert not counters.dead(8)["photo"].any()
+    assert torch.equal(counters.dead(7)["photo"], ~active["photo"])
+    assert not counters.dead(7)["words"].any()
+
+
+def test_encoding_changes_nothing_in_the_space(space, raw):
+    before = {name: tensor.clone() for name, tensor in space.state_dict().items()}
+    space.train()
+    space.encode(raw)
+    assert all(torch.equal(before[name], tensor) for name, tensor in space.state_dict().items())
+
+
+def test_the_same_seed_draws_the_same_space_and_another_seed_another():
+    first, again, other = (LatentSpace({"a": 5}, 8, 2, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first.decoder, again.decoder)
+    assert not torch.equal(first.decoder, other.decoder)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_everything_a_space_makes_lies_on_its_device(device):
+    space = LatentSpace({"a": 5, "b": 3}, 8, 2).to(device)
+    raw = {"a": torch.ones(4, 5, device=device), "b": torch.ones(4, 3, device=device)}
+    assert all(rows.device.type == device for rows in space.normalize(raw).features.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_cpu(space, raw):
+    on_cpu = space.encode(raw)["words"].to_dense()
+    on_gpu = space.cuda().encode({name: rows.cuda() for name, rows in raw.items()})["words"].to_dense()
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-5, rtol=1e-4)
+
+
+def test_core_knows_nothing_but_torch():
+    for module in (space_module, losses, sparse):
+        imported = [line for line in inspect.getsource(module).splitlines() if line.startswith(("import ", "from "))]
+        allowed = ("torch", "sparc.core", "sparc.errors", "__future__", "collections", "typing")
+        assert all(line.split()[1].startswith(allowed) for line in imported)
+
+
+def test_an_update_without_samples_of_a_stream_gives_no_nan(space):
+    batch = space.normalize({"photo": torch.zeros(4, 6), "words": torch.ones(4, 4)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss = total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0))
+        loss.backward()
+    assert loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in space.parameters())
