@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,14 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _refusal(path: Path, error: BaseException) -> StorageError | None:
-    """What the file system said, if it was the file system: safetensors reports its errors as text alone."""
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error 28" in str(error).lower():
+    """What the file system said, if it was the file system; safetensors reports its number as text."""
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(
             f"no space left to write {path}",
             hint="free some space, or choose another disk (--store, --out), and run the same command again",
         )
-    if isinstance(error, OSError) and number is not None:
+    if number is not None:
         return StorageError(f"cannot write {path}: {os.strerror(number)}", hint="check the path and its permissions")
     return None

@@ -21,12 +21,16 @@ class Run:
     @classmethod
     def create(cls, path: Path) -> Run:
         """Make a new run directory. Raises InvalidConfig where one is, since a run is never overwritten."""
-        run = cls(path)
+        cls.check_free(path)
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise InvalidConfig unless a new run can be made at `path`."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             hint = f"choose another --out; or go on with it: sparc train --resume {path}"
             raise InvalidConfig(f"there is something at {path} already, and a run is never overwritten", hint=hint)
-        path.mkdir(parents=True, exist_ok=True)
-        return run
 
     @classmethod
     def open(cls, path: Path) -> Run:

@@ -89,7 +89,7 @@ class Training:
                 self.step = int(file.metadata()["step"])
             self.space.load_state_dict(_below("space.", tensors))
             self.dead.samples_since_active.copy_(tensors["samples_since_active"])
-            for name, parameter in self.space.named_parameters():
+            for name, parameter in self.space.named_parameters() if self.step else ():
                 state = {key: tensors[f"adam.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
                 self.optimizer.state[parameter] = state
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
@@ -172,7 +172,7 @@ def _select(data: Batch, rows: Tensor) -> Batch:
 
 def _read(terms: list[Term], step: int) -> dict[str, float]:
     """The terms as numbers. Raises BadFeatures where one is not finite."""
-    values = {"loss": float(total(terms)), **{term.name: float(term.value) for term in terms}}
+    values = {"loss": total(terms).item(), **{term.name: term.value.item() for term in terms}}
     for name, value in values.items():
         if not np.isfinite(value) and name != "loss":
             raise BadFeatures(

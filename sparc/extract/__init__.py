@@ -3,7 +3,8 @@
 `plan` says what there is to do, `extract` has a worker process do it, `stream` is one backbone over one split.
 """
 
-from sparc.extract.plan import Job, plan
+from sparc.extract.plan import Job, directories, plan
 from sparc.extract.supervise import Progress, extract
+from sparc.extract.worker import versions
 
-__all__ = ["Job", "Progress", "extract", "plan"]
+__all__ = ["Job", "Progress", "directories", "extract", "plan", "versions"]

@@ -1,0 +1,43 @@
+"""The commands of `sparc`, a module each; heavy imports happen when a command runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparc import __version__
+from sparc.cli import evaluate, extract, plugins, train
+
+app = typer.Typer(
+    name="sparc",
+    help="One sparse, interpretable concept dictionary shared by many frozen models.",
+    epilog="Start with: sparc train",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("extract")(extract.extract)
+app.command("evaluate")(evaluate.evaluate)
+app.command("explore")(evaluate.explore)
+app.command("info")(evaluate.info)
+app.add_typer(plugins.app, name="plugins")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works in any place.")] = False,
+) -> None:
+    """One sparse, interpretable concept dictionary shared by many frozen models."""

@@ -1,0 +1,178 @@
+"""`sparc evaluate`, `sparc explore` and `sparc info`: what a run is worth, what its latents mean, what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from sparc.cli.options import Device, dataset_ref, resolve_device, store_root
+from sparc.cli.progress import console
+from sparc.cli.tables import evaluation_tables
+from sparc.errors import MissingData
+
+if TYPE_CHECKING:
+    from sparc.checkpoint import SharedLatentSpace
+    from sparc.config import RunOptions
+    from sparc.contracts import Dataset
+    from sparc.evaluate import Report
+    from sparc.extract import Job
+    from sparc.plugins import Registry
+    from sparc.run import Run
+    from sparc.store import FeatureStore
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
+
+
+def evaluate(run: RunPath, device: Device = None) -> None:
+    """Measure a run on held-out samples again, and print the table.
+
+    Example:
+
+        sparc evaluate runs/openmoji
+    """
+    opened, options, registry, jobs = _open(run, device)
+    resolved = resolve_device(options.device)
+    space = _space(opened, resolved)
+    evaluate_run(opened, space, options, registry, jobs, resolved)
+
+
+def evaluate_run(
+    run: Run, space: SharedLatentSpace, options: RunOptions, registry: Registry, jobs: dict[str, Job], device: str
+) -> None:
+    """Measure `space` on the held-out split, write `evaluation.json` and print the table."""
+    from sparc.evaluate import evaluate as measure
+    from sparc.files import write_json
+
+    features, dataset = _held_out(options, registry, jobs)
+    report = measure(
+        space,
+        {name: rows.to(device) for name, rows in features.features.items()},
+        labels=dataset.labels(),
+        taxonomy=dataset.taxonomy,
+        groups=dataset.groups,
+        seed=options.seed,
+    )
+    where = next(iter(features.manifests.values()))
+    content = {
+        "dataset": where.dataset,
+        "split": where.split,
+        "random_weights": features.random_weights,
+        "report": report.to_json(),
+    }
+    write_json(run.evaluation, content)
+    _print(report, where.dataset, where.split, features.random_weights)
+
+
+def explore(
+    run: RunPath,
+    latent: Annotated[
+        int | None, typer.Option("--latent", help="One latent; without it, the most telling ones.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Picture to write. Without it: latents.png in the run.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Draw what latents mean: for each stream alone, the held-out samples that activate them most.
+
+    Examples:
+
+        sparc explore runs/openmoji
+
+        sparc explore runs/openmoji --latent 93 --out latent-93.png
+    """
+
+    opened, options, registry, jobs = _open(run, device)
+    space = _space(opened, resolve_device(options.device))
+    features, dataset = _held_out(options, registry, jobs)
+    raise NotImplementedError
+
+
+def info(run: RunPath) -> None:
+    """Show what a run is: streams, settings, data, and the table of its evaluation.
+
+    Example:
+
+        sparc info runs/openmoji
+    """
+    from sparc.checkpoint import read_config
+    from sparc.evaluate import Report
+    from sparc.files import read_json
+    from sparc.run import Run
+
+    opened = Run.open(run)
+    provenance = opened.provenance()
+    for name, stream in provenance["streams"].items():
+        params = ", ".join(f"{key}={value}" for key, value in stream["params"].items() if value is not None)
+        weights = f"  weights {stream['weights']}" if stream["weights"] else ""
+        console.print(f"stream {name}: {stream['backbone']}[{params}]{weights}", markup=False, soft_wrap=True)
+    if not opened.finished:
+        console.print(f"not finished; go on with: sparc train --resume {run}", markup=False)
+        return
+    space = read_config(opened.path)
+    console.print(f"space: {space.n_latents} latents, {space.k} kept, {space.selection} selection", markup=False)
+    console.print(
+        f"started {provenance['started']} by: {' '.join(provenance['command'])}", markup=False, soft_wrap=True
+    )
+    if opened.evaluation.is_file():
+        content = read_json(opened.evaluation, what="the evaluation of a run")
+        report = Report.from_json(content["report"])
+        _print(report, content["dataset"], content["split"], content["random_weights"])
+
+
+def _open(path: Path, device: str | None) -> tuple[Run, RunOptions, Registry, dict[str, Job]]:
+    """A run, its options, and the jobs of its held-out split."""
+    from sparc.config import RunOptions, validated
+    from sparc.extract import plan
+    from sparc.plugins import discover
+    from sparc.run import Run
+
+    run = Run.open(path)
+    content = run.provenance().get("options", {})
+    options = validated(RunOptions, {**content, **({"device": device} if device else {})}, what=str(path))
+    registry = discover()
+    jobs = plan(registry, dataset_ref(options), options.stream, root=store_root(options), device="cpu")
+    return run, options, registry, list(jobs.values())[-1]
+
+
+def _space(run: Run, device: str) -> SharedLatentSpace:
+    from sparc.checkpoint import load
+
+    return load(run.path, device=device)
+
+
+def _held_out(options: RunOptions, registry: Registry, jobs: dict[str, Job]) -> tuple[FeatureStore, Dataset]:
+    """Features and dataset of the held-out split. Raises MisalignedStreams where they hold other samples."""
+    from sparc.errors import MisalignedStreams
+    from sparc.extract import directories
+    from sparc.extract.plan import checked_params
+    from sparc.store import open_streams
+
+    lacking = [name for name, job in jobs.items() if not job.done]
+    if lacking:
+        raise MissingData(
+            f"the store has no held-out features of {', '.join(lacking)}",
+            hint="extract them: sparc extract, as trained",
+        )
+    features = open_streams(directories(jobs))
+    spec = registry.dataset(options.dataset.name)
+    split = next(iter(jobs.values())).split
+    dataset = spec.open(checked_params(spec, dataset_ref(options)), split)
+    if tuple(dataset.ids) != features.ids:
+        raise MisalignedStreams(
+            f"the dataset '{spec.name}' holds other samples now than when its features were extracted",
+            hint="bring the old samples back, or train anew",
+        )
+    return features, dataset
+
+
+def _print(report: Report, dataset: str, split: str, random_weights: list[str]) -> None:
+    caption = ""
+    if random_weights:
+        caption = f"{', '.join(random_weights)}: random weights (dry run), so these numbers mean nothing"
+    console.print()
+    for table in evaluation_tables(report, title=f"{escape(dataset)} {split}", caption=caption):
+        console.print(table)

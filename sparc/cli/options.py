@@ -1,0 +1,93 @@
+"""What the user may say about a run, and how the command line, a config file and a dataset's defaults come together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparc.config import PluginRef, RunOptions, read_options, validated
+from sparc.errors import InvalidConfig, PluginError
+from sparc.hub import cache_dir
+
+if TYPE_CHECKING:
+    from sparc.plugins import Registry
+
+DEFAULT_DATASET = "openmoji"
+"""The embedded demo: what `sparc train` uses where no dataset is named."""
+
+Streams = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stream",
+        metavar="NAME[KEY=VALUE,...]",
+        help="Backbone of a stream; repeat for more. 'other=NAME[...]' gives the stream another name.",
+    ),
+]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", metavar="NAME", help=f"Dataset. Without it: {DEFAULT_DATASET}, the demo.")
+]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the dataset.")]
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", help="Where features are kept. Without it: $SPARC_CACHE, else ~/.cache/sparc."),
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto (CUDA where it is), cpu, cuda, cuda:1, ...")]
+SkipBad = Annotated[
+    bool | None, typer.Option("--skip-bad", help="Go on without images that do not decode and empty captions.")
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with any of these options, by name, without the dashes.")
+]
+
+
+def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) -> RunOptions:
+    """Merge options: the command line, else the config file, else the dataset's own defaults, else the paper's.
+
+    Raises MissingData, InvalidConfig, UnknownName.
+    """
+    options = read_options(config) if config is not None else {}
+    options |= {name: value for name, value in said.items() if value is not None and value != []}
+    options.setdefault("dataset", DEFAULT_DATASET)
+    dataset = validated(RunOptions, {"dataset": options["dataset"]}).dataset
+    defaults = registry.dataset(dataset.name).defaults
+    try:
+        validated(RunOptions, {"dataset": dataset.name, **defaults})
+    except InvalidConfig as error:
+        message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
+        raise PluginError(message, hint="repair that plugin") from error
+    merged = validated(RunOptions, {**defaults, **options})
+    # Checked before anything is extracted; only the widths are known later.
+    merged.space(dict.fromkeys([stream.alias for stream in merged.stream] or ["any"], 1))
+    merged.training()
+    return merged
+
+
+def dataset_ref(options: RunOptions) -> PluginRef:
+    """The dataset, with `--data-root` as its parameter `root`."""
+    if options.data_root is None:
+        return options.dataset
+    root = str(options.data_root.expanduser().resolve())
+    return options.dataset.model_copy(update={"params": {**options.dataset.params, "root": root}})
+
+
+def store_root(options: RunOptions) -> Path:
+    """Where features are kept."""
+    return options.store.expanduser().resolve() if options.store is not None else cache_dir("store")
+
+
+def resolve_device(device: str) -> str:
+    """Turn `auto` into a device, and check that a named one is there. Raises InvalidConfig."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise InvalidConfig(f"--device: unknown device '{device}'", hint="auto, cpu, cuda, cuda:1, ...") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InvalidConfig(f"--device {device}: this machine offers no CUDA device", hint="--device auto, or cpu")
+    return device

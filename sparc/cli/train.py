@@ -1,0 +1,281 @@
+"""`sparc train`: extract what the store lacks, train, evaluate, and say what to do next."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from sparc.cli.evaluate import evaluate_run
+from sparc.cli.extract import extract_missing
+from sparc.cli.options import (
+    Config,
+    DataRoot,
+    Dataset,
+    Device,
+    SkipBad,
+    Store,
+    Streams,
+    resolve,
+    resolve_device,
+    store_root,
+)
+from sparc.cli.progress import Bar, console
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
+
+if TYPE_CHECKING:
+    from sparc.checkpoint import SharedLatentSpace
+    from sparc.config import RunOptions
+    from sparc.extract import Job
+    from sparc.run import Run
+    from sparc.store import FeatureStore
+    from sparc.train import Step
+
+
+def train(
+    stream: Streams = None,
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New directory of the run. Without it: runs/<dataset>, or -2, -3, ...")
+    ] = None,
+    n_latents: Annotated[int | None, typer.Option("--n-latents", help="Latents shared by all streams (L).")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Latents kept per sample.")] = None,
+    selection: Annotated[
+        str | None, typer.Option("--selection", help="global: one index set per sample; local: each stream its own.")
+    ] = None,
+    normalization: Annotated[
+        str | None, typer.Option("--normalization", help="Of raw features: unit (norm per sample), standard, none.")
+    ] = None,
+    lambda_: Annotated[float | None, typer.Option("--lambda", help="Weight of the cross-reconstruction loss.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training samples.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Samples per step.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of Adam.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and sample order.")] = None,
+    device: Device = None,
+    store: Store = None,
+    skip_bad: SkipBad = None,
+    config: Config = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run, as it was started.")
+    ] = None,
+) -> None:
+    """Train a shared latent space: extract what is missing, train, evaluate.
+
+    Without options it trains the embedded demo, real backbones on real pictures and captions, in a few minutes without
+    a GPU. What is not said comes from --config, else from the dataset's defaults, else from the paper.
+
+    Examples:
+
+        sparc train
+
+        sparc train --stream dinov2 --stream clip-img --stream clip-txt --dataset image-folder --data-root photos
+
+        sparc train --config run.toml --seed 1
+
+        sparc train --resume runs/openmoji
+    """
+    from sparc.plugins import discover
+
+    said = {
+        "stream": stream,
+        "dataset": dataset,
+        "data-root": data_root,
+        "out": out,
+        "n-latents": n_latents,
+        "k": k,
+        "selection": selection,
+        "normalization": normalization,
+        "lambda": lambda_,
+        "epochs": epochs,
+        "batch-size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "store": store,
+        "skip-bad": skip_bad,
+    }
+    registry = discover()
+    plan = _resumed(resume, said, config) if resume is not None else _new(resolve(said, config, registry))
+    device = resolve_device(plan.options.device)
+    jobs = extract_missing(plan.options, registry, device)
+    train_split, test_split = jobs
+    run, space = _fit(plan, jobs[train_split], device)
+    if space is None:
+        raise typer.Exit(130)
+    evaluate_run(run, space, plan.options, registry, jobs[test_split], device)
+    _say_next(run)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    options: RunOptions
+    path: Path
+    run: Run | None
+    """The run to go on with, if there is one."""
+
+
+def _new(options: RunOptions) -> _Plan:
+    from sparc.run import Run
+
+    path = options.out if options.out is not None else Run.next_free(Path("runs"), options.dataset.name)
+    Run.check_free(path)
+    return _Plan(options, path, None)
+
+
+def _resumed(path: Path, said: dict[str, Any], config: Path | None) -> _Plan:
+    from sparc.config import RunOptions, validated
+    from sparc.run import Run
+
+    others = [name for name, value in said.items() if value not in (None, []) and name != "device"]
+    if others or config is not None:
+        raise InvalidConfig(
+            f"--resume goes on with a run as it was started, found --{(others or ['config'])[0]} too",
+            hint="leave it out; or start a new run",
+        )
+    run = Run.open(path)
+    options = run.provenance().get("options", {})
+    if said["device"] is not None:
+        options = {**options, "device": said["device"]}
+    return _Plan(validated(RunOptions, options, what=str(path)), path, run)
+
+
+def _fit(plan: _Plan, jobs: dict[str, Job], device: str) -> tuple[Run, SharedLatentSpace | None]:
+    """Train on the extracted features; the space is None where the user interrupted."""
+    from sparc.checkpoint import load
+    from sparc.extract import directories
+    from sparc.run import Run
+    from sparc.store import open_streams
+    from sparc.train import train as fit
+
+    if plan.run is not None and plan.run.finished:
+        console.print(f"{plan.path} is trained already", markup=False)
+        return plan.run, load(plan.path, device=device)
+    features = open_streams(directories(jobs))
+    _say_missing(features)
+    space_config, training_config = plan.options.space(features.widths), plan.options.training()
+    run = plan.run
+    if run is None:
+        run = Run.create(plan.path)
+        run.write_provenance(_provenance(plan.options, features, device))
+    elif run.provenance().get("features") != _digests(features):
+        raise MisalignedStreams(
+            f"the features in the store are not those that {run.path} was started on", hint="train anew"
+        )
+    with Bar("train", "steps") as bar, _stop_on_signal() as stopped:
+        shown = _Losses(bar)
+        space = fit(
+            space_config,
+            training_config,
+            features.features,
+            run,
+            device=device,
+            on_step=shown,
+            should_stop=lambda: bool(stopped),
+        )
+    if space is None:
+        console.print(
+            f"stopped after step {shown.step}; saved. Go on with: sparc train --resume {run.path}", markup=False
+        )
+    return run, space
+
+
+class _Losses:
+    """Shows steps, with the losses last logged."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._note = ""
+        self.step = 0
+
+    def __call__(self, step: Step) -> None:
+        self.step = step.number
+        if step.losses is not None:
+            self._note = "loss {loss:.3f}  self {self:.3f}  cross {cross:.3f}".format(**_means(step.losses))
+        self._bar.update(step.number, step.total, self._note)
+
+
+def _means(losses: dict[str, float]) -> dict[str, float]:
+    def mean(kind: str) -> float:
+        values = [value for name, value in losses.items() if name.startswith(f"{kind}/")]
+        return sum(values) / len(values) if values else 0.0
+
+    return {"loss": losses["loss"], "self": mean("self"), "cross": mean("cross")}
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM, so that the step under way is finished; a second one interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _provenance(options: RunOptions, features: FeatureStore, device: str) -> dict[str, Any]:
+    """Where a run comes from, as far as it can be said when it starts."""
+    from sparc.extract import versions
+
+    # Paths and the store are made absolute, so that the run can be resumed and evaluated from any folder.
+    absolute: dict[str, Any] = {"store": store_root(options)}
+    if options.data_root is not None:
+        absolute["data_root"] = options.data_root.expanduser().resolve()
+    return {
+        "command": ["sparc", *sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seed": options.seed,
+        "device": device,
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "random_weights": features.random_weights,
+        "streams": {
+            name: {"backbone": manifest.backbone, "params": manifest.params, "weights": manifest.weights}
+            for name, manifest in features.manifests.items()
+        },
+        "features": _digests(features),
+        "options": options.model_copy(update=absolute).model_dump(mode="json", by_alias=True),
+    }
+
+
+def _digests(features: FeatureStore) -> dict[str, list[str]]:
+    """What the training features are, to the bit: the checksums of their shards."""
+    return {name: [shard.sha256 for shard in manifest.shards] for name, manifest in features.manifests.items()}
+
+
+def _say_missing(features: FeatureStore) -> None:
+    for name, count in features.missing().items():
+        if count == len(features):
+            raise MissingData(
+                f"no sample has the stream '{name}': all its features are zero", hint="check its backbone"
+            )
+        if count:
+            console.print(f"[yellow]{count} of {len(features)} samples lack the stream {escape(name)}[/yellow]")
+
+
+def _say_next(run: Run) -> None:
+    console.print(
+        f"\nsaved in {run.path}. Next:\n"
+        f"  sparc explore {run.path}        pictures of what the latents mean\n"
+        f"  sparc info {run.path}           this table again\n"
+        f'  python -c "import sparc; print(sparc.load({str(run.path)!r}).streams)"',
+        markup=False,
+        soft_wrap=True,
+    )

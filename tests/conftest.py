@@ -1,0 +1,96 @@
+"""Fixtures: the example package as an installed plugin, a small image folder, the command line as a user calls it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+CLASSIC = ROOT / "examples" / "sparc-classic"
+COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
+SHAPES = ("square", "bar", "frame")
+
+
+@pytest.fixture(scope="session")
+def installed_example(tmp_path_factory):
+    """A folder in which the example package is installed: its module, and the metadata that its pyproject asks for."""
+    site = tmp_path_factory.mktemp("site")
+    project = tomllib.loads((CLASSIC / "pyproject.toml").read_text())["project"]
+    shutil.copy(CLASSIC / "sparc_classic.py", site)
+    info = site / f"sparc_classic-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["sparc.plugins"].items())
+    (info / "entry_points.txt").write_text(f"[sparc.plugins]\n{points}")
+    return site
+
+
+@pytest.fixture
+def environment(installed_example, tmp_path):
+    """Variables of a user who has the example package, a store of their own, and no network."""
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(installed_example), str(ROOT)]),
+        "SPARC_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hf"),
+        "COLUMNS": "120",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture
+def sparc_command(environment, tmp_path):
+    """`sparc` in a process of its own, in a folder of its own; returns the finished process."""
+
+    def run(*arguments, **variables):
+        return subprocess.run(
+            [sys.executable, "-m", "sparc", *map(str, arguments)],
+            env={**environment, **variables},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture
+def use_example(installed_example, monkeypatch):
+    """The example package in this process."""
+    monkeypatch.syspath_prepend(str(installed_example))
+
+
+def draw(path, colour, shape, size):
+    image = Image.new("RGB", (64, 64), "white")
+    far, near = 52 - size, 12 + size
+    boxes = {
+        "square": [(20 - size, 20 - size, 44 + size, 44 + size)],
+        "bar": [(4, 28 - size, 60, 36 + size)],
+        "frame": [(8, 8, 56, near), (8, 8, near, 56), (8, far, 56, 56), (far, 8, 56, 56)],
+    }
+    for left, top, right, bottom in boxes[shape]:
+        image.paste(COLOURS[colour], (left, top, right, bottom))
+    image.save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """An image folder of 60 coloured shapes with captions and labels: every colour and shape in five sizes."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    lines = ["image,caption,labels"]
+    for colour in COLOURS:
+        for shape in SHAPES:
+            for size in range(5):
+                name = f"{colour}-{shape}-{size}.png"
+                draw(folder / name, colour, shape, size)
+                lines.append(f"{name},a {colour} {shape} of size {size},{colour};{shape}")
+    (folder / "samples.csv").write_text("\n".join(lines) + "\n")
+    return folder

@@ -1,0 +1,231 @@
+"""Training: the same seed gives the same bits, interrupted or not."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from sparc.checkpoint import SharedLatentSpace, load
+from sparc.config import SpaceConfig, TrainingConfig
+from sparc.core.losses import loss_terms, total
+from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, InvalidConfig, MissingData, StorageError
+from sparc.run import Run
+from sparc.train import Training, batches, train
+
+CONFIG = TrainingConfig(epochs=8, batch_size=32, lr=1e-2, dead_after=64, k_aux=4, seed=5)
+
+
+@pytest.fixture
+def features():
+    """Two streams that see the same four hidden causes."""
+    generator = torch.Generator().manual_seed(0)
+    causes = torch.randn(200, 4, generator=generator).relu()
+    return {name: causes @ torch.randn(4, width, generator=generator) for name, width in (("a", 12), ("b", 7))}
+
+
+@pytest.fixture
+def shape():
+    return SpaceConfig(streams={"a": 12, "b": 7}, n_latents=32, k=4)
+
+
+def fit(path, features, shape, config=CONFIG, **kwargs):
+    return train(shape, config, features, Run.create(path), **kwargs)
+
+
+def model_bytes(path):
+    return (path / "model.safetensors").read_bytes()
+
+
+def after(steps):
+    """Ask to stop after so many steps."""
+    asked = itertools.count()
+    return lambda: next(asked) >= steps
+
+
+def test_training_lowers_the_loss(tmp_path, features, shape):
+    untrained = SharedLatentSpace(shape, seed=CONFIG.seed)
+    trained = fit(tmp_path / "run", features, shape)
+
+    def loss(space):
+        batch = space.normalize(features)
+        return total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0)).item()
+
+    assert loss(trained) < 0.5 * loss(untrained)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path, features, shape):
+    for name, seed in (("one", 5), ("two", 5), ("other", 6)):
+        fit(tmp_path / name, features, shape, CONFIG.model_copy(update={"seed": seed}))
+    assert model_bytes(tmp_path / "one") == model_bytes(tmp_path / "two")
+    assert model_bytes(tmp_path / "one") != model_bytes(tmp_path / "other")
+
+
+@pytest.mark.parametrize("normalization", ["unit", "standard"])
+def test_interrupting_at_any_step_and_resuming_gives_the_same_bits(tmp_path, features, shape, normalization):
+    shape = shape.model_copy(update={"normalization": normalization})
+    fit(tmp_path / "whole", features, shape)
+    for stop_at in ([0], [1, 2], [7, 30], [47]):
+        path = tmp_path / f"stopped-{stop_at[0]}"
+        Run.create(path)
+        for stop in stop_at:
+            done = train(shape, CONFIG, features, Run(path), should_stop=after(stop))
+            assert done is None
+            assert not Run(path).finished
+        assert train(shape, CONFIG, features, Run(path)) is not None
+        assert model_bytes(path) == model_bytes(tmp_path / "whole")
+        assert not Run(path).state.exists()
+
+
+def test_resuming_makes_the_same_metrics(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setattr("sparc.train.LOG_EVERY", 5)
+    fit(tmp_path / "whole", features, shape)
+    run = Run.create(tmp_path / "killed")
+    train(shape, CONFIG, features, run, should_stop=after(13))
+    run.log({"step": 15, "loss": -1.0})  # logged after the state was saved, before a kill
+    with run.metrics.open("a") as file:
+        file.write('{"step": 20, "lo')
+    train(shape, CONFIG, features, run)
+    assert run.metrics.read_text() == Run(tmp_path / "whole").metrics.read_text()
+
+
+def test_dead_latents_get_an_aux_term(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape, CONFIG.model_copy(update={"dead_after": 32}))
+    logged = [json.loads(line) for line in Run(tmp_path / "run").metrics.read_text().splitlines()]
+    assert any(name.startswith("aux/") for name in logged[-1])
+
+
+def test_every_epoch_sees_each_sample_once_in_another_order():
+    config = TrainingConfig(epochs=3, batch_size=10)
+    seen = list(batches(20, config))
+    assert len(seen) == 6
+    epochs = [torch.cat(seen[start : start + 2]) for start in (0, 2, 4)]
+    assert all(sorted(epoch.tolist()) == list(range(20)) for epoch in epochs)
+    assert not torch.equal(epochs[0], epochs[1])
+    assert all(torch.equal(a, b) for a, b in zip(seen[3:], batches(20, config, start=3), strict=True))
+
+
+def test_fewer_samples_than_a_batch_are_one_batch():
+    assert [len(rows) for rows in batches(7, TrainingConfig(epochs=2, batch_size=10))] == [7, 7]
+
+
+def test_one_stream_is_a_plain_sparse_autoencoder(tmp_path, features):
+    space = fit(tmp_path / "run", {"a": features["a"]}, SpaceConfig(streams={"a": 12}, n_latents=32, k=4))
+    assert list(space.encode({"a": features["a"]})) == ["a"]
+    assert json.loads(Run(tmp_path / "run").metrics.read_text().splitlines()[-1])["self/a"] < 0.5
+
+
+def test_samples_that_lack_a_stream_are_trained_on_with_the_other(tmp_path, features, shape):
+    features["a"][::3] = 0
+    space = fit(tmp_path / "run", features, shape)
+    codes = space.encode(features)
+    assert (codes["a"].values[::3] == 0).all()
+    assert (codes["b"].values[::3] > 0).any(dim=1).float().mean() > 0.9
+
+
+def test_the_decoder_that_is_saved_is_on_unit_norm(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape)
+    decoder = load(tmp_path / "run").decoder
+    torch.testing.assert_close(decoder[:, :12].norm(dim=1), torch.ones(32))
+    torch.testing.assert_close(decoder[:, 12:].norm(dim=1), torch.ones(32))
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setattr("sparc.train.LOG_EVERY", 1)
+    space = SharedLatentSpace(shape)
+    with torch.no_grad():
+        space.pre_bias.fill_(float("inf"))
+    monkeypatch.setattr("sparc.train.SharedLatentSpace", lambda config, seed: space)
+    with pytest.raises(BadFeatures, match=r"the loss term 'self/a' is (nan|inf) at step 1"):
+        fit(tmp_path / "run", features, shape)
+
+
+def test_a_damaged_state_is_refused(tmp_path, features, shape):
+    run = Run.create(tmp_path / "run")
+    train(shape, CONFIG, features, run, should_stop=lambda: True)
+    run.state.write_bytes(run.state.read_bytes()[:-100])
+    with pytest.raises(CorruptFile, match=r"saved state .* truncated") as error:
+        train(shape, CONFIG, features, run)
+    assert "features are kept" in error.value.hint
+
+
+def test_a_full_disk_keeps_the_last_saved_state(tmp_path, features, shape):
+    run = Run.create(tmp_path / "run")
+    training = Training(SharedLatentSpace(shape), CONFIG)
+    training.advance(training.space.normalize(features))
+    training.save(run)
+    before = run.state.read_bytes()
+    import resource
+    import signal
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        training.advance(training.space.normalize(features))
+        with pytest.raises(StorageError):
+            training.save(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert run.state.read_bytes() == before
+
+
+def test_a_loaded_space_encodes_as_the_trained_one(tmp_path, features, shape):
+    space = fit(tmp_path / "run", features, shape)
+    for loaded in (load(tmp_path / "run"), SharedLatentSpace.from_pretrained(tmp_path / "run")):
+        assert loaded.streams == {"a": 12, "b": 7}
+        assert not loaded.training
+        expected, found = (s.encode(features)["b"].to_dense() for s in (space, loaded))
+        assert torch.equal(expected, found)
+    loaded.save_pretrained(tmp_path / "copy")
+    assert model_bytes(tmp_path / "copy") == model_bytes(tmp_path / "run")
+
+
+def test_a_hub_checkpoint_loads_from_the_local_cache(tmp_path, features, shape):
+    """The layout that the hub's own client keeps: refs name a commit, snapshots hold its files."""
+    import subprocess
+    import sys
+
+    repo = tmp_path / "hub" / "models--lab--space"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("c0ffee")
+    fit(tmp_path / "run", features, shape).save_pretrained(repo / "snapshots" / "c0ffee")
+    code = "import sparc; print(sparc.load('lab/space').streams)"
+    variables = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'a': 12, 'b': 7}"
+
+
+def test_checkpoints_that_cannot_be_read_say_why(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = tmp_path / "run"
+    fit(path, features, shape)
+    with pytest.raises(MissingData, match="no checkpoint at 'runs/nothing'"):
+        load("runs/nothing")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "format_version": 2}))
+    with pytest.raises(IncompatibleFormat, match="format version 2, this sparc reads up to 1") as error:
+        load(path)
+    assert "pip install -U sparc-sae" in error.value.hint
+    (path / "config.json").write_text(json.dumps({**config, "space": {**config["space"], "k": 999}}))
+    with pytest.raises(CorruptFile, match="k: expected at most n-latents, 32, found 999"):
+        load(path)
+    (path / "config.json").write_text(json.dumps({**config, "space": {**config["space"], "n_latents": 64}}))
+    with pytest.raises(CorruptFile, match="does not fit"):
+        load(path)
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "model.safetensors").write_bytes(model_bytes(path)[:-10])
+    with pytest.raises(CorruptFile, match="truncated"):
+        load(path)
+    (path / "model.safetensors").unlink()
+    with pytest.raises(MissingData, match=r"has no model.safetensors") as error:
+        load(path)
+    assert "sparc train --resume" in error.value.hint
+
+
+def test_a_run_is_never_overwritten(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape)
+    with pytest.raises(InvalidConfig, match="never overwritten"):
+        Run.create(tmp_path / "run")
+    assert Run.next_free(tmp_path, "run") == tmp_path / "run-2"
