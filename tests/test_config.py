@@ -1,0 +1,148 @@
+"""What a user may write, and what is said when it makes no sense."""
+
+import pytest
+
+from sparc.cli.options import resolve
+from sparc.config import PluginRef, RunOptions, SpaceConfig, TrainingConfig, read_options, validated
+from sparc.contracts import DatasetSpec, Taxonomy
+from sparc.errors import InvalidConfig, MissingData, PluginError, UnknownName
+from sparc.plugins import Registry
+
+
+def ref(text):
+    return PluginRef.model_validate(PluginRef.parse(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "alias", "params"),
+    [
+        ("clip-img", "clip-img", "clip-img", {}),
+        ("clip-img[model=ViT-L-14]", "clip-img", "clip-img", {"model": "ViT-L-14"}),
+        ("a=timm[model=m, weights=x.pt]", "timm", "a", {"model": "m", "weights": "x.pt"}),
+        ("timm[weights='odd, [name].pt',model=m]", "timm", "timm", {"weights": "odd, [name].pt", "model": "m"}),
+        ('timm[weights="it\'s.pt"]', "timm", "timm", {"weights": "it's.pt"}),
+        ({"name": "timm", "alias": "b", "model": "m"}, "timm", "b", {"model": "m"}),
+    ],
+)
+def test_a_stream_is_written_as_name_and_parameters(text, name, alias, params):
+    assert ref(text) == PluginRef(name=name, alias=alias, params=params)
+
+
+@pytest.mark.parametrize("text", ["", "clip[", "clip[model]", "clip[model=a", "[model=a]", {"model": "a"}])
+def test_a_stream_written_otherwise_is_refused_with_the_form(text):
+    with pytest.raises(ValueError, match="expected"):
+        ref(text)
+
+
+def test_two_streams_of_one_name_are_refused_with_the_way_out():
+    with pytest.raises(InvalidConfig, match=r"'timm' twice; name one, 'other=timm\[...\]'"):
+        validated(RunOptions, {"dataset": "d", "stream": ["timm[model=a]", "timm[model=b]"]})
+
+
+def test_more_kept_latents_than_there_are_is_refused():
+    with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 8, found 9"):
+        validated(SpaceConfig, {"streams": {"a": 3}, "n_latents": 8, "k": 9})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n-latents": "many"}, "n-latents: input should be a valid integer.*found 'many'"),
+        ({"selection": "both"}, "selection: input should be 'global' or 'local', found 'both'"),
+        ({"n_latents": 8}, "unknown parameter 'n_latents'"),
+        ({"lambda": float("nan")}, "lambda: input should be a finite number"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named_with_what_was_found(options, message):
+    with pytest.raises(InvalidConfig, match=message):
+        validated(RunOptions, {"dataset": "d", **options})
+
+
+@pytest.mark.parametrize(("key", "value"), [("epochs", 0), ("lr", -1.0), ("batch_size", 0), ("cross_weight", -0.1)])
+def test_training_settings_out_of_range_are_refused(key, value):
+    with pytest.raises(InvalidConfig, match=f"{key.replace('_', '-')}: input should be greater than"):
+        validated(TrainingConfig, {key: value})
+
+
+def test_the_defaults_are_the_papers():
+    training, space = TrainingConfig(), SpaceConfig(streams={"a": 1})
+    assert (space.n_latents, space.k, space.selection) == (8192, 64, "global")
+    assert (training.epochs, training.batch_size, training.lr, training.cross_weight) == (50, 256, 1e-4, 1.0)
+    assert (training.k_aux, training.aux_weight, training.dead_after) == (64, 1 / 32, 256_000)
+
+
+def test_a_config_file_holds_options_by_their_names(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('stream = ["a", {name = "timm", model = "m"}]\nlambda = 0.5\nn-latents = 64\n')
+    assert read_options(path) == {"stream": ["a", {"name": "timm", "model": "m"}], "lambda": 0.5, "n-latents": 64}
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("n-latent = 3", "unknown key 'n-latent'", "did you mean 'n-latents'?"),
+        ("k = ", "not valid TOML", "mend"),
+        (None, "config file not found", "--config"),
+    ],
+)
+def test_a_config_file_that_cannot_be_read_says_why(tmp_path, content, message, hint):
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises((InvalidConfig, MissingData), match=message) as error:
+        read_options(path)
+    assert hint in error.value.hint
+
+
+@pytest.fixture
+def registry():
+    defaults = {"stream": ["tiny"], "n-latents": 32, "k": 4, "epochs": 7}
+    dataset = DatasetSpec("toys", open=lambda params, split: None, defaults=defaults)
+    return Registry(datasets={"toys": dataset, "plain": DatasetSpec("plain", open=lambda params, split: None)})
+
+
+def test_the_command_line_wins_over_the_file_the_file_over_the_dataset_the_dataset_over_the_paper(registry, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('dataset = "toys"\nk = 5\nlr = 0.5\n')
+    options = resolve({"lr": 0.25, "k": None, "stream": []}, path, registry)
+    assert (options.lr, options.k, options.n_latents, options.batch_size) == (0.25, 5, 32, 256)
+    assert [stream.name for stream in options.stream] == ["tiny"]
+    assert resolve({"dataset": "plain"}, None, registry).epochs == 50
+
+
+def test_what_can_be_checked_is_checked_before_anything_is_extracted(registry):
+    with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 32, found 33"):
+        resolve({"dataset": "toys", "k": 33}, None, registry)
+    with pytest.raises(UnknownName, match="no plugin offers a dataset named 'toy'") as error:
+        resolve({"dataset": "toy"}, None, registry)
+    assert "did you mean 'toys'?" in error.value.hint
+
+
+def test_a_dataset_with_defaults_that_are_no_options_is_a_plugin_error():
+    bad = DatasetSpec("toys", open=lambda params, split: None, defaults={"n_latents": 3})
+    with pytest.raises(PluginError, match="defaults of dataset 'toys' are wrong: unknown parameter 'n_latents'"):
+        resolve({"dataset": "toys"}, None, Registry(datasets={"toys": bad}))
+
+
+def test_a_label_with_several_parents_counts_at_its_deepest_occurrence():
+    """thing > animal > pet; dog is a thing, an animal and a pet, so it lies at depth 3, below pet."""
+    taxonomy = Taxonomy(
+        {"dog": ["thing", "pet", "animal"], "thing": [], "animal": ["thing"], "pet": ["animal"], "toy": ["thing"]}
+    )
+    assert taxonomy.labels == ("dog", "thing", "animal", "pet", "toy")
+    assert [taxonomy.depth(label) for label in taxonomy.labels] == [3, 0, 1, 2, 1]
+    assert [taxonomy.lift("dog", depth) for depth in range(5)] == ["thing", "animal", "pet", "dog", "dog"]
+    assert taxonomy.lift("toy", 3) == "toy"
+    assert taxonomy.max_depth == 3
+
+
+def test_of_equally_deep_parents_the_first_declared_is_followed():
+    taxonomy = Taxonomy({"a": [], "b": [], "ab": ["b", "a"]})
+    assert taxonomy.lift("ab", 0) == "b"
+
+
+def test_a_taxonomy_with_a_cycle_or_an_unknown_parent_is_refused():
+    with pytest.raises(ValueError, match="cycle: a, b"):
+        Taxonomy({"a": ["b"], "b": ["a"], "c": []})
+    with pytest.raises(ValueError, match="'a' has the parent 'z'"):
+        Taxonomy({"a": ["z"]})

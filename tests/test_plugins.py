@@ -1,0 +1,124 @@
+"""Finding plugins: ours and a stranger's on one path, and no plugin can break the others."""
+
+import sys
+import types
+from importlib.metadata import EntryPoint, entry_points
+from pkgutil import iter_modules
+
+import pytest
+
+import sparc
+import sparc_plugins
+from sparc import hookimpl
+from sparc.contracts import BackboneSpec
+from sparc.errors import PluginError, UnknownName
+from sparc.hookspecs import GROUP
+from sparc.plugins import discover
+
+
+def plugin(monkeypatch, name, **hooks):
+    """A module that exists only in this test, as an entry point would find it."""
+    module = types.ModuleType(name)
+    for hook, function in hooks.items():
+        setattr(module, hook, function)
+    monkeypatch.setitem(sys.modules, name, module)
+    return EntryPoint(name.replace("_", "-"), name, GROUP)
+
+
+def offering(*names):
+    @hookimpl
+    def sparc_backbones():
+        return [BackboneSpec(name, "image", load=lambda params, device, dtype: None) for name in names]
+
+    return sparc_backbones
+
+
+def test_sparc_backbones_of_every_plugin_are_indexed_by_name(monkeypatch):
+    points = [plugin(monkeypatch, f"plugin_{name}", sparc_backbones=offering(name)) for name in ("b", "a")]
+    registry = discover(points)
+    assert list(registry.backbones) == ["a", "b"]
+    assert registry.backbone("a").modality == "image"
+
+
+def test_sparc_datasets_of_the_installed_plugins_are_indexed():
+    assert {"openmoji", "image-folder"} <= set(discover().datasets)
+
+
+def test_a_plugin_that_fails_to_import_is_kept_with_its_error_and_the_others_work(monkeypatch):
+    good = plugin(monkeypatch, "good", sparc_backbones=offering("fine"))
+    registry = discover([EntryPoint("bad", "no_such_module_at_all", GROUP), good])
+    assert list(registry.backbones) == ["fine"]
+    assert isinstance(registry.broken["bad"], ModuleNotFoundError)
+    with pytest.raises(UnknownName) as error:
+        registry.backbone("fin")
+    assert "did you mean 'fine'?" in error.value.hint
+    assert "plugin 'bad' did not load: No module named 'no_such_module_at_all'" in error.value.hint
+
+
+def test_two_plugins_that_offer_one_name_are_both_named(monkeypatch):
+    points = [plugin(monkeypatch, name, sparc_backbones=offering("vit")) for name in ("lab_one", "lab_two")]
+    with pytest.raises(PluginError, match="the stream 'vit' is offered twice, by lab_one and by lab_two"):
+        discover(points)
+
+
+def test_two_plugins_of_one_name_are_an_error(monkeypatch):
+    one = plugin(monkeypatch, "lab_one", sparc_backbones=offering("a"))
+    two = plugin(monkeypatch, "lab_two", sparc_backbones=offering("b"))
+    with pytest.raises(PluginError, match="both named 'lab-one'"):
+        discover([one, EntryPoint("lab-one", two.value, GROUP)])
+
+
+def test_a_misspelled_hook_is_an_error(monkeypatch):
+    @hookimpl
+    def sparc_backbone():
+        return []
+
+    with pytest.raises(PluginError, match="sparc_backbone") as error:
+        discover([plugin(monkeypatch, "typo", sparc_backbone=sparc_backbone)])
+    assert "sparc_backbones" in error.value.hint
+
+
+def test_a_hook_that_raises_or_returns_no_specs_names_its_plugin(monkeypatch):
+    @hookimpl(specname="sparc_backbones")
+    def raises():
+        raise RuntimeError("no luck")
+
+    @hookimpl(specname="sparc_backbones")
+    def returns_names():
+        return ["vit"]
+
+    with pytest.raises(PluginError, match="hook 'sparc_backbones' of plugin unlucky failed: no luck"):
+        discover([plugin(monkeypatch, "unlucky", sparc_backbones=raises)])
+    with pytest.raises(PluginError, match="plugin wrong returned str, expected BackboneSpec"):
+        discover([plugin(monkeypatch, "wrong", sparc_backbones=returns_names)])
+
+
+def test_the_order_of_installation_does_not_matter(monkeypatch):
+    points = [plugin(monkeypatch, f"plugin_{name}", sparc_backbones=offering(name)) for name in "cab"]
+    assert list(discover(points).backbones) == list(discover(points[::-1]).backbones)
+
+
+def test_every_shipped_plugin_is_declared_and_loads():
+    shipped = {module.name for module in iter_modules(sparc_plugins.__path__)}
+    declared = {
+        point.value.removeprefix("sparc_plugins.")
+        for point in entry_points(group=GROUP)
+        if point.value.startswith("sparc_plugins.")
+    }
+    assert declared == shipped, "declare it in pyproject.toml, then install again"
+    assert discover().broken == {}
+
+
+def test_an_installed_package_of_a_stranger_is_found_like_our_own(installed_example, sparc_command):
+    listed = sparc_command("plugins", "list")
+    assert listed.returncode == 0
+    for word in ("hog", "char-ngrams", "sparc-classic 0.1.0", "openmoji", "image-folder"):
+        assert word in listed.stdout
+
+
+def test_the_public_names_are_all_there_and_sorted():
+    assert sorted(sparc.__all__) == sparc.__all__
+    for name in sparc.__all__:
+        assert getattr(sparc, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = sparc.nonsense

@@ -1,0 +1,91 @@
+"""What holds of the code as a whole: lint, types, layers, a light start, no stream by name."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "timm", "open_clip", "transformers", "scipy", "sklearn", "torchvision"}
+BIN = Path(sys.executable).parent
+
+
+def check(*command):
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_code_is_linted_and_formatted():
+    check(BIN / "ruff", "check", ".")
+    check(BIN / "ruff", "format", "--check", ".")
+
+
+def test_types_are_strict_and_right():
+    check(BIN / "mypy")
+
+
+def test_imports_go_down_the_layers_only():
+    check(BIN / "lint-imports")
+
+
+def imported_by(code):
+    command = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return HEAVY & set(done.stdout.split())
+
+
+CALL = """
+import sys
+from sparc.cli import main
+try:
+    main({arguments!r})
+except SystemExit as exit:
+    assert not exit.code, exit.code
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sparc",
+        *(
+            CALL.format(arguments=arguments)
+            for arguments in (["--help"], ["train", "--help"], ["plugins", "list"], ["--version"])
+        ),
+    ],
+    ids=["import sparc", "sparc --help", "sparc train --help", "sparc plugins list", "sparc --version"],
+)
+def test_a_light_start_imports_nothing_heavy(code):
+    assert imported_by(code) == set()
+
+
+def test_the_check_for_heavy_imports_can_fail():
+    assert imported_by("import torch") >= {"torch"}
+
+
+def test_no_stream_name_appears_in_sparc():
+    """Word by word: the engine knows no backbone, so a stranger's is as good as ours."""
+    names = re.compile(r"\b(dino\w*|clip(-img|-txt)?|openclip|minilm|effnet[\w-]*|resnet\w*|bert)\b", re.IGNORECASE)
+    allowed = re.compile(r"^\s*sparc (train|extract) |clip-img\[model=ViT-L-14\]")
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in (ROOT / "sparc").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if names.search(line) and not allowed.search(line)
+    ]
+    assert found == []
+
+
+def test_modules_and_functions_stay_readable():
+    import ast
+
+    for path in [*(ROOT / "sparc").rglob("*.py"), *(ROOT / "sparc_plugins").rglob("*.py")]:
+        source = path.read_text()
+        assert source.count("\n") <= 350, f"{path} has two jobs"
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                code = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+                length = code[-1].end_lineno - code[0].lineno + 1
+                assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
