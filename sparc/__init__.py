@@ -10,10 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sparc.contracts import Backbone, BackboneSpec, Dataset, DatasetSpec, Params, Sample, Taxonomy
-from sparc.errors import BadSample, InvalidConfig, MissingData, SparcError, WeightsUnavailable
+from sparc.errors import (
+    BadSample,
+    CorruptFile,
+    InvalidConfig,
+    MissingData,
+    SparcError,
+    UnknownName,
+    WeightsUnavailable,
+)
 from sparc.files import sha256, write_atomically
 from sparc.hookspecs import hookimpl
-from sparc.hub import cache_dir, hub_file
+from sparc.hub import cache_dir, hub_file, hub_folder, identify_weights, local_weights, read_weights
 
 if TYPE_CHECKING:
     from sparc.checkpoint import SharedLatentSpace, load
@@ -27,6 +35,7 @@ __all__ = [
     "BackboneSpec",
     "BadSample",
     "Codes",
+    "CorruptFile",
     "Dataset",
     "DatasetSpec",
     "InvalidConfig",
@@ -37,12 +46,17 @@ __all__ = [
     "SpaceConfig",
     "SparcError",
     "Taxonomy",
+    "UnknownName",
     "WeightsUnavailable",
     "__version__",
     "cache_dir",
     "hookimpl",
     "hub_file",
+    "hub_folder",
+    "identify_weights",
     "load",
+    "local_weights",
+    "read_weights",
     "sha256",
     "write_atomically",
 ]

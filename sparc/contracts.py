@@ -73,11 +73,18 @@ class Sample:
 class Backbone(Protocol):
     """A frozen model, loaded: turns samples into features."""
 
-    width: int
-    """d, the number of features per sample."""
-    preprocess: Callable[[Sequence[Sample]], Any]
-    """Samples to a batch: a tensor, or a dict of tensors, on the CPU. Picklable, since data-loading workers call it;
-    it must not hold the model."""
+    @property
+    def width(self) -> int:
+        """d, the number of features per sample."""
+        ...
+
+    @property
+    def preprocess(self) -> Callable[[Sequence[Sample]], Any]:
+        """Samples to a batch: a tensor, or a dict of tensors, on the CPU.
+
+        Picklable, since data-loading workers call it; it must not hold the model.
+        """
+        ...
 
     def forward(self, batch: Any) -> Tensor:
         """Features (B, d), in floating point, of a batch that `preprocess` made and sparc moved to the device."""
@@ -87,12 +94,20 @@ class Backbone(Protocol):
 class Dataset(Protocol):
     """Paired samples in a fixed order. Picklable, since data-loading workers read it."""
 
-    ids: Sequence[str]
-    """The samples' ids, in order."""
-    groups: Sequence[str]
-    """Per sample, what it shares with others (the image of several captions); equal to `ids` where nothing is."""
-    taxonomy: Taxonomy | None
-    """The labels' taxonomy, where the dataset is labelled."""
+    @property
+    def ids(self) -> Sequence[str]:
+        """The samples' ids, in order."""
+        ...
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """Per sample, what it shares with others (the image of several captions); `ids` where nothing is shared."""
+        ...
+
+    @property
+    def taxonomy(self) -> Taxonomy | None:
+        """The labels' taxonomy, where the dataset is labelled."""
+        ...
 
     def __len__(self) -> int:
         """Count the samples."""

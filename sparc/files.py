@@ -23,6 +23,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # with the user's permissions: safetensors would make it readable for its owner alone
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

@@ -232,7 +232,7 @@ def _stop_on_signal() -> Iterator[list[int]]:
 
 def _provenance(options: RunOptions, features: FeatureStore, device: str) -> dict[str, Any]:
     """Where a run comes from, as far as it can be said when it starts."""
-    from sparc.extract import versions
+    from sparc.provenance import library_versions
 
     # Paths and the store are made absolute, so that the run can be resumed and evaluated from any folder.
     absolute: dict[str, Any] = {"store": store_root(options)}
@@ -244,7 +244,7 @@ def _provenance(options: RunOptions, features: FeatureStore, device: str) -> dic
         "seed": options.seed,
         "device": device,
         "platform": platform.platform(),
-        "versions": {"python": platform.python_version(), **versions()},
+        "versions": library_versions(),
         "random_weights": features.random_weights,
         "streams": {
             name: {"backbone": manifest.backbone, "params": manifest.params, "weights": manifest.weights}

@@ -27,6 +27,10 @@ class Codes:
         """B, the number of samples."""
         return len(self.indices)
 
+    def __getitem__(self, rows: slice | Tensor) -> Codes:
+        """Return the codes of some samples, or of the samples in another order."""
+        return Codes(self.indices[rows], self.values[rows], self.n_latents)
+
     def to_dense(self) -> Tensor:
         """Return the codes as a dense (B, L) tensor."""
         dense_BL = self.values.new_zeros(len(self), self.n_latents)

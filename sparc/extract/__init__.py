@@ -5,6 +5,5 @@
 
 from sparc.extract.plan import Job, directories, plan
 from sparc.extract.supervise import Progress, extract
-from sparc.extract.worker import versions
 
-__all__ = ["Job", "Progress", "directories", "extract", "plan", "versions"]
+__all__ = ["Job", "Progress", "directories", "extract", "plan"]

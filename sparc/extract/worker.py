@@ -13,14 +13,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sparc.errors import SparcError
 from sparc.extract.plan import Job, checked_params
 from sparc.plugins import Registry, discover
+from sparc.provenance import library_versions
 
-LIBRARIES = ("sparc-sae", "torch", "timm", "open_clip_torch", "transformers", "pillow")
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -44,7 +43,7 @@ def run(jobs: Iterable[Job], registry: Registry, emit: Emit) -> None:
                 weights=job.weights,
                 dataset=source.name,
                 split=job.split,
-                versions=versions(),
+                versions=library_versions(),
             )
             manifest = extract_stream(
                 dataset,
@@ -56,17 +55,6 @@ def run(jobs: Iterable[Job], registry: Registry, emit: Emit) -> None:
                 report=lambda done: emit({"event": "progress", "done": done}),
             )
             emit({"event": "end", "missing": list(manifest.missing)})
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that features depend on."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def main() -> None:

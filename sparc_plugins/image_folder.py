@@ -1,0 +1,236 @@
+"""Dataset `image-folder`: a folder of images with a CSV or JSONL file that says what is on them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sparc
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from scipy.sparse import csr_array
+
+INDEX_NAMES = ("samples.csv", "samples.jsonl")
+TAXONOMY = "taxonomy.json"
+SPLITS = ("train", "test")
+FORM = "columns image, caption; optional id, labels, split"
+
+
+class ImageFolderParams(sparc.Params):
+    """Parameters of the dataset."""
+
+    root: str
+    """The folder; `--data-root`."""
+    index: str | None = None
+    """File in the folder that lists the samples; else samples.csv or samples.jsonl."""
+    holdout: float = 0.2
+    """Fraction of the images that is held out where the file has no column `split`."""
+    split_seed: int = 0
+    """Seed of which images are held out."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the index."""
+
+    id: str
+    image: str
+    caption: str
+    labels: tuple[str, ...]
+    split: str
+
+
+def read_index(params: ImageFolderParams) -> list[Row]:
+    """Read and check the index of a folder.
+
+    Raises:
+        MissingData: the folder or the index is not there, or the index is empty.
+        InvalidConfig: a line lacks a column, has an unknown split, or repeats an id; names file and line.
+    """
+    path = _index_path(params)
+    rows: list[Row] = []
+    seen: dict[str, int] = {}
+    captions: dict[str, int] = {}
+    for line, record in _records(path):
+        image = _text(record, "image", path, line)
+        number = captions[image] = captions.get(image, -1) + 1
+        row = Row(
+            id=str(record.get("id") or f"{image}#{number}"),
+            image=image,
+            caption=_text(record, "caption", path, line, blank=True),
+            labels=_labels(record.get("labels"), path, line),
+            split=str(record.get("split") or _drawn_split(image, params)),
+        )
+        if row.split not in SPLITS:
+            raise _wrong(path, line, f"expected split train or test, found '{row.split}'")
+        if row.id in seen:
+            raise _wrong(path, line, f"expected ids that differ, found '{row.id}' in line {seen[row.id]} too")
+        seen[row.id] = line
+        rows.append(row)
+    if not rows:
+        raise sparc.MissingData(f"{path} lists no samples", hint=f"one line per sample: {FORM}")
+    return rows
+
+
+def _index_path(params: ImageFolderParams) -> Path:
+    root = Path(params.root).expanduser()
+    if not root.is_dir():
+        raise sparc.MissingData(f"image-folder: no folder at {root}", hint="check --data-root")
+    names = (params.index,) if params.index else INDEX_NAMES
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise sparc.MissingData(f"image-folder: {root} has no {' or '.join(names)}", hint=f"write one: {FORM}")
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and fields."""
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                for record in reader:
+                    yield reader.line_num, record
+            return
+        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if text.strip():
+                yield number, _parsed(path, number, text)
+    except UnicodeDecodeError as error:
+        raise sparc.InvalidConfig(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8") from error
+
+
+def _parsed(path: Path, line: int, text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise _wrong(path, line, f"expected a JSON object, found {text[:40]!r}") from error
+    if not isinstance(record, dict):
+        raise _wrong(path, line, f"expected a JSON object, found {text[:40]!r}")
+    return record
+
+
+def _text(record: dict[str, Any], key: str, path: Path, line: int, *, blank: bool = False) -> str:
+    value = record.get(key)
+    if not isinstance(value, str) or not (blank or value.strip()):
+        found = ", ".join(str(name) for name in record) or "nothing"
+        raise _wrong(path, line, f"expected a text '{key}', found columns {found}")
+    return value
+
+
+def _labels(value: Any, path: Path, line: int) -> tuple[str, ...]:
+    if not value:
+        return ()
+    parts = value.split(";") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise _wrong(path, line, f"expected labels as a list of texts, or in a CSV file 'a;b', found {value!r}")
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _wrong(path: Path, line: int, message: str) -> sparc.InvalidConfig:
+    return sparc.InvalidConfig(f"{path}, line {line}: {message}", hint=f"mend that line; {FORM}")
+
+
+def _drawn_split(image: str, params: ImageFolderParams) -> str:
+    """Held out or not, by the image alone: all its captions are on one side, and adding images moves no other."""
+    digest = hashlib.sha256(f"{params.split_seed}:{image}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") < params.holdout * 2**64 else "train"
+
+
+def read_taxonomy(params: ImageFolderParams, rows: Sequence[Row]) -> sparc.Taxonomy | None:
+    """Taxonomy of the labels: `taxonomy.json`, label to parents; without it all labels are roots; None without labels.
+
+    Raises InvalidConfig where it is no taxonomy, or lacks a label that a sample has.
+    """
+    used = list(dict.fromkeys(label for row in rows for label in row.labels))
+    path = Path(params.root).expanduser() / TAXONOMY
+    if not path.is_file():
+        return sparc.Taxonomy(dict.fromkeys(sorted(used), ())) if used else None
+    try:
+        taxonomy = sparc.Taxonomy(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, AttributeError) as error:
+        message = f"{path} is no taxonomy: {error}"
+        raise sparc.InvalidConfig(message, hint='expected {"label": ["parent", ...], ...}, roots with []') from error
+    unknown = [label for label in used if label not in taxonomy.parents]
+    if unknown:
+        raise sparc.InvalidConfig(
+            f"the label '{unknown[0]}' is not in {path}", hint="add it there, with its parents; roots have []"
+        )
+    return taxonomy
+
+
+class ImageFolder:
+    """One split of the dataset."""
+
+    def __init__(self, params: ImageFolderParams, split: str) -> None:
+        everything = read_index(params)
+        self.root = Path(params.root).expanduser()
+        self.taxonomy = read_taxonomy(params, everything)
+        self.rows = [row for row in everything if row.split == split]
+        if not self.rows:
+            raise sparc.MissingData(
+                f"image-folder: none of {len(everything)} samples is in the split '{split}'",
+                hint="add samples; or a column 'split'; or change 'holdout'",
+            )
+        self.ids = [row.id for row in self.rows]
+        self.groups = [row.image for row in self.rows]
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> sparc.Sample:
+        """Return a sample; its image stays closed."""
+        row = self.rows[index]
+        return sparc.Sample(row.id, partial(open_image, self.root / row.image), row.caption, row.image)
+
+    def labels(self) -> csr_array | None:
+        """Multi-hot labels, columns as in the taxonomy; None without labels."""
+        import numpy as np
+        from scipy.sparse import csr_array
+
+        if self.taxonomy is None:
+            return None
+        column = {label: number for number, label in enumerate(self.taxonomy.labels)}
+        entries = [(number, column[label]) for number, row in enumerate(self.rows) for label in row.labels]
+        rows, columns = zip(*entries, strict=True) if entries else ((), ())
+        return csr_array((np.ones(len(entries)), (rows, columns)), shape=(len(self), len(column)))
+
+
+def open_image(path: Path) -> Image:
+    """Open an image file. Raises BadSample where there is none."""
+    from PIL import Image
+
+    try:
+        return Image.open(path)
+    except FileNotFoundError as error:
+        raise sparc.BadSample(
+            f"image not found: {path}", hint="check the column 'image'; or pass --skip-bad to go on without it"
+        ) from error
+
+
+def _identify(params: ImageFolderParams) -> str:
+    """Digest of what the folder says of its samples, so that an edited file makes a new store."""
+    taxonomy = Path(params.root).expanduser() / TAXONOMY
+    parts = [sparc.sha256(_index_path(params))]
+    return " ".join(parts + ([sparc.sha256(taxonomy)] if taxonomy.is_file() else []))
+
+
+@sparc.hookimpl
+def sparc_datasets() -> list[sparc.DatasetSpec]:
+    """Offer the dataset."""
+    return [
+        sparc.DatasetSpec(
+            name="image-folder",
+            open=ImageFolder,
+            params=ImageFolderParams,
+            summary=f"a folder with samples.csv or samples.jsonl: {FORM}",
+            identify=_identify,
+        )
+    ]
