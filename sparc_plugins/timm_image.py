@@ -74,12 +74,13 @@ def load_timm(params: TimmParams, device: str, dtype: str, *, backbone: str, **o
     from timm.data import create_transform, resolve_data_config
 
     _check_name(params.model)
-    options = {"num_classes": 0, **options}
+    # The classifier goes only after loading: without it timm loads leniently, and wrong weights would pass.
     if params.weights == "random":
         model = _seeded(lambda: timm.create_model(params.model, pretrained=False, **options))
     else:
         path = sparc.local_weights(params.weights) if params.weights else _from_hub(params.model, backbone)
         model = _pretrained(params.model, path, options)
+    model.reset_classifier(0)  # type: ignore[operator]
     config = resolve_data_config({}, model=model)
     if "img_size" in options:
         config["input_size"] = (3, options["img_size"], options["img_size"])

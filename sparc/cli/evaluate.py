@@ -85,10 +85,29 @@ def explore(
         sparc explore runs/openmoji --latent 93 --out latent-93.png
     """
 
+    from sparc.explore import meanings, picture
+
     opened, options, registry, jobs = _open(run, device)
-    space = _space(opened, resolve_device(options.device))
+    resolved = resolve_device(options.device)
+    space = _space(opened, resolved)
     features, dataset = _held_out(options, registry, jobs)
-    raise NotImplementedError
+    raw = {name: rows.to(resolved) for name, rows in features.features.items()}
+    found = meanings(space, raw, dataset.labels(), dataset.taxonomy, latent=latent)
+    if not found:
+        raise MissingData("no latent is active often enough in every stream", hint="train longer, or choose --latent")
+    default = "latents.png" if latent is None else f"latent-{latent}.png"
+    path = out if out is not None else opened.path / default
+    where = next(iter(jobs.values()))
+    dry = f"  {_warning(features.random_weights)}" if features.random_weights else ""
+    picture(
+        found,
+        lambda row: dataset[row],
+        {name: registry.backbone(job.stream.name).modality for name, job in jobs.items()},
+        path,
+        title="One latent, every stream" if latent is not None else "What the latents mean",
+        subtitle=f"Held-out samples of {where.dataset.name} ({where.split}), each stream encoded alone.{dry}",
+    )
+    console.print(str(path), markup=False, soft_wrap=True)
 
 
 def info(run: RunPath) -> None:
@@ -170,9 +189,11 @@ def _held_out(options: RunOptions, registry: Registry, jobs: dict[str, Job]) -> 
 
 
 def _print(report: Report, dataset: str, split: str, random_weights: list[str]) -> None:
-    caption = ""
-    if random_weights:
-        caption = f"{', '.join(random_weights)}: random weights (dry run), so these numbers mean nothing"
+    caption = _warning(random_weights) if random_weights else ""
     console.print()
     for table in evaluation_tables(report, title=f"{escape(dataset)} {split}", caption=caption):
         console.print(table)
+
+
+def _warning(random_weights: list[str]) -> str:
+    return f"{', '.join(random_weights)}: random weights (dry run), so this says nothing about the models."

@@ -37,14 +37,6 @@ def evaluation_tables(report: Report, *, title: str, caption: str = "") -> list[
     return [Group(*parts)]
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 def _reconstruction(report: Report) -> Table:
     """A row per pair of streams, self before cross."""
     table = _table("Reconstruction", "from → to", "joint NMSE", "R²", "solo NMSE", "R²")

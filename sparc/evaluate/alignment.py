@@ -29,7 +29,7 @@ def liveness(codes: Mapping[str, Codes], n_latents: int) -> tuple[int, int, int]
 
 def mean_l0(codes: Codes, present_N: Tensor) -> float:
     """Active latents per sample, over the samples that have the stream."""
-    return float((codes.values > 0).sum() / present_N.sum().clamp(min=1))
+    return int((codes.values > 0).sum()) / max(1, int(present_N.sum()))
 
 
 def hierarchical_jaccard(

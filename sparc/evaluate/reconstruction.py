@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,8 @@ def reconstruction(space: LatentSpace, features: Features, codes: dict[str, Code
     """NMSE and R^2 of every stream rebuilt from every stream's codes, over the samples that have both.
 
     NMSE is the mean over samples of ||y - x||^2 / ||x||^2, as in the loss (arXiv 2507.06265, section 3); R^2 is
-    1 - sum ||y - x||^2 / sum ||x - mean||^2. Sums are in float64.
+    1 - sum ||y - x||^2 / sum ||x - mean||^2, the mean being that of all samples that have the target. Sums are in
+    float64; what is not finite is None.
     """
     names = list(space.streams)
     n_samples = len(features[names[0]])
@@ -33,9 +36,13 @@ def reconstruction(space: LatentSpace, features: Features, codes: dict[str, Code
     nmse: Matrix = {name: {} for name in names}
     r2: Matrix = {name: {} for name in names}
     for (source, target), (count, relative, error, spread) in ((pair, sums[pair].tolist()) for pair in sums):
-        nmse[source][target] = relative / count if count else None
-        r2[source][target] = 1 - error / spread if spread else None
+        nmse[source][target] = _finite(relative / count) if count else None
+        r2[source][target] = _finite(1 - error / spread) if spread else None
     return nmse, r2
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def _means(space: LatentSpace, features: Features, n_samples: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ class _Record(BaseModel):
 
 
 Matrix = dict[str, dict[str, float | None]]
-"""Source stream to target stream to number; None where no sample has both."""
+"""Source stream to target stream to number; None where no sample has both, or the number is not finite."""
 
 
 class Encoded(_Record):

@@ -80,7 +80,8 @@ def _unit(matrix: csr_array) -> csr_array:
 def rank(score: Score, group_M: NDArray[np.intp]) -> NDArray[np.int64]:
     """Rank of the best correct candidate of each query: 1 + the number of wrong ones that score as high or higher.
 
-    Ties count against the query: a code without active latents scores alike with all, and must not look good.
+    Ties count against the query: a code without active latents scores alike with all, and must not look good. Nor must
+    a score that is not a number, which no comparison finds lower.
     """
     ranks = []
     for start in range(0, len(group_M), QUERIES):
@@ -88,7 +89,7 @@ def rank(score: Score, group_M: NDArray[np.intp]) -> NDArray[np.int64]:
         scores_QM = score(rows)
         correct_QM = group_M[rows][:, None] == group_M[None, :]
         best_Q1 = np.where(correct_QM, scores_QM, -np.inf).max(axis=1, keepdims=True)
-        ranks.append(1 + ((scores_QM >= best_Q1) & ~correct_QM).sum(axis=1))
+        ranks.append(1 + (~(scores_QM < best_Q1) & ~correct_QM).sum(axis=1))
     return np.concatenate(ranks)
 
 
