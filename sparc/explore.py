@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MIN_ACTIVE = 5
 """Samples that must activate a latent in each stream before it is worth a picture."""
 TOP = 6
+"""Samples kept per stream, as many as a picture of one latent shows."""
 CHUNK = 1024
 """Samples per call of the space: logits are (CHUNK, L)."""
 
@@ -41,10 +42,6 @@ class Meaning:
     """Samples that activate it in most streams, and how many of them carry the concept."""
     top: dict[str, list[tuple[int, float]]]
     """Per stream, the samples (row, activation) that activate it most."""
-
-    def shared(self) -> set[int]:
-        """Rows that are on top in every stream."""
-        return set.intersection(*({row for row, _ in best} for best in self.top.values()))
 
 
 def meanings(
@@ -88,7 +85,7 @@ def _activations(space: LatentSpace, features: Mapping[str, Tensor]) -> dict[str
     active = {}
     with torch.inference_mode():
         for name in space.streams:
-            parts = [space.encode({name: rows})[name].to_csr() for rows in features[name].split(CHUNK)]
+            parts = [space.encode({name: rows})[name].to_csr() for rows in torch.split(features[name], CHUNK)]
             active[name] = csr_array(vstack(parts))
     return active
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,10 +16,12 @@ from sparc.files import write_atomically
 if TYPE_CHECKING:
     from sparc.contracts import Sample
 
-MARGIN = 36
-GAP = 8
-COLUMN_GAP = 36
-INK, PALE, RULE, ACCENT, PAPER = "#1c1c22", "#77777f", "#e2e2e6", "#e8830c", "#ffffff"
+MARGIN, GAP, COLUMN_GAP = 40, 8, 44
+BAR = 4
+INK, PALE, RULE, BARS, ACCENT, PAPER = "#1c1c22", "#6f6f78", "#e4e4e8", "#a9a9b4", "#e8730c", "#ffffff"
+TYPOGRAPHIC = "‘’“”«»°·"
+"""Signs beyond ASCII that the bundled font has."""
+DASHES = str.maketrans("–—−•", "---·")
 
 
 class Drawable(Protocol):
@@ -36,7 +39,6 @@ class Drawable(Protocol):
     def active(self) -> int: ...  # noqa: D102
     @property
     def top(self) -> Mapping[str, list[tuple[int, float]]]: ...  # noqa: D102
-    def shared(self) -> set[int]: ...  # noqa: D102
 
 
 class Sheet:
@@ -44,10 +46,9 @@ class Sheet:
 
     def __init__(self, modalities: Mapping[str, str], *, large: bool) -> None:
         self._modalities = modalities
-        self._card = 150 if large else 80
-        self._across = 3 if large else 6
-        self._down = 2 if large else 1
-        self._lines = 6 if large else 5
+        self._card = 152 if large else 92
+        self._across, self._down = (3, 2) if large else (5, 1)
+        self._count = self._across * self._down
         self._column = self._across * (self._card + GAP) - GAP
         self._width = 2 * MARGIN + len(modalities) * (self._column + COLUMN_GAP) - COLUMN_GAP
         self._image = Image.new("RGB", (self._width, 64), PAPER)
@@ -62,93 +63,118 @@ class Sheet:
             self._image, self._draw = taller, ImageDraw.Draw(taller)
 
     def heading(self, title: str, subtitle: str) -> None:
-        """Title, a line below it, and the streams' names."""
-        lines = _wrap(subtitle, _font(15), self._width - 2 * MARGIN)
-        self._room(90 + 20 * len(lines))
-        self._draw.text((MARGIN, self._y), title, INK, _font(26))
-        self._y += 40
+        """Title, what it is about, how to read it, and the streams' names."""
+        lines = _wrap(_legible(subtitle), _font(17), self._width - 2 * MARGIN)
+        self._room(150 + 24 * len(lines))
+        self._draw.text((MARGIN, self._y), title, INK, _font(32))
+        self._y += 48
         for line in lines:
-            self._draw.text((MARGIN, self._y), line, PALE, _font(15))
-            self._y += 20
-        self._y += 16
+            self._draw.text((MARGIN, self._y), line, PALE, _font(17))
+            self._y += 24
+        self._legend()
         for number, (name, modality) in enumerate(self._modalities.items()):
-            self._draw.text((self._left(number), self._y), name, INK, _font(18))
-            width = self._draw.textlength(name, _font(18))
-            self._draw.text((self._left(number) + width + 8, self._y + 3), modality, PALE, _font(14))
-        self._y += 34
+            shown = _shorten(_legible(name), _font(21), self._column - 70, cut=False)
+            self._draw.text((self._left(number), self._y), shown, INK, _font(21))
+            x = self._left(number) + self._draw.textlength(shown, _font(21)) + 10
+            self._draw.text((x, self._y + 5), modality, PALE, _font(16))
+        self._y += 40
+
+    def _legend(self) -> None:
+        x, y = float(MARGIN), self._y + 5
+        if len(self._modalities) > 1:
+            self._draw.rectangle((x, y, x + 15, y + 15), outline=ACCENT, width=3)
+            x += 24 + self._words(x + 24, "shown in every stream", PALE, 16) + 24
+        self._draw.rectangle((x, y + 7, x + 26, y + 7 + BAR), BARS)
+        self._words(x + 36, "activation", PALE, 16)
+        self._y += 50
 
     def latent(self, found: Drawable, sample: Callable[[int], Sample]) -> None:
         """One latent: what it is called, and its top samples in each stream."""
-        height = self._down * (self._card + GAP + 6)
-        self._room(height + 60)
+        height = self._down * (self._card + GAP + BAR) - GAP
+        self._room(height + 90)
         self._draw.line((MARGIN, self._y, self._width - MARGIN, self._y), RULE, 1)
-        self._y += 12
-        x = MARGIN + self._words(MARGIN, f"latent {found.latent}", INK, 17) + 14
-        if found.concept:
-            x += self._words(x, found.concept, ACCENT, 17) + 14
-            x += self._words(x, f"{found.of_concept} of {found.active} samples", PALE, 14) + 14
-        if len(self._modalities) > 1:
-            self._words(x, f"correlation between streams {found.correlation:.2f}", PALE, 14)
-        self._y += 30
-        strongest = max((value for best in found.top.values() for _, value in best), default=1.0)
+        self._y += 14
+        self._name(found)
+        self._y += 36
+        shown = {name: best[: self._count] for name, best in found.top.items()}
+        strongest = max((value for best in shown.values() for _, value in best), default=1.0)
+        rows = [{row for row, _ in best} for best in shown.values()]
+        shared = set.intersection(*rows) if len(rows) > 1 else set()
         for number, (name, modality) in enumerate(self._modalities.items()):
-            best = [(sample(row), value / strongest, row in found.shared()) for row, value in found.top[name]]
+            best = [(sample(row), value / strongest, row in shared) for row, value in shown[name]]
             if not best:
-                self._draw.text((self._left(number), self._y + 8), "silent on these samples", PALE, _font(14))
+                self._draw.text((self._left(number), self._y + 8), "silent on these samples", PALE, _font(17))
             elif modality == "text":
                 self._captions(self._left(number), best, height)
             else:
                 self._pictures(self._left(number), best)
-        self._y += height + 14
+        self._y += height + 22
+
+    def _name(self, found: Drawable) -> None:
+        """Concept, number and agreement, on one line."""
+        x: float = MARGIN
+        if found.concept:
+            x += self._words(x, found.concept, INK, 22) + 16
+            x += self._words(x, f"{found.of_concept} of its {found.active} samples", PALE, 16) + 16
+        x += self._words(x, f"latent {found.latent}", PALE if found.concept else INK, 16 if found.concept else 22) + 16
+        if len(self._modalities) > 1:
+            self._words(x, f"correlation between streams {found.correlation:.2f}", PALE, 16)
 
     def _words(self, x: float, text: str, colour: str, size: int) -> float:
         """Write on the current line; returns the width."""
-        self._draw.text((x, self._y + 17 - size), text, colour, _font(size))
+        text = _legible(text)
+        self._draw.text((x, self._y + 20), text, colour, _font(size), anchor="ls")
         return self._draw.textlength(text, _font(size))
 
     def _left(self, number: int) -> int:
         return MARGIN + number * (self._column + COLUMN_GAP)
 
+    def _framed(self, sample: Sample, x: int, y: int, size: int, *, shared: bool) -> None:
+        self._image.paste(_thumbnail(sample, size - 6), (x + 3, y + 3))
+        width = 1 if not shared else 3 if size > 40 else 2
+        self._draw.rectangle((x, y, x + size - 1, y + size - 1), outline=ACCENT if shared else RULE, width=width)
+
     def _pictures(self, left: int, best: list[tuple[Sample, float, bool]]) -> None:
         """Images in a grid, a bar of the activation below each."""
-        for position, (sample, strength, shared) in enumerate(best[: self._across * self._down]):
+        for position, (sample, strength, shared) in enumerate(best):
             x = left + position % self._across * (self._card + GAP)
-            y = self._y + position // self._across * (self._card + GAP + 6)
-            self._image.paste(_thumbnail(sample, self._card), (x, y))
-            box = (x, y, x + self._card - 1, y + self._card - 1)
-            self._draw.rectangle(box, outline=ACCENT if shared else RULE, width=3 if shared else 1)
-            self._draw.rectangle((x, y + self._card + 3, x + self._card * strength, y + self._card + 6), ACCENT)
+            y = self._y + position // self._across * (self._card + GAP + BAR)
+            self._framed(sample, x, y, self._card, shared=shared)
+            self._draw.rectangle((x, y + self._card + 2, x + self._card * strength, y + self._card + 1 + BAR), BARS)
 
     def _captions(self, left: int, best: list[tuple[Sample, float, bool]], height: int) -> None:
-        """Captions as lines, their image small beside them."""
-        count = min(len(best), self._lines)
-        line = height // self._lines
-        thumb = line - 4
-        font = _font(15 if line > 26 else 13)
-        for position, (sample, _, shared) in enumerate(best[:count]):
-            y = self._y + position * line
-            x = left
-            with suppress(BadSample):  # a caption may be all that there is of a sample
-                self._image.paste(_thumbnail(sample, thumb), (x, y))
-            x += thumb + 8
-            self._draw.rectangle((x, y, x + 4, y + thumb), ACCENT if shared else RULE)
-            x += 12
-            lines = _wrap(sample.text(), font, left + self._column - x)[: max(1, thumb // 18)]
-            top = y + (thumb - 18 * len(lines)) // 2
-            for row, text in enumerate(lines):
-                self._draw.text((x, top + row * 18), text, INK, font)
+        """Captions as lines, their image small before them."""
+        step = height // self._count
+        thumb, font, line = step - 2, _font(17 if step > 24 else 16), 20
+        for position, (sample, strength, shared) in enumerate(best):
+            y = self._y + position * step
+            # The image only helps to see what is meant: a caption may be all that there is of a sample.
+            with suppress(BadSample):
+                self._framed(sample, left, y, thumb, shared=shared)
+            x = left + thumb + 10
+            self._draw.rectangle((x, y + thumb * (1 - strength), x + BAR - 1, y + thumb - 1), BARS)
+            x += BAR + 10
+            texts = _fit(sample.text(), font, left + self._column - x, max(1, thumb // line))
+            middle = y + thumb / 2 - line * (len(texts) - 1) / 2
+            for row, text in enumerate(texts):
+                self._draw.text((x, middle + row * line), text, ACCENT if shared else INK, font, anchor="lm")
 
     def save(self, path: Path) -> None:
         """Write the sheet as a PNG, atomically. Raises StorageError."""
-        legend = "Bars: activation.  Orange frames: on top in every stream."
-        self._room(30)
-        self._draw.text((MARGIN, self._y), legend, PALE, _font(14))
-        picture = self._image.quantize(200, dither=Image.Dither.NONE)
+        picture = self._image.quantize(256, dither=Image.Dither.NONE)
         write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
+
+
+def _legible(text: str) -> str:
+    """What the font can draw of a text, which is English: accents are dropped, and other signs are a question mark."""
+    bare = "".join(
+        sign for sign in unicodedata.normalize("NFKD", text.translate(DASHES)) if not unicodedata.combining(sign)
+    )
+    return "".join(sign if sign.isascii() or sign in TYPOGRAPHIC else "?" for sign in bare)
 
 
 def _thumbnail(sample: Sample, size: int) -> Image.Image:
@@ -169,3 +195,19 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
         else:
             lines.append(word)
     return lines
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, count: int) -> list[str]:
+    """The text in at most `count` lines of at most `width` pixels; what had to be left out is an ellipsis."""
+    lines = _wrap(_legible(text), font, width)
+    cut = len(lines) > count
+    return [_shorten(line, font, width, cut=cut and number == count - 1) for number, line in enumerate(lines[:count])]
+
+
+def _shorten(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, *, cut: bool) -> str:
+    """Drop what does not fit; an ellipsis stands for it, and for what is `cut` off after the line."""
+    if not cut and font.getlength(line) <= width:
+        return line
+    while line and font.getlength(f"{line}…") > width:
+        line = line[:-1]
+    return f"{line.rstrip(' ,;:')}…"

@@ -8,7 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 ROOT = Path(__file__).parent.parent
 CLASSIC = ROOT / "examples" / "sparc-classic"
@@ -94,3 +96,25 @@ def photos(tmp_path):
                 lines.append(f"{name},a {colour} {shape} of size {size},{colour};{shape}")
     (folder / "samples.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def dinov2_weights(tmp_path_factory):
+    """The real DINOv2 ViT-S/14 with registers as the hub serves it, made for 518 pixels; its weights are random."""
+    import timm
+
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("dinov2") / "model.safetensors"
+    save_file(timm.create_model("vit_small_patch14_reg4_dinov2.lvd142m", pretrained=False).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip_weights(tmp_path_factory):
+    """The smallest of open_clip's CLIP models as the hub serves it; its weights are random."""
+    import open_clip
+
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("clip") / "open_clip_model.safetensors"
+    save_file(open_clip.create_model("ViT-S-32-alt", pretrained=None).state_dict(), path)
+    return path

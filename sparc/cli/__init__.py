@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
 from sparc.errors import SparcError
+
+INTERRUPTED = 130
 
 # click's UsageError, which typer carries inside itself and does not export.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -27,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         code = _explain(error)
-    except KeyboardInterrupt:
-        code = _fail("interrupted", "run the same command again: what is complete in the store is kept", 130)
+    if code == INTERRUPTED:
+        _fail("interrupted", "run the same command again: what is complete in the store is kept", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -36,14 +40,24 @@ def _explain(error: Exception) -> int:
     if isinstance(error, SparcError):
         return _fail(error.message, error.hint, 1)
     if isinstance(error, _UsageError):
-        message, _, suggestion = error.format_message().rstrip(".").partition(" Did you mean")  # type: ignore[attr-defined]
-        command = getattr(getattr(error, "ctx", None), "command_path", "sparc")
-        hint = f"did you mean{suggestion} See" if suggestion else "see"
-        return _fail(message[:1].lower() + message[1:], f"{hint}: {command} --help", 2)
+        return _fail(*_usage(error), 2)
     if isinstance(error, typer.Abort):
-        return _fail("aborted", "run the command again", 130)
+        return INTERRUPTED
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     return _fail(text, "this is a bug in sparc or in a plugin; run again with --debug and report what it shows", 1)
+
+
+def _usage(error: Any) -> tuple[str, str]:
+    """Message and hint of a usage error: the nearest option, or where help is."""
+    context = getattr(error, "ctx", None)
+    wrong = getattr(error, "option_name", None)
+    message = error.format_message().partition(" Did you mean")[0].rstrip(".")
+    hint = f"see: {context.command_path if context else 'sparc'} --help"
+    if wrong and context:
+        options = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+        near = difflib.get_close_matches(wrong, options, n=1)
+        hint = f"did you mean {near[0]}? {hint}" if near else hint
+    return message[:1].lower() + message[1:], hint
 
 
 def _fail(message: str, hint: str, code: int) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from sparc.cli import INTERRUPTED
 from sparc.cli.evaluate import evaluate_run
 from sparc.cli.extract import extract_missing
 from sparc.cli.options import (
@@ -111,7 +112,7 @@ def train(
     train_split, test_split = jobs
     run, space = _fit(plan, jobs[train_split], device)
     if space is None:
-        raise typer.Exit(130)
+        sys.exit(INTERRUPTED)
     evaluate_run(run, space, plan.options, registry, jobs[test_split], device)
     _say_next(run)
 

@@ -51,13 +51,13 @@ def plan(
         UnknownName: a stream or dataset that no plugin offers.
         MissingData, WeightsUnavailable: what a plugin says about a path that is not there.
     """
+    source = registry.dataset(dataset.name)
+    source_params = checked_params(source, dataset)
+    folder = root / fingerprint(source.name, source_params.model_dump(mode="json"), source.identify(source_params))
     if not streams:
         raise InvalidConfig(
             "expected at least one stream, found none", hint="add --stream NAME; names: sparc plugins list"
         )
-    source = registry.dataset(dataset.name)
-    source_params = checked_params(source, dataset)
-    folder = root / fingerprint(source.name, source_params.model_dump(mode="json"), source.identify(source_params))
     jobs: dict[str, dict[str, Job]] = {split: {} for split in source.splits}
     for stream in streams:
         backbone = registry.backbone(stream.name)

@@ -41,9 +41,12 @@ def extract(jobs: Iterable[Job], on_progress: Callable[[Progress], None] = lambd
     Interrupting loses at most the shard in work. Raises the SparcError that the worker met; an error that is no
     SparcError becomes a PluginError, with the worker's traceback as its cause.
     """
-    todo = sorted((job for job in jobs if not job.done), key=lambda job: (job.stream.alias, job.stream.name))
-    if not todo:
+    waiting = [job for job in jobs if not job.done]
+    if not waiting:
         return
+    # A backbone is loaded once for all its splits; the streams keep the order in which they were named.
+    order = list(dict.fromkeys(job.stream.alias for job in waiting))
+    todo = sorted(waiting, key=lambda job: order.index(job.stream.alias))
     worker = subprocess.Popen(
         [sys.executable, "-m", "sparc.extract.worker"],
         stdin=subprocess.PIPE,

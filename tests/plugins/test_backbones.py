@@ -66,20 +66,8 @@ def tiny_vit(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def dinov2(tmp_path_factory):
-    """The real DINOv2 ViT-S/14 with registers as the hub serves it: made for 518 pixels."""
-    import timm
-
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("dinov2") / "model.safetensors"
-    model = timm.create_model(Dinov2Params().model, pretrained=False, num_classes=0)
-    save_file(model.state_dict(), path)
-    return path
-
-
-def test_dinov2_gives_the_class_token_at_224_pixels(dinov2):
-    backbone = timm_image.load_dinov2(Dinov2Params(weights=str(dinov2)), "cpu", "float32")
+def test_dinov2_gives_the_class_token_at_224_pixels(dinov2_weights):
+    backbone = timm_image.load_dinov2(Dinov2Params(weights=str(dinov2_weights)), "cpu", "float32")
     pixels = backbone.preprocess(SAMPLES)
     assert pixels.shape == (3, 3, 224, 224)
     found = features(backbone)
@@ -95,10 +83,10 @@ def test_dinov2_takes_models_without_registers_and_refuses_others():
         timm_image.load_dinov2(Dinov2Params(model="resnet18"), "cpu", "float32")
 
 
-def test_dinov2_from_the_hubs_cache_is_the_same_as_from_the_file(dinov2, no_hub):
-    hub_cache(no_hub, "timm/vit_small_patch14_reg4_dinov2.lvd142m", dinov2)
+def test_dinov2_from_the_hubs_cache_is_the_same_as_from_the_file(dinov2_weights, no_hub):
+    hub_cache(no_hub, "timm/vit_small_patch14_reg4_dinov2.lvd142m", dinov2_weights)
     from_hub = timm_image.load_dinov2(Dinov2Params(), "cpu", "float32")
-    from_file = timm_image.load_dinov2(Dinov2Params(weights=str(dinov2.parent)), "cpu", "float32")
+    from_file = timm_image.load_dinov2(Dinov2Params(weights=str(dinov2_weights.parent)), "cpu", "float32")
     assert torch.equal(features(from_hub, SAMPLES[:1]), features(from_file, SAMPLES[:1]))
 
 
@@ -205,39 +193,29 @@ def test_misspelled_models_get_a_suggestion():
     assert "openai" in error.value.hint
 
 
-@pytest.fixture(scope="module")
-def tiny_clip(tmp_path_factory):
+def test_both_towers_of_clip_embed_into_one_space_and_share_one_load(clip_weights):
     import open_clip
 
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("clip") / "open_clip_model.safetensors"
-    save_file(open_clip.create_model(TINY_CLIP, pretrained=None).state_dict(), path)
-    return path
-
-
-def test_both_towers_of_clip_embed_into_one_space_and_share_one_load(tiny_clip):
-    import open_clip
-
-    params = ClipParams(model=TINY_CLIP, weights=str(tiny_clip))
+    params = ClipParams(model=TINY_CLIP, weights=str(clip_weights))
     clip._load.cache_clear()
     image, text = (load(params, "cpu", "float32") for load in (clip.load_image_tower, clip.load_text_tower))
     assert clip._load.cache_info().misses == 1
     assert image.width == text.width == 256
-    reference = open_clip.create_model(TINY_CLIP, pretrained=str(tiny_clip)).eval()
+    reference = open_clip.create_model(TINY_CLIP, pretrained=str(clip_weights)).eval()
     with torch.inference_mode():
         tokens = open_clip.get_tokenizer(TINY_CLIP)([sample.text() for sample in SAMPLES])
         torch.testing.assert_close(features(text), reference.encode_text(tokens))
         torch.testing.assert_close(features(image), reference.encode_image(image.preprocess(SAMPLES)))
 
 
-def test_clip_loads_from_the_hubs_cache_by_tag(tiny_clip, no_hub, monkeypatch):
+def test_clip_loads_from_the_hubs_cache_by_tag(clip_weights, no_hub, monkeypatch):
     import open_clip.pretrained
 
     tags = {"mine": open_clip.pretrained._pcfg(hf_hub="lab/tiny-clip/")}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, TINY_CLIP, tags)
-    hub_cache(no_hub, "lab/tiny-clip", tiny_clip)
+    hub_cache(no_hub, "lab/tiny-clip", clip_weights)
     by_tag = ClipParams(model=TINY_CLIP, pretrained="mine")
-    by_file = ClipParams(model=TINY_CLIP, pretrained="mine", weights=str(tiny_clip.parent))
+    by_file = ClipParams(model=TINY_CLIP, pretrained="mine", weights=str(clip_weights.parent))
     found = [features(clip.load_text_tower(params, "cpu", "float32")) for params in (by_tag, by_file)]
     assert torch.equal(*found)
     assert clip.identify(by_tag) == "hub:lab/tiny-clip/open_clip_model.safetensors"

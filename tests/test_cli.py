@@ -1,0 +1,229 @@
+"""The command line as a user calls it: in a process of its own, on real files, with the example package installed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+import sparc
+
+STREAMS = ("--stream", "hog", "--stream", "char-ngrams")
+SHAPE = ("--n-latents", "64", "--k", "4", "--batch-size", "16", "--lr", "0.01")
+
+
+def assert_fails(done, message, hint, code=1):
+    """Two lines, nothing else: no traceback, no usage panel."""
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == code, done.stdout + done.stderr
+    assert len(lines) == 2, done.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert lines[1].startswith("hint: ")
+    assert hint in lines[1]
+
+
+def folder(photos):
+    return ("--dataset", "image-folder", "--data-root", photos)
+
+
+def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, photos, tmp_path):
+    first = sparc_command("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 20)
+    assert first.returncode == 0, first.stderr
+    for word in ("extract hog train", "train  ", "Reconstruction", "Jaccard", "Retrieval", "chance", "sparc explore"):
+        assert word in first.stdout
+    run = tmp_path / "runs" / "image-folder"
+    space = sparc.load(run)
+    assert list(space.streams) == ["hog", "char-ngrams"]
+    report = json.loads((run / "evaluation.json").read_text())["report"]
+    by_name = {(pair["query"], pair["target"]): pair for pair in report["retrieval"]}
+    found = by_name["hog", "char-ngrams"]
+    assert found["latents"]["mrr"] > 2 * found["chance"]["mrr"]
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["seed"] == 0
+    assert provenance["versions"]["torch"]
+    assert len(provenance["features"]["hog"]) == 1
+
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'stream = ["hog", "char-ngrams"]\ndataset = "image-folder"\ndata-root = "{photos}"\n'
+        "n-latents = 64\nk = 4\nbatch-size = 16\nlr = 0.01\nepochs = 3\n"
+    )
+    again = sparc_command("train", "--config", config, "--epochs", 20, "--out", "mine")
+    assert again.returncode == 0, again.stderr
+    assert "features: 4 of 4 are in the store" in again.stdout
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+    assert "Retrieval" in sparc_command("info", "mine").stdout
+    drawn = sparc_command("explore", "mine")
+    assert drawn.stdout.strip() == "mine/latents.png", drawn.stderr
+    with Image.open(tmp_path / "mine" / "latents.png") as picture:
+        assert picture.width > 800
+    assert_fails(sparc_command("explore", "mine", "--latent", 64), "expected 0 to 63, found 64", "--latent")
+    assert_fails(sparc_command("train", "--resume", "mine", "--k", 3), "found --k too", "leave it out")
+    assert_fails(sparc_command("train", *STREAMS, "--out", "mine"), "never overwritten", "--resume mine")
+    (tmp_path / "mine" / "config.json").write_text('{"format_version": 7}')
+    assert_fails(sparc_command("evaluate", "mine"), "format version 7", "pip install -U sparc-sae")
+
+
+def start(environment, cwd, *arguments):
+    command = [sys.executable, "-m", "sparc", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, cwd=cwd, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert path.exists(), process.communicate()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bits(sparc_command, environment, photos, tmp_path):
+    options = ("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 400)
+    process = start(environment, tmp_path, *options, "--out", "stopped")
+    wait_for(tmp_path / "stopped" / "metrics.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, output + errors
+    assert "saved. Go on with: sparc train --resume stopped" in output
+    resumed = sparc_command("train", "--resume", "stopped")
+    assert resumed.returncode == 0, resumed.stderr
+    whole = sparc_command(*options, "--out", "whole")
+    assert whole.returncode == 0, whole.stderr
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("stopped", "whole")]
+    assert models[0] == models[1]
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("stopped", "whole")]
+    assert metrics[0] == metrics[1]
+
+
+def test_an_interrupted_extraction_ends_its_worker_and_says_what_to_do(environment, photos, tmp_path):
+    process = start(environment, tmp_path, "extract", *STREAMS, *folder(photos))
+    deadline = time.monotonic() + 60
+    workers = []
+    while not workers and time.monotonic() < deadline:
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+        workers = children.stdout.split()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.startswith("error: interrupted\nhint:  run the same command again")
+    assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
+
+
+def test_the_papers_streams_train_from_local_weights(sparc_command, dinov2_weights, clip_weights, photos, tmp_path):
+    vision = f"dinov2[weights={dinov2_weights}]"
+    towers = [f"{name}[model=ViT-S-32-alt,weights={clip_weights}]" for name in ("clip-img", "clip-txt")]
+    streams = [word for stream in (vision, *towers) for word in ("--stream", stream)]
+    done = sparc_command("train", *streams, *folder(photos), *SHAPE, "--epochs", 5, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert sparc.load(tmp_path / "run").streams == {"dinov2": 384, "clip-img": 256, "clip-txt": 256}
+    assert "random weights" not in done.stdout
+
+
+def test_without_weights_the_papers_streams_end_with_what_can_be_done(sparc_command, photos, tmp_path):
+    streams = ("--stream", "dinov2", "--stream", "clip-img", "--stream", "clip-txt")
+    done = sparc_command("train", *streams, *folder(photos))
+    assert_fails(done, "timm/vit_small_patch14_reg4_dinov2.lvd142m/model.safetensors", "weights=random")
+    assert "extract dinov2" not in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_with_random_weights_says_so_wherever_its_numbers_are_shown(sparc_command, photos, tmp_path):
+    streams = ("--stream", "timm[model=test_vit,weights=random]", "--stream", "char-ngrams")
+    done = sparc_command("train", *streams, *folder(photos), *SHAPE, "--epochs", 2, "--out", "dry")
+    assert done.returncode == 0, done.stderr
+    assert "timm: random weights (dry run)" in done.stdout
+    assert "timm: random weights (dry run)" in sparc_command("info", "dry").stdout
+    assert json.loads((tmp_path / "dry" / "provenance.json").read_text())["random_weights"] == ["timm"]
+
+
+def test_one_stream_is_a_plain_sparse_autoencoder(sparc_command, photos, tmp_path):
+    done = sparc_command("train", "--stream", "hog", *folder(photos), *SHAPE, "--epochs", 2, "--out", "one")
+    assert done.returncode == 0, done.stderr
+    assert "Retrieval" not in done.stdout
+    assert sparc.load(tmp_path / "one").streams == {"hog": 449}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint", "code"),
+    [
+        (["train", "--stream", "hogg"], "no plugin offers a stream named 'hogg'", "did you mean 'hog'?", 1),
+        (["train", "--dataset", "openmojis"], "dataset named 'openmojis'", "did you mean 'openmoji'?", 1),
+        (["train", "--streams", "hog"], "no such option: --streams", "--stream", 2),
+        (["train", "--k", "many"], "'--k': Input should be a valid integer", "sparc train --help", 2),
+        (["trian"], "no such command 'trian'", "train", 2),
+        (["train", "--config", "none.toml"], "config file not found: none.toml", "--config", 1),
+        (["train", "--k", "513"], "expected at most n-latents, 512, found 513", "change", 1),
+        (["train", "--dataset", "image-folder", "--data-root", "."], "has no samples.csv", "image, caption", 1),
+        (["train", "--dataset", "image-folder"], "'image-folder': root", "change", 1),
+        (["train", "--stream", "hog[size=big]"], "'hog': size", "change", 1),
+        (["train", "--stream", "hog", "--device", "gpu"], "unknown device 'gpu'", "cuda", 1),
+        (["train", "--resume", "nowhere"], "no run at nowhere", "--out", 1),
+        (["evaluate", "nowhere"], "no run at nowhere", "--out", 1),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_two_lines(sparc_command, tmp_path, arguments, message, hint, code):
+    assert_fails(sparc_command(*arguments), message, hint, code)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_streams_is_said_in_two_lines(sparc_command, photos):
+    assert_fails(sparc_command("train", *folder(photos)), "at least one stream, found none", "--stream NAME")
+
+
+def test_an_unknown_config_key_is_said_in_two_lines(sparc_command, tmp_path):
+    (tmp_path / "run.toml").write_text("epoch = 3\n")
+    assert_fails(sparc_command("train", "--config", "run.toml"), "unknown key 'epoch'", "did you mean 'epochs'?")
+
+
+def test_a_bad_image_is_named_and_skipped_only_on_request(sparc_command, photos, tmp_path):
+    (photos / "red-bar-1.png").write_bytes(b"no image")
+    (photos / "blue-bar-1.png").unlink()
+    streams = ("--stream", "hog", "--stream", "char-ngrams")
+    done = sparc_command("extract", *streams, *folder(photos))
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "-bar-1.png" in done.stderr
+    assert "--skip-bad" in done.stderr
+    done = sparc_command("train", *streams, *folder(photos), "--skip-bad", *SHAPE, "--epochs", 2)
+    assert done.returncode == 0, done.stderr
+    assert "skipped 1 samples that could not be read in hog" in done.stdout or "skipped 2 samples" in done.stdout
+
+
+def test_a_full_disk_is_said_in_two_lines_and_the_extraction_goes_on_later(environment, photos, tmp_path):
+    """A limit on the size of files stands in for the disk: the file system refuses in the same way."""
+    command = [sys.executable, "-m", "sparc", "extract", *STREAMS, *map(str, folder(photos))]
+    limited = ["bash", "-c", 'ulimit -f 8 && exec "$@"', "bash", *command]
+    done = subprocess.run(limited, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert_fails(done, "no space left to write", "free some space")
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_plugin_that_does_not_import_is_listed_with_its_error(sparc_command, environment, tmp_path):
+    info = tmp_path / "site" / "sparc_broken-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sparc-broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[sparc.plugins]\nbroken = sparc_broken\n")
+    (tmp_path / "site" / "sparc_broken.py").write_text("import a_library_that_is_not_there\n")
+    path = os.pathsep.join([str(tmp_path / "site"), environment["PYTHONPATH"]])
+    listed = sparc_command("plugins", "list", PYTHONPATH=path)
+    assert listed.returncode == 0
+    assert "did not load" in listed.stdout
+    assert "a_library_that_is_not_there" in listed.stdout
+    assert "hog" in listed.stdout
+    done = sparc_command("train", "--stream", "broken", PYTHONPATH=path)
+    assert_fails(done, "no plugin offers a stream named 'broken'", "plugin 'broken' did not load")
+
+
+def test_debug_shows_the_traceback_before_the_two_lines(sparc_command):
+    done = sparc_command("train", "--stream", "nothing", "--debug")
+    assert "Traceback" in done.stderr
+    assert done.stderr.strip().splitlines()[-2].startswith("error: ")
