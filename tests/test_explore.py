@@ -81,8 +81,10 @@ def test_a_latent_that_is_active_in_few_samples_of_a_stream_does_not_rank():
 
 
 def test_a_latent_that_never_varies_agrees_with_nothing():
-    active = [activations([0.3] * 7), activations([0.1] * 7)]
-    assert correlations(active, all_there(active)).tolist() == [0]
+    """Of many such latents, since rounding leaves some a little variance, alike in both streams."""
+    steady = [[level / 100] * 100 for level in range(1, 200)]
+    active = [activations(*steady), activations(*steady)]
+    assert not correlations(active, all_there(active)).any()
 
 
 def test_latents_of_a_single_stream_rank_by_how_much_they_are_active():

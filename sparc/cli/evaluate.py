@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from sparc.cli.options import Device, dataset_ref, resolve_device, store_root
 from sparc.cli.progress import console
@@ -191,7 +190,7 @@ def _held_out(options: RunOptions, registry: Registry, jobs: dict[str, Job]) -> 
 def _print(report: Report, dataset: str, split: str, random_weights: list[str]) -> None:
     caption = _warning(random_weights) if random_weights else ""
     console.print()
-    for table in evaluation_tables(report, title=f"{escape(dataset)} {split}", caption=caption):
+    for table in evaluation_tables(report, title=f"{dataset} {split}", caption=caption):
         console.print(table)
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from itertools import permutations
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from sparc.evaluate.report import Ranks, Report
+
+LEGEND = (
+    "joint  the streams of a sample encoded together, as in the paper: they share their latents by force",
+    "solo   each stream encoded alone, as in a search: what they agree on by themselves",
+    "null   the same on shuffled pairs: what is left of it when nothing matches",
+)
 
 
 def evaluation_tables(report: Report, *, title: str, caption: str = "") -> list[RenderableType]:
@@ -24,16 +29,7 @@ def evaluation_tables(report: Report, *, title: str, caption: str = "") -> list[
     parts += ["", _latents(report)]
     if report.retrieval:
         parts += ["", _retrieval(report)]
-    parts.append(
-        Padding(
-            Text(
-                "joint: the streams of a sample encoded together, as in the paper; they share their latents.  "
-                "solo: each stream alone, as in a search.  null: the same on shuffled pairs.",
-                style="dim",
-            ),
-            (1, 0, 0, 0),
-        )
-    )
+    parts += ["", *(Text(line, style="dim") for line in LEGEND)]
     return [Group(*parts)]
 
 
@@ -45,7 +41,7 @@ def _reconstruction(report: Report) -> Table:
         cells = []
         for encoded in (report.joint, report.solo):
             cells += [_number(encoded.nmse[source][target]), _number(encoded.r2[source][target])]
-        table.add_row(f"{source} → {target}", *cells)
+        table.add_row(Text(f"{source} → {target}"), *cells)
     return table
 
 
@@ -79,17 +75,29 @@ def _retrieval(report: Report) -> Table:
     for title, kind in (("by latents", "latents"), ("by cross-reconstruction", "cross")):
         table.add_row(Text(title, style="italic"))
         for pair in report.retrieval:
-            table.add_row(f"{pair.query} → {pair.target}", *_ranks(getattr(pair, kind)))
-    for candidates, ranks in {pair.candidates: pair.chance for pair in report.retrieval}.items():
-        table.add_row(f"chance, of {candidates}", *_ranks(ranks), style="dim")
+            table.add_row(Text(f"{pair.query} → {pair.target}"), *_ranks(getattr(pair, kind)))
+    for name, ranks in _chances(report).items():
+        table.add_row(Text(name), *_ranks(ranks), style="dim")
     return table
+
+
+def _chances(report: Report) -> dict[str, Ranks]:
+    """One line where all pairs have the same chance; where samples lack streams, one for each two streams."""
+    first, *others = report.retrieval
+    if all(pair.chance == first.chance for pair in others):
+        return {f"chance, of {first.candidates}": first.chance}
+    # Which of the two is searched makes no difference: the samples that have both are the candidates.
+    two = {frozenset((pair.query, pair.target)): pair for pair in reversed(report.retrieval)}
+    return {
+        f"chance, {pair.query} ↔ {pair.target}, of {pair.candidates}": pair.chance for pair in reversed(two.values())
+    }
 
 
 def _table(title: str, first: str, *others: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     table.add_column(first, no_wrap=True)
     for header in others:
-        table.add_column(header, justify="right", no_wrap=True)
+        table.add_column(Text(header), justify="right", no_wrap=True)
     return table
 
 

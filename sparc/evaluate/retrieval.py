@@ -109,7 +109,7 @@ def chance(group_M: NDArray[np.intp]) -> Ranks:
     drawn = np.arange(M)
     beyond_R = np.zeros(M)
     for size, count in zip(sizes, counts, strict=True):
-        beyond_R += count / M * np.cumprod(np.clip((M - size - drawn) / (M - drawn), 0, 1))
+        beyond_R += count / M * np.cumprod(np.maximum(M - size - drawn, 0) / (M - drawn))
     within_R = 1 - beyond_R  # within_R[j - 1]: the probability that the rank is at most j
     probability_R = np.diff(within_R, prepend=0)
     recall = {f"r{k}": float(within_R[min(k, M) - 1]) for k in (1, 5, 10)}
