@@ -1,0 +1,99 @@
+"""What the documentation says is true: its Python runs, its commands parse, its links lead somewhere."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+from sparc.checkpoint import SharedLatentSpace
+from sparc.cli.app import app
+from sparc.config import OPTION_NAMES, RunOptions, SpaceConfig, validated
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+
+
+def blocks(language):
+    """All code blocks of a language: (page, text)."""
+    found = []
+    for page in PAGES:
+        for text in re.findall(
+            rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
+            found.append(pytest.param(text, id=f"{page.relative_to(ROOT)}:{text.splitlines()[0][:40]}"))
+    return found
+
+
+@pytest.fixture
+def demo_run(tmp_path, monkeypatch):
+    """A space of the demo's shape where the README's is, untrained."""
+    monkeypatch.chdir(tmp_path)
+    widths = {"effnet-lite0": 1280, "effnet-lite2": 1280, "minilm": 384}
+    SharedLatentSpace(SpaceConfig(streams=widths, n_latents=512, k=16)).save_pretrained("runs/openmoji")
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_in_the_documentation_runs(code, demo_run, capsys):
+    names = {}
+    exec(code, names)
+    for printed in re.findall(r"print\(.*?\)  # (.*)", code):
+        assert printed in capsys.readouterr().out
+    if "y" in names:
+        assert names["y"].shape == (8, 384)
+        assert isinstance(names["codes"].indices, torch.Tensor)
+
+
+@pytest.mark.parametrize("code", blocks("toml"))
+def test_config_files_in_the_documentation_are_valid(code):
+    options = tomllib.loads(code)
+    assert set(options) <= set(OPTION_NAMES)
+    assert validated(RunOptions, options).stream
+
+
+def sparc_commands():
+    """Every line that calls `sparc`, in blocks and in the help of the commands themselves."""
+    lines = [line for block in blocks("(?:bash|console)") for line in block.values[0].splitlines()]
+    for source in (ROOT / "sparc" / "cli").glob("*.py"):
+        lines += [line for line in source.read_text().splitlines() if re.match(r" {4,8}sparc \w", line)]
+    found = set()
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if "sparc" in words[:6]:
+            found.add(tuple(words[words.index("sparc") + 1 :]))
+    return sorted(found)
+
+
+def test_there_are_commands_to_check():
+    assert ("train",) in sparc_commands()
+    assert len(sparc_commands()) > 8
+
+
+@pytest.mark.parametrize("arguments", sparc_commands(), ids=" ".join)
+def test_commands_in_the_documentation_parse(arguments):
+    command = typer.main.get_command(app)
+    context = None
+    words = list(arguments)
+    while hasattr(command, "commands"):
+        context = command.make_context(words[0], [], parent=context, resilient_parsing=True)
+        command = command.commands[words.pop(0)]
+    command.make_context(arguments[0], words, parent=context)
+
+
+def test_links_and_pictures_lead_to_files():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_hook_is_tested_by_name():
+    from sparc import hookspecs
+
+    tests = (ROOT / "tests" / "test_plugins.py").read_text()
+    for hook in vars(hookspecs):
+        if hook.startswith("sparc_"):
+            assert f"test_{hook}" in tests
