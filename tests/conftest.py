@@ -35,8 +35,10 @@ def installed_example(tmp_path_factory):
 @pytest.fixture
 def environment(installed_example, tmp_path):
     """Variables of a user who has the example package, a store of their own, and no network."""
+    # Every process would compile the libraries that it imports anew: that takes most of the time of these tests.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ,
+        **inherited,
         "PYTHONPATH": os.pathsep.join([str(installed_example), str(ROOT)]),
         "SPARC_CACHE": str(tmp_path / "cache"),
         "HF_HUB_OFFLINE": "1",

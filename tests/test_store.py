@@ -154,6 +154,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_old_file_and_no_other(tmp_path)
     path.write_text("old")
 
     def write(temporary):
+        temporary.unlink()
         temporary.symlink_to("/dev/full")
         temporary.write_text("new")
 

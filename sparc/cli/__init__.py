@@ -48,16 +48,17 @@ def _explain(error: Exception) -> int:
 
 
 def _usage(error: Any) -> tuple[str, str]:
-    """Message and hint of a usage error: the nearest option, or where help is."""
+    """Message and hint of a usage error: the nearest command or option, and where help is."""
     context = getattr(error, "ctx", None)
     wrong = getattr(error, "option_name", None)
-    message = error.format_message().partition(" Did you mean")[0].rstrip(".")
-    hint = f"see: {context.command_path if context else 'sparc'} --help"
+    message, _, near = error.format_message().partition(" Did you mean ")
+    near = near.rstrip("?")
     if wrong and context:
         options = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
-        near = difflib.get_close_matches(wrong, options, n=1)
-        hint = f"did you mean {near[0]}? {hint}" if near else hint
-    return message[:1].lower() + message[1:], hint
+        near = next(iter(difflib.get_close_matches(wrong, options, n=1)), "")
+    help_is = f"see: {context.command_path if context else 'sparc'} --help"
+    hint = f"did you mean {near}? {help_is}" if near else help_is
+    return message[:1].lower() + message[1:].rstrip("."), hint
 
 
 def _fail(message: str, hint: str, code: int) -> int:
