@@ -148,6 +148,13 @@ def test_rows_of_zeros_are_counted_as_missing(tmp_path, ids):
     assert open_streams({"photo": write_stream(tmp_path / "a", features, ids)}).missing() == {"photo": 2}
 
 
+def test_a_shard_is_as_readable_as_any_file_of_the_user(tmp_path, ids):
+    (tmp_path / "any").touch()
+    write_stream(tmp_path / "a", torch.ones(10, 3), ids)
+    modes = {file.stat().st_mode for file in (tmp_path / "a").iterdir()}
+    assert modes == {(tmp_path / "any").stat().st_mode}
+
+
 def test_a_full_disk_is_an_error_that_leaves_the_old_file_and_no_other(tmp_path):
     """/dev/full is a real full disk: every write to it fails with ENOSPC."""
     path = tmp_path / "kept.json"

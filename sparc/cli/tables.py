@@ -11,8 +11,8 @@ from rich.text import Text
 from sparc.evaluate.report import Ranks, Report
 
 LEGEND = (
-    "joint  the streams of a sample encoded together, as in the paper: they share their latents by force",
-    "solo   each stream encoded alone, as in a search: what they agree on by themselves",
+    "joint  streams of a sample encoded together, as in the paper: latents are shared",
+    "solo   each stream encoded alone, as in a search",
     "null   the same on shuffled pairs: what is left of it when nothing matches",
 )
 
