@@ -41,6 +41,25 @@ SkipBad = Annotated[
 Config = Annotated[
     Path | None, typer.Option("--config", help="TOML file with any of these options, by name, without the dashes.")
 ]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="New directory of the run. Without it: runs/DATASET, or -2, -3, ...")
+]
+NLatents = Annotated[int | None, typer.Option("--n-latents", help="Latents shared by all streams (L); paper: 8192.")]
+K = Annotated[int | None, typer.Option("--k", help="Latents kept per sample; paper: 64.")]
+Selection = Annotated[
+    str | None, typer.Option("--selection", help="global: one index set per sample; local: each stream its own.")
+]
+Normalization = Annotated[
+    str | None, typer.Option("--normalization", help="Of raw features: unit (norm per sample), standard, none.")
+]
+Lambda = Annotated[float | None, typer.Option("--lambda", help="Weight of the cross-reconstruction loss; paper: 1.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the training samples; paper: 50.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Samples per step; paper: 256.")]
+Lr = Annotated[float | None, typer.Option("--lr", help="Learning rate of Adam; paper: 1e-4.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of weights and sample order.")]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run, as it was started.")
+]
 
 
 def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) -> RunOptions:

@@ -10,19 +10,29 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.markup import escape
 
 from sparc.cli import INTERRUPTED
 from sparc.cli.evaluate import evaluate_run
 from sparc.cli.extract import extract_missing
 from sparc.cli.options import (
+    BatchSize,
     Config,
     DataRoot,
     Dataset,
     Device,
+    Epochs,
+    K,
+    Lambda,
+    Lr,
+    NLatents,
+    Normalization,
+    Out,
+    Resume,
+    Seed,
+    Selection,
     SkipBad,
     Store,
     Streams,
@@ -46,29 +56,21 @@ def train(
     stream: Streams = None,
     dataset: Dataset = None,
     data_root: DataRoot = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="New directory of the run. Without it: runs/<dataset>, or -2, -3, ...")
-    ] = None,
-    n_latents: Annotated[int | None, typer.Option("--n-latents", help="Latents shared by all streams (L).")] = None,
-    k: Annotated[int | None, typer.Option("--k", help="Latents kept per sample.")] = None,
-    selection: Annotated[
-        str | None, typer.Option("--selection", help="global: one index set per sample; local: each stream its own.")
-    ] = None,
-    normalization: Annotated[
-        str | None, typer.Option("--normalization", help="Of raw features: unit (norm per sample), standard, none.")
-    ] = None,
-    lambda_: Annotated[float | None, typer.Option("--lambda", help="Weight of the cross-reconstruction loss.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training samples.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Samples per step.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of Adam.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and sample order.")] = None,
+    out: Out = None,
+    n_latents: NLatents = None,
+    k: K = None,
+    selection: Selection = None,
+    normalization: Normalization = None,
+    lambda_: Lambda = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Lr = None,
+    seed: Seed = None,
     device: Device = None,
     store: Store = None,
     skip_bad: SkipBad = None,
     config: Config = None,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run, as it was started.")
-    ] = None,
+    resume: Resume = None,
 ) -> None:
     """Train a shared latent space: extract what is missing, train, evaluate.
 
