@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig, MissingData
-from sparc.files import read_json, write_atomically, write_json
+from sparc.files import json_writer, read_json, write_together
 
 FORMAT_VERSION = 1
 CONFIG = "config.json"
@@ -44,8 +44,12 @@ class SharedLatentSpace(LatentSpace):
         if training is not None:
             content["training"] = training.model_dump()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_json(directory / CONFIG, content)
-        write_atomically(directory / MODEL, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        write_together(
+            {
+                directory / CONFIG: json_writer(content),
+                directory / MODEL: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+            }
+        )
 
     @classmethod
     def from_pretrained(

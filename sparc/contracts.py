@@ -34,8 +34,6 @@ class Sample:
     """Unique in its dataset, and the same every time the dataset is opened."""
     open_image: Callable[[], Image] | None = None
     caption: str | None = None
-    group: str | None = None
-    """What several samples may share, such as one image with five captions; by default the sample's own id."""
 
     def image(self) -> Image:
         """Decode the image, as RGB.
@@ -141,8 +139,8 @@ class BackboneSpec:
     summary: str = ""
     identify: Callable[[Any], str] = _only_parameters
     """`identify(params)`: a short text that changes when the weights do, such as a file's digest or a hub name, without
-    loading them. `random` where the weights are. Features are found again by name, parameters (save `weights`, a mere
-    path) and this text."""
+    loading them. `random` where the weights are. Features are found again by name, parameters and this text; where it
+    says something, not by the parameter `weights`, which is then a mere path."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,8 @@ class DatasetSpec:
     splits: tuple[str, str] = ("train", "test")
     """The split to train on and the split to evaluate on; no group is in both."""
     identify: Callable[[Any], str] = _only_parameters
-    """`identify(params)`: a short text that changes when the data do, without reading it all."""
+    """`identify(params)`: a short text that changes when the data do, without reading it all. Where it says something,
+    the parameter `root` is a mere path: the same data elsewhere are found again."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options of `sparc train` that suit this dataset, by their names there (`n-latents`, `stream`, ...): what holds
     where the user says nothing."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sparc.contracts import Sample, Taxonomy
-from sparc.core.space import LatentSpace
+from sparc.core.space import LatentSpace, present
 from sparc.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def meanings(
             f"latent: expected 0 to {space.n_latents - 1}, found {latent}", hint="choose another --latent"
         )
     active = _activations(space, features)
-    present = [features[name].any(dim=1).cpu().numpy() for name in space.streams]
-    agreement_L = correlations(list(active.values()), present)
+    there = [present(features[name]).cpu().numpy() for name in space.streams]
+    agreement_L = correlations(list(active.values()), there)
     concepts = _Concepts(labels, taxonomy)
     if latent is not None:
         return [_meaning(latent, agreement_L, active, concepts)]

@@ -7,40 +7,60 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sparc.errors import CorruptFile, MissingData, StorageError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one.
 
     Raises:
         StorageError: the disk is full or refuses; what was there before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        permissions = temporary.stat().st_mode
-        write(temporary)
-        temporary.chmod(permissions)  # safetensors makes files that only their owner can read
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+    write_together({path: write})
+
+
+def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Fill a temporary file beside each path, then rename them all: one that cannot be written changes none.
+
+    Raises StorageError as `write_atomically`.
+    """
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    for path, write in files.items():
+        try:
+            _fill(temporaries[path], write)
+        except BaseException as error:
+            for temporary in temporaries.values():
+                temporary.unlink(missing_ok=True)
+            if (refusal := storage_error(path, error)) is not None:
+                raise refusal from error
+            raise
+    for path, temporary in temporaries.items():
         temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if (refusal := _refusal(path, error)) is not None:
-            raise refusal from error
-        raise
+
+
+def _fill(temporary: Path, write: Callable[[Path], object]) -> None:
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.touch()
+    permissions = temporary.stat().st_mode
+    write(temporary)
+    temporary.chmod(permissions)  # safetensors makes files that only their owner can read
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
+    write_atomically(path, json_writer(content))
+
+
+def json_writer(content: Any) -> Callable[[Path], object]:
+    """Return what writes `content` as indented JSON, for `write_atomically` and `write_together`."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
+    return lambda path: path.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, *, what: str) -> Any:
@@ -66,11 +86,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _refusal(path: Path, error: BaseException) -> StorageError | None:
+def storage_error(path: Path, error: BaseException) -> StorageError | None:
     """What the file system said, if it was the file system; safetensors reports its number as text."""
     said = re.search(r"\(os error (\d+)\)", str(error))
     number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None

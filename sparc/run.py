@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparc.errors import InvalidConfig, MissingData
-from sparc.files import read_json, write_json
+from sparc.files import read_json, storage_error, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,17 @@ class Run:
 
     @classmethod
     def create(cls, path: Path) -> Run:
-        """Make a new run directory. Raises InvalidConfig where one is, since a run is never overwritten."""
+        """Make a new run directory.
+
+        Raises:
+            InvalidConfig: one is there, and a run is never overwritten.
+            StorageError: the directory cannot be made.
+        """
         cls.check_free(path)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(path, error) or error from error
         return cls(path)
 
     @staticmethod
@@ -85,9 +93,12 @@ class Run:
         return content
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append a line to the metrics."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Append a line to the metrics. Raises StorageError."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise storage_error(self.metrics, error) or error from error
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop logged steps that a resumed training will make again, and a line that was cut short."""
@@ -100,7 +111,7 @@ class Run:
                     kept.append(line + "\n")
             except ValueError:
                 break
-        self.metrics.write_text("".join(kept), encoding="utf-8")
+        write_atomically(self.metrics, lambda path: path.write_text("".join(kept), encoding="utf-8"))
 
     def drop_state(self) -> None:
         """Remove what only resuming needed."""

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sparc.core.space import present
 from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, MisalignedStreams, MissingData
 from sparc.files import read_json, sha256, write_atomically, write_json
 
@@ -58,8 +59,8 @@ class Manifest(_Record):
     samples: int
     samples_sha256: str
     """Digest of the sample ids, in order: streams belong together only if it is the same."""
-    missing: tuple[str, ...] = ()
-    """Samples that lack this stream, since they could not be read; their rows are zero."""
+    skipped: tuple[str, ...] = ()
+    """Samples that could not be read; their rows are zero. They are tried again unless skipping is asked for."""
     shards: tuple[Shard, ...]
     versions: dict[str, str] = {}
 
@@ -67,9 +68,9 @@ class Manifest(_Record):
 def fingerprint(name: str, params: Mapping[str, Any], identity: str) -> str:
     """Directory name of a plugin's output: its name, and a digest of all that could change what it gives.
 
-    `weights` and `root` are paths; what they hold is in `identity`, so moving them makes nothing anew.
+    `weights` and `root` are paths; where `identity` says what they hold, moving them makes nothing anew.
     """
-    telling = {key: value for key, value in params.items() if key not in ("weights", "root")}
+    telling = {key: value for key, value in params.items() if not identity or key not in ("weights", "root")}
     text = json.dumps([name, telling, identity], sort_keys=True, default=str)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -84,26 +85,36 @@ def shard_path(directory: Path, number: int) -> Path:
     return directory / f"shard-{number:05d}.safetensors"
 
 
-def write_shard(path: Path, features: Tensor, ids: Sequence[str], *, stream: str) -> None:
-    """Write a shard: features (rows, width) and the ids of its samples.
+class ShardContent(NamedTuple):
+    """What a shard file holds."""
+
+    features: Tensor
+    """(rows, width)."""
+    ids: list[str]
+    skipped: list[str]
+
+
+def write_shard(path: Path, features: Tensor, ids: Sequence[str], *, stream: str, skipped: Sequence[str] = ()) -> None:
+    """Write a shard: features (rows, width), the ids of its samples, and which of them could not be read.
 
     Raises:
         BadFeatures: a value is not finite; names stream and sample.
         StorageError: the disk is full; nothing is left behind.
     """
     _check_finite(features, ids, stream)
-    metadata = {"ids": json.dumps(list(ids), ensure_ascii=False)}
-    write_atomically(path, lambda temporary: save_file({FEATURES: features}, temporary, metadata=metadata))
+    # One key: safetensors writes several in random order, and the same features shall be the same bytes.
+    samples = json.dumps({"ids": list(ids), "skipped": list(skipped)}, ensure_ascii=False)
+    write_atomically(path, lambda temporary: save_file({FEATURES: features}, temporary, metadata={"samples": samples}))
 
 
-def read_shard(path: Path) -> tuple[Tensor, list[str]]:
-    """Read a shard's features (rows, width) and sample ids. Raises MissingData or CorruptFile, naming the file."""
+def read_shard(path: Path) -> ShardContent:
+    """Read a shard. Raises MissingData or CorruptFile, naming the file."""
     if not path.is_file():
         raise MissingData(f"a shard is missing: {path}", hint=f"remove {path.parent} to extract it anew")
     try:
         with safe_open(path, framework="pt") as file:
-            ids = json.loads(file.metadata()["ids"])
-            return file.get_tensor(FEATURES), ids
+            samples = json.loads(file.metadata()["samples"])
+            return ShardContent(file.get_tensor(FEATURES), samples["ids"], samples["skipped"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(path, str(error)) from error
 
@@ -117,6 +128,11 @@ def _corrupt(path: Path, reason: str) -> CorruptFile:
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Declare a stream's features complete."""
     write_json(directory / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def revoke_manifest(directory: Path) -> None:
+    """Declare a stream's features incomplete, since shards are about to change."""
+    (directory / MANIFEST).unlink(missing_ok=True)
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -167,7 +183,7 @@ class FeatureStore:
 
     def missing(self) -> dict[str, int]:
         """Per stream, how many samples lack it: rows of zeros."""
-        return {name: int((~rows.any(dim=1)).sum()) for name, rows in self.features.items()}
+        return {name: int((~present(rows)).sum()) for name, rows in self.features.items()}
 
 
 def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
@@ -198,7 +214,7 @@ def _read_stream(name: str, directory: Path, manifest: Manifest) -> tuple[Tensor
     ids: list[str] = []
     for shard in manifest.shards:
         path = directory / shard.file
-        rows, shard_ids = read_shard(path)
+        rows, shard_ids, _ = read_shard(path)
         if sha256(path) != shard.sha256:
             raise _corrupt(path, "its checksum differs from the manifest's")
         _check_finite(rows, shard_ids, name)

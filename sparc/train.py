@@ -124,7 +124,7 @@ def train(
     training = Training(space.to(device), config)
     if run.state.is_file():
         training.restore(run)
-        run.forget_metrics_after(training.step)
+    run.forget_metrics_after(training.step)
     data = space.normalize({name: rows.to(device) for name, rows in features.items()})
     n_samples = len(next(iter(features.values())))
     per_epoch = max(1, n_samples // config.batch_size)

@@ -118,6 +118,8 @@ def _load(model: str, pretrained: str, path: Path | None, device: str, dtype: st
                 image_resize_mode=config.get("resize_mode"),
                 pretrained_image=False,
             )
+    except OSError as error:  # a text tower of transformers asks the hub for its configuration
+        raise _needs_the_hub(model, error) from error
     except (RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise sparc.CorruptFile(
@@ -131,7 +133,19 @@ def _load(model: str, pretrained: str, path: Path | None, device: str, dtype: st
 def _tokenizer(model: str) -> Any:
     import open_clip
 
-    return open_clip.get_tokenizer(model)
+    try:
+        return open_clip.get_tokenizer(model)
+    except OSError as error:
+        raise _needs_the_hub(model, error) from error
+
+
+def _needs_the_hub(model: str, error: OSError) -> sparc.WeightsUnavailable:
+    """What transformers could not find: configuration or tokenizer of a text tower that is one of its models."""
+    import open_clip
+
+    text = open_clip.get_model_config(model)["text_cfg"]
+    repo = text.get("hf_tokenizer_name") or text.get("hf_model_name")
+    return sparc.WeightsUnavailable("clip-txt", f"{repo} (configuration and tokenizer)", str(error).splitlines()[0])
 
 
 def _check_names(params: ClipParams) -> None:
@@ -141,7 +155,8 @@ def _check_names(params: ClipParams) -> None:
     if params.model not in models:
         raise _unknown("model", params.model, models)
     tags = open_clip.list_pretrained_tags_by_model(params.model)
-    if params.weights is None and params.pretrained not in tags:
+    # With weights of one's own the tag still says how images are normalised; where there is none, open_clip's default.
+    if tags and params.pretrained not in tags and (params.weights is None or "pretrained" in params.model_fields_set):
         raise _unknown(f"weights of '{params.model}'", params.pretrained, tags)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -58,8 +60,9 @@ def read_index(params: ImageFolderParams) -> list[Row]:
     rows: list[Row] = []
     seen: dict[str, int] = {}
     captions: dict[str, int] = {}
+    split_of: dict[str, str] = {}
     for line, record in _records(path):
-        image = _text(record, "image", path, line)
+        image = os.path.normpath(_text(record, "image", path, line))
         number = captions[image] = captions.get(image, -1) + 1
         row = Row(
             id=str(record.get("id") or f"{image}#{number}"),
@@ -70,6 +73,8 @@ def read_index(params: ImageFolderParams) -> list[Row]:
         )
         if row.split not in SPLITS:
             raise _wrong(path, line, f"expected split train or test, found '{row.split}'")
+        if split_of.setdefault(image, row.split) != row.split:
+            raise _wrong(path, line, f"expected one split per image, found '{image}' in train and in test")
         if row.id in seen:
             raise _wrong(path, line, f"expected ids that differ, found '{row.id}' in line {seen[row.id]} too")
         seen[row.id] = line
@@ -99,9 +104,10 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 for record in reader:
                     yield reader.line_num, record
             return
-        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            if text.strip():
-                yield number, _parsed(path, number, text)
+        with path.open(encoding="utf-8-sig") as file:
+            for number, text in enumerate(file, start=1):
+                if text.strip():
+                    yield number, _parsed(path, number, text)
     except UnicodeDecodeError as error:
         raise sparc.InvalidConfig(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8") from error
 
@@ -188,7 +194,7 @@ class ImageFolder:
     def __getitem__(self, index: int) -> sparc.Sample:
         """Return a sample; its image stays closed."""
         row = self.rows[index]
-        return sparc.Sample(row.id, partial(open_image, self.root / row.image), row.caption, row.image)
+        return sparc.Sample(row.id, partial(open_image, self.root / row.image), row.caption)
 
     def labels(self) -> csr_array | None:
         """Multi-hot labels, columns as in the taxonomy; None without labels."""
@@ -216,10 +222,16 @@ def open_image(path: Path) -> Image:
 
 
 def _identify(params: ImageFolderParams) -> str:
-    """Digest of what the folder says of its samples, so that an edited file makes a new store."""
-    taxonomy = Path(params.root).expanduser() / TAXONOMY
-    parts = [sparc.sha256(_index_path(params))]
-    return " ".join(parts + ([sparc.sha256(taxonomy)] if taxonomy.is_file() else []))
+    """Digest of index and taxonomy, and of each image's size and time, so that what was edited makes a new store."""
+    root = Path(params.root).expanduser()
+    digest = hashlib.sha256(_index_path(params).read_bytes())
+    if (root / TAXONOMY).is_file():
+        digest.update((root / TAXONOMY).read_bytes())
+    for image in sorted({row.image for row in read_index(params)}):
+        with contextlib.suppress(OSError):  # an image that is not there is reported when it is read
+            status = (root / image).stat()
+            digest.update(f"\n{image} {status.st_size} {status.st_mtime_ns}".encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
 @sparc.hookimpl

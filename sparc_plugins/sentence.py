@@ -50,13 +50,24 @@ class SentenceBackbone:
 
         self.model = model.eval().requires_grad_(False).to(device, getattr(torch, dtype))
         self.width: int = model.config.hidden_size
-        self.preprocess = Tokenize(tokenizer, min(tokenizer.model_max_length, model.config.max_position_embeddings))
+        self.preprocess = Tokenize(tokenizer, _max_tokens(model, tokenizer))
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Features (B, d): the mean of the last hidden states over the tokens that are not padding."""
         hidden: Tensor = self.model(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
         return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def _max_tokens(model: Any, tokenizer: Any) -> int:
+    """How many tokens the model reads, special ones included."""
+    embeddings = getattr(model, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    if table is None:
+        return int(tokenizer.model_max_length)
+    # RoBERTa and its kin count positions from after that of the padding.
+    first = 0 if table.padding_idx is None else table.padding_idx + 1
+    return int(min(tokenizer.model_max_length, table.num_embeddings - first))
 
 
 def load_folder(folder: Path, device: str, dtype: str, *, random: bool = False) -> SentenceBackbone:
@@ -74,7 +85,10 @@ def load_folder(folder: Path, device: str, dtype: str, *, random: bool = False) 
                 torch.manual_seed(0)
                 model = AutoModel.from_config(AutoConfig.from_pretrained(folder))
         else:
-            model = AutoModel.from_pretrained(folder, use_safetensors=True)
+            model, loaded = AutoModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+            # transformers draws what the file lacks at random. The pooler is not used.
+            if lacking := sorted(name for name in loaded["missing_keys"] if not name.startswith("pooler.")):
+                raise ValueError(f"the weights lack {lacking[0]} and {len(lacking) - 1} more")
     except Exception as error:  # transformers raises many unrelated types for what it cannot read
         reason = " ".join(str(error).split())[:200]
         raise sparc.CorruptFile(

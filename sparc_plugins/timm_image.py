@@ -46,15 +46,19 @@ class Preprocess:
 
 
 class TimmBackbone:
-    """A timm model without its classifier."""
+    """A timm model without its classifier, for images of `pixels` (height, width)."""
 
-    def __init__(self, model: nn.Module, transform: Callable[[Any], Tensor], device: str, dtype: str) -> None:
+    def __init__(
+        self, model: nn.Module, transform: Callable[[Any], Tensor], pixels: tuple[int, int], device: str, dtype: str
+    ) -> None:
         import torch
 
         self._dtype: torch.dtype = getattr(torch, dtype)
         self.model = model.eval().requires_grad_(False).to(device, self._dtype)
         self.preprocess = Preprocess(transform)
-        self.width: int = model.num_features  # type: ignore[assignment]
+        # Measured, since some of timm's models give other features than their `num_features`.
+        with torch.inference_mode():
+            self.width = self.forward(torch.zeros(1, 3, *pixels, device=device)).shape[1]
 
     def forward(self, batch: Tensor) -> Tensor:
         """Features (B, d) before the classifier: of a ViT its class token or pooled tokens, of a CNN its pooled map."""
@@ -84,7 +88,7 @@ def load_timm(params: TimmParams, device: str, dtype: str, *, backbone: str, **o
     config = resolve_data_config({}, model=model)
     if "img_size" in options:
         config["input_size"] = (3, options["img_size"], options["img_size"])
-    return TimmBackbone(model, create_transform(**config), device, dtype)
+    return TimmBackbone(model, create_transform(**config), config["input_size"][1:], device, dtype)
 
 
 def load_dinov2(params: Dinov2Params, device: str, dtype: str) -> TimmBackbone:
@@ -100,7 +104,8 @@ def load_dinov2(params: Dinov2Params, device: str, dtype: str) -> TimmBackbone:
 def _check_name(name: str) -> None:
     import timm
 
-    if not timm.is_model(name.partition(".")[0]):
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained(f"{architecture}.*")):
         near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())'"
         raise sparc.UnknownName(f"timm has no model named '{name}'", hint=hint)
@@ -202,7 +207,7 @@ def load_effnet(variant: int, params: EffnetParams, device: str, dtype: str) -> 
         model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
     model.reset_classifier(0)  # type: ignore[operator]
     transform = create_transform((3, 224, 224), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, crop_pct=1.0)
-    return TimmBackbone(model, transform, device, dtype)
+    return TimmBackbone(model, transform, (224, 224), device, dtype)
 
 
 @sparc.hookimpl

@@ -90,7 +90,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(sparc_command, environ
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
-    assert "saved. Go on with: sparc train --resume stopped" in output
+    assert "stopped. Go on with: sparc train --resume stopped" in output
     resumed = sparc_command("train", "--resume", "stopped")
     assert resumed.returncode == 0, resumed.stderr
     whole = sparc_command(*options, "--out", "whole")
@@ -146,8 +146,11 @@ def test_a_dry_run_with_random_weights_says_so_wherever_its_numbers_are_shown(sp
 
 
 def test_one_stream_is_a_plain_sparse_autoencoder(sparc_command, photos, tmp_path):
-    done = sparc_command("train", "--stream", "hog", *folder(photos), *SHAPE, "--epochs", 2, "--out", "one")
+    relative = ("--dataset", f"image-folder[root={photos.name}]")
+    done = sparc_command("train", "--stream", "hog", *relative, *SHAPE, "--epochs", 2, "--out", "one")
     assert done.returncode == 0, done.stderr
+    options = json.loads((tmp_path / "one" / "provenance.json").read_text())["options"]
+    assert options["dataset"]["params"]["root"] == str(photos)
     assert "Retrieval" not in done.stdout
     assert sparc.load(tmp_path / "one").streams == {"hog": 449}
 
@@ -165,7 +168,7 @@ def test_one_stream_is_a_plain_sparse_autoencoder(sparc_command, photos, tmp_pat
         (["train", "--dataset", "image-folder", "--data-root", "."], "has no samples.csv", "image, caption", 1),
         (["train", "--dataset", "image-folder"], "'image-folder': root", "change", 1),
         (["train", "--stream", "hog[size=big]"], "'hog': size", "change", 1),
-        (["train", "--stream", "hog", "--device", "gpu"], "unknown device 'gpu'", "cuda", 1),
+        (["train", "--stream", "hog", "--device", "gpu"], "--device: 'gpu' is not there", "cuda", 1),
         (["train", "--resume", "nowhere"], "no run at nowhere", "--out", 1),
         (["evaluate", "nowhere"], "no run at nowhere", "--out", 1),
     ],

@@ -123,10 +123,37 @@ def test_an_image_that_does_not_decode_is_named(dataset, photos, tmp_path):
 def test_a_skipped_sample_lacks_the_stream_and_is_recorded(dataset, photos, tmp_path):
     (photos / dataset.groups[20]).unlink()
     manifest = extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, skip_bad=True)
-    assert manifest.missing == (dataset.ids[20],)
-    features, _ = read_shard(shard_path(tmp_path / "s", 0))
+    assert manifest.skipped == (dataset.ids[20],)
+    features, _, _ = read_shard(shard_path(tmp_path / "s", 0))
     assert (features[20] == 0).all()
     assert (features[21] > 0).all()
+
+
+def test_what_was_skipped_is_tried_again_unless_skipping_is_asked_for(dataset, photos, tmp_path):
+    image = photos / dataset.groups[20]
+    content = image.read_bytes()
+    image.write_bytes(b"no image")
+    extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16, skip_bad=True)
+    again = extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16, skip_bad=True)
+    assert again.skipped == (dataset.ids[20],)
+    with pytest.raises(BadSample, match="does not decode"):
+        extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16)
+    image.write_bytes(content)
+    untouched = shard_path(tmp_path / "s", 0).stat().st_mtime_ns
+    assert extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16).skipped == ()
+    assert (open_streams({"s": tmp_path / "s"}).features["s"] > 0).all()
+    assert shard_path(tmp_path / "s", 0).stat().st_mtime_ns == untouched
+
+
+def test_half_written_files_of_others_at_work_are_left_alone(dataset, tmp_path):
+    (tmp_path / "s").mkdir()
+    young, old = (tmp_path / "s" / f".shard-00000.safetensors.{pid}.tmp" for pid in (1, 2))
+    for leftover in (young, old):
+        leftover.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN)
+    assert young.exists()
+    assert not old.exists()
 
 
 def test_an_empty_caption_is_named_when_a_text_stream_reads_it(dataset, tmp_path):
@@ -199,8 +226,9 @@ def test_planning_loads_nothing_and_refuses_what_cannot_work(photos, tmp_path, u
 
 def test_the_workers_events_become_progress_and_errors():
     begun = _next(Progress("", "", 0, 0), {"event": "begin", "stream": "a", "split": "train", "total": 9})
+    assert _next(begun, {"event": "load", "stream": "b"}).stream == "b"
     assert _next(begun, {"event": "progress", "done": 4}) == Progress("a", "train", 4, 9)
-    assert _next(begun, {"event": "end", "missing": ["x"]}) == Progress("a", "train", 9, 9, ("x",))
+    assert _next(begun, {"event": "end", "skipped": ["x"]}) == Progress("a", "train", 9, 9, ("x",))
     with pytest.raises(BadSample, match="broken") as error:
         _next(begun, {"event": "error", "kind": "BadSample", "message": "broken", "hint": "mend"})
     assert error.value.hint == "mend"

@@ -106,9 +106,9 @@ def test_a_feature_that_is_not_finite_is_never_written_and_names_stream_and_samp
 
 def test_a_feature_that_is_not_finite_in_a_foreign_store_is_named(stream, ids):
     path = shard_path(stream, 1)
-    features, shard_ids = read_shard(path)
+    features, shard_ids, _ = read_shard(path)
     features[2, 0] = float("inf")
-    save_file({"features": features}, path, metadata={"ids": json.dumps(shard_ids)})
+    save_file({"features": features}, path, metadata={"samples": json.dumps({"ids": shard_ids, "skipped": []})})
     manifest = read_manifest(stream)
     shards = [*manifest.shards]
     shards[1] = shards[1].model_copy(update={"sha256": sha256(path)})
@@ -140,6 +140,22 @@ def test_the_fingerprint_tells_what_features_depend_on_and_nothing_else():
     assert one != fingerprint("vit", {"model": "b", "weights": "/here/w.pt"}, "sha256:1")
     assert one != fingerprint("vit", {"model": "a", "weights": "/here/w.pt"}, "sha256:2")
     assert one != fingerprint("vot", {"model": "a", "weights": "/here/w.pt"}, "sha256:1")
+    assert fingerprint("own", {"root": "/2023"}, "digest") == fingerprint("own", {"root": "/2024"}, "digest")
+    # A plugin that identifies nothing has only its parameters to tell its data apart.
+    assert fingerprint("own", {"root": "/2023"}, "") != fingerprint("own", {"root": "/2024"}, "")
+
+
+def test_shards_in_another_order_than_their_samples_are_refused(tmp_path, ids):
+    directory = write_stream(tmp_path / "a", torch.ones(10, 3), ids)
+    manifest = read_manifest(directory)
+    write_manifest(directory, manifest.model_copy(update={"shards": manifest.shards[::-1]}))
+    with pytest.raises(CorruptFile, match="do not hold the samples of their manifest"):
+        open_streams({"a": directory})
+
+
+def test_the_same_features_are_the_same_bytes(tmp_path, ids):
+    first, again = (write_stream(tmp_path / name, torch.ones(10, 3), ids) for name in "ab")
+    assert shard_path(first, 0).read_bytes() == shard_path(again, 0).read_bytes()
 
 
 def test_rows_of_zeros_are_counted_as_missing(tmp_path, ids):

@@ -89,6 +89,84 @@ def test_resuming_makes_the_same_metrics(tmp_path, features, shape, monkeypatch)
     assert run.metrics.read_text() == Run(tmp_path / "whole").metrics.read_text()
 
 
+def test_a_training_that_is_killed_before_its_first_save_logs_no_step_twice(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setattr("sparc.train.LOG_EVERY", 5)
+    fit(tmp_path / "whole", features, shape)
+    run = Run.create(tmp_path / "killed")
+    run.log({"step": 5, "loss": -1.0})
+    train(shape, CONFIG, features, run)
+    assert run.metrics.read_text() == Run(tmp_path / "whole").metrics.read_text()
+
+
+def test_a_training_that_is_killed_goes_on_from_its_last_save_to_the_same_bits(tmp_path, features, shape, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill_at_20(step):
+        if step.number == 20:
+            raise Killed
+
+    monkeypatch.setattr("sparc.train.SAVE_SECONDS", 0.0)
+    fit(tmp_path / "whole", features, shape)
+    run = Run.create(tmp_path / "killed")
+    with pytest.raises(Killed):
+        train(shape, CONFIG, features, run, on_step=kill_at_20)
+    steps = []
+    train(shape, CONFIG, features, run, on_step=lambda step: steps.append(step.number))
+    assert steps[0] == 20  # the state of step 19 was the last that was saved
+    assert model_bytes(tmp_path / "killed") == model_bytes(tmp_path / "whole")
+
+
+def test_standard_normalization_is_measured_on_the_training_samples(tmp_path, features, shape):
+    space = fit(tmp_path / "run", features, shape.model_copy(update={"normalization": "standard"}))
+    there = features["a"].any(dim=1)
+    torch.testing.assert_close(space.center[:12], features["a"][there].mean(dim=0))
+
+
+def test_the_settings_of_the_training_are_kept_beside_the_space(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["training"] == CONFIG.model_dump()
+
+
+def test_the_seed_alone_decides_the_order_of_samples():
+    orders = [torch.cat(list(batches(20, TrainingConfig(epochs=1, batch_size=10, seed=seed)))) for seed in (3, 3, 4)]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+def test_the_seed_alone_decides_the_initial_weights(shape):
+    first, again, other = (SharedLatentSpace(shape, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first.decoder, again.decoder)
+    assert not torch.equal(first.decoder, other.decoder)
+
+
+def test_a_space_that_cannot_be_saved_leaves_the_old_one_whole(tmp_path, shape):
+    import resource
+    import signal
+
+    SharedLatentSpace(shape, seed=1).save_pretrained(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limit[1]))
+    try:
+        with pytest.raises(StorageError):
+            SharedLatentSpace(shape.model_copy(update={"n_latents": 256})).save_pretrained(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_metrics_on_a_full_disk_and_a_run_in_a_file_are_errors_of_storage(tmp_path):
+    run = Run.create(tmp_path / "run")
+    run.metrics.symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="no space left"):
+        run.log({"step": 1})
+    with pytest.raises(StorageError, match="Not a directory"):
+        Run.create(tmp_path / "run" / "metrics.jsonl" / "x")
+
+
 def test_dead_latents_get_an_aux_term(tmp_path, features, shape):
     fit(tmp_path / "run", features, shape, CONFIG.model_copy(update={"dead_after": 32}))
     logged = [json.loads(line) for line in Run(tmp_path / "run").metrics.read_text().splitlines()]

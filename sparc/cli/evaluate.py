@@ -152,7 +152,14 @@ def _open(path: Path, device: str | None) -> tuple[Run, RunOptions, Registry, di
     content = run.provenance().get("options", {})
     options = validated(RunOptions, {**content, **({"device": device} if device else {})}, what=str(path))
     registry = discover()
-    jobs = plan(registry, dataset_ref(options), options.stream, root=store_root(options), device="cpu")
+    jobs = plan(
+        registry,
+        dataset_ref(options),
+        options.stream,
+        root=store_root(options),
+        device="cpu",
+        skip_bad=options.skip_bad,
+    )
     return run, options, registry, list(jobs.values())[-1]
 
 

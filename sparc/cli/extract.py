@@ -96,16 +96,18 @@ class _Show:
         self._of: tuple[str, str] | None = None
 
     def __call__(self, progress: Progress) -> None:
+        if not progress.total:  # the backbone is being loaded
+            return
         if self._of != (progress.stream, progress.split) or self._bar is None:
             self._stack.close()
             self._of = progress.stream, progress.split
             title = escape(f"extract {progress.stream} {progress.split}")
             self._bar = self._stack.enter_context(Bar(title, "samples"))
         self._bar.update(progress.done, progress.total)
-        if progress.missing:
-            some = ", ".join(progress.missing[:3]) + (", ..." if len(progress.missing) > 3 else "")
+        if progress.skipped:
+            some = ", ".join(progress.skipped[:3]) + (", ..." if len(progress.skipped) > 3 else "")
             console.print(
-                f"[yellow]skipped {len(progress.missing)} samples that could not be read in "
+                f"[yellow]skipped {len(progress.skipped)} samples that could not be read in "
                 f"{escape(progress.stream)}: {escape(some)}[/yellow]",
                 soft_wrap=True,
             )

@@ -77,24 +77,43 @@ def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) ->
     except InvalidConfig as error:
         message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
         raise PluginError(message, hint="repair that plugin") from error
-    merged = validated(RunOptions, {**defaults, **options})
+    merged = _with_absolute_paths(validated(RunOptions, {**defaults, **options}))
     # Checked before anything is extracted; only the widths are known later.
     merged.space(dict.fromkeys([stream.alias for stream in merged.stream] or ["any"], 1))
     merged.training()
     return merged
 
 
+def _with_absolute_paths(options: RunOptions) -> RunOptions:
+    """The same with absolute paths, so that a run can be resumed and evaluated from any folder."""
+    places = {
+        name: place.expanduser().resolve() for name in ("data_root", "store") if (place := getattr(options, name))
+    }
+    refs = {"dataset": _absolute(options.dataset), "stream": [_absolute(stream) for stream in options.stream]}
+    return options.model_copy(update={**places, **refs})
+
+
+def _absolute(ref: PluginRef) -> PluginRef:
+    """`root` and `weights` are paths by convention, unless nothing is there: then they are another plugin's names."""
+    params = {
+        key: str(Path(value).expanduser().resolve())
+        if key in ("root", "weights") and isinstance(value, str) and Path(value).expanduser().exists()
+        else value
+        for key, value in ref.params.items()
+    }
+    return ref.model_copy(update={"params": params})
+
+
 def dataset_ref(options: RunOptions) -> PluginRef:
     """The dataset, with `--data-root` as its parameter `root`."""
     if options.data_root is None:
         return options.dataset
-    root = str(options.data_root.expanduser().resolve())
-    return options.dataset.model_copy(update={"params": {**options.dataset.params, "root": root}})
+    return options.dataset.model_copy(update={"params": {**options.dataset.params, "root": str(options.data_root)}})
 
 
 def store_root(options: RunOptions) -> Path:
     """Where features are kept."""
-    return options.store.expanduser().resolve() if options.store is not None else cache_dir("store")
+    return options.store if options.store is not None else cache_dir("store").resolve()
 
 
 def resolve_device(device: str) -> str:
@@ -104,9 +123,9 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise InvalidConfig(f"--device: unknown device '{device}'", hint="auto, cpu, cuda, cuda:1, ...") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InvalidConfig(f"--device {device}: this machine offers no CUDA device", hint="--device auto, or cpu")
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a name, a build or a machine without it
+        raise InvalidConfig(
+            f"--device: '{device}' is not there: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1, ..."
+        ) from error
     return device

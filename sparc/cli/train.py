@@ -112,10 +112,14 @@ def train(
     device = resolve_device(plan.options.device)
     jobs = extract_missing(plan.options, registry, device)
     train_split, test_split = jobs
-    run, space = _fit(plan, jobs[train_split], device)
-    if space is None:
+    features = _features(plan, jobs[train_split])
+    run = plan.run or _create(plan, features, device)
+    try:
+        space = _fit(run, plan.options, features, device)
+        evaluate_run(run, space, plan.options, registry, jobs[test_split], device)
+    except KeyboardInterrupt:
+        console.print(f"stopped. Go on with: sparc train --resume {run.path}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
-    evaluate_run(run, space, plan.options, registry, jobs[test_split], device)
     _say_next(run)
 
 
@@ -152,44 +156,49 @@ def _resumed(path: Path, said: dict[str, Any], config: Path | None) -> _Plan:
     return _Plan(validated(RunOptions, options, what=str(path)), path, run)
 
 
-def _fit(plan: _Plan, jobs: dict[str, Job], device: str) -> tuple[Run, SharedLatentSpace | None]:
-    """Train on the extracted features; the space is None where the user interrupted."""
-    from sparc.checkpoint import load
+def _features(plan: _Plan, jobs: dict[str, Job]) -> FeatureStore:
+    """The training features. Raises MisalignedStreams where a run to go on with was started on others."""
     from sparc.extract import directories
-    from sparc.run import Run
     from sparc.store import open_streams
+
+    features = open_streams(directories(jobs))
+    if plan.run is not None and plan.run.provenance().get("features") != _digests(features):
+        raise MisalignedStreams(
+            f"the features in the store are not those that {plan.path} was started on", hint="train anew"
+        )
+    _say_missing(features)
+    return features
+
+
+def _create(plan: _Plan, features: FeatureStore, device: str) -> Run:
+    from sparc.run import Run
+
+    run = Run.create(plan.path)
+    run.write_provenance(_provenance(plan.options, features, device))
+    return run
+
+
+def _fit(run: Run, options: RunOptions, features: FeatureStore, device: str) -> SharedLatentSpace:
+    """Train on the extracted features, unless the run did. Raises KeyboardInterrupt where the user stopped it."""
+    from sparc.checkpoint import load
     from sparc.train import train as fit
 
-    if plan.run is not None and plan.run.finished:
-        console.print(f"{plan.path} is trained already", markup=False)
-        return plan.run, load(plan.path, device=device)
-    features = open_streams(directories(jobs))
-    _say_missing(features)
-    space_config, training_config = plan.options.space(features.widths), plan.options.training()
-    run = plan.run
-    if run is None:
-        run = Run.create(plan.path)
-        run.write_provenance(_provenance(plan.options, features, device))
-    elif run.provenance().get("features") != _digests(features):
-        raise MisalignedStreams(
-            f"the features in the store are not those that {run.path} was started on", hint="train anew"
-        )
+    if run.finished:
+        console.print(f"{run.path} is trained already", markup=False)
+        return load(run.path, device=device)
     with Bar("train", "steps") as bar, _stop_on_signal() as stopped:
-        shown = _Losses(bar)
         space = fit(
-            space_config,
-            training_config,
+            options.space(features.widths),
+            options.training(),
             features.features,
             run,
             device=device,
-            on_step=shown,
+            on_step=_Losses(bar),
             should_stop=lambda: bool(stopped),
         )
     if space is None:
-        console.print(
-            f"stopped after step {shown.step}; saved. Go on with: sparc train --resume {run.path}", markup=False
-        )
-    return run, space
+        raise KeyboardInterrupt
+    return space
 
 
 class _Losses:
@@ -198,10 +207,8 @@ class _Losses:
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
         self._note = ""
-        self.step = 0
 
     def __call__(self, step: Step) -> None:
-        self.step = step.number
         if step.losses is not None:
             self._note = "loss {loss:.3f}  self {self:.3f}  cross {cross:.3f}".format(**_means(step.losses))
         self._bar.update(step.number, step.total, self._note)
@@ -237,10 +244,6 @@ def _provenance(options: RunOptions, features: FeatureStore, device: str) -> dic
     """Where a run comes from, as far as it can be said when it starts."""
     from sparc.provenance import library_versions
 
-    # Paths and the store are made absolute, so that the run can be resumed and evaluated from any folder.
-    absolute: dict[str, Any] = {"store": store_root(options)}
-    if options.data_root is not None:
-        absolute["data_root"] = options.data_root.expanduser().resolve()
     return {
         "command": ["sparc", *sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -254,7 +257,7 @@ def _provenance(options: RunOptions, features: FeatureStore, device: str) -> dic
             for name, manifest in features.manifests.items()
         },
         "features": _digests(features),
-        "options": options.model_copy(update=absolute).model_dump(mode="json", by_alias=True),
+        "options": options.model_copy(update={"store": store_root(options)}).model_dump(mode="json", by_alias=True),
     }
 
 

@@ -32,6 +32,11 @@ class Batch(NamedTuple):
     """(B,) each, bool."""
 
 
+def present(raw_BD: Tensor) -> Tensor:
+    """Which samples have a stream, (B,) bool: those whose raw features are not all zero."""
+    return raw_BD.any(dim=1)
+
+
 class LatentSpace(nn.Module):
     """One sparse dictionary shared by any number of streams.
 
@@ -85,30 +90,38 @@ class LatentSpace(nn.Module):
         A row of zeros says that the sample lacks the stream: it takes no part in selection and in no loss.
         """
         normalized: dict[str, Tensor] = {}
-        present: dict[str, Tensor] = {}
+        there: dict[str, Tensor] = {}
         for name in self._in_order(features):
             raw_BD = features[name].to(self.decoder)
-            norm_B1 = torch.linalg.vector_norm(raw_BD, dim=1, keepdim=True)
-            there_B1 = norm_B1 > 0
+            there[name] = present(raw_BD)
             if self.normalization == "unit":
-                raw_BD = raw_BD / torch.where(there_B1, norm_B1, 1)
+                # By the largest first: squares of very large or very small features would leave the floats.
+                largest_B1 = raw_BD.abs().amax(dim=1, keepdim=True)
+                raw_BD = F.normalize(raw_BD / torch.where(largest_B1 > 0, largest_B1, 1), dim=1)
             elif self.normalization == "standard":
                 raw_BD = (raw_BD - self.center[self._segment[name]]) / self.scale[self._position[name]]
-                raw_BD = torch.where(there_B1, raw_BD, 0)
+                raw_BD = torch.where(there[name].unsqueeze(1), raw_BD, 0)
             normalized[name] = raw_BD
-            present[name] = there_B1.squeeze(1)
-        return Batch(normalized, present)
+        return Batch(normalized, there)
 
     def fit_normalization(self, features: Mapping[str, Tensor]) -> None:
         """Measure what 'standard' normalisation subtracts and divides by: each stream's mean, and its one RMS norm.
 
         The scale is one number per stream, so that directions keep their relative size. Rows of zeros do not count.
+
+        Raises BadFeatures for a stream whose samples are all alike: it has no scale.
         """
         for name in self._in_order(features):
-            rows_ND = features[name][features[name].any(dim=1)].double()
+            rows_ND = features[name][present(features[name])].double()
             mean_D = rows_ND.mean(dim=0)
+            scale = (rows_ND - mean_D).square().sum(dim=1).mean().sqrt()
+            if not scale > 0:
+                raise BadFeatures(
+                    f"stream '{name}': expected samples that differ, found {len(rows_ND)} that are all alike",
+                    hint="they have no scale to normalise by: train on more samples, or with --normalization unit",
+                )
             self.center[self._segment[name]] = mean_D.to(self.center)
-            self.scale[self._position[name]] = (rows_ND - mean_D).square().sum(dim=1).mean().sqrt().to(self.scale)
+            self.scale[self._position[name]] = scale.to(self.scale)
 
     def encode(self, features: Mapping[str, Tensor]) -> dict[str, Codes]:
         """Encode raw backbone features (B, D) of some streams.
@@ -135,8 +148,7 @@ class LatentSpace(nn.Module):
         codes: dict[str, Codes] = {}
         for name, x_BD in centered.items():
             kept_BK = kept_logits(x_BD, *self.encoder(name), logits[name].gather(1, indices[name]), indices[name])
-            values_BK = torch.relu(kept_BK) * batch.present[name].unsqueeze(1)
-            codes[name] = Codes(indices[name], values_BK, self.n_latents)
+            codes[name] = Codes(indices[name], torch.relu(kept_BK), self.n_latents)
         return codes
 
     def _select(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,11 +56,12 @@ def evaluate(
 
 
 def _encoded(space: LatentSpace, features: Mapping[str, Tensor], codes: dict[str, Codes]) -> Encoded:
+    from sparc.core.space import present
     from sparc.evaluate.alignment import liveness, mean_l0
     from sparc.evaluate.reconstruction import reconstruction
     from sparc.evaluate.report import Encoded
 
     nmse, r2 = reconstruction(space, features, codes)
     alive, dead, mixed = liveness(codes, space.n_latents)
-    l0 = {name: mean_l0(code, features[name].any(dim=1)) for name, code in codes.items()}
+    l0 = {name: mean_l0(code, present(features[name])) for name, code in codes.items()}
     return Encoded(nmse=nmse, r2=r2, l0=l0, alive=alive, dead=dead, mixed=mixed)

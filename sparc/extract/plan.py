@@ -11,7 +11,7 @@ from sparc.config import PluginRef, validated
 from sparc.contracts import BackboneSpec, DatasetSpec, Params
 from sparc.errors import InvalidConfig
 from sparc.plugins import Registry
-from sparc.store import fingerprint, is_complete
+from sparc.store import fingerprint, is_complete, read_manifest
 
 
 class Job(BaseModel):
@@ -31,8 +31,8 @@ class Job(BaseModel):
 
     @property
     def done(self) -> bool:
-        """Whether the store has it already."""
-        return is_complete(self.directory)
+        """Whether the store has it already. What an earlier run skipped counts only where this one skips too."""
+        return is_complete(self.directory) and (self.skip_bad or not read_manifest(self.directory).skipped)
 
 
 def plan(

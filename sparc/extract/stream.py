@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +17,20 @@ from torch.utils.data import DataLoader
 from sparc.contracts import Backbone, Dataset, Sample
 from sparc.errors import BadSample, CorruptFile, MissingData, PluginError
 from sparc.files import sha256
-from sparc.store import SHARD_ROWS, Manifest, Shard, digest_ids, read_shard, shard_path, write_manifest, write_shard
+from sparc.store import (
+    SHARD_ROWS,
+    Manifest,
+    Shard,
+    digest_ids,
+    read_shard,
+    revoke_manifest,
+    shard_path,
+    write_manifest,
+    write_shard,
+)
 
 BATCH = 32
+LEFTOVER_SECONDS = 3600
 Report = Callable[[int], None]
 """Called with the number of samples done so far."""
 
@@ -54,23 +67,24 @@ def extract_stream(
         PluginError: the backbone does not give what it promises.
         StorageError: the disk is full; complete shards stay.
     """
-    for leftover in directory.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    _remove_leftovers(directory)
+    revoke_manifest(directory)  # a shard may be made anew, and then its checksum is another
     ids = list(dataset.ids)
     shards: list[Shard] = []
-    missing: list[str] = []
+    all_skipped: list[str] = []
     done = 0
     for number, start in enumerate(range(0, len(ids), shard_rows)):
         path, wanted = shard_path(directory, number), ids[start : start + shard_rows]
-        features = _existing(path, wanted)
-        if features is None:
-            features = torch.zeros(len(wanted), backbone.width)
+        skipped = _skipped_in(path, wanted, skip_bad)
+        if skipped is None:
+            features, skipped = torch.zeros(len(wanted), backbone.width), []
             rows = range(start, start + len(wanted))
-            for row, batch_features in _forward(dataset, backbone, rows, origin, device, skip_bad):
+            for row, batch_features, readable in _forward(dataset, backbone, rows, origin, device, skip_bad):
                 features[row - start : row - start + len(batch_features)] = batch_features
+                skipped += [ids[row + offset] for offset, read in enumerate(readable) if not read]
                 report(row + len(batch_features))
-            write_shard(path, features, wanted, stream=origin.backbone)
-        missing += [wanted[row] for row in (~features.any(dim=1)).nonzero().flatten().tolist()]
+            write_shard(path, features, wanted, stream=origin.backbone, skipped=skipped)
+        all_skipped += skipped
         shards.append(Shard(file=path.name, rows=len(wanted), sha256=sha256(path)))
         done += len(wanted)
         report(done)
@@ -84,7 +98,7 @@ def extract_stream(
         dtype="float32",
         samples=len(ids),
         samples_sha256=digest_ids(ids),
-        missing=tuple(missing),
+        skipped=tuple(all_skipped),
         shards=tuple(shards),
         versions=origin.versions,
     )
@@ -92,19 +106,27 @@ def extract_stream(
     return manifest
 
 
-def _existing(path: Path, wanted: Sequence[str]) -> Tensor | None:
-    """Features of a shard that an earlier call completed, if it holds these samples."""
+def _remove_leftovers(directory: Path) -> None:
+    """Remove half-written files of killed extractions; a young one may belong to another process at work here."""
+    for leftover in directory.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                leftover.unlink()
+
+
+def _skipped_in(path: Path, wanted: Sequence[str], skip_bad: bool) -> list[str] | None:
+    """What was skipped in a shard that an earlier call completed; None where it must be made."""
     try:
-        features, ids = read_shard(path)
+        _, ids, skipped = read_shard(path)
     except (MissingData, CorruptFile):
         return None
-    return features if ids == list(wanted) else None
+    return skipped if ids == list(wanted) and (skip_bad or not skipped) else None
 
 
 def _forward(
     dataset: Dataset, backbone: Backbone, rows: range, origin: Origin, device: str, skip_bad: bool
-) -> Iterator[tuple[int, Tensor]]:
-    """Features of the samples `rows`, batch by batch: (first row, (B, width) with zeros where a sample was skipped)."""
+) -> Iterator[tuple[int, Tensor, list[bool]]]:
+    """Batch by batch: first row, features (B, width) with zeros where a sample was skipped, and which were readable."""
     workers = min(8, max(1, (os.cpu_count() or 1) // 2)) if origin.modality == "image" else 0
     loader: DataLoader[Any] = DataLoader(
         _Rows(dataset),  # type: ignore[arg-type]  # DataLoader asks for less than its annotation says
@@ -124,7 +146,7 @@ def _forward(
             with torch.inference_mode():
                 output = backbone.forward(_to(batch, device))
             features[torch.tensor(readable)] = _checked(output, sum(readable), backbone.width, origin.backbone)
-        yield first, features
+        yield first, features, readable
         first += len(readable)
 
 

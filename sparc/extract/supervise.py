@@ -31,8 +31,8 @@ class Progress:
     split: str
     done: int
     total: int
-    missing: tuple[str, ...] | None = None
-    """Samples that were skipped; None until the job is finished."""
+    skipped: tuple[str, ...] | None = None
+    """Samples that could not be read; None until the job is finished."""
 
 
 def extract(jobs: Iterable[Job], on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
@@ -78,12 +78,14 @@ def extract(jobs: Iterable[Job], on_progress: Callable[[Progress], None] = lambd
 def _next(current: Progress, event: dict[str, object]) -> Progress:
     """The progress after an event. Raises the error that the event reports."""
     match event:
+        case {"event": "load", "stream": str(stream)}:
+            return Progress(stream, "", 0, 0)
         case {"event": "begin", "stream": str(stream), "split": str(split), "total": int(total)}:
             return Progress(stream, split, 0, total)
         case {"event": "progress", "done": int(done)}:
             return Progress(current.stream, current.split, done, current.total)
-        case {"event": "end", "missing": list(missing)}:
-            return Progress(current.stream, current.split, current.total, current.total, tuple(missing))
+        case {"event": "end", "skipped": list(skipped)}:
+            return Progress(current.stream, current.split, current.total, current.total, tuple(skipped))
         case {"event": "error", "kind": "crash", "message": str(message), "traceback": str(trace)}:
             where = f"stream '{current.stream}': " if current.stream else ""
             raise PluginError(

@@ -31,6 +31,7 @@ def run(jobs: Iterable[Job], registry: Registry, emit: Emit) -> None:
         spec = registry.backbone(stream.name)
         params = checked_params(spec, stream)
         todo = list(group)
+        emit({"event": "load", "stream": stream.alias})
         backbone = spec.load(params, todo[0].device, "float32")
         for job in todo:
             source = registry.dataset(job.dataset.name)
@@ -54,7 +55,7 @@ def run(jobs: Iterable[Job], registry: Registry, emit: Emit) -> None:
                 skip_bad=job.skip_bad,
                 report=lambda done: emit({"event": "progress", "done": done}),
             )
-            emit({"event": "end", "missing": list(manifest.missing)})
+            emit({"event": "end", "skipped": list(manifest.skipped)})
 
 
 def main() -> None:

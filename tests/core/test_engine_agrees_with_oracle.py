@@ -3,19 +3,21 @@
 import pytest
 import torch
 
-from sparc.core.dead import DeadLatents
+from sparc.config import TrainingConfig
 from sparc.core.losses import loss_terms, total
 from sparc.core.space import LatentSpace
+from sparc.train import Training
 from tests.oracle import Oracle
 
 L, B, K_AUX, LAMBDA, ALPHA = 24, 10, 3, 0.7, 1 / 32
 WIDTHS = [7, 5, 9, 4, 6]
+NAMES = ["words", "photo", "sound", "depth", "map"]  # in no order that sorting would give
 
 
 def pair(n_streams, k, selection="global", seed=0):
     """A space with parameters all away from their initial zeros, and the oracle with the same."""
     torch.manual_seed(seed)
-    widths = {f"s{i}": WIDTHS[i] for i in range(n_streams)}
+    widths = {NAMES[i]: WIDTHS[i] for i in range(n_streams)}
     space = LatentSpace(widths, L, k, selection=selection, seed=seed).double()
     with torch.no_grad():
         for parameter in space.parameters():
@@ -43,7 +45,7 @@ def features(space, *, missing=False):
     if missing:
         for position, rows in enumerate(raw.values()):
             rows[position] = 0
-        raw["s0"][5] = 0
+        raw[NAMES[0]][5] = 0
     return raw
 
 
@@ -140,28 +142,23 @@ def test_they_agree_where_kept_sums_are_negative():
 
 
 def test_ten_training_steps_agree():
-    """Project, step, renormalise: the engine stays on the oracle's path."""
+    """The trainer's own step (project, Adam, renormalise, count) stays on the oracle's path."""
     space, oracle = pair(3, 4)
-    engine_adam = torch.optim.Adam(space.parameters(), lr=0.01, fused=True)
+    weights = {"cross_weight": LAMBDA, "aux_weight": 1 / 20, "k_aux": K_AUX}
+    training = Training(space, TrainingConfig(lr=0.01, dead_after=15, **weights))
     naive_adam = torch.optim.Adam(oracle.parameters(), lr=0.01)
-    counters = DeadLatents(space.streams, L)
     silence = {name: torch.zeros(L, dtype=torch.int64) for name in space.streams}
     for _ in range(10):
         raw = features(space)
-        weights = {"cross_weight": LAMBDA, "aux_weight": ALPHA, "k_aux": K_AUX}
-        batch = space.normalize(raw)
-        codes = space.encode_batch(batch)
-        total(loss_terms(space, batch, codes, dead=counters.dead(15), **weights)).backward()
-        space.project_decoder_gradient()
-        engine_adam.step()
-        engine_adam.zero_grad()
-        space.renormalize_decoder()
-        counters.update(codes, batch)
+        found = {term.name: term.value for term in training.advance(space.normalize(raw))}
 
         x, present = oracle.normalize(raw)
         z = oracle.encode(x, present)
         terms = oracle.terms(raw, dead={name: count > 15 for name, count in silence.items()}, **weights)
         sum(weight * value for value, weight in terms.values()).backward()
+        assert set(found) == set(terms)
+        for name, (value, _) in terms.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9)
         with torch.no_grad():
             for D in oracle.D.values():
                 D.grad -= (D.grad * D).sum(0) * D
@@ -179,4 +176,4 @@ def test_ten_training_steps_agree():
     for found, expected in zip(space.encoders, oracle.W.values(), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     for position, expected in enumerate(silence.values()):
-        assert torch.equal(counters.samples_since_active[position], expected)
+        assert torch.equal(training.dead.samples_since_active[position], expected)

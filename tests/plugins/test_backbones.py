@@ -104,6 +104,12 @@ def test_any_timm_model_gives_its_pooled_features(tiny_vit):
     torch.testing.assert_close(features(backbone), expected)
 
 
+def test_a_timm_model_whose_head_widens_its_features_has_the_width_that_it_gives():
+    params = TimmParams(model="mobilenetv3_small_050", weights="random")
+    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm")
+    assert features(backbone).shape == (3, backbone.width) == (3, 1024)
+
+
 def test_weights_in_torchs_own_format_load_without_executing_anything(tiny_vit, tmp_path):
     path = tmp_path / "pytorch_model.bin"
     torch.save(timm_image.sparc.read_weights(tiny_vit), path)  # noqa: TID251
@@ -185,12 +191,23 @@ def test_misspelled_models_get_a_suggestion():
     with pytest.raises(UnknownName, match="timm has no model named 'resnet1'") as error:
         timm_image.identify_timm(TimmParams(model="resnet1"))
     assert "did you mean resnet" in error.value.hint
+    with pytest.raises(UnknownName, match=r"timm has no model named 'resnet18.nope'"):
+        timm_image.identify_timm(TimmParams(model="resnet18.nope", weights="random"))
     with pytest.raises(UnknownName, match="open_clip has no model named 'ViT-B32'") as error:
         clip.identify(ClipParams(model="ViT-B32"))
     assert "ViT-B-32" in error.value.hint
     with pytest.raises(UnknownName, match="no weights of 'ViT-B-32' named 'openia'") as error:
         clip.identify(ClipParams(pretrained="openia"))
     assert "openai" in error.value.hint
+    with pytest.raises(UnknownName, match="no weights of 'ViT-B-32' named 'nope'"):
+        clip.identify(ClipParams(pretrained="nope", weights="random"))
+
+
+def test_a_text_tower_that_needs_the_hub_for_its_tokenizer_says_so():
+    params = ClipParams(model="roberta-ViT-B-32", weights="random")
+    with pytest.raises(WeightsUnavailable, match="roberta-base") as error:
+        clip.load_text_tower(params, "cpu", "float32")
+    assert "connect to the network" in error.value.hint
 
 
 def test_both_towers_of_clip_embed_into_one_space_and_share_one_load(clip_weights):
@@ -253,6 +270,30 @@ def test_a_sentence_is_the_mean_over_its_tokens_whatever_it_is_padded_to(tiny_be
 def test_a_long_caption_is_cut_to_what_the_model_reads(tiny_bert):
     backbone = sentence.load_sentence(SentenceParams(weights=str(tiny_bert)), "cpu", "float32")
     assert backbone.preprocess([Sample("0", caption="picture " * 50)])["input_ids"].shape == (1, 16)
+
+
+def test_a_roberta_counts_its_positions_from_after_the_padding(tiny_bert, tmp_path):
+    from transformers import AutoTokenizer, RobertaConfig, RobertaModel
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    tokenizer.model_max_length = 10**9
+    tokenizer.save_pretrained(tmp_path)
+    config = RobertaConfig(
+        vocab_size=17, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
+        max_position_embeddings=34, pad_token_id=1,
+    )  # fmt: skip
+    RobertaModel(config).save_pretrained(tmp_path)
+    backbone = sentence.load_sentence(SentenceParams(weights=str(tmp_path)), "cpu", "float32")
+    assert features(backbone, [Sample("0", caption="picture " * 50)]).shape == (1, 24)
+
+
+def test_a_folder_whose_weights_lack_a_layer_is_refused(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    weights = timm_image.sparc.read_weights(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "layer.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CorruptFile, match=r"the weights lack encoder.layer.1"):
+        sentence.load_sentence(SentenceParams(weights=str(folder)), "cpu", "float32")
 
 
 def test_sentence_loads_from_the_hubs_cache(tiny_bert, no_hub):

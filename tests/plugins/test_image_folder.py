@@ -84,12 +84,34 @@ def test_editing_the_index_changes_the_identity(folder):
     assert _identify(ImageFolderParams(root=str(root))) != before
 
 
+def test_exchanging_an_image_changes_the_identity_and_moving_the_folder_does_not(photos, tmp_path):
+    before = _identify(ImageFolderParams(root=str(photos)))
+    moved = photos.rename(tmp_path / "moved")
+    assert _identify(ImageFolderParams(root=str(moved))) == before
+    (moved / "red-bar-0.png").write_bytes((moved / "blue-bar-0.png").read_bytes())
+    assert _identify(ImageFolderParams(root=str(moved))) != before
+
+
+def test_one_image_by_two_spellings_of_its_path_is_one_image(folder):
+    root = folder("image,caption", *(f"{dots}{n}.png,caption" for n in range(50) for dots in ("", "./")))
+    train, test = opened(root, "train"), opened(root, "test")
+    assert not set(train.groups) & set(test.groups)
+    assert len(set(train.groups) | set(test.groups)) == 50
+
+
+def test_a_jsonl_caption_may_hold_any_line_separator_of_unicode(folder):
+    caption = "one\u2028two\x85three"
+    record = json.dumps({"image": "a.png", "caption": caption, "split": "train"}, ensure_ascii=False)
+    assert opened(folder(record, name="samples.jsonl"))[0].caption == caption
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         (["image,text", "a.png,x"], "line 2: expected a text 'caption', found columns image, text"),
         (["caption", "x"], "line 2: expected a text 'image', found columns caption"),
         (["image,caption,split", "a.png,x,dev"], "line 2: expected split train or test, found 'dev'"),
+        (["image,caption,split", "a.png,x,train", "./a.png,y,test"], "line 3: expected one split per image, found"),
         (["image,caption,id", "a.png,x,1", "b.png,y,1"], "line 3: expected ids that differ, found '1' in line 2 too"),
     ],
 )
