@@ -34,6 +34,7 @@ def folder(photos):
 def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, photos, tmp_path):
     first = sparc_command("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 20)
     assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
     for word in ("extract hog train", "train  ", "Reconstruction", "Jaccard", "Retrieval", "chance", "sparc explore"):
         assert word in first.stdout
     run = tmp_path / "runs" / "image-folder"

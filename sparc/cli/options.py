@@ -89,7 +89,7 @@ def _with_absolute_paths(options: RunOptions) -> RunOptions:
     places = {
         name: place.expanduser().resolve() for name in ("data_root", "store") if (place := getattr(options, name))
     }
-    refs = {"dataset": _absolute(options.dataset), "stream": [_absolute(stream) for stream in options.stream]}
+    refs = {"dataset": _absolute(options.dataset), "stream": tuple(_absolute(stream) for stream in options.stream)}
     return options.model_copy(update={**places, **refs})
 
 
