@@ -136,7 +136,7 @@ class RunOptions(_Config):
     k: int = SpaceConfig.model_fields["k"].default
     selection: Selection = "global"
     normalization: Normalization = "unit"
-    lambda_: float = TrainingConfig.model_fields["cross_weight"].default
+    lambda_: Annotated[float, Field(ge=0)] = TrainingConfig.model_fields["cross_weight"].default
     epochs: int = TrainingConfig.model_fields["epochs"].default
     batch_size: int = TrainingConfig.model_fields["batch_size"].default
     lr: float = TrainingConfig.model_fields["lr"].default

@@ -12,12 +12,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.optim import Adam
 
 from sparc.checkpoint import SharedLatentSpace
 from sparc.config import SpaceConfig, TrainingConfig
+from sparc.core.adam import Adam
 from sparc.core.dead import DeadLatents
-from sparc.core.losses import Term, loss_terms, total
+from sparc.core.gradients import gradients
+from sparc.core.losses import Term, total
+from sparc.core.selection import workspace_for
 from sparc.core.space import Batch
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.files import write_atomically
@@ -45,38 +47,33 @@ class Training:
         """Start from the space as it is."""
         self.space = space
         self.config = config
-        self.optimizer = Adam(space.parameters(), lr=config.lr, fused=True)
+        self.adam = Adam(space, config.lr)
         self.dead = DeadLatents(space.streams, space.n_latents, space.decoder.device)
         self.step = 0
+        self._workspace = workspace_for(len(space.streams), space.decoder)
 
     def advance(self, batch: Batch) -> list[Term]:
-        """Take one step on normalised features: forward, losses, backward, projection, Adam, norms, counters."""
-        codes = self.space.encode_batch(batch)
-        terms = loss_terms(
+        """Take one step on normalised features: loss, gradients, Adam with the decoder on unit norm, counters."""
+        found = gradients(
             self.space,
             batch,
-            codes,
             cross_weight=self.config.cross_weight,
             aux_weight=self.config.aux_weight,
             k_aux=self.config.k_aux,
             dead=self.dead.dead(self.config.dead_after),
+            workspace=self._workspace,
         )
-        total(terms).backward()  # type: ignore[no-untyped-call]
-        self.space.project_decoder_gradient()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.space.renormalize_decoder()
-        self.dead.update(codes, batch)
+        self.adam.step(found)
+        self.dead.update(found.codes, batch)
         self.step += 1
-        return terms
+        return found.terms
 
     def save(self, run: Run) -> None:
         """Write all of this into one file of the run, replaced whole. Raises StorageError."""
         tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
         tensors["samples_since_active"] = self.dead.samples_since_active
-        for name, parameter in self.space.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"adam.{key}.{name}"] = value
+        for name, (mean, square) in self.adam.moments.items():
+            tensors |= {f"adam.exp_avg.{name}": mean, f"adam.exp_avg_sq.{name}": square}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"step": str(self.step)}
         write_atomically(run.state, lambda path: save_file(tensors, path, metadata=metadata))
@@ -89,9 +86,10 @@ class Training:
                 self.step = int(file.metadata()["step"])
             self.space.load_state_dict(_below("space.", tensors))
             self.dead.samples_since_active.copy_(tensors["samples_since_active"])
-            for name, parameter in self.space.named_parameters() if self.step else ():
-                state = {key: tensors[f"adam.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-                self.optimizer.state[parameter] = state
+            self.adam.steps.fill_(self.step)
+            for name, (mean, square) in self.adam.moments.items():
+                mean.copy_(tensors[f"adam.exp_avg.{name}"])
+                square.copy_(tensors[f"adam.exp_avg_sq.{name}"])
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
             raise CorruptFile(
                 f"the saved state {run.state} is truncated or does not fit the run: {error}",

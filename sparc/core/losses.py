@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparc.core.codes import Codes
-from sparc.core.selection import top_k
+from sparc.core.selection import Affine, select
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.sparse import kept_logits
 
@@ -63,23 +62,28 @@ def loss_terms(
     `dead` says per stream which latents are dead, (L,) bool; where none is, there is no AuxK term. A term of weight
     zero is not computed.
     """
-    n_streams = len(space.streams)
     selfs: list[Term] = []
     crosses: list[Term] = []
     auxs: list[Term] = []
-    for source in space.streams:
-        for target, y_BD in space.reconstruct(codes[source]).items():
+    for source, outputs in space.reconstruct(codes).items():
+        for target, y_BD in outputs.items():
             x_BD = batch.features[target]
-            valid_B = batch.present[source] & batch.present[target]
-            if target == source:
-                selfs.append(Term(f"self/{source}", nmse(y_BD - x_BD, x_BD, valid_B), 1 / n_streams))
-                if aux_weight and dead is not None and dead[source].any():
-                    value = _aux(space, source, batch, (x_BD - y_BD).detach(), dead[source], k_aux)
-                    auxs.append(Term(f"aux/{source}", value, aux_weight / n_streams))
-            elif cross_weight:
-                weight = cross_weight / (n_streams * (n_streams - 1))
-                crosses.append(Term(f"cross/{source}->{target}", nmse(y_BD - x_BD, x_BD, valid_B), weight))
+            name, weight = pair(source, target, len(space.streams), cross_weight)
+            if weight:
+                valid_B = batch.present[source] & batch.present[target]
+                term = Term(name, nmse(y_BD - x_BD, x_BD, valid_B), weight)
+                (selfs if target == source else crosses).append(term)
+            if target == source and aux_weight and dead is not None and dead[source].any():
+                value = _aux(space, source, batch, (x_BD - y_BD).detach(), dead[source], k_aux)
+                auxs.append(Term(f"aux/{source}", value, aux_weight / len(space.streams)))
     return selfs + crosses + auxs
+
+
+def pair(source: str, target: str, n_streams: int, cross_weight: float) -> tuple[str, float]:
+    """Name and weight of the term of `target` rebuilt from the code of `source`."""
+    if source == target:
+        return f"self/{source}", 1 / n_streams
+    return f"cross/{source}->{target}", cross_weight / (n_streams * (n_streams - 1))
 
 
 def _aux(space: LatentSpace, stream: str, batch: Batch, residual_BD: Tensor, dead_L: Tensor, k_aux: int) -> Tensor:
@@ -87,10 +91,9 @@ def _aux(space: LatentSpace, stream: str, batch: Batch, residual_BD: Tensor, dea
     weight_LD, bias_L = space.encoder(stream)
     centered_BD = space.centered(stream, batch.features[stream])
     dead_Q = dead_L.nonzero().squeeze(1)
-    with torch.no_grad():
-        logits_BQ = F.linear(centered_BD, weight_LD[dead_Q], bias_L[dead_Q])
-        best_BK = top_k(logits_BQ, min(k_aux, len(dead_Q)))
-    indices_BK = dead_Q[best_BK]
-    kept_BK = kept_logits(centered_BD, weight_LD, bias_L, logits_BQ.gather(1, best_BK), indices_BK)
+    affine = Affine(centered_BD, weight_LD[dead_Q], bias_L[dead_Q], batch.present[stream])
+    kept = select({stream: affine}, min(k_aux, len(dead_Q)), shared=False)[stream]
+    indices_BK = dead_Q[kept.indices]
+    kept_BK = kept_logits(centered_BD, weight_LD, bias_L, kept.logits, indices_BK)
     rebuilt_BD = space.decode_linear(Codes(indices_BK, torch.relu(kept_BK), space.n_latents), stream)
     return nmse(rebuilt_BD - residual_BD, residual_BD, batch.present[stream])

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparc.core.codes import Codes
-from sparc.core.selection import top_k
+from sparc.core.selection import Affine, Kept, select
 from sparc.core.sparse import kept_logits, weighted_rows
 from sparc.errors import BadFeatures, UnknownName
 
@@ -63,7 +63,7 @@ class LatentSpace(nn.Module):
         self.normalization = normalization
         self._position = {name: position for position, name in enumerate(self.streams)}
         ends = torch.tensor(list(self.streams.values())).cumsum(0).tolist()
-        self._segment = {
+        self.segments = {
             name: slice(end - width, end) for (name, width), end in zip(self.streams.items(), ends, strict=True)
         }
         total = ends[-1]
@@ -99,7 +99,7 @@ class LatentSpace(nn.Module):
                 largest_B1 = raw_BD.abs().amax(dim=1, keepdim=True)
                 raw_BD = F.normalize(raw_BD / torch.where(largest_B1 > 0, largest_B1, 1), dim=1)
             elif self.normalization == "standard":
-                raw_BD = (raw_BD - self.center[self._segment[name]]) / self.scale[self._position[name]]
+                raw_BD = (raw_BD - self.center[self.segments[name]]) / self.scale[self._position[name]]
                 raw_BD = torch.where(there[name].unsqueeze(1), raw_BD, 0)
             normalized[name] = raw_BD
         return Batch(normalized, there)
@@ -120,7 +120,7 @@ class LatentSpace(nn.Module):
                     f"stream '{name}': expected samples that differ, found {len(rows_ND)} that are all alike",
                     hint="they have no scale to normalise by: train on more samples, or with --normalization unit",
                 )
-            self.center[self._segment[name]] = mean_D.to(self.center)
+            self.center[self.segments[name]] = mean_D.to(self.center)
             self.scale[self._position[name]] = scale.to(self.scale)
 
     def encode(self, features: Mapping[str, Tensor]) -> dict[str, Codes]:
@@ -139,24 +139,18 @@ class LatentSpace(nn.Module):
     def encode_batch(self, batch: Batch) -> dict[str, Codes]:
         """Encode normalised features; differentiable in the values of the codes."""
         centered = {name: self.centered(name, x_BD) for name, x_BD in batch.features.items()}
-        with torch.no_grad():
-            logits = {
-                name: F.linear(x_BD, *self.encoder(name)) * batch.present[name].unsqueeze(1)
-                for name, x_BD in centered.items()
-            }
-            indices = self._select(logits)
         codes: dict[str, Codes] = {}
-        for name, x_BD in centered.items():
-            kept_BK = kept_logits(x_BD, *self.encoder(name), logits[name].gather(1, indices[name]), indices[name])
-            codes[name] = Codes(indices[name], torch.relu(kept_BK), self.n_latents)
+        for name, kept in self.select(centered, batch.present).items():
+            logits_BK = kept_logits(centered[name], *self.encoder(name), kept.logits, kept.indices)
+            codes[name] = Codes(kept.indices, torch.relu(logits_BK), self.n_latents)
         return codes
 
-    def _select(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self.selection == "local":
-            return {name: top_k(logits_BL, self.k) for name, logits_BL in logits.items()}
-        first, *others = logits.values()
-        shared_BK = top_k(sum(others, start=first), self.k)
-        return dict.fromkeys(logits, shared_BK)
+    def select(
+        self, centered: Mapping[str, Tensor], present: Mapping[str, Tensor], workspace: Tensor | None = None
+    ) -> dict[str, Kept]:
+        """Kept latents of centered features, and their logits; without gradient."""
+        affine = {name: Affine(x_BD, *self.encoder(name), present[name]) for name, x_BD in centered.items()}
+        return select(affine, self.k, shared=self.selection == "global", workspace=workspace)
 
     # Codes in, features out
 
@@ -166,22 +160,38 @@ class LatentSpace(nn.Module):
         Raises UnknownName for a stream that the space does not have.
         """
         self._known(stream)
-        return self.decode_linear(codes, stream) + self.pre_bias[self._segment[stream]]
+        return self.decode_linear(codes, stream) + self.pre_bias[self.segments[stream]]
 
     def decode_linear(self, codes: Codes, stream: str) -> Tensor:
         """D_t z, (B, D): the decoder's product alone, without the pre-bias."""
-        return weighted_rows(codes.indices, codes.values, self.decoder[:, self._segment[stream]].contiguous())
+        table_LD = self.decoder[:, self.segments[stream]].contiguous()
+        return weighted_rows(codes.indices, codes.values.unsqueeze(1), table_LD).squeeze(1)
 
-    def reconstruct(self, codes: Codes) -> dict[str, Tensor]:
-        """Rebuild every stream's normalised features (B, D) from one stream's codes: self and cross reconstructions."""
-        flat_BT = weighted_rows(codes.indices, codes.values, self.decoder) + self.pre_bias
-        return {name: flat_BT[:, segment] for name, segment in self._segment.items()}
+    def reconstruct(self, codes: Mapping[str, Codes]) -> dict[str, dict[str, Tensor]]:
+        """Rebuild every stream's normalised features (B, D) from each stream's codes: [source][target].
+
+        Sources that share an index set are decoded at once.
+        """
+        first, *others = codes.values()
+        if others and all(other.indices is first.indices for other in others):
+            values_BGK = torch.stack([code.values for code in codes.values()], dim=1)
+            flat_BGT = weighted_rows(first.indices, values_BGK, self.decoder) + self.pre_bias
+            flat = dict(zip(codes, flat_BGT.unbind(1), strict=True))
+        else:
+            flat = {
+                name: weighted_rows(code.indices, code.values.unsqueeze(1), self.decoder).squeeze(1) + self.pre_bias
+                for name, code in codes.items()
+            }
+        return {
+            name: {target: flat_BT[:, segment] for target, segment in self.segments.items()}
+            for name, flat_BT in flat.items()
+        }
 
     # What training needs of a space
 
     def centered(self, stream: str, x_BD: Tensor) -> Tensor:
         """Normalised features less the stream's pre-bias: x_s - b_s, (B, D)."""
-        return x_BD - self.pre_bias[self._segment[stream]]
+        return x_BD - self.pre_bias[self.segments[stream]]
 
     def encoder(self, stream: str) -> tuple[Tensor, Tensor]:
         """W_s (L, D) and c_s (L,) of a stream."""
@@ -192,15 +202,25 @@ class LatentSpace(nn.Module):
     def project_decoder_gradient(self) -> None:
         """Remove from the decoders' gradient what would only change the norm of a column. Before the optimiser."""
         if self.decoder.grad is not None:
-            for segment in self._segment.values():
-                grad_LD, columns_LD = self.decoder.grad[:, segment], self.decoder[:, segment]
-                grad_LD -= (grad_LD * columns_LD).sum(dim=1, keepdim=True) * columns_LD
+            self.project(self.decoder.grad, self.decoder)
 
     @torch.no_grad()
     def renormalize_decoder(self) -> None:
         """Put each latent's column in each decoder on unit norm. After the optimiser."""
-        for segment in self._segment.values():
-            self.decoder[:, segment] = F.normalize(self.decoder[:, segment], dim=1)
+        self.normalize_columns(self.decoder)
+
+    def project(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
+        """Remove from a gradient of some latents' columns (on unit norm) the part along them, in place."""
+        for segment in self.segments.values():
+            gradient_LD, columns_LD = gradient_LT[:, segment], columns_LT[:, segment]
+            along_L1 = torch.linalg.vecdot(gradient_LD, columns_LD).unsqueeze(1)
+            gradient_LD.addcmul_(along_L1, columns_LD, value=-1)
+
+    def normalize_columns(self, columns_LT: Tensor) -> None:
+        """Put some latents' columns of each decoder on unit norm, in place."""
+        for segment in self.segments.values():
+            columns_LD = columns_LT[:, segment]
+            columns_LD /= torch.linalg.vector_norm(columns_LD, dim=1, keepdim=True).clamp(min=1e-12)
 
     # Checks
 

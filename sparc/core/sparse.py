@@ -1,4 +1,14 @@
-"""What a few kept latents per sample cost: sums over entries, never a dense [B, L] product or gradient."""
+"""What a few kept latents per sample cost: sums over entries, never a dense [B, L] product or gradient.
+
+An entry (b, j) is one kept latent of one sample. Three sums over entries are all that training needs beside the encoder
+product, and each stands for a dense product that it replaces:
+
+    weighted_rows   codes times a table of latents              the decoder
+    entry_dots      rows times the table, at kept entries       the gradient of the codes
+    LatentSum       codes transposed times rows                 the gradient of a table
+
+Streams that share an index set share its rows in memory: G of them are done at once.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +18,115 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def weighted_rows(indices_BK: Tensor, values_BK: Tensor, table_LD: Tensor) -> Tensor:
-    """Sum over j of values[b, j] * table[indices[b, j]]: (B, D), differentiable in values and table."""
-    return F.embedding_bag(indices_BK, table_LD, per_sample_weights=values_BK, mode="sum")
+BLOCK = 512
+"""Latents summed at a time on the CPU: their rows stay in its cache."""
 
 
-def sum_per_latent(indices_BK: Tensor, values_BK: Tensor, rows_BD: Tensor, n_latents: int) -> Tensor:
-    """Sum over the entries (b, j) that keep latent l of values[b, j] * rows[b]: (L, D).
+def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
+    """Sum over j of values[b, g, j] * table[indices[b, j]]: (B, G, D), differentiable in values and table."""
+    summed: Tensor = _WeightedRows.apply(indices_BK, values_BGK, table_LD)
+    return summed
 
-    The transpose of `weighted_rows`. Entries are sorted by latent, stably, so that sums run in one order and the same
-    input gives the same bits.
+
+def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+    """Product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    n_rows, n_shared, n_kept = len(rows_BGD), rows_BGD.shape[1], indices_BK.shape[1]
+    bags = n_rows * n_shared
+    # The operator behind the gradient of embedding_bag in its weights: it gathers nothing into memory.
+    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        rows_BGD.reshape(bags, -1),
+        table_LD,
+        _repeated(indices_BK, n_shared).flatten(),
+        torch.arange(0, bags * n_kept, n_kept, device=indices_BK.device),
+        torch.arange(bags, device=indices_BK.device).repeat_interleave(n_kept),
+        0,
+    )
+    return dots.view(n_rows, n_shared, n_kept)
+
+
+class Entries:
+    """The entries of a batch sorted by latent, so that sums per latent run over neighbours.
+
+    The sort is stable: sums run in one order, and the same input gives the same bits.
     """
-    latents, order = indices_BK.flatten().sort(stable=True)
-    ends_L = latents.bincount(minlength=n_latents).cumsum(0)
-    starts_L = torch.cat([ends_L.new_zeros(1), ends_L[:-1]])
-    samples = order // indices_BK.shape[1]
-    return F.embedding_bag(samples, rows_BD, starts_L, per_sample_weights=values_BK.flatten()[order], mode="sum")
+
+    def __init__(self, indices_BK: Tensor, n_latents: int) -> None:
+        """Sort the entries; of latents that no sample keeps there are none."""
+        latents, self.order = indices_BK.flatten().int().sort(stable=True)
+        """Positions in the flattened (B, K) of the entries, in their order by latent."""
+        self.samples = self.order // indices_BK.shape[1]
+        self.starts = F.pad(latents.bincount(minlength=n_latents).cumsum(0), (1, 0))
+        """(L + 1,) where each latent's entries start."""
+        self.n_latents = n_latents
+        self._bounds = self.starts[::BLOCK].tolist() if indices_BK.device.type == "cpu" else []
+
+    def blocks(self) -> list[slice]:
+        """Ranges of latents to sum at a time: on the CPU as many as its cache holds, elsewhere all of them."""
+        size = BLOCK if self._bounds else self.n_latents
+        return [slice(low, min(low + size, self.n_latents)) for low in range(0, self.n_latents, size)]
+
+    def of(self, latents: slice) -> slice:
+        """Where the entries of a range from `blocks` lie, or of all latents."""
+        if latents.start == 0 and latents.stop == self.n_latents:
+            return slice(0, len(self.order))
+        low = latents.start // BLOCK
+        high = self._bounds[low + 1] if low + 1 < len(self._bounds) else len(self.order)
+        return slice(self._bounds[low], high)
+
+
+class LatentSum:
+    """Per latent l, the sum of values[b, g, j] * rows[b, g] over the entries (b, j) that keep l: a gradient (L, D).
+
+    It is never held whole unless asked for: `block` gives some rows of it.
+    """
+
+    def __init__(self, entries: Entries, values_BGK: Tensor, rows_BGD: Tensor) -> None:
+        """Bring the values into the order of the entries; sum nothing yet."""
+        self.entries = entries
+        self._shared = values_BGK.shape[1]
+        by_entry = values_BGK.transpose(1, 2).reshape(-1, self._shared)
+        self._values = by_entry[entries.order].flatten()
+        first = entries.samples * self._shared
+        self._rows = (first.unsqueeze(1) + torch.arange(self._shared, device=first.device)).flatten()
+        self._table = rows_BGD.reshape(-1, rows_BGD.shape[2])
+
+    def block(self, latents: slice) -> Tensor:
+        """The sums of a range of latents from `entries.blocks()`, (latents, D)."""
+        entries = self.entries.of(latents)
+        own = slice(entries.start * self._shared, entries.stop * self._shared)
+        starts = (self.entries.starts[latents] - entries.start) * self._shared
+        return F.embedding_bag(
+            self._rows[own], self._table, starts, per_sample_weights=self._values[own], mode="sum"
+        )
+
+    def whole(self) -> Tensor:
+        """All sums, (L, D)."""
+        return self.block(slice(0, self.entries.n_latents))
+
+
+class _WeightedRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
+        ctx.save_for_backward(indices_BK, values_BGK, table_LD)
+        n_rows, n_shared, n_kept = values_BGK.shape
+        bags = _repeated(indices_BK, n_shared).reshape(-1, n_kept)
+        summed = F.embedding_bag(bags, table_LD, per_sample_weights=values_BGK.reshape(-1, n_kept), mode="sum")
+        return summed.view(n_rows, n_shared, -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BGD: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        indices_BK, values_BGK, table_LD = ctx.saved_tensors
+        grad_BGD = grad_BGD.contiguous()
+        grad_values = entry_dots(grad_BGD, table_LD, indices_BK) if ctx.needs_input_grad[1] else None
+        grad_table = None
+        if ctx.needs_input_grad[2]:
+            grad_table = LatentSum(Entries(indices_BK, len(table_LD)), values_BGK, grad_BGD).whole()
+        return None, grad_values, grad_table
+
+
+def _repeated(indices_BK: Tensor, n_shared: int) -> Tensor:
+    """(B, G, K): the index set of each sample, once per stream that shares it."""
+    return indices_BK.unsqueeze(1).expand(-1, n_shared, -1)
 
 
 class _KeptLogits(torch.autograd.Function):
@@ -38,12 +140,12 @@ class _KeptLogits(torch.autograd.Function):
         return logits_BK.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         inputs_BD, weight_LD, bias_L, indices_BK = ctx.saved_tensors
-        grad_BK = grad_BK.contiguous()
-        grad_inputs_BD = weighted_rows(indices_BK, grad_BK, weight_LD)
-        grad_weight_LD = sum_per_latent(indices_BK, grad_BK, inputs_BD, len(weight_LD))
+        grad_B1K = grad_BK.unsqueeze(1).contiguous()
+        grad_weight_LD = LatentSum(Entries(indices_BK, len(weight_LD)), grad_B1K, inputs_BD.unsqueeze(1)).whole()
         grad_bias_L = torch.zeros_like(bias_L).index_add_(0, indices_BK.flatten(), grad_BK.flatten())
+        grad_inputs_BD = weighted_rows(indices_BK, grad_B1K, weight_LD).squeeze(1) if ctx.needs_input_grad[0] else None
         return grad_inputs_BD, grad_weight_LD, grad_bias_L, None, None
 
 

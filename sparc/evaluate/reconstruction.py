@@ -29,7 +29,7 @@ def reconstruction(space: LatentSpace, features: Features, codes: dict[str, Code
     for rows in chunks(n_samples):
         batch = space.normalize({name: features[name][rows] for name in names})
         for source in names:
-            for target, y_BD in space.reconstruct(codes[source][rows]).items():
+            for target, y_BD in space.reconstruct({source: codes[source][rows]})[source].items():
                 x_BD = batch.features[target]
                 valid_B = batch.present[source] & batch.present[target]
                 sums[source, target] += _sums(y_BD[valid_B], x_BD[valid_B], means[target])

@@ -11,7 +11,7 @@ from sparc.core.dead import DeadLatents
 from sparc.core.losses import loss_terms, nmse, total
 from sparc.core.selection import top_k
 from sparc.core.space import LatentSpace
-from sparc.core.sparse import kept_logits, sum_per_latent, weighted_rows
+from sparc.core.sparse import BLOCK, Entries, LatentSum, entry_dots, kept_logits, weighted_rows
 from sparc.errors import BadFeatures, UnknownName
 
 
@@ -134,7 +134,7 @@ def test_dense_and_csr_forms_hold_the_kept_values():
 
 def test_decode_translates_into_any_stream(space, raw):
     codes = space.encode(raw)["photo"]
-    rebuilt = space.reconstruct(codes)
+    rebuilt = space.reconstruct({"photo": codes})["photo"]
     assert space.decode(codes, stream="words").shape == (8, 4)
     for name, rows in rebuilt.items():
         torch.testing.assert_close(space.decode(codes, name), rows)
@@ -194,15 +194,33 @@ def test_gradients_of_the_sparse_products_are_exact():
     found = torch.autograd.grad(kept(x, weight, bias), (x, weight, bias), upstream)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-14, rtol=0)
-    values = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    values = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda v, table: weighted_rows(indices, v, table), (values, weight))
 
 
-def test_sum_per_latent_is_the_transpose_of_weighted_rows():
+def test_a_latent_sum_is_the_transpose_of_weighted_rows():
     indices = torch.tensor([[0, 2], [2, 1]])
-    values = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert sum_per_latent(indices, values, rows, 4).tolist() == [[1, 0], [0, 4], [2, 3], [0, 0]]
+    values = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+    rows = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    assert LatentSum(Entries(indices, 4), values, rows).whole().tolist() == [[1, 0], [0, 4], [2, 3], [0, 0]]
+
+
+def test_latent_sums_by_blocks_are_the_dense_product():
+    """Latents that no sample keeps, and blocks without any entry, have sums of zero."""
+    torch.manual_seed(0)
+    n_latents, shared = 2 * BLOCK + 10, 2
+    indices = torch.stack([torch.randperm(BLOCK)[:5] for _ in range(6)])
+    values = torch.randn(6, shared, 5, dtype=torch.float64)
+    rows = torch.randn(6, shared, 3, dtype=torch.float64)
+    dense = torch.zeros(6, shared, n_latents, dtype=torch.float64)
+    dense.scatter_(2, indices.unsqueeze(1).expand(-1, shared, -1), values)
+    expected = torch.einsum("bgl,bgd->ld", dense, rows)
+    summed = LatentSum(Entries(indices, n_latents), values, rows)
+    torch.testing.assert_close(torch.cat([summed.block(block) for block in summed.entries.blocks()]), expected)
+    torch.testing.assert_close(summed.whole(), expected)
+    table = torch.randn(n_latents, 3, dtype=torch.float64)
+    dots = torch.einsum("bgd,bkd->bgk", rows, table[indices])
+    torch.testing.assert_close(entry_dots(rows, table, indices), dots)
 
 
 def test_no_gradient_of_size_batch_by_latents_is_kept(raw):
