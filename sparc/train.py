@@ -19,7 +19,6 @@ from sparc.core.adam import Adam
 from sparc.core.dead import DeadLatents
 from sparc.core.gradients import gradients
 from sparc.core.losses import Term, total
-from sparc.core.selection import workspace_for
 from sparc.core.space import Batch
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.files import write_atomically
@@ -50,7 +49,6 @@ class Training:
         self.adam = Adam(space, config.lr)
         self.dead = DeadLatents(space.streams, space.n_latents, space.decoder.device)
         self.step = 0
-        self._workspace = workspace_for(len(space.streams), space.decoder)
 
     def advance(self, batch: Batch) -> list[Term]:
         """Take one step on normalised features: loss, gradients, Adam with the decoder on unit norm, counters."""
@@ -61,7 +59,6 @@ class Training:
             aux_weight=self.config.aux_weight,
             k_aux=self.config.k_aux,
             dead=self.dead.dead(self.config.dead_after),
-            workspace=self._workspace,
         )
         self.adam.step(found)
         self.dead.update(found.codes, batch)

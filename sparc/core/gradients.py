@@ -76,14 +76,13 @@ def gradients(
     aux_weight: float = 0.0,
     k_aux: int = 1,
     dead: Mapping[str, Tensor] | None = None,
-    workspace: Tensor | None = None,
 ) -> Gradients:
     """Loss of a batch with all streams of the space, its codes, and the gradient of every parameter.
 
-    The weights and `dead` are those of `losses.loss_terms`, `workspace` that of `selection.select`.
+    The weights and `dead` are those of `losses.loss_terms`.
     """
     centered = {name: space.centered(name, x_BD) for name, x_BD in batch.features.items()}
-    kept = space.select(centered, batch.present, workspace)
+    kept = space.select(centered, batch.present)
     codes = {name: Codes(indices, torch.relu(logits), space.n_latents) for name, (indices, logits) in kept.items()}
     backward = _Backward(space, batch, centered, cross_weight)
     streams = list(codes)

@@ -145,12 +145,10 @@ class LatentSpace(nn.Module):
             codes[name] = Codes(kept.indices, torch.relu(logits_BK), self.n_latents)
         return codes
 
-    def select(
-        self, centered: Mapping[str, Tensor], present: Mapping[str, Tensor], workspace: Tensor | None = None
-    ) -> dict[str, Kept]:
+    def select(self, centered: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Kept]:
         """Kept latents of centered features, and their logits; without gradient."""
         affine = {name: Affine(x_BD, *self.encoder(name), present[name]) for name, x_BD in centered.items()}
-        return select(affine, self.k, shared=self.selection == "global", workspace=workspace)
+        return select(affine, self.k, shared=self.selection == "global")
 
     # Codes in, features out
 

@@ -95,9 +95,7 @@ class LatentSum:
         entries = self.entries.of(latents)
         own = slice(entries.start * self._shared, entries.stop * self._shared)
         starts = (self.entries.starts[latents] - entries.start) * self._shared
-        return F.embedding_bag(
-            self._rows[own], self._table, starts, per_sample_weights=self._values[own], mode="sum"
-        )
+        return F.embedding_bag(self._rows[own], self._table, starts, per_sample_weights=self._values[own], mode="sum")
 
     def whole(self) -> Tensor:
         """All sums, (L, D)."""
