@@ -160,10 +160,10 @@ def is_complete(directory: Path) -> bool:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Features of several streams, sample by sample, in memory."""
+    """Features of several streams, sample by sample; mapped from their files, not read into memory."""
 
-    features: dict[str, Tensor]
-    """Raw features (samples, width) by stream."""
+    shards: dict[str, list[Tensor]]
+    """Raw features by stream, in pieces (rows, width) that follow one another."""
     ids: tuple[str, ...]
     manifests: dict[str, Manifest]
 
@@ -172,9 +172,14 @@ class FeatureStore:
         return len(self.ids)
 
     @property
+    def features(self) -> dict[str, Tensor]:
+        """Raw features (samples, width) by stream, in memory."""
+        return {name: torch.cat(shards) for name, shards in self.shards.items()}
+
+    @property
     def widths(self) -> dict[str, int]:
         """Width of each stream."""
-        return {name: rows.shape[1] for name, rows in self.features.items()}
+        return {name: manifest.width for name, manifest in self.manifests.items()}
 
     @property
     def random_weights(self) -> list[str]:
@@ -183,7 +188,7 @@ class FeatureStore:
 
     def missing(self) -> dict[str, int]:
         """Per stream, how many samples lack it: rows of zeros."""
-        return {name: int((~present(rows)).sum()) for name, rows in self.features.items()}
+        return {name: sum(int((~present(rows)).sum()) for rows in shards) for name, shards in self.shards.items()}
 
 
 def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
@@ -202,14 +207,14 @@ def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
         raise MisalignedStreams(
             f"the streams hold different samples: {found}", hint="extract them from one dataset and split"
         )
-    features: dict[str, Tensor] = {}
+    shards: dict[str, list[Tensor]] = {}
     ids: list[str] = []
     for name, directory in directories.items():
-        features[name], ids = _read_stream(name, directory, manifests[name])
-    return FeatureStore(features, tuple(ids), manifests)
+        shards[name], ids = _read_stream(name, directory, manifests[name])
+    return FeatureStore(shards, tuple(ids), manifests)
 
 
-def _read_stream(name: str, directory: Path, manifest: Manifest) -> tuple[Tensor, list[str]]:
+def _read_stream(name: str, directory: Path, manifest: Manifest) -> tuple[list[Tensor], list[str]]:
     parts: list[Tensor] = []
     ids: list[str] = []
     for shard in manifest.shards:
@@ -225,7 +230,7 @@ def _read_stream(name: str, directory: Path, manifest: Manifest) -> tuple[Tensor
             f"the shards in {directory} do not hold the samples of their manifest",
             hint=f"remove {directory} to extract it anew",
         )
-    return torch.cat(parts), ids
+    return parts, ids
 
 
 def _check_finite(features: Tensor, ids: Sequence[str], stream: str) -> None:

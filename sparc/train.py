@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from sparc.checkpoint import SharedLatentSpace
 from sparc.config import SpaceConfig, TrainingConfig
@@ -22,6 +20,7 @@ from sparc.core.losses import Term, total
 from sparc.core.space import Batch
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.files import write_atomically
+from sparc.loader import Loader, Shards
 from sparc.run import Run
 
 LOG_EVERY = 50
@@ -37,6 +36,8 @@ class Step:
     total: int
     losses: dict[str, float] | None
     """Terms of this step's batch, unweighted, and `loss`, their weighted sum; only at logged steps."""
+    waiting: float
+    """Share of the time so far that was spent waiting for data."""
 
 
 class Training:
@@ -97,14 +98,14 @@ class Training:
 def train(
     space_config: SpaceConfig,
     config: TrainingConfig,
-    features: Mapping[str, Tensor],
+    features: Shards,
     run: Run,
     *,
     device: str = "cpu",
     on_step: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SharedLatentSpace | None:
-    """Fit a shared latent space to raw features (samples, width) by stream, and save it into the run.
+    """Fit a shared latent space to raw features by stream, each in pieces (rows, width), and save it into the run.
 
     Where the run holds the state of an interrupted training it goes on from there, to the same weights, bit for bit on
     the CPU, as if it had never stopped. Returns the space, or None where `should_stop` said so and the state was saved.
@@ -120,21 +121,19 @@ def train(
     if run.state.is_file():
         training.restore(run)
     run.forget_metrics_after(training.step)
-    data = space.normalize({name: rows.to(device) for name, rows in features.items()})
-    n_samples = len(next(iter(features.values())))
-    per_epoch = max(1, n_samples // config.batch_size)
-    n_steps = per_epoch * config.epochs
-    saved = time.monotonic()
-    for rows in batches(n_samples, config, start=training.step):
+    loader = Loader(features, config, device=device, start=training.step)
+    n_steps = loader.per_epoch * config.epochs
+    began = saved = time.monotonic()
+    for raw in loader:
         if should_stop():
             training.save(run)
             return None
-        terms = training.advance(_select(data, rows.to(device)))
+        terms = training.advance(space.normalize(raw))
         losses = None
         if training.step % LOG_EVERY == 0 or training.step == n_steps:
             losses = _read(terms, training.step)
-            run.log({"step": training.step, "epoch": training.step / per_epoch, **losses})
-        on_step(Step(training.step, n_steps, losses))
+            run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **losses})
+        on_step(Step(training.step, n_steps, losses, loader.waited / (time.monotonic() - began)))
         if time.monotonic() - saved > SAVE_SECONDS:
             _read(terms, training.step)
             training.save(run)
@@ -142,27 +141,6 @@ def train(
     space.eval().save_pretrained(run.path, training=config)
     run.drop_state()
     return space
-
-
-def batches(n_samples: int, config: TrainingConfig, *, start: int = 0) -> Iterator[Tensor]:
-    """Rows of each batch (batch_size,) from step `start` on.
-
-    Every epoch is a new permutation of the samples, drawn from seed and epoch alone, so any step can be entered. What
-    does not fill a batch is left out, other samples each epoch; fewer samples than a batch are one batch.
-    """
-    per_epoch = max(1, n_samples // config.batch_size)
-    first_epoch, offset = divmod(start, per_epoch)
-    for epoch in range(first_epoch, config.epochs):
-        order = torch.from_numpy(np.random.default_rng([config.seed, epoch]).permutation(n_samples))
-        for position in range(offset if epoch == first_epoch else 0, per_epoch):
-            yield order[position * config.batch_size : (position + 1) * config.batch_size]
-
-
-def _select(data: Batch, rows: Tensor) -> Batch:
-    return Batch(
-        {name: x[rows] for name, x in data.features.items()},
-        {name: there[rows] for name, there in data.present.items()},
-    )
 
 
 def _read(terms: list[Term], step: int) -> dict[str, float]:

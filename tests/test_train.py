@@ -10,8 +10,9 @@ from sparc.checkpoint import SharedLatentSpace, load
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.losses import loss_terms, total
 from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, InvalidConfig, MissingData, StorageError
+from sparc.loader import batches
 from sparc.run import Run
-from sparc.train import Training, batches, train
+from sparc.train import Training, train
 
 CONFIG = TrainingConfig(epochs=8, batch_size=32, lr=1e-2, dead_after=64, k_aux=4, seed=5)
 
@@ -29,8 +30,13 @@ def shape():
     return SpaceConfig(streams={"a": 12, "b": 7}, n_latents=32, k=4)
 
 
+def shards(features):
+    """In pieces, as a store has them."""
+    return {name: rows.split(60) for name, rows in features.items()}
+
+
 def fit(path, features, shape, config=CONFIG, **kwargs):
-    return train(shape, config, features, Run.create(path), **kwargs)
+    return train(shape, config, shards(features), Run.create(path), **kwargs)
 
 
 def model_bytes(path):
@@ -69,10 +75,10 @@ def test_interrupting_at_any_step_and_resuming_gives_the_same_bits(tmp_path, fea
         path = tmp_path / f"stopped-{stop_at[0]}"
         Run.create(path)
         for stop in stop_at:
-            done = train(shape, CONFIG, features, Run(path), should_stop=after(stop))
+            done = train(shape, CONFIG, shards(features), Run(path), should_stop=after(stop))
             assert done is None
             assert not Run(path).finished
-        assert train(shape, CONFIG, features, Run(path)) is not None
+        assert train(shape, CONFIG, shards(features), Run(path)) is not None
         assert model_bytes(path) == model_bytes(tmp_path / "whole")
         assert not Run(path).state.exists()
 
@@ -81,11 +87,11 @@ def test_resuming_makes_the_same_metrics(tmp_path, features, shape, monkeypatch)
     monkeypatch.setattr("sparc.train.LOG_EVERY", 5)
     fit(tmp_path / "whole", features, shape)
     run = Run.create(tmp_path / "killed")
-    train(shape, CONFIG, features, run, should_stop=after(13))
+    train(shape, CONFIG, shards(features), run, should_stop=after(13))
     run.log({"step": 15, "loss": -1.0})  # logged after the state was saved, before a kill
     with run.metrics.open("a") as file:
         file.write('{"step": 20, "lo')
-    train(shape, CONFIG, features, run)
+    train(shape, CONFIG, shards(features), run)
     assert run.metrics.read_text() == Run(tmp_path / "whole").metrics.read_text()
 
 
@@ -94,7 +100,7 @@ def test_a_training_that_is_killed_before_its_first_save_logs_no_step_twice(tmp_
     fit(tmp_path / "whole", features, shape)
     run = Run.create(tmp_path / "killed")
     run.log({"step": 5, "loss": -1.0})
-    train(shape, CONFIG, features, run)
+    train(shape, CONFIG, shards(features), run)
     assert run.metrics.read_text() == Run(tmp_path / "whole").metrics.read_text()
 
 
@@ -110,9 +116,9 @@ def test_a_training_that_is_killed_goes_on_from_its_last_save_to_the_same_bits(t
     fit(tmp_path / "whole", features, shape)
     run = Run.create(tmp_path / "killed")
     with pytest.raises(Killed):
-        train(shape, CONFIG, features, run, on_step=kill_at_20)
+        train(shape, CONFIG, shards(features), run, on_step=kill_at_20)
     steps = []
-    train(shape, CONFIG, features, run, on_step=lambda step: steps.append(step.number))
+    train(shape, CONFIG, shards(features), run, on_step=lambda step: steps.append(step.number))
     assert steps[0] == 20  # the state of step 19 was the last that was saved
     assert model_bytes(tmp_path / "killed") == model_bytes(tmp_path / "whole")
 
@@ -220,10 +226,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path, features, 
 
 def test_a_damaged_state_is_refused(tmp_path, features, shape):
     run = Run.create(tmp_path / "run")
-    train(shape, CONFIG, features, run, should_stop=lambda: True)
+    train(shape, CONFIG, shards(features), run, should_stop=lambda: True)
     run.state.write_bytes(run.state.read_bytes()[:-100])
     with pytest.raises(CorruptFile, match=r"saved state .* truncated") as error:
-        train(shape, CONFIG, features, run)
+        train(shape, CONFIG, shards(features), run)
     assert "features are kept" in error.value.hint
 
 

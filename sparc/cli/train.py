@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from sparc.train import Step
 
 
+WAITING = 0.05
+"""Share of the time that training may wait for data before it is said."""
+
+
 def train(
     stream: Streams = None,
     dataset: Dataset = None,
@@ -190,7 +194,7 @@ def _fit(run: Run, options: RunOptions, features: FeatureStore, device: str) -> 
         space = fit(
             options.space(features.widths),
             options.training(),
-            features.features,
+            features.shards,
             run,
             device=device,
             on_step=_Losses(bar),
@@ -202,7 +206,7 @@ def _fit(run: Run, options: RunOptions, features: FeatureStore, device: str) -> 
 
 
 class _Losses:
-    """Shows steps, with the losses last logged."""
+    """Shows steps, with the losses last logged, and the share of the time that waits for data where it is not small."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -211,7 +215,8 @@ class _Losses:
     def __call__(self, step: Step) -> None:
         if step.losses is not None:
             self._note = "loss {loss:.3f}  self {self:.3f}  cross {cross:.3f}".format(**_means(step.losses))
-        self._bar.update(step.number, step.total, self._note)
+        waiting = f"waiting for data {step.waiting:.0%}" if step.waiting >= WAITING else ""
+        self._bar.update(step.number, step.total, "  ".join(filter(None, (self._note, waiting))))
 
 
 def _means(losses: dict[str, float]) -> dict[str, float]:

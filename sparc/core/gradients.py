@@ -85,18 +85,18 @@ def gradients(
     kept = space.select(centered, batch.present)
     codes = {name: Codes(indices, torch.relu(logits), space.n_latents) for name, (indices, logits) in kept.items()}
     backward = _Backward(space, batch, centered, cross_weight)
-    streams = list(codes)
+    streams, silent = list(codes), dead or {}
     # Sources with one index set are decoded at once: its rows of the decoder are then in the cache.
     for shared in [streams] if space.selection == "global" else [[name] for name in streams]:
         R_BGT = backward.residuals(shared, codes)
         left_over = {
             source: -R_BGT[:, place, space.segments[source]]
             for place, source in enumerate(shared)
-            if aux_weight and dead is not None and dead[source].any()
+            if aux_weight and source in silent and silent[source].any()
         }
         backward.reconstruct(shared, codes, R_BGT)
         for source, left_over_BD in left_over.items():
-            backward.revive(source, left_over_BD, dead[source], k_aux, aux_weight)
+            backward.revive(source, left_over_BD, silent[source], k_aux, aux_weight)
     return backward.result(codes)
 
 
@@ -183,6 +183,6 @@ def _differentiate_nmse(residual_BD: Tensor, energy_B: Tensor, valid_B: Tensor, 
     """NMSE of a residual, relative to the energy of its target; the residual becomes its weighted gradient in place."""
     valid_B = valid_B & (energy_B > 0)
     share_B = torch.where(valid_B, 1 / energy_B, 0) / valid_B.sum().clamp(min=1)
-    value = (torch.linalg.vector_norm(residual_BD, dim=1).square() * share_B).sum()
+    value: Tensor = (torch.linalg.vector_norm(residual_BD, dim=1).square() * share_B).sum()
     residual_BD *= (2 * weight * share_B).unsqueeze(1)
     return value

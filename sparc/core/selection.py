@@ -12,6 +12,7 @@ from torch import Tensor
 SAMPLES, LATENTS = 256, 8192
 """Logits in memory at a time: of so many samples and latents, 8 MB a stream in float32, which a CPU's cache holds."""
 _GROUPS = 8
+_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class Affine(NamedTuple):
@@ -95,7 +96,7 @@ def _best(streams: list[Affine], k: int, rows: slice, latents: slice, *, by_inde
 def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:
     inputs_BD, weight_LD, bias_L = affine.inputs[rows], affine.weight[latents], affine.bias[latents]
     present_B = affine.present[rows]
-    if inputs_BD.device.type == "cpu" and inputs_BD.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    if _ONEDNN and inputs_BD.device.type == "cpu" and inputs_BD.dtype == torch.float32:
         # oneDNN's product takes 0.7 to 0.85 of the time of MKL's on the CPUs where we measured (docs/performance.md).
         logits_BL = F.linear(inputs_BD.to_mkldnn(), weight_LD, bias_L).to_dense()
     else:
@@ -140,7 +141,8 @@ def _columns_of_the_largest(scores_BL: Tensor, k: int) -> Tensor:
     largest maxima: were k other maxima larger, so were k elements.
     """
     n_columns = scores_BL.shape[1] // _GROUPS
-    maxima = scores_BL.unflatten(1, (_GROUPS, n_columns)).amax(dim=1)
-    columns_BK = maxima.topk(k, dim=1, sorted=False).indices
-    offsets = torch.arange(0, scores_BL.shape[1], n_columns, device=scores_BL.device)
-    return (columns_BK.unsqueeze(1) + offsets.unsqueeze(1)).flatten(1)
+    maxima_BC = scores_BL.reshape(len(scores_BL), _GROUPS, n_columns).amax(dim=1)
+    columns_BK = maxima_BC.topk(k, dim=1, sorted=False).indices
+    offsets_G1 = torch.arange(0, scores_BL.shape[1], n_columns, device=scores_BL.device).unsqueeze(1)
+    candidates_BGK: Tensor = columns_BK.unsqueeze(1) + offsets_G1
+    return candidates_BGK.flatten(1)

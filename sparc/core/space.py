@@ -10,8 +10,8 @@ Equations of arXiv 2507.06265, section 3, for a stream s with features x_s:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -104,24 +104,27 @@ class LatentSpace(nn.Module):
             normalized[name] = raw_BD
         return Batch(normalized, there)
 
-    def fit_normalization(self, features: Mapping[str, Tensor]) -> None:
+    def fit_normalization(self, features: Mapping[str, Sequence[Tensor]]) -> None:
         """Measure what 'standard' normalisation subtracts and divides by: each stream's mean, and its one RMS norm.
 
-        The scale is one number per stream, so that directions keep their relative size. Rows of zeros do not count.
+        Features come in pieces (rows, D). The scale is one number per stream, so that directions keep their relative
+        size. Rows of zeros do not count.
 
         Raises BadFeatures for a stream whose samples are all alike: it has no scale.
         """
         for name in self._in_order(features):
-            rows_ND = features[name][present(features[name])].double()
-            mean_D = rows_ND.mean(dim=0)
-            scale = (rows_ND - mean_D).square().sum(dim=1).mean().sqrt()
+            pieces = features[name]
+            count = sum(int(present(rows_ND).sum()) for rows_ND in pieces)
+            mean_D = sum((rows_ND.double().sum(dim=0) for rows_ND in pieces), start=torch.zeros(())) / max(1, count)
+            squares = sum(float((rows_ND[present(rows_ND)].double() - mean_D).square().sum()) for rows_ND in pieces)
+            scale = (squares / max(1, count)) ** 0.5
             if not scale > 0:
                 raise BadFeatures(
-                    f"stream '{name}': expected samples that differ, found {len(rows_ND)} that are all alike",
+                    f"stream '{name}': expected samples that differ, found {count} that are all alike",
                     hint="they have no scale to normalise by: train on more samples, or with --normalization unit",
                 )
             self.center[self.segments[name]] = mean_D.to(self.center)
-            self.scale[self._position[name]] = scale.to(self.scale)
+            self.scale[self._position[name]] = scale
 
     def encode(self, features: Mapping[str, Tensor]) -> dict[str, Codes]:
         """Encode raw backbone features (B, D) of some streams.
@@ -228,7 +231,7 @@ class LatentSpace(nn.Module):
                 f"the space has no stream named '{stream}'", hint=f"its streams: {', '.join(self.streams)}"
             )
 
-    def _in_order(self, features: Mapping[str, Tensor]) -> list[str]:
+    def _in_order(self, features: Mapping[str, Any]) -> list[str]:
         return [name for name in self.streams if name in features]
 
     def _check(self, features: Mapping[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 512
+BLOCK = 256
 """Latents summed at a time on the CPU: their rows stay in its cache."""
 
 
@@ -33,7 +33,7 @@ def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor
     n_rows, n_shared, n_kept = len(rows_BGD), rows_BGD.shape[1], indices_BK.shape[1]
     bags = n_rows * n_shared
     # The operator behind the gradient of embedding_bag in its weights: it gathers nothing into memory.
-    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+    dots: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
         rows_BGD.reshape(bags, -1),
         table_LD,
         _repeated(indices_BK, n_shared).flatten(),

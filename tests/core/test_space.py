@@ -29,6 +29,11 @@ def raw():
     }
 
 
+def pieces(raw):
+    """Features in pieces, as a store has them."""
+    return {name: rows.split(3) for name, rows in raw.items()}
+
+
 def test_streams_encoded_together_share_their_latents(space, raw):
     codes = space.encode(raw)
     assert torch.equal(codes["photo"].indices, codes["words"].indices)
@@ -73,7 +78,7 @@ def test_very_small_and_very_large_features_are_present(raw, size):
         space = LatentSpace({"photo": 6, "words": 4}, 16, 3, normalization=normalization)
         rows = {name: size * rows for name, rows in raw.items()}
         if normalization == "standard":
-            space.fit_normalization(rows)
+            space.fit_normalization(pieces(rows))
         batch = space.normalize(rows)
         assert all(there.all() for there in batch.present.values())
         torch.testing.assert_close(batch.features["words"].square().sum(1).mean(), torch.tensor(1.0))
@@ -82,9 +87,9 @@ def test_very_small_and_very_large_features_are_present(raw, size):
 def test_standard_normalization_does_not_count_samples_that_lack_the_stream(raw):
     raw["photo"][3:] = 0
     space = LatentSpace({"photo": 6, "words": 4}, 16, 3, normalization="standard")
-    space.fit_normalization(raw)
+    space.fit_normalization(pieces(raw))
     expected = LatentSpace({"photo": 6, "words": 4}, 16, 3, normalization="standard")
-    expected.fit_normalization({"photo": raw["photo"][:3], "words": raw["words"]})
+    expected.fit_normalization(pieces({"photo": raw["photo"][:3], "words": raw["words"]}))
     torch.testing.assert_close(space.center, expected.center)
     torch.testing.assert_close(space.scale, expected.scale)
     assert (space.normalize(raw).features["photo"][3:] == 0).all()
@@ -93,7 +98,7 @@ def test_standard_normalization_does_not_count_samples_that_lack_the_stream(raw)
 def test_standard_normalization_refuses_samples_that_are_all_alike(raw):
     raw["words"][:] = 1
     with pytest.raises(BadFeatures, match="'words': expected samples that differ, found 8 that are all alike"):
-        LatentSpace({"photo": 6, "words": 4}, 16, 3, normalization="standard").fit_normalization(raw)
+        LatentSpace({"photo": 6, "words": 4}, 16, 3, normalization="standard").fit_normalization(pieces(raw))
 
 
 def test_the_norm_of_raw_features_does_not_matter(space, raw):
@@ -104,7 +109,7 @@ def test_the_norm_of_raw_features_does_not_matter(space, raw):
 def test_standard_normalization_centres_and_scales_by_what_it_measured(raw):
     space = LatentSpace({"photo": 6, "words": 4}, 16, 3, normalization="standard")
     shifted = {name: 3 * rows + 5 for name, rows in raw.items()}
-    space.fit_normalization(shifted)
+    space.fit_normalization(pieces(shifted))
     for rows in space.normalize(shifted).features.values():
         torch.testing.assert_close(rows.mean(dim=0), torch.zeros(rows.shape[1]), atol=1e-6, rtol=0)
         torch.testing.assert_close(rows.square().sum(dim=1).mean(), torch.tensor(1.0))
@@ -122,6 +127,31 @@ def test_top_k_keeps_the_lowest_index_among_equals():
     scores = torch.tensor([[1.0, 3.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [4.0, 3.0, 2.0, 1.0]])
     assert top_k(scores, 2).tolist() == [[1, 0], [0, 1], [0, 1]]
     assert top_k(scores, 4).tolist() == [[1, 0, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("n_latents", [1024, 1028])
+@pytest.mark.parametrize("distinct", [3, 40, 10**6])
+def test_top_k_of_many_scores_keeps_what_sorting_keeps(n_latents, distinct):
+    """Folded into columns or not, with many ties, few and none."""
+    scores = torch.randint(distinct, (20, n_latents), generator=torch.Generator().manual_seed(0)).float()
+    expected = scores.argsort(dim=1, descending=True, stable=True)[:, :9]
+    assert torch.equal(top_k(scores, 9).sort(dim=1).values, expected.sort(dim=1).values)
+
+
+@pytest.mark.parametrize("selection", ["global", "local"])
+def test_tiles_of_samples_and_latents_select_as_the_whole(monkeypatch, selection, raw):
+    """Also where many logits tie: equal ones are kept by index, across tiles too."""
+    space = LatentSpace({"photo": 6, "words": 4}, n_latents=60, k=3, selection=selection).double()
+    with torch.no_grad():
+        for weight in space.encoders:
+            weight.copy_(weight[torch.arange(60) // 4 * 7 % 60])
+    raw = {name: rows.double() for name, rows in raw.items()}
+    whole = space.encode(raw)
+    monkeypatch.setattr("sparc.core.selection.SAMPLES", 3)
+    monkeypatch.setattr("sparc.core.selection.LATENTS", 16)
+    for name, codes in space.encode(raw).items():
+        torch.testing.assert_close(codes.to_dense(), whole[name].to_dense(), rtol=0, atol=1e-14)
+        assert torch.equal(codes.indices.sort(dim=1).values, whole[name].indices.sort(dim=1).values)
 
 
 def test_dense_and_csr_forms_hold_the_kept_values():

@@ -1,0 +1,150 @@
+"""Batches of features for training: every sample once an epoch, in a seeded order, from shards in memory or on disk.
+
+The order is a permutation of all samples, so any two may share a batch. Rows are read some thousands at a time, sorted,
+since neighbours lie on the same pages of a file; shards that were opened from a store are mapped, not read, until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparc.config import TrainingConfig
+
+READ_ROWS = 8192
+"""Rows read at a time."""
+AHEAD = 4
+"""Batches made ready while an accelerator computes."""
+
+Shards = Mapping[str, Sequence[Tensor]]
+"""Features by stream, in pieces (rows, width) that follow one another."""
+
+
+class Loader:
+    """Raw features (batch_size, width) by stream, on the device, in the dtype in which they are stored.
+
+    On an accelerator, rows are gathered and moved by a thread while it computes; on the CPU, which has nothing to gain
+    from a thread that takes its cores, when they are asked for.
+    """
+
+    def __init__(self, shards: Shards, config: TrainingConfig, *, device: str = "cpu", start: int = 0) -> None:
+        """Begin at step `start`."""
+        self._streams = {name: _Rows(pieces) for name, pieces in shards.items()}
+        self._config = config
+        self._device = torch.device(device)
+        self._start = start
+        self.n_samples = len(next(iter(self._streams.values())))
+        self.per_epoch = steps_per_epoch(self.n_samples, config)
+        """Steps in an epoch."""
+        self.waited = 0.0
+        """Seconds that the consumer has waited for batches."""
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the batches of all epochs from the first step on."""
+        batches = self._batches() if self._device.type == "cpu" else _in_thread(self._batches())
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        order = batches(self.n_samples, self._config, start=self._start)
+        at_once = max(1, READ_ROWS // self._config.batch_size)
+        while block := list(itertools.islice(order, at_once)):
+            rows, place = torch.cat(block).sort()
+            position = torch.empty_like(place).scatter_(0, place, torch.arange(len(place)))
+            read = {name: stream.read(rows) for name, stream in self._streams.items()}
+            for one in torch.split(position, [len(batch) for batch in block]):
+                yield {name: self._moved(rows_ND[one]) for name, rows_ND in read.items()}
+
+    def _moved(self, rows: Tensor) -> Tensor:
+        if self._device.type == "cuda":
+            rows = rows.pin_memory()
+        return rows.to(self._device, non_blocking=True)
+
+
+class _Rows:
+    """The rows of one stream, across its shards."""
+
+    def __init__(self, shards: Sequence[Tensor]) -> None:
+        self._shards = shards
+        self._ends = np.cumsum([len(shard) for shard in shards])
+        self._read = shards[0][:0]
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Copy rows, given in ascending order, into memory that the next call uses again."""
+        if len(self._read) < len(rows):
+            self._read = self._shards[0].new_empty(len(rows), self._shards[0].shape[1])
+        read = self._read[: len(rows)]
+        bounds = np.searchsorted(rows.numpy(), self._ends).tolist()
+        first = 0
+        for shard, end, last in zip(self._shards, self._ends.tolist(), bounds, strict=True):
+            if last > first:
+                local = rows[first:last] - (end - len(shard))
+                torch.index_select(shard, 0, local, out=read[first:last])
+            first = last
+        return read
+
+
+def steps_per_epoch(n_samples: int, config: TrainingConfig) -> int:
+    """How many batches an epoch has: those that the samples fill, or one."""
+    return max(1, n_samples // config.batch_size)
+
+
+def batches(n_samples: int, config: TrainingConfig, *, start: int = 0) -> Iterator[Tensor]:
+    """Rows of each batch (batch_size,) from step `start` on.
+
+    Every epoch is a new permutation of the samples, drawn from seed and epoch alone, so any step can be entered. What
+    does not fill a batch is left out, other samples each epoch; fewer samples than a batch are one batch.
+    """
+    per_epoch = steps_per_epoch(n_samples, config)
+    first_epoch, offset = divmod(start, per_epoch)
+    for epoch in range(first_epoch, config.epochs):
+        order = torch.from_numpy(np.random.default_rng([config.seed, epoch]).permutation(n_samples))
+        for position in range(offset if epoch == first_epoch else 0, per_epoch):
+            yield order[position * config.batch_size : (position + 1) * config.batch_size]
+
+
+def _in_thread(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Take batches in a thread, some ahead of the consumer. What goes wrong there is raised here."""
+    ready: queue.Queue[dict[str, Tensor] | BaseException | None] = queue.Queue(maxsize=AHEAD)
+    stopped = threading.Event()
+
+    def fill() -> None:
+        last: BaseException | None = None
+        try:
+            for batch in batches:
+                ready.put(batch)
+                if stopped.is_set():
+                    return
+        except BaseException as error:
+            last = error
+        ready.put(last)
+
+    thread = threading.Thread(target=fill, name="loader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):  # a full queue would hold the thread for ever
+                ready.get_nowait()
+            thread.join(timeout=0.01)

@@ -1,0 +1,59 @@
+"""Batches: the rows that the order names, from shards of any size, ahead of time or not."""
+
+import pytest
+import torch
+
+from sparc.config import TrainingConfig
+from sparc.loader import Loader, _in_thread, batches
+
+CONFIG = TrainingConfig(epochs=2, batch_size=16, seed=3)
+
+
+@pytest.fixture
+def features():
+    rows = torch.arange(100.0)
+    return {"a": torch.stack([rows, rows + 1000], dim=1).half(), "b": (rows + 0.5).unsqueeze(1)}
+
+
+@pytest.mark.parametrize("sizes", [[100], [50, 50], [1, 98, 1], [30, 30, 30, 10]])
+@pytest.mark.parametrize("read_rows", [1, 40, 8192])
+def test_batches_hold_the_rows_that_the_order_names(features, sizes, read_rows, monkeypatch):
+    monkeypatch.setattr("sparc.loader.READ_ROWS", read_rows)
+    loader = Loader({name: rows.split(sizes) for name, rows in features.items()}, CONFIG, start=2)
+    found = list(loader)
+    assert loader.per_epoch == 6
+    assert len(found) == 2 * 6 - 2
+    for batch, rows in zip(found, batches(100, CONFIG, start=2), strict=True):
+        for name, expected in features.items():
+            assert torch.equal(batch[name], expected[rows])
+            assert batch[name].dtype == expected.dtype
+
+
+def test_a_batch_is_not_overwritten_by_the_next(features, monkeypatch):
+    monkeypatch.setattr("sparc.loader.READ_ROWS", 16)
+    loader = iter(Loader({"b": [features["b"]]}, CONFIG))
+    first = next(loader)["b"]
+    kept = first.clone()
+    next(loader)
+    assert torch.equal(first, kept)
+
+
+def test_a_thread_gives_the_same_batches_and_passes_on_what_goes_wrong():
+    assert list(_in_thread(iter(range(50)))) == list(range(50))
+
+    def failing():
+        yield 1
+        raise OSError("gone")
+
+    ahead = _in_thread(failing())
+    assert next(ahead) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(ahead)
+
+
+def test_a_thread_ends_with_its_consumer():
+    taken = []
+    ahead = _in_thread(taken.append(i) or i for i in range(10**6))
+    assert next(ahead) == 0
+    ahead.close()
+    assert len(taken) < 100
