@@ -42,6 +42,7 @@ from sparc.cli.options import (
 )
 from sparc.cli.progress import Bar, console
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
+from sparc.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from sparc.checkpoint import SharedLatentSpace
@@ -93,6 +94,7 @@ def train(
     """
     from sparc.plugins import discover
 
+    keep_freed_memory()
     said = {
         "stream": stream,
         "dataset": dataset,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from sparc.core.gradients import Gradients
 from sparc.core.space import LatentSpace
@@ -37,15 +38,17 @@ class Adam:
         before the update, and they are scaled back after it."""
         self.steps += 1
         space = self.space
-        for latents in gradients.decoder.blocks():
-            gradient = gradients.decoder.block(latents)
-            columns = space.decoder[latents]
-            space.project(gradient, columns)
-            self._update("decoder", latents, gradient)
-            space.normalize_columns(columns)
-        for position, table in enumerate(gradients.encoders):
-            for latents in table.blocks():
-                self._update(f"encoders.{position}", latents, table.block(latents))
+        with record_function("sparc.decoder"):
+            for latents in gradients.decoder.blocks():
+                gradient = gradients.decoder.block(latents)
+                columns = space.decoder[latents]
+                space.project(gradient, columns)
+                self._update("decoder", latents, gradient)
+                space.normalize_columns(columns)
+        with record_function("sparc.encoders"):
+            for position, table in enumerate(gradients.encoders):
+                for latents in table.blocks():
+                    self._update(f"encoders.{position}", latents, table.block(latents))
         self._update("latent_bias", slice(None), gradients.latent_bias)
         self._update("pre_bias", slice(None), gradients.pre_bias)
 

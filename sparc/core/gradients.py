@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from sparc.core.codes import Codes
 from sparc.core.losses import Term, pair
@@ -82,7 +83,8 @@ def gradients(
     The weights and `dead` are those of `losses.loss_terms`.
     """
     centered = {name: space.centered(name, x_BD) for name, x_BD in batch.features.items()}
-    kept = space.select(centered, batch.present)
+    with record_function("sparc.select"):
+        kept = space.select(centered, batch.present)
     codes = {name: Codes(indices, torch.relu(logits), space.n_latents) for name, (indices, logits) in kept.items()}
     backward = _Backward(space, batch, centered, cross_weight)
     streams, silent = list(codes), dead or {}
@@ -119,30 +121,37 @@ class _Backward:
     def residuals(self, shared: list[str], codes: Mapping[str, Codes]) -> Tensor:
         """R_ts of sources that share an index set, for all targets side by side: (B, G, T)."""
         values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
-        R_BGT = weighted_rows(codes[shared[0]].indices, values_BGK, self.space.decoder)
+        with record_function("sparc.decode"):
+            R_BGT = weighted_rows(codes[shared[0]].indices, values_BGK, self.space.decoder)
         for target, segment in self.space.segments.items():
             R_BGT[:, :, segment] -= self.centered[target].unsqueeze(1)
         return R_BGT
 
     def reconstruct(self, shared: list[str], codes: Mapping[str, Codes], R_BGT: Tensor) -> None:
         """Self and cross terms of these sources; the residuals become G_ts in place."""
-        for place, source in enumerate(shared):
-            for target, segment in self.space.segments.items():
-                name, weight = pair(source, target, len(self.space.streams), self.cross_weight)
-                valid_B = self.batch.present[source] & self.batch.present[target]
-                value = _differentiate_nmse(R_BGT[:, place, segment], self.energy[target], valid_B, weight)
-                if weight:
-                    self.terms.append(Term(name, value, weight))
+        with record_function("sparc.losses"):
+            for place, source in enumerate(shared):
+                self._terms(source, R_BGT[:, place])
         G_BGT = R_BGT
         indices_BK = codes[shared[0]].indices
         values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
-        entries = Entries(indices_BK, self.space.n_latents)
-        self.decoder.add(LatentSum(entries, values_BGK, G_BGT))
+        with record_function("sparc.sort"):
+            entries = Entries(indices_BK, self.space.n_latents)
+            self.decoder.add(LatentSum(entries, values_BGK, G_BGT))
         self.pre_bias_T += G_BGT.sum(dim=(0, 1))
-        dz_BGK = entry_dots(G_BGT, self.space.decoder, indices_BK)
+        with record_function("sparc.code_gradients"):
+            dz_BGK = entry_dots(G_BGT, self.space.decoder, indices_BK)
         dz_BGK *= values_BGK > 0
         for place, source in enumerate(shared):
             self._encoded(source, entries, indices_BK, dz_BGK[:, place])
+
+    def _terms(self, source: str, R_BT: Tensor) -> None:
+        for target, segment in self.space.segments.items():
+            name, weight = pair(source, target, len(self.space.streams), self.cross_weight)
+            valid_B = self.batch.present[source] & self.batch.present[target]
+            value = _differentiate_nmse(R_BT[:, segment], self.energy[target], valid_B, weight)
+            if weight:
+                self.terms.append(Term(name, value, weight))
 
     def revive(self, stream: str, left_over_BD: Tensor, dead_L: Tensor, k_aux: int, aux_weight: float) -> None:
         """The AuxK term of a stream: its dead latents alone rebuild what the living left over."""

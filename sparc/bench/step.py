@@ -1,0 +1,152 @@
+"""How long a training step takes, beside the one product that it cannot do without."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from sparc.bench.autograd import AutogradTraining
+from sparc.bench.dense import DenseTraining
+from sparc.checkpoint import SharedLatentSpace
+from sparc.config import SpaceConfig, TrainingConfig, validated
+from sparc.core.space import Batch, LatentSpace
+from sparc.loader import Loader
+from sparc.memory import peak_bytes, resident_bytes
+from sparc.train import Training
+
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Medians over the measured steps, in milliseconds, and memory in bytes; None where it was not measured."""
+
+    step_ms: float
+    """A whole step: load from memory, normalise, loss, gradients, Adam, norms, counters."""
+    encoder_product_ms: float
+    """The bare product of the features side by side with all encoders, into memory that is there, by `torch.mm`."""
+    autograd_step_ms: float | None
+    """The step through autograd and `torch.optim.Adam(fused=True)`."""
+    oracle_step_ms: float | None
+    """The naive dense step."""
+    peak_bytes: int | None
+    """The most that the process (on CUDA: its tensors) held in its first steps, before anything else was measured."""
+    working_bytes: int | None
+    """What of the peak is neither parameters, moments, counters nor features, nor was there before."""
+    phases: dict[str, float]
+    """Milliseconds of a step by part; `other` is what is in none."""
+
+
+def measure_step(
+    shape: SpaceConfig,
+    *,
+    batch_size: int,
+    steps: int,
+    device: str = "cpu",
+    autograd: bool = False,
+    oracle: bool = False,
+) -> StepCost:
+    """Time whole training steps on random features, interleaved with the bare product and what else is asked for."""
+    before = resident_bytes()
+    config = validated(TrainingConfig, {"batch_size": batch_size, "epochs": 2**31})
+    space = SharedLatentSpace(shape).to(device)
+    training = Training(space, config)
+    features = {name: torch.randn(4 * batch_size, width) for name, width in space.streams.items()}
+    source = iter(Loader({name: [rows] for name, rows in features.items()}, config, device=device))
+    _reset_peak(device)
+
+    def step() -> None:
+        training.advance(space.normalize(next(source)))
+
+    for _ in range(WARM_UP):
+        step()
+    peak = _peak(device)
+    working = None
+    if peak is not None and before is not None:
+        held = [*space.state_dict().values(), *itertools.chain(*training.adam.moments.values())]
+        held += [training.dead.samples_since_active, *(features.values() if device == "cpu" else ())]
+        working = peak - sum(tensor.nbytes for tensor in held) - (before if device == "cpu" else 0)
+    runs: dict[str, Callable[[], object]] = {"product": _product(space, batch_size), "step": step}
+    batch = space.normalize(next(source))
+    if autograd:
+        runs["autograd"] = _on(AutogradTraining(copy.deepcopy(space), config), batch)
+    if oracle:
+        runs["oracle"] = _on(DenseTraining(space, config), batch)
+    times = _interleaved(runs, steps, device)
+    return StepCost(
+        step_ms=times["step"],
+        encoder_product_ms=times["product"],
+        autograd_step_ms=times.get("autograd"),
+        oracle_step_ms=times.get("oracle"),
+        peak_bytes=peak,
+        working_bytes=working,
+        phases=_phases(step, times["step"]),
+    )
+
+
+def _product(space: LatentSpace, batch_size: int) -> Callable[[], Tensor]:
+    weight = torch.cat([weight.detach() for weight in space.encoders], dim=1)
+    inputs = torch.randn(batch_size, weight.shape[1], device=weight.device)
+    out = weight.new_empty(batch_size, len(weight))
+    return lambda: torch.mm(inputs, weight.T, out=out)
+
+
+def _on(training: AutogradTraining | DenseTraining, batch: Batch) -> Callable[[], object]:
+    return lambda: training.advance(batch)
+
+
+def _interleaved(runs: dict[str, Callable[[], object]], steps: int, device: str) -> dict[str, float]:
+    """Median milliseconds of each, in turns, so that what else the machine does falls on all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(-1, steps):
+        for name, run in runs.items():
+            _wait(device)
+            began = time.perf_counter()
+            run()
+            _wait(device)
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: round(1000 * statistics.median(measured), 3) for name, measured in seconds.items()}
+
+
+def _phases(step: Callable[[], None], step_ms: float, steps: int = 3) -> dict[str, float]:
+    """Milliseconds by part, from a profile of some steps more, as shares of the step without a profiler."""
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
+    with profile(activities=activities) as profiler:
+        step()
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        total = 1e6 * (time.perf_counter() - began) * (steps + 1) / steps
+    shares = dict(_labelled(profiler.key_averages(), total))
+    shares["other"] = 1 - sum(shares.values())
+    return {name: round(step_ms * share, 3) for name, share in shares.items()}
+
+
+def _labelled(events: Any, total_us: float) -> Iterator[tuple[str, float]]:
+    for event in events:
+        if event.key.startswith("sparc."):
+            yield event.key.removeprefix("sparc."), event.cpu_time_total / total_us
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def _reset_peak(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak(device: str) -> int | None:
+    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else peak_bytes()
