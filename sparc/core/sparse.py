@@ -97,6 +97,10 @@ class LatentSum:
         starts = (self.entries.starts[latents] - entries.start) * self._shared
         return F.embedding_bag(self._rows[own], self._table, starts, per_sample_weights=self._values[own], mode="sum")
 
+    def sorted_entries(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the sums run over: row and value of each entry, the rows, and where each latent's entries start."""
+        return self._rows, self._values, self._table, self.entries.starts * self._shared
+
     def whole(self) -> Tensor:
         """All sums, (L, D)."""
         return self.block(slice(0, self.entries.n_latents))

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparc.bench.autograd import AutogradTraining
+from sparc.bench.dense import DenseTraining
 from sparc.config import TrainingConfig
+from sparc.core.gradients import gradients
 from sparc.core.losses import loss_terms, total
 from sparc.core.space import LatentSpace
 from sparc.train import Training
@@ -49,15 +53,23 @@ def features(space, *, missing=False):
     return raw
 
 
-def gradients(space):
-    """The engine's gradients, in the oracle's layout."""
+def in_order(space, encoders, latent_bias, decoder, pre_bias):
+    """Gradients in the oracle's layout."""
     widths = list(space.streams.values())
-    return [
-        *(weight.grad for weight in space.encoders),
-        *space.latent_bias.grad,
-        *(segment.T for segment in space.decoder.grad.split(widths, dim=1)),
-        *space.pre_bias.grad.split(widths),
-    ]
+    return [*encoders, *latent_bias, *(part.T for part in decoder.split(widths, dim=1)), *pre_bias.split(widths)]
+
+
+def autograd_gradients(space):
+    encoders = [weight.grad for weight in space.encoders]
+    return in_order(space, encoders, space.latent_bias.grad, space.decoder.grad, space.pre_bias.grad)
+
+
+def hand_gradients(space, found):
+    def whole(table):
+        return torch.cat([table.block(latents) for latents in table.blocks()])
+
+    encoders = [whole(table) for table in found.encoders]
+    return in_order(space, encoders, found.latent_bias, whole(found.decoder), found.pre_bias)
 
 
 def assert_agree(space, oracle, raw, dead, cross_weight=LAMBDA):
@@ -78,7 +90,17 @@ def assert_agree(space, oracle, raw, dead, cross_weight=LAMBDA):
         assert term.weight == weight
     total(terms).backward()
     sum(weight * value for value, weight in expected.values()).backward()
-    for found, parameter in zip(gradients(space), oracle.parameters(), strict=True):
+    for found, parameter in zip(autograd_gradients(space), oracle.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad, rtol=0, atol=1e-9)
+
+    by_hand = gradients(space, batch, **weights)
+    assert [(term.name, term.weight) for term in by_hand.terms] == [(term.name, term.weight) for term in terms]
+    for term, other in zip(by_hand.terms, terms, strict=True):
+        torch.testing.assert_close(term.value, other.value, rtol=0, atol=1e-9)
+    for name in space.streams:
+        assert torch.equal(by_hand.codes[name].indices, codes[name].indices)
+        assert torch.equal(by_hand.codes[name].values, codes[name].values)
+    for found, parameter in zip(hand_gradients(space, by_hand), oracle.parameters(), strict=True):
         torch.testing.assert_close(found, parameter.grad, rtol=0, atol=1e-9)
 
 
@@ -141,11 +163,12 @@ def test_they_agree_where_kept_sums_are_negative():
     assert_agree(space, oracle, raw, some_dead(space))
 
 
-def test_ten_training_steps_agree():
-    """The trainer's own step (project, Adam, renormalise, count) stays on the oracle's path."""
+@pytest.mark.parametrize("kind", [Training, AutogradTraining])
+def test_ten_training_steps_agree(kind):
+    """A training step (project, Adam, renormalise, count), by hand or by autograd, stays on the oracle's path."""
     space, oracle = pair(3, 4)
     weights = {"cross_weight": LAMBDA, "aux_weight": 1 / 20, "k_aux": K_AUX}
-    training = Training(space, TrainingConfig(lr=0.01, dead_after=15, **weights))
+    training = kind(space, TrainingConfig(lr=0.01, dead_after=15, **weights))
     naive_adam = torch.optim.Adam(oracle.parameters(), lr=0.01)
     silence = {name: torch.zeros(L, dtype=torch.int64) for name in space.streams}
     for _ in range(10):
@@ -177,3 +200,46 @@ def test_ten_training_steps_agree():
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     for position, expected in enumerate(silence.values()):
         assert torch.equal(training.dead.samples_since_active[position], expected)
+
+
+def test_the_dense_step_that_speed_is_compared_with_does_the_same():
+    space, _ = pair(3, 4)
+    config = TrainingConfig(lr=0.01, dead_after=15, cross_weight=LAMBDA, aux_weight=1 / 20, k_aux=2)
+    dense = DenseTraining(space, config)
+    training = Training(space, config)
+    for _ in range(10):
+        batch = space.normalize(features(space))
+        torch.testing.assert_close(dense.advance(batch), total(training.advance(batch)), rtol=0, atol=1e-9)
+    assert (training.dead.samples_since_active > 15).any()
+    for name, segment in space.segments.items():
+        torch.testing.assert_close(space.encoder(name)[0], dense.encoders[name], rtol=0, atol=1e-9)
+        torch.testing.assert_close(space.decoder[:, segment].T, dense.decoders[name], rtol=0, atol=1e-9)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operator gives."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("kind", [Training, AutogradTraining])
+def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
+    """Nor, by hand, one of the size of a table of latents beside the tables and their moments."""
+    monkeypatch.setattr("sparc.core.selection.SAMPLES", 16)
+    monkeypatch.setattr("sparc.core.selection.LATENTS", 64)
+    monkeypatch.setattr("sparc.core.sparse.BLOCK", 32)
+    space = LatentSpace({"photo": 6, "words": 4}, n_latents=512, k=3)
+    training = kind(space, TrainingConfig(dead_after=1, k_aux=4))
+    raw = {name: torch.randn(256, width) for name, width in space.streams.items()}
+    training.advance(space.normalize(raw))
+    with _Largest() as largest:
+        terms = training.advance(space.normalize(raw))
+    assert any(term.name.startswith("aux/") for term in terms)
+    assert largest.numel < 256 * 512 / 8

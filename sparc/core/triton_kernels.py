@@ -1,0 +1,123 @@
+"""The sums over kept entries of `sparse`, as Triton kernels: same arguments, same meaning, without atomics.
+
+Each program writes its own part of the result and sums in one order, so the same input gives the same bits. Rows of a
+table are read in tiles of columns, for all streams that share an index set at once.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+COLUMNS = 64
+"""Columns of a table that a program holds at a time."""
+
+
+def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
+    """Sum over j of values[b, g, j] * table[indices[b, j]]: (B, G, D)."""
+    n_rows, n_shared, n_kept = values_BGK.shape
+    width = table_LD.shape[1]
+    summed = values_BGK.new_empty(n_rows, n_shared, width)
+    _weighted_rows[(n_rows, triton.cdiv(width, COLUMNS))](
+        indices_BK.contiguous(),
+        values_BGK.contiguous(),
+        table_LD,
+        summed,
+        table_LD.stride(0),
+        width,
+        n_kept,
+        n_shared,
+        _power_of_two(n_kept),
+        COLUMNS,
+    )
+    return summed
+
+
+def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+    """Product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    n_rows, n_shared, width = rows_BGD.shape
+    n_kept = indices_BK.shape[1]
+    dots = rows_BGD.new_empty(n_rows, n_shared, n_kept)
+    _entry_dots[(n_rows,)](
+        rows_BGD.contiguous(),
+        table_LD,
+        indices_BK.contiguous(),
+        dots,
+        table_LD.stride(0),
+        width,
+        n_kept,
+        n_shared,
+        _power_of_two(n_kept),
+        COLUMNS,
+    )
+    return dots
+
+
+def sum_by_latent(rows_E: Tensor, values_E: Tensor, table_ND: Tensor, starts_L1: Tensor) -> Tensor:
+    """Sum over e from starts[l] to starts[l + 1] of values[e] * table[rows[e]]: (L, D)."""
+    n_latents, width = len(starts_L1) - 1, table_ND.shape[1]
+    summed = table_ND.new_empty(n_latents, width)
+    _sum_by_latent[(n_latents, triton.cdiv(width, 4 * COLUMNS))](
+        rows_E, values_E, table_ND, starts_L1, summed, table_ND.stride(0), width, 4 * COLUMNS
+    )
+    return summed
+
+
+def _power_of_two(n_kept: int) -> int:
+    return max(2, triton.next_power_of_2(n_kept))
+
+
+@triton.jit
+def _weighted_rows(
+    indices, values, table, summed, stride, width, n_kept,
+    SHARED: tl.constexpr, KEPT: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    entries = tl.arange(0, KEPT)
+    kept = entries < n_kept
+    inside = columns < width
+    latents = tl.load(indices + row * n_kept + entries, mask=kept, other=0)
+    tile = tl.load(
+        table + latents[:, None] * stride + columns[None, :], mask=kept[:, None] & inside[None, :], other=0.0
+    )
+    for shared in tl.static_range(SHARED):
+        place = row * SHARED + shared
+        weights = tl.load(values + place * n_kept + entries, mask=kept, other=0.0)
+        tl.store(summed + place * width + columns, tl.sum(weights[:, None] * tile, axis=0), mask=inside)
+
+
+@triton.jit
+def _entry_dots(
+    rows, table, indices, dots, stride, width, n_kept,
+    SHARED: tl.constexpr, KEPT: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    entries = tl.arange(0, KEPT)
+    kept = entries < n_kept
+    latents = tl.load(indices + row * n_kept + entries, mask=kept, other=0)
+    for shared in tl.static_range(SHARED):
+        place = row * SHARED + shared
+        summed = tl.zeros((KEPT,), dtype=dots.dtype.element_ty)
+        for first in range(0, width, COLUMNS):
+            columns = first + tl.arange(0, COLUMNS)
+            inside = columns < width
+            tile = tl.load(
+                table + latents[:, None] * stride + columns[None, :], mask=kept[:, None] & inside[None, :], other=0.0
+            )
+            part = tl.load(rows + place * width + columns, mask=inside, other=0.0)
+            summed += tl.sum(tile * part[None, :], axis=1)
+        tl.store(dots + place * n_kept + entries, summed, mask=kept)
+
+
+@triton.jit
+def _sum_by_latent(rows, values, table, starts, summed, stride, width, COLUMNS: tl.constexpr):
+    latent = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < width
+    total = tl.zeros((COLUMNS,), dtype=summed.dtype.element_ty)
+    for entry in range(tl.load(starts + latent), tl.load(starts + latent + 1)):
+        source = tl.load(rows + entry).to(tl.int64)
+        total += tl.load(values + entry) * tl.load(table + source * stride + columns, mask=inside, other=0.0)
+    tl.store(summed + latent * width + columns, total, mask=inside)
