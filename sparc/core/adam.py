@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from sparc.core.gradients import Gradients
+from sparc.core.backend import fused_update
+from sparc.core.gradients import Gradients, TableGradient
 from sparc.core.space import LatentSpace
 
 BETAS = (0.9, 0.999)
@@ -37,20 +38,37 @@ class Adam:
         """Update every parameter. The decoder's columns stay on unit norm: their gradient's part along them is removed
         before the update, and they are scaled back after it."""
         self.steps += 1
-        space = self.space
         with record_function("sparc.decoder"):
-            for latents in gradients.decoder.blocks():
-                gradient = gradients.decoder.block(latents)
-                columns = space.decoder[latents]
-                space.project(gradient, columns)
-                self._update("decoder", latents, gradient)
-                space.normalize_columns(columns)
+            self._update_table("decoder", gradients.decoder, on_norm=True)
         with record_function("sparc.encoders"):
-            for position, table in enumerate(gradients.encoders):
-                for latents in table.blocks():
-                    self._update(f"encoders.{position}", latents, table.block(latents))
+            for position, gradient in enumerate(gradients.encoders):
+                self._update_table(f"encoders.{position}", gradient, on_norm=False)
         self._update("latent_bias", slice(None), gradients.latent_bias)
         self._update("pre_bias", slice(None), gradients.pre_bias)
+
+    def _update_table(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
+        table = self.space.get_parameter(name)
+        fused = fused_update(table)
+        if fused is not None and len(gradient.sums) == 1:
+            steps = int(self.steps)
+            first, second = (1 - beta**steps for beta in BETAS)
+            fused.update_by_latent(
+                gradient.sums[0].sorted_entries(),
+                gradient.added_rows(table.shape[1]),
+                table,
+                self.moments[name],
+                [segment.stop for segment in self.space.segments.values()] if on_norm else [table.shape[1]],
+                (self.lr / first, *BETAS, second**0.5, EPSILON),
+                on_norm=on_norm,
+            )
+            return
+        for latents in gradient.blocks():
+            block, rows = gradient.block(latents), table[latents]
+            if on_norm:
+                self.space.project(block, rows)
+            self._update(name, latents, block)
+            if on_norm:
+                self.space.normalize_columns(rows)
 
     def _update(self, name: str, rows: slice, gradient: Tensor) -> None:
         mean, square = self.moments[name]

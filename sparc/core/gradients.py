@@ -27,30 +27,48 @@ from sparc.core.selection import Affine, select
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
 
-_ALL = slice(None)
-
 
 class TableGradient:
     """Gradient of a table of latents (L, D), as sums over kept entries that are made when asked for."""
 
     def __init__(self) -> None:
-        """Start with no sums; the first to be added covers all columns."""
-        self._sums: list[tuple[LatentSum, slice]] = []
-
-    def add(self, summed: LatentSum, columns: slice = _ALL) -> None:
-        """Add a sum to some columns."""
-        self._sums.append((summed, columns))
+        """Start with nothing; at least one sum must come."""
+        self.sums: list[LatentSum] = []
+        self.rows: list[tuple[Tensor, Tensor, slice]] = []
+        """Latents (Q,) in ascending order, gradients (Q, columns) to add to theirs, and the columns: AuxK."""
 
     def blocks(self) -> list[slice]:
         """Ranges of latents to ask for."""
-        return self._sums[0][0].entries.blocks()
+        return self.sums[0].entries.blocks()
 
     def block(self, latents: slice) -> Tensor:
         """The gradient of a range of latents, (latents, D)."""
-        gradient = self._sums[0][0].block(latents)
-        for summed, columns in self._sums[1:]:
-            gradient[:, columns] += summed.block(latents)
+        gradient = self.sums[0].block(latents)
+        for summed in self.sums[1:]:
+            gradient += summed.block(latents)
+        for latents_Q, rows_QD, columns in self.rows:
+            own = self._within(latents_Q, latents)
+            gradient[:, columns].index_add_(0, latents_Q[own] - latents.start, rows_QD[own])
         return gradient
+
+    def _within(self, latents_Q: Tensor, latents: slice) -> slice:
+        if latents.stop - latents.start == self.sums[0].entries.n_latents:
+            return slice(None)
+        bounds = torch.tensor([latents.start, latents.stop])
+        return slice(*torch.searchsorted(latents_Q, bounds).tolist())
+
+    def added_rows(self, width: int) -> tuple[Tensor, Tensor]:
+        """All `rows` in one table (Q, D), and which of them each latent adds, (L,), -1 for none."""
+        entries = self.sums[0].entries
+        row_of_L = torch.full((entries.n_latents,), -1)
+        for latents_Q, _, _ in self.rows:
+            row_of_L[latents_Q] = 0
+        some = row_of_L == 0
+        row_of_L[some] = torch.arange(int(some.sum()))
+        table_QD = torch.zeros(int(some.sum()), width)
+        for latents_Q, rows_QD, columns in self.rows:
+            table_QD[:, columns].index_add_(0, row_of_L[latents_Q], rows_QD)
+        return table_QD, row_of_L
 
 
 class Gradients(NamedTuple):
@@ -137,13 +155,16 @@ class _Backward:
         values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
         with record_function("sparc.sort"):
             entries = Entries(indices_BK, self.space.n_latents)
-            self.decoder.add(LatentSum(entries, values_BGK, G_BGT))
+            self.decoder.sums.append(LatentSum(entries, values_BGK, G_BGT))
         self.pre_bias_T += G_BGT.sum(dim=(0, 1))
         with record_function("sparc.code_gradients"):
             dz_BGK = entry_dots(G_BGT, self.space.decoder, indices_BK)
         dz_BGK *= values_BGK > 0
         for place, source in enumerate(shared):
-            self._encoded(source, entries, indices_BK, dz_BGK[:, place])
+            position = self.position[source]
+            dz_BK, inputs_B1D = dz_BGK[:, place], self.centered[source].unsqueeze(1)
+            self.encoders[position].sums.append(LatentSum(entries, dz_BK.unsqueeze(1), inputs_B1D))
+            self.latent_bias_SL[position].index_add_(0, indices_BK.flatten(), dz_BK.flatten())
 
     def _terms(self, source: str, R_BT: Tensor) -> None:
         for target, segment in self.space.segments.items():
@@ -168,16 +189,12 @@ class _Backward:
         value = _differentiate_nmse(R_B1D[:, 0], left_over_BD.square().sum(dim=1), present_B, weight)
         self.terms.append(Term(f"aux/{stream}", value, weight))
         dz_B1K = entry_dots(R_B1D, table_QD, kept.indices) * (values_B1K > 0)
-        indices_BK = dead_Q[kept.indices]
-        entries = Entries(indices_BK, self.space.n_latents)
-        self.decoder.add(LatentSum(entries, values_B1K, R_B1D), segment)
-        self._encoded(stream, entries, indices_BK, dz_B1K[:, 0])
-
-    def _encoded(self, stream: str, entries: Entries, indices_BK: Tensor, dz_BK: Tensor) -> None:
+        entries = Entries(kept.indices, len(dead_Q))
+        self.decoder.rows.append((dead_Q, LatentSum(entries, values_B1K, R_B1D).whole(), segment))
         position = self.position[stream]
         inputs_B1D = self.centered[stream].unsqueeze(1)
-        self.encoders[position].add(LatentSum(entries, dz_BK.unsqueeze(1), inputs_B1D))
-        self.latent_bias_SL[position].index_add_(0, indices_BK.flatten(), dz_BK.flatten())
+        self.encoders[position].rows.append((dead_Q, LatentSum(entries, dz_B1K, inputs_B1D).whole(), slice(None)))
+        self.latent_bias_SL[position].index_add_(0, dead_Q[kept.indices].flatten(), dz_B1K.flatten())
 
     def result(self, codes: dict[str, Codes]) -> Gradients:
         """All of it, with the terms in the order of `losses.loss_terms`."""

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparc.core.backend import kernels
+
 BLOCK = 256
 """Latents summed at a time on the CPU: their rows stay in its cache."""
 
@@ -30,6 +32,9 @@ def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> T
 
 def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
     """Product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    if (compiled := kernels(table_LD)) is not None:
+        fast: Tensor = compiled.entry_dots(rows_BGD, table_LD, indices_BK)
+        return fast
     n_rows, n_shared, n_kept = len(rows_BGD), rows_BGD.shape[1], indices_BK.shape[1]
     bags = n_rows * n_shared
     # The operator behind the gradient of embedding_bag in its weights: it gathers nothing into memory.
@@ -42,6 +47,16 @@ def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor
         0,
     )
     return dots.view(n_rows, n_shared, n_kept)
+
+
+def _weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
+    if (compiled := kernels(table_LD)) is not None:
+        fast: Tensor = compiled.weighted_rows(indices_BK, values_BGK, table_LD)
+        return fast
+    n_rows, n_shared, n_kept = values_BGK.shape
+    bags = _repeated(indices_BK, n_shared).reshape(-1, n_kept)
+    summed = F.embedding_bag(bags, table_LD, per_sample_weights=values_BGK.reshape(-1, n_kept), mode="sum")
+    return summed.view(n_rows, n_shared, -1)
 
 
 class Entries:
@@ -103,6 +118,9 @@ class LatentSum:
 
     def whole(self) -> Tensor:
         """All sums, (L, D)."""
+        if (compiled := kernels(self._table, self.entries.n_latents * self._table.shape[1])) is not None:
+            fast: Tensor = compiled.sum_by_latent(*self.sorted_entries())
+            return fast
         return self.block(slice(0, self.entries.n_latents))
 
 
@@ -110,10 +128,7 @@ class _WeightedRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
         ctx.save_for_backward(indices_BK, values_BGK, table_LD)
-        n_rows, n_shared, n_kept = values_BGK.shape
-        bags = _repeated(indices_BK, n_shared).reshape(-1, n_kept)
-        summed = F.embedding_bag(bags, table_LD, per_sample_weights=values_BGK.reshape(-1, n_kept), mode="sum")
-        return summed.view(n_rows, n_shared, -1)
+        return _weighted_rows(indices_BK, values_BGK, table_LD)
 
     @staticmethod
     def backward(ctx: Any, grad_BGD: Tensor) -> tuple[None, Tensor | None, Tensor | None]:

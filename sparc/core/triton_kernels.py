@@ -65,7 +65,7 @@ def sum_by_latent(rows_E: Tensor, values_E: Tensor, table_ND: Tensor, starts_L1:
 
 
 def _power_of_two(n_kept: int) -> int:
-    return max(2, triton.next_power_of_2(n_kept))
+    return max(2, int(triton.next_power_of_2(n_kept)))
 
 
 @triton.jit

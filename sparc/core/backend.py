@@ -1,0 +1,40 @@
+"""Which kernels do the sums over kept entries: compiled ones where they are there, plain PyTorch everywhere else.
+
+A backend is a module with `weighted_rows`, `entry_dots` and `sum_by_latent`; the plain ones are in `sparse`, and the
+tests hold all to the same numbers. One that can also take Adam's step on the way has `update_by_latent`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+WORTH_COMPILING = 2**22
+"""Weights that a table must have on the CPU: a second of loading and compiling is not repaid by smaller ones."""
+
+
+def kernels(like: Tensor, numel: int | None = None) -> ModuleType | None:
+    """Compiled kernels for a table of `numel` weights of this dtype and device; None for PyTorch's own operators."""
+    if like.dtype != torch.float32:
+        return None
+    if like.device.type == "cpu" and (like.numel() if numel is None else numel) >= WORTH_COMPILING:
+        return _load("numba", "sparc.core.numba_kernels")
+    return _load("triton", "sparc.core.triton_kernels") if like.device.type == "cuda" else None
+
+
+def fused_update(table: Tensor) -> ModuleType | None:
+    """Kernels that sum the gradient and take Adam's step at once, if there are any for this table."""
+    found = kernels(table)
+    return found if hasattr(found, "update_by_latent") else None
+
+
+@functools.cache
+def _load(library: str, module: str) -> ModuleType | None:
+    if importlib.util.find_spec(library) is None:
+        return None
+    return importlib.import_module(module)

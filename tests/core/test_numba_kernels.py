@@ -1,0 +1,86 @@
+"""The Numba kernels against the plain operators, which the oracle holds: in float32, as they are used."""
+
+import pytest
+import torch
+
+pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'")
+
+from sparc.checkpoint import SharedLatentSpace
+from sparc.config import SpaceConfig, TrainingConfig
+from sparc.core import backend, numba_kernels
+from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
+from sparc.train import Training
+
+SHAPES = [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 7, 300), (1, 1, 50, 1)]  # rows, streams that share, kept, width
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Use the kernels for tables of any size."""
+    monkeypatch.setattr(backend, "WORTH_COMPILING", 0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kernels_agree_with_the_plain_operators(shape):
+    rows, shared, kept, width = shape
+    torch.manual_seed(0)
+    indices = torch.stack([torch.randperm(50)[:kept] for _ in range(rows)])
+    values, table, by_row = torch.randn(rows, shared, kept), torch.randn(50, width), torch.randn(rows, shared, width)
+    assert backend.kernels(table) is None
+    torch.testing.assert_close(
+        numba_kernels.weighted_rows(indices, values, table), weighted_rows(indices, values, table)
+    )
+    torch.testing.assert_close(numba_kernels.entry_dots(by_row, table, indices), entry_dots(by_row, table, indices))
+    summed = LatentSum(Entries(indices, 50), values, by_row)
+    torch.testing.assert_close(numba_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
+
+
+@pytest.mark.parametrize("selection", ["global", "local"])
+@pytest.mark.parametrize("dead_after", [10**9, 20])
+def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead_after):
+    """With latents dead, in different streams, and with none."""
+    config = TrainingConfig(lr=0.01, dead_after=dead_after, k_aux=3)
+
+    def trained(threshold):
+        monkeypatch.setattr(backend, "WORTH_COMPILING", threshold)
+        torch.manual_seed(0)
+        shape = SpaceConfig(streams={"photo": 9, "words": 5}, n_latents=64, k=4, selection=selection)
+        training = Training(SharedLatentSpace(shape), config)
+        for _ in range(10):
+            batch = training.space.normalize({"photo": torch.randn(12, 9), "words": torch.randn(12, 5)})
+            terms = training.advance(batch)
+        return training, {term.name: term.value for term in terms}
+
+    plain, plain_terms = trained(2**60)
+    fast, fast_terms = trained(0)
+    assert any(name.startswith("aux/") for name in fast_terms) == (dead_after == 20)
+    assert fast_terms.keys() == plain_terms.keys()
+    for name, value in fast_terms.items():
+        torch.testing.assert_close(value, plain_terms[name], rtol=1e-5, atol=1e-6)
+    for name, parameter in fast.space.named_parameters():
+        torch.testing.assert_close(parameter, plain.space.get_parameter(name), rtol=1e-4, atol=1e-5)
+    assert torch.equal(fast.dead.samples_since_active, plain.dead.samples_since_active)
+
+
+def test_the_same_step_gives_the_same_bits(compiled):
+    def step():
+        torch.manual_seed(0)
+        training = Training(
+            SharedLatentSpace(SpaceConfig(streams={"photo": 9, "words": 5}, n_latents=64, k=4)), TrainingConfig()
+        )
+        for _ in range(3):
+            training.advance(training.space.normalize({"photo": torch.randn(40, 9), "words": torch.randn(40, 5)}))
+        return training.space.state_dict()
+
+    first, second = step(), step()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_features_that_are_not_finite_stay_so(compiled):
+    """A training that diverges must be seen to."""
+    values = torch.tensor([[[1.0, float("inf")]]])
+    table = torch.ones(4, 3)
+    table[1] = float("nan")
+    found = numba_kernels.weighted_rows(torch.tensor([[0, 2]]), values, table)
+    assert found.isinf().all()
+    assert numba_kernels.weighted_rows(torch.tensor([[1, 0]]), torch.ones(1, 1, 2), table).isnan().all()
