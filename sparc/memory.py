@@ -7,18 +7,21 @@ import ctypes
 import sys
 from pathlib import Path
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+# Parameters of mallopt, as malloc.h numbers them.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what a training step frees for the next one, instead of giving it back.
+    """Have the C library keep what a batch frees for the next one, instead of giving it back to the system.
 
-    Memory that comes back from the system is written with zeros page by page, which costs a step on the CPU 5 to 40 %
-    (docs/performance.md). Only glibc does this; elsewhere nothing happens.
+    Memory that comes from the system anew is filled with zeros page by page, which can halve the speed of a backbone on
+    the CPU and costs a training step 5 to 40 % (docs/performance.md). For processes of our own, not of a caller of the
+    library. Only glibc gives memory back so readily; elsewhere nothing happens.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_TOP_PAD, 2**28)
         libc.mallopt(_MMAP_MAX, 0)
 
 

@@ -6,13 +6,12 @@ import copy
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from sparc.bench.autograd import AutogradTraining
 from sparc.bench.dense import DenseTraining
@@ -25,6 +24,7 @@ from sparc.memory import peak_bytes, resident_bytes
 from sparc.train import Training
 
 WARM_UP = 3
+WHOLE = "sparc.whole"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class StepCost:
     working_bytes: int | None
     """What of the peak is neither parameters, moments, counters nor features, nor was there before."""
     phases: dict[str, float]
-    """Milliseconds of a step by part; `other` is what is in none."""
+    """Milliseconds of a step by part, `other` what is in none; the time of the host, which on CUDA only launches."""
 
 
 def measure_step(
@@ -121,23 +121,16 @@ def _interleaved(runs: dict[str, Callable[[], object]], steps: int, device: str)
 
 
 def _phases(step: Callable[[], None], step_ms: float, steps: int = 3) -> dict[str, float]:
-    """Milliseconds by part, from a profile of some steps more, as shares of the step without a profiler."""
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
-    with profile(activities=activities) as profiler:
-        step()
-        began = time.perf_counter()
+    """Milliseconds by part: shares from a profile of some steps more, of the step without a profiler."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(steps):
-            step()
-        total = 1e6 * (time.perf_counter() - began) * (steps + 1) / steps
-    shares = dict(_labelled(profiler.key_averages(), total))
-    shares["other"] = 1 - sum(shares.values())
-    return {name: round(step_ms * share, 3) for name, share in shares.items()}
-
-
-def _labelled(events: Any, total_us: float) -> Iterator[tuple[str, float]]:
-    for event in events:
-        if event.key.startswith("sparc."):
-            yield event.key.removeprefix("sparc."), event.cpu_time_total / total_us
+            with record_function(WHOLE):
+                step()
+    spent = {event.key: event.cpu_time_total for event in profiler.key_averages() if event.key.startswith("sparc.")}
+    whole = spent.pop(WHOLE)
+    parts = {name.removeprefix("sparc."): step_ms * time_us / whole for name, time_us in spent.items()}
+    parts["other"] = step_ms - sum(parts.values())
+    return {name: round(part, 3) for name, part in parts.items()}
 
 
 def _wait(device: str) -> None:

@@ -31,8 +31,11 @@ class DeadLatents:
         for position, name in enumerate(self.streams):
             since_L = self.samples_since_active[position]
             since_L += batch.present[name].sum()
-            active_BK = codes[name].values > ACTIVE
-            since_L[codes[name].indices[active_BK]] = 0
+            # Not by a mask of active entries, whose number an accelerator would be waited for.
+            silent_BK = codes[name].values <= ACTIVE
+            heard_L = torch.ones_like(since_L, dtype=torch.uint8)
+            heard_L.scatter_reduce_(0, codes[name].indices.flatten(), silent_BK.flatten().to(torch.uint8), "amin")
+            since_L *= heard_L
 
     def dead(self, after: int) -> dict[str, Tensor]:
         """Per stream, the latents (L,) bool that were silent for more than `after` samples."""

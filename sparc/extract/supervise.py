@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -12,15 +11,6 @@ from dataclasses import dataclass
 from sparc import errors
 from sparc.errors import PluginError, SparcError
 from sparc.extract.plan import Job
-
-# By default glibc hands freed memory back to the kernel, and each batch of a CPU backbone faults it all in again, which
-# halves the speed. These are read once, when a process starts; so a worker is started with them, and no process that
-# the user owns is changed.
-ALLOCATOR = {
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_MMAP_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,6 @@ def extract(jobs: Iterable[Job], on_progress: Callable[[Progress], None] = lambd
         [sys.executable, "-m", "sparc.extract.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**ALLOCATOR, **os.environ},
         text=True,
         encoding="utf-8",
     )

@@ -1,7 +1,7 @@
 """The process that extracts: jobs come as JSON on standard input, events go as JSON lines to standard output.
 
-A process of its own, since the allocator of glibc must be told before a process starts (see `supervise`), and since a
-training should not hold backbones in memory.
+A process of its own: the memory of a backbone and of its batches ends with it, and no process of the user's has its
+allocator changed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from sparc.errors import SparcError
 from sparc.extract.plan import Job, checked_params
+from sparc.memory import keep_freed_memory
 from sparc.plugins import Registry, discover
 from sparc.provenance import library_versions
 
@@ -62,6 +63,7 @@ def main() -> None:
     """Read jobs, do them, report; the error of a failed job is an event too."""
     # Ctrl-C reaches the whole process group; the parent decides, and ends this process with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     # Libraries print what they like: it must not mix with the events.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -1,0 +1,71 @@
+"""`sparc bench` and what it stands on: numbers that are there, add up, and are not judged here."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sparc.memory import resident_bytes
+
+SMALL = ("--widths", "12,8", "--n-latents", "64", "--k", "4", "--json")
+
+
+def measured(sparc_command, *arguments):
+    done = sparc_command("bench", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def test_a_step_is_measured_beside_its_product_and_by_phase(sparc_command):
+    found = measured(sparc_command, "step", *SMALL, "--batch", 16, "--steps", 2, "--autograd", "--oracle")
+    for name in ("step_ms", "encoder_product_ms", "autograd_step_ms", "oracle_step_ms", "peak_bytes"):
+        assert found[name] > 0
+    assert sum(found["phases"].values()) == pytest.approx(found["step_ms"], rel=1e-3)
+    assert {"select", "decode", "losses", "code_gradients", "decoder", "encoders"} < found["phases"].keys()
+    assert found["of_encoder_product"] == pytest.approx(found["step_ms"] / found["encoder_product_ms"], rel=0.1)
+
+
+def test_what_was_not_asked_for_is_not_measured(sparc_command):
+    found = measured(sparc_command, "step", *SMALL, "--batch", 16, "--steps", 1)
+    assert found["oracle_step_ms"] is None
+    assert found["autograd_step_ms"] is None
+
+
+def test_the_loader_and_an_evaluation_are_measured(sparc_command):
+    assert measured(sparc_command, "loader", "--widths", "12,8", "--samples", 3000, "--json")["later_epochs"] > 0
+    assert measured(sparc_command, "evaluate", *SMALL, "--samples", 50)["evaluate_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--widths", "a,b"), "--widths: expected numbers between commas, found 'a,b'"),
+        (("--k", "9000"), "k: expected at most n-latents, 8192, found 9000"),
+        (("--widths", "0,5"), "streams.stream-0: input should be greater than 0, found 0"),
+    ],
+)
+def test_shapes_that_make_no_sense_are_refused(sparc_command, arguments, message):
+    done = sparc_command("bench", "step", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == f"error: {message}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc gives freed memory back so readily")
+def test_freed_memory_is_kept():
+    code = """
+import torch
+from sparc.memory import keep_freed_memory, resident_bytes
+keep_freed_memory()
+tensor = torch.ones(2**25)
+held = resident_bytes()
+del tensor
+print(held - resident_bytes() < 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_resident_memory_is_that_of_the_process():
+    assert resident_bytes() is None or resident_bytes() > 2**24
