@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sparc.config import TrainingConfig
+from sparc.errors import MisalignedStreams
 
 READ_ROWS = 8192
 """Rows read at a time."""
@@ -31,17 +32,17 @@ Shards = Mapping[str, Sequence[Tensor]]
 class Loader:
     """Raw features (batch_size, width) by stream, on the device, in the dtype in which they are stored.
 
-    On an accelerator, rows are gathered and moved by a thread while it computes; on the CPU, which has nothing to gain
+    Where an accelerator computes, a thread gathers rows meanwhile; on the CPU, which has nothing to gain
     from a thread that takes its cores, when they are asked for.
     """
 
     def __init__(self, shards: Shards, config: TrainingConfig, *, device: str = "cpu", start: int = 0) -> None:
-        """Begin at step `start`."""
-        self._streams = {name: _Rows(pieces) for name, pieces in shards.items()}
+        """Begin at step `start`. Raises MisalignedStreams where a stream has more samples than another."""
+        self._shards = shards
         self._config = config
         self._device = torch.device(device)
         self._start = start
-        self.n_samples = len(next(iter(self._streams.values())))
+        self.n_samples = _common_length(shards)
         self.per_epoch = steps_per_epoch(self.n_samples, config)
         """Steps in an epoch."""
         self.waited = 0.0
@@ -61,10 +62,11 @@ class Loader:
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         order = batches(self.n_samples, self._config, start=self._start)
         at_once = max(1, READ_ROWS // self._config.batch_size)
+        streams = {name: _Rows(pieces) for name, pieces in self._shards.items()}
         while block := list(itertools.islice(order, at_once)):
             rows, place = torch.cat(block).sort()
             position = torch.empty_like(place).scatter_(0, place, torch.arange(len(place)))
-            read = {name: stream.read(rows) for name, stream in self._streams.items()}
+            read = {name: stream.read(rows) for name, stream in streams.items()}
             for one in torch.split(position, [len(batch) for batch in block]):
                 yield {name: self._moved(rows_ND[one]) for name, rows_ND in read.items()}
 
@@ -82,9 +84,6 @@ class _Rows:
         self._ends = np.cumsum([len(shard) for shard in shards])
         self._read = shards[0][:0]
 
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
     def read(self, rows: Tensor) -> Tensor:
         """Copy rows, given in ascending order, into memory that the next call uses again."""
         if len(self._read) < len(rows):
@@ -98,6 +97,16 @@ class _Rows:
                 torch.index_select(shard, 0, local, out=read[first:last])
             first = last
         return read
+
+
+def _common_length(shards: Shards) -> int:
+    lengths = {name: sum(len(piece) for piece in pieces) for name, pieces in shards.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise MisalignedStreams(
+            f"expected as many samples in every stream, found {found}", hint="rows belong together by their position"
+        )
+    return next(iter(lengths.values()))
 
 
 def steps_per_epoch(n_samples: int, config: TrainingConfig) -> int:

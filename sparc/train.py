@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from sparc.checkpoint import SharedLatentSpace
 from sparc.config import SpaceConfig, TrainingConfig
-from sparc.core.adam import Adam
 from sparc.core.dead import DeadLatents
-from sparc.core.gradients import gradients
+from sparc.core.fast.adam import Adam
+from sparc.core.fast.gradients import gradients
 from sparc.core.losses import Term, total
 from sparc.core.space import Batch
 from sparc.errors import BadFeatures, CorruptFile
@@ -133,7 +133,7 @@ def train(
         if training.step % LOG_EVERY == 0 or training.step == n_steps:
             losses = _read(terms, training.step)
             run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **losses})
-        on_step(Step(training.step, n_steps, losses, loader.waited / (time.monotonic() - began)))
+        on_step(Step(training.step, n_steps, losses, loader.waited / max(1e-9, time.monotonic() - began)))
         if time.monotonic() - saved > SAVE_SECONDS:
             _read(terms, training.step)
             training.save(run)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sparc.config import TrainingConfig
+from sparc.errors import MisalignedStreams
 from sparc.loader import Loader, _in_thread, batches
 
 CONFIG = TrainingConfig(epochs=2, batch_size=16, seed=3)
@@ -27,6 +28,18 @@ def test_batches_hold_the_rows_that_the_order_names(features, sizes, read_rows, 
         for name, expected in features.items():
             assert torch.equal(batch[name], expected[rows])
             assert batch[name].dtype == expected.dtype
+
+
+def test_streams_of_different_length_are_refused(features):
+    with pytest.raises(MisalignedStreams, match="expected as many samples in every stream, found a 100, b 80"):
+        Loader({"a": [features["a"]], "b": features["b"][:80].split(50)}, CONFIG)
+
+
+def test_two_loops_over_one_loader_do_not_meet(features, monkeypatch):
+    monkeypatch.setattr("sparc.loader.READ_ROWS", 16)
+    loader = Loader({"b": [features["b"]]}, CONFIG)
+    for first, second in zip(loader, loader, strict=True):
+        assert torch.equal(first["b"], second["b"])
 
 
 def test_a_batch_is_not_overwritten_by_the_next(features, monkeypatch):

@@ -60,7 +60,7 @@ class DenseTraining:
     def _auxiliary(self, name: str, logits: Tensor, left_over: Tensor) -> Tensor:
         dead = self.silence[name] > self.config.dead_after
         among_dead = logits.masked_fill(~dead, -torch.inf)
-        code = _sparse(logits * dead, among_dead.topk(self.config.k_aux, dim=1).indices)
+        code = _sparse(logits * dead, among_dead.topk(min(self.config.k_aux, dead.numel()), dim=1).indices)
         return _nmse(F.linear(code, self.decoders[name]), left_over) * dead.any()
 
     @torch.no_grad()

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SAMPLES, LATENTS = 256, 8192
-"""Logits in memory at a time: of so many samples and latents, 8 MB a stream in float32, which a CPU's cache holds."""
+"""Logits in memory at a time on the CPU, of so many samples and latents: 8 MB a stream, which its cache holds."""
+MANY_SAMPLES, MANY_LATENTS = 2048, 65536
+"""The same on an accelerator, which wants large products: 0.5 GB a stream."""
 _GROUPS = 8
 _ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
@@ -52,45 +54,47 @@ def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, 
 
 def _select(streams: list[Affine], k: int) -> list[Kept]:
     """Kept latents of streams that share them."""
-    n_samples = len(streams[0].inputs)
-    parts = [_search(streams, k, rows) for rows in _tiles(n_samples, SAMPLES)]
+    weight_LD = streams[0].weight
+    on_cpu = weight_LD.device.type == "cpu"
+    ranges = _tiles(len(weight_LD), LATENTS if on_cpu else MANY_LATENTS)
+    parts = [
+        _search(streams, k, rows, ranges)
+        for rows in _tiles(len(streams[0].inputs), SAMPLES if on_cpu else MANY_SAMPLES)
+    ]
     indices_BK = torch.cat([indices for indices, _ in parts])
     logits_SBK = torch.cat([logits for _, logits in parts], dim=1)
     return [Kept(indices_BK, logits_BK) for logits_BK in logits_SBK]
 
 
-def _search(streams: list[Affine], k: int, rows: slice) -> tuple[Tensor, Tensor]:
+def _search(streams: list[Affine], k: int, rows: slice, ranges: list[slice]) -> tuple[Tensor, Tensor]:
     """Indices (b, K) that some samples keep, and the logits (S, b, K) of the streams there.
 
-    Each range of latents gives its own k largest, in the order of their indices, so that the k largest of all are
-    among them and the lowest index still comes first among equals.
+    Each range of latents gives its own k best, in the order of their indices, so that the k best of all are among them
+    and the lowest index still comes first among equals.
     """
-    ranges = _tiles(len(streams[0].weight), LATENTS)
-    found = [_best(streams, k, rows, latents, by_index=len(ranges) > 1) for latents in ranges]
-    if len(found) == 1:
-        return found[0].indices, found[0].logits
+    found = [_best(streams, k, rows, latents) for latents in ranges]
     best_BK = top_k(torch.cat([tile.scores for tile in found], dim=1), k)
-    indices_BK = torch.cat([tile.indices for tile in found], dim=1).gather(1, best_BK)
+    indices_BC = torch.cat([tile.indices for tile in found], dim=1)
     logits_SBC = torch.cat([tile.logits for tile in found], dim=2)
-    return indices_BK, logits_SBC.gather(2, best_BK.expand(len(streams), -1, -1))
+    return indices_BC.gather(1, best_BK), logits_SBC.gather(2, best_BK.expand(len(streams), -1, -1))
 
 
 class _Tile(NamedTuple):
+    """The k best of a range of latents."""
+
     indices: Tensor
     scores: Tensor
     logits: Tensor
 
 
-def _best(streams: list[Affine], k: int, rows: slice, latents: slice, *, by_index: bool) -> _Tile:
+def _best(streams: list[Affine], k: int, rows: slice, latents: slice) -> _Tile:
     logits = [_logits(affine, rows, latents) for affine in streams]
     scores_BL = logits[0]
     for logits_BL in logits[1:]:
         scores_BL = scores_BL + logits_BL
-    best_BK = top_k(scores_BL, min(k, scores_BL.shape[1]))
-    if by_index:
-        best_BK = best_BK.sort(dim=1).values
+    best_BK = top_k(scores_BL, min(k, scores_BL.shape[1])).sort(dim=1).values
     kept_SBK = torch.stack([logits_BL.gather(1, best_BK) for logits_BL in logits])
-    return _Tile(best_BK + latents.start, scores_BL.gather(1, best_BK) if by_index else scores_BL, kept_SBK)
+    return _Tile(best_BK + latents.start, scores_BL.gather(1, best_BK), kept_SBK)
 
 
 def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:

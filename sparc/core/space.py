@@ -158,9 +158,13 @@ class LatentSpace(nn.Module):
     def decode(self, codes: Codes, stream: str) -> Tensor:
         """Translate codes into the features (B, D) of any stream, as normalised by the space.
 
-        Raises UnknownName for a stream that the space does not have.
+        Raises UnknownName for a stream that the space does not have, BadFeatures for codes of another space.
         """
         self._known(stream)
+        if codes.n_latents != self.n_latents:
+            raise BadFeatures(
+                f"expected codes over {self.n_latents} latents, found {codes.n_latents}", hint="decode with their space"
+            )
         return self.decode_linear(codes, stream) + self.pre_bias[self.segments[stream]]
 
     def decode_linear(self, codes: Codes, stream: str) -> Tensor:

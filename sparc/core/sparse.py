@@ -17,8 +17,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from sparc.core.backend import kernels
+from sparc.core.fast.backend import kernels
 
 BLOCK = 256
 """Latents summed at a time on the CPU: their rows stay in its cache."""
@@ -39,7 +40,7 @@ def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor
     bags = n_rows * n_shared
     # The operator behind the gradient of embedding_bag in its weights: it gathers nothing into memory.
     dots: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        rows_BGD.reshape(bags, -1),
+        rows_BGD.reshape(bags, rows_BGD.shape[2]),
         table_LD,
         _repeated(indices_BK, n_shared).flatten(),
         torch.arange(0, bags * n_kept, n_kept, device=indices_BK.device),
@@ -56,7 +57,7 @@ def _weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> 
     n_rows, n_shared, n_kept = values_BGK.shape
     bags = _repeated(indices_BK, n_shared).reshape(-1, n_kept)
     summed = F.embedding_bag(bags, table_LD, per_sample_weights=values_BGK.reshape(-1, n_kept), mode="sum")
-    return summed.view(n_rows, n_shared, -1)
+    return summed.view(n_rows, n_shared, table_LD.shape[1])
 
 
 class Entries:
@@ -70,7 +71,8 @@ class Entries:
         latents, self.order = indices_BK.flatten().int().sort(stable=True)
         """Positions in the flattened (B, K) of the entries, in their order by latent."""
         self.samples = self.order // indices_BK.shape[1]
-        self.starts = F.pad(latents.bincount(minlength=n_latents).cumsum(0), (1, 0))
+        # Not by counting, whose result's length an accelerator would be waited for.
+        self.starts = torch.searchsorted(latents, torch.arange(n_latents + 1, dtype=torch.int32, device=latents.device))
         """(L + 1,) where each latent's entries start."""
         self.n_latents = n_latents
         self._bounds = self.starts[::BLOCK].tolist() if indices_BK.device.type == "cpu" else []
@@ -79,6 +81,10 @@ class Entries:
         """Ranges of latents to sum at a time: on the CPU as many as its cache holds, elsewhere all of them."""
         size = BLOCK if self._bounds else self.n_latents
         return [slice(low, min(low + size, self.n_latents)) for low in range(0, self.n_latents, size)]
+
+    def sum_values(self, values_BK: Tensor) -> Tensor:
+        """Per latent, the sum of its entries' values, (L,)."""
+        return torch.segment_reduce(values_BK.flatten()[self.order], "sum", lengths=self.starts.diff(), unsafe=True)
 
     def of(self, latents: slice) -> slice:
         """Where the entries of a range from `blocks` lie, or of all latents."""
@@ -102,26 +108,33 @@ class LatentSum:
         by_entry = values_BGK.transpose(1, 2).reshape(-1, self._shared)
         self._values = by_entry[entries.order].flatten()
         first = entries.samples * self._shared
-        self._rows = (first.unsqueeze(1) + torch.arange(self._shared, device=first.device)).flatten()
-        self._table = rows_BGD.reshape(-1, rows_BGD.shape[2])
+        self._positions = (first.unsqueeze(1) + torch.arange(self._shared, device=first.device)).flatten()
+        self._rows = rows_BGD.reshape(-1, rows_BGD.shape[2])
 
     def block(self, latents: slice) -> Tensor:
         """The sums of a range of latents from `entries.blocks()`, (latents, D)."""
+        if latents.stop - latents.start == self.entries.n_latents:
+            return self.whole()
+        return self._summed(latents)
+
+    def _summed(self, latents: slice) -> Tensor:
         entries = self.entries.of(latents)
         own = slice(entries.start * self._shared, entries.stop * self._shared)
         starts = (self.entries.starts[latents] - entries.start) * self._shared
-        return F.embedding_bag(self._rows[own], self._table, starts, per_sample_weights=self._values[own], mode="sum")
+        return F.embedding_bag(
+            self._positions[own], self._rows, starts, per_sample_weights=self._values[own], mode="sum"
+        )
 
     def sorted_entries(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the sums run over: row and value of each entry, the rows, and where each latent's entries start."""
-        return self._rows, self._values, self._table, self.entries.starts * self._shared
+        """What the sums run over: each entry's row and value, the rows, and where each latent's entries start."""
+        return self._positions, self._values, self._rows, self.entries.starts * self._shared
 
     def whole(self) -> Tensor:
         """All sums, (L, D)."""
-        if (compiled := kernels(self._table, self.entries.n_latents * self._table.shape[1])) is not None:
+        if (compiled := kernels(self._rows, self.entries.n_latents * self._rows.shape[1])) is not None:
             fast: Tensor = compiled.sum_by_latent(*self.sorted_entries())
             return fast
-        return self.block(slice(0, self.entries.n_latents))
+        return self._summed(slice(0, self.entries.n_latents))
 
 
 class _WeightedRows(torch.autograd.Function):
@@ -131,6 +144,7 @@ class _WeightedRows(torch.autograd.Function):
         return _weighted_rows(indices_BK, values_BGK, table_LD)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_BGD: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         indices_BK, values_BGK, table_LD = ctx.saved_tensors
         grad_BGD = grad_BGD.contiguous()
@@ -153,15 +167,17 @@ class _KeptLogits(torch.autograd.Function):
     def forward(
         ctx: Any, inputs_BD: Tensor, weight_LD: Tensor, bias_L: Tensor, logits_BK: Tensor, indices_BK: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(inputs_BD, weight_LD, bias_L, indices_BK)
+        ctx.save_for_backward(inputs_BD, weight_LD, indices_BK)
         return logits_BK.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        inputs_BD, weight_LD, bias_L, indices_BK = ctx.saved_tensors
+        inputs_BD, weight_LD, indices_BK = ctx.saved_tensors
         grad_B1K = grad_BK.unsqueeze(1).contiguous()
-        grad_weight_LD = LatentSum(Entries(indices_BK, len(weight_LD)), grad_B1K, inputs_BD.unsqueeze(1)).whole()
-        grad_bias_L = torch.zeros_like(bias_L).index_add_(0, indices_BK.flatten(), grad_BK.flatten())
+        entries = Entries(indices_BK, len(weight_LD))
+        grad_weight_LD = LatentSum(entries, grad_B1K, inputs_BD.unsqueeze(1)).whole()
+        grad_bias_L = entries.sum_values(grad_BK)
         grad_inputs_BD = weighted_rows(indices_BK, grad_B1K, weight_LD).squeeze(1) if ctx.needs_input_grad[0] else None
         return grad_inputs_BD, grad_weight_LD, grad_bias_L, None, None
 

@@ -7,8 +7,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sparc.bench.autograd import AutogradTraining
 from sparc.bench.dense import DenseTraining
 from sparc.config import TrainingConfig
-from sparc.core.gradients import gradients
+from sparc.core.fast.gradients import gradients
 from sparc.core.losses import loss_terms, total
+from sparc.core.selection import Affine, select
 from sparc.core.space import LatentSpace
 from sparc.train import Training
 from tests.oracle import Oracle
@@ -231,15 +232,31 @@ class _Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", [Training, AutogradTraining])
 def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
-    """Nor, by hand, one of the size of a table of latents beside the tables and their moments."""
+    """Nor, by hand, one of the size of the decoders: at most what AuxK searches, the encoder of one stream's dead."""
     monkeypatch.setattr("sparc.core.selection.SAMPLES", 16)
     monkeypatch.setattr("sparc.core.selection.LATENTS", 64)
     monkeypatch.setattr("sparc.core.sparse.BLOCK", 32)
-    space = LatentSpace({"photo": 6, "words": 4}, n_latents=512, k=3)
+    n_latents, n_samples = 4096, 64
+    space = LatentSpace({"photo": 6, "words": 4}, n_latents=n_latents, k=3)
     training = kind(space, TrainingConfig(dead_after=1, k_aux=4))
-    raw = {name: torch.randn(256, width) for name, width in space.streams.items()}
+    raw = {name: torch.randn(n_samples, width) for name, width in space.streams.items()}
     training.advance(space.normalize(raw))
     with _Largest() as largest:
         terms = training.advance(space.normalize(raw))
     assert any(term.name.startswith("aux/") for term in terms)
-    assert largest.numel < 256 * 512 / 8
+    assert largest.numel < n_samples * n_latents / 4
+    if kind is Training:
+        assert largest.numel <= n_latents * max(space.streams.values())
+
+
+def test_the_float32_product_of_the_engine_is_the_plain_one(monkeypatch):
+    """By oneDNN on the CPU, by tiles, with samples that lack the stream."""
+    monkeypatch.setattr("sparc.core.selection.SAMPLES", 16)
+    torch.manual_seed(0)
+    inputs, weight, bias = torch.randn(40, 300), torch.randn(64, 300), torch.randn(64)
+    present = torch.arange(40) % 7 > 0
+    kept = select({"a": Affine(inputs, weight, bias, present)}, 64, shared=False)["a"]
+    found = torch.zeros(40, 64).scatter(1, kept.indices, kept.logits)
+    exact = (inputs.double() @ weight.double().T + bias) * present.unsqueeze(1)
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-4)
+    assert (found[~present] == 0).all()

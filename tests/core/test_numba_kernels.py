@@ -7,7 +7,7 @@ pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'"
 
 from sparc.checkpoint import SharedLatentSpace
 from sparc.config import SpaceConfig, TrainingConfig
-from sparc.core import backend, numba_kernels
+from sparc.core.fast import backend, numba_kernels
 from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
 from sparc.train import Training
 

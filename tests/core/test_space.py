@@ -8,6 +8,7 @@ from torch.autograd import gradcheck
 
 from sparc.core.codes import Codes
 from sparc.core.dead import DeadLatents
+from sparc.core.fast.gradients import gradients
 from sparc.core.losses import loss_terms, nmse, total
 from sparc.core.selection import top_k
 from sparc.core.space import LatentSpace
@@ -170,6 +171,26 @@ def test_decode_translates_into_any_stream(space, raw):
         torch.testing.assert_close(space.decode(codes, name), rows)
     with pytest.raises(UnknownName, match="no stream named 'smell'"):
         space.decode(codes, "smell")
+
+
+def test_no_samples_have_codes_and_features_too(space):
+    codes = space.encode({"photo": torch.zeros(0, 6)})["photo"]
+    assert space.decode(codes, "words").shape == (0, 4)
+
+
+def test_codes_of_another_space_are_refused(space, raw):
+    codes = LatentSpace({"photo": 6, "words": 4}, n_latents=100, k=3).encode(raw)["photo"]
+    with pytest.raises(BadFeatures, match="expected codes over 16 latents, found 100"):
+        space.decode(codes, "words")
+
+
+def test_gradients_where_squares_leave_the_floats_are_finite():
+    """The hand-written loss divides only by what is a divisor."""
+    space = LatentSpace({"photo": 6, "words": 4}, n_latents=16, k=3, normalization="none")
+    batch = space.normalize({"photo": torch.full((2, 6), 1e-30), "words": torch.ones(2, 4)})
+    found = gradients(space, batch, cross_weight=1.0)
+    assert all(term.value.isfinite() for term in found.terms)
+    assert all(part.isfinite().all() for part in (found.latent_bias, found.pre_bias))
 
 
 @pytest.mark.parametrize(

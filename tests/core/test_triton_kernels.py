@@ -10,17 +10,17 @@ pytest.importorskip("triton", reason="needs triton, which comes with torch for C
 
 AGREES = """
 import torch
-from sparc.core import triton_kernels
+from sparc.core.fast import triton_kernels
 from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
 
 torch.manual_seed(0)
-for rows, shared, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 6, 300)]:
-    indices = torch.stack([torch.randperm(50)[:kept] for _ in range(rows)])
-    values, table, by_row = torch.randn(rows, shared, kept), torch.randn(50, width), torch.randn(rows, shared, width)
+for rows, shared, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 66, 300)]:
+    indices = torch.stack([torch.randperm(90)[:kept] for _ in range(rows)])
+    values, table, by_row = torch.randn(rows, shared, kept), torch.randn(90, width), torch.randn(rows, shared, width)
     close = torch.testing.assert_close
     close(triton_kernels.weighted_rows(indices, values, table), weighted_rows(indices, values, table))
     close(triton_kernels.entry_dots(by_row, table, indices), entry_dots(by_row, table, indices))
-    summed = LatentSum(Entries(indices, 50), values, by_row)
+    summed = LatentSum(Entries(indices, 90), values, by_row)
     close(triton_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
 print("agree")
 """
@@ -29,16 +29,14 @@ COMPILES = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from sparc.core import triton_kernels as kernels
+from sparc.core.fast import triton_kernels as kernels
 
-tables = {"indices": "*i64", "rows": "*fp32", "values": "*fp32", "table": "*fp32", "summed": "*fp32", "dots": "*fp32",
-          "starts": "*i64"}
-numbers = {"stride": "i32", "width": "i32", "n_kept": "i32"}
-constants = {"SHARED": 3, "KEPT": 64, "COLUMNS": 64}
+tables = dict.fromkeys(("indices", "positions", "starts"), "*i64")
+tables |= dict.fromkeys(("rows", "values", "table", "summed", "dots"), "*fp32")
+numbers = dict.fromkeys(("stride", "width", "n_kept", "n_shared"), "i32")
+constants = {"ENTRIES": 64, "COLUMNS": 64}
 for kernel in (kernels._weighted_rows, kernels._entry_dots, kernels._sum_by_latent):
     types = tables | numbers | dict.fromkeys(constants, "constexpr")
-    if kernel is kernels._sum_by_latent:
-        types["rows"] = "*i64"
     signature = {name: types[name] for name in kernel.arg_names}
     used = {name: value for name, value in constants.items() if name in kernel.arg_names}
     built = triton.compile(ASTSource(kernel, signature, constexprs=used), target=GPUTarget("cuda", 90, 32))

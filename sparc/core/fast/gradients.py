@@ -1,7 +1,7 @@
 """The training loss and its gradients in one pass, written by hand: what `losses` and autograd give, without a graph.
 
 `losses` is the definition; the tests hold this module to it. Without a graph, the gradients of the tables need never
-exist as a whole: `core.adam` takes them a block of latents at a time. For a source s and a target t:
+exist as a whole: `adam` takes them a block of latents at a time. For a source s and a target t:
 
     R_ts = D_t z_s + b_t - x_t                              residual
     G_ts = dloss / dR_ts = 2 w_ts R_ts / (n_ts ||x_t||^2)   w: weight of the term, n: samples that have both
@@ -27,48 +27,31 @@ from sparc.core.selection import Affine, select
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
 
+_ALL = slice(None)
+
 
 class TableGradient:
     """Gradient of a table of latents (L, D), as sums over kept entries that are made when asked for."""
 
     def __init__(self) -> None:
-        """Start with nothing; at least one sum must come."""
-        self.sums: list[LatentSum] = []
-        self.rows: list[tuple[Tensor, Tensor, slice]] = []
-        """Latents (Q,) in ascending order, gradients (Q, columns) to add to theirs, and the columns: AuxK."""
+        """Start with nothing; the first sum to be added covers all columns."""
+        self.sums: list[tuple[LatentSum, slice]] = []
+        """Sums, and the columns that each adds to."""
+
+    def add(self, summed: LatentSum, columns: slice = _ALL) -> None:
+        """Add a sum to some columns."""
+        self.sums.append((summed, columns))
 
     def blocks(self) -> list[slice]:
         """Ranges of latents to ask for."""
-        return self.sums[0].entries.blocks()
+        return self.sums[0][0].entries.blocks()
 
     def block(self, latents: slice) -> Tensor:
         """The gradient of a range of latents, (latents, D)."""
-        gradient = self.sums[0].block(latents)
-        for summed in self.sums[1:]:
-            gradient += summed.block(latents)
-        for latents_Q, rows_QD, columns in self.rows:
-            own = self._within(latents_Q, latents)
-            gradient[:, columns].index_add_(0, latents_Q[own] - latents.start, rows_QD[own])
+        gradient = self.sums[0][0].block(latents)
+        for summed, columns in self.sums[1:]:
+            gradient[:, columns] += summed.block(latents)
         return gradient
-
-    def _within(self, latents_Q: Tensor, latents: slice) -> slice:
-        if latents.stop - latents.start == self.sums[0].entries.n_latents:
-            return slice(None)
-        bounds = torch.tensor([latents.start, latents.stop])
-        return slice(*torch.searchsorted(latents_Q, bounds).tolist())
-
-    def added_rows(self, width: int) -> tuple[Tensor, Tensor]:
-        """All `rows` in one table (Q, D), and which of them each latent adds, (L,), -1 for none."""
-        entries = self.sums[0].entries
-        row_of_L = torch.full((entries.n_latents,), -1)
-        for latents_Q, _, _ in self.rows:
-            row_of_L[latents_Q] = 0
-        some = row_of_L == 0
-        row_of_L[some] = torch.arange(int(some.sum()))
-        table_QD = torch.zeros(int(some.sum()), width)
-        for latents_Q, rows_QD, columns in self.rows:
-            table_QD[:, columns].index_add_(0, row_of_L[latents_Q], rows_QD)
-        return table_QD, row_of_L
 
 
 class Gradients(NamedTuple):
@@ -155,16 +138,19 @@ class _Backward:
         values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
         with record_function("sparc.sort"):
             entries = Entries(indices_BK, self.space.n_latents)
-            self.decoder.sums.append(LatentSum(entries, values_BGK, G_BGT))
+            self.decoder.add(LatentSum(entries, values_BGK, G_BGT))
         self.pre_bias_T += G_BGT.sum(dim=(0, 1))
         with record_function("sparc.code_gradients"):
             dz_BGK = entry_dots(G_BGT, self.space.decoder, indices_BK)
-        dz_BGK *= values_BGK > 0
+        dz_BGK = torch.where(values_BGK > 0, dz_BGK, 0)
         for place, source in enumerate(shared):
-            position = self.position[source]
-            dz_BK, inputs_B1D = dz_BGK[:, place], self.centered[source].unsqueeze(1)
-            self.encoders[position].sums.append(LatentSum(entries, dz_BK.unsqueeze(1), inputs_B1D))
-            self.latent_bias_SL[position].index_add_(0, indices_BK.flatten(), dz_BK.flatten())
+            self._encoded(source, entries, dz_BGK[:, place])
+
+    def _encoded(self, source: str, entries: Entries, dz_BK: Tensor) -> None:
+        position = self.position[source]
+        inputs_B1D = self.centered[source].unsqueeze(1)
+        self.encoders[position].add(LatentSum(entries, dz_BK.unsqueeze(1), inputs_B1D))
+        self.latent_bias_SL[position] += entries.sum_values(dz_BK)
 
     def _terms(self, source: str, R_BT: Tensor) -> None:
         for target, segment in self.space.segments.items():
@@ -188,13 +174,10 @@ class _Backward:
         weight = aux_weight / len(self.space.streams)
         value = _differentiate_nmse(R_B1D[:, 0], left_over_BD.square().sum(dim=1), present_B, weight)
         self.terms.append(Term(f"aux/{stream}", value, weight))
-        dz_B1K = entry_dots(R_B1D, table_QD, kept.indices) * (values_B1K > 0)
-        entries = Entries(kept.indices, len(dead_Q))
-        self.decoder.rows.append((dead_Q, LatentSum(entries, values_B1K, R_B1D).whole(), segment))
-        position = self.position[stream]
-        inputs_B1D = self.centered[stream].unsqueeze(1)
-        self.encoders[position].rows.append((dead_Q, LatentSum(entries, dz_B1K, inputs_B1D).whole(), slice(None)))
-        self.latent_bias_SL[position].index_add_(0, dead_Q[kept.indices].flatten(), dz_B1K.flatten())
+        dz_B1K = entry_dots(R_B1D, table_QD, kept.indices)
+        entries = Entries(dead_Q[kept.indices], self.space.n_latents)
+        self.decoder.add(LatentSum(entries, values_B1K, R_B1D), segment)
+        self._encoded(stream, entries, torch.where(values_B1K > 0, dz_B1K, 0)[:, 0])
 
     def result(self, codes: dict[str, Codes]) -> Gradients:
         """All of it, with the terms in the order of `losses.loss_terms`."""
@@ -208,7 +191,7 @@ class _Backward:
 def _differentiate_nmse(residual_BD: Tensor, energy_B: Tensor, valid_B: Tensor, weight: float) -> Tensor:
     """NMSE of a residual, relative to the energy of its target; the residual becomes its weighted gradient in place."""
     valid_B = valid_B & (energy_B > 0)
-    share_B = torch.where(valid_B, 1 / energy_B, 0) / valid_B.sum().clamp(min=1)
+    share_B = valid_B / (torch.where(valid_B, energy_B, 1) * valid_B.sum().clamp(min=1))
     value: Tensor = (torch.linalg.vector_norm(residual_BD, dim=1).square() * share_B).sum()
     residual_BD *= (2 * weight * share_B).unsqueeze(1)
     return value

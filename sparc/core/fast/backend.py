@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import warnings
 from types import ModuleType
 
 import torch
@@ -23,8 +24,8 @@ def kernels(like: Tensor, numel: int | None = None) -> ModuleType | None:
     if like.dtype != torch.float32:
         return None
     if like.device.type == "cpu" and (like.numel() if numel is None else numel) >= WORTH_COMPILING:
-        return _load("numba", "sparc.core.numba_kernels")
-    return _load("triton", "sparc.core.triton_kernels") if like.device.type == "cuda" else None
+        return _load("numba", "sparc.core.fast.numba_kernels")
+    return _load("triton", "sparc.core.fast.triton_kernels") if like.device.type == "cuda" else None
 
 
 def fused_update(table: Tensor) -> ModuleType | None:
@@ -35,6 +36,11 @@ def fused_update(table: Tensor) -> ModuleType | None:
 
 @functools.cache
 def _load(library: str, module: str) -> ModuleType | None:
+    """Import kernels. Where their compiler is there and does not work, say so, and go on without."""
     if importlib.util.find_spec(library) is None:
         return None
-    return importlib.import_module(module)
+    try:
+        return importlib.import_module(module)
+    except (ImportError, RuntimeError, OSError) as error:
+        warnings.warn(f"{library} does not work here, so training is slower: {error}", RuntimeWarning, stacklevel=2)
+        return None

@@ -7,7 +7,8 @@ values that are not finite stay so.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -16,7 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _compiled = numba.njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
-_ONE = np.float32(1)
+
+
+class AdamStep(NamedTuple):
+    """The numbers of one step of Adam, computed in double precision."""
+
+    rate: float
+    """Learning rate over the first moment's bias correction."""
+    beta1: float
+    rest1: float
+    """1 - beta1."""
+    beta2: float
+    rest2: float
+    correction: float
+    """Root of the second moment's bias correction."""
+    epsilon: float
 
 
 def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
@@ -35,35 +50,36 @@ def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor
     return dots
 
 
-def sum_by_latent(rows_E: Tensor, values_E: Tensor, table_ND: Tensor, starts_L1: Tensor) -> Tensor:
-    """Sum over e from starts[l] to starts[l + 1] of values[e] * table[rows[e]]: (L, D)."""
-    summed = table_ND.new_empty(len(starts_L1) - 1, table_ND.shape[1])
+def sum_by_latent(positions_E: Tensor, values_E: Tensor, rows_ND: Tensor, starts_L1: Tensor) -> Tensor:
+    """Sum over e from starts[l] to starts[l + 1] of values[e] * rows[positions[e]]: (L, D)."""
+    summed = rows_ND.new_empty(len(starts_L1) - 1, rows_ND.shape[1])
     _match_threads()
-    _sum_by_latent(*_arrays(rows_E, values_E, table_ND, starts_L1), summed.numpy())
+    _sum_by_latent(*_arrays(positions_E, values_E, rows_ND, starts_L1), summed.numpy())
     return summed
 
 
 def update_by_latent(
-    entries: tuple[Tensor, Tensor, Tensor, Tensor],
-    more: tuple[Tensor, Tensor],
+    sums: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
+    columns: Sequence[tuple[int, int]],
     parameter: Tensor,
     moments: tuple[Tensor, Tensor],
-    ends: list[int],
-    coefficients: tuple[float, ...],
+    ends: Sequence[int],
+    step: AdamStep,
     *,
     on_norm: bool,
 ) -> None:
     """Sum each latent's gradient and take Adam's step on its row of a table (L, D), while both are in the cache.
 
-    `entries` are as in `sum_by_latent`. `more`: rows (Q, D) to add to the gradient, and which of them each latent adds,
-    (L,), -1 for none. `ends` are the last columns of the table's segments; `on_norm` keeps each segment of a row on
-    unit norm: the gradient's part along it is removed before, and it is scaled back after. `coefficients` are the
-    learning rate over the first bias correction, both betas, the root of the second bias correction, and epsilon.
+    Each of `sums` is as in `sum_by_latent`, and adds to its `columns`. `ends` are the last columns of the table's
+    segments; `on_norm` keeps each segment of a row on unit norm: the gradient's part along it is removed before, and it
+    is scaled back after.
     """
+    written = (parameter.detach(), *moments)
+    assert all(tensor.is_contiguous() for tensor in written), "a copy would be updated in place of the table"
     _match_threads()
-    numbers = np.array(coefficients, dtype=np.float32)
-    tensors = (*entries, *more, parameter, *moments)
-    _update_by_latent(*_arrays(*tensors), np.array(ends), numbers, on_norm)
+    parts = zip(*(_arrays(*one) for one in sums), strict=True)
+    numbers = np.array(step, dtype=np.float32)
+    _update_by_latent(*parts, np.array(columns), *(t.numpy() for t in written), np.array(ends), numbers, on_norm)
 
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
@@ -128,28 +144,28 @@ def _entry_dots(rows, table, indices, dots):
 
 
 @_compiled
-def _sum_by_latent(rows, values, table, starts, summed):
+def _sum_by_latent(positions, values, rows, starts, summed):
     for latent in numba.prange(len(summed)):
         out = summed[latent]
         out[:] = 0
         for e in range(starts[latent], starts[latent + 1]):
-            value, row = values[e], table[rows[e]]
+            value, row = values[e], rows[positions[e]]
             for t in range(len(out)):
                 out[t] += value * row[t]
 
 
 @_compiled
-def _update_by_latent(rows, values, table, starts, more, more_of, parameter, mean, square, ends, numbers, on_norm):
-    rate, beta1, beta2, correction, epsilon = numbers
+def _update_by_latent(positions, values, rows, starts, columns, parameter, mean, square, ends, numbers, on_norm):
+    rate, beta1, rest1, beta2, rest2, correction, epsilon = numbers
     n_latents, width = parameter.shape
     for latent in numba.prange(n_latents):
         gradient = np.zeros(width, np.float32)
-        for e in range(starts[latent], starts[latent + 1]):
-            value, row = values[e], table[rows[e]]
-            for t in range(width):
-                gradient[t] += value * row[t]
-        if more_of[latent] >= 0:
-            gradient += more[more_of[latent]]
+        for i in range(len(starts)):
+            part = gradient[columns[i, 0] : columns[i, 1]]
+            for e in range(starts[i][latent], starts[i][latent + 1]):
+                value, row = values[i][e], rows[i][positions[i][e]]
+                for t in range(len(part)):
+                    part[t] += value * row[t]
         first = 0
         for end in ends:
             g, p = gradient[first:end], parameter[latent, first:end]
@@ -161,8 +177,8 @@ def _update_by_latent(rows, values, table, starts, more, more_of, parameter, mea
             squares = np.float32(0)
             for t in range(len(g)):
                 slope = g[t] - along * p[t]
-                m[t] = beta1 * m[t] + (_ONE - beta1) * slope
-                v[t] = beta2 * v[t] + (_ONE - beta2) * slope * slope
+                m[t] = beta1 * m[t] + rest1 * slope
+                v[t] = beta2 * v[t] + rest2 * slope * slope
                 p[t] -= rate * m[t] / (np.sqrt(v[t]) / correction + epsilon)
                 squares += p[t] * p[t]
             if on_norm:

@@ -1,7 +1,7 @@
 """Adam over a latent space, one block of latents at a time: each weight is read and written once a step.
 
-A block's gradient is summed, projected, applied and its columns put back on unit norm while it is in the cache; the
-gradient of a whole table never exists. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of
+On the CPU a block's gradient is summed, projected, applied and its columns put back on unit norm while it is in the
+cache: the gradient of a whole table never exists. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of
 `torch.optim.Adam(fused=True)`.
 """
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from sparc.core.backend import fused_update
-from sparc.core.gradients import Gradients, TableGradient
+from sparc.core.fast.backend import fused_update
+from sparc.core.fast.gradients import Gradients, TableGradient
 from sparc.core.space import LatentSpace
 
 BETAS = (0.9, 0.999)
@@ -49,16 +49,24 @@ class Adam:
     def _update_table(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
         table = self.space.get_parameter(name)
         fused = fused_update(table)
-        if fused is not None and len(gradient.sums) == 1:
-            steps = int(self.steps)
-            first, second = (1 - beta**steps for beta in BETAS)
+        if fused is not None:
+            (beta1, beta2), steps = BETAS, int(self.steps)
+            width = table.shape[1]
             fused.update_by_latent(
-                gradient.sums[0].sorted_entries(),
-                gradient.added_rows(table.shape[1]),
+                [summed.sorted_entries() for summed, _ in gradient.sums],
+                [columns.indices(width)[:2] for _, columns in gradient.sums],
                 table,
                 self.moments[name],
-                [segment.stop for segment in self.space.segments.values()] if on_norm else [table.shape[1]],
-                (self.lr / first, *BETAS, second**0.5, EPSILON),
+                [segment.stop for segment in self.space.segments.values()] if on_norm else [width],
+                fused.AdamStep(
+                    rate=self.lr / (1 - beta1**steps),
+                    beta1=beta1,
+                    rest1=1 - beta1,
+                    beta2=beta2,
+                    rest2=1 - beta2,
+                    correction=(1 - beta2**steps) ** 0.5,
+                    epsilon=EPSILON,
+                ),
                 on_norm=on_norm,
             )
             return

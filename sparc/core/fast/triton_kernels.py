@@ -1,0 +1,124 @@
+"""The sums over kept entries of `sparse`, as Triton kernels: same arguments, same meaning, without atomics.
+
+Each program writes its own part of the result and sums in one order, so the same input gives the same bits. The streams
+that share an index set are neighbours in the grid: a row of the table comes from the cache for all but the first.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ENTRIES, COLUMNS = 64, 64
+"""Rows of a table, and of them columns, that a program holds at a time."""
+
+
+def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
+    """Sum over j of values[b, g, j] * table[indices[b, j]]: (B, G, D)."""
+    n_rows, n_shared, n_kept = values_BGK.shape
+    width = table_LD.shape[1]
+    summed = values_BGK.new_empty(n_rows, n_shared, width)
+    with torch.cuda.device_of(table_LD):
+        _weighted_rows[(n_rows * n_shared, triton.cdiv(width, COLUMNS))](
+            indices_BK.contiguous(),
+            values_BGK.contiguous(),
+            table_LD,
+            summed,
+            table_LD.stride(0),
+            width,
+            n_kept,
+            n_shared,
+            ENTRIES,
+            COLUMNS,
+        )
+    return summed
+
+
+def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+    """Product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    n_rows, n_shared, width = rows_BGD.shape
+    n_kept = indices_BK.shape[1]
+    dots = rows_BGD.new_empty(n_rows, n_shared, n_kept)
+    with torch.cuda.device_of(table_LD):
+        _entry_dots[(n_rows * n_shared, triton.cdiv(n_kept, ENTRIES))](
+            rows_BGD.contiguous(),
+            table_LD,
+            indices_BK.contiguous(),
+            dots,
+            table_LD.stride(0),
+            width,
+            n_kept,
+            n_shared,
+            ENTRIES,
+            COLUMNS,
+        )
+    return dots
+
+
+def sum_by_latent(positions_E: Tensor, values_E: Tensor, rows_ND: Tensor, starts_L1: Tensor) -> Tensor:
+    """Sum over e from starts[l] to starts[l + 1] of values[e] * rows[positions[e]]: (L, D)."""
+    n_latents, width = len(starts_L1) - 1, rows_ND.shape[1]
+    summed = rows_ND.new_empty(n_latents, width)
+    with torch.cuda.device_of(rows_ND):
+        _sum_by_latent[(n_latents, triton.cdiv(width, 4 * COLUMNS))](
+            positions_E, values_E, rows_ND, starts_L1, summed, rows_ND.stride(0), width, 4 * COLUMNS
+        )
+    return summed
+
+
+@triton.jit
+def _weighted_rows(
+    indices, values, table, summed, stride, width, n_kept, n_shared,
+    ENTRIES: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    place = tl.program_id(0).to(tl.int64)
+    row = place // n_shared
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < width
+    total = tl.zeros((COLUMNS,), dtype=summed.dtype.element_ty)
+    for first in range(0, n_kept, ENTRIES):
+        entries = first + tl.arange(0, ENTRIES)
+        kept = entries < n_kept
+        latents = tl.load(indices + row * n_kept + entries, mask=kept, other=0)
+        weights = tl.load(values + place * n_kept + entries, mask=kept, other=0.0)
+        tile = tl.load(
+            table + latents[:, None] * stride + columns[None, :], mask=kept[:, None] & inside[None, :], other=0.0
+        )
+        total += tl.sum(weights[:, None] * tile, axis=0)
+    tl.store(summed + place * width + columns, total, mask=inside)
+
+
+@triton.jit
+def _entry_dots(
+    rows, table, indices, dots, stride, width, n_kept, n_shared,
+    ENTRIES: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    place = tl.program_id(0).to(tl.int64)
+    row = place // n_shared
+    entries = tl.program_id(1) * ENTRIES + tl.arange(0, ENTRIES)
+    kept = entries < n_kept
+    latents = tl.load(indices + row * n_kept + entries, mask=kept, other=0)
+    summed = tl.zeros((ENTRIES,), dtype=dots.dtype.element_ty)
+    for first in range(0, width, COLUMNS):
+        columns = first + tl.arange(0, COLUMNS)
+        inside = columns < width
+        tile = tl.load(
+            table + latents[:, None] * stride + columns[None, :], mask=kept[:, None] & inside[None, :], other=0.0
+        )
+        part = tl.load(rows + place * width + columns, mask=inside, other=0.0)
+        summed += tl.sum(tile * part[None, :], axis=1)
+    tl.store(dots + place * n_kept + entries, summed, mask=kept)
+
+
+@triton.jit
+def _sum_by_latent(positions, values, rows, starts, summed, stride, width, COLUMNS: tl.constexpr):
+    latent = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < width
+    total = tl.zeros((COLUMNS,), dtype=summed.dtype.element_ty)
+    for entry in range(tl.load(starts + latent), tl.load(starts + latent + 1)):
+        position = tl.load(positions + entry).to(tl.int64)
+        total += tl.load(values + entry) * tl.load(rows + position * stride + columns, mask=inside, other=0.0)
+    tl.store(summed + latent * width + columns, total, mask=inside)
