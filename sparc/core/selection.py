@@ -101,7 +101,7 @@ def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:
     inputs_BD, weight_LD, bias_L = affine.inputs[rows], affine.weight[latents], affine.bias[latents]
     present_B = affine.present[rows]
     if _ONEDNN and inputs_BD.device.type == "cpu" and inputs_BD.dtype == torch.float32:
-        # oneDNN's product takes 0.7 to 0.85 of the time of MKL's on the CPUs where we measured (docs/performance.md).
+        # oneDNN takes 0.7 to 0.85 of the time of MKL (docs/performance.md).
         logits_BL = F.linear(inputs_BD.to_mkldnn(), weight_LD, bias_L).to_dense()
     else:
         logits_BL = F.linear(inputs_BD, weight_LD, bias_L)
