@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from sparc.cli import main
+
 ROOT = Path(__file__).parent.parent
 CLASSIC = ROOT / "examples" / "sparc-classic"
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
@@ -61,6 +63,21 @@ def sparc_command(environment, tmp_path):
             text=True,
             timeout=120,
         )
+
+    return run
+
+
+@pytest.fixture
+def sparc_here(environment, tmp_path, use_example, monkeypatch, capfd):
+    """`sparc` in this process, for what ends before any work: a process of its own takes two seconds to start."""
+
+    def run(*arguments):
+        for name in ("SPARC_CACHE", "HF_HUB_OFFLINE", "HF_HOME"):
+            monkeypatch.setenv(name, environment[name])
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, arguments)])
+        return subprocess.CompletedProcess(arguments, ended.value.code, *capfd.readouterr())
 
     return run
 

@@ -19,18 +19,14 @@ def measured(sparc_command, *arguments):
 
 
 def test_a_step_is_measured_beside_its_product_and_by_phase(sparc_command):
-    found = measured(sparc_command, "step", *SMALL, "--batch", 16, "--steps", 2, "--autograd", "--oracle")
-    for name in ("step_ms", "encoder_product_ms", "autograd_step_ms", "oracle_step_ms", "peak_bytes"):
+    found = measured(sparc_command, "step", *SMALL, "--batch", 16, "--steps", 2, "--oracle")
+    for name in ("step_ms", "encoder_product_ms", "oracle_step_ms", "peak_bytes"):
         assert found[name] > 0
-    assert sum(found["phases"].values()) == pytest.approx(found["step_ms"], rel=1e-3)
-    assert {"select", "decode", "losses", "code_gradients", "decoder", "encoders"} < found["phases"].keys()
+    assert found["autograd_step_ms"] is None  # not asked for
+    assert {"select", "decode", "losses", "code_gradients", "decoder", "encoders", "other"} < found["phases"].keys()
+    assert all(part > 0 for part in found["phases"].values())
+    assert sum(found["phases"].values()) < 1.01 * found["step_ms"]
     assert found["of_encoder_product"] == pytest.approx(found["step_ms"] / found["encoder_product_ms"], rel=0.1)
-
-
-def test_what_was_not_asked_for_is_not_measured(sparc_command):
-    found = measured(sparc_command, "step", *SMALL, "--batch", 16, "--steps", 1)
-    assert found["oracle_step_ms"] is None
-    assert found["autograd_step_ms"] is None
 
 
 def test_the_loader_and_an_evaluation_are_measured(sparc_command):
@@ -46,8 +42,8 @@ def test_the_loader_and_an_evaluation_are_measured(sparc_command):
         (("--widths", "0,5"), "streams.stream-0: input should be greater than 0, found 0"),
     ],
 )
-def test_shapes_that_make_no_sense_are_refused(sparc_command, arguments, message):
-    done = sparc_command("bench", "step", *arguments)
+def test_shapes_that_make_no_sense_are_refused(sparc_here, arguments, message):
+    done = sparc_here("bench", "step", *arguments)
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == f"error: {message}"
 

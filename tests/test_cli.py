@@ -31,7 +31,7 @@ def folder(photos):
     return ("--dataset", "image-folder", "--data-root", photos)
 
 
-def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, photos, tmp_path):
+def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sparc_here, photos, tmp_path):
     first = sparc_command("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 20)
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
@@ -64,11 +64,11 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, ph
     assert drawn.stdout.strip() == "mine/latents.png", drawn.stderr
     with Image.open(tmp_path / "mine" / "latents.png") as picture:
         assert picture.width > 800
-    assert_fails(sparc_command("explore", "mine", "--latent", 64), "expected 0 to 63, found 64", "--latent")
-    assert_fails(sparc_command("train", "--resume", "mine", "--k", 3), "found --k too", "leave it out")
-    assert_fails(sparc_command("train", *STREAMS, "--out", "mine"), "never overwritten", "--resume mine")
+    assert_fails(sparc_here("explore", "mine", "--latent", 64), "expected 0 to 63, found 64", "--latent")
+    assert_fails(sparc_here("train", "--resume", "mine", "--k", 3), "found --k too", "leave it out")
+    assert_fails(sparc_here("train", *STREAMS, "--out", "mine"), "never overwritten", "--resume mine")
     (tmp_path / "mine" / "config.json").write_text('{"format_version": 7}')
-    assert_fails(sparc_command("evaluate", "mine"), "format version 7", "pip install -U sparc-sae")
+    assert_fails(sparc_here("evaluate", "mine"), "format version 7", "pip install -U sparc-sae")
 
 
 def start(environment, cwd, *arguments):
@@ -174,18 +174,18 @@ def test_one_stream_is_a_plain_sparse_autoencoder(sparc_command, photos, tmp_pat
         (["evaluate", "nowhere"], "no run at nowhere", "--out", 1),
     ],
 )
-def test_what_cannot_be_done_is_said_in_two_lines(sparc_command, tmp_path, arguments, message, hint, code):
-    assert_fails(sparc_command(*arguments), message, hint, code)
+def test_what_cannot_be_done_is_said_in_two_lines(sparc_here, tmp_path, arguments, message, hint, code):
+    assert_fails(sparc_here(*arguments), message, hint, code)
     assert not (tmp_path / "runs").exists()
 
 
-def test_no_streams_is_said_in_two_lines(sparc_command, photos):
-    assert_fails(sparc_command("train", *folder(photos)), "at least one stream, found none", "--stream NAME")
+def test_no_streams_is_said_in_two_lines(sparc_here, photos):
+    assert_fails(sparc_here("train", *folder(photos)), "at least one stream, found none", "--stream NAME")
 
 
-def test_an_unknown_config_key_is_said_in_two_lines(sparc_command, tmp_path):
+def test_an_unknown_config_key_is_said_in_two_lines(sparc_here, tmp_path):
     (tmp_path / "run.toml").write_text("epoch = 3\n")
-    assert_fails(sparc_command("train", "--config", "run.toml"), "unknown key 'epoch'", "did you mean 'epochs'?")
+    assert_fails(sparc_here("train", "--config", "run.toml"), "unknown key 'epoch'", "did you mean 'epochs'?")
 
 
 def test_a_bad_image_is_named_and_skipped_only_on_request(sparc_command, photos, tmp_path):

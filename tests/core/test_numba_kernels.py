@@ -35,8 +35,7 @@ def test_kernels_agree_with_the_plain_operators(shape):
     torch.testing.assert_close(numba_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
 
 
-@pytest.mark.parametrize("selection", ["global", "local"])
-@pytest.mark.parametrize("dead_after", [10**9, 20])
+@pytest.mark.parametrize(("selection", "dead_after"), [("global", 10**9), ("global", 20), ("local", 10**9)])
 def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead_after):
     """With latents dead, in different streams, and with none."""
     config = TrainingConfig(lr=0.01, dead_after=dead_after, k_aux=3)
