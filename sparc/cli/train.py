@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from sparc.checkpoint import SharedLatentSpace
     from sparc.config import RunOptions
     from sparc.extract import Job
+    from sparc.plugins import Registry
     from sparc.run import Run
     from sparc.store import FeatureStore
     from sparc.train import Step
@@ -94,7 +95,6 @@ def train(
     """
     from sparc.plugins import discover
 
-    keep_freed_memory()
     said = {
         "stream": stream,
         "dataset": dataset,
@@ -115,6 +115,12 @@ def train(
     }
     registry = discover()
     plan = _resumed(resume, said, config) if resume is not None else _new(resolve(said, config, registry))
+    _do(plan, registry)
+
+
+def _do(plan: _Plan, registry: Registry) -> None:
+    """Extract, train, evaluate. Ends the process where the user stopped it."""
+    keep_freed_memory()
     device = resolve_device(plan.options.device)
     jobs = extract_missing(plan.options, registry, device)
     train_split, test_split = jobs
