@@ -91,13 +91,15 @@ def gradients(
     streams, silent = list(codes), dead or {}
     # Sources with one index set are decoded at once: its rows of the decoder are then in the cache.
     for shared in [streams] if space.selection == "global" else [[name] for name in streams]:
-        R_BGT = backward.residuals(shared, codes)
+        indices_BK = codes[shared[0]].indices
+        values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
+        R_BGT = backward.residuals(indices_BK, values_BGK)
         left_over = {
             source: -R_BGT[:, place, space.segments[source]]
             for place, source in enumerate(shared)
             if aux_weight and source in silent and silent[source].any()
         }
-        backward.reconstruct(shared, codes, R_BGT)
+        backward.reconstruct(shared, indices_BK, values_BGK, R_BGT)
         for source, left_over_BD in left_over.items():
             backward.revive(source, left_over_BD, silent[source], k_aux, aux_weight)
     return backward.result(codes)
@@ -119,23 +121,20 @@ class _Backward:
         self.latent_bias_SL = torch.zeros_like(space.latent_bias)
         self.pre_bias_T = torch.zeros_like(space.pre_bias)
 
-    def residuals(self, shared: list[str], codes: Mapping[str, Codes]) -> Tensor:
+    def residuals(self, indices_BK: Tensor, values_BGK: Tensor) -> Tensor:
         """R_ts of sources that share an index set, for all targets side by side: (B, G, T)."""
-        values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
         with record_function("sparc.decode"):
-            R_BGT = weighted_rows(codes[shared[0]].indices, values_BGK, self.space.decoder)
+            R_BGT = weighted_rows(indices_BK, values_BGK, self.space.decoder)
         for target, segment in self.space.segments.items():
             R_BGT[:, :, segment] -= self.centered[target].unsqueeze(1)
         return R_BGT
 
-    def reconstruct(self, shared: list[str], codes: Mapping[str, Codes], R_BGT: Tensor) -> None:
+    def reconstruct(self, shared: list[str], indices_BK: Tensor, values_BGK: Tensor, R_BGT: Tensor) -> None:
         """Self and cross terms of these sources; the residuals become G_ts in place."""
         with record_function("sparc.losses"):
             for place, source in enumerate(shared):
                 self._terms(source, R_BGT[:, place])
         G_BGT = R_BGT
-        indices_BK = codes[shared[0]].indices
-        values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
         with record_function("sparc.sort"):
             entries = Entries(indices_BK, self.space.n_latents)
             self.decoder.add(LatentSum(entries, values_BGK, G_BGT))
