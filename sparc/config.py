@@ -18,6 +18,7 @@ from sparc.errors import InvalidConfig, MissingData
 
 Selection = Literal["global", "local"]
 Normalization = Literal["unit", "standard", "none"]
+Precision = Literal["float32", "bfloat16"]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -58,6 +59,14 @@ class TrainingConfig(_Config):
     k_aux: int = Field(64, gt=0, description="Dead latents that AuxK lets reconstruct the residual.")
     dead_after: int = Field(256_000, gt=0, description="Training samples without activation that make a latent dead.")
     seed: int = Field(0, ge=0, description="Seed of the initial weights and of the order of the samples.")
+    encoder_product: Precision = Field(
+        "float32",
+        description="Precision of the product that finds the latents to keep; with bfloat16 the best candidates are "
+        "made again in float32, and proven to hold all that float32 keeps.",
+    )
+    adam_state: Precision = Field(
+        "float32", description="Precision of Adam's two moments; bfloat16, rounded at random, halves their memory."
+    )
 
 
 _REF = re.compile(r"(?:(?P<alias>[^=\[\],]+)=)?(?P<name>[^=\[\],]+)(?:\[(?P<params>.*)\])?")
@@ -141,6 +150,8 @@ class RunOptions(_Config):
     batch_size: int = TrainingConfig.model_fields["batch_size"].default
     lr: float = TrainingConfig.model_fields["lr"].default
     seed: int = 0
+    encoder_product: Precision = "float32"
+    adam_state: Precision = "float32"
     device: str = "auto"
     skip_bad: bool = False
 
@@ -167,6 +178,8 @@ class RunOptions(_Config):
                 "lr": self.lr,
                 "cross_weight": self.lambda_,
                 "seed": self.seed,
+                "encoder_product": self.encoder_product,
+                "adam_state": self.adam_state,
             },
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -47,7 +48,7 @@ class Training:
         """Start from the space as it is."""
         self.space = space
         self.config = config
-        self.adam = Adam(space, config.lr)
+        self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None)
         self.dead = DeadLatents(space.streams, space.n_latents, space.decoder.device)
         self.step = 0
 
@@ -60,6 +61,7 @@ class Training:
             aux_weight=self.config.aux_weight,
             k_aux=self.config.k_aux,
             dead=self.dead.dead(self.config.dead_after),
+            product=self.config.encoder_product,
         )
         self.adam.step(found)
         self.dead.update(found.codes, batch)

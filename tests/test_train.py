@@ -67,18 +67,21 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path, fea
     assert model_bytes(tmp_path / "one") != model_bytes(tmp_path / "other")
 
 
-@pytest.mark.parametrize("normalization", ["unit", "standard"])
-def test_interrupting_at_any_step_and_resuming_gives_the_same_bits(tmp_path, features, shape, normalization):
+@pytest.mark.parametrize(("normalization", "adam_state"), [("unit", "float32"), ("standard", "bfloat16")])
+def test_interrupting_at_any_step_and_resuming_gives_the_same_bits(
+    tmp_path, features, shape, normalization, adam_state
+):
     shape = shape.model_copy(update={"normalization": normalization})
-    fit(tmp_path / "whole", features, shape)
+    config = CONFIG.model_copy(update={"adam_state": adam_state})
+    fit(tmp_path / "whole", features, shape, config)
     for stop_at in ([0], [1, 2], [7, 30], [47]):
         path = tmp_path / f"stopped-{stop_at[0]}"
         Run.create(path)
         for stop in stop_at:
-            done = train(shape, CONFIG, shards(features), Run(path), should_stop=after(stop))
+            done = train(shape, config, shards(features), Run(path), should_stop=after(stop))
             assert done is None
             assert not Run(path).finished
-        assert train(shape, CONFIG, shards(features), Run(path)) is not None
+        assert train(shape, config, shards(features), Run(path)) is not None
         assert model_bytes(path) == model_bytes(tmp_path / "whole")
         assert not Run(path).state.exists()
 

@@ -6,8 +6,9 @@ import copy
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,15 +56,19 @@ def measure_step(
     batch_size: int,
     steps: int,
     device: str = "cpu",
+    precision: Mapping[str, Any] | None = None,
     autograd: bool = False,
     oracle: bool = False,
 ) -> StepCost:
-    """Time whole training steps on random features, interleaved with the bare product and what else is asked for."""
+    """Time whole training steps on random features, interleaved with the bare product and what else is asked for.
+
+    `precision` are the keys of `TrainingConfig` that say how exact the engine is.
+    """
     compiled = kernels(torch.empty(shape.n_latents, sum(shape.streams.values())))
     if compiled is not None:  # what they load and compile is not working memory
         compiled.entry_dots(torch.zeros(1, 1, 8), torch.zeros(8, 8), torch.zeros(1, 4, dtype=torch.int64))
     before = resident_bytes()
-    config = validated(TrainingConfig, {"batch_size": batch_size, "epochs": 2**31})
+    config = validated(TrainingConfig, {"batch_size": batch_size, "epochs": 2**31, **(precision or {})})
     space = SharedLatentSpace(shape).to(device)
     training = Training(space, config)
     features = {name: torch.randn(4 * batch_size, width) for name, width in space.streams.items()}

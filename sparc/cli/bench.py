@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from sparc.cli.options import resolve_device
+from sparc.cli.options import AdamState, EncoderProduct, resolve_device
 from sparc.cli.progress import console
 from sparc.config import SpaceConfig, validated
 from sparc.errors import InvalidConfig
@@ -40,6 +40,8 @@ def step(
     n_latents: NLatents = 8192,
     k: K = 64,
     batch: Batch = 256,
+    encoder_product: EncoderProduct = None,
+    adam_state: AdamState = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps to take the median of.")] = 10,
     autograd: Annotated[bool, typer.Option("--autograd", help="Time the step through autograd too.")] = False,
     oracle: Annotated[bool, typer.Option("--oracle", help="Time the naive dense step too.")] = False,
@@ -59,12 +61,15 @@ def step(
     from sparc.bench.step import measure_step
 
     shape = _shape(widths, n_latents, k)
+    said = {"encoder_product": encoder_product, "adam_state": adam_state}
+    precision = {name: value for name, value in said.items() if value is not None}
     keep_freed_memory()
     cost = measure_step(
         shape,
         batch_size=batch,
         steps=steps,
         device=resolve_device(device),
+        precision=precision,
         autograd=autograd,
         oracle=oracle,
     )
@@ -75,7 +80,8 @@ def step(
     if cost.oracle_step_ms is not None:
         ratios["oracle_to_step"] = cost.oracle_step_ms / cost.step_ms
     found |= {name: round(ratio, 2) for name, ratio in ratios.items()}
-    _show(found, {"widths": widths, "n_latents": n_latents, "k": k, "batch": batch, "device": device}, as_json)
+    setting = {"widths": widths, "n_latents": n_latents, "k": k, "batch": batch, "device": device, **precision}
+    _show(found, setting, as_json)
 
 
 @app.command("loader")

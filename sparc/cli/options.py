@@ -57,6 +57,16 @@ Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the tr
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Samples per step; paper: 256.")]
 Lr = Annotated[float | None, typer.Option("--lr", help="Learning rate of Adam; paper: 1e-4.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of weights and sample order.")]
+EncoderProduct = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder-product",
+        help="float32; or bfloat16: the same latents, faster with large batches on a processor that has it.",
+    ),
+]
+AdamState = Annotated[
+    str | None, typer.Option("--adam-state", help="float32; or bfloat16: half the memory of the optimiser.")
+]
 Resume = Annotated[
     Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run, as it was started.")
 ]

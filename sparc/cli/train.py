@@ -18,11 +18,13 @@ from sparc.cli import INTERRUPTED
 from sparc.cli.evaluate import evaluate_run
 from sparc.cli.extract import extract_missing
 from sparc.cli.options import (
+    AdamState,
     BatchSize,
     Config,
     DataRoot,
     Dataset,
     Device,
+    EncoderProduct,
     Epochs,
     K,
     Lambda,
@@ -72,6 +74,8 @@ def train(
     batch_size: BatchSize = None,
     lr: Lr = None,
     seed: Seed = None,
+    encoder_product: EncoderProduct = None,
+    adam_state: AdamState = None,
     device: Device = None,
     store: Store = None,
     skip_bad: SkipBad = None,
@@ -109,6 +113,8 @@ def train(
         "batch-size": batch_size,
         "lr": lr,
         "seed": seed,
+        "encoder-product": encoder_product,
+        "adam-state": adam_state,
         "device": device,
         "store": store,
         "skip-bad": skip_bad,

@@ -48,19 +48,14 @@ def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, 
     otherwise.
     """
     if not shared:
-        return {name: _select([affine], k)[0] for name, affine in streams.items()}
-    return dict(zip(streams, _select(list(streams.values()), k), strict=True))
+        return {name: select_shared([affine], k)[0] for name, affine in streams.items()}
+    return dict(zip(streams, select_shared(list(streams.values()), k), strict=True))
 
 
-def _select(streams: list[Affine], k: int) -> list[Kept]:
+def select_shared(streams: list[Affine], k: int) -> list[Kept]:
     """Kept latents of streams that share them."""
-    weight_LD = streams[0].weight
-    on_cpu = weight_LD.device.type == "cpu"
-    ranges = _tiles(len(weight_LD), LATENTS if on_cpu else MANY_LATENTS)
-    parts = [
-        _search(streams, k, rows, ranges)
-        for rows in _tiles(len(streams[0].inputs), SAMPLES if on_cpu else MANY_SAMPLES)
-    ]
+    ranges = latent_tiles(streams[0].weight)
+    parts = [_search(streams, k, rows, ranges) for rows in row_tiles(streams[0].inputs)]
     indices_BK = torch.cat([indices for indices, _ in parts])
     logits_SBK = torch.cat([logits for _, logits in parts], dim=1)
     return [Kept(indices_BK, logits_BK) for logits_BK in logits_SBK]
@@ -111,7 +106,18 @@ def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:
     return logits_BL
 
 
-def _tiles(length: int, size: int) -> list[slice]:
+def row_tiles(inputs_BD: Tensor) -> list[slice]:
+    """Samples to make logits of at a time."""
+    return tiles(len(inputs_BD), SAMPLES if inputs_BD.device.type == "cpu" else MANY_SAMPLES)
+
+
+def latent_tiles(weight_LD: Tensor) -> list[slice]:
+    """Latents to make logits of at a time."""
+    return tiles(len(weight_LD), LATENTS if weight_LD.device.type == "cpu" else MANY_LATENTS)
+
+
+def tiles(length: int, size: int) -> list[slice]:
+    """Ranges of at most `size` that cover `length`; of nothing, one that is empty."""
     return [slice(start, min(start + size, length)) for start in range(0, length, size)] or [slice(0, 0)]
 
 
@@ -125,28 +131,36 @@ def top_k(scores_BL: Tensor, k: int) -> Tensor:
     n_latents = scores_BL.shape[1]
     if k == n_latents:
         return scores_BL.argsort(dim=1, descending=True, stable=True)
-    if n_latents % _GROUPS == 0 and n_latents >= 4 * _GROUPS * (k + 1):
-        candidates_BC = _columns_of_the_largest(scores_BL, k + 1)
-        top = scores_BL.gather(1, candidates_BC).topk(k + 1, dim=1)
-        indices_BK = candidates_BC.gather(1, top.indices[:, :k])
-    else:
-        top = scores_BL.topk(k + 1, dim=1)
-        indices_BK = top.indices[:, :k].contiguous()
+    top = largest(scores_BL, k + 1)
+    indices_BK = top.indices[:, :k].contiguous()
     tied_B = top.values[:, k - 1] == top.values[:, k]
     if tied_B.any():
         indices_BK[tied_B] = scores_BL[tied_B].argsort(dim=1, descending=True, stable=True)[:, :k]
     return indices_BK
 
 
-def _columns_of_the_largest(scores_BL: Tensor, k: int) -> Tensor:
-    """Indices (B, 8 k) that hold the k largest scores, and leave only an eighth of the row to search.
+class Largest(NamedTuple):
+    """The largest scores of each row, in order."""
 
-    The row is folded into columns of eight. An element of the k largest lies in a column whose maximum is among the k
-    largest maxima: were k other maxima larger, so were k elements.
+    values: Tensor
+    """(B, K)."""
+    indices: Tensor
+    """(B, K)."""
+
+
+def largest(scores_BL: Tensor, k: int) -> Largest:
+    """The k largest scores of each row; among equal scores any.
+
+    Long rows are folded into columns of eight, of which only those with the k largest maxima are searched: an element
+    of the k largest lies in one of them, for were k other maxima larger, so were k elements.
     """
-    n_columns = scores_BL.shape[1] // _GROUPS
+    n_latents = scores_BL.shape[1]
+    if n_latents % _GROUPS or n_latents < 4 * _GROUPS * k:
+        return Largest(*scores_BL.topk(k, dim=1))
+    n_columns = n_latents // _GROUPS
     maxima_BC = scores_BL.reshape(len(scores_BL), _GROUPS, n_columns).amax(dim=1)
     columns_BK = maxima_BC.topk(k, dim=1, sorted=False).indices
-    offsets_G1 = torch.arange(0, scores_BL.shape[1], n_columns, device=scores_BL.device).unsqueeze(1)
-    candidates_BGK: Tensor = columns_BK.unsqueeze(1) + offsets_G1
-    return candidates_BGK.flatten(1)
+    offsets_G1 = torch.arange(0, n_latents, n_columns, device=scores_BL.device).unsqueeze(1)
+    candidates_BC = (columns_BK.unsqueeze(1) + offsets_G1).flatten(1)
+    values_BK, places_BK = scores_BL.gather(1, candidates_BC).topk(k, dim=1)
+    return Largest(values_BK, candidates_BC.gather(1, places_BK))

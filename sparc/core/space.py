@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparc.core import rounded, selection
 from sparc.core.codes import Codes
-from sparc.core.selection import Affine, Kept, select
+from sparc.core.selection import Affine, Kept
 from sparc.core.sparse import kept_logits, weighted_rows
 from sparc.errors import BadFeatures, UnknownName
 
@@ -148,10 +149,16 @@ class LatentSpace(nn.Module):
             codes[name] = Codes(kept.indices, torch.relu(logits_BK), self.n_latents)
         return codes
 
-    def select(self, centered: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Kept]:
-        """Kept latents of centered features, and their logits; without gradient."""
+    def select(
+        self, centered: Mapping[str, Tensor], present: Mapping[str, Tensor], *, product: str = "float32"
+    ) -> dict[str, Kept]:
+        """Kept latents of centered features, and their logits; without gradient.
+
+        The product with the encoders may be made in bfloat16, which changes what it costs and not what is kept.
+        """
         affine = {name: Affine(x_BD, *self.encoder(name), present[name]) for name, x_BD in centered.items()}
-        return select(affine, self.k, shared=self.selection == "global")
+        by = rounded.select if product == "bfloat16" else selection.select
+        return by(affine, self.k, shared=self.selection == "global")
 
     # Codes in, features out
 

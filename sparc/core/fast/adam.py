@@ -3,6 +3,10 @@
 On the CPU a block's gradient is summed, projected, applied and its columns put back on unit norm while it is in the
 cache: the gradient of a whole table never exists. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of
 `torch.optim.Adam(fused=True)`.
+
+Moments may be kept in bfloat16. A step changes the mean of squares by a thousandth, less than half a unit of bfloat16's
+last place, and rounding to the nearest would keep it where it is; so both are rounded up or down at random, with the
+odds that keep their expectation.
 """
 
 from __future__ import annotations
@@ -13,21 +17,24 @@ from torch.profiler import record_function
 
 from sparc.core.fast.backend import fused_update
 from sparc.core.fast.gradients import Gradients, TableGradient
+from sparc.core.selection import tiles
 from sparc.core.space import LatentSpace
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+UNPACKED = 2**22
+"""Weights whose moments are in float32 at a time where they are kept in bfloat16."""
 
 
 class Adam:
     """First and second moments of a space's parameters, and the step that uses them."""
 
-    def __init__(self, space: LatentSpace, lr: float) -> None:
-        """Start with moments of zero."""
+    def __init__(self, space: LatentSpace, lr: float, state: torch.dtype | None = None) -> None:
+        """Start with moments of zero, of dtype `state`: that of the parameters, or bfloat16."""
         self.space = space
         self.lr = lr
         self.moments = {
-            name: (torch.zeros_like(parameter), torch.zeros_like(parameter))
+            name: (torch.zeros_like(parameter, dtype=state), torch.zeros_like(parameter, dtype=state))
             for name, parameter in space.named_parameters()
         }
         """By name of the parameter: running means of its gradient and of the gradient's square."""
@@ -49,7 +56,7 @@ class Adam:
     def _update_table(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
         table = self.space.get_parameter(name)
         fused = fused_update(table)
-        if fused is not None:
+        if fused is not None and self.moments[name][0].dtype == table.dtype:
             (beta1, beta2), steps = BETAS, int(self.steps)
             width = table.shape[1]
             fused.update_by_latent(
@@ -79,12 +86,25 @@ class Adam:
                 self.space.normalize_columns(rows)
 
     def _update(self, name: str, rows: slice, gradient: Tensor) -> None:
-        mean, square = self.moments[name]
+        parameter = self.space.get_parameter(name)[rows]
+        mean, square = (moment[rows] for moment in self.moments[name])
+        if mean.dtype == parameter.dtype:
+            self._step(parameter, gradient, mean, square)
+            return
+        noise = torch.Generator(mean.device).manual_seed(int(self.steps))
+        size = max(1, UNPACKED // max(1, parameter[:1].numel()))
+        for some in tiles(len(parameter), size):
+            exact_mean, exact_square = mean[some].to(parameter.dtype), square[some].to(parameter.dtype)
+            self._step(parameter[some], gradient[some], exact_mean, exact_square)
+            mean[some] = _rounded_at_random(exact_mean, noise)
+            square[some] = _rounded_at_random(exact_square, noise)
+
+    def _step(self, parameter: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> None:
         torch._fused_adam_(
-            [self.space.get_parameter(name)[rows]],
+            [parameter],
             [gradient],
-            [mean[rows]],
-            [square[rows]],
+            [mean],
+            [square],
             [],
             [self.steps],
             lr=self.lr,
@@ -95,3 +115,13 @@ class Adam:
             amsgrad=False,
             maximize=False,
         )
+
+
+def _rounded_at_random(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Float32 values as ones that bfloat16 holds, up or down with odds that keep the expectation.
+
+    The last axis draws its noise once for all rows: each value is still right on average over steps.
+    """
+    noise = torch.randint(2**16, values.shape[-1:], generator=generator, dtype=torch.int32, device=values.device)
+    bits = values.float().view(torch.int32) + noise
+    return bits.bitwise_and_(-(2**16)).view(torch.float32)

@@ -78,14 +78,15 @@ def gradients(
     aux_weight: float = 0.0,
     k_aux: int = 1,
     dead: Mapping[str, Tensor] | None = None,
+    product: str = "float32",
 ) -> Gradients:
     """Loss of a batch with all streams of the space, its codes, and the gradient of every parameter.
 
-    The weights and `dead` are those of `losses.loss_terms`.
+    The weights and `dead` are those of `losses.loss_terms`, `product` that of `LatentSpace.select`.
     """
     centered = {name: space.centered(name, x_BD) for name, x_BD in batch.features.items()}
     with record_function("sparc.select"):
-        kept = space.select(centered, batch.present)
+        kept = space.select(centered, batch.present, product=product)
     codes = {name: Codes(indices, torch.relu(logits), space.n_latents) for name, (indices, logits) in kept.items()}
     backward = _Backward(space, batch, centered, cross_weight)
     streams, silent = list(codes), dead or {}

@@ -1,0 +1,68 @@
+"""Adam's moments in bfloat16: half the memory, the same means."""
+
+import torch
+
+from sparc.core.fast.adam import Adam
+from sparc.core.fast.gradients import gradients
+from sparc.core.space import LatentSpace
+
+
+def space_and_gradients():
+    torch.manual_seed(0)
+    space = LatentSpace({"a": 12, "b": 7}, n_latents=32, k=4)
+    batch = space.normalize({"a": torch.randn(64, 12), "b": torch.randn(64, 7)})
+    return space, gradients(space, batch, cross_weight=1.0)
+
+
+def test_the_mean_of_squares_follows_a_gradient_that_never_changes():
+    """By nearest rounding it would stop at a third: there a step is half a unit of bfloat16's last place."""
+    space, same = space_and_gradients()
+    adam = Adam(space, lr=0.0, state=torch.bfloat16)
+    for _ in range(2000):
+        adam.step(same)
+    expected = torch.cat([same.encoders[0].block(latents) for latents in same.encoders[0].blocks()])
+    mean, square = (moment.float() for moment in adam.moments["encoders.0"])
+    seen = expected.abs() > 1e-8
+    means = mean[seen] / expected[seen]
+    squares = square[seen] / (expected[seen].square() * (1 - 0.999**2000))
+    assert abs(means.mean() - 1) < 0.02
+    assert abs(squares.mean() - 1) < 0.05
+    assert squares.min() > 0.7
+    assert squares.max() < 1.3
+
+
+def test_steps_are_nearly_those_of_float32_moments():
+    found = []
+    for state in (None, torch.bfloat16):
+        space, _ = space_and_gradients()
+        before = space.decoder.detach().clone()
+        adam = Adam(space, lr=0.01, state=state)
+        torch.manual_seed(1)
+        for _ in range(20):
+            batch = space.normalize({"a": torch.randn(64, 12), "b": torch.randn(64, 7)})
+            adam.step(gradients(space, batch, cross_weight=1.0))
+        found.append(space.decoder.detach() - before)
+    assert (found[1] - found[0]).norm() < 0.1 * found[0].norm()
+
+
+def test_pieces_of_a_table_are_stepped_alike(monkeypatch):
+    def stepped():
+        space, same = space_and_gradients()
+        adam = Adam(space, lr=0.01, state=torch.bfloat16)
+        adam.step(same)
+        return space.state_dict()
+
+    whole = stepped()
+    monkeypatch.setattr("sparc.core.fast.adam.UNPACKED", 50)
+    in_pieces = stepped()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(in_pieces[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_moments_take_half_the_memory():
+    space, _ = space_and_gradients()
+    sizes = [
+        sum(moment.nbytes for moments in Adam(space, lr=0.1, state=state).moments.values() for moment in moments)
+        for state in (None, torch.bfloat16)
+    ]
+    assert sizes[1] * 2 == sizes[0]
