@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sparc.contracts import Backbone, BackboneSpec, Dataset, DatasetSpec, Params, Sample, Taxonomy
+from sparc.contracts import Backbone, BackboneSpec, Dataset, DatasetSpec, Params, Sample, SegmentedDataset, Taxonomy
 from sparc.errors import (
     BadSample,
     CorruptFile,
@@ -42,6 +42,7 @@ __all__ = [
     "MissingData",
     "Params",
     "Sample",
+    "SegmentedDataset",
     "SharedLatentSpace",
     "SpaceConfig",
     "SparcError",

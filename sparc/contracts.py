@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from sparc.errors import BadSample, SparcError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from scipy.sparse import csr_array
     from torch import Tensor
@@ -34,6 +36,8 @@ class Sample:
     """Unique in its dataset, and the same every time the dataset is opened."""
     open_image: Callable[[], Image] | None = None
     caption: str | None = None
+    image_id: str | None = None
+    """Samples of one dataset with the same one show the same image, which is then computed once; None: nobody else."""
 
     def image(self) -> Image:
         """Decode the image, as RGB.
@@ -120,6 +124,15 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
+class SegmentedDataset(Dataset, Protocol):
+    """A dataset that also knows where in an image its labels are."""
+
+    def masks(self, index: int) -> Mapping[str, NDArray[np.bool_]]:
+        """Per label of a sample, where it is: (height, width) of the original image, True inside."""
+        ...
+
+
 def _only_parameters(params: Any) -> str:
     """Identity of a plugin whose parameters say everything."""
     return ""
@@ -137,6 +150,10 @@ class BackboneSpec:
     """`load(params, device, dtype)`, for example `load(params, "cuda:0", "float32")`. Heavy imports belong in here."""
     params: type[Params] = Params
     summary: str = ""
+    width: int | None = None
+    """Width of the features with default parameters; None where it takes a parameter to know."""
+    has_weights: Callable[[], bool] | None = None
+    """Whether the weights of the default parameters are on this machine; None where it takes a parameter to know."""
     identify: Callable[[Any], str] = _only_parameters
     """`identify(params)`: a short text that changes when the weights do, such as a file's digest or a hub name, without
     loading them. `random` where the weights are. Features are found again by name, parameters and this text; where it
