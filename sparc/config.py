@@ -19,6 +19,8 @@ from sparc.errors import InvalidConfig, MissingData
 Selection = Literal["global", "local"]
 Normalization = Literal["unit", "standard", "none"]
 Precision = Literal["float32", "bfloat16"]
+ForwardPrecision = Literal["float32", "bfloat16", "float16"]
+StoreDtype = Literal["float32", "float16"]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -153,6 +155,9 @@ class RunOptions(_Config):
     encoder_product: Precision = "float32"
     adam_state: Precision = "float32"
     device: str = "auto"
+    precision: ForwardPrecision = "float32"
+    store_dtype: StoreDtype = "float32"
+    compile: bool = False
     skip_bad: bool = False
 
     def space(self, widths: Mapping[str, int]) -> SpaceConfig:

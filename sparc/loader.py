@@ -27,6 +27,8 @@ AHEAD = 4
 
 Shards = Mapping[str, Sequence[Tensor]]
 """Features by stream, in pieces (rows, width) that follow one another."""
+Rows = Mapping[str, Tensor]
+"""By stream (samples,): the row of each sample, where samples share rows."""
 
 
 class Loader:
@@ -36,13 +38,25 @@ class Loader:
     from a thread that takes its cores, when they are asked for.
     """
 
-    def __init__(self, shards: Shards, config: TrainingConfig, *, device: str = "cpu", start: int = 0) -> None:
-        """Begin at step `start`. Raises MisalignedStreams where a stream has more samples than another."""
+    def __init__(
+        self,
+        shards: Shards,
+        config: TrainingConfig,
+        *,
+        rows: Rows | None = None,
+        device: str = "cpu",
+        start: int = 0,
+    ) -> None:
+        """Begin at step `start`; without `rows` a sample is a row.
+
+        Raises MisalignedStreams where a stream has more samples than another.
+        """
         self._shards = shards
+        self._rows = rows
         self._config = config
         self._device = torch.device(device)
         self._start = start
-        self.n_samples = _common_length(shards)
+        self.n_samples = _common_length(self._streams())
         self.per_epoch = steps_per_epoch(self.n_samples, config)
         """Steps in an epoch."""
         self.waited = 0.0
@@ -62,13 +76,17 @@ class Loader:
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         order = batches(self.n_samples, self._config, start=self._start)
         at_once = max(1, READ_ROWS // self._config.batch_size)
-        streams = {name: _Rows(pieces) for name, pieces in self._shards.items()}
+        streams = self._streams()
         while block := list(itertools.islice(order, at_once)):
-            rows, place = torch.cat(block).sort()
-            position = torch.empty_like(place).scatter_(0, place, torch.arange(len(place)))
-            read = {name: stream.read(rows) for name, stream in streams.items()}
-            for one in torch.split(position, [len(batch) for batch in block]):
-                yield {name: self._moved(rows_ND[one]) for name, rows_ND in read.items()}
+            samples = torch.cat(block)
+            read = {name: stream.read(samples) for name, stream in streams.items()}
+            first = 0
+            for batch in block:
+                one = slice(first, first := first + len(batch))
+                yield {name: self._moved(rows_ND[position[one]]) for name, (rows_ND, position) in read.items()}
+
+    def _streams(self) -> dict[str, _Stream]:
+        return {name: _Stream(pieces, self._rows and self._rows[name]) for name, pieces in self._shards.items()}
 
     def _moved(self, rows: Tensor) -> Tensor:
         if self._device.type == "cuda":
@@ -76,16 +94,23 @@ class Loader:
         return rows.to(self._device, non_blocking=True)
 
 
-class _Rows:
-    """The rows of one stream, across its shards."""
+class _Stream:
+    """The features of one stream, across its shards."""
 
-    def __init__(self, shards: Sequence[Tensor]) -> None:
+    def __init__(self, shards: Sequence[Tensor], rows: Tensor | None) -> None:
         self._shards = shards
+        self._rows = rows
         self._ends = np.cumsum([len(shard) for shard in shards])
         self._read = shards[0][:0]
 
-    def read(self, rows: Tensor) -> Tensor:
-        """Copy rows, given in ascending order, into memory that the next call uses again."""
+    def __len__(self) -> int:
+        """Count the samples."""
+        return int(self._ends[-1]) if self._rows is None else len(self._rows)
+
+    def read(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy the features of samples into memory that the next call uses again, and say where each one's are."""
+        rows, place = (samples if self._rows is None else self._rows[samples]).sort()
+        position = torch.empty_like(place).scatter_(0, place, torch.arange(len(place)))
         if len(self._read) < len(rows):
             self._read = self._shards[0].new_empty(len(rows), self._shards[0].shape[1])
         read = self._read[: len(rows)]
@@ -96,11 +121,11 @@ class _Rows:
                 local = rows[first:last] - (end - len(shard))
                 torch.index_select(shard, 0, local, out=read[first:last])
             first = last
-        return read
+        return read, position
 
 
-def _common_length(shards: Shards) -> int:
-    lengths = {name: sum(len(piece) for piece in pieces) for name, pieces in shards.items()}
+def _common_length(streams: Mapping[str, _Stream]) -> int:
+    lengths = {name: len(stream) for name, stream in streams.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise MisalignedStreams(

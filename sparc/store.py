@@ -1,9 +1,11 @@
 """Features on disk. `docs/store-format.md` is normative; this module is its only reader and writer.
 
     <root>/<dataset>/<split>/<stream>-<fingerprint>/manifest.json
+                                                    samples.json
                                                     shard-00000.safetensors ...
 
-A shard is whole or not there; the manifest is written last, so a directory with one is complete.
+A shard is whole or not there; the manifest is written last, so a directory with one is complete. Samples that show the
+same image, or the same caption, share a row.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -29,6 +33,7 @@ FORMAT_VERSION = 1
 SHARD_ROWS = 1024
 """Rows per shard: what an interruption of the extraction may cost at most."""
 MANIFEST = "manifest.json"
+SAMPLES = "samples.json"
 FEATURES = "features"
 
 
@@ -52,13 +57,20 @@ class Manifest(_Record):
     params: dict[str, Any]
     weights: str
     """What the backbone says its weights are: a digest, a hub name, or `random`."""
+    preprocessing: dict[str, Any] = {}
+    """What the backbone says it does to an image or a caption first."""
+    precision: str = "float32"
+    """Of the backbone's products."""
     dataset: str
     split: str
     width: int
     dtype: str
+    """Of the features as they are stored."""
     samples: int
     samples_sha256: str
     """Digest of the sample ids, in order: streams belong together only if it is the same."""
+    samples_file_sha256: str
+    """Checksum of the file that says which row is a sample's."""
     skipped: tuple[str, ...] = ()
     """Samples that could not be read; their rows are zero. They are tried again unless skipping is asked for."""
     shards: tuple[Shard, ...]
@@ -119,10 +131,28 @@ def read_shard(path: Path) -> ShardContent:
         raise _corrupt(path, str(error)) from error
 
 
+def write_samples(directory: Path, ids: Sequence[str], rows: NDArray[np.int64]) -> str:
+    """Write which row of the shards is each sample's; returns the file's checksum."""
+    path = directory / SAMPLES
+    text = json.dumps({"ids": list(ids), "rows": rows.tolist()}, ensure_ascii=False)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return sha256(path)
+
+
+def _read_samples(directory: Path, manifest: Manifest) -> tuple[list[str], Tensor]:
+    """Sample ids, and the row of each. Raises MissingData or CorruptFile."""
+    path = directory / SAMPLES
+    content = read_json(path, what="the list of a stream's samples")
+    if sha256(path) != manifest.samples_file_sha256:
+        raise _corrupt(path, "its checksum differs from the manifest's")
+    ids: list[str] = content["ids"]
+    if digest_ids(ids) != manifest.samples_sha256:
+        raise _corrupt(path, "its ids are not those of the manifest")
+    return ids, torch.tensor(content["rows"], dtype=torch.int64)
+
+
 def _corrupt(path: Path, reason: str) -> CorruptFile:
-    return CorruptFile(
-        f"shard {path} is truncated or altered: {reason}", hint=f"remove {path.parent} to extract it anew"
-    )
+    return CorruptFile(f"{path} is truncated or altered: {reason}", hint=f"remove {path.parent} to extract it anew")
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -164,6 +194,8 @@ class FeatureStore:
 
     shards: dict[str, list[Tensor]]
     """Raw features by stream, in pieces (rows, width) that follow one another."""
+    rows: dict[str, Tensor]
+    """By stream (samples,): the row of each sample."""
     ids: tuple[str, ...]
     manifests: dict[str, Manifest]
 
@@ -174,7 +206,7 @@ class FeatureStore:
     @property
     def features(self) -> dict[str, Tensor]:
         """Raw features (samples, width) by stream, in memory."""
-        return {name: torch.cat(shards) for name, shards in self.shards.items()}
+        return {name: torch.cat(shards)[self.rows[name]] for name, shards in self.shards.items()}
 
     @property
     def widths(self) -> dict[str, int]:
@@ -188,7 +220,10 @@ class FeatureStore:
 
     def missing(self) -> dict[str, int]:
         """Per stream, how many samples lack it: rows of zeros."""
-        return {name: sum(int((~present(rows)).sum()) for rows in shards) for name, shards in self.shards.items()}
+        return {
+            name: int((~torch.cat([present(rows) for rows in shards])[self.rows[name]]).sum())
+            for name, shards in self.shards.items()
+        }
 
 
 def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
@@ -207,30 +242,32 @@ def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
         raise MisalignedStreams(
             f"the streams hold different samples: {found}", hint="extract them from one dataset and split"
         )
-    shards: dict[str, list[Tensor]] = {}
-    ids: list[str] = []
-    for name, directory in directories.items():
-        shards[name], ids = _read_stream(name, directory, manifests[name])
-    return FeatureStore(shards, tuple(ids), manifests)
+    samples = {name: _read_samples(directory, manifests[name]) for name, directory in directories.items()}
+    shards = {name: _read_stream(name, directories[name], manifests[name], *samples[name]) for name in directories}
+    ids = next(iter(samples.values()))[0]
+    return FeatureStore(shards, {name: rows for name, (_, rows) in samples.items()}, tuple(ids), manifests)
 
 
-def _read_stream(name: str, directory: Path, manifest: Manifest) -> tuple[list[Tensor], list[str]]:
+def _read_stream(
+    name: str, directory: Path, manifest: Manifest, sample_ids: Sequence[str], rows: Tensor
+) -> list[Tensor]:
     parts: list[Tensor] = []
     ids: list[str] = []
     for shard in manifest.shards:
         path = directory / shard.file
-        rows, shard_ids, _ = read_shard(path)
+        features, shard_ids, _ = read_shard(path)
         if sha256(path) != shard.sha256:
             raise _corrupt(path, "its checksum differs from the manifest's")
-        _check_finite(rows, shard_ids, name)
-        parts.append(rows)
+        _check_finite(features, shard_ids, name)
+        parts.append(features)
         ids += shard_ids
-    if digest_ids(ids) != manifest.samples_sha256:
+    distinct, owners = np.unique(rows.numpy(), return_index=True)
+    if distinct.tolist() != list(range(len(ids))) or [sample_ids[owner] for owner in owners] != ids:
         raise CorruptFile(
             f"the shards in {directory} do not hold the samples of their manifest",
             hint=f"remove {directory} to extract it anew",
         )
-    return parts, ids
+    return parts
 
 
 def _check_finite(features: Tensor, ids: Sequence[str], stream: str) -> None:

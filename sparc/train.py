@@ -21,7 +21,7 @@ from sparc.core.losses import Term, total
 from sparc.core.space import Batch
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.files import write_atomically
-from sparc.loader import Loader, Shards
+from sparc.loader import Loader, Rows, Shards
 from sparc.run import Run
 
 LOG_EVERY = 50
@@ -103,12 +103,14 @@ def train(
     features: Shards,
     run: Run,
     *,
+    rows: Rows | None = None,
     device: str = "cpu",
     on_step: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SharedLatentSpace | None:
     """Fit a shared latent space to raw features by stream, each in pieces (rows, width), and save it into the run.
 
+    `rows` says which row is each sample's, where samples share rows; 'standard' normalisation counts a row once.
     Where the run holds the state of an interrupted training it goes on from there, to the same weights, bit for bit on
     the CPU, as if it had never stopped. Returns the space, or None where `should_stop` said so and the state was saved.
 
@@ -123,7 +125,7 @@ def train(
     if run.state.is_file():
         training.restore(run)
     run.forget_metrics_after(training.step)
-    loader = Loader(features, config, device=device, start=training.step)
+    loader = Loader(features, config, rows=rows, device=device, start=training.step)
     n_steps = loader.per_epoch * config.epochs
     began = saved = time.monotonic()
     for raw in loader:

@@ -194,7 +194,7 @@ class ImageFolder:
     def __getitem__(self, index: int) -> sparc.Sample:
         """Return a sample; its image stays closed."""
         row = self.rows[index]
-        return sparc.Sample(row.id, partial(open_image, self.root / row.image), row.caption)
+        return sparc.Sample(row.id, partial(open_image, self.root / row.image), row.caption, image_id=row.image)
 
     def labels(self) -> csr_array | None:
         """Multi-hot labels, columns as in the taxonomy; None without labels."""

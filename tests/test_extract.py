@@ -12,15 +12,16 @@ import torch
 from PIL import Image
 
 from sparc.config import PluginRef
+from sparc.contracts import Sample
 from sparc.errors import BadFeatures, BadSample, InvalidConfig, PluginError, SparcError, UnknownName
-from sparc.extract import plan
-from sparc.extract.stream import Origin, extract_stream
+from sparc.extract import How, plan
+from sparc.extract.forward import Computing, Forward, _Read
+from sparc.extract.probe import probe
+from sparc.extract.shards import Part, Target, extract_streams
 from sparc.extract.supervise import Progress, _next
 from sparc.plugins import discover
 from sparc.store import open_streams, read_shard, shard_path
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
-
-ORIGIN = Origin("brightness", "image", {}, "", "image-folder", "train", {})
 
 
 class Brightness:
@@ -40,13 +41,20 @@ def mean_colours(samples):
     return torch.tensor(colours).float() + 1
 
 
+def extract_stream(dataset, backbone, directory, *, modality="image", skip_bad=False, **kwargs):
+    """One stream of its own."""
+    target = Target(directory, "brightness", {}, "", "image-folder", "train")
+    forward = Forward({"s": backbone}, modality, Computing(skip_bad=skip_bad))
+    return extract_streams(dataset, forward, {"s": target}, **kwargs)["s"]
+
+
 @pytest.fixture
 def dataset(photos):
     return ImageFolder(ImageFolderParams(root=str(photos)), "train")
 
 
 def test_features_are_those_of_the_samples_in_order(dataset, tmp_path):
-    manifest = extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16)
+    manifest = extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
     assert len(dataset) == 53
     assert [shard.rows for shard in manifest.shards] == [16, 16, 16, 5]
     store = open_streams({"brightness": tmp_path / "s"})
@@ -56,30 +64,31 @@ def test_features_are_those_of_the_samples_in_order(dataset, tmp_path):
 
 
 def test_the_progress_counts_what_was_there_already(dataset, tmp_path):
-    extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16)
+    extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
     (tmp_path / "s" / "manifest.json").unlink()
     shard_path(tmp_path / "s", 1).unlink()
     seen = []
-    extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16, report=seen.append)
-    assert seen == [16, 32, 32, 48, 53]
+    extract_stream(
+        dataset, Brightness(), tmp_path / "s", shard_rows=16, report=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(37, 53), (53, 53)]
 
 
 def test_a_shard_of_other_samples_or_a_broken_one_is_made_anew(dataset, tmp_path):
-    extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16)
+    extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
     (tmp_path / "s" / "manifest.json").unlink()
     broken = shard_path(tmp_path / "s", 0)
     broken.write_bytes(broken.read_bytes()[:-7])
     swapped = shard_path(tmp_path / "s", 1)
     swapped.write_bytes(shard_path(tmp_path / "s", 2).read_bytes())
-    extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16)
+    extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
     assert open_streams({"brightness": tmp_path / "s"}).ids == tuple(dataset.ids)
 
 
 KILLED = """
 import sys, time, torch
 from pathlib import Path
-from tests.test_extract import Brightness, ORIGIN
-from sparc.extract.stream import extract_stream
+from tests.test_extract import Brightness, extract_stream
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
 
 class Slow(Brightness):
@@ -88,7 +97,7 @@ class Slow(Brightness):
         return batch
 
 dataset = ImageFolder(ImageFolderParams(root=sys.argv[1]), "train")
-extract_stream(dataset, Slow(), Path(sys.argv[2]), ORIGIN, shard_rows=8)
+extract_stream(dataset, Slow(), Path(sys.argv[2]), shard_rows=8)
 """
 
 
@@ -104,9 +113,9 @@ def test_kill_9_loses_only_the_shard_in_work(dataset, photos, tmp_path, environm
     assert 2 <= len(survivors) < len(dataset) // 8
     assert not (tmp_path / "s" / "manifest.json").exists()
     before = {path: path.stat().st_mtime_ns for path in survivors}
-    manifest = extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=8)
+    manifest = extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=8)
     assert {path: path.stat().st_mtime_ns for path in survivors} == before
-    whole = extract_stream(dataset, Brightness(), tmp_path / "whole", ORIGIN, shard_rows=8)
+    whole = extract_stream(dataset, Brightness(), tmp_path / "whole", shard_rows=8)
     assert manifest.shards == whole.shards
     assert not list((tmp_path / "s").glob(".*"))
 
@@ -114,7 +123,7 @@ def test_kill_9_loses_only_the_shard_in_work(dataset, photos, tmp_path, environm
 def test_an_image_that_does_not_decode_is_named(dataset, photos, tmp_path):
     (photos / dataset.groups[20]).write_bytes(b"\x89PNG but not really")
     with pytest.raises(BadSample, match=f"the image of sample '{dataset.ids[20]}' does not decode") as error:
-        extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16)
+        extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
     assert "--skip-bad" in error.value.hint
     assert shard_path(tmp_path / "s", 0).exists()
     assert not shard_path(tmp_path / "s", 1).exists()
@@ -122,7 +131,7 @@ def test_an_image_that_does_not_decode_is_named(dataset, photos, tmp_path):
 
 def test_a_skipped_sample_lacks_the_stream_and_is_recorded(dataset, photos, tmp_path):
     (photos / dataset.groups[20]).unlink()
-    manifest = extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, skip_bad=True)
+    manifest = extract_stream(dataset, Brightness(), tmp_path / "s", skip_bad=True)
     assert manifest.skipped == (dataset.ids[20],)
     features, _, _ = read_shard(shard_path(tmp_path / "s", 0))
     assert (features[20] == 0).all()
@@ -133,14 +142,14 @@ def test_what_was_skipped_is_tried_again_unless_skipping_is_asked_for(dataset, p
     image = photos / dataset.groups[20]
     content = image.read_bytes()
     image.write_bytes(b"no image")
-    extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16, skip_bad=True)
-    again = extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16, skip_bad=True)
+    extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16, skip_bad=True)
+    again = extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16, skip_bad=True)
     assert again.skipped == (dataset.ids[20],)
     with pytest.raises(BadSample, match="does not decode"):
-        extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16)
+        extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
     image.write_bytes(content)
     untouched = shard_path(tmp_path / "s", 0).stat().st_mtime_ns
-    assert extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN, shard_rows=16).skipped == ()
+    assert extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16).skipped == ()
     assert (open_streams({"s": tmp_path / "s"}).features["s"] > 0).all()
     assert shard_path(tmp_path / "s", 0).stat().st_mtime_ns == untouched
 
@@ -151,16 +160,15 @@ def test_half_written_files_of_others_at_work_are_left_alone(dataset, tmp_path):
     for leftover in (young, old):
         leftover.write_bytes(b"half")
     os.utime(old, (0, 0))
-    extract_stream(dataset, Brightness(), tmp_path / "s", ORIGIN)
+    extract_stream(dataset, Brightness(), tmp_path / "s")
     assert young.exists()
     assert not old.exists()
 
 
 def test_an_empty_caption_is_named_when_a_text_stream_reads_it(dataset, tmp_path):
     dataset.rows[3] = replace(dataset.rows[3], caption="  ")
-    origin = replace(ORIGIN, modality="text")
     with pytest.raises(BadSample, match=f"sample '{dataset.ids[3]}' has an empty caption"):
-        extract_stream(dataset, Brightness(), tmp_path / "s", origin)
+        extract_stream(dataset, Brightness(), tmp_path / "s", modality="text")
 
 
 @pytest.mark.parametrize(
@@ -175,8 +183,8 @@ def test_an_empty_caption_is_named_when_a_text_stream_reads_it(dataset, tmp_path
 def test_a_backbone_that_breaks_its_promise_is_named(dataset, tmp_path, output, message):
     backbone = Brightness()
     backbone.forward = output
-    with pytest.raises(PluginError, match=f"backbone 'brightness': .*{message}"):
-        extract_stream(dataset, backbone, tmp_path / "s", ORIGIN)
+    with pytest.raises(PluginError, match=f"backbone 's': .*{message}"):
+        extract_stream(dataset, backbone, tmp_path / "s")
 
 
 def test_a_feature_that_is_not_finite_names_its_sample(dataset, tmp_path):
@@ -185,15 +193,14 @@ def test_a_feature_that_is_not_finite_names_its_sample(dataset, tmp_path):
     with pytest.raises(
         BadFeatures, match=f"'brightness' has a feature that is not finite at sample '{dataset.ids[5]}'"
     ):
-        extract_stream(dataset, backbone, tmp_path / "s", ORIGIN)
+        extract_stream(dataset, backbone, tmp_path / "s")
 
 
 def test_an_image_is_decoded_once_however_often_a_backbone_looks(dataset, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(Image, "open", _counting(Image.open, opened))
-    from sparc.extract.stream import _Read
-
-    _Read(lambda samples: [sample.image() for sample in samples for _ in range(3)], "image")([dataset[0]])
+    preprocess = dict.fromkeys("ab", lambda samples: [sample.image() for sample in samples for _ in range(3)])
+    _Read(preprocess, "image")([(dataset[0], ("a", "b"))])
     assert len(opened) == 1
 
 
@@ -205,13 +212,207 @@ def _counting(function, calls):
     return wrapper
 
 
+class Pairs:
+    """Five samples of three images and two captions, none of them in order."""
+
+    ids = ("e", "d", "c", "b", "a")
+    groups = ids
+    taxonomy = None
+    images = ("red", "blue", "red", "green", "blue")
+    captions = ("one", "two", "two", "one", "two")
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        colour = self.images[index]
+        return Sample(self.ids[index], lambda: Image.new("RGB", (4, 4), colour), self.captions[index], image_id=colour)
+
+
+class Lengths:
+    """Length of a caption, and how many were asked for."""
+
+    width = 1
+
+    def __init__(self):
+        self.seen = 0
+        self.preprocess = lambda samples: torch.tensor(
+            [[len(sample.text()) + ord(sample.text()[0])] for sample in samples]
+        )
+
+    def forward(self, batch):
+        self.seen += len(batch)
+        return batch.float()
+
+
+def test_an_image_or_caption_of_several_samples_is_computed_and_stored_once(tmp_path):
+    colours, lengths = Brightness(), Lengths()
+    manifest = extract_stream(Pairs(), colours, tmp_path / "colours", shard_rows=2)
+    extract_stream(Pairs(), lengths, tmp_path / "lengths", modality="text")
+    assert [shard.rows for shard in manifest.shards] == [2, 1]
+    assert lengths.seen == 2
+    store = open_streams({"colours": tmp_path / "colours", "lengths": tmp_path / "lengths"})
+    assert store.ids == Pairs.ids
+    assert torch.equal(store.features["colours"], mean_colours([Pairs()[row] for row in range(5)]))
+    assert store.features["lengths"].flatten().tolist() == [
+        3 + ord("o"),
+        3 + ord("t"),
+        3 + ord("t"),
+        3 + ord("o"),
+        3 + ord("t"),
+    ]
+
+
+def test_samples_of_one_image_that_cannot_be_read_lack_it_all(tmp_path):
+    class Broken(Pairs):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return sample if sample.image_id != "red" else replace(sample, open_image=None)
+
+    manifest = extract_stream(Broken(), Brightness(), tmp_path / "s", skip_bad=True)
+    assert manifest.skipped == ("e",)
+    store = open_streams({"s": tmp_path / "s"})
+    assert store.missing() == {"s": 2}
+    assert (store.features["s"] == 0).all(dim=1).tolist() == [True, False, True, False, False]
+
+
+def test_streams_of_one_modality_are_extracted_together_each_as_if_alone(dataset, tmp_path):
+    class Twice(Brightness):
+        def forward(self, batch):
+            return 2 * batch
+
+    targets = {name: Target(tmp_path / name, name, {}, "", "image-folder", "train") for name in ("once", "twice")}
+    forward = Forward({"once": Brightness(), "twice": Twice()}, "image")
+    # One stream has a shard already: it is not computed again.
+    extract_streams(dataset, forward, {"once": targets["once"]}, shard_rows=16, part=Part(1, 4))
+    before = shard_path(tmp_path / "once", 1).stat().st_mtime_ns
+    extract_streams(dataset, forward, targets, shard_rows=16)
+    store = open_streams({name: tmp_path / name for name in targets})
+    assert torch.equal(store.features["twice"], 2 * store.features["once"])
+    assert shard_path(tmp_path / "once", 1).stat().st_mtime_ns == before
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_processes_that_share_the_work_leave_the_same_bytes_in_any_order_of_finishing(dataset, tmp_path, order):
+    extract_stream(dataset, Brightness(), tmp_path / "whole", shard_rows=8)
+    for number in order:
+        manifest = extract_stream(dataset, Brightness(), tmp_path / "parts", shard_rows=8, part=Part(number, 3))
+        assert (manifest is None) == (number != order[-1])
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_halved_until_it_fits(dataset, tmp_path):
+    class Small(Brightness):
+        largest = 0
+
+        def forward(self, batch):
+            if len(batch) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            self.largest = max(self.largest, len(batch))
+            return batch
+
+    backbone = Small()
+    extract_stream(dataset, backbone, tmp_path / "s", shard_rows=64)
+    extract_stream(dataset, Brightness(), tmp_path / "whole", shard_rows=64)
+    assert backbone.largest == 4
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+def test_memory_that_one_sample_does_not_fit_is_an_error(dataset, tmp_path):
+    class Never(Brightness):
+        def forward(self, batch):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        extract_stream(dataset, Never(), tmp_path / "s")
+
+
+def test_features_are_stored_and_computed_as_exactly_as_asked_for(dataset, tmp_path):
+    class Product(Brightness):
+        def forward(self, batch):
+            self.dtype = (batch @ torch.eye(3)).dtype
+            return batch @ torch.eye(3) / 3
+
+    backbone = Product()
+    target = Target(tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16", precision="bfloat16")
+    forward = Forward({"s": backbone}, "image", Computing(precision="bfloat16"))
+    manifest = extract_streams(dataset, forward, {"s": target})["s"]
+    assert backbone.dtype == torch.bfloat16
+    assert (manifest.dtype, manifest.precision) == ("float16", "bfloat16")
+    features = open_streams({"s": tmp_path / "s"}).features["s"]
+    assert features.dtype == torch.float16
+    exact = mean_colours([dataset[row] for row in range(len(dataset))]) / 3
+    torch.testing.assert_close(features.float(), exact, rtol=0.02, atol=0)
+
+
+def test_a_feature_that_float16_cannot_hold_is_the_largest_that_it_can(dataset, tmp_path):
+    class Huge(Brightness):
+        def forward(self, batch):
+            return torch.full((len(batch), 3), -1e9)
+
+    target = Target(tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16")
+    extract_streams(dataset, Forward({"s": Huge()}, "image"), {"s": target})
+    assert (open_streams({"s": tmp_path / "s"}).features["s"] == -65504).all()
+
+
+def test_a_probe_says_what_all_will_take_and_writes_nothing(dataset):
+    found = probe(dataset, Forward({"s": Brightness()}, "image"), "float16")
+    assert (found.samples, found.rows, found.bytes) == (53, 53, 53 * 3 * 2)
+    assert 0 < found.seconds < 60
+
+
+KILLED_OFTEN = """
+import os, random, signal, sys, time
+from pathlib import Path
+from tests.test_extract import Brightness, extract_stream
+from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
+
+class Slow(Brightness):
+    def forward(self, batch):
+        time.sleep(0.1)
+        return batch
+
+dataset = ImageFolder(ImageFolderParams(root=sys.argv[1]), "train")
+random.seed(0)
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        extract_stream(dataset, Slow(), Path(sys.argv[2]), shard_rows=2)
+        os._exit(0)
+    time.sleep(random.uniform(0.01, 0.5))
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    os.waitpid(child, 0)
+    print(len(list(Path(sys.argv[2]).glob("shard-*"))))
+"""
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(dataset, photos, tmp_path, environment):
+    command = [sys.executable, "-c", KILLED_OFTEN, str(photos), str(tmp_path / "s")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    survivors = [int(line) for line in done.stdout.split()]
+    assert survivors == sorted(survivors)
+    assert len(set(survivors)) > 8  # it was killed at work, and went on
+    extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=2)
+    extract_stream(dataset, Brightness(), tmp_path / "whole", shard_rows=2)
+    found = {name: content for name, content in contents(tmp_path / "s").items() if not name.startswith(".")}
+    assert found == contents(tmp_path / "whole")
+
+
 def test_planning_loads_nothing_and_refuses_what_cannot_work(photos, tmp_path, use_example):
     registry = discover()
     dataset = PluginRef(name="image-folder", alias="image-folder", params={"root": str(photos)})
 
     def planned(*names, params=None):
         streams = [PluginRef(name=name, alias=name, params=params or {}) for name in names]
-        return plan(registry, dataset, streams, root=tmp_path, device="cpu")
+        return plan(registry, dataset, streams, root=tmp_path, how=How())
 
     assert list(planned("timm", params={"model": "test_vit", "weights": "random"})) == ["train", "test"]
     with pytest.raises(InvalidConfig, match="at least one stream, found none"):
@@ -225,13 +426,16 @@ def test_planning_loads_nothing_and_refuses_what_cannot_work(photos, tmp_path, u
 
 
 def test_the_workers_events_become_progress_and_errors():
-    begun = _next(Progress("", "", 0, 0), {"event": "begin", "stream": "a", "split": "train", "total": 9})
-    assert _next(begun, {"event": "load", "stream": "b"}).stream == "b"
-    assert _next(begun, {"event": "progress", "done": 4}) == Progress("a", "train", 4, 9)
-    assert _next(begun, {"event": "end", "skipped": ["x"]}) == Progress("a", "train", 9, 9, ("x",))
+    begun = _next(Progress(), {"event": "begin", "streams": ["a", "b"], "split": "train"})
+    assert _next(begun, {"event": "load", "stream": "b"}).streams == ("b",)
+    half = _next(begun, {"event": "progress", "done": 4, "total": 9})
+    assert half == Progress(("a", "b"), "train", 4, 9)
+    spent = {"data": 1.0, "device": 2.0, "disk": 0.5}
+    ended = _next(half, {"event": "end", "skipped": ["x"], "spent": spent})
+    assert ended == Progress(("a", "b"), "train", 9, 9, ("x",), spent)
     with pytest.raises(BadSample, match="broken") as error:
         _next(begun, {"event": "error", "kind": "BadSample", "message": "broken", "hint": "mend"})
     assert error.value.hint == "mend"
-    with pytest.raises(SparcError, match="stream 'a': KeyError: 3") as error:
+    with pytest.raises(SparcError, match="stream 'a, b': KeyError: 3") as error:
         _next(begun, {"event": "error", "kind": "crash", "message": "KeyError: 3", "traceback": "where"})
     assert "where" in str(error.value.__cause__)

@@ -30,6 +30,16 @@ def test_batches_hold_the_rows_that_the_order_names(features, sizes, read_rows, 
             assert batch[name].dtype == expected.dtype
 
 
+def test_samples_that_share_a_row_get_it_each(features):
+    shared = torch.tensor([7, 3, 7, 0, 99, 3] * 10)
+    rows = {"a": shared, "b": torch.arange(60)}
+    shards = {"a": features["a"].split(30), "b": [features["b"][:60]]}
+    found = list(Loader(shards, CONFIG, rows=rows))
+    for batch, samples in zip(found, batches(60, CONFIG), strict=True):
+        assert torch.equal(batch["a"], features["a"][shared[samples]])
+        assert torch.equal(batch["b"], features["b"][samples])
+
+
 def test_streams_of_different_length_are_refused(features):
     with pytest.raises(MisalignedStreams, match="expected as many samples in every stream, found a 100, b 80"):
         Loader({"a": [features["a"]], "b": features["b"][:80].split(50)}, CONFIG)
@@ -38,8 +48,11 @@ def test_streams_of_different_length_are_refused(features):
 def test_two_loops_over_one_loader_do_not_meet(features, monkeypatch):
     monkeypatch.setattr("sparc.loader.READ_ROWS", 16)
     loader = Loader({"b": [features["b"]]}, CONFIG)
-    for first, second in zip(loader, loader, strict=True):
-        assert torch.equal(first["b"], second["b"])
+    ahead, behind = iter(loader), iter(loader)
+    next(ahead)
+    for first, rows in zip(behind, batches(100, CONFIG), strict=True):
+        next(ahead, None)
+        assert torch.equal(first["b"], features["b"][rows])
 
 
 def test_a_batch_is_not_overwritten_by_the_next(features, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,6 +19,7 @@ from sparc.store import (
     read_shard,
     shard_path,
     write_manifest,
+    write_samples,
     write_shard,
 )
 
@@ -38,6 +40,7 @@ def write_stream(directory, features, ids, *, rows=4, weights="sha256:1"):
         dtype="float32",
         samples=len(ids),
         samples_sha256=digest_ids(ids),
+        samples_file_sha256=write_samples(directory, ids, np.arange(len(ids))),
         shards=tuple(shards),
     )
     write_manifest(directory, manifest)
@@ -151,6 +154,24 @@ def test_shards_in_another_order_than_their_samples_are_refused(tmp_path, ids):
     write_manifest(directory, manifest.model_copy(update={"shards": manifest.shards[::-1]}))
     with pytest.raises(CorruptFile, match="do not hold the samples of their manifest"):
         open_streams({"a": directory})
+
+
+def test_a_list_of_samples_that_is_altered_or_gone_is_named(stream):
+    path = stream / "samples.json"
+    content = path.read_text()
+    path.write_text(content.replace("sample 3", "sample 4"))
+    with pytest.raises(CorruptFile, match=r"samples.json is truncated or altered: its checksum differs"):
+        open_streams({"photo": stream})
+    path.unlink()
+    with pytest.raises(MissingData, match=r"the list of a stream's samples is missing: .*samples.json"):
+        open_streams({"photo": stream})
+
+
+def test_rows_that_are_not_in_the_order_of_their_samples_are_refused(stream, ids):
+    digest = write_samples(stream, ids, np.arange(10)[::-1])
+    write_manifest(stream, read_manifest(stream).model_copy(update={"samples_file_sha256": digest}))
+    with pytest.raises(CorruptFile, match="do not hold the samples of their manifest"):
+        open_streams({"photo": stream})
 
 
 def test_the_same_features_are_the_same_bytes(tmp_path, ids):

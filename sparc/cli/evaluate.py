@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparc.cli.options import Device, dataset_ref, resolve_device, store_root
+from sparc.cli.options import Device, dataset_ref, how_to_extract, resolve_device, store_root
 from sparc.cli.progress import console
 from sparc.cli.tables import evaluation_tables
 from sparc.errors import MissingData
@@ -153,12 +153,7 @@ def _open(path: Path, device: str | None) -> tuple[Run, RunOptions, Registry, di
     options = validated(RunOptions, {**content, **({"device": device} if device else {})}, what=str(path))
     registry = discover()
     jobs = plan(
-        registry,
-        dataset_ref(options),
-        options.stream,
-        root=store_root(options),
-        device="cpu",
-        skip_bad=options.skip_bad,
+        registry, dataset_ref(options), options.stream, root=store_root(options), how=how_to_extract(options, "cpu")
     )
     return run, options, registry, list(jobs.values())[-1]
 

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import os
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.markup import escape
+from rich.table import Table
 
 from sparc.cli.options import (
+    Compile,
     Config,
     DataRoot,
     Dataset,
     Device,
+    Precision,
     SkipBad,
     Store,
+    StoreDtype,
     Streams,
     dataset_ref,
+    how_to_extract,
     resolve,
     resolve_device,
     store_root,
 )
 from sparc.cli.progress import Bar, console
+from sparc.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from sparc.config import RunOptions
     from sparc.extract import Job, Progress
     from sparc.plugins import Registry
+
+Part = tuple[int, int]
+WHOLE: Part = (0, 1)
 
 
 def extract(
@@ -34,18 +46,37 @@ def extract(
     data_root: DataRoot = None,
     store: Store = None,
     device: Device = None,
+    precision: Precision = None,
+    store_dtype: StoreDtype = None,
+    compile_: Compile = None,
     skip_bad: SkipBad = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Be process I, from 0, of N that share the work. torchrun says it by itself.",
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it will take, from a few samples, and write nothing.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Extract the features of a dataset into the store, as `sparc train` does first.
 
-    What the store has is not computed again; an interrupted extraction goes on where it stopped.
+    What the store has is not computed again; an interrupted extraction goes on where it stopped. Each image is read
+    once for all image streams, and what several samples show is computed once.
 
     Examples:
 
         sparc extract
 
         sparc extract --stream dinov2 --stream clip-img --stream clip-txt --dataset image-folder --data-root photos
+
+        sparc extract --plan --stream dinov2 --dataset coco --data-root coco
+
+        torchrun --nproc-per-node 2 --no-python sparc extract --stream dinov2 --dataset coco --data-root coco
     """
     from sparc.plugins import discover
 
@@ -56,58 +87,146 @@ def extract(
         "data-root": data_root,
         "store": store,
         "device": device,
+        "precision": precision,
+        "store-dtype": store_dtype,
+        "compile": compile_,
         "skip-bad": skip_bad,
     }
     options = resolve(said, config, registry)
-    jobs = extract_missing(options, registry, resolve_device(options.device))
+    part = _part(shard)
+    resolved = _device_of_rank(resolve_device(options.device), part)
+    if plan:
+        _predict(_planned(options, registry, resolved))
+        return
+    jobs = extract_missing(options, registry, resolved, part)
     for streams in jobs.values():
         for job in streams.values():
-            console.print(str(job.directory), soft_wrap=True, markup=False)
+            state = "" if job.done else "  (other processes are still at work)"
+            console.print(f"{job.directory}{state}", soft_wrap=True, markup=False)
 
 
-def extract_missing(options: RunOptions, registry: Registry, device: str) -> dict[str, dict[str, Job]]:
+def extract_missing(
+    options: RunOptions, registry: Registry, device: str, part: Part = WHOLE
+) -> dict[str, dict[str, Job]]:
     """Extract what the store lacks, showing progress; returns all jobs, split to stream to job."""
     from sparc.extract import extract as run
-    from sparc.extract import plan
 
-    jobs = plan(
-        registry,
-        dataset_ref(options),
-        options.stream,
-        root=store_root(options),
-        device=device,
-        skip_bad=options.skip_bad,
-    )
+    jobs = _planned(options, registry, device)
     flat = [job for streams in jobs.values() for job in streams.values()]
     there = sum(job.done for job in flat)
     if there:
         console.print(f"[dim]features: {there} of {len(flat)} are in the store[/dim]")
     with contextlib.ExitStack() as stack:
-        run(flat, _Show(stack))
+        run(flat, _Show(stack), part=part)
     return jobs
 
 
+def _planned(options: RunOptions, registry: Registry, device: str) -> dict[str, dict[str, Job]]:
+    from sparc.extract import plan
+
+    return plan(
+        registry,
+        dataset_ref(options),
+        options.stream,
+        root=store_root(options),
+        how=how_to_extract(options, device),
+    )
+
+
+def _part(shard: str | None) -> Part:
+    """Which process of how many this is: by --shard, else by what torchrun says. Raises InvalidConfig."""
+    if shard is None:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    said = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if said is None or int(said[1]) >= int(said[2]):
+        raise InvalidConfig(f"--shard: expected I/N with I below N, found '{shard}'", hint="--shard 0/4, ..., 3/4")
+    return int(said[1]), int(said[2])
+
+
+def _device_of_rank(device: str, part: Part) -> str:
+    """Under torchrun each process of a machine has a GPU of its own."""
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if device == "cuda" and local is not None and part[1] > 1 else device
+
+
+def _predict(jobs: dict[str, dict[str, Job]]) -> None:
+    """Print what an extraction will take."""
+    from sparc.extract import probe
+
+    found = probe(job for streams in jobs.values() for job in streams.values())
+    if not found:
+        console.print("nothing to do: all features are in the store")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("streams", "split", "samples", "distinct", "time", "disk", "memory"):
+        table.add_column(column, justify="left" if column in ("streams", "split") else "right", no_wrap=True)
+    for progress, one in found:
+        table.add_row(
+            escape(", ".join(progress.streams)),
+            progress.split,
+            f"{one['samples']:,}",
+            f"{one['rows']:,}",
+            _duration(one["seconds"]),
+            _size(one["bytes"]),
+            " + ".join(_size(one[kind]) for kind in ("memory", "device_memory") if one[kind] is not None),
+        )
+    console.print(table)
+    seconds, size = (sum(one[key] for _, one in found) for key in ("seconds", "bytes"))
+    console.print(f"in all {_duration(seconds)} and {_size(size)} on disk", markup=False)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 class _Show:
-    """A bar for each stream and split that is extracted, one after another."""
+    """A bar for the streams of a split that are extracted together, then what their time went into."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
         self._bar: Bar | None = None
-        self._of: tuple[str, str] | None = None
+        self._of: Any = None
 
     def __call__(self, progress: Progress) -> None:
-        if not progress.total:  # the backbone is being loaded
+        if not progress.total:  # backbones are being loaded
             return
-        if self._of != (progress.stream, progress.split) or self._bar is None:
+        if self._of != (progress.streams, progress.split) or self._bar is None:
             self._stack.close()
-            self._of = progress.stream, progress.split
-            title = escape(f"extract {progress.stream} {progress.split}")
+            self._of = progress.streams, progress.split
+            title = escape(f"extract {', '.join(progress.streams)} {progress.split}")
             self._bar = self._stack.enter_context(Bar(title, "samples"))
-        self._bar.update(progress.done, progress.total)
+        if progress.spent is None:
+            self._bar.update(progress.done, progress.total)
+            return
+        console.print(f"[dim]{bottleneck(progress.spent)}[/dim]")
         if progress.skipped:
             some = ", ".join(progress.skipped[:3]) + (", ..." if len(progress.skipped) > 3 else "")
             console.print(
                 f"[yellow]skipped {len(progress.skipped)} samples that could not be read in "
-                f"{escape(progress.stream)}: {escape(some)}[/yellow]",
+                f"{escape(', '.join(progress.streams))}: {escape(some)}[/yellow]",
                 soft_wrap=True,
             )
+
+
+BOTTLENECK = {
+    "data": "reading and preprocessing samples",
+    "device": "the backbones",
+    "disk": "writing features",
+}
+
+
+def bottleneck(spent: dict[str, float]) -> str:
+    """What an extraction spent its time waiting for, and most of all."""
+    total = sum(spent.values()) or 1.0
+    shares = ", ".join(f"{kind} {seconds / total:.0%}" for kind, seconds in spent.items())
+    return f"  waited for {shares}: the bottleneck was {BOTTLENECK[max(spent, key=spent.__getitem__)]}"

@@ -13,6 +13,7 @@ from sparc.errors import InvalidConfig, PluginError
 from sparc.hub import cache_dir
 
 if TYPE_CHECKING:
+    from sparc.extract import How
     from sparc.plugins import Registry
 
 DEFAULT_DATASET = "openmoji"
@@ -38,6 +39,11 @@ Device = Annotated[str | None, typer.Option("--device", help="auto (CUDA where i
 SkipBad = Annotated[
     bool | None, typer.Option("--skip-bad", help="Go on without images that do not decode and empty captions.")
 ]
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="Of the backbones' products: float32, bfloat16, float16.")
+]
+StoreDtype = Annotated[str | None, typer.Option("--store-dtype", help="Of features in the store: float32, float16.")]
+Compile = Annotated[bool | None, typer.Option("--compile", help="Compile the backbones with torch.compile first.")]
 Config = Annotated[
     Path | None, typer.Option("--config", help="TOML file with any of these options, by name, without the dashes.")
 ]
@@ -124,6 +130,19 @@ def dataset_ref(options: RunOptions) -> PluginRef:
 def store_root(options: RunOptions) -> Path:
     """Where features are kept."""
     return options.store if options.store is not None else cache_dir("store").resolve()
+
+
+def how_to_extract(options: RunOptions, device: str) -> How:
+    """How features are computed and stored, on this device."""
+    from sparc.extract import How
+
+    return How(
+        device=device,
+        precision=options.precision,
+        store_dtype=options.store_dtype,
+        compile=options.compile,
+        skip_bad=options.skip_bad,
+    )
 
 
 def resolve_device(device: str) -> str:

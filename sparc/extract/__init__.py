@@ -1,9 +1,10 @@
 """The verb `extract`: a dataset through frozen backbones into the feature store.
 
-`plan` says what there is to do, `extract` has a worker process do it, `stream` is one backbone over one split.
+`plan` says what there is to do, `extract` has a worker process do it. In that process `items` finds what is distinct,
+`forward` computes it batch by batch, and `shards` writes it.
 """
 
-from sparc.extract.plan import Job, directories, plan
-from sparc.extract.supervise import Progress, extract
+from sparc.extract.plan import How, Job, directories, plan
+from sparc.extract.supervise import Progress, extract, probe
 
-__all__ = ["Job", "Progress", "directories", "extract", "plan"]
+__all__ = ["How", "Job", "Progress", "directories", "extract", "plan", "probe"]

@@ -7,11 +7,24 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from sparc.config import PluginRef, validated
+from sparc.config import ForwardPrecision, PluginRef, StoreDtype, validated
 from sparc.contracts import BackboneSpec, DatasetSpec, Params
 from sparc.errors import InvalidConfig
 from sparc.plugins import Registry
 from sparc.store import fingerprint, is_complete, read_manifest
+
+
+class How(BaseModel):
+    """How features are computed and stored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    device: str = "cpu"
+    precision: ForwardPrecision = "float32"
+    """Of the backbones' products."""
+    store_dtype: StoreDtype = "float32"
+    compile: bool = False
+    skip_bad: bool = False
 
 
 class Job(BaseModel):
@@ -26,13 +39,24 @@ class Job(BaseModel):
     """Where the features go."""
     weights: str
     """What the backbone says its weights are."""
-    device: str
-    skip_bad: bool = False
+    how: How
 
     @property
     def done(self) -> bool:
         """Whether the store has it already. What an earlier run skipped counts only where this one skips too."""
-        return is_complete(self.directory) and (self.skip_bad or not read_manifest(self.directory).skipped)
+        return is_complete(self.directory) and (self.how.skip_bad or not read_manifest(self.directory).skipped)
+
+
+class Order(BaseModel):
+    """What a worker process shall do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    jobs: list[Job]
+    part: tuple[int, int] = (0, 1)
+    """Of so many processes that share the jobs, which one this is."""
+    probe: bool = False
+    """Whether to try some samples of each job only, and write nothing."""
 
 
 def plan(
@@ -41,8 +65,7 @@ def plan(
     streams: Sequence[PluginRef],
     *,
     root: Path,
-    device: str,
-    skip_bad: bool = False,
+    how: How,
 ) -> dict[str, dict[str, Job]]:
     """Lay out the jobs of all splits and streams: split to stream to job. Loads no backbone and opens no dataset.
 
@@ -69,7 +92,8 @@ def plan(
                 hint="choose another stream or dataset; see: sparc plugins list",
             )
         weights = backbone.identify(params)
-        name = fingerprint(backbone.name, params.model_dump(mode="json"), weights)
+        telling = params.model_dump(mode="json") | _unlike_default(how)
+        name = fingerprint(backbone.name, telling, weights)
         for split in source.splits:
             jobs[split][stream.alias] = Job(
                 dataset=dataset,
@@ -77,10 +101,15 @@ def plan(
                 stream=stream,
                 directory=folder / split / name,
                 weights=weights,
-                device=device,
-                skip_bad=skip_bad,
+                how=how,
             )
     return jobs
+
+
+def _unlike_default(how: How) -> dict[str, str]:
+    """What of `how` changes the features; features as they are by default are found by their backbone alone."""
+    said = {"precision": how.precision, "store-dtype": how.store_dtype}
+    return {name: value for name, value in said.items() if value != "float32"}
 
 
 def checked_params(spec: BackboneSpec | DatasetSpec, ref: PluginRef) -> Params:

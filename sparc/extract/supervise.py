@@ -5,28 +5,37 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sparc import errors
 from sparc.errors import PluginError, SparcError
-from sparc.extract.plan import Job
+from sparc.extract.plan import Job, Order
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is."""
+    """How far the streams are that are extracted together."""
 
-    stream: str
-    split: str
-    done: int
-    total: int
-    skipped: tuple[str, ...] | None = None
-    """Samples that could not be read; None until the job is finished."""
+    streams: tuple[str, ...] = ()
+    split: str = ""
+    done: int = 0
+    total: int = 0
+    """Distinct images or captions; 0 while backbones are loaded."""
+    skipped: tuple[str, ...] = ()
+    """Samples that could not be read."""
+    spent: dict[str, float] | None = None
+    """Seconds spent on `data`, `device` and `disk`; None until these streams are finished."""
 
 
-def extract(jobs: Iterable[Job], on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
-    """Do what the store lacks of `jobs`, in a worker process.
+def extract(
+    jobs: Iterable[Job],
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    *,
+    part: tuple[int, int] = (0, 1),
+) -> None:
+    """Do what the store lacks of `jobs`, in a worker process; of (0, 2) every second shard, of (1, 2) the others.
 
     Interrupting loses at most the shard in work. Raises the SparcError that the worker met; an error that is no
     SparcError becomes a PluginError, with the worker's traceback as its cause.
@@ -34,9 +43,30 @@ def extract(jobs: Iterable[Job], on_progress: Callable[[Progress], None] = lambd
     waiting = [job for job in jobs if not job.done]
     if not waiting:
         return
-    # A backbone is loaded once for all its splits; the streams keep the order in which they were named.
-    order = list(dict.fromkeys(job.stream.alias for job in waiting))
-    todo = sorted(waiting, key=lambda job: order.index(job.stream.alias))
+    current = Progress()
+    for event in _events(Order(jobs=waiting, part=part)):
+        current = _next(current, event)
+        on_progress(current)
+
+
+def probe(jobs: Iterable[Job]) -> list[tuple[Progress, dict[str, Any]]]:
+    """Try some samples of what the store lacks of `jobs`: what is computed together, and a `probe.Probe` as a dict.
+
+    Raises as `extract`.
+    """
+    waiting = [job for job in jobs if not job.done]
+    found: list[tuple[Progress, dict[str, Any]]] = []
+    current = Progress()
+    for event in _events(Order(jobs=waiting, probe=True)) if waiting else ():
+        if event["event"] == "probed":
+            found.append((current, event["found"]))
+        else:
+            current = _next(current, event)
+    return found
+
+
+def _events(order: Order) -> Iterator[dict[str, Any]]:
+    """What a worker says while it does an order."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "sparc.extract.worker"],
         stdin=subprocess.PIPE,
@@ -47,15 +77,16 @@ def extract(jobs: Iterable[Job], on_progress: Callable[[Progress], None] = lambd
     assert worker.stdin is not None
     assert worker.stdout is not None
     try:
-        worker.stdin.write(json.dumps([job.model_dump(mode="json") for job in todo]))
+        worker.stdin.write(order.model_dump_json())
         worker.stdin.close()
-        current = Progress("", "", 0, 0)
+        at = ""
         for line in worker.stdout:
-            current = _next(current, json.loads(line))
-            on_progress(current)
+            event = json.loads(line)
+            at = event.get("stream") or ", ".join(event.get("streams", ())) or at
+            yield event
         if worker.wait() != 0:
             raise PluginError(
-                f"the extracting process ended with code {worker.returncode} in stream '{current.stream}'",
+                f"the extracting process ended with code {worker.returncode} in stream '{at}'",
                 hint="run the same command again: complete shards are kept; if it was killed, use less memory",
             )
     finally:
@@ -68,15 +99,16 @@ def _next(current: Progress, event: dict[str, object]) -> Progress:
     """The progress after an event. Raises the error that the event reports."""
     match event:
         case {"event": "load", "stream": str(stream)}:
-            return Progress(stream, "", 0, 0)
-        case {"event": "begin", "stream": str(stream), "split": str(split), "total": int(total)}:
-            return Progress(stream, split, 0, total)
-        case {"event": "progress", "done": int(done)}:
-            return Progress(current.stream, current.split, done, current.total)
-        case {"event": "end", "skipped": list(skipped)}:
-            return Progress(current.stream, current.split, current.total, current.total, tuple(skipped))
+            return Progress((stream,))
+        case {"event": "begin", "streams": list(streams), "split": str(split)}:
+            return Progress(tuple(streams), split)
+        case {"event": "progress", "done": int(done), "total": int(total)}:
+            return Progress(current.streams, current.split, done, total)
+        case {"event": "end", "skipped": list(skipped), "spent": dict(spent)}:
+            total = current.total
+            return Progress(current.streams, current.split, total, total, tuple(skipped), spent)
         case {"event": "error", "kind": "crash", "message": str(message), "traceback": str(trace)}:
-            where = f"stream '{current.stream}': " if current.stream else ""
+            where = f"stream '{', '.join(current.streams)}': " if current.streams else ""
             raise PluginError(
                 f"{where}{message}", hint="this may be a bug in the plugin; --debug shows where"
             ) from RuntimeError(trace)

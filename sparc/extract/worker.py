@@ -1,4 +1,4 @@
-"""The process that extracts: jobs come as JSON on standard input, events go as JSON lines to standard output.
+"""The process that extracts: an order comes as JSON on standard input, events go as JSON lines to standard output.
 
 A process of its own: the memory of a backbone and of its batches ends with it, and no process of the user's has its
 allocator changed.
@@ -6,61 +6,110 @@ allocator changed.
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
+from sparc.contracts import Backbone, Dataset
 from sparc.errors import SparcError
-from sparc.extract.plan import Job, checked_params
+from sparc.extract.plan import Job, Order, checked_params
 from sparc.memory import keep_freed_memory
 from sparc.plugins import Registry, discover
 from sparc.provenance import library_versions
 
+if TYPE_CHECKING:
+    from sparc.extract.forward import Forward
+    from sparc.extract.shards import Target
+
 Emit = Callable[[dict[str, Any]], None]
 
 
-def run(jobs: Iterable[Job], registry: Registry, emit: Emit) -> None:
-    """Do the jobs, loading each backbone once for all its splits. Raises SparcError."""
-    from sparc.extract.stream import Origin, extract_stream
+def run(order: Order, registry: Registry, emit: Emit) -> None:
+    """Do the jobs: of each split, all streams of a modality at once. Raises SparcError."""
+    from sparc.extract.forward import Spent
+    from sparc.extract.probe import probe
+    from sparc.extract.shards import Part, extract_streams
 
-    for stream, group in itertools.groupby(jobs, key=lambda job: job.stream):
-        spec = registry.backbone(stream.name)
-        params = checked_params(spec, stream)
-        todo = list(group)
-        emit({"event": "load", "stream": stream.alias})
-        backbone = spec.load(params, todo[0].device, "float32")
-        for job in todo:
-            source = registry.dataset(job.dataset.name)
-            dataset = source.open(checked_params(source, job.dataset), job.split)
-            emit({"event": "begin", "stream": stream.alias, "split": job.split, "total": len(dataset)})
-            origin = Origin(
-                backbone=spec.name,
-                modality=spec.modality,
-                params=params.model_dump(mode="json", exclude={"weights"}),
-                weights=job.weights,
-                dataset=source.name,
-                split=job.split,
-                versions=library_versions(),
-            )
-            manifest = extract_stream(
-                dataset,
-                backbone,
-                job.directory,
-                origin,
-                device=job.device,
-                skip_bad=job.skip_bad,
-                report=lambda done: emit({"event": "progress", "done": done}),
-            )
-            emit({"event": "end", "skipped": list(manifest.skipped)})
+    backbones = _loaded(order.jobs, registry, emit)
+    for jobs in _at_once(order.jobs, registry):
+        dataset = _opened(jobs[0], registry)
+        forward = _forward(jobs, backbones, registry)
+        streams = [job.stream.alias for job in jobs]
+        emit({"event": "begin", "streams": streams, "split": jobs[0].split})
+        if order.probe:
+            emit({"event": "probed", "found": dataclasses.asdict(probe(dataset, forward, jobs[0].how.store_dtype))})
+            continue
+        spent = Spent()
+        manifests = extract_streams(
+            dataset,
+            forward,
+            {job.stream.alias: _target(job, forward, registry) for job in jobs},
+            part=Part(*order.part),
+            spent=spent,
+            report=lambda done, total: emit({"event": "progress", "done": done, "total": total}),
+        )
+        skipped = next((list(manifest.skipped) for manifest in manifests.values() if manifest is not None), [])
+        emit({"event": "end", "skipped": skipped, "spent": dataclasses.asdict(spent)})
+
+
+def _loaded(jobs: list[Job], registry: Registry, emit: Emit) -> dict[str, Backbone]:
+    """Every backbone once, so that models with several towers are loaded once too."""
+    found: dict[str, Backbone] = {}
+    for job in jobs:
+        if job.stream.alias not in found:
+            emit({"event": "load", "stream": job.stream.alias})
+            spec = registry.backbone(job.stream.name)
+            found[job.stream.alias] = spec.load(checked_params(spec, job.stream), job.how.device, "float32")
+    return found
+
+
+def _at_once(jobs: list[Job], registry: Registry) -> Iterator[list[Job]]:
+    """Jobs that read the same images or captions."""
+    groups: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.split, registry.backbone(job.stream.name).modality), []).append(job)
+    yield from groups.values()
+
+
+def _opened(job: Job, registry: Registry) -> Dataset:
+    source = registry.dataset(job.dataset.name)
+    return source.open(checked_params(source, job.dataset), job.split)
+
+
+def _forward(jobs: list[Job], backbones: dict[str, Backbone], registry: Registry) -> Forward:
+    from sparc.extract.forward import Computing, Forward
+
+    how = jobs[0].how
+    computing = Computing(how.device, how.precision, how.compile, how.skip_bad)
+    modality = registry.backbone(jobs[0].stream.name).modality
+    return Forward({job.stream.alias: backbones[job.stream.alias] for job in jobs}, modality, computing)
+
+
+def _target(job: Job, forward: Forward, registry: Registry) -> Target:
+    from sparc.extract.shards import Target
+
+    spec = registry.backbone(job.stream.name)
+    return Target(
+        directory=job.directory,
+        backbone=spec.name,
+        params=checked_params(spec, job.stream).model_dump(mode="json", exclude={"weights"}),
+        weights=job.weights,
+        dataset=job.dataset.name,
+        split=job.split,
+        dtype=job.how.store_dtype,
+        precision=job.how.precision,
+        preprocessing=getattr(forward.backbones[job.stream.alias], "preprocessing", None),
+        versions=library_versions(),
+    )
 
 
 def main() -> None:
-    """Read jobs, do them, report; the error of a failed job is an event too."""
+    """Read an order, do it, report; the error of a failed job is an event too."""
     # Ctrl-C reaches the whole process group; the parent decides, and ends this process with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
@@ -73,7 +122,7 @@ def main() -> None:
         events.flush()
 
     try:
-        run([Job.model_validate(job) for job in json.load(sys.stdin)], discover(), emit)
+        run(Order.model_validate(json.load(sys.stdin)), discover(), emit)
     except BrokenPipeError:
         os._exit(1)  # The parent is gone, so nobody waits for what is left to do.
     except SparcError as error:

@@ -1,0 +1,63 @@
+"""What an extraction will take, from computing a few samples of it. Nothing is written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sparc.contracts import Dataset
+from sparc.extract.forward import Batch, Forward, Spent
+from sparc.extract.items import distinct
+from sparc.memory import peak_bytes
+
+BATCHES = 8
+SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What all samples of some streams that are computed together would take."""
+
+    samples: int
+    rows: int
+    """Distinct images or captions."""
+    seconds: float
+    """To compute all rows."""
+    bytes: int
+    """Of features in the store."""
+    memory: int | None
+    """Bytes that the process held at most; None where the system does not say."""
+    device_memory: int | None
+    """Bytes of tensors on the GPU at most; None without one."""
+
+
+def probe(dataset: Dataset, forward: Forward, dtype: str) -> Probe:
+    """Compute some batches from all over the dataset, and draw a line through them. Raises as the extraction would."""
+    items = distinct(dataset, forward.modality)
+    count = min(len(items), BATCHES * forward.batch)
+    chosen: list[int] = items.owners[np.linspace(0, len(items) - 1, count).astype(int)].tolist()
+    streams = tuple(forward.backbones)
+    batches = [Batch(chosen[low : low + forward.batch], streams) for low in range(0, count, forward.batch)]
+    began = first = time.perf_counter()
+    done = after_first = 0
+    for computed in forward(dataset, batches, Spent()):
+        now = time.perf_counter()
+        done += len(computed.readable)
+        if done == len(computed.readable):  # it waited for the data-loading workers to start
+            first, after_first = now, done
+        if now - began > SECONDS:
+            break
+    rate = (done - after_first) / (now - first) if done > after_first else done / (now - began)
+    itemsize = torch.empty((), dtype=getattr(torch, dtype)).element_size()
+    on_gpu = forward.how.device.startswith("cuda")
+    return Probe(
+        samples=len(items.ids),
+        rows=len(items),
+        seconds=len(items) / rate,
+        bytes=len(items) * itemsize * sum(backbone.width for backbone in forward.backbones.values()),
+        memory=peak_bytes(),
+        device_memory=torch.cuda.max_memory_allocated(forward.how.device) if on_gpu else None,
+    )

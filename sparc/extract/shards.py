@@ -1,0 +1,217 @@
+"""Backbones of one modality over one split, into the shards of their streams. What is complete is never made again."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparc.contracts import Dataset
+from sparc.errors import CorruptFile, MissingData
+from sparc.extract.forward import Batch, Computed, Forward, Spent
+from sparc.extract.items import Items, distinct
+from sparc.files import sha256
+from sparc.store import (
+    SHARD_ROWS,
+    Manifest,
+    Shard,
+    digest_ids,
+    read_shard,
+    revoke_manifest,
+    shard_path,
+    write_manifest,
+    write_samples,
+    write_shard,
+)
+
+LEFTOVER_SECONDS = 3600
+Report = Callable[[int, int], None]
+"""Called with the number of rows done so far, and of all that this process has to do."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a stream's features go, and what its manifest says about where they came from."""
+
+    directory: Path
+    backbone: str
+    params: dict[str, Any]
+    weights: str
+    dataset: str
+    split: str
+    dtype: str = "float32"
+    """Of the features in the store."""
+    precision: str = "float32"
+    preprocessing: Mapping[str, Any] | None = None
+    versions: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which shards a process makes: those whose number leaves `number` when divided by `of`."""
+
+    number: int = 0
+    of: int = 1
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard is this process's."""
+        return shard % self.of == self.number
+
+
+WHOLE = Part()
+
+
+def extract_streams(
+    dataset: Dataset,
+    forward: Forward,
+    targets: Mapping[str, Target],
+    *,
+    part: Part = WHOLE,
+    shard_rows: int = SHARD_ROWS,
+    spent: Spent | None = None,
+    report: Report = lambda done, total: None,
+) -> dict[str, Manifest | None]:
+    """Write the features of all samples for each stream, going on where earlier calls stopped.
+
+    Returns the manifests; None while shards of other processes are missing: whoever makes the last one writes it.
+
+    Raises:
+        BadSample: a sample cannot be read. Where skipping is asked for its row is zero: it lacks the stream.
+        BadFeatures: a feature is not finite.
+        PluginError: a backbone does not give what it promises.
+        StorageError: the disk is full; complete shards stay.
+    """
+    spent = spent or Spent()
+    items = distinct(dataset, forward.modality)
+    work = _Work(items, shard_rows, targets, forward.how.skip_bad)
+    mine = [number for number in range(work.n_shards) if part.has(number)]
+    wanted = {number: lacking for number in mine if (lacking := work.lacking(number))}
+    total = sum(len(work.rows(number)) for number in mine)
+    done = total - sum(len(work.rows(number)) for number in wanted)
+    report(done, total)
+    batches = {number: work.batches(number, lacking, forward.batch) for number, lacking in wanted.items()}
+    computed = forward(dataset, list(chain.from_iterable(batches.values())), spent)
+    with contextlib.closing(computed):
+        for number, lacking in wanted.items():
+            content = []
+            for one in islice(computed, len(batches[number])):
+                content.append(one)
+                done += len(one.readable)
+                report(done, total)
+            began = time.perf_counter()
+            work.write(number, lacking, content)
+            spent.disk += time.perf_counter() - began
+    return {name: work.finish(name, forward) for name in targets}
+
+
+class _Work:
+    """The shards of some streams with the same rows."""
+
+    def __init__(self, items: Items, shard_rows: int, targets: Mapping[str, Target], skip_bad: bool) -> None:
+        self._items = items
+        self._shard_rows = shard_rows
+        self._targets = targets
+        self._skip_bad = skip_bad
+        self.n_shards = -(-len(items) // shard_rows)
+        for target in targets.values():
+            _remove_leftovers(target.directory)
+
+    def rows(self, number: int) -> range:
+        """The rows of a shard."""
+        start = number * self._shard_rows
+        return range(start, min(start + self._shard_rows, len(self._items)))
+
+    def _ids(self, number: int) -> list[str]:
+        return [self._items.ids[owner] for owner in self._owners(number)]
+
+    def _owners(self, number: int) -> list[int]:
+        rows = self.rows(number)
+        owners: list[int] = self._items.owners[rows.start : rows.stop].tolist()
+        return owners
+
+    def lacking(self, number: int) -> tuple[str, ...]:
+        """The streams for which a shard is still to be made."""
+        return tuple(name for name in self._targets if self._skipped(name, number) is None)
+
+    def _skipped(self, name: str, number: int) -> list[str] | None:
+        """What was skipped in a shard that is complete; None where it must be made."""
+        try:
+            _, ids, skipped = read_shard(shard_path(self._targets[name].directory, number))
+        except (MissingData, CorruptFile):
+            return None
+        return skipped if ids == self._ids(number) and (self._skip_bad or not skipped) else None
+
+    def batches(self, number: int, streams: tuple[str, ...], size: int) -> list[Batch]:
+        """The batches of a shard. None reaches into the next: the same shard is the same bytes, whoever makes it."""
+        owners = self._owners(number)
+        return [Batch(owners[low : low + size], streams) for low in range(0, len(owners), size)]
+
+    def write(self, number: int, streams: Sequence[str], computed: Sequence[Computed]) -> None:
+        """Write a shard of each of these streams."""
+        ids = self._ids(number)
+        readable = [read for one in computed for read in one.readable]
+        skipped = [sample for sample, read in zip(ids, readable, strict=True) if not read]
+        for name in streams:
+            target = self._targets[name]
+            revoke_manifest(target.directory)  # a shard may be made anew, and then its checksum is another
+            features = torch.cat([one.features[name] for one in computed])
+            write_shard(
+                shard_path(target.directory, number),
+                _stored(features, target.dtype),
+                ids,
+                stream=target.backbone,
+                skipped=skipped,
+            )
+
+    def finish(self, name: str, forward: Forward) -> Manifest | None:
+        """Declare a stream complete; None where it is not."""
+        target, shards, all_skipped = self._targets[name], [], []
+        for number in range(self.n_shards):
+            if (skipped := self._skipped(name, number)) is None:
+                return None
+            all_skipped += skipped
+            path = shard_path(target.directory, number)
+            shards.append(Shard(file=path.name, rows=len(self.rows(number)), sha256=sha256(path)))
+        manifest = Manifest(
+            backbone=target.backbone,
+            params=target.params,
+            weights=target.weights,
+            preprocessing=dict(target.preprocessing or {}),
+            precision=target.precision,
+            dataset=target.dataset,
+            split=target.split,
+            width=forward.backbones[name].width,
+            dtype=target.dtype,
+            samples=len(self._items.ids),
+            samples_sha256=digest_ids(self._items.ids),
+            samples_file_sha256=write_samples(target.directory, self._items.ids, self._items.rows),
+            skipped=tuple(all_skipped),
+            shards=tuple(shards),
+            versions=dict(target.versions or {}),
+        )
+        write_manifest(target.directory, manifest)
+        return manifest
+
+
+def _stored(features: Tensor, dtype: str) -> Tensor:
+    """Features in the dtype of the store; a finite one that float16 cannot hold becomes the largest that it can."""
+    if dtype == "float32":
+        return features
+    kind: torch.dtype = getattr(torch, dtype)
+    limit = torch.finfo(kind).max
+    return torch.where(features.isfinite(), features.clamp(-limit, limit), features).to(kind)
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Remove half-written files of killed extractions; a young one may belong to another process at work here."""
+    for leftover in directory.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                leftover.unlink()
