@@ -93,6 +93,20 @@ class Backbone(Protocol):
         ...
 
 
+@runtime_checkable
+class GridBackbone(Backbone, Protocol):
+    """A backbone that also gives features of the patches of an image."""
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the patches; None where this model has none."""
+        ...
+
+    def forward_tokens(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Features (B, d) as `forward` gives them, and those of the patches, row by row: (B, rows * columns, d')."""
+        ...
+
+
 class Dataset(Protocol):
     """Paired samples in a fixed order. Picklable, since data-loading workers read it."""
 

@@ -35,6 +35,7 @@ SHARD_ROWS = 1024
 MANIFEST = "manifest.json"
 SAMPLES = "samples.json"
 FEATURES = "features"
+TOKENS = "tokens"
 
 
 class _Record(BaseModel):
@@ -47,6 +48,14 @@ class Shard(_Record):
     file: str
     rows: int
     sha256: str
+
+
+class PatchTokens(_Record):
+    """What the manifest knows of the features of patches."""
+
+    grid: tuple[int, int]
+    """Rows and columns of patches."""
+    shards: tuple[Shard, ...]
 
 
 class Manifest(_Record):
@@ -74,6 +83,7 @@ class Manifest(_Record):
     skipped: tuple[str, ...] = ()
     """Samples that could not be read; their rows are zero. They are tried again unless skipping is asked for."""
     shards: tuple[Shard, ...]
+    tokens: PatchTokens | None = None
     versions: dict[str, str] = {}
 
 
@@ -97,6 +107,11 @@ def shard_path(directory: Path, number: int) -> Path:
     return directory / f"shard-{number:05d}.safetensors"
 
 
+def tokens_path(directory: Path, number: int) -> Path:
+    """Path of the patches' features of shard `number`."""
+    return directory / f"tokens-{number:05d}.safetensors"
+
+
 class ShardContent(NamedTuple):
     """What a shard file holds."""
 
@@ -106,8 +121,18 @@ class ShardContent(NamedTuple):
     skipped: list[str]
 
 
-def write_shard(path: Path, features: Tensor, ids: Sequence[str], *, stream: str, skipped: Sequence[str] = ()) -> None:
+def write_shard(
+    path: Path,
+    features: Tensor,
+    ids: Sequence[str],
+    *,
+    stream: str,
+    skipped: Sequence[str] = (),
+    key: str = FEATURES,
+) -> None:
     """Write a shard: features (rows, width), the ids of its samples, and which of them could not be read.
+
+    With the key `tokens` they are those of patches, (rows, patches, width).
 
     Raises:
         BadFeatures: a value is not finite; names stream and sample.
@@ -116,17 +141,19 @@ def write_shard(path: Path, features: Tensor, ids: Sequence[str], *, stream: str
     _check_finite(features, ids, stream)
     # One key: safetensors writes several in random order, and the same features shall be the same bytes.
     samples = json.dumps({"ids": list(ids), "skipped": list(skipped)}, ensure_ascii=False)
-    write_atomically(path, lambda temporary: save_file({FEATURES: features}, temporary, metadata={"samples": samples}))
+    write_atomically(
+        path, lambda temporary: save_file({key: features.contiguous()}, temporary, metadata={"samples": samples})
+    )
 
 
-def read_shard(path: Path) -> ShardContent:
-    """Read a shard. Raises MissingData or CorruptFile, naming the file."""
+def read_shard(path: Path, *, key: str = FEATURES) -> ShardContent:
+    """Read a shard of features, or of `tokens`. Raises MissingData or CorruptFile, naming the file."""
     if not path.is_file():
         raise MissingData(f"a shard is missing: {path}", hint=f"remove {path.parent} to extract it anew")
     try:
         with safe_open(path, framework="pt") as file:
             samples = json.loads(file.metadata()["samples"])
-            return ShardContent(file.get_tensor(FEATURES), samples["ids"], samples["skipped"])
+            return ShardContent(file.get_tensor(key), samples["ids"], samples["skipped"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(path, str(error)) from error
 
@@ -248,6 +275,35 @@ def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
     return FeatureStore(shards, {name: rows for name, (_, rows) in samples.items()}, tuple(ids), manifests)
 
 
+class Patches(NamedTuple):
+    """Features of patches, mapped from their files."""
+
+    grid: tuple[int, int]
+    """Rows and columns of patches."""
+    shards: list[Tensor]
+    """(rows, patches, width), in pieces that follow one another."""
+    rows: Tensor
+    """(samples,) the row of each sample."""
+
+
+def open_patches(directory: Path) -> Patches:
+    """Open the features of patches that `sparc extract --tokens patch` made, checking every shard.
+
+    Raises MissingData where there are none, or as `open_streams`.
+    """
+    manifest = read_manifest(directory)
+    if manifest.tokens is None:
+        raise MissingData(f"{directory} has no features of patches", hint="sparc extract --tokens patch")
+    _, rows = _read_samples(directory, manifest)
+    shards = []
+    for shard in manifest.tokens.shards:
+        path = directory / shard.file
+        shards.append(read_shard(path, key=TOKENS).features)
+        if sha256(path) != shard.sha256:
+            raise _corrupt(path, "its checksum differs from the manifest's")
+    return Patches(manifest.tokens.grid, shards, rows)
+
+
 def _read_stream(
     name: str, directory: Path, manifest: Manifest, sample_ids: Sequence[str], rows: Tensor
 ) -> list[Tensor]:
@@ -271,7 +327,7 @@ def _read_stream(
 
 
 def _check_finite(features: Tensor, ids: Sequence[str], stream: str) -> None:
-    finite = features.isfinite().all(dim=1)
+    finite = features.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise BadFeatures(

@@ -13,14 +13,23 @@ from PIL import Image
 
 from sparc.config import PluginRef
 from sparc.contracts import Sample
-from sparc.errors import BadFeatures, BadSample, InvalidConfig, PluginError, SparcError, UnknownName
+from sparc.errors import (
+    BadFeatures,
+    BadSample,
+    CorruptFile,
+    InvalidConfig,
+    MissingData,
+    PluginError,
+    SparcError,
+    UnknownName,
+)
 from sparc.extract import How, plan
 from sparc.extract.forward import Computing, Forward, _Read
 from sparc.extract.probe import probe
 from sparc.extract.shards import Part, Target, extract_streams
 from sparc.extract.supervise import Progress, _next
 from sparc.plugins import discover
-from sparc.store import open_streams, read_shard, shard_path
+from sparc.store import open_patches, open_streams, read_shard, shard_path
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
 
 
@@ -439,3 +448,51 @@ def test_the_workers_events_become_progress_and_errors():
     with pytest.raises(SparcError, match="stream 'a, b': KeyError: 3") as error:
         _next(begun, {"event": "error", "kind": "crash", "message": "KeyError: 3", "traceback": "where"})
     assert "where" in str(error.value.__cause__)
+
+
+class Patched(Brightness):
+    """A grid of one row and two columns; patches are the colour, and its negative."""
+
+    grid = (1, 2)
+
+    def forward_tokens(self, batch):
+        return batch, torch.stack([batch, -batch], dim=1)
+
+
+def with_tokens(dataset, backbone, directory, **kwargs):
+    target = Target(directory, "patched", {}, "", "image-folder", "train", dtype="float16")
+    forward = Forward({"s": backbone}, "image", Computing(tokens=torch.float16, **kwargs))
+    return extract_streams(dataset, forward, {"s": target}, shard_rows=16)["s"]
+
+
+def test_features_of_patches_are_stored_beside_those_of_images(dataset, photos, tmp_path):
+    (photos / dataset.groups[20]).unlink()
+    manifest = with_tokens(dataset, Patched(), tmp_path / "s", skip_bad=True)
+    assert manifest.tokens.grid == (1, 2)
+    patches = open_patches(tmp_path / "s")
+    tokens = torch.cat(patches.shards)[patches.rows]
+    features = open_streams({"s": tmp_path / "s"}).features["s"]
+    assert tokens.dtype == torch.float16
+    assert tokens.shape == (53, 2, 3)
+    assert torch.equal(tokens[:, 0], features)
+    assert torch.equal(tokens[:, 1], -features)
+    assert (tokens[20] == 0).all()
+
+
+def test_features_of_patches_are_made_where_only_those_of_images_are_there(dataset, tmp_path):
+    target = Target(tmp_path / "s", "patched", {}, "", "image-folder", "train", dtype="float16")
+    extract_streams(dataset, Forward({"s": Patched()}, "image"), {"s": target}, shard_rows=16)
+    with pytest.raises(MissingData, match="has no features of patches"):
+        open_patches(tmp_path / "s")
+    with_tokens(dataset, Patched(), tmp_path / "s")
+    path = tmp_path / "s" / "tokens-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CorruptFile, match=r"tokens-00001.safetensors is truncated or altered"):
+        open_patches(tmp_path / "s")
+    with_tokens(dataset, Patched(), tmp_path / "s")
+    assert len(open_patches(tmp_path / "s").shards) == 4
+
+
+def test_a_backbone_without_patches_is_refused_where_they_are_asked_for(dataset, tmp_path):
+    with pytest.raises(InvalidConfig, match="stream 's': its backbone has no patches"):
+        with_tokens(dataset, Brightness(), tmp_path / "s")

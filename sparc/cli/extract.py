@@ -50,6 +50,9 @@ def extract(
     store_dtype: StoreDtype = None,
     compile_: Compile = None,
     skip_bad: SkipBad = None,
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", help="patch: store the features of image patches too; needs much disk.")
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -93,12 +96,14 @@ def extract(
         "skip-bad": skip_bad,
     }
     options = resolve(said, config, registry)
+    if tokens not in (None, "patch"):
+        raise InvalidConfig(f"--tokens: expected patch, found '{tokens}'", hint="--tokens patch, or leave it out")
     part = _part(shard)
     resolved = _device_of_rank(resolve_device(options.device), part)
     if plan:
-        _predict(_planned(options, registry, resolved))
+        _predict(_planned(options, registry, resolved, tokens=bool(tokens)))
         return
-    jobs = extract_missing(options, registry, resolved, part)
+    jobs = extract_missing(options, registry, resolved, part, tokens=bool(tokens))
     for streams in jobs.values():
         for job in streams.values():
             state = "" if job.done else "  (other processes are still at work)"
@@ -106,12 +111,12 @@ def extract(
 
 
 def extract_missing(
-    options: RunOptions, registry: Registry, device: str, part: Part = WHOLE
+    options: RunOptions, registry: Registry, device: str, part: Part = WHOLE, *, tokens: bool = False
 ) -> dict[str, dict[str, Job]]:
     """Extract what the store lacks, showing progress; returns all jobs, split to stream to job."""
     from sparc.extract import extract as run
 
-    jobs = _planned(options, registry, device)
+    jobs = _planned(options, registry, device, tokens=tokens)
     flat = [job for streams in jobs.values() for job in streams.values()]
     there = sum(job.done for job in flat)
     if there:
@@ -121,7 +126,7 @@ def extract_missing(
     return jobs
 
 
-def _planned(options: RunOptions, registry: Registry, device: str) -> dict[str, dict[str, Job]]:
+def _planned(options: RunOptions, registry: Registry, device: str, *, tokens: bool) -> dict[str, dict[str, Job]]:
     from sparc.extract import plan
 
     return plan(
@@ -129,7 +134,7 @@ def _planned(options: RunOptions, registry: Registry, device: str) -> dict[str, 
         dataset_ref(options),
         options.stream,
         root=store_root(options),
-        how=how_to_extract(options, device),
+        how=how_to_extract(options, device, tokens=tokens),
     )
 
 

@@ -132,7 +132,7 @@ def store_root(options: RunOptions) -> Path:
     return options.store if options.store is not None else cache_dir("store").resolve()
 
 
-def how_to_extract(options: RunOptions, device: str) -> How:
+def how_to_extract(options: RunOptions, device: str, *, tokens: bool = False) -> How:
     """How features are computed and stored, on this device."""
     from sparc.extract import How
 
@@ -142,6 +142,7 @@ def how_to_extract(options: RunOptions, device: str) -> How:
         store_dtype=options.store_dtype,
         compile=options.compile,
         skip_bad=options.skip_bad,
+        tokens=tokens,
     )
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sparc.contracts import Backbone, Dataset, Sample
-from sparc.errors import BadSample, PluginError
+from sparc.contracts import Backbone, Dataset, GridBackbone, Sample
+from sparc.errors import BadSample, InvalidConfig, PluginError
 
 BATCH = 32
 BATCH_ON_GPU = 256
@@ -32,6 +32,8 @@ class Computing:
     """Whether torch.compile compiles the backbones first."""
     skip_bad: bool = False
     """Whether samples that cannot be read lack their features, and are no error."""
+    tokens: torch.dtype | None = None
+    """Dtype of the patches' features, where they are asked for."""
 
 
 @dataclass
@@ -56,24 +58,37 @@ class Computed(NamedTuple):
 
     features: dict[str, Tensor]
     """(samples, width) float32 by stream, zero where a sample could not be read."""
+    tokens: dict[str, Tensor]
+    """(samples, patches, width) by stream, where they are asked for."""
     readable: list[bool]
 
 
 @dataclass
 class Forward:
-    """Frozen backbones of one modality, by stream, and how they compute."""
+    """Frozen backbones of one modality, by stream, and how they compute.
+
+    Raises InvalidConfig where features of patches are asked for, and a backbone has none.
+    """
 
     backbones: Mapping[str, Backbone]
     modality: str
     how: Computing = field(default_factory=Computing)
 
     def __post_init__(self) -> None:
-        self._run: dict[str, Callable[[Any], Tensor]] = {
-            name: torch.compile(backbone.forward) if self.how.compile else backbone.forward
-            for name, backbone in self.backbones.items()
-        }
+        self._run = {name: self._function(name) for name in self.backbones}
         self._at_once: dict[str, int] = {}
         """Samples that a backbone takes at once where more were too many for the device's memory."""
+
+    def _function(self, name: str) -> Callable[[Any], Any]:
+        backbone = self.backbones[name]
+        function: Callable[[Any], Any] = backbone.forward
+        if self.how.tokens is not None:
+            if not isinstance(backbone, GridBackbone) or backbone.grid is None:
+                raise InvalidConfig(
+                    f"stream '{name}': its backbone has no patches", hint="leave that stream out, or --tokens"
+                )
+            function = backbone.forward_tokens
+        return torch.compile(function) if self.how.compile else function
 
     @property
     def batch(self) -> int:
@@ -126,7 +141,7 @@ class Forward:
             pin_memory=on_gpu,
         )
 
-    def _launch(self, name: str, inputs: Any, count: int) -> list[Tensor]:
+    def _launch(self, name: str, inputs: Any, count: int) -> list[_Output]:
         """Features in pieces, on the device, which may still be computing them."""
         moved = _mapped(inputs, lambda tensor: tensor.to(self.how.device, non_blocking=True))
         at_once = self._at_once.get(name, count)
@@ -143,32 +158,50 @@ class Forward:
                 if self.how.device.startswith("cuda"):
                     torch.cuda.empty_cache()
 
-    def _checked(self, name: str, inputs: Any, count: int) -> Tensor:
-        width = self.backbones[name].width
+    def _checked(self, name: str, inputs: Any, count: int) -> _Output:
         kind = torch.device(self.how.device).type
         lower = self.how.precision != "float32"
         with torch.inference_mode(), torch.autocast(kind, getattr(torch, self.how.precision), enabled=lower):
             output = self._run[name](inputs)
-        if not isinstance(output, Tensor) or output.shape != (count, width) or not output.is_floating_point():
-            found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise PluginError(
-                f"backbone '{name}': expected a floating-point tensor of shape ({count}, {width}), found {found}",
-                hint="repair its forward or its width",
-            )
-        return output.detach().float()
+        output, tokens = output if self.how.tokens is not None else (output, None)
+        _check(name, output, (count, self.backbones[name].width))
+        if tokens is not None:
+            rows, columns = self.backbones[name].grid  # type: ignore[attr-defined]
+            _check(name, tokens, (count, rows * columns, tokens.shape[-1]))
+        return _Output(output.detach().float(), tokens if tokens is None else tokens.detach().to(self.how.tokens))
 
     def _finish(self, under_way: _UnderWay) -> Computed:
         readable = torch.tensor(under_way.readable)
-        features = {}
+        features: dict[str, Tensor] = {}
+        tokens: dict[str, Tensor] = {}
         for name in under_way.streams:
+            pieces = under_way.outputs.get(name, [])
             features[name] = torch.zeros(len(readable), self.backbones[name].width)
-            if name in under_way.outputs:
-                features[name][readable] = torch.cat(under_way.outputs[name]).cpu()
-        return Computed(features, under_way.readable)
+            if pieces:
+                features[name][readable] = torch.cat([piece.features for piece in pieces]).cpu()
+            parts = [piece.tokens for piece in pieces if piece.tokens is not None]
+            if parts:
+                tokens[name] = parts[0].new_zeros(len(readable), *parts[0].shape[1:], device="cpu")
+                tokens[name][readable] = torch.cat(parts).cpu()
+        return Computed(features, tokens, under_way.readable)
+
+
+class _Output(NamedTuple):
+    features: Tensor
+    tokens: Tensor | None
+
+
+def _check(name: str, output: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(output, Tensor) or output.shape != shape or not output.is_floating_point():
+        found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise PluginError(
+            f"backbone '{name}': expected a floating-point tensor of shape {shape}, found {found}",
+            hint="repair its forward or its width",
+        )
 
 
 class _UnderWay(NamedTuple):
-    outputs: dict[str, list[Tensor]]
+    outputs: dict[str, list[_Output]]
     readable: list[bool]
     streams: tuple[str, ...]
 

@@ -25,6 +25,8 @@ class How(BaseModel):
     store_dtype: StoreDtype = "float32"
     compile: bool = False
     skip_bad: bool = False
+    tokens: bool = False
+    """Whether image streams store the features of patches too."""
 
 
 class Job(BaseModel):
@@ -44,7 +46,11 @@ class Job(BaseModel):
     @property
     def done(self) -> bool:
         """Whether the store has it already. What an earlier run skipped counts only where this one skips too."""
-        return is_complete(self.directory) and (self.how.skip_bad or not read_manifest(self.directory).skipped)
+        if not is_complete(self.directory):
+            return False
+        manifest = read_manifest(self.directory)
+        has_tokens = manifest.tokens is not None or not self.how.tokens
+        return has_tokens and (self.how.skip_bad or not manifest.skipped)
 
 
 class Order(BaseModel):
@@ -101,7 +107,7 @@ def plan(
                 stream=stream,
                 directory=folder / split / name,
                 weights=weights,
-                how=how,
+                how=how.model_copy(update={"tokens": how.tokens and backbone.modality == "image"}),
             )
     return jobs
 

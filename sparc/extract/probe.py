@@ -42,10 +42,11 @@ def probe(dataset: Dataset, forward: Forward, dtype: str) -> Probe:
     streams = tuple(forward.backbones)
     batches = [Batch(chosen[low : low + forward.batch], streams) for low in range(0, count, forward.batch)]
     began = first = time.perf_counter()
-    done = after_first = 0
+    done = after_first = token_bytes = 0
     for computed in forward(dataset, batches, Spent()):
         now = time.perf_counter()
         done += len(computed.readable)
+        token_bytes = sum(tokens[:1].nbytes for tokens in computed.tokens.values()) or token_bytes
         if done == len(computed.readable):  # it waited for the data-loading workers to start
             first, after_first = now, done
         if now - began > SECONDS:
@@ -57,7 +58,7 @@ def probe(dataset: Dataset, forward: Forward, dtype: str) -> Probe:
         samples=len(items.ids),
         rows=len(items),
         seconds=len(items) / rate,
-        bytes=len(items) * itemsize * sum(backbone.width for backbone in forward.backbones.values()),
+        bytes=len(items) * (token_bytes + itemsize * sum(backbone.width for backbone in forward.backbones.values())),
         memory=peak_bytes(),
         device_memory=torch.cuda.max_memory_allocated(forward.how.device) if on_gpu else None,
     )

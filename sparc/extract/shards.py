@@ -14,18 +14,21 @@ import torch
 from torch import Tensor
 
 from sparc.contracts import Dataset
-from sparc.errors import CorruptFile, MissingData
+from sparc.errors import BadSample, CorruptFile, MissingData
 from sparc.extract.forward import Batch, Computed, Forward, Spent
 from sparc.extract.items import Items, distinct
 from sparc.files import sha256
 from sparc.store import (
     SHARD_ROWS,
+    TOKENS,
     Manifest,
+    PatchTokens,
     Shard,
     digest_ids,
     read_shard,
     revoke_manifest,
     shard_path,
+    tokens_path,
     write_manifest,
     write_samples,
     write_shard,
@@ -90,7 +93,7 @@ def extract_streams(
     """
     spent = spent or Spent()
     items = distinct(dataset, forward.modality)
-    work = _Work(items, shard_rows, targets, forward.how.skip_bad)
+    work = _Work(items, shard_rows, targets, forward)
     mine = [number for number in range(work.n_shards) if part.has(number)]
     wanted = {number: lacking for number in mine if (lacking := work.lacking(number))}
     total = sum(len(work.rows(number)) for number in mine)
@@ -108,17 +111,19 @@ def extract_streams(
             began = time.perf_counter()
             work.write(number, lacking, content)
             spent.disk += time.perf_counter() - began
-    return {name: work.finish(name, forward) for name in targets}
+    return {name: work.finish(name) for name in targets}
 
 
 class _Work:
     """The shards of some streams with the same rows."""
 
-    def __init__(self, items: Items, shard_rows: int, targets: Mapping[str, Target], skip_bad: bool) -> None:
+    def __init__(self, items: Items, shard_rows: int, targets: Mapping[str, Target], forward: Forward) -> None:
         self._items = items
         self._shard_rows = shard_rows
         self._targets = targets
-        self._skip_bad = skip_bad
+        self._backbones = forward.backbones
+        self._skip_bad = forward.how.skip_bad
+        self._tokens = forward.how.tokens is not None
         self.n_shards = -(-len(items) // shard_rows)
         for target in targets.values():
             _remove_leftovers(target.directory)
@@ -138,7 +143,17 @@ class _Work:
 
     def lacking(self, number: int) -> tuple[str, ...]:
         """The streams for which a shard is still to be made."""
-        return tuple(name for name in self._targets if self._skipped(name, number) is None)
+        return tuple(name for name in self._targets if not self._complete(name, number))
+
+    def _complete(self, name: str, number: int) -> bool:
+        return self._skipped(name, number) is not None and (not self._tokens or self._has_tokens(name, number))
+
+    def _has_tokens(self, name: str, number: int) -> bool:
+        try:
+            path = tokens_path(self._targets[name].directory, number)
+            return read_shard(path, key=TOKENS).ids == self._ids(number)
+        except (MissingData, CorruptFile):
+            return False
 
     def _skipped(self, name: str, number: int) -> list[str] | None:
         """What was skipped in a shard that is complete; None where it must be made."""
@@ -161,24 +176,23 @@ class _Work:
         for name in streams:
             target = self._targets[name]
             revoke_manifest(target.directory)  # a shard may be made anew, and then its checksum is another
-            features = torch.cat([one.features[name] for one in computed])
-            write_shard(
-                shard_path(target.directory, number),
-                _stored(features, target.dtype),
-                ids,
-                stream=target.backbone,
-                skipped=skipped,
-            )
-
-    def finish(self, name: str, forward: Forward) -> Manifest | None:
-        """Declare a stream complete; None where it is not."""
-        target, shards, all_skipped = self._targets[name], [], []
-        for number in range(self.n_shards):
-            if (skipped := self._skipped(name, number)) is None:
-                return None
-            all_skipped += skipped
+            if self._tokens:
+                tokens = _tokens(name, computed)
+                write_shard(tokens_path(target.directory, number), tokens, ids, stream=target.backbone, key=TOKENS)
+            features = _stored(torch.cat([one.features[name] for one in computed]), target.dtype)
             path = shard_path(target.directory, number)
-            shards.append(Shard(file=path.name, rows=len(self.rows(number)), sha256=sha256(path)))
+            write_shard(path, features, ids, stream=target.backbone, skipped=skipped)
+
+    def finish(self, name: str) -> Manifest | None:
+        """Declare a stream complete; None where it is not."""
+        target = self._targets[name]
+        if not all(self._complete(name, number) for number in range(self.n_shards)):
+            return None
+        skipped = [self._skipped(name, number) or [] for number in range(self.n_shards)]
+        tokens = None
+        if self._tokens:
+            rows, columns = self._backbones[name].grid  # type: ignore[attr-defined]
+            tokens = PatchTokens(grid=(rows, columns), shards=self._shards(target.directory, tokens_path))
         manifest = Manifest(
             backbone=target.backbone,
             params=target.params,
@@ -187,17 +201,33 @@ class _Work:
             precision=target.precision,
             dataset=target.dataset,
             split=target.split,
-            width=forward.backbones[name].width,
+            width=self._backbones[name].width,
             dtype=target.dtype,
             samples=len(self._items.ids),
             samples_sha256=digest_ids(self._items.ids),
             samples_file_sha256=write_samples(target.directory, self._items.ids, self._items.rows),
-            skipped=tuple(all_skipped),
-            shards=tuple(shards),
+            skipped=tuple(chain.from_iterable(skipped)),
+            shards=self._shards(target.directory, shard_path),
+            tokens=tokens,
             versions=dict(target.versions or {}),
         )
         write_manifest(target.directory, manifest)
         return manifest
+
+    def _shards(self, directory: Path, path_of: Callable[[Path, int], Path]) -> tuple[Shard, ...]:
+        paths = [path_of(directory, number) for number in range(self.n_shards)]
+        return tuple(
+            Shard(file=path.name, rows=len(self.rows(number)), sha256=sha256(path)) for number, path in enumerate(paths)
+        )
+
+
+def _tokens(name: str, computed: Sequence[Computed]) -> Tensor:
+    """Features of the patches of a shard; zeros for samples that cannot be read."""
+    made = next((one.tokens[name] for one in computed if name in one.tokens), None)
+    if made is None:
+        raise BadSample("none of the samples of a shard can be read", hint="look at the folder of the dataset")
+    parts = [one.tokens.get(name, made.new_zeros(len(one.readable), *made.shape[1:])) for one in computed]
+    return torch.cat(parts)
 
 
 def _stored(features: Tensor, dtype: str) -> Tensor:
