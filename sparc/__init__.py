@@ -21,7 +21,16 @@ from sparc.errors import (
 )
 from sparc.files import sha256, write_atomically
 from sparc.hookspecs import hookimpl
-from sparc.hub import cache_dir, hub_file, hub_folder, identify_weights, local_weights, read_weights
+from sparc.hub import (
+    cache_dir,
+    hub_file,
+    hub_folder,
+    identify_weights,
+    in_hub_cache,
+    local_weights,
+    read_weights,
+    seeded,
+)
 
 if TYPE_CHECKING:
     from sparc.checkpoint import SharedLatentSpace, load
@@ -55,9 +64,11 @@ __all__ = [
     "hub_file",
     "hub_folder",
     "identify_weights",
+    "in_hub_cache",
     "load",
     "local_weights",
     "read_weights",
+    "seeded",
     "sha256",
     "write_atomically",
 ]

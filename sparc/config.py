@@ -141,6 +141,7 @@ class RunOptions(_Config):
     stream: Annotated[tuple[Ref, ...], AfterValidator(_distinct)] = ()
     dataset: Ref
     data_root: Path | None = None
+    features: Path | None = None
     store: Path | None = None
     out: Path | None = None
     n_latents: int = SpaceConfig.model_fields["n_latents"].default

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sparc.errors import CorruptFile, MissingData, WeightsUnavailable
 from sparc.files import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_Made = TypeVar("_Made")
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -63,6 +65,13 @@ def hub_folder(repo: str, patterns: Sequence[str], *, needs: str, backbone: str)
     return folder
 
 
+def in_hub_cache(repo: str, filenames: Sequence[str]) -> bool:
+    """Whether the hub's cache on this machine (`HF_HOME`) has one of the files of a repository. Asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(repo, filename), str) for filename in filenames)
+
+
 def _reason(error: Exception | None) -> str:
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -99,6 +108,15 @@ def identify_weights(weights: str | None, hub: str) -> str:
     if weights is None:
         return f"hub:{hub}"
     return weights if weights == "random" else f"sha256:{sha256(local_weights(weights))}"
+
+
+def seeded(make: Callable[[], _Made]) -> _Made:
+    """Call `make` so that the weights it draws at random are the same every time; other draws go on as they were."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -86,7 +86,9 @@ class Loader:
                 yield {name: self._moved(rows_ND[position[one]]) for name, (rows_ND, position) in read.items()}
 
     def _streams(self) -> dict[str, _Stream]:
-        return {name: _Stream(pieces, self._rows[name] if self._rows else None) for name, pieces in self._shards.items()}
+        return {
+            name: _Stream(pieces, self._rows[name] if self._rows else None) for name, pieces in self._shards.items()
+        }
 
     def _moved(self, rows: Tensor) -> Tensor:
         if self._device.type == "cuda":

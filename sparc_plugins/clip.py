@@ -2,87 +2,136 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import sparc
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+ARCHITECTURE = "ViT-B-32"
+TAG = "datacomp_xl_s13b_b90k"
+REPOSITORY = "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"
+FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
 
 class ClipParams(sparc.Params):
     """Parameters of both streams."""
 
-    model: str = "ViT-B-32"
+    model: str = ARCHITECTURE
     """open_clip's name of the architecture."""
-    pretrained: str = "datacomp_xl_s13b_b90k"
+    pretrained: str = TAG
     """open_clip's tag of the weights."""
     weights: str | None = None
     """A local file or folder, or `random`; else the hub's. `pretrained` still says how images are normalised."""
 
 
-@dataclass(frozen=True)
-class Transform:
-    """Images of samples to pixels (B, 3, H, W)."""
+def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[sparc.Sample]) -> Tensor:
+    """Pixels (B, 3, H, W) of the samples' images."""
+    import torch
 
+    return torch.stack([transform(sample.image()) for sample in samples])
+
+
+def to_tokens(model: str, samples: Sequence[sparc.Sample]) -> Tensor:
+    """Token ids (B, T) of the samples' captions; what is longer than the model reads is cut."""
+    tokens: Tensor = _tokenizer(model)([sample.text() for sample in samples])
+    return tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A loaded model: what the backbones of its two towers share."""
+
+    net: Any
     transform: Callable[[Any], Tensor]
-
-    def __call__(self, samples: Sequence[sparc.Sample]) -> Tensor:
-        """Transform each image and stack them."""
-        import torch
-
-        return torch.stack([self.transform(sample.image()) for sample in samples])
-
-
-@dataclass(frozen=True)
-class Tokenize:
-    """Captions of samples to token ids (B, T). The tokenizer is made where it is used, since it may not pickle."""
-
-    model: str
-
-    def __call__(self, samples: Sequence[sparc.Sample]) -> Tensor:
-        """Tokenize each caption; what is longer than the model reads is cut."""
-        tokens: Tensor = _tokenizer(self.model)([sample.text() for sample in samples])
-        return tokens
-
-
-@dataclass(frozen=True)
-class ClipBackbone:
-    """One tower of a CLIP model; its feature is the embedding, not normalised."""
-
-    encode: Callable[[Tensor], Tensor]
-    preprocess: Callable[[Sequence[sparc.Sample]], Tensor]
+    preprocessing: dict[str, Any]
+    """How open_clip prepares images, in its own words."""
     width: int
-    dtype: Any
+    kind: dict[str, Any]
+    """Type and memory layout of the pixels."""
+
+
+class ImageTower:
+    """The image tower of a CLIP model; its feature is the embedding, not normalised."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self.width = clip.width
+        self.preprocess = partial(to_pixels, clip.transform)
+        self.preprocessing = clip.preprocessing
+        self.grid: tuple[int, int] | None = None
+        """Rows and columns of the patch tokens; None where open_clip gives none."""
+        visual = clip.net.visual
+        if hasattr(visual, "output_tokens") and hasattr(visual, "grid_size") and visual.attn_pool is None:
+            rows, columns = visual.grid_size
+            self.grid = (int(rows), int(columns))
+            # The same tower with the same weights, but told to hand out its tokens as well.
+            self._with_tokens = copy.copy(visual)
+            self._with_tokens.output_tokens = True
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Embeddings (B, d) of pixels (B, 3, H, W) or of token ids (B, T)."""
-        return self.encode(batch.to(self.dtype) if batch.is_floating_point() else batch)
+        """Embeddings (B, d) of pixels (B, 3, H, W)."""
+        features: Tensor = self.clip.net.encode_image(batch.to(**self.clip.kind), normalize=False)
+        return features
+
+    def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, d), and the patch tokens before the projection (B, rows * columns, d'), row by row.
+
+        Raises:
+            InvalidConfig: the tower has no patch tokens, or open_clip does not give them.
+        """
+        if self.grid is None:
+            raise sparc.InvalidConfig(
+                f"{type(self.clip.net.visual).__name__}: expected an image tower that gives its patch tokens, "
+                "found one that does not",
+                hint="choose one of open_clip's own vision transformers, such as clip-img[model=ViT-B-32]",
+            )
+        features, tokens = self._with_tokens(batch.to(**self.clip.kind))
+        return features, tokens
 
 
-def load_image_tower(params: ClipParams, device: str, dtype: str) -> ClipBackbone:
+class TextTower:
+    """The text tower of a CLIP model; its feature is the embedding, not normalised."""
+
+    def __init__(self, clip: Clip, model: str) -> None:
+        self.clip = clip
+        self.width = clip.width
+        self.preprocess = partial(to_tokens, model)
+        self.preprocessing = {
+            "tokenizer": _text_config(model).get("hf_tokenizer_name") or type(_tokenizer(model)).__name__,
+            "context_length": _tokenizer(model).context_length,
+        }
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Embeddings (B, d) of token ids (B, T)."""
+        features: Tensor = self.clip.net.encode_text(batch, normalize=False)
+        return features
+
+
+def load_image_tower(params: ClipParams, device: str, dtype: str) -> ImageTower:
     """Load the image tower. Raises as `load_model`."""
-    import torch
-
-    model, transform, width = load_model(params, device, dtype, "clip-img")
-    return ClipBackbone(model.encode_image, Transform(transform), width, getattr(torch, dtype))
+    return ImageTower(load_model(params, device, dtype, "clip-img"))
 
 
-def load_text_tower(params: ClipParams, device: str, dtype: str) -> ClipBackbone:
+def load_text_tower(params: ClipParams, device: str, dtype: str) -> TextTower:
     """Load the text tower. Raises as `load_model`."""
-    import torch
-
-    model, _, width = load_model(params, device, dtype, "clip-txt")
-    return ClipBackbone(model.encode_text, Tokenize(params.model), width, getattr(torch, dtype))
+    return TextTower(load_model(params, device, dtype, "clip-txt"), params.model)
 
 
-def load_model(params: ClipParams, device: str, dtype: str, backbone: str) -> tuple[Any, Any, int]:
-    """Load a model, its image transform and the width of its embeddings; both towers share one load.
+_loaded: WeakValueDictionary[tuple[Any, ...], Clip] = WeakValueDictionary()
+"""Models that some backbone in this process still uses."""
+
+
+def load_model(params: ClipParams, device: str, dtype: str, backbone: str) -> Clip:
+    """Load a model, or return it where a backbone already uses it: both towers share one load.
 
     Raises:
         UnknownName: open_clip has no such model or tag.
@@ -93,31 +142,34 @@ def load_model(params: ClipParams, device: str, dtype: str, backbone: str) -> tu
     path = None
     if params.weights != "random":
         path = sparc.local_weights(params.weights) if params.weights else _from_hub(params, backbone)
-    return _load(params.model, params.pretrained, path, device, dtype)
+    key = (params.model, params.pretrained, path, device, dtype)
+    clip = _loaded.get(key)
+    if clip is None:
+        clip = _loaded[key] = _load(params.model, params.pretrained, path, device, dtype)
+    return clip
 
 
-@lru_cache(maxsize=1)
-def _load(model: str, pretrained: str, path: Path | None, device: str, dtype: str) -> tuple[Any, Any, int]:
+def _load(model: str, pretrained: str, path: Path | None, device: str, dtype: str) -> Clip:
     import open_clip
     import torch
 
     if path is not None:
         sparc.read_weights(path)  # open_clip's own message for a broken file tells less
     config = open_clip.get_pretrained_cfg(model, pretrained)
+    create = partial(
+        open_clip.create_model_and_transforms,
+        model,
+        pretrained=str(path) if path else None,
+        device=device,
+        force_quick_gelu=bool(config.get("quick_gelu")),
+        image_mean=config.get("mean"),
+        image_std=config.get("std"),
+        image_interpolation=config.get("interpolation"),
+        image_resize_mode=config.get("resize_mode"),
+        pretrained_image=False,
+    )
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            net, _, transform = open_clip.create_model_and_transforms(
-                model,
-                pretrained=str(path) if path else None,
-                device=device,
-                force_quick_gelu=bool(config.get("quick_gelu")),
-                image_mean=config.get("mean"),
-                image_std=config.get("std"),
-                image_interpolation=config.get("interpolation"),
-                image_resize_mode=config.get("resize_mode"),
-                pretrained_image=False,
-            )
+        net, _, transform = sparc.seeded(create)
     except OSError as error:  # a text tower of transformers asks the hub for its configuration
         raise _needs_the_hub(model, error) from error
     except (RuntimeError, KeyError, ValueError) as error:
@@ -125,11 +177,17 @@ def _load(model: str, pretrained: str, path: Path | None, device: str, dtype: st
         raise sparc.CorruptFile(
             f"the weights {path} do not fit the model '{model}': {reason}", hint="check model= and weights="
         ) from error
-    net = net.eval().requires_grad_(False).to(dtype=getattr(torch, dtype))
-    return net, transform, int(open_clip.get_model_config(model)["embed_dim"])
+    # cuDNN convolves faster where the channels lie together.
+    layout = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
+    kind = {"dtype": getattr(torch, dtype), "memory_format": layout}
+    preprocessing = {
+        name: list(said) if isinstance(said, tuple) else said for name, said in net.visual.preprocess_cfg.items()
+    }
+    width = int(open_clip.get_model_config(model)["embed_dim"])
+    return Clip(net.eval().requires_grad_(False).to(**kind), transform, preprocessing, width, kind)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _tokenizer(model: str) -> Any:
     import open_clip
 
@@ -139,11 +197,16 @@ def _tokenizer(model: str) -> Any:
         raise _needs_the_hub(model, error) from error
 
 
-def _needs_the_hub(model: str, error: OSError) -> sparc.WeightsUnavailable:
-    """What transformers could not find: configuration or tokenizer of a text tower that is one of its models."""
+def _text_config(model: str) -> dict[str, Any]:
     import open_clip
 
-    text = open_clip.get_model_config(model)["text_cfg"]
+    config: dict[str, Any] = open_clip.get_model_config(model)["text_cfg"]
+    return config
+
+
+def _needs_the_hub(model: str, error: OSError) -> sparc.WeightsUnavailable:
+    """What transformers could not find: configuration or tokenizer of a text tower that is one of its models."""
+    text = _text_config(model)
     repo = text.get("hf_tokenizer_name") or text.get("hf_model_name")
     return sparc.WeightsUnavailable("clip-txt", f"{repo} (configuration and tokenizer)", str(error).splitlines()[0])
 
@@ -174,10 +237,7 @@ def _hub_repo(params: ClipParams) -> tuple[str, tuple[str, ...]]:
     name, _, filename = rest.partition("/")
     if not name:
         raise sparc.WeightsUnavailable("clip-img", params.pretrained, "open_clip does not serve them from the hub")
-    return f"{owner}/{name}", (filename,) if filename else (
-        "open_clip_model.safetensors",
-        "open_clip_pytorch_model.bin",
-    )
+    return f"{owner}/{name}", (filename,) if filename else FILES
 
 
 def _from_hub(params: ClipParams, backbone: str) -> Path:
@@ -197,8 +257,14 @@ def identify(params: ClipParams) -> str:
 @sparc.hookimpl
 def sparc_backbones() -> list[sparc.BackboneSpec]:
     """Offer the two towers."""
-    spec = partial(sparc.BackboneSpec, params=ClipParams, identify=identify)
-    summary = "{} of any CLIP model of open_clip: [model=ARCHITECTURE,pretrained=TAG]"
+    spec = partial(
+        sparc.BackboneSpec,
+        params=ClipParams,
+        identify=identify,
+        width=512,
+        has_weights=partial(sparc.in_hub_cache, REPOSITORY, FILES),
+    )
+    summary = "{} of any CLIP model of open_clip"
     return [
         spec(name="clip-img", modality="image", load=load_image_tower, summary=summary.format("image tower")),
         spec(name="clip-txt", modality="text", load=load_text_tower, summary=summary.format("text tower")),

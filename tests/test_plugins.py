@@ -1,5 +1,6 @@
 """Finding plugins: ours and a stranger's on one path, and no plugin can break the others."""
 
+import functools
 import sys
 import types
 from importlib.metadata import EntryPoint, entry_points
@@ -10,7 +11,7 @@ import pytest
 import sparc
 import sparc_plugins
 from sparc import hookimpl
-from sparc.contracts import BackboneSpec
+from sparc.contracts import BackboneSpec, Params
 from sparc.errors import PluginError, UnknownName
 from sparc.hookspecs import GROUP
 from sparc.plugins import discover
@@ -114,6 +115,53 @@ def test_an_installed_package_of_a_stranger_is_found_like_our_own(installed_exam
     assert listed.returncode == 0
     for word in ("hog", "char-ngrams", "sparc-classic 0.1.0", "openmoji", "image-folder"):
         assert word in listed.stdout
+
+
+class Sizes(Params):
+    size: int
+    crop: int = 7
+    name: str | None = None
+
+
+def listed(sparc_here, monkeypatch, *specs):
+    """What `sparc plugins list` prints of a plugin with these streams: per stream its row, the words of it."""
+
+    @hookimpl
+    def sparc_backbones():
+        return specs
+
+    point = plugin(monkeypatch, "lab", sparc_backbones=sparc_backbones)
+    monkeypatch.setattr("sparc.plugins.entry_points", lambda group: [point])
+    printed = sparc_here("plugins", "list")
+    assert printed.returncode == 0
+    return {row.split()[0]: row.split() for row in printed.stdout.splitlines()}
+
+
+def test_the_listing_shows_width_and_whether_the_weights_are_here(sparc_here, monkeypatch):
+    def fails():
+        raise OSError("no such disk")
+
+    spec = functools.partial(BackboneSpec, modality="text", load=None)
+    rows = listed(
+        sparc_here,
+        monkeypatch,
+        spec("asks"),
+        spec("fails", width=8, has_weights=fails),
+        spec("here", width=384, has_weights=lambda: True),
+        spec("lacks", width=1024, has_weights=lambda: False),
+    )
+    assert rows["name"][:4] == ["name", "kind", "width", "weights"]
+    assert rows["asks"][:5] == ["asks", "text", "stream", "-", "-"]
+    assert rows["here"][:5] == ["here", "text", "stream", "384", "yes"]
+    assert rows["lacks"][:5] == ["lacks", "text", "stream", "1024", "no"]
+    assert rows["fails"][:8] == ["fails", "text", "stream", "8", "OSError:", "no", "such", "disk"]
+
+
+def test_the_listing_shows_the_parameters_their_values_and_which_must_be_given(sparc_here, monkeypatch):
+    spec = BackboneSpec("vit", "image", load=None, params=Sizes, summary="a [bracketed] summary")
+    rows = listed(sparc_here, monkeypatch, spec)
+    assert rows["vit"][-3:] == ["a", "[bracketed]", "summary"]
+    assert rows["[size=?,"] == ["[size=?,", "crop=7,", "name]"]
 
 
 def test_the_public_names_are_all_there_and_sorted():

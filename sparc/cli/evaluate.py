@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparc.cli.options import Device, dataset_ref, how_to_extract, resolve_device, store_root
+from sparc.cli.options import Device, dataset_ref, jobs_of, resolve_device
 from sparc.cli.progress import console
 from sparc.cli.tables import evaluation_tables
 from sparc.errors import MissingData
@@ -87,6 +87,10 @@ def explore(
     from sparc.explore import meanings, picture
 
     opened, options, registry, jobs = _open(run, device)
+    if options.features is not None:
+        raise MissingData(
+            "its features were imported, so there is no image and no caption to show", hint="see its table: sparc info"
+        )
     resolved = resolve_device(options.device)
     space = _space(opened, resolved)
     features, dataset = _held_out(options, registry, jobs)
@@ -144,7 +148,6 @@ def info(run: RunPath) -> None:
 def _open(path: Path, device: str | None) -> tuple[Run, RunOptions, Registry, dict[str, Job]]:
     """A run, its options, and the jobs of its held-out split."""
     from sparc.config import RunOptions, validated
-    from sparc.extract import plan
     from sparc.plugins import discover
     from sparc.run import Run
 
@@ -152,10 +155,7 @@ def _open(path: Path, device: str | None) -> tuple[Run, RunOptions, Registry, di
     content = run.provenance().get("options", {})
     options = validated(RunOptions, {**content, **({"device": device} if device else {})}, what=str(path))
     registry = discover()
-    jobs = plan(
-        registry, dataset_ref(options), options.stream, root=store_root(options), how=how_to_extract(options, "cpu")
-    )
-    return run, options, registry, list(jobs.values())[-1]
+    return run, options, registry, list(jobs_of(options, registry, "cpu").values())[-1]
 
 
 def _space(run: Run, device: str) -> SharedLatentSpace:
@@ -169,6 +169,7 @@ def _held_out(options: RunOptions, registry: Registry, jobs: dict[str, Job]) -> 
     from sparc.errors import MisalignedStreams
     from sparc.extract import directories
     from sparc.extract.plan import checked_params
+    from sparc.importing import ImportedSamples
     from sparc.store import open_streams
 
     lacking = [name for name, job in jobs.items() if not job.done]
@@ -178,6 +179,8 @@ def _held_out(options: RunOptions, registry: Registry, jobs: dict[str, Job]) -> 
             hint="extract them: sparc extract, as trained",
         )
     features = open_streams(directories(jobs))
+    if options.features is not None:
+        return features, ImportedSamples(features.ids)
     spec = registry.dataset(options.dataset.name)
     split = next(iter(jobs.values())).split
     dataset = spec.open(checked_params(spec, dataset_ref(options)), split)

@@ -22,11 +22,9 @@ from sparc.cli.options import (
     Store,
     StoreDtype,
     Streams,
-    dataset_ref,
-    how_to_extract,
+    jobs_of,
     resolve,
     resolve_device,
-    store_root,
 )
 from sparc.cli.progress import Bar, console
 from sparc.errors import InvalidConfig
@@ -79,7 +77,7 @@ def extract(
 
         sparc extract --plan --stream dinov2 --dataset coco --data-root coco
 
-        torchrun --nproc-per-node 2 --no-python sparc extract --stream dinov2 --dataset coco --data-root coco
+        torchrun --nproc-per-node 2 --no-python sparc extract --config run.toml
     """
     from sparc.plugins import discover
 
@@ -101,7 +99,7 @@ def extract(
     part = _part(shard)
     resolved = _device_of_rank(resolve_device(options.device), part)
     if plan:
-        _predict(_planned(options, registry, resolved, tokens=bool(tokens)))
+        _predict(jobs_of(options, registry, resolved, tokens=bool(tokens)))
         return
     jobs = extract_missing(options, registry, resolved, part, tokens=bool(tokens))
     for streams in jobs.values():
@@ -116,7 +114,7 @@ def extract_missing(
     """Extract what the store lacks, showing progress; returns all jobs, split to stream to job."""
     from sparc.extract import extract as run
 
-    jobs = _planned(options, registry, device, tokens=tokens)
+    jobs = jobs_of(options, registry, device, tokens=tokens)
     flat = [job for streams in jobs.values() for job in streams.values()]
     there = sum(job.done for job in flat)
     if there:
@@ -124,18 +122,6 @@ def extract_missing(
     with contextlib.ExitStack() as stack:
         run(flat, _Show(stack), part=part)
     return jobs
-
-
-def _planned(options: RunOptions, registry: Registry, device: str, *, tokens: bool) -> dict[str, dict[str, Job]]:
-    from sparc.extract import plan
-
-    return plan(
-        registry,
-        dataset_ref(options),
-        options.stream,
-        root=store_root(options),
-        how=how_to_extract(options, device, tokens=tokens),
-    )
 
 
 def _part(shard: str | None) -> Part:

@@ -13,7 +13,7 @@ from sparc.errors import InvalidConfig, PluginError
 from sparc.hub import cache_dir
 
 if TYPE_CHECKING:
-    from sparc.extract import How
+    from sparc.extract import How, Job
     from sparc.plugins import Registry
 
 DEFAULT_DATASET = "openmoji"
@@ -31,6 +31,10 @@ Dataset = Annotated[
     str | None, typer.Option("--dataset", metavar="NAME", help=f"Dataset. Without it: {DEFAULT_DATASET}, the demo.")
 ]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the dataset.")]
+Features = Annotated[
+    Path | None,
+    typer.Option("--features", help="Folder that `sparc import features` wrote, instead of a dataset and backbones."),
+]
 Store = Annotated[
     Path | None,
     typer.Option("--store", help="Where features are kept. Without it: $SPARC_CACHE, else ~/.cache/sparc."),
@@ -85,6 +89,9 @@ def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) ->
     """
     options = read_options(config) if config is not None else {}
     options |= {name: value for name, value in said.items() if value is not None and value != []}
+    if "features" in options:
+        _refuse_beside_features(options)
+        return _checked({**options, "dataset": "imported"})
     options.setdefault("dataset", DEFAULT_DATASET)
     dataset = validated(RunOptions, {"dataset": options["dataset"]}).dataset
     defaults = registry.dataset(dataset.name).defaults
@@ -93,8 +100,21 @@ def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) ->
     except InvalidConfig as error:
         message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
         raise PluginError(message, hint="repair that plugin") from error
-    merged = _with_absolute_paths(validated(RunOptions, {**defaults, **options}))
-    # Checked before anything is extracted; only the widths are known later.
+    return _checked({**defaults, **options})
+
+
+def _refuse_beside_features(options: Mapping[str, Any]) -> None:
+    """Options that say how features are made."""
+    for name in ("dataset", "data-root", "precision", "store-dtype", "compile", "skip-bad"):
+        if name in options:
+            raise InvalidConfig(
+                f"--features gives features that were made elsewhere, found --{name} too", hint="leave one of them out"
+            )
+
+
+def _checked(options: Mapping[str, Any]) -> RunOptions:
+    """Options checked before anything is extracted; only the widths are known later."""
+    merged = _with_absolute_paths(validated(RunOptions, dict(options)))
     merged.space(dict.fromkeys([stream.alias for stream in merged.stream] or ["any"], 1))
     merged.training()
     return merged
@@ -103,7 +123,9 @@ def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) ->
 def _with_absolute_paths(options: RunOptions) -> RunOptions:
     """The same with absolute paths, so that a run can be resumed and evaluated from any folder."""
     places = {
-        name: place.expanduser().resolve() for name in ("data_root", "store") if (place := getattr(options, name))
+        name: place.expanduser().resolve()
+        for name in ("data_root", "features", "store")
+        if (place := getattr(options, name))
     }
     refs = {"dataset": _absolute(options.dataset), "stream": tuple(_absolute(stream) for stream in options.stream)}
     return options.model_copy(update={**places, **refs})
@@ -130,6 +152,16 @@ def dataset_ref(options: RunOptions) -> PluginRef:
 def store_root(options: RunOptions) -> Path:
     """Where features are kept."""
     return options.store if options.store is not None else cache_dir("store").resolve()
+
+
+def jobs_of(options: RunOptions, registry: Registry, device: str, *, tokens: bool = False) -> dict[str, dict[str, Job]]:
+    """What there is to extract, or was imported: split to stream to job."""
+    from sparc.extract import imported, plan
+
+    how = how_to_extract(options, device, tokens=tokens)
+    if options.features is not None:
+        return imported(options.features, options.stream, how)
+    return plan(registry, dataset_ref(options), options.stream, root=store_root(options), how=how)
 
 
 def how_to_extract(options: RunOptions, device: str, *, tokens: bool = False) -> How:

@@ -22,8 +22,8 @@ def list_plugins() -> None:
     """List the streams and datasets that plugins offer, and the plugins that did not load.
 
     `width` counts a stream's features, `weights` says whether its weights are on this machine, both with the parameters
-    left as they are; `-` where that takes a parameter to know. In brackets: the parameters with their values, `?` where one
-    must be given.
+    left as they are; `-` where that takes a parameter to know. In brackets: the parameters and their values, `?` where
+    one must be given.
 
     Example:
 

@@ -26,6 +26,7 @@ from sparc.cli.options import (
     Device,
     EncoderProduct,
     Epochs,
+    Features,
     K,
     Lambda,
     Lr,
@@ -66,6 +67,7 @@ def train(
     stream: Streams = None,
     dataset: Dataset = None,
     data_root: DataRoot = None,
+    features: Features = None,
     out: Out = None,
     n_latents: NLatents = None,
     k: K = None,
@@ -97,6 +99,8 @@ def train(
 
         sparc train --stream dinov2 --stream clip-img --stream clip-txt --dataset image-folder --data-root photos
 
+        sparc train --features imported --n-latents 8192
+
         sparc train --config run.toml --seed 1
 
         sparc train --resume runs/openmoji
@@ -107,6 +111,7 @@ def train(
         "stream": stream,
         "dataset": dataset,
         "data-root": data_root,
+        "features": features,
         "out": out,
         "n-latents": n_latents,
         "k": k,

@@ -4,7 +4,7 @@
 `forward` computes it batch by batch, and `shards` writes it.
 """
 
-from sparc.extract.plan import How, Job, directories, plan
+from sparc.extract.plan import IMPORTED, How, Job, directories, imported, plan
 from sparc.extract.supervise import Progress, extract, probe
 
-__all__ = ["How", "Job", "Progress", "directories", "extract", "plan", "probe"]
+__all__ = ["IMPORTED", "How", "Job", "Progress", "directories", "extract", "imported", "plan", "probe"]

@@ -9,9 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 from sparc.config import ForwardPrecision, PluginRef, StoreDtype, validated
 from sparc.contracts import BackboneSpec, DatasetSpec, Params
-from sparc.errors import InvalidConfig
+from sparc.errors import InvalidConfig, MissingData, UnknownName
 from sparc.plugins import Registry
-from sparc.store import fingerprint, is_complete, read_manifest
+from sparc.store import MANIFEST, fingerprint, is_complete, read_manifest
+
+IMPORTED = "imported"
+"""What the dataset of imported features is called."""
 
 
 class How(BaseModel):
@@ -109,6 +112,40 @@ def plan(
                 weights=weights,
                 how=how.model_copy(update={"tokens": how.tokens and backbone.modality == "image"}),
             )
+    return jobs
+
+
+def imported(root: Path, streams: Sequence[PluginRef], how: How) -> dict[str, dict[str, Job]]:
+    """The same for features that `sparc import features` wrote into `root`: of these streams, or of all.
+
+    Raises:
+        MissingData: there are none, or a split lacks a stream.
+        UnknownName: a stream that was not imported.
+    """
+    jobs: dict[str, dict[str, Job]] = {}
+    for split in ("train", "test"):
+        found = sorted(path.parent.name for path in (root / split).glob(f"*/{MANIFEST}"))
+        if not found:
+            raise MissingData(
+                f"no imported features of the split '{split}' in {root}", hint=f"sparc import features --out {root}"
+            )
+        names = [stream.alias for stream in streams] or found
+        for name in names:
+            if name not in found:
+                raise UnknownName(
+                    f"no stream named '{name}' was imported as '{split}'", hint=f"there are: {', '.join(found)}"
+                )
+        jobs[split] = {
+            name: Job(
+                dataset=PluginRef(name=IMPORTED, alias=IMPORTED),
+                split=split,
+                stream=PluginRef(name=name, alias=name),
+                directory=root / split / name,
+                weights="",
+                how=how,
+            )
+            for name in names
+        }
     return jobs
 
 

@@ -1,0 +1,73 @@
+"""`sparc import`: features that were computed elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from sparc.cli.progress import console
+from sparc.errors import InvalidConfig
+
+SHOWN = 5
+
+app = typer.Typer(help="Bring in what was computed elsewhere.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Bring in what was computed elsewhere."""
+
+
+@app.command("features")
+def import_features(
+    stream: Annotated[
+        list[str], typer.Option("--stream", metavar="NAME=FILE", help="Features of a stream; repeat for more.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write, for `sparc train --features`.")],
+    ids: Annotated[
+        Path | None, typer.Option("--ids", help="Ids of the rows, one per line, for files that hold none.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="train or test: what these samples are. Without it: drawn by id.")
+    ] = None,
+    holdout: Annotated[
+        float,
+        typer.Option("--holdout", min=0.0, max=1.0, help="Fraction drawn for testing, where no --split is given."),
+    ] = 0.2,
+) -> None:
+    """Import features as .npy, .npz, .safetensors, Parquet or HDF5, joined by the ids of their samples.
+
+    A file holds `features` (samples, width), and `ids` or `indices` (samples), unless --ids gives them.
+
+    Examples:
+
+        sparc import features --stream a=a.h5 --stream b=b.npz --out imported
+
+        sparc import features --stream a=a.npy --stream b=b.npy --ids ids.txt --split train --out imported
+    """
+    from sparc.importing import SPLITS, open_source
+    from sparc.importing import import_features as write
+
+    if split is not None and split not in SPLITS:
+        raise InvalidConfig(f"--split: expected train or test, found '{split}'", hint="--split train")
+    with contextlib.ExitStack() as stack:
+        sources = {}
+        for one in stream:
+            name, equals, file = one.partition("=")
+            if not (equals and file) or name != Path(name).name:
+                raise InvalidConfig(f"--stream: expected NAME=FILE, found '{one}'", hint="--stream a=a.npz")
+            if name in sources:
+                raise InvalidConfig(f"--stream: found '{name}' twice", hint="a file per stream")
+            sources[name] = stack.enter_context(open_source(Path(file).expanduser(), ids))
+        written = write(sources, out, split=split, holdout=holdout)
+    for imported in written:
+        console.print(f"{imported.split}: {imported.samples} samples", markup=False)
+        for name, lacking in imported.lacking.items():
+            if lacking:
+                some = ", ".join(lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
+                console.print(f"[yellow]{len(lacking)} lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True)
+    console.print(f"\nNext:\n  sparc train --features {out}", markup=False, soft_wrap=True)

@@ -1,0 +1,261 @@
+"""Dataset `hf`: any dataset with images and captions that the library `datasets` reads, on the hub or in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import sparc
+from sparc_plugins.hf_dataset.tables import HFParams, identify, read_splits
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from scipy.sparse import csr_array
+
+
+class Texts(Sequence[str]):
+    """Texts in one piece of memory."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        import pyarrow as pa
+
+        self._array = pa.array(texts, pa.large_string())
+
+    def __len__(self) -> int:
+        """Count the texts."""
+        return len(self._array)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """Return one text, or some."""
+        found = self._array[index]
+        return found.to_pylist() if isinstance(index, slice) else found.as_py()  # type: ignore[no-any-return]
+
+
+def _column(table: Any, name: str) -> Any:
+    """A column in Arrow, mapped."""
+    return table.select_columns([name]).with_format("arrow")[:][name]
+
+
+def _names(table: Any, parameter: str, column: str) -> Any:
+    """A column of ids or groups, as texts."""
+    import pyarrow as pa
+
+    try:
+        texts = _column(table, column).cast(pa.large_string())
+    except (ValueError, NotImplementedError) as error:
+        found = table.features[column]
+        raise sparc.InvalidConfig(
+            f"hf: expected texts or numbers in the column '{column}', found {found}", hint=f"change '{parameter}'"
+        ) from error
+    if texts.null_count:
+        row = texts.is_null().index(True).as_py()
+        raise sparc.InvalidConfig(f"hf: row {row} has nothing in '{column}'", hint=f"change '{parameter}'")
+    return texts.combine_chunks()
+
+
+def _ids(table: Any, params: HFParams, role: str) -> Any:
+    """What the rows are called, each differently."""
+    import pyarrow as pa
+
+    if params.id is None:
+        return pa.array((f"{role}/{row}" for row in range(len(table))), pa.large_string())
+    names = _names(table, "id", params.id)
+    if len(names.unique()) < len(names):
+        seen: dict[str, int] = {}
+        for row, name in enumerate(names.to_pylist()):
+            if seen.setdefault(name, row) != row:
+                raise sparc.InvalidConfig(
+                    f"hf: expected ids that differ, found '{name}' in the rows {seen[name]} and {row}",
+                    hint="change 'id', or leave it out; a column of images, which may repeat, is 'group'",
+                )
+    return names
+
+
+class Labels(NamedTuple):
+    """Which labels are on which rows: an entry for each."""
+
+    rows: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    names: list[str]
+    """By number."""
+
+
+def read_labels(table: Any, name: str) -> Labels:
+    """Read a column of labels: classes, texts, whole numbers, or lists of these. Raises InvalidConfig for others."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values, feature = _column(table, name).combine_chunks(), table.features[name]
+    rows = np.arange(len(values))
+    if hasattr(values, "flatten") and not pa.types.is_struct(values.type):
+        rows, values = pc.list_parent_indices(values).to_numpy(), values.flatten()
+        feature = feature[0] if isinstance(feature, list) else feature.feature
+    if not (
+        pa.types.is_integer(values.type) or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    ):
+        raise sparc.InvalidConfig(
+            f"hf: expected classes, texts or whole numbers as labels, found {table.features[name]}",
+            hint="change 'labels', or leave it out",
+        )
+    classes = getattr(feature, "names", None)
+    # The library writes a class that is not known as -1.
+    said = pc.greater_equal(values, 0) if classes else pc.not_equal(values.cast(pa.string()), "")
+    said = said.fill_null(False)
+    values, rows = values.filter(said), rows[said.to_numpy(zero_copy_only=False)]
+    texts = pa.array(classes).take(values) if classes else values.cast(pa.string())
+    encoded = texts.dictionary_encode()
+    return Labels(rows, encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist())
+
+
+def read_taxonomy(params: HFParams, used: Collection[str]) -> sparc.Taxonomy:
+    """Taxonomy of labels: that of the file, else all are roots.
+
+    Raises:
+        MissingData: the file is not there.
+        InvalidConfig: it is no taxonomy, or lacks a label that a sample has.
+    """
+    if params.taxonomy is None:
+        return sparc.Taxonomy(dict.fromkeys(sorted(used), ()))
+    path = Path(params.taxonomy).expanduser()
+    if not path.is_file():
+        raise sparc.MissingData(f"hf: no taxonomy at {path}", hint="check 'taxonomy'")
+    try:
+        taxonomy = sparc.Taxonomy(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, AttributeError) as error:
+        message = f"{path} is no taxonomy: {error}"
+        raise sparc.InvalidConfig(message, hint='expected {"label": ["parent", ...], ...}, roots with []') from error
+    if unknown := [label for label in used if label not in taxonomy.parents]:
+        raise sparc.InvalidConfig(
+            f"the label '{unknown[0]}' is not in {path}", hint="add it there, with its parents; roots have []"
+        )
+    return taxonomy
+
+
+class HFDataset:
+    """One split of the dataset, in the order of its rows."""
+
+    def __init__(self, params: HFParams, split: str) -> None:
+        import numpy as np
+
+        tables = read_splits(params)
+        role = split if split in tables else "train"
+        table = tables[role]
+        names = _ids(table, params, role)
+        groups = names if params.group is None else _names(table, "group", params.group)
+        kept = np.arange(len(table))
+        if "test" not in tables:
+            kept = np.flatnonzero([(split == "test") == _is_held_out(group.as_py(), params) for group in groups])
+        if not len(kept):
+            raise sparc.MissingData(
+                f"hf: none of {len(table)} rows is in the split '{split}'", hint="set 'test_split'; or change 'holdout'"
+            )
+        self._captions = _column(table, params.caption)
+        counts = _count_captions(self._captions, params, table.features[params.caption])
+        self._lists = counts is not None
+        counts = np.ones(len(table), np.int64) if counts is None else counts
+        self._rows = np.repeat(kept, counts[kept])
+        self._numbers = np.arange(len(self._rows)) - np.repeat(np.cumsum(counts[kept]) - counts[kept], counts[kept])
+        numbered = zip(self._rows.tolist(), self._numbers.tolist(), strict=True)
+        self.ids = Texts(f"{names[row]}#{number}" if self._lists else names[row].as_py() for row, number in numbered)
+        self.groups = Texts(groups[row].as_py() for row in self._rows.tolist())
+        self._share = self._lists or params.group is not None
+        self._images = table.select_columns([params.image])
+        self._image = params.image
+        self.taxonomy: sparc.Taxonomy | None = None
+        if params.labels is not None:
+            labels = {name: read_labels(one, params.labels) for name, one in tables.items()}
+            self._labels = labels[role]
+            self.taxonomy = read_taxonomy(params, dict.fromkeys(name for one in labels.values() for name in one.names))
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> sparc.Sample:
+        """Return a sample; its image stays closed."""
+        row, group = int(self._rows[index]), self.groups[index] if self._share else None
+        caption = self._captions[row].as_py()
+        if self._lists:
+            caption = caption[self._numbers[index]] if caption else None
+        opener = partial(open_image, self._images, row, self._image)
+        return sparc.Sample(self.ids[index], opener, caption, image_id=group)
+
+    def labels(self) -> csr_array | None:
+        """Multi-hot labels, columns as in the taxonomy; None without labels."""
+        import numpy as np
+        from scipy.sparse import csr_array
+
+        if self.taxonomy is None:
+            return None
+        number_of = {label: number for number, label in enumerate(self.taxonomy.labels)}
+        numbers = np.array([number_of[label] for label in self._labels.names], np.int64)[self._labels.numbers]
+        ones, shape = np.ones(len(numbers)), (len(self._images), len(number_of))
+        labels = csr_array((ones, (self._labels.rows, numbers)), shape=shape)[self._rows]
+        labels.data[:] = 1  # a label may be there twice
+        return csr_array(labels)
+
+
+def _count_captions(captions: Any, params: HFParams, feature: Any) -> NDArray[np.int64] | None:
+    """How many samples each row is, where captions are lists; a row without any is one. Raises InvalidConfig."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = (pa.string(), pa.large_string(), pa.null())
+    if captions.type in texts:
+        return None
+    if getattr(captions.type, "value_type", None) not in texts:
+        raise sparc.InvalidConfig(
+            f"hf: expected texts in the column '{params.caption}', or lists of texts, found {feature}",
+            hint="set 'caption' to a column of captions",
+        )
+    counts: NDArray[np.int64] = np.asarray(pc.list_value_length(captions).fill_null(0), np.int64)
+    return np.maximum(counts, 1)
+
+
+def _is_held_out(group: str, params: HFParams) -> bool:
+    """Held out or not, by the image alone: all its captions are on one side, and more rows move no other."""
+    digest = hashlib.sha256(f"{params.split_seed}:{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < params.holdout * 2**64
+
+
+def open_image(images: Any, row: int, column: str) -> Image:
+    """Open the image of a row. Raises BadSample where there is none."""
+    from PIL import Image
+
+    stored = images[row][column] or {"bytes": None, "path": None}
+    if stored["bytes"] is not None:
+        return Image.open(io.BytesIO(stored["bytes"]))
+    hint = f"check the column '{column}'; or pass --skip-bad to go on without it"
+    if stored["path"] is None:
+        raise sparc.BadSample(f"hf: row {row} has no image", hint=hint)
+    try:
+        return Image.open(stored["path"])
+    except FileNotFoundError as error:
+        raise sparc.BadSample(f"image not found: {stored['path']}", hint=hint) from error
+
+
+@sparc.hookimpl
+def sparc_datasets() -> list[sparc.DatasetSpec]:
+    """Offer the dataset."""
+    return [
+        sparc.DatasetSpec(
+            name="hf",
+            open=HFDataset,
+            params=HFParams,
+            summary="a dataset of the Hugging Face library: hf[path=REPOSITORY], or --data-root FOLDER",
+            identify=identify,
+        )
+    ]

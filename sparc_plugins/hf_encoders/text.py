@@ -1,0 +1,80 @@
+"""Text encoders of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sparc
+from sparc_plugins.hf_encoders.encoder import Encoder, check_pool, reduce
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Captions of samples to token ids and attention mask (B, T)."""
+
+    tokenizer: Any
+    max_length: int
+    padding: str
+    """`longest`, or `max_length`."""
+
+    def __call__(self, samples: Sequence[sparc.Sample]) -> dict[str, Tensor]:
+        """Tokenize each caption; what is longer than the model reads is cut."""
+        encoded = self.tokenizer(
+            [sample.text() for sample in samples],
+            padding=self.padding,
+            truncation=True,
+            max_length=self.max_length,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return dict(encoded)
+
+
+class TextBackbone:
+    """A text encoder of transformers."""
+
+    def __init__(self, encoder: Encoder, tokenizer: Any, pool: str, has_pooler: bool) -> None:
+        import torch
+
+        self.encoder, self.pool = encoder, pool
+        self._reads = set(tokenizer.model_input_names)
+        # SigLIP was trained on captions of one length, and sees the padding; so does whatever gets no mask.
+        fixed = encoder.tower.config.model_type.startswith("siglip") or "attention_mask" not in self._reads
+        length = _max_tokens(encoder.tower, tokenizer)
+        self.preprocess = Tokens(tokenizer, length, "max_length" if fixed else "longest")
+        self.preprocessing = {
+            "tokenizer": type(tokenizer).__name__,
+            "context_length": length,
+            "padding": self.preprocess.padding,
+        }
+        blank = self.preprocess([sparc.Sample("blank", caption="a")])
+        first_is_class = tokenizer.padding_side == "right" and blank["input_ids"][0, 0] == tokenizer.cls_token_id
+        with torch.inference_mode():
+            pooled = encoder(self._inputs(blank))[1]
+            offered = {"pooled": has_pooler and pooled is not None, "class": bool(first_is_class), "mean": True}
+            check_pool(pool, offered, encoder.tower)
+            self.width = self.forward({name: value.to(encoder.device) for name, value in blank.items()}).shape[1]
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Features (B, d) of what the tokenizer gives."""
+        states, pooled = self.encoder(self._inputs(batch))
+        return reduce(self.pool, states, pooled, batch["attention_mask"])
+
+    def _inputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in batch.items() if name in self._reads}
+
+
+def _max_tokens(model: Any, tokenizer: Any) -> int:
+    """How many tokens the model reads, special ones included."""
+    embeddings = getattr(model, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None) or getattr(embeddings, "position_embedding", None)
+    if table is None:
+        return int(tokenizer.model_max_length)
+    # RoBERTa and its kin count positions from after that of the padding.
+    first = 0 if table.padding_idx is None else table.padding_idx + 1
+    return int(min(tokenizer.model_max_length, table.num_embeddings - first))

@@ -1,0 +1,159 @@
+"""Dataset `open-images`: Open Images with the captions of Localized Narratives, from the official files."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import sparc
+from sparc_plugins.open_images.files import AGAIN, digest, find_files
+from sparc_plugins.open_images.labels import display, read_hierarchy, read_labels, read_names
+from sparc_plugins.open_images.narratives import read_narratives
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from scipy.sparse import csr_array
+
+__all__ = ["OpenImages", "OpenImagesParams", "read_hierarchy", "sparc_datasets"]
+
+
+class OpenImagesParams(sparc.Params):
+    """Parameters of the dataset."""
+
+    root: str
+    """The folder of the official files; `--data-root`."""
+    missing: Literal["error", "skip"] = "error"
+    """What to do with narratives whose image is not in the folder: stop, or leave them out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ids(Sequence[str]):
+    """Ids made from arrays when they are asked for: the image's, and the narrative's number where there are numbers."""
+
+    images: NDArray[np.bytes_]
+    numbers: NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        """Count the ids."""
+        return len(self.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return an id, or a list of ids for a slice."""
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        image = self.images[index].decode()
+        return image if self.numbers is None else f"{image}#{self.numbers[index]}"
+
+
+class OpenImages:
+    """One split of the dataset: a sample per narrative. Narratives of one image are a group."""
+
+    def __init__(self, params: OpenImagesParams, split: str) -> None:
+        self.files = find_files(params.root, split)
+        self.taxonomy: sparc.Taxonomy | None = None
+        self._columns: dict[str, int] = {}
+        if self.files.hierarchy is not None:
+            hierarchy = read_hierarchy(self.files.hierarchy)
+            self.taxonomy = display(hierarchy, read_names(self.files.names))
+            self._columns = {mid: column for column, mid in enumerate(hierarchy.labels)}
+        narratives = read_narratives(self.files.narratives)
+        if not len(narratives):
+            raise sparc.MissingData(f"{self.files.narratives[0]} has no narratives", hint=AGAIN)
+        numbers = narratives.numbers()
+        present = self._present(narratives.images, params, split)
+        self._narratives = narratives if present.all() else narratives.chosen(present)
+        self.groups = Ids(self._narratives.images)
+        self.ids = Ids(self._narratives.images, numbers[present])
+
+    def _present(self, images: NDArray[np.bytes_], params: OpenImagesParams, split: str) -> NDArray[np.bool_]:
+        """Per narrative, whether its image is there."""
+        import numpy as np
+
+        folder = self.files.images
+        # One look at the folder: to ask for millions of files one by one takes minutes, and hours on a network.
+        listed = [name[:-4] for name in os.listdir(os.fsencode(folder)) if name.endswith(b".jpg")]
+        present = np.isin(images, np.array(listed, np.bytes_))
+        if present.all():
+            return present
+        lacking = f"{int((~present).sum())} of {len(images)} narratives of the split '{split}'"
+        if params.missing == "error" or not present.any():
+            some = ", ".join(f"{image.decode()}.jpg" for image in np.unique(images[~present])[:3].tolist())
+            hint = "add the images, or leave those narratives out: --dataset 'open-images[missing=skip]'"
+            raise sparc.MissingData(f"open-images: {lacking} have no image in {folder}, such as {some}", hint=hint)
+        warnings.warn(f"open-images: left out {lacking}, which have no image in {folder}", stacklevel=3)
+        return present
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> sparc.Sample:
+        """Return a narrative and its image, which stays closed."""
+        image: str = self.groups[index]
+        open_it = partial(open_image, self.files.images / f"{image}.jpg")
+        return sparc.Sample(self.ids[index], open_it, self._narratives.caption(index), image_id=image)
+
+    def labels(self) -> csr_array | None:
+        """Verified labels of the samples' images, columns as in the taxonomy; None where there is no hierarchy.
+
+        Labels that the hierarchy does not have are left out: most of Open Images' 20,000 are not among its 600.
+
+        Raises:
+            MissingData: the file with the labels of this split is not there.
+            InvalidConfig: the hierarchy has none of the labels.
+        """
+        import numpy as np
+
+        if self.taxonomy is None or self.files.hierarchy is None:
+            return None
+        self.files.check_labels()
+        images, image_of = np.unique(self._narratives.images, return_inverse=True)
+        matrix, outside = read_labels(self.files.labels, images, self._columns)
+        if outside and not matrix.nnz:
+            raise sparc.InvalidConfig(
+                f"{self.files.hierarchy} has none of the {outside} labels in {self.files.labels[0]}",
+                hint="use both from one version of Open Images",
+            )
+        return matrix[image_of]
+
+
+def open_image(path: Path) -> Image:
+    """Open an image file. Raises BadSample where there is none."""
+    from PIL import Image
+
+    try:
+        return Image.open(path)
+    except FileNotFoundError as error:
+        raise sparc.BadSample(f"image not found: {path}", hint="bring it back; or pass --skip-bad") from error
+
+
+def _identify(params: OpenImagesParams) -> str:
+    """Digest of the narratives' names, sizes and times; with missing=skip, of the image folders' times too.
+
+    Labels do not count: features do not depend on them, and adding them later shall not make all features anew.
+    """
+    files = [find_files(params.root, split) for split in ("train", "test")]
+    files[1].check_labels()
+    folders = [one.images for one in files] if params.missing == "skip" else []
+    return f"sha256:{digest([*files[0].narratives, *files[1].narratives, *folders])}"
+
+
+@sparc.hookimpl
+def sparc_datasets() -> list[sparc.DatasetSpec]:
+    """Offer the dataset."""
+    return [
+        sparc.DatasetSpec(
+            name="open-images",
+            open=OpenImages,
+            params=OpenImagesParams,
+            summary="Open Images with Localized Narratives: the official files in one folder",
+            identify=_identify,
+        )
+    ]

@@ -1,0 +1,110 @@
+"""The official files: their names, and how they are opened."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import sparc
+
+SPLITS = {"train": "train", "validation": "(validation|val)", "test": "test"}
+CAPTIONS = r"open_images_{split}_(v\d+_)?captions\.jsonl"
+NARRATIVES = r"open_images_{split}_(v\d+_)?localized_narratives(-\d+-of-\d+)?\.jsonl"
+LABELS = r"(oidv\d+-)?{split}-annotations-human-imagelabels(-boxable)?\.csv"
+NAMES = r"(oidv\d+-)?class-descriptions(-boxable)?\.csv"
+HIERARCHY = r"bbox_labels_600_hierarchy\.json"
+AGAIN = "download it again"
+
+
+@dataclass(frozen=True)
+class Files:
+    """What one split is read from."""
+
+    root: Path
+    split: str
+    narratives: list[Path]
+    images: Path
+    hierarchy: Path | None
+    """None where the dataset is not labelled."""
+    names: list[Path]
+    labels: list[Path]
+
+    def check_labels(self) -> None:
+        """Raise MissingData where the dataset is labelled, but not this split."""
+        if self.hierarchy is not None and not self.labels:
+            name = f"{self.split}-annotations-human-imagelabels-boxable.csv"
+            raise _lacking(self.root, f"{name} or oidv7-{name.replace('-boxable', '')}", "Open Images")
+
+
+def find_files(folder: str, split: str) -> Files:
+    """Find the official files of a split by their names.
+
+    Raises:
+        MissingData: the folder, the narratives or the images are not there, or only a part of what labels take.
+    """
+    root = Path(folder).expanduser()
+    if split not in SPLITS:
+        raise sparc.InvalidConfig(f"open-images: no split '{split}'", hint=f"splits: {', '.join(SPLITS)}")
+    if not root.is_dir():
+        raise sparc.MissingData(f"open-images: no folder at {root}", hint="check --data-root")
+    narratives = _matching(root, CAPTIONS, split) or _matching(root, NARRATIVES, split)
+    if not narratives:
+        name = f"open_images_{split}_v6" if split == "train" else f"open_images_{split}"
+        raise _lacking(root, f"{name}_localized_narratives*.jsonl or {name}_captions.jsonl", "Localized Narratives")
+    images = next((root / name for name in (split, "images") if (root / name).is_dir()), None)
+    if images is None:
+        raise _lacking(root, f"folder {split} or images, with {split}/<image id>.jpg", "Open Images")
+    hierarchy, names = _matching(root, HIERARCHY), _matching(root, NAMES)
+    labelled = bool(hierarchy or names or any(_matching(root, LABELS, split) for split in SPLITS))
+    if labelled and not hierarchy:
+        raise _lacking(root, "bbox_labels_600_hierarchy.json", "Open Images, for the labels")
+    if labelled and not names:
+        raise _lacking(root, "class-descriptions-boxable.csv or oidv7-class-descriptions.csv", "Open Images")
+    return Files(
+        root, split, narratives, images, hierarchy[0] if hierarchy else None, names, _matching(root, LABELS, split)
+    )
+
+
+def _matching(root: Path, pattern: str, split: str = "") -> list[Path]:
+    """Files of a folder by name, in order; where there is a file and the same one gzipped, the plain one."""
+    expression = re.compile(pattern.replace("{split}", SPLITS.get(split, "")))
+    found: dict[str, Path] = {}
+    for path in sorted(root.iterdir()):
+        name = path.name.removesuffix(".gz")
+        if expression.fullmatch(name) and path.is_file():
+            found.setdefault(name, path)
+    return list(found.values())
+
+
+def _lacking(root: Path, names: str, site: str) -> sparc.MissingData:
+    return sparc.MissingData(f"open-images: {root} has no {names}", hint=f"download it from the site of {site}")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, and unzip it where it is gzipped. Raises CorruptFile where its bytes make no sense."""
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
+        raise sparc.CorruptFile(f"{path} is truncated or altered: {error}", hint=AGAIN) from error
+
+
+def wrong(path: Path, line: int, expected: str, found: object) -> sparc.CorruptFile:
+    """Return the error that names file and line."""
+    return sparc.CorruptFile(f"{path}, line {line}: expected {expected}, found {found!r}", hint=AGAIN)
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """Digest of names, sizes and times."""
+    status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr(status).encode()).hexdigest()

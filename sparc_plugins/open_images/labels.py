@@ -1,0 +1,119 @@
+"""Labels: the hierarchy of 600 classes, their names, and what people have verified to be in an image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sparc
+from sparc_plugins.open_images.files import AGAIN, reading, wrong
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_array
+
+LABEL_COLUMNS = ["ImageID", "Source", "LabelName", "Confidence"]
+VERIFIED = {"1", "1.0"}
+ROOT_NAMES = {"/m/0bl9f": "Entity"}
+"""The root of the hierarchy, which the class descriptions leave out."""
+
+
+def read_hierarchy(path: Path) -> sparc.Taxonomy:
+    """Read `bbox_labels_600_hierarchy.json`: machine ids (`/m/...`) and what they are kinds of, in the file's order.
+
+    A class below several others has several parents. A part is no kind of its whole, and the file does not say what it
+    is a kind of: a class that is only ever a part is a root.
+
+    Raises:
+        CorruptFile: the file is no hierarchy.
+    """
+    parents: dict[str, list[str]] = {}
+    with reading(path) as file:
+        content = file.read().decode("utf-8-sig")
+    try:
+        _collect(json.loads(content), None, parents)
+        return sparc.Taxonomy(parents)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        message = f"{path} is no hierarchy of LabelName, Subcategory and Part: {error}"
+        raise sparc.CorruptFile(message, hint=AGAIN) from error
+
+
+def _collect(node: Mapping[str, Any], parent: str | None, parents: dict[str, list[str]]) -> None:
+    label = node["LabelName"]
+    above = parents.setdefault(label, [])
+    if parent is not None and parent not in above:
+        above.append(parent)
+    for child in node.get("Subcategory", ()):
+        _collect(child, label, parents)
+    for part in node.get("Part", ()):
+        _collect(part, None, parents)
+
+
+def read_names(paths: Sequence[Path]) -> dict[str, str]:
+    """Display names by machine id; the first counts. Files of V4 and V5 have no header, later ones have.
+
+    Raises CorruptFile where a line has not two columns; names file and line.
+    """
+    names = dict(ROOT_NAMES)
+    for path in paths:
+        with reading(path) as file:
+            reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+            for row in filter(None, reader):
+                if len(row) != 2:
+                    raise wrong(path, reader.line_num, "LabelName,DisplayName", ",".join(row))
+                if row[0] != "LabelName":
+                    names.setdefault(*row)
+    return names
+
+
+def display(hierarchy: sparc.Taxonomy, names: Mapping[str, str]) -> sparc.Taxonomy:
+    """The same taxonomy by display names. Classes of one name keep their ids behind it, those of none are their ids."""
+    count = Counter(names.get(mid, mid) for mid in hierarchy.labels)
+
+    def shown(mid: str) -> str:
+        name = names.get(mid, mid)
+        return name if count[name] == 1 else f"{name} ({mid})"
+
+    return sparc.Taxonomy({shown(mid): [shown(above) for above in hierarchy.parents[mid]] for mid in hierarchy.labels})
+
+
+def read_labels(paths: Sequence[Path], images: NDArray[np.bytes_], columns: Mapping[str, int]) -> tuple[csr_array, int]:
+    """Multi-hot labels of images, which must differ, (images, columns); and how many labels have no column.
+
+    Only what a human has verified to be there counts: Confidence 1.
+
+    Raises CorruptFile where a line is no label; names file and line.
+    """
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    row_of = {image.decode(): row for row, image in enumerate(images.tolist())}
+    rows, found, outside = array("i"), array("i"), 0
+    for path in paths:
+        with reading(path) as file:
+            reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+            header = next(reader, [])
+            if header != LABEL_COLUMNS:
+                raise wrong(path, 1, ",".join(LABEL_COLUMNS), ",".join(header))
+            for record in filter(None, reader):
+                if len(record) != 4:
+                    raise wrong(path, reader.line_num, ",".join(LABEL_COLUMNS), ",".join(record))
+                image, _, label, confidence = record
+                if confidence not in VERIFIED or (row := row_of.get(image)) is None:
+                    continue
+                if (column := columns.get(label)) is None:
+                    outside += 1
+                    continue
+                rows.append(row)
+                found.append(column)
+    matrix = csr_array((np.ones(len(rows)), (np.asarray(rows), np.asarray(found))), shape=(len(images), len(columns)))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1  # two files, or two people, may say the same
+    return matrix, outside

@@ -1,0 +1,137 @@
+"""Localized Narratives: image ids and captions from JSONL files of many gigabytes."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import re
+import zlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sparc
+from sparc_plugins.open_images.files import digest, reading, wrong
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Traces make up most of a record, and reading them takes twenty times as long as all the rest: what is in front of them
+# is enough. Whatever is not written as the official files are is parsed as a whole.
+RECORD = re.compile(
+    rb'\{"dataset_id": ?"[^"\\]*+", ?"image_id": ?"([^"\\\x00-\x1f]++)", ?"annotator_id": ?\d++, ?'
+    rb'"caption": ?"((?:[^"\\\x00-\x1f]++|\\.)*+)"[,}]'
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Narratives:
+    """Image ids and captions of N narratives, in arrays, which worker processes share and which pickle fast."""
+
+    images: NDArray[np.bytes_]
+    starts: NDArray[np.int64]
+    """Per narrative, where its caption starts among all captions."""
+    ends: NDArray[np.int64]
+    captions: NDArray[np.uint8]
+    """All captions in UTF-8, one after the other."""
+
+    def __len__(self) -> int:
+        """Count the narratives."""
+        return len(self.images)
+
+    def caption(self, index: int) -> str:
+        """Return one caption."""
+        return self.captions[self.starts[index] : self.ends[index]].tobytes().decode()
+
+    def chosen(self, which: NDArray[np.bool_]) -> Narratives:
+        """Return some of the narratives. All captions stay in memory."""
+        return Narratives(self.images[which], self.starts[which], self.ends[which], self.captions)
+
+    def numbers(self) -> NDArray[np.int32]:
+        """Per narrative, how many of its image come before it."""
+        import numpy as np
+
+        _, image_of, counts = np.unique(self.images, return_inverse=True, return_counts=True)
+        firsts = np.cumsum(counts) - counts
+        numbers = np.empty(len(self), np.int32)
+        numbers[np.argsort(image_of, kind="stable")] = np.arange(len(self)) - np.repeat(firsts, counts)
+        return numbers
+
+    def write(self, path: Path) -> None:
+        """Write the arrays to a file."""
+        import numpy as np
+
+        with path.open("wb") as file:  # savez would add a suffix to a path
+            np.savez(file, **vars(self))
+
+
+def read_narratives(paths: Sequence[Path]) -> Narratives:
+    """Read all narratives of several files, in order.
+
+    Raises CorruptFile where a line is no narrative; names file and line.
+    """
+    import numpy as np
+
+    parts = [_read(path) for path in paths]
+    offsets = np.cumsum([0, *(len(part.captions) for part in parts)])
+    return Narratives(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.starts + offset for part, offset in zip(parts, offsets, strict=False)]),
+        np.concatenate([part.ends + offset for part, offset in zip(parts, offsets, strict=False)]),
+        np.concatenate([part.captions for part in parts]),
+    )
+
+
+def _read(path: Path) -> Narratives:
+    """Read a file: from the cache where it was read before, since the files are long."""
+    import zipfile
+
+    import numpy as np
+
+    cached = sparc.cache_dir("open-images", f"{path.name}-{digest([path])[:16]}.npz")
+    unreadable = (OSError, EOFError, TypeError, ValueError, zlib.error, zipfile.BadZipFile)
+    with contextlib.suppress(*unreadable), cached.open("rb") as file, np.load(file) as arrays:
+        return Narratives(**arrays)
+    narratives = _parse(path)
+    sparc.write_atomically(cached, narratives.write)
+    return narratives
+
+
+def _parse(path: Path) -> Narratives:
+    import numpy as np
+
+    images: list[bytes] = []
+    ends = array("q")
+    captions = bytearray()
+    with reading(path) as file:
+        for number, line in enumerate(file, start=1):
+            record = line.removeprefix(codecs.BOM_UTF8).strip() if number == 1 else line.strip()
+            if not record:
+                continue
+            try:
+                image, caption = _image_and_caption(record)
+            except (ValueError, TypeError, LookupError, RecursionError) as error:
+                raise wrong(path, number, "a JSON object with texts image_id and caption", record[:60]) from error
+            images.append(image)
+            captions += caption
+            ends.append(len(captions))
+    bounds = np.array([0, *ends], np.int64)
+    return Narratives(np.array(images, np.bytes_), bounds[:-1], bounds[1:], np.frombuffer(captions, np.uint8))
+
+
+def _image_and_caption(record: bytes) -> tuple[bytes, bytes]:
+    """Both in UTF-8. Raises ValueError, TypeError or LookupError where the record is no narrative."""
+    start = RECORD.match(record)
+    if start is None or not record.endswith(b"}"):  # a record that was cut off shall not pass
+        fields = json.loads(record.decode())
+        image, caption = fields["image_id"], fields["caption"]
+        if not isinstance(image, str) or not image or not isinstance(caption, str):
+            raise TypeError
+        return image.encode(), caption.encode()
+    start[0].decode()
+    written = start[2]
+    return start[1], json.loads(b'"%s"' % written).encode() if b"\\" in written else written

@@ -1,0 +1,280 @@
+"""Where the samples of webdataset shards lie: read from the headers of the tar files once, then from the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tarfile
+import zipfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
+
+import sparc
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+EXTRA = "pip install 'sparc-sae[webdataset]'"
+INDEX_VERSION = 1
+"""Part of the cached index's name: a change of what it holds makes it anew."""
+META = re.compile(r"__[^/]*__($|/)")
+"""What the webdataset library passes over."""
+NOWHERE = (-1, -1)
+
+
+class WebDatasetParams(sparc.Params):
+    """Parameters of the dataset."""
+
+    root: str
+    """The folder of shards; `--data-root`."""
+    train: str | None = None
+    """Shards to train on, as `train-{000..099}.tar` or `*.tar`, several with `::` between; else train-*.tar, or where
+    there are none, all that are not test's."""
+    test: str | None = None
+    """Shards to evaluate on; else test-*.tar, or where there are none, a fraction `holdout` of the samples."""
+    image: str = "jpg;jpeg;png;webp"
+    """Extensions of images, the preferred first."""
+    caption: str = "txt"
+    """Extension of captions; `json.FIELD` for a field of a JSON file."""
+    labels: str | None = None
+    """Extension of labels, `cls` or `json.FIELD`: a text, a number, or in JSON a list of these."""
+    holdout: float = 0.2
+    """Fraction of the samples that is held out where there are no shards to evaluate on."""
+    split_seed: int = 0
+    """Seed of which samples are held out."""
+
+
+def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
+    """Find the shards of `train`, and of `test` where there are any, in the order of their patterns and names.
+
+    Raises:
+        MissingData: the library, the folder, or a shard that a pattern names, is not there.
+        InvalidConfig: a pattern makes no sense, or a shard is in both splits.
+    """
+    try:
+        import webdataset  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise sparc.MissingData(f"the package '{error.name}' is not installed", hint=EXTRA) from error
+    root = Path(params.root).expanduser()
+    if not root.is_dir():
+        raise sparc.MissingData(f"webdataset: no folder at {root}", hint="check --data-root")
+    test = _matching(root, params.test) if params.test else sorted(root.glob("test-*.tar"))
+    others = sorted(set(root.glob("*.tar")) - set(test))
+    named = [path for path in others if path.name.startswith("train-")]
+    train = _matching(root, params.train) if params.train else named or others
+    if not train:
+        raise sparc.MissingData(f"webdataset: {root} has no shards to train on", hint="expected *.tar; or set 'train'")
+    if both := set(train) & set(test):
+        raise sparc.InvalidConfig(f"webdataset: {min(both)} is in train and in test", hint="change 'train' or 'test'")
+    return {"train": train, "test": test} if test else {"train": train}
+
+
+def _matching(root: Path, patterns: str) -> list[Path]:
+    from webdataset.shardlists import expand_urls
+
+    found: dict[Path, None] = {}
+    hint = "expected patterns as 'train-{000..099}.tar', relative to the folder"
+    try:
+        for pattern in expand_urls(patterns):
+            if not (paths := sorted(root.glob(pattern))):
+                raise sparc.MissingData(f"webdataset: {root} has no {pattern}", hint=hint)
+            found.update(dict.fromkeys(paths))
+    except (ValueError, NotImplementedError) as error:  # braces that do not close, an absolute path
+        raise sparc.InvalidConfig(f"webdataset: '{patterns}' is no pattern: {error}", hint=hint) from error
+    return list(found)
+
+
+def read_headers(shard: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Read where the files of a shard lie, in order: name, and offset and size in place of the content.
+
+    Raises CorruptFile where it is no tar file, or is cut off: what comes before the cut is not used either, since the
+    same dataset shall have the same samples.
+    """
+    try:
+        # A name that is not UTF-8 must still be text that can be written, and differ from others.
+        with tarfile.open(fileobj=shard, mode="r:", errors="backslashreplace") as tar:
+            for member in tar:
+                if member.isreg() and not META.match(member.name):
+                    yield {"fname": member.name, "data": (member.offset_data, member.size), "__url__": shard.name}
+            shard.seek(tar.offset)
+            if shard.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # a whole tar file ends with zeros
+                raise tarfile.ReadError(f"expected a file or the end mark at byte {tar.offset}")
+    except tarfile.TarError as error:
+        raise sparc.CorruptFile(
+            f"{shard.name} is cut off, or no tar file: {error}",
+            hint="download it again; or leave it out, train=PATTERN; a compressed one must be unpacked to .tar",
+        ) from error
+
+
+class Texts(Sequence[str]):
+    """Texts in one array of UTF-8: a million strings are dear."""
+
+    def __init__(self, utf8: NDArray[np.bytes_]) -> None:
+        self._utf8 = utf8
+
+    def __len__(self) -> int:
+        """Count the texts."""
+        return len(self._utf8)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        """Return one text, or some."""
+        return Texts(self._utf8[index]) if isinstance(index, slice) else bytes(self._utf8[index]).decode()
+
+
+class Index(NamedTuple):
+    """Where samples lie, and their labels, in the order of the shards."""
+
+    keys: NDArray[np.bytes_]
+    places: NDArray[np.int64]
+    """(samples, 5) number of the shard; offset and size of the image, then of the caption; -1 where there is none."""
+    ends: NDArray[np.int64]
+    """(samples,) where the sample's labels end in `labels`."""
+    labels: NDArray[np.int64]
+    """Numbers of labels."""
+    names: NDArray[np.bytes_]
+    """Names of labels by number."""
+
+
+def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
+    """Read the headers of all shards, and the labels. A sample has an image or a caption; other files are passed over.
+
+    Raises:
+        CorruptFile: a shard is cut off, has a file twice, or labels that are none; names it.
+        InvalidConfig: no sample has an image, a caption or a label, or two have one key.
+    """
+    import numpy as np
+    from webdataset.tariterators import group_by_keys
+
+    images, caption = params.image.lower().split(";"), column(params.caption)[0]
+    keys: list[bytes] = []
+    places, ends, labels = array("q"), array("q"), array("q")
+    names: dict[str, int] = {}
+    extensions: set[str] = set()
+    for number, path in enumerate(shards):
+        with path.open("rb") as shard:
+            for sample in group_by_keys(read_headers(shard), handler=partial(_refuse, shard)):
+                extensions.update(sample)
+                image = next((sample[extension] for extension in images if extension in sample), NOWHERE)
+                text = sample.get(caption, NOWHERE)
+                if image == text == NOWHERE:
+                    continue
+                keys.append(sample["__key__"].encode())
+                places.extend((number, *image, *text))
+                found = _read_labels(shard, sample, params.labels) if params.labels else ()
+                labels.extend(names.setdefault(label, len(names)) for label in found)
+                ends.append(len(labels))
+    _refuse_unknown(params, extensions, shards)
+    if params.labels and not names:
+        message = f"webdataset: no sample has labels in '{params.labels}'"
+        raise sparc.InvalidConfig(message, hint="change 'labels', or leave it out")
+    numbers = (np.array(places, np.int64).reshape(-1, 5), np.array(ends, np.int64), np.array(labels, np.int64))
+    index = Index(np.array(keys, np.bytes_), *numbers, np.array([name.encode() for name in names], np.bytes_))
+    _refuse_duplicates(index, shards)
+    return index
+
+
+def _refuse(shard: IO[bytes], error: Exception) -> NoReturn:
+    """Say what the library, or a label, says is wrong in a shard."""
+    raise sparc.CorruptFile(f"{shard.name}: {error.args[0]}", hint="write that shard anew") from error
+
+
+def _read_labels(shard: IO[bytes], sample: dict[str, Any], spec: str) -> list[str]:
+    extension, field = column(spec)
+    offset, size = sample.get(extension, NOWHERE)
+    shard.seek(max(offset, 0))
+    try:
+        value = content(shard.read(size), field) if offset >= 0 else None
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(one, str | int) for one in values):
+            raise ValueError(f"found {str(value)[:40]}")
+    except ValueError as error:
+        message = f"expected texts or whole numbers as labels of sample '{sample['__key__']}': {error}"
+        _refuse(shard, ValueError(message))
+    return list(dict.fromkeys(text for one in values if (text := str(one).strip())))
+
+
+def _refuse_unknown(params: WebDatasetParams, extensions: set[str], shards: Sequence[Path]) -> None:
+    wanted = {"image": params.image.lower().split(";"), "caption": [column(params.caption)[0]]}
+    if params.labels:
+        wanted["labels"] = [column(params.labels)[0]]
+    for name, any_of in wanted.items():
+        if extensions.isdisjoint(any_of):
+            missing = " or ".join(f".{extension}" for extension in any_of)
+            found = ", ".join(sorted(one for one in extensions if not META.match(one))) or "no samples"
+            raise sparc.InvalidConfig(
+                f"webdataset: no file {missing} in any of the {len(shards)} shards from {shards[0]} on",
+                hint=f"set '{name}'; there are: {found}",
+            )
+
+
+def _refuse_duplicates(index: Index, shards: Sequence[Path]) -> None:
+    import numpy as np
+
+    order = np.argsort(index.keys, kind="stable")
+    again = np.flatnonzero(index.keys[order][1:] == index.keys[order][:-1])
+    if len(again):
+        rows = order[again[0] : again[0] + 2]
+        first, second = (shards[index.places[row, 0]] for row in rows)
+        raise sparc.InvalidConfig(
+            f"webdataset: expected keys that differ, found '{Texts(index.keys)[rows[0]]}' in {first} and in {second}",
+            hint="a key is an id: rename one, or choose shards with 'train' and 'test'",
+        )
+
+
+def column(spec: str) -> tuple[str, str]:
+    """Extension and field that a parameter names: `json` and `text` in `json.text`, `txt` and nothing in `txt`."""
+    before, is_json, field = spec.partition("json.")
+    return (f"{before}json".lower(), field) if is_json else (spec.lower(), "")
+
+
+def content(data: bytes, field: str) -> Any:
+    """The text of a file, or a field of it, None where it has none. Raises ValueError where that cannot be read."""
+    if not field:
+        return data.decode("utf-8-sig")
+    record = json.loads(data)
+    if not isinstance(record, dict):
+        raise ValueError(f"expected a JSON object, found {str(record)[:40]}")
+    return record.get(field)
+
+
+def stamps(shards: Iterable[Path], root: str) -> list[list[Any]]:
+    """Name in the folder, size and time of each shard."""
+    seen = ((os.path.relpath(path, Path(root).expanduser()), path.stat()) for path in shards)
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in seen]
+
+
+def read_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
+    """Index of shards: from the cache, or where they are new or have changed, from their headers.
+
+    Raises CorruptFile and InvalidConfig as `build_index`.
+    """
+    import numpy as np
+
+    said = [INDEX_VERSION, stamps(shards, params.root), params.image, params.caption, params.labels]
+    name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    path = sparc.cache_dir("webdataset", f"{name}.npz")
+    # One that cannot be read is no loss: it is made anew.
+    unreadable = contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+    with unreadable, path.open("rb") as file, np.load(file) as arrays:
+        return Index(**{name: arrays[name] for name in Index._fields})
+    index = build_index(shards, params)
+    sparc.write_atomically(path, partial(_write_index, index))
+    return index
+
+
+def _write_index(index: Index, path: Path) -> None:
+    import numpy as np
+
+    with path.open("wb") as file:
+        np.savez(file, **index._asdict())

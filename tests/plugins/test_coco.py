@@ -1,0 +1,429 @@
+"""MS-COCO as it is published, in good order and in bad."""
+
+import gzip
+import json
+import pickle  # noqa: TID251
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sparc
+from sparc.errors import BadSample, CorruptFile, MissingData
+from sparc.plugins import discover
+from sparc_plugins.coco import Coco, CocoParams, _identify
+
+CATEGORIES = {
+    18: ("animal", "dog"),
+    1: ("person", "person"),
+    3: ("vehicle", "car"),
+    2: ("vehicle", "bicycle"),
+}
+LABELS = ("person", "vehicle", "bicycle", "car", "animal", "dog")
+WIDTH, HEIGHT = 8, 6
+BOX = [[2, 1, 6, 1, 6, 4, 2, 4]]
+"""Left 2, top 1, right 6, bottom 4: columns 2 to 5 and rows 1 to 3."""
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+PREFIX = {2017: "", 2014: "COCO_train2014_"}
+
+
+def opened(root, split="train", **params):
+    return Coco(CocoParams(root=str(root), **params), split)
+
+
+def inside(rows, columns):
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[rows, columns] = True
+    return mask.tolist()
+
+
+def annotations(key, numbers, found, *, year=2017, **more):
+    """The content of an annotation file with all that is published, though nobody reads it."""
+    images = [
+        {
+            "license": 3,
+            "file_name": f"{PREFIX[year]}{number:012d}.jpg",
+            "coco_url": f"http://images.cocodataset.org/train{year}/{number:012d}.jpg",
+            "height": HEIGHT,
+            "width": WIDTH,
+            "date_captured": "2013-11-14 11:18:45",
+            "flickr_url": "http://farm9.staticflickr.com/1/2.jpg",
+            "id": number,
+        }
+        for number in numbers
+    ]
+    return {
+        "info": {"description": f"COCO {year} Dataset", "version": "1.0", "year": year},
+        "images": images,
+        "licenses": [{"url": "http://creativecommons.org/licenses/by/2.0/", "id": 4, "name": "Attribution License"}],
+        "annotations": [{**one, "id": 100 + place} for place, one in enumerate(found)],
+        **more,
+    }
+
+
+def captions_of(texts, **more):
+    found = [{"image_id": number, "caption": text} for number, several in texts.items() for text in several]
+    return annotations("captions", texts, found, **more)
+
+
+def instances_of(numbers, objects, **more):
+    """Objects are image, category, outline, and whether they are a crowd."""
+    found = [
+        {
+            "segmentation": outline,
+            "area": 12.0,
+            "iscrowd": crowd,
+            "image_id": image,
+            "bbox": [2, 1, 4, 3],
+            "category_id": n,
+        }
+        for image, n, outline, crowd in objects
+    ]
+    categories = [{"supercategory": above, "id": n, "name": name} for n, (above, name) in CATEGORIES.items()]
+    return annotations("instances", numbers, found, **{"categories": categories, **more})
+
+
+def write(root, kind, content, split="train2017"):
+    (root / split).mkdir(exist_ok=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    path = root / "annotations" / f"{kind}_{split}.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Two images out of order, three captions and one; two dogs and a crowd of people on the first, a car besides."""
+    texts = {9: ["a dog runs", "two dogs ", "\ndogs and\npeople"], 4: ["a car"]}
+    people = {"counts": [0, HEIGHT, HEIGHT * (WIDTH - 1)], "size": [HEIGHT, WIDTH]}
+    objects = [(9, 18, BOX, 0), (9, 18, [[0, 5, 2, 5, 2, 6, 0, 6]], 0), (9, 1, people, 1), (4, 3, BOX, 0)]
+    write(tmp_path, "captions", captions_of(texts))
+    write(tmp_path, "instances", instances_of(texts, objects))
+    write(tmp_path, "captions", captions_of({5: ["a bicycle"]}), "val2017")
+    for number in texts:
+        Image.new("RGB", (WIDTH, HEIGHT), "red").save(tmp_path / "train2017" / f"{number:012d}.jpg")
+    return tmp_path
+
+
+def test_images_come_in_order_of_their_ids_with_their_first_caption(pets):
+    dataset = opened(pets)
+    assert list(dataset.ids) == ["000000000004", "000000000009"]
+    assert [sample.text() for sample in dataset] == ["a car", "a dog runs"]
+    assert dataset[1].image().size == (WIDTH, HEIGHT)
+    assert dataset[1].image_id == dataset.groups[1] == "000000000009"
+    assert list(opened(pets, "test").ids) == ["000000000005"]
+
+
+def test_in_2014_the_files_of_images_are_called_otherwise(tmp_path):
+    write(tmp_path, "captions", captions_of({9: ["a dog"]}, year=2014), "train2014")
+    Image.new("RGB", (4, 3)).save(tmp_path / "train2014" / "COCO_train2014_000000000009.jpg")
+    dataset = Coco(CocoParams.model_validate({"root": str(tmp_path), "year": "2014"}), "train")
+    assert dataset.ids[0] == "000000000009"
+    assert dataset[0].image().size == (4, 3)
+
+
+def test_all_captions_make_a_sample_each_which_share_their_image(pets):
+    dataset = opened(pets, captions="all")
+    assert list(dataset.ids) == [f"000000000009#{n}" if n >= 0 else "000000000004#0" for n in (-1, 0, 1, 2)]
+    assert [sample.caption for sample in dataset] == ["a car", "a dog runs", "two dogs", "dogs and people"]
+    assert [sample.image_id for sample in dataset] == list(dataset.groups) == ["000000000004", *["000000000009"] * 3]
+    assert dataset.labels().toarray().tolist() == [[0, 0, 0, 1, 0, 0], *[[1, 0, 0, 0, 0, 1]] * 3]
+
+
+def test_joined_captions_are_one_text(pets):
+    assert opened(pets, captions="joined")[1].caption == "a dog runs two dogs dogs and people"
+
+
+def test_a_drawn_caption_depends_on_the_seed_and_on_its_image_alone(tmp_path):
+    texts = {number: [f"{number} {word}" for word in "abcde"] for number in range(60)}
+    write(tmp_path, "captions", captions_of(texts))
+    drawn = {sample.id: sample.caption for sample in opened(tmp_path, captions="random")}
+    assert drawn == {sample.id: sample.caption for sample in opened(tmp_path, captions="random")}
+    assert {caption[-1] for caption in drawn.values()} == set("abcde")
+    assert all(int(caption[:-2]) == int(name) for name, caption in drawn.items())
+    other = {sample.id: sample.caption for sample in opened(tmp_path, captions="random", caption_seed=1)}
+    assert 0 < sum(drawn[name] != other[name] for name in drawn) < 60
+    write(tmp_path, "captions", captions_of({number: texts[number] for number in range(30, 60)}))
+    fewer = {sample.id: sample.caption for sample in opened(tmp_path, captions="random")}
+    assert fewer == {name: caption for name, caption in drawn.items() if int(name) >= 30}
+
+
+def test_an_image_without_a_caption_is_left_out_and_a_blank_caption_is_none(tmp_path):
+    write(tmp_path, "captions", captions_of({1: [], 2: [" \n"], 3: ["", "a dog", "a cat"]}))
+    assert [(sample.id, sample.caption) for sample in opened(tmp_path)] == [("000000000003", "a dog")]
+    assert list(opened(tmp_path, captions="all").ids) == ["000000000003#1", "000000000003#2"]
+    write(tmp_path, "captions", captions_of({1: [], 2: [" \n"]}))
+    with pytest.raises(MissingData, match=r"captions_train2017.json has no image with a caption"):
+        opened(tmp_path)
+
+
+def test_captions_of_any_language_are_kept_and_half_a_character_is_not(tmp_path):
+    content = captions_of({1: ["un café, 犬 🐕"], 2: ["half \ud83d of it"]})
+    write(tmp_path, "captions", content)
+    assert [sample.caption for sample in opened(tmp_path)] == ["un café, 犬 🐕", "half ? of it"]
+    write(tmp_path, "captions", json.dumps(captions_of({1: ["un café, 犬 🐕"]}), ensure_ascii=False))
+    assert opened(tmp_path)[0].caption == "un café, 犬 🐕"
+
+
+def test_ids_can_be_read_as_any_sequence(pets):
+    ids = opened(pets, captions="all").ids
+    assert ids[-1] == ids[3] == "000000000009#2"
+    assert ids[1:3] == ["000000000009#0", "000000000009#1"]
+    assert len(ids) == len(list(ids)) == 4
+    with pytest.raises(IndexError):
+        ids[4]
+
+
+def test_labels_are_the_categories_on_an_image_and_a_crowd_counts(pets):
+    dataset = opened(pets)
+    assert dataset.taxonomy.labels == LABELS
+    assert dataset.labels().toarray().tolist() == [[0, 0, 0, 1, 0, 0], [1, 0, 0, 0, 0, 1]]
+
+
+def test_a_category_called_as_its_supercategory_is_one_label(pets):
+    taxonomy = opened(pets).taxonomy
+    assert taxonomy.parents["dog"] == ("animal",)
+    assert taxonomy.parents["person"] == ()
+    assert [taxonomy.lift(label, 0) for label in ("person", "car", "bicycle")] == ["person", "vehicle", "vehicle"]
+    assert taxonomy.max_depth == 1
+
+
+def test_an_image_with_no_objects_has_no_labels_and_objects_of_other_images_are_passed_over(pets):
+    for bare in ([7], [7, 99]):
+        write(pets, "captions", captions_of({4: ["a car"], **{number: ["nothing"] for number in bare}}))
+        dataset = opened(pets)
+        assert dataset.labels().toarray().tolist() == [[0, 0, 0, 1, 0, 0], *[[0] * 6 for _ in bare]]
+        assert dataset.masks(1) == {}
+
+
+def test_without_instances_there_are_no_labels(pets):
+    dataset = opened(pets, "test")
+    assert dataset.taxonomy is None
+    assert dataset.labels() is None
+    with pytest.raises(MissingData, match=r"masks need .*instances_val2017.json"):
+        dataset.masks(0)
+
+
+def test_masks_hold_all_objects_of_a_category_together(pets):
+    dataset = opened(pets)
+    assert isinstance(dataset, sparc.SegmentedDataset)
+    masks = dataset.masks(1)
+    assert set(masks) == {"dog", "person"}
+    assert masks["dog"].dtype == bool
+    both = np.array(inside(slice(1, 4), slice(2, 6))) | np.array(inside(5, slice(0, 2)))
+    assert masks["dog"].tolist() == both.tolist()
+    assert masks["person"].tolist() == inside(slice(None), 0)
+    assert opened(pets, captions="all").masks(3)["dog"].tolist() == both.tolist()
+
+
+@pytest.mark.parametrize(
+    ("outline", "expected"),
+    [
+        (BOX, (slice(1, 4), slice(2, 6))),
+        ([*BOX, [0, 0, 1, 0, 1, 1, 0, 1]], ([0, *[1] * 4, *[2] * 4, *[3] * 4], [0, *[2, 3, 4, 5] * 3])),
+        # Runs go down the columns, from a run outside: a column and a half left out, half a column inside.
+        ({"counts": [9, 3, 36], "size": [HEIGHT, WIDTH]}, (slice(3, 6), 1)),
+        # Compressed, a number below 16 is the character that many after '0'; 36 = 4 + 1 * 32, low digits first.
+        ({"counts": "93T1", "size": [HEIGHT, WIDTH]}, (slice(3, 6), 1)),
+        ([[1, 1, 5, 5]], ([], [])),
+        ([[1.5, 2.5], *BOX], (slice(1, 4), slice(2, 6))),
+        ([], ([], [])),
+    ],
+    ids=["polygon", "two polygons", "runs", "compressed runs", "a line", "a point and a polygon", "nothing"],
+)
+def test_an_outline_of_any_kind_becomes_a_mask(pets, outline, expected):
+    write(pets, "instances", instances_of([4, 9], [(4, 3, outline, 0)]))
+    assert opened(pets).masks(0)["car"].tolist() == inside(*expected)
+
+
+@pytest.mark.parametrize(
+    ("outline", "found"),
+    [
+        ({"counts": [9, 3, 36], "size": [WIDTH, HEIGHT]}, r"one of size \[8, 6\] on an image of \[6, 8\]"),
+        ({"counts": [9, 3, 3600], "size": [HEIGHT, WIDTH]}, "Invalid RLE"),
+        ({"counts": [9, -3, 42], "size": [HEIGHT, WIDTH]}, "out of bounds"),
+        ({"size": [HEIGHT, WIDTH]}, "'counts'"),
+        ([[2, 1, 6, 1, 1e300, 4]], "a point that is far from any image"),
+        ([[2, 1, 6, 1, float("nan"), 4]], "a point that is far from any image"),
+        (None, "None"),
+        ("polygon", "'polygon'"),
+    ],
+)
+def test_what_is_no_outline_is_named(pets, outline, found):
+    write(pets, "instances", instances_of([4, 9], [(9, 3, BOX, 0), (4, 3, outline, 0)]))
+    with pytest.raises(CorruptFile, match=rf"instances_train2017.json: .* annotations\[1\], found .*{found}"):
+        opened(pets).masks(0)
+
+
+def test_an_outline_on_an_image_that_the_file_does_not_list_is_named(pets):
+    write(pets, "instances", instances_of([9], [(4, 3, BOX, 0)]))
+    with pytest.raises(CorruptFile, match=r"annotations\[0\], found one of an image that is not listed"):
+        opened(pets).masks(0)
+
+
+def test_masks_lie_on_the_pixels_as_stored_whatever_exif_says(pets):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.new("RGB", (WIDTH, HEIGHT)).save(pets / "train2017" / "000000000004.jpg", exif=exif)
+    dataset = opened(pets)
+    assert dataset[0].image().size == dataset.masks(0)["car"].shape[::-1] == (WIDTH, HEIGHT)
+
+
+def test_without_pycocotools_there_are_labels_but_no_masks(pets, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    dataset = opened(pets)
+    assert dataset.labels().sum() == 3
+    with pytest.raises(MissingData, match="pycocotools") as error:
+        dataset.masks(0)
+    assert error.value.hint == "pip install 'sparc-sae[coco]'"
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])
+def test_images_of_any_kind_are_read_as_rgb(pets, mode):
+    format_of = "png" if mode in ("P", "RGBA") else "jpeg"
+    Image.new(mode, (WIDTH, HEIGHT)).save(pets / "train2017" / "000000000004.jpg", format=format_of)
+    assert opened(pets)[0].image().mode == "RGB"
+
+
+def test_a_truncated_or_missing_image_is_a_bad_sample(pets):
+    path = pets / "train2017" / "000000000009.jpg"
+    Image.effect_noise((64, 64), 90).save(path)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(BadSample, match="the image of sample '000000000009' does not decode"):
+        opened(pets)[1].image()
+    path.unlink()
+    with pytest.raises(BadSample, match=r"image not found: .*000000000009.jpg") as error:
+        opened(pets)[1].image()
+    assert "--skip-bad" in error.value.hint
+
+
+def test_compressed_files_and_those_with_windows_line_ends_say_the_same(pets):
+    def everything():
+        dataset = opened(pets)
+        captions = [sample.caption for sample in dataset]
+        return captions, dataset.labels().toarray().tolist(), dataset.masks(1)["dog"].tolist()
+
+    expected = everything()
+    paths = [pets / "annotations" / f"{kind}_train2017.json" for kind in ("captions", "instances")]
+    for path in paths:
+        text = json.dumps(json.loads(path.read_text()), indent=1).replace("\n", "\r\n")
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert everything() == expected
+    for path in paths:
+        path.with_suffix(".json.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert everything() == expected
+
+
+@pytest.mark.parametrize("suffix", [".json", ".json.gz"])
+def test_a_truncated_file_is_refused(pets, suffix):
+    path = pets / "annotations" / "captions_train2017.json"
+    content = path.read_bytes() if suffix == ".json" else gzip.compress(path.read_bytes())
+    path.unlink()
+    path.with_suffix(suffix).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CorruptFile, match=rf"captions_train2017{suffix}: expected COCO's JSON, found"):
+        opened(pets)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "expected an object with a list of objects 'images', found NoneType"),
+        ({"images": {}, "annotations": []}, "'images', found dict"),
+        ({"images": [1], "annotations": []}, "'images', found list"),
+        ({"images": [{"id": 1, "file_name": "a.jpg"}]}, "'annotations', found NoneType"),
+        ({"images": [{"id": "1", "file_name": "a.jpg"}]}, r"expected a whole number 'id', found \{'id': '1'"),
+        ({"images": [{"id": 1}]}, r"expected a text 'file_name', found \{'id': 1\}"),
+        (
+            {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]},
+            "ids that differ in 'images', found 1",
+        ),
+        (
+            {"images": [], "annotations": [{"id": 5, "image_id": 3, "caption": "a dog"}]},
+            "expected captions of its own images, found {'id': 5, 'image_id': 3",
+        ),
+        (
+            {"images": [{"id": 3, "file_name": "a"}], "annotations": [{"id": 5, "image_id": 3, "caption": 7}]},
+            "expected a text 'caption', found {'id': 5",
+        ),
+    ],
+)
+def test_captions_of_another_shape_are_refused(pets, content, message):
+    write(pets, "captions", content)
+    with pytest.raises(CorruptFile, match=message):
+        opened(pets)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"annotations": [{"id": 5, "image_id": 4, "category_id": 77}]},
+            "expected one of its 4 categories, found .*77",
+        ),
+        ({"annotations": [{"id": 5, "category_id": 1}]}, "expected a whole number 'image_id'"),
+        ({"categories": [{"id": 1, "name": "dog"}]}, "expected a text 'supercategory'"),
+        (
+            {
+                "categories": [
+                    {"id": 1, "name": "dog", "supercategory": "pet"},
+                    {"id": 2, "name": "pet", "supercategory": "dog"},
+                ]
+            },
+            "expected categories below supercategories, found that these labels form a cycle",
+        ),
+    ],
+)
+def test_instances_of_another_shape_are_refused_when_labels_are_asked_for(pets, changes, message):
+    write(pets, "instances", instances_of([4, 9], [], **changes))
+    dataset = opened(pets)
+    with pytest.raises(CorruptFile, match=message):
+        dataset.labels()
+
+
+def test_folders_and_files_that_are_not_there_are_named(tmp_path, pets):
+    with pytest.raises(MissingData, match=r"coco: no folder at .*nowhere"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(MissingData, match=r"coco: no file .*captions_train2014.json") as error:
+        opened(pets, year=2014)
+    assert "annotations_trainval2014.zip" in error.value.hint
+    (pets / "val2017").rmdir()
+    with pytest.raises(MissingData, match=r"coco: no folder of images at .*val2017") as error:
+        opened(pets, "test")
+    assert "val2017.zip" in error.value.hint
+
+
+def test_other_captions_change_the_identity_and_another_folder_or_other_labels_do_not(pets, tmp_path):
+    before = _identify(CocoParams(root=str(pets)))
+    write(pets, "instances", instances_of([4, 9], []))
+    moved = pets.rename(tmp_path.with_name("moved"))
+    assert _identify(CocoParams(root=str(moved))) == before
+    for split in ("train2017", "val2017"):
+        write(moved, "captions", captions_of({5: ["another"]}), split)
+        after = _identify(CocoParams(root=str(moved)))
+        assert after != before
+        before = after
+
+
+def test_a_worker_process_gets_samples_but_no_labels_and_no_outlines(tmp_path):
+    numbers = range(300)
+    write(tmp_path, "captions", captions_of({number: ["a dog"] for number in numbers}))
+    outline = [[2, 1] * 100 + BOX[0][2:]]
+    write(tmp_path, "instances", instances_of(numbers, [(number, 18, outline, 0) for number in numbers]))
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "train2017" / "000000000299.jpg")
+    dataset = opened(tmp_path)
+    before = len(pickle.dumps(dataset))
+    assert dataset.labels().sum() == len(numbers)
+    assert dataset.masks(299)["dog"].any()
+    sent = pickle.dumps(dataset)
+    assert len(sent) == before
+    copy = pickle.loads(sent)
+    assert copy[299].image().size == (WIDTH, HEIGHT)
+    assert copy.masks(299)["dog"].any()
+
+
+def test_the_plugin_offers_the_dataset(pets):
+    spec = discover().dataset("coco")
+    dataset = spec.open(spec.params(root=str(pets)), spec.splits[0])
+    assert not set(dataset.groups) & set(spec.open(spec.params(root=str(pets)), spec.splits[1]).groups)

@@ -1,0 +1,310 @@
+"""Streams of transformers, on its real architectures, made small: folders as the hub serves them, random weights."""
+
+import shutil
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+import sparc
+from sparc.contracts import Sample
+from sparc.errors import CorruptFile, InvalidConfig, WeightsUnavailable
+from sparc_plugins import hf_encoders
+from sparc_plugins.hf_encoders import EncoderParams, MiniLMParams, SentenceParams
+from tests.plugins.backbones import GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
+
+pytestmark = pytest.mark.usefixtures("no_hub")
+WORDS = ["<pad>", "<unk>", "<s>", "</s>", "picture", "number", *map(str, range(10))]
+SMALL = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+EYE = {**SMALL, "image_size": 32, "patch_size": 8}
+ENDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+TONGUE = {**SMALL, "vocab_size": len(WORDS), "max_position_embeddings": 12, **ENDS}
+BERT = {**SMALL, "vocab_size": len(WORDS), "max_position_embeddings": 12}
+IMAGE_SIZE = {"size": {"height": 32, "width": 32}}
+SHORT, LONG = Sample("0", caption="picture"), Sample("1", caption="picture number 1 2 3 4")
+
+
+def save_tokenizer(folder, *, cls_token="<s>", **options):
+    """A tokenizer of whole words that puts a token before and one behind, as BERT's and CLIP's do."""
+    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", cls_token=cls_token, **options
+    )
+    tokenizer.save_pretrained(folder)
+
+
+def save_model(folder, config):
+    torch.manual_seed(1)
+    hf.AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    save_tokenizer(folder, model_max_length=12)
+    return save_model(folder, hf.BertConfig(**BERT))
+
+
+@pytest.fixture(scope="module")
+def dinov2(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dinov2")
+    hf.BitImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    return save_model(folder, hf.Dinov2WithRegistersConfig(**EYE))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    save_tokenizer(folder, cls_token=None)
+    hf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    return save_model(folder, hf.CLIPConfig(vision_config=EYE, text_config=TONGUE, projection_dim=20))
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory):
+    """Fixed size, as most checkpoints of SigLIP 2 are."""
+    folder = tmp_path_factory.mktemp("siglip")
+    save_tokenizer(folder, cls_token=None, model_input_names=["input_ids"])
+    hf.SiglipImageProcessor(**IMAGE_SIZE).save_pretrained(folder)
+    return save_model(folder, hf.SiglipConfig(vision_config=EYE, text_config={**TONGUE, "projection_size": 24}))
+
+
+@pytest.fixture(scope="module")
+def siglip2(tmp_path_factory):
+    """The variant that keeps an image's proportions: as many patches as fit, the rest being padding."""
+    folder = tmp_path_factory.mktemp("siglip2")
+    save_tokenizer(folder, cls_token=None)
+    hf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    eye = {**SMALL, "patch_size": 8, "num_patches": 16}
+    return save_model(folder, hf.Siglip2Config(vision_config=eye, text_config={**TONGUE, "projection_size": 24}))
+
+
+def load(stream, folder, **params):
+    spec = offered(hf_encoders)[stream]
+    return spec.load(spec.params(weights=str(folder), **params), "cpu", "float32")
+
+
+def load_hf(stream, folder, pool="pooled"):
+    return load(stream, folder, model="lab/model", pool=pool)
+
+
+def by_hand(folder):
+    return hf.AutoModel.from_pretrained(folder).eval()
+
+
+def pixels(folder, samples=SAMPLES):
+    processor = hf.AutoImageProcessor.from_pretrained(folder)
+    return processor(images=[sample.image() for sample in samples], return_tensors="pt")
+
+
+def words(folder, samples, **options):
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+    return tokenizer([sample.text() for sample in samples], return_tensors="pt", **options)
+
+
+def test_an_image_encoder_gives_what_transformers_gives_for_each_pool(dinov2):
+    with torch.inference_mode():
+        expected = by_hand(dinov2)(**pixels(dinov2))
+    hidden = expected.last_hidden_state
+    patches = hidden[:, 5:]  # after the class token and four registers
+    wanted = {"pooled": expected.pooler_output, "class": hidden[:, 0], "mean": patches.mean(dim=1)}
+    for pool, value in wanted.items():
+        backbone = load_hf("hf-image", dinov2, pool)
+        torch.testing.assert_close(features(backbone), value, rtol=0, atol=1e-5)
+        torch.testing.assert_close(tokens(backbone), patches, rtol=0, atol=1e-5)
+        assert (backbone.width, backbone.grid) == (24, (4, 4))
+    assert torch.equal(features(backbone, [GREY]), features(backbone, [GREY_AS_RGB]))
+
+
+@pytest.mark.parametrize("model", ["clip", "siglip", "siglip2"])
+def test_a_two_tower_models_towers_give_its_embeddings(model, request):
+    folder = request.getfixturevalue(model)
+    padding = {"padding": True} if model == "clip" else {"padding": "max_length", "max_length": 12}
+    reference = by_hand(folder)
+    with torch.inference_mode():
+        image = reference.get_image_features(**pixels(folder)).pooler_output
+        text = reference.get_text_features(**words(folder, [SHORT, LONG], **padding)).pooler_output
+    eye, tongue = load_hf("hf-image", folder), load_hf("hf-text", folder)
+    torch.testing.assert_close(features(eye), image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(features(tongue, [SHORT, LONG]), text, rtol=0, atol=1e-5)
+    assert eye.width == tongue.width == (20 if model == "clip" else 24)
+    torch.testing.assert_close(features(tongue, [SHORT])[0], text[0], rtol=0, atol=1e-5)  # alone as in company
+
+
+@pytest.mark.parametrize(("model", "first"), [("clip", 1), ("siglip", 0)])
+def test_the_patch_tokens_of_a_tower_come_without_its_class_token(model, first, request):
+    folder = request.getfixturevalue(model)
+    backbone = load_hf("hf-image", folder, "mean")
+    with torch.inference_mode():
+        hidden = by_hand(folder).vision_model(**pixels(folder)).last_hidden_state
+    assert backbone.grid == (4, 4)
+    torch.testing.assert_close(tokens(backbone), hidden[:, first:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(features(backbone), hidden[:, first:].mean(dim=1), rtol=0, atol=1e-5)
+
+
+def test_images_of_their_own_proportions_are_averaged_over_their_own_patches_and_have_no_grid(siglip2):
+    backbone = load_hf("hf-image", siglip2, "mean")
+    inputs = pixels(siglip2)
+    assert inputs["pixel_attention_mask"].sum(dim=1).tolist() == [12] * 3  # 80 x 60: 4 x 3 patches of 16
+    with torch.inference_mode():
+        hidden = by_hand(siglip2).vision_model(**inputs).last_hidden_state
+    torch.testing.assert_close(features(backbone), hidden[:, :12].mean(dim=1), rtol=0, atol=1e-5)
+    assert backbone.grid is None
+    with pytest.raises(InvalidConfig, match="Siglip2VisionModel: expected a model with a fixed grid"):
+        backbone.forward_tokens(inputs)
+
+
+def test_a_cnn_gives_its_pooled_map_and_the_places_of_the_map_are_its_tokens(tmp_path):
+    hf.ConvNextImageProcessor(size={"shortest_edge": 384}).save_pretrained(tmp_path)
+    save_model(tmp_path, hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"))
+    backbone = load_hf("hf-image", tmp_path)
+    with torch.inference_mode():
+        expected = by_hand(tmp_path)(**pixels(tmp_path))
+    torch.testing.assert_close(features(backbone), expected.pooler_output[:, :, 0, 0], rtol=0, atol=1e-5)
+    assert backbone.grid == expected.last_hidden_state.shape[2:]
+    torch.testing.assert_close(tokens(backbone)[:, 1], expected.last_hidden_state[:, :, 0, 1], rtol=0, atol=1e-5)
+
+
+def test_a_text_encoder_gives_what_transformers_gives_for_each_pool(bert):
+    with torch.inference_mode():
+        expected = by_hand(bert)(**words(bert, [SHORT, LONG], padding=True))
+    hidden = expected.last_hidden_state
+    mean = torch.stack([hidden[0, :3].mean(dim=0), hidden[1, :8].mean(dim=0)])  # 1 and 6 words between two ends
+    wanted = {"pooled": expected.pooler_output, "class": hidden[:, 0], "mean": mean}
+    for pool, value in wanted.items():
+        backbone = load_hf("hf-text", bert, pool)
+        torch.testing.assert_close(features(backbone, [SHORT, LONG]), value, rtol=0, atol=1e-5)
+        assert backbone.width == 24
+    sentence = load("sentence", bert)
+    assert torch.equal(features(sentence, [SHORT, LONG]), features(backbone, [SHORT, LONG]))
+
+
+def test_a_model_without_that_pool_says_which_it_has(siglip, bert, tmp_path):
+    with pytest.raises(InvalidConfig, match="pool=class: expected what the model offers, pooled, mean; found a Siglip"):
+        load_hf("hf-image", siglip, "class")
+    with pytest.raises(InvalidConfig, match="pool=class: expected what the model offers, pooled, mean; found a Siglip"):
+        load_hf("hf-text", siglip, "class")
+    # A classifier's file has no pooler, and transformers would draw one at random.
+    folder = shutil.copytree(bert, tmp_path / "bert")
+    weights = sparc.read_weights(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidConfig, match="pool=pooled: expected what the model offers, class, mean; found a Bert"):
+        load_hf("hf-text", folder)
+    assert torch.equal(
+        features(load_hf("hf-text", folder, "class"), [SHORT]), features(load_hf("hf-text", bert, "class"), [SHORT])
+    )
+
+
+def test_a_model_that_merges_its_patches_offers_its_pooled_output_alone(tmp_path):
+    hf.ViTImageProcessor(**IMAGE_SIZE).save_pretrained(tmp_path)
+    config = hf.SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
+    save_model(tmp_path, config)
+    assert load_hf("hf-image", tmp_path).grid is None
+    with pytest.raises(InvalidConfig, match="pool=mean: expected what the model offers, pooled; found a SwinModel"):
+        load_hf("hf-image", tmp_path, "mean")
+
+
+def test_the_preprocessing_says_how_pixels_and_tokens_are_made(siglip, bert):
+    image = load_hf("hf-image", siglip).preprocessing
+    assert image["size"] == {"height": 32, "width": 32}
+    assert (image["image_mean"], image["image_std"], image["resample"]) == ([0.5] * 3, [0.5] * 3, 3)
+    assert load_hf("hf-text", siglip).preprocessing["padding"] == "max_length"
+    text = load("sentence", bert).preprocessing
+    assert (text["context_length"], text["padding"]) == (12, "longest")
+    assert text["tokenizer"] in ("PreTrainedTokenizerFast", "TokenizersBackend", "BertTokenizer", "BertTokenizerFast")
+
+
+def test_a_long_caption_is_cut_to_what_the_model_reads(bert, clip):
+    long = Sample("0", caption="picture " * 50)
+    assert load("sentence", bert).preprocess([long])["input_ids"].shape == (1, 12)
+    assert load_hf("hf-text", clip).preprocess([long])["input_ids"].shape == (1, 12)
+
+
+def test_a_roberta_counts_its_positions_from_after_the_padding(tmp_path):
+    save_tokenizer(tmp_path, model_max_length=10**9)
+    save_model(tmp_path, hf.RobertaConfig(**{**BERT, "max_position_embeddings": 34}, pad_token_id=1))
+    assert features(load("sentence", tmp_path), [Sample("0", caption="picture " * 50)]).shape == (1, 24)
+
+
+def test_encoders_load_from_the_hubs_cache_by_name(siglip, no_hub):
+    hub_cache(no_hub, "lab/tiny-siglip", *siglip.iterdir())
+    for stream, samples in (("hf-image", SAMPLES), ("hf-text", [SHORT])):
+        spec = offered(hf_encoders)[stream]
+        params = spec.params(model="lab/tiny-siglip")
+        from_hub = spec.load(params, "cpu", "float32")
+        assert torch.equal(features(from_hub, samples), features(load_hf(stream, siglip), samples))
+        assert spec.identify(params) == "hub:lab/tiny-siglip/model.safetensors"
+
+
+def test_random_weights_need_all_but_the_weights_and_are_the_same_every_time(siglip, no_hub):
+    hub_cache(no_hub, "lab/bare", *(path for path in siglip.iterdir() if path.suffix != ".safetensors"))
+    params = EncoderParams(model="lab/bare", weights="random")
+    spec = offered(hf_encoders)["hf-image"]
+    first, again = (features(spec.load(params, "cpu", "float32")) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, features(load_hf("hf-image", siglip)))
+
+
+def test_half_precision_reaches_the_model(dinov2):
+    spec = offered(hf_encoders)["hf-image"]
+    backbone = spec.load(EncoderParams(model="lab/model", weights=str(dinov2)), "cpu", "bfloat16")
+    assert features(backbone).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("stream", ["hf-image", "hf-text", "sentence"])
+def test_weights_that_cannot_be_had_are_named_with_all_that_can_be_done(stream):
+    spec = offered(hf_encoders)[stream]
+    with pytest.raises(WeightsUnavailable) as error:
+        spec.load(spec.params(model="lab/nowhere"), "cpu", "float32")
+    assert f"the weights of '{stream}'" in error.value.message
+    assert "lab/nowhere/model.safetensors" in error.value.message
+    for way in ("connect", "HF_HOME", f"--stream '{stream}[weights=PATH]'", f"{stream}[weights=random]"):
+        assert way in error.value.hint
+
+
+def test_a_folder_whose_weights_lack_a_layer_is_refused(bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "bert")
+    weights = sparc.read_weights(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "layer.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CorruptFile, match=r"the weights lack encoder.layer.1"):
+        load("sentence", folder)
+
+
+def test_a_folder_without_an_encoder_says_what_is_expected(tmp_path):
+    save_file({"x": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(CorruptFile, match="holds no text encoder") as error:
+        load("sentence", tmp_path)
+    assert "config.json, tokenizer files" in error.value.hint
+    with pytest.raises(CorruptFile, match="holds no image encoder") as error:
+        load_hf("hf-image", tmp_path)
+    assert "preprocessor_config.json" in error.value.hint
+
+
+def test_what_the_listing_says_of_the_defaults(no_hub, tmp_path):
+    specs = offered(hf_encoders)
+    assert specs["minilm"].has_weights()
+    assert specs["minilm"].width == specs["minilm"].load(MiniLMParams(), "cpu", "float32").width
+    assert specs["hf-image"].width is specs["hf-image"].has_weights is None
+    assert not specs["sentence"].has_weights()
+    repo, file = specs["sentence"].identify(SentenceParams()).removeprefix("hub:").rsplit("/", 1)
+    (tmp_path / file).touch()
+    hub_cache(no_hub, repo, tmp_path / file)
+    assert specs["sentence"].has_weights()
+
+
+def test_minilm_is_the_pretrained_one():
+    """Its makers' promise, checked: near meanings are near."""
+    backbone = hf_encoders.load_minilm(MiniLMParams(), "cpu", "float32")
+    texts = ["a dog", "a puppy", "the tax report is due in April"]
+    dog, puppy, taxes = features(backbone, [Sample(text, caption=text) for text in texts])
+    assert torch.cosine_similarity(dog, puppy, dim=0) > 0.6
+    assert torch.cosine_similarity(dog, taxes, dim=0) < 0.2

@@ -1,0 +1,272 @@
+"""Streams of timm, on its real architectures with random weights in the files that the hub serves."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sparc.contracts import Sample
+from sparc.errors import CorruptFile, InvalidConfig, MissingData, UnknownName, WeightsUnavailable
+from sparc_plugins import timm_image
+from sparc_plugins.openmoji import open_drawing
+from sparc_plugins.timm_image import Dinov2Params, Dinov3Params, EffnetParams, TimmParams
+from tests.plugins.backbones import GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
+
+pytestmark = pytest.mark.usefixtures("no_hub")
+TINY_VIT = "test_vit"
+
+
+def load_timm(**params):
+    return timm_image.load_timm(TimmParams(**params), "cpu", "float32", backbone="timm")
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """Vision transformers of one block and ConvNeXts of four: timm's real parts, made in less time."""
+    import timm
+
+    create = timm.create_model
+    depths = {"vit": {"depth": 1}, "convnext": {"depths": (1, 1, 1, 1)}}
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: create(name, **depths[name.split("_")[0]], **given))
+
+
+def saved(folder, name, **options):
+    """A model with random weights, and the file that holds them."""
+    import timm
+
+    torch.manual_seed(1)
+    model = timm.create_model(name, pretrained=False, **options).eval()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return model, folder / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def tiny_vit(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("vit"), TINY_VIT)[1]
+
+
+def test_dinov2_gives_the_class_token_at_224_pixels(shallow, tmp_path):
+    model, path = saved(tmp_path, timm_image.DINOV2, img_size=224)
+    backbone = timm_image.load_dinov2(Dinov2Params(weights=str(path)), "cpu", "float32")
+    pixels = backbone.preprocess(SAMPLES)
+    assert pixels.shape == (3, 3, 224, 224)
+    with torch.inference_mode():
+        hidden = model.forward_features(pixels)
+    torch.testing.assert_close(features(backbone), hidden[:, 0])
+    torch.testing.assert_close(tokens(backbone), hidden[:, 5:])
+    assert (backbone.width, backbone.grid) == (384, (16, 16))
+
+
+def test_dinov2_from_the_hubs_cache_is_the_same_as_from_the_file_made_for_518_pixels(shallow, tmp_path, no_hub):
+    _, path = saved(tmp_path, timm_image.DINOV2)
+    hub_cache(no_hub, "timm/vit_small_patch14_reg4_dinov2.lvd142m", path)
+    backbones = [
+        timm_image.load_dinov2(Dinov2Params(weights=where), "cpu", "float32") for where in (None, str(path.parent))
+    ]
+    assert torch.equal(*[features(backbone, SAMPLES[:1]) for backbone in backbones])
+
+
+WIDTHS = {"small": 384, "base": 768, "large": 1024, "giant": 1536}
+
+
+@pytest.mark.parametrize("registers", [True, False])
+@pytest.mark.parametrize("size", WIDTHS)
+def test_dinov2_comes_in_all_sizes_with_and_without_registers(size, registers, shallow):
+    name = f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2.lvd142m"
+    backbone = timm_image.load_dinov2(Dinov2Params(model=name, weights="random"), "cpu", "float32")
+    assert features(backbone, SAMPLES[:1]).shape == (1, WIDTHS[size])
+    assert backbone.model.num_prefix_tokens == (5 if registers else 1)
+    assert timm_image.identify_timm(Dinov2Params(model=name)) == f"hub:timm/{name}/model.safetensors"
+
+
+def test_dinov3_gives_the_class_token_at_its_own_size(shallow, tmp_path):
+    model, path = saved(tmp_path, timm_image.DINOV3)
+    backbone = timm_image.load_dinov3(Dinov3Params(weights=str(path)), "cpu", "float32")
+    assert backbone.preprocessing["input_size"] == [3, 256, 256]
+    with torch.inference_mode():
+        hidden = model.forward_features(backbone.preprocess(SAMPLES))
+    torch.testing.assert_close(features(backbone), hidden[:, 0])
+    torch.testing.assert_close(tokens(backbone), hidden[:, 5:])
+    assert (backbone.width, backbone.grid) == (384, (16, 16))
+
+
+def test_a_convnext_of_dinov3_gives_its_pooled_map_and_no_tokens(shallow):
+    params = Dinov3Params(model="convnext_tiny.dinov3_lvd1689m", weights="random")
+    backbone = timm_image.load_dinov3(params, "cpu", "float32")
+    with torch.inference_mode():
+        pixels = backbone.preprocess(SAMPLES[:1])
+        pooled = backbone.model.forward_features(pixels).mean(dim=(2, 3))
+    expected = torch.nn.functional.layer_norm(pooled, (768,), eps=1e-6)
+    torch.testing.assert_close(features(backbone, SAMPLES[:1]), expected, rtol=1e-4, atol=1e-5)
+    assert backbone.grid is None
+    with pytest.raises(InvalidConfig, match="ConvNeXt: expected a model with patch tokens"):
+        backbone.forward_tokens(pixels)
+
+
+def test_a_model_of_another_family_is_refused():
+    with pytest.raises(InvalidConfig, match="'dinov2': expected a DINOv2 model, found 'resnet18'"):
+        timm_image.load_dinov2(Dinov2Params(model="resnet18"), "cpu", "float32")
+    with pytest.raises(InvalidConfig, match="'dinov3': expected a DINOv3 model, found 'vit_small"):
+        timm_image.load_dinov3(Dinov3Params(model="vit_small_patch14_dinov2.lvd142m"), "cpu", "float32")
+
+
+@pytest.mark.parametrize("name", ["dinov2", "dinov3"])
+def test_what_the_listing_says_of_the_default_is_what_timm_says(name, shallow, no_hub, tmp_path):
+    spec = offered(timm_image)[name]
+    assert spec.load(spec.params(weights="random"), "cpu", "float32").width == spec.width
+    assert not spec.has_weights()
+    repo, file = spec.identify(spec.params()).removeprefix("hub:").rsplit("/", 1)
+    (tmp_path / file).touch()
+    hub_cache(no_hub, repo, tmp_path / file)
+    assert spec.has_weights()
+
+
+def test_any_timm_model_gives_its_pooled_features(tiny_vit):
+    import timm
+
+    backbone = timm_image.load_timm(
+        TimmParams(model=TINY_VIT, weights=str(tiny_vit)), "cpu", "float32", backbone="timm"
+    )
+    reference = timm.create_model(TINY_VIT, pretrained=False)
+    reference.load_state_dict(timm_image.sparc.read_weights(tiny_vit))
+    pixels = backbone.preprocess(SAMPLES)
+    with torch.inference_mode():
+        expected = reference.eval().forward_head(reference.forward_features(pixels), pre_logits=True)
+    torch.testing.assert_close(features(backbone), expected)
+
+
+def test_tokens_are_normed_where_the_norm_comes_after_pooling():
+    params = TimmParams(model=TINY_VIT, weights="random")
+    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm", global_pool="avg")
+    assert backbone.grid == (10, 10)
+    # A LayerNorm as it is made leaves each token with mean 0 and variance 1.
+    found = tokens(backbone)
+    torch.testing.assert_close(found.mean(dim=2), torch.zeros(3, 100), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.var(dim=2, correction=0), torch.ones(3, 100), rtol=0, atol=1e-2)
+
+
+def test_a_grey_picture_is_the_one_of_three_equal_channels(tiny_vit):
+    backbone = load_timm(model=TINY_VIT, weights=str(tiny_vit))
+    assert torch.equal(features(backbone, [GREY]), features(backbone, [GREY_AS_RGB]))
+
+
+@pytest.mark.parametrize("name", ["timm", "effnet-lite0"])
+def test_the_recorded_preprocessing_makes_the_same_pixels_by_timm_alone(name):
+    from timm.data import create_transform
+
+    spec = offered(timm_image)[name]
+    params = {"model": TINY_VIT} if name == "timm" else {}
+    backbone = spec.load(spec.params(weights="random", **params), "cpu", "float32")
+    transform = create_transform(**backbone.preprocessing)
+    assert torch.equal(backbone.preprocess(SAMPLES)[0], transform(SAMPLES[0].image()))
+
+
+def test_a_timm_model_whose_head_widens_its_features_has_the_width_that_it_gives():
+    params = TimmParams(model="mobilenetv3_small_050", weights="random")
+    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm")
+    assert features(backbone).shape == (3, backbone.width) == (3, 1024)
+
+
+def test_weights_in_torchs_own_format_load_without_executing_anything(tiny_vit, tmp_path):
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(timm_image.sparc.read_weights(tiny_vit), path)  # noqa: TID251
+    load = [TimmParams(model=TINY_VIT, weights=str(where)) for where in (tiny_vit, path, tmp_path)]
+    found = [features(timm_image.load_timm(params, "cpu", "float32", backbone="timm")) for params in load]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+    class Evil:
+        def __reduce__(self):
+            return print, ("executed",)
+
+    torch.save({"weight": Evil()}, path)  # noqa: TID251
+    with pytest.raises(CorruptFile, match="holds no weights that can be read"):
+        timm_image.load_timm(TimmParams(model=TINY_VIT, weights=str(path)), "cpu", "float32", backbone="timm")
+
+
+def test_random_weights_are_the_same_every_time():
+    params = TimmParams(model=TINY_VIT, weights="random")
+    first, again = (timm_image.load_timm(params, "cpu", "float32", backbone="timm") for _ in range(2))
+    assert torch.equal(features(first), features(again))
+    assert timm_image.identify_timm(params) == "random"
+
+
+def test_identity_follows_the_content_of_the_weights_not_their_place(tiny_vit, tmp_path):
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(tiny_vit, moved)
+    one, two = (timm_image.identify_timm(TimmParams(model=TINY_VIT, weights=str(path))) for path in (tiny_vit, moved))
+    assert one == two
+    assert one.startswith("sha256:")
+    assert (
+        timm_image.identify_timm(Dinov2Params()) == "hub:timm/vit_small_patch14_reg4_dinov2.lvd142m/model.safetensors"
+    )
+
+
+LOADS = {
+    "dinov2": lambda: timm_image.load_dinov2(Dinov2Params(), "cpu", "float32"),
+    "dinov3": lambda: timm_image.load_dinov3(Dinov3Params(), "cpu", "float32"),
+    "timm": lambda: load_timm(model="resnet18.a1_in1k"),
+}
+FILES = {
+    "dinov2": "timm/vit_small_patch14_reg4_dinov2.lvd142m/model.safetensors",
+    "dinov3": "timm/vit_small_patch16_dinov3.lvd1689m/model.safetensors",
+    "timm": "timm/resnet18.a1_in1k/model.safetensors",
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_weights_that_cannot_be_had_are_named_with_all_that_can_be_done(name):
+    with pytest.raises(WeightsUnavailable) as error:
+        LOADS[name]()
+    assert f"the weights of '{name}'" in error.value.message
+    assert FILES[name] in error.value.message
+    for way in ("connect", "HF_HOME", f"--stream '{name}[weights=PATH]'", "sparc train", f"{name}[weights=random]"):
+        assert way in error.value.hint
+
+
+def test_local_weights_that_do_not_fit_or_are_not_there_are_named(tiny_vit, tmp_path):
+    def load(weights, model=TINY_VIT):
+        return timm_image.load_timm(TimmParams(model=model, weights=str(weights)), "cpu", "float32", backbone="timm")
+
+    with pytest.raises(CorruptFile, match=r"do not fit the model 'resnet18'"):
+        load(tiny_vit, "resnet18")
+    with pytest.raises(MissingData, match=r"no file or folder at .*nowhere.pt"):
+        load(tmp_path / "nowhere.pt")
+    with pytest.raises(MissingData, match=r"has none of model.safetensors"):
+        load(tmp_path)
+    truncated = tmp_path / "model.safetensors"
+    truncated.write_bytes(tiny_vit.read_bytes()[:-100])
+    with pytest.raises(CorruptFile, match="holds no weights that can be read"):
+        load(truncated)
+
+
+def test_misspelled_models_get_a_suggestion():
+    with pytest.raises(UnknownName, match="timm has no model named 'resnet1'") as error:
+        timm_image.identify_timm(TimmParams(model="resnet1"))
+    assert "did you mean resnet" in error.value.hint
+    with pytest.raises(UnknownName, match=r"timm has no model named 'resnet18.nope'"):
+        timm_image.identify_timm(TimmParams(model="resnet18.nope", weights="random"))
+
+
+@pytest.mark.parametrize("variant", [0, 2])
+def test_effnet_is_the_pretrained_one(variant, tmp_path, monkeypatch):
+    """Clock faces are more alike than a clock and a cat, far more than to a network with random weights."""
+    monkeypatch.setenv("SPARC_CACHE", str(tmp_path))
+    clocks_and_cats = [
+        Sample(code, lambda code=code: open_drawing(code)) for code in ("1F550", "1F551", "1F431", "1F63A")
+    ]
+    contrast = {}
+    for weights in (None, "random"):
+        backbone = timm_image.load_effnet(variant, EffnetParams(weights=weights), "cpu", "float32")
+        found = torch.nn.functional.normalize(features(backbone, clocks_and_cats), dim=1)
+        assert backbone.width == 1280
+        similar = found @ found.T
+        contrast[weights] = (similar[0, 1] + similar[2, 3] - similar[0, 2] - similar[1, 3]) / 2
+    assert contrast[None] > 0.3
+    assert contrast["random"] < contrast[None] / 2
+
+
+def test_effnet_refuses_other_weights(tiny_vit):
+    with pytest.raises(CorruptFile, match="do not fit the model 'tf_efficientnet_lite0'"):
+        timm_image.load_effnet(0, EffnetParams(weights=str(tiny_vit)), "cpu", "float32")
