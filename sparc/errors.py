@@ -19,6 +19,10 @@ with 1; nothing below it catches a SparcError to hide it.
 
 from __future__ import annotations
 
+import sys
+import warnings
+from typing import TextIO
+
 
 class SparcError(Exception):
     """An error that a user can cause and mend: a message and a hint, each one line."""
@@ -81,3 +85,19 @@ class IncompatibleFormat(SparcError):
 
 class StorageError(SparcError):
     """The disk is full, or the file system refuses."""
+
+
+def say_warnings() -> None:
+    """Show what is warned of as one line on standard error, as the commands of sparc do; once each."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        sys.stderr.write(f"warning: {message}\n")
+
+    warnings.showwarning = show

@@ -29,7 +29,7 @@ from sparc.core.space import present
 from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, MisalignedStreams, MissingData
 from sparc.files import read_json, sha256, write_atomically, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHARD_ROWS = 1024
 """Rows per shard: what an interruption of the extraction may cost at most."""
 MANIFEST = "manifest.json"
@@ -90,10 +90,11 @@ class Manifest(_Record):
 def fingerprint(name: str, params: Mapping[str, Any], identity: str) -> str:
     """Directory name of a plugin's output: its name, and a digest of all that could change what it gives.
 
-    `weights` and `root` are paths; where `identity` says what they hold, moving them makes nothing anew.
+    The format counts, so that features in an older one are not found, and are made anew. `weights` and `root` are
+    paths; where `identity` says what they hold, moving them makes nothing anew.
     """
     telling = {key: value for key, value in params.items() if not identity or key not in ("weights", "root")}
-    text = json.dumps([name, telling, identity], sort_keys=True, default=str)
+    text = json.dumps([FORMAT_VERSION, name, telling, identity], sort_keys=True, default=str)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

@@ -236,3 +236,9 @@ def test_debug_shows_the_traceback_before_the_two_lines(sparc_command):
     done = sparc_command("train", "--stream", "nothing", "--debug")
     assert "Traceback" in done.stderr
     assert done.stderr.strip().splitlines()[-2].startswith("error: ")
+
+
+def test_a_warning_is_one_line():
+    code = "import warnings; from sparc.errors import say_warnings; say_warnings(); warnings.warn('3 of 9 are gone')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: 3 of 9 are gone\n"

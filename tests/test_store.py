@@ -123,12 +123,12 @@ def test_a_feature_that_is_not_finite_in_a_foreign_store_is_named(stream, ids):
 def test_a_store_of_a_newer_format_is_refused(stream):
     content = json.loads((stream / "manifest.json").read_text())
     (stream / "manifest.json").write_text(json.dumps({**content, "format_version": 99}))
-    with pytest.raises(IncompatibleFormat, match="format version 99, this sparc reads up to 1"):
+    with pytest.raises(IncompatibleFormat, match="format version 99, this sparc reads up to 2"):
         read_manifest(stream)
 
 
 def test_a_manifest_that_is_no_manifest_is_refused(stream):
-    (stream / "manifest.json").write_text('{"format_version": 1}')
+    (stream / "manifest.json").write_text('{"format_version": 2}')
     with pytest.raises(CorruptFile, match="is not a manifest"):
         read_manifest(stream)
     (stream / "manifest.json").write_text('{"format_')

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from sparc.errors import SparcError
+from sparc.errors import SparcError, say_warnings
 
 INTERRUPTED = 130
 
@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `sparc` and exit: 0 done, 1 an error, 2 a usage error, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    if not debug:
+        say_warnings()
     try:
         from sparc.cli.app import app
 

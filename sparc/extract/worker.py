@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sparc.contracts import Backbone, Dataset
-from sparc.errors import SparcError
+from sparc.errors import SparcError, say_warnings
 from sparc.extract.plan import Job, Order, checked_params
 from sparc.memory import keep_freed_memory
 from sparc.plugins import Registry, discover
@@ -116,6 +116,7 @@ def main() -> None:
     # Ctrl-C reaches the whole process group; the parent decides, and ends this process with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
+    say_warnings()
     # Libraries print what they like: it must not mix with the events.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

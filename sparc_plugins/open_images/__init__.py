@@ -129,7 +129,9 @@ def open_image(path: Path) -> Image:
     from PIL import Image
 
     try:
-        return Image.open(path)
+        with Image.open(path) as image:  # one that is broken would stay open
+            image.load()
+            return image
     except FileNotFoundError as error:
         raise sparc.BadSample(f"image not found: {path}", hint="bring it back; or pass --skip-bad") from error
 
