@@ -242,3 +242,33 @@ def test_a_warning_is_one_line():
     code = "import warnings; from sparc.errors import say_warnings; say_warnings(); warnings.warn('3 of 9 are gone')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "warning: 3 of 9 are gone\n"
+
+
+def test_a_plan_says_what_an_extraction_will_take_and_writes_nothing(sparc_command, photos, tmp_path):
+    done = sparc_command("extract", *STREAMS, *folder(photos), "--plan")
+    assert done.returncode == 0, done.stderr
+    assert "hog" in done.stdout
+    assert "in all" in done.stdout
+    assert not (tmp_path / "cache" / "store").exists()
+
+
+def test_processes_started_by_torchrun_make_one_store(sparc_command, photos, tmp_path):
+    """With what torchrun says to each process."""
+    first = sparc_command("extract", *STREAMS, *folder(photos), "--store", "shared", RANK="0", WORLD_SIZE="2")
+    assert first.returncode == 0, first.stderr
+    second = sparc_command("extract", *STREAMS, *folder(photos), "--store", "shared", "--shard", "1/2")
+    assert second.returncode == 0, second.stderr
+    assert "other processes are still at work" not in second.stdout
+    assert sparc_command("extract", *STREAMS, *folder(photos), "--store", "alone").returncode == 0
+
+    def files(store):
+        return {path.relative_to(store): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+    assert files(tmp_path / "shared") == files(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("shard", ["2/2", "1", "a/b", "0/0"])
+def test_a_part_that_makes_no_sense_is_refused(sparc_here, photos, shard):
+    done = sparc_here("extract", *STREAMS, *folder(photos), "--shard", shard)
+    assert done.returncode == 1
+    assert f"--shard: expected I/N with I below N, found '{shard}'" in done.stderr
