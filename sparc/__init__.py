@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sparc.contracts import Backbone, BackboneSpec, Dataset, DatasetSpec, Params, Sample, SegmentedDataset, Taxonomy
+from sparc.datasets import Texts, held_out, read_taxonomy
 from sparc.errors import (
     BadSample,
     CorruptFile,
@@ -56,10 +57,12 @@ __all__ = [
     "SpaceConfig",
     "SparcError",
     "Taxonomy",
+    "Texts",
     "UnknownName",
     "WeightsUnavailable",
     "__version__",
     "cache_dir",
+    "held_out",
     "hookimpl",
     "hub_file",
     "hub_folder",
@@ -67,6 +70,7 @@ __all__ = [
     "in_hub_cache",
     "load",
     "local_weights",
+    "read_taxonomy",
     "read_weights",
     "seeded",
     "sha256",

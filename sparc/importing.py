@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparc.contracts import Sample
+from sparc.datasets import held_out
 from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData
 from sparc.files import sha256
 from sparc.store import (
@@ -231,8 +231,7 @@ def _drawn(ids: Sequence[str], holdout: float) -> dict[str, list[str]]:
     """Held out or not, by the id alone."""
     chosen: dict[str, list[str]] = {name: [] for name in SPLITS}
     for name in ids:
-        draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-        chosen["test" if draw < holdout * 2**64 else "train"].append(name)
+        chosen["test" if held_out(name, holdout) else "train"].append(name)
     return chosen
 
 

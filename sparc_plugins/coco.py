@@ -11,7 +11,7 @@ import hashlib
 import json
 import zlib
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -42,28 +42,6 @@ class CocoParams(sparc.Params):
     """Of an image with several: the first; all, a sample for each; all joined to one text; or one drawn at random."""
     caption_seed: int = 0
     """Seed of which caption is drawn."""
-
-
-class Texts(Sequence[str]):
-    """Texts in one piece of memory, which takes less than strings, and which worker processes share."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        import numpy as np
-
-        # Half of a surrogate pair can be written in JSON, but is no text.
-        pieces = [text.encode("utf-8", "replace") for text in texts]
-        self._bytes = b"".join(pieces)
-        self._bounds = np.cumsum([0, *map(len, pieces)])
-
-    def __len__(self) -> int:
-        return len(self._bounds) - 1
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return one text, or a list of those in a slice."""
-        if isinstance(index, slice):
-            return [self[place] for place in range(len(self))[index]]
-        place = range(len(self))[index]
-        return self._bytes[self._bounds[place] : self._bounds[place + 1]].decode()
 
 
 def _annotations_path(params: CocoParams, kind: str, split: str) -> Path:
@@ -195,10 +173,10 @@ class Coco:
         if not chosen:
             raise sparc.MissingData(f"{path} has no image with a caption", hint="see that it is the right file")
         self._images = np.array([image for image, _, _ in chosen], dtype=np.int64)
-        self.ids = Texts(name for _, name, _ in chosen)
-        self.groups = Texts(f"{image:012d}" for image, _, _ in chosen)
-        self._files = Texts(files[image] for image, _, _ in chosen)
-        self._captions = Texts(caption for _, _, caption in chosen)
+        self.ids = sparc.Texts(name for _, name, _ in chosen)
+        self.groups = sparc.Texts(f"{image:012d}" for image, _, _ in chosen)
+        self._files = sparc.Texts(files[image] for image, _, _ in chosen)
+        self._captions = sparc.Texts(caption for _, _, caption in chosen)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process needs: samples, but no labels and no outlines."""

@@ -69,7 +69,9 @@ def read_index(params: ImageFolderParams) -> list[Row]:
             image=image,
             caption=_text(record, "caption", path, line, blank=True),
             labels=_labels(record.get("labels"), path, line),
-            split=str(record.get("split") or _drawn_split(image, params)),
+            split=str(
+                record.get("split") or ("test" if sparc.held_out(image, params.holdout, params.split_seed) else "train")
+            ),
         )
         if row.split not in SPLITS:
             raise _wrong(path, line, f"expected split train or test, found '{row.split}'")
@@ -143,32 +145,16 @@ def _wrong(path: Path, line: int, message: str) -> sparc.InvalidConfig:
     return sparc.InvalidConfig(f"{path}, line {line}: {message}", hint=f"mend that line; {FORM}")
 
 
-def _drawn_split(image: str, params: ImageFolderParams) -> str:
-    """Held out or not, by the image alone: all its captions are on one side, and adding images moves no other."""
-    digest = hashlib.sha256(f"{params.split_seed}:{image}".encode()).digest()
-    return "test" if int.from_bytes(digest[:8], "big") < params.holdout * 2**64 else "train"
-
-
 def read_taxonomy(params: ImageFolderParams, rows: Sequence[Row]) -> sparc.Taxonomy | None:
-    """Taxonomy of the labels: `taxonomy.json`, label to parents; without it all labels are roots; None without labels.
+    """Taxonomy of the labels: that of `taxonomy.json`, else all are roots; None without labels.
 
     Raises InvalidConfig where it is no taxonomy, or lacks a label that a sample has.
     """
-    used = list(dict.fromkeys(label for row in rows for label in row.labels))
+    used = [label for row in rows for label in row.labels]
     path = Path(params.root).expanduser() / TAXONOMY
     if not path.is_file():
-        return sparc.Taxonomy(dict.fromkeys(sorted(used), ())) if used else None
-    try:
-        taxonomy = sparc.Taxonomy(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, AttributeError) as error:
-        message = f"{path} is no taxonomy: {error}"
-        raise sparc.InvalidConfig(message, hint='expected {"label": ["parent", ...], ...}, roots with []') from error
-    unknown = [label for label in used if label not in taxonomy.parents]
-    if unknown:
-        raise sparc.InvalidConfig(
-            f"the label '{unknown[0]}' is not in {path}", hint="add it there, with its parents; roots have []"
-        )
-    return taxonomy
+        return sparc.read_taxonomy(None, used) if used else None
+    return sparc.read_taxonomy(path, used)
 
 
 class ImageFolder:

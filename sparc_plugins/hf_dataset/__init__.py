@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sparc
 from sparc_plugins.hf_dataset.tables import HFParams, identify, read_splits
@@ -18,28 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
     from scipy.sparse import csr_array
-
-
-class Texts(Sequence[str]):
-    """Texts in one piece of memory."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        import pyarrow as pa
-
-        self._array = pa.array(texts, pa.large_string())
-
-    def __len__(self) -> int:
-        """Count the texts."""
-        return len(self._array)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        """Return one text, or some."""
-        found = self._array[index]
-        return found.to_pylist() if isinstance(index, slice) else found.as_py()  # type: ignore[no-any-return]
 
 
 def _column(table: Any, name: str) -> Any:
@@ -119,30 +94,6 @@ def read_labels(table: Any, name: str) -> Labels:
     return Labels(rows, encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist())
 
 
-def read_taxonomy(params: HFParams, used: Collection[str]) -> sparc.Taxonomy:
-    """Taxonomy of labels: that of the file, else all are roots.
-
-    Raises:
-        MissingData: the file is not there.
-        InvalidConfig: it is no taxonomy, or lacks a label that a sample has.
-    """
-    if params.taxonomy is None:
-        return sparc.Taxonomy(dict.fromkeys(sorted(used), ()))
-    path = Path(params.taxonomy).expanduser()
-    if not path.is_file():
-        raise sparc.MissingData(f"hf: no taxonomy at {path}", hint="check 'taxonomy'")
-    try:
-        taxonomy = sparc.Taxonomy(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, AttributeError) as error:
-        message = f"{path} is no taxonomy: {error}"
-        raise sparc.InvalidConfig(message, hint='expected {"label": ["parent", ...], ...}, roots with []') from error
-    if unknown := [label for label in used if label not in taxonomy.parents]:
-        raise sparc.InvalidConfig(
-            f"the label '{unknown[0]}' is not in {path}", hint="add it there, with its parents; roots have []"
-        )
-    return taxonomy
-
-
 class HFDataset:
     """One split of the dataset, in the order of its rows."""
 
@@ -156,7 +107,8 @@ class HFDataset:
         groups = names if params.group is None else _names(table, "group", params.group)
         kept = np.arange(len(table))
         if "test" not in tables:
-            kept = np.flatnonzero([(split == "test") == _is_held_out(group.as_py(), params) for group in groups])
+            drawn = [sparc.held_out(group.as_py(), params.holdout, params.split_seed) for group in groups]
+            kept = np.flatnonzero(np.array(drawn) == (split == "test"))
         if not len(kept):
             raise sparc.MissingData(
                 f"hf: none of {len(table)} rows is in the split '{split}'", hint="set 'test_split'; or change 'holdout'"
@@ -168,8 +120,10 @@ class HFDataset:
         self._rows = np.repeat(kept, counts[kept])
         self._numbers = np.arange(len(self._rows)) - np.repeat(np.cumsum(counts[kept]) - counts[kept], counts[kept])
         numbered = zip(self._rows.tolist(), self._numbers.tolist(), strict=True)
-        self.ids = Texts(f"{names[row]}#{number}" if self._lists else names[row].as_py() for row, number in numbered)
-        self.groups = Texts(groups[row].as_py() for row in self._rows.tolist())
+        self.ids = sparc.Texts(
+            f"{names[row]}#{number}" if self._lists else names[row].as_py() for row, number in numbered
+        )
+        self.groups = sparc.Texts(groups[row].as_py() for row in self._rows.tolist())
         self._share = self._lists or params.group is not None
         self._images = table.select_columns([params.image])
         self._image = params.image
@@ -177,7 +131,8 @@ class HFDataset:
         if params.labels is not None:
             labels = {name: read_labels(one, params.labels) for name, one in tables.items()}
             self._labels = labels[role]
-            self.taxonomy = read_taxonomy(params, dict.fromkeys(name for one in labels.values() for name in one.names))
+            file = None if params.taxonomy is None else Path(params.taxonomy).expanduser()
+            self.taxonomy = sparc.read_taxonomy(file, [name for one in labels.values() for name in one.names])
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -223,12 +178,6 @@ def _count_captions(captions: Any, params: HFParams, feature: Any) -> NDArray[np
         )
     counts: NDArray[np.int64] = np.asarray(pc.list_value_length(captions).fill_null(0), np.int64)
     return np.maximum(counts, 1)
-
-
-def _is_held_out(group: str, params: HFParams) -> bool:
-    """Held out or not, by the image alone: all its captions are on one side, and more rows move no other."""
-    digest = hashlib.sha256(f"{params.split_seed}:{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < params.holdout * 2**64
 
 
 def open_image(images: Any, row: int, column: str) -> Image:

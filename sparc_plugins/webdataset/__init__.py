@@ -26,24 +26,6 @@ TRIED = 100
 """Samples that are read to see whether any of them has the caption that is asked for."""
 
 
-def read_taxonomy(root: str, used: Sequence[str]) -> sparc.Taxonomy:
-    """Taxonomy of labels: `taxonomy.json`, label to parents; without it all are roots.
-
-    Raises InvalidConfig where it is no taxonomy, or lacks a label that a sample has.
-    """
-    path = Path(root).expanduser() / TAXONOMY
-    if not path.is_file():
-        return sparc.Taxonomy(dict.fromkeys(used, ()))
-    hint = 'expected {"label": ["parent", ...], ...} with all labels, roots with []'
-    try:
-        taxonomy = sparc.Taxonomy(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise sparc.InvalidConfig(f"{path} is no taxonomy: {error}", hint=hint) from error
-    if unknown := [label for label in used if label not in taxonomy.parents]:
-        raise sparc.InvalidConfig(f"the label '{unknown[0]}' is not in {path}", hint=hint)
-    return taxonomy
-
-
 class WebDataset:
     """One split of the dataset: samples in the order of the shards. No file stays open between two samples."""
 
@@ -57,7 +39,7 @@ class WebDataset:
         self._refuse_unknown_field(params.caption)
         self._rows = np.arange(len(self._index.keys))
         if "test" not in found:
-            held_out = [_is_held_out(key, params) for key in Texts(self._index.keys)]
+            held_out = [sparc.held_out(key, params.holdout, params.split_seed) for key in Texts(self._index.keys)]
             self._rows = np.flatnonzero(np.array(held_out) == (split == "test"))
         if not len(self._rows):
             raise sparc.MissingData(
@@ -68,7 +50,8 @@ class WebDataset:
         self.taxonomy: sparc.Taxonomy | None = None
         if params.labels:
             used = {name for shards in found.values() for name in Texts(read_index(shards, params).names)}
-            self.taxonomy = read_taxonomy(params.root, sorted(used))
+            file = Path(params.root).expanduser() / TAXONOMY
+            self.taxonomy = sparc.read_taxonomy(file if file.is_file() else None, sorted(used))
 
     def _refuse_unknown_field(self, spec: str) -> None:
         """Stop where none of the first captions can be had: that is no matter of single samples."""
@@ -116,12 +99,6 @@ class WebDataset:
         ends = np.concatenate([[0], self._index.ends])
         ones, shape = np.ones(len(self._index.labels)), (len(self._index.keys), len(number_of))
         return csr_array(csr_array((ones, numbers[self._index.labels], ends), shape=shape)[self._rows])
-
-
-def _is_held_out(key: str, params: WebDatasetParams) -> bool:
-    """Held out or not, by the key alone: adding shards moves no sample."""
-    digest = hashlib.sha256(f"{params.split_seed}:{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < params.holdout * 2**64
 
 
 def read(path: Path, offset: int, size: int) -> bytes:
