@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from sparc.cli.options import (
     Compile,
@@ -26,6 +25,7 @@ from sparc.cli.options import (
     resolve,
     resolve_device,
 )
+from sparc.cli.plan import show_plan
 from sparc.cli.progress import Bar, console
 from sparc.errors import InvalidConfig
 
@@ -94,14 +94,13 @@ def extract(
         "skip-bad": skip_bad,
     }
     options = resolve(said, config, registry)
-    if tokens not in (None, "patch"):
-        raise InvalidConfig(f"--tokens: expected patch, found '{tokens}'", hint="--tokens patch, or leave it out")
+    patches = _patches(tokens)
     part = _part(shard)
     resolved = _device_of_rank(resolve_device(options.device), part)
     if plan:
-        _predict(jobs_of(options, registry, resolved, tokens=bool(tokens)))
+        show_plan(jobs_of(options, registry, resolved, tokens=patches))
         return
-    jobs = extract_missing(options, registry, resolved, part, tokens=bool(tokens))
+    jobs = extract_missing(options, registry, resolved, part, tokens=patches)
     for streams in jobs.values():
         for job in streams.values():
             state = "" if job.done else "  (other processes are still at work)"
@@ -124,6 +123,13 @@ def extract_missing(
     return jobs
 
 
+def _patches(tokens: str | None) -> bool:
+    """Whether features of patches are asked for. Raises InvalidConfig."""
+    if tokens not in (None, "patch"):
+        raise InvalidConfig(f"--tokens: expected patch, found '{tokens}'", hint="--tokens patch, or leave it out")
+    return tokens is not None
+
+
 def _part(shard: str | None) -> Part:
     """Which process of how many this is: by --shard, else by what torchrun says. Raises InvalidConfig."""
     if shard is None:
@@ -138,46 +144,6 @@ def _device_of_rank(device: str, part: Part) -> str:
     """Under torchrun each process of a machine has a GPU of its own."""
     local = os.environ.get("LOCAL_RANK")
     return f"cuda:{local}" if device == "cuda" and local is not None and part[1] > 1 else device
-
-
-def _predict(jobs: dict[str, dict[str, Job]]) -> None:
-    """Print what an extraction will take."""
-    from sparc.extract import probe
-
-    found = probe(job for streams in jobs.values() for job in streams.values())
-    if not found:
-        console.print("nothing to do: all features are in the store")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("streams", "split", "samples", "distinct", "time", "disk", "memory"):
-        table.add_column(column, justify="left" if column in ("streams", "split") else "right", no_wrap=True)
-    for progress, one in found:
-        table.add_row(
-            escape(", ".join(progress.streams)),
-            progress.split,
-            f"{one['samples']:,}",
-            f"{one['rows']:,}",
-            _duration(one["seconds"]),
-            _size(one["bytes"]),
-            " + ".join(_size(one[kind]) for kind in ("memory", "device_memory") if one[kind] is not None),
-        )
-    console.print(table)
-    seconds, size = (sum(one[key] for _, one in found) for key in ("seconds", "bytes"))
-    console.print(f"in all {_duration(seconds)} and {_size(size)} on disk", markup=False)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 class _Show:
