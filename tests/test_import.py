@@ -10,7 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData
+from sparc.config import PluginRef
+from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData, UnknownName
+from sparc.extract import How
+from sparc.extract import imported as plan_imported
 from sparc.importing import import_features, open_source
 from sparc.store import open_streams
 
@@ -164,3 +167,72 @@ def test_training_on_imported_features_refuses_what_makes_no_sense(sparc_here, a
     done = sparc_here("train", *arguments)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+def test_ids_of_lines_are_for_files_that_have_none(tmp_path):
+    """Rows of a file that has ids of its own are never joined by their position."""
+    write(tmp_path / "one.npy")
+    other = write(tmp_path / "other.npz", FEATURES[::-1], IDS[::-1])
+    with open_source(tmp_path / "one.npy", tmp_path / "ids.txt") as first:
+        assert first.ids == IDS
+    with open_source(other, tmp_path / "ids.txt") as second:
+        assert second.ids == IDS[::-1]
+
+
+def test_a_folder_that_holds_other_features_is_not_mixed_with_them(tmp_path):
+    one, two = write(tmp_path / "one.npz"), write(tmp_path / "two.npz", FEATURES[:2] + 1, ["y", "z"])
+    imported(tmp_path / "out", {"s": one}, split="train")
+    with pytest.raises(InvalidConfig, match="holds imported features already"):
+        imported(tmp_path / "out", {"s": one}, split="train")
+    with pytest.raises(InvalidConfig, match=r"expected the streams and widths of .*\{'s': 2\}, found \{'other': 2\}"):
+        imported(tmp_path / "out", {"other": two}, split="test")
+    with pytest.raises(InvalidConfig, match=r"the sample 'b' is in .*train too"):
+        imported(tmp_path / "out", {"s": one}, split="test")
+    imported(tmp_path / "out", {"s": two}, split="test")
+    assert open_streams({"s": tmp_path / "out" / "test" / "s"}).ids == ("y", "z")
+
+
+def test_an_import_that_breaks_off_counts_for_nothing(tmp_path):
+    broken = FEATURES.copy()
+    broken[3] = np.inf
+    sources = {"a": write(tmp_path / "a.npz"), "b": write(tmp_path / "b.npz", broken)}
+    with pytest.raises(BadFeatures):
+        imported(tmp_path / "out", sources, split="train")
+    assert not list((tmp_path / "out").rglob("manifest.json"))
+
+
+def test_streams_of_the_splits_must_be_the_same(tmp_path):
+    write(tmp_path / "one.npz")
+    for split, name in (("train", "a"), ("train", "b"), ("test", "a")):
+        path = write(tmp_path / f"{split}-{name}.npz", FEATURES, [f"{split} {one}" for one in IDS])
+        imported(tmp_path / f"{split}-{name}", {name: path}, split=split)
+        (tmp_path / "out" / split).mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{split}-{name}" / split / name).rename(tmp_path / "out" / split / name)
+    with pytest.raises(UnknownName, match="no stream named 'b' was imported as 'test'"):
+        plan_imported(tmp_path / "out", [], How())
+    assert list(plan_imported(tmp_path / "out", [PluginRef(name="a", alias="a")], How())["test"]) == ["a"]
+
+
+def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
+    np.savez(tmp_path / "big.npz", features=FEATURES.astype(">f4"), indices=np.arange(4, dtype=">i8"))
+    with open_source(tmp_path / "big.npz") as source:
+        assert source.ids == ["0", "1", "2", "3"]
+        assert source.read(np.array([3])).tolist() == [[7, 8]]
+    np.savez(tmp_path / "words.npz", features=np.array([["a", "b"]]), ids=np.array(["x"]))
+    np.savez(tmp_path / "complex.npz", features=FEATURES * 1j, ids=np.array(IDS))
+    np.savez(tmp_path / "column.npz", features=FEATURES, ids=np.arange(4).reshape(4, 1))
+    np.savez(tmp_path / "reals.npz", features=FEATURES, ids=np.arange(4.0))
+    for name, message in {
+        "words": "expected real numbers",
+        "complex": "expected real numbers",
+        "column": "one a row",
+        "reals": "as texts or whole numbers",
+    }.items():
+        with pytest.raises(InvalidConfig, match=message), open_source(tmp_path / f"{name}.npz"):
+            pass
+    (tmp_path / "empty.npy").touch()
+    np.save(tmp_path / "array.npy", FEATURES)
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    for name in ("empty.npy", "array.npz"):
+        with pytest.raises(CorruptFile, match="cannot be read"), open_source(tmp_path / name):
+            pass

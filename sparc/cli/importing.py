@@ -29,7 +29,7 @@ def import_features(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write, for `sparc train --features`.")],
     ids: Annotated[
-        Path | None, typer.Option("--ids", help="Ids of the rows, one per line, for files that hold none.")
+        Path | None, typer.Option("--ids", help="Ids of the rows, one per line, for those files that hold none.")
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="train or test: what these samples are. Without it: drawn by id.")
@@ -58,7 +58,7 @@ def import_features(
         sources = {}
         for one in stream:
             name, equals, file = one.partition("=")
-            if not (equals and file) or name != Path(name).name:
+            if not (equals and file) or name != Path(name).name or name in ("..", "."):
                 raise InvalidConfig(f"--stream: expected NAME=FILE, found '{one}'", hint="--stream a=a.npz")
             if name in sources:
                 raise InvalidConfig(f"--stream: found '{name}' twice", hint="a file per stream")

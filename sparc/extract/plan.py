@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sparc.config import ForwardPrecision, PluginRef, StoreDtype, validated
 from sparc.contracts import BackboneSpec, DatasetSpec, Params
-from sparc.errors import InvalidConfig, MissingData, UnknownName
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
 from sparc.plugins import Registry
 from sparc.store import MANIFEST, fingerprint, is_complete, read_manifest
 
@@ -51,7 +51,10 @@ class Job(BaseModel):
         """Whether the store has it already. What an earlier run skipped counts only where this one skips too."""
         if not is_complete(self.directory):
             return False
-        manifest = read_manifest(self.directory)
+        try:
+            manifest = read_manifest(self.directory)
+        except MissingData:  # another process has begun to make a shard anew
+            return False
         has_tokens = manifest.tokens is not None or not self.how.tokens
         return has_tokens and (self.how.skip_bad or not manifest.skipped)
 
@@ -121,19 +124,26 @@ def imported(root: Path, streams: Sequence[PluginRef], how: How) -> dict[str, di
     Raises:
         MissingData: there are none, or a split lacks a stream.
         UnknownName: a stream that was not imported.
+        MisalignedStreams: the splits of a stream have different widths.
     """
     jobs: dict[str, dict[str, Job]] = {}
+    widths: dict[str, int] = {}
     for split in ("train", "test"):
-        found = sorted(path.parent.name for path in (root / split).glob(f"*/{MANIFEST}"))
+        found = {path.parent.name: read_manifest(path.parent).width for path in (root / split).glob(f"*/{MANIFEST}")}
         if not found:
             raise MissingData(
                 f"no imported features of the split '{split}' in {root}", hint=f"sparc import features --out {root}"
             )
-        names = [stream.alias for stream in streams] or found
+        names = list(widths) or [stream.alias for stream in streams] or sorted(found)
         for name in names:
             if name not in found:
                 raise UnknownName(
-                    f"no stream named '{name}' was imported as '{split}'", hint=f"there are: {', '.join(found)}"
+                    f"no stream named '{name}' was imported as '{split}'", hint=f"there are: {', '.join(sorted(found))}"
+                )
+            if widths.setdefault(name, found[name]) != found[name]:
+                raise MisalignedStreams(
+                    f"stream '{name}' has width {widths[name]} in train and {found[name]} in test",
+                    hint="import both from one model",
                 )
         jobs[split] = {
             name: Job(

@@ -1,0 +1,193 @@
+"""Files of features: what they hold, in the formats in which people keep them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
+
+READ_ROWS = 1024
+FEATURES = "features"
+IDS = ("ids", "indices")
+_FORMATS = ".npy, .npz, .safetensors, .parquet, .h5, .hdf5"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Features in a file."""
+
+    path: Path
+    ids: list[str]
+    width: int
+    read: Callable[[NDArray[np.int64]], Tensor]
+    """Rows, in ascending order, as (rows, width)."""
+
+
+@contextlib.contextmanager
+def open_source(path: Path, ids: Path | None = None) -> Iterator[Source]:
+    """Open a file with `features` (N, d) and its own `ids` or `indices` (N); where it has none, with those of `ids`.
+
+    Formats: .npy, .npz, .safetensors, .parquet (a row each: a list `features`, and an id), HDF5. `ids` is a file of
+    lines. npz and Parquet are read into memory.
+
+    Raises:
+        MissingData: the file is not there, or a library to read it.
+        CorruptFile: it cannot be read.
+        InvalidConfig: it has no features, or no ids, or not as many, or one twice.
+    """
+    if not path.is_file():
+        raise MissingData(f"features not found: {path}", hint="check the path")
+    opener = _OPENERS.get(path.suffix)
+    if opener is None:
+        raise InvalidConfig(f"{path}: expected one of {_FORMATS}, found '{path.suffix}'", hint="convert the file")
+    with contextlib.ExitStack() as stack:
+        try:
+            arrays = stack.enter_context(opener(path))
+            features, names = _features(path, arrays.get(FEATURES)), _ids(path, arrays, ids)
+        except SparcError:
+            raise
+        except Exception as error:  # five libraries, each with a dozen unrelated types for broken files
+            raise CorruptFile(f"{path} cannot be read: {error}", hint="download or write it again") from error
+        if len(names) != len(features):
+            raise InvalidConfig(
+                f"{path}: expected as many ids as features, found {len(names)} and {len(features)}",
+                hint="give the ids of these rows, one per line, with --ids",
+            )
+        if len(set(names)) < len(names):
+            twice = Counter(names).most_common(1)[0][0]
+            raise InvalidConfig(
+                f"{path}: expected ids that differ, found '{twice}' twice", hint="remove one of the two"
+            )
+        yield Source(path, names, int(features.shape[1]), lambda rows: _rows(features, rows))
+
+
+def _features(path: Path, features: Any) -> Any:
+    shape = None if features is None else getattr(features, "shape", ())
+    if shape is None or len(shape) != 2:
+        found = "none" if shape is None else str(tuple(shape))
+        raise InvalidConfig(
+            f"{path}: expected 'features' of shape (samples, width), found {found}", hint="write them by that name"
+        )
+    numbers = features.is_floating_point() if isinstance(features, Tensor) else features.dtype.kind in "fiu"
+    if not numbers:
+        raise InvalidConfig(f"{path}: expected real numbers as 'features', found {features.dtype}", hint="convert them")
+    return features
+
+
+def _ids(path: Path, arrays: Mapping[str, Any], file: Path | None) -> list[str]:
+    """The file's own ids, else those of the file of lines: whose ids are in it is never joined by position."""
+    for key in IDS:
+        if key in arrays:
+            found = np.asarray(arrays[key][:])
+            if found.ndim != 1 or found.dtype.kind not in "iuSUO":
+                raise InvalidConfig(
+                    f"{path}: expected '{key}' as texts or whole numbers, one a row, found {found.dtype} of shape "
+                    f"{found.shape}",
+                    hint="convert them",
+                )
+            return [one.decode() if isinstance(one, bytes) else str(one) for one in found.tolist()]
+    if file is None:
+        raise InvalidConfig(f"{path} has no ids: expected 'ids' or 'indices' in it", hint="give them with --ids FILE")
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise MissingData(f"ids not found: {file}", hint="a text file with one id per line") from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{file} is not UTF-8 text: {error}", hint="save it as UTF-8") from error
+
+
+def _rows(features: Any, rows: NDArray[np.int64]) -> Tensor:
+    if isinstance(features, Tensor):
+        return features[torch.from_numpy(rows)].float()
+    return torch.from_numpy(np.ascontiguousarray(features[rows], dtype=np.float32))
+
+
+@contextlib.contextmanager
+def _npy(path: Path) -> Iterator[Mapping[str, Any]]:
+    yield {FEATURES: np.load(path, mmap_mode="r", allow_pickle=False)}
+
+
+@contextlib.contextmanager
+def _npz(path: Path) -> Iterator[Mapping[str, Any]]:
+    # numpy leaves a file open that it has opened itself, and that is broken.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        yield {key: file[key] for key in (FEATURES, *IDS) if key in file}
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path) -> Iterator[Mapping[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            arrays: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise CorruptFile(f"{path} cannot be read: {error}", hint="download or write it again") from error
+    if "ids" in metadata:
+        arrays["ids"] = np.array(json.loads(metadata["ids"]))
+    yield arrays
+
+
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise MissingData("reading Parquet needs pyarrow", hint="pip install pyarrow") from error
+    with pyarrow.parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        arrays: dict[str, Any] = {}
+        for key in IDS:
+            if key in names:
+                arrays[key] = np.array(file.read([key])[key].to_pylist())
+        if FEATURES in names:
+            arrays[FEATURES] = _stacked(file)
+        yield arrays
+
+
+def _stacked(file: Any) -> NDArray[np.float32]:
+    """The lists of a Parquet column as one array, some rows at a time: Python lists would be dear."""
+    stacked: NDArray[np.float32] | None = None
+    done = 0
+    for batch in file.iter_batches(columns=[FEATURES], batch_size=READ_ROWS):
+        column = batch.column(0)
+        if column.null_count:
+            raise ValueError("a row has no features")
+        rows = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        if stacked is None:
+            stacked = np.empty((file.metadata.num_rows, rows.shape[1]), np.float32)
+        stacked[done : done + len(rows)] = rows
+        done += len(rows)
+    return np.zeros((0, 0), np.float32) if stacked is None else stacked
+
+
+@contextlib.contextmanager
+def _hdf5(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise MissingData("reading HDF5 needs h5py", hint="pip install h5py") from error
+    with h5py.File(path, "r") as file:
+        yield {key: file[key] for key in (FEATURES, *IDS) if key in file}
+
+
+_OPENERS = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".safetensors": _safetensors,
+    ".parquet": _parquet,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+}
