@@ -5,6 +5,7 @@ Nothing here imports torch: listing plugins must stay light.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,9 +50,11 @@ class Sample:
             raise BadSample(f"sample '{self.id}' has no image", hint="use a text stream, or another dataset")
         try:
             return self.open_image().convert("RGB")
-        except SparcError:
+        except (SparcError, MemoryError):
             raise
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
+                raise  # the machine's fault, not the file's
             raise BadSample(
                 f"the image of sample '{self.id}' does not decode: {error}",
                 hint="repair or remove it; or pass --skip-bad to train without it",

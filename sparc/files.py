@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
 
     Raises StorageError as `write_atomically`.
     """
-    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    temporaries = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp") for path in files}
     for path, write in files.items():
         try:
             _fill(temporaries[path], write)

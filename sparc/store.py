@@ -100,7 +100,7 @@ def fingerprint(name: str, params: Mapping[str, Any], identity: str) -> str:
 
 def digest_ids(ids: Sequence[str]) -> str:
     """Digest of sample ids in order."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(list(ids), ensure_ascii=False).encode()).hexdigest()
 
 
 def shard_path(directory: Path, number: int) -> Path:

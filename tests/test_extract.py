@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -279,7 +280,7 @@ def test_samples_of_one_image_that_cannot_be_read_lack_it_all(tmp_path):
             return sample if sample.image_id != "red" else replace(sample, open_image=None)
 
     manifest = extract_stream(Broken(), Brightness(), tmp_path / "s", skip_bad=True)
-    assert manifest.skipped == ("e",)
+    assert manifest.skipped == ("e", "c")
     store = open_streams({"s": tmp_path / "s"})
     assert store.missing() == {"s": 2}
     assert (store.features["s"] == 0).all(dim=1).tolist() == [True, False, True, False, False]
@@ -336,7 +337,7 @@ def test_memory_that_one_sample_does_not_fit_is_an_error(dataset, tmp_path):
         def forward(self, batch):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(PluginError, match="'s': the memory of this machine does not hold one sample"):
         extract_stream(dataset, Never(), tmp_path / "s")
 
 
@@ -491,6 +492,77 @@ def test_features_of_patches_are_made_where_only_those_of_images_are_there(datas
         open_patches(tmp_path / "s")
     with_tokens(dataset, Patched(), tmp_path / "s")
     assert len(open_patches(tmp_path / "s").shards) == 4
+
+
+def test_features_of_patches_made_beside_other_features_are_made_anew(dataset, photos, tmp_path):
+    """A sample that was skipped and has been mended since has zeros among the patches."""
+    image = photos / dataset.groups[20]
+    content = image.read_bytes()
+    image.unlink()
+    with_tokens(dataset, Patched(), tmp_path / "s", skip_bad=True)
+    image.write_bytes(content)
+    extract_stream(dataset, Patched(), tmp_path / "s", shard_rows=16)
+    with_tokens(dataset, Patched(), tmp_path / "s")
+    patches = open_patches(tmp_path / "s")
+    assert (torch.cat(patches.shards)[20, 0] > 0).all()
+
+
+def test_a_shard_without_a_readable_sample_has_zeros_for_patches(dataset, photos, tmp_path):
+    for image in dataset.groups[48:]:
+        (photos / image).unlink()
+    with_tokens(dataset, Patched(), tmp_path / "s", skip_bad=True)
+    assert (open_patches(tmp_path / "s").shards[3] == 0).all()
+
+
+def test_a_patch_that_float16_cannot_hold_is_the_largest_that_it_can(dataset, tmp_path):
+    class Huge(Patched):
+        def forward_tokens(self, batch):
+            return batch, torch.full((len(batch), 2, 3), 1e9)
+
+    with_tokens(dataset, Huge(), tmp_path / "s")
+    assert (open_patches(tmp_path / "s").shards[0] == 65504).all()
+
+
+def test_a_sample_that_cannot_be_preprocessed_is_named_and_skipped_on_request(dataset, tmp_path):
+    picky = Brightness()
+    picky.preprocess = partial(refusing, dataset.ids[7])
+    with pytest.raises(
+        BadSample, match=f"stream 's' cannot preprocess sample '{dataset.ids[7]}': ValueError: too odd"
+    ) as error:
+        extract_stream(dataset, picky, tmp_path / "s")
+    assert "--skip-bad" in error.value.hint
+    assert extract_stream(dataset, picky, tmp_path / "s", skip_bad=True).skipped == (dataset.ids[7],)
+
+
+def refusing(odd, samples):
+    if any(sample.id == odd for sample in samples):
+        raise ValueError("too odd")
+    return mean_colours(samples)
+
+
+def test_two_that_make_the_same_shard_leave_the_first_as_it_is(dataset, tmp_path):
+    class Slow(Brightness):
+        """While it computes, another process makes all shards."""
+
+        def forward(self, batch):
+            if not (tmp_path / "s").exists():
+                extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
+            return batch + 1
+
+    extract_stream(dataset, Slow(), tmp_path / "s", shard_rows=16)
+    expected = mean_colours([dataset[row] for row in range(len(dataset))])
+    assert torch.equal(open_streams({"s": tmp_path / "s"}).features["s"], expected)
+
+
+def test_a_dataset_without_samples_is_an_error(tmp_path):
+    class Empty(Pairs):
+        ids = ()
+
+        def __len__(self):
+            return 0
+
+    with pytest.raises(MissingData, match="the dataset has no samples"):
+        extract_stream(Empty(), Brightness(), tmp_path / "s")
 
 
 def test_a_backbone_without_patches_is_refused_where_they_are_asked_for(dataset, tmp_path):

@@ -94,9 +94,11 @@ def extract(
         "skip-bad": skip_bad,
     }
     options = resolve(said, config, registry)
+    if options.features is not None:
+        raise InvalidConfig("imported features are not extracted, found --features", hint="sparc train --config FILE")
     patches = _patches(tokens)
     part = _part(shard)
-    resolved = _device_of_rank(resolve_device(options.device), part)
+    resolved = resolve_device(_device_of_rank(options.device, part))
     if plan:
         show_plan(jobs_of(options, registry, resolved, tokens=patches))
         return
@@ -133,7 +135,9 @@ def _patches(tokens: str | None) -> bool:
 def _part(shard: str | None) -> Part:
     """Which process of how many this is: by --shard, else by what torchrun says. Raises InvalidConfig."""
     if shard is None:
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+            return WHOLE
+        shard = f"{os.environ['RANK']}/{os.environ['WORLD_SIZE']}"
     said = re.fullmatch(r"(\d+)/(\d+)", shard)
     if said is None or int(said[1]) >= int(said[2]):
         raise InvalidConfig(f"--shard: expected I/N with I below N, found '{shard}'", hint="--shard 0/4, ..., 3/4")
@@ -142,8 +146,11 @@ def _part(shard: str | None) -> Part:
 
 def _device_of_rank(device: str, part: Part) -> str:
     """Under torchrun each process of a machine has a GPU of its own."""
+    import torch
+
     local = os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if device == "cuda" and local is not None and part[1] > 1 else device
+    wanted = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return f"cuda:{local}" if wanted and local is not None and part[1] > 1 else device
 
 
 class _Show:

@@ -293,8 +293,11 @@ def _provenance(options: RunOptions, features: FeatureStore, device: str) -> dic
 
 
 def _digests(features: FeatureStore) -> dict[str, list[str]]:
-    """What the training features are, to the bit: the checksums of their shards."""
-    return {name: [shard.sha256 for shard in manifest.shards] for name, manifest in features.manifests.items()}
+    """What the training features are, to the bit: the checksums of their files."""
+    return {
+        name: [manifest.samples_file_sha256, *(shard.sha256 for shard in manifest.shards)]
+        for name, manifest in features.manifests.items()
+    }
 
 
 def _say_missing(features: FeatureStore) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -130,7 +131,7 @@ class Forward:
 
     def _loader(self, dataset: Dataset, batches: Sequence[Batch]) -> DataLoader[Any]:
         on_gpu = self.how.device.startswith("cuda")
-        cpus = os.cpu_count() or 1
+        cpus = _cpus()
         # On the CPU the backbones want the other cores.
         workers = min(MAX_WORKERS, cpus if on_gpu else max(1, cpus // 2)) if self.modality == "image" else 0
         return DataLoader(
@@ -143,20 +144,35 @@ class Forward:
 
     def _launch(self, name: str, inputs: Any, count: int) -> list[_Output]:
         """Features in pieces, on the device, which may still be computing them."""
-        moved = _mapped(inputs, lambda tensor: tensor.to(self.how.device, non_blocking=True))
         at_once = self._at_once.get(name, count)
         while True:
-            try:
-                return [
-                    self._checked(name, _mapped(moved, itemgetter(part)), part.stop - part.start)
-                    for part in (slice(low, min(low + at_once, count)) for low in range(0, count, at_once))
-                ]
-            except torch.OutOfMemoryError:
-                if at_once == 1:
-                    raise
-                at_once = self._at_once[name] = (at_once + 1) // 2
-                if self.how.device.startswith("cuda"):
-                    torch.cuda.empty_cache()
+            parts = [slice(low, min(low + at_once, count)) for low in range(0, count, at_once)]
+            with contextlib.suppress(torch.OutOfMemoryError):
+                return [self._compute(name, _mapped(inputs, itemgetter(part)), part) for part in parts]
+            # Not in a handler of the error, whose traceback holds what was in memory.
+            if on_gpu := self.how.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+            if at_once == 1:
+                where = self.how.device if on_gpu else "this machine"
+                raise PluginError(
+                    f"backbone '{name}': the memory of {where} does not hold one sample",
+                    hint="free some of it, or choose a smaller model",
+                )
+            at_once = self._at_once[name] = (at_once + 1) // 2
+
+    def _compute(self, name: str, inputs: Any, part: slice) -> _Output:
+        moved = _mapped(inputs, lambda tensor: tensor.to(self.how.device, non_blocking=True))
+        return self._fetched(self._checked(name, moved, part.stop - part.start))
+
+    def _fetched(self, output: _Output) -> _Output:
+        """Let a GPU bring its results over while it computes the next."""
+        if not self.how.device.startswith("cuda"):
+            return output
+        features = _pinned_copy(output.features)
+        tokens = None if output.tokens is None else _pinned_copy(output.tokens)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record(torch.cuda.current_stream(self.how.device))
+        return _Output(features, tokens, arrived)
 
     def _checked(self, name: str, inputs: Any, count: int) -> _Output:
         kind = torch.device(self.how.device).type
@@ -168,7 +184,7 @@ class Forward:
         if tokens is not None:
             rows, columns = self.backbones[name].grid  # type: ignore[attr-defined]
             _check(name, tokens, (count, rows * columns, tokens.shape[-1]))
-        return _Output(output.detach().float(), tokens if tokens is None else tokens.detach().to(self.how.tokens))
+        return _Output(output.detach().float(), tokens if tokens is None else stored(tokens.detach(), self.how.tokens))
 
     def _finish(self, under_way: _UnderWay) -> Computed:
         readable = torch.tensor(under_way.readable)
@@ -176,19 +192,27 @@ class Forward:
         tokens: dict[str, Tensor] = {}
         for name in under_way.streams:
             pieces = under_way.outputs.get(name, [])
+            for piece in pieces:
+                if piece.arrived is not None:
+                    piece.arrived.synchronize()
             features[name] = torch.zeros(len(readable), self.backbones[name].width)
             if pieces:
-                features[name][readable] = torch.cat([piece.features for piece in pieces]).cpu()
+                features[name][readable] = torch.cat([piece.features for piece in pieces])
             parts = [piece.tokens for piece in pieces if piece.tokens is not None]
             if parts:
-                tokens[name] = parts[0].new_zeros(len(readable), *parts[0].shape[1:], device="cpu")
-                tokens[name][readable] = torch.cat(parts).cpu()
+                tokens[name] = parts[0].new_zeros(len(readable), *parts[0].shape[1:])
+                tokens[name][readable] = torch.cat(parts)
         return Computed(features, tokens, under_way.readable)
 
 
 class _Output(NamedTuple):
     features: Tensor
     tokens: Tensor | None
+    arrived: torch.cuda.Event | None = None
+
+
+def _pinned_copy(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def _check(name: str, output: Any, shape: tuple[int, ...]) -> None:
@@ -200,10 +224,33 @@ def _check(name: str, output: Any, shape: tuple[int, ...]) -> None:
         )
 
 
+def dtype_of(name: str) -> torch.dtype:
+    """The dtype of a name such as float16."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def stored(features: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Features in the dtype of the store; a finite one that float16 cannot hold becomes the largest that it can."""
+    if dtype is None or features.dtype == dtype:
+        return features
+    limit = torch.finfo(dtype).max
+    return torch.where(features.isfinite(), features.clamp(-limit, limit), features).to(dtype)
+
+
 class _UnderWay(NamedTuple):
     outputs: dict[str, list[_Output]]
     readable: list[bool]
     streams: tuple[str, ...]
+
+
+def _cpus() -> int:
+    """Processors that this process may use, of which others of its machine under torchrun want their share."""
+    try:
+        usable = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        usable = os.cpu_count() or 1
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _timed(batches: Iterator[_Batch], spent: Spent) -> Iterator[_Batch]:
@@ -269,8 +316,31 @@ class _Read:
             except BadSample as error:
                 errors.append((error.message, error.hint))
                 readable.append(False)
-        inputs = {name: self.preprocess[name](read) for name in streams} if read else {}
+        try:
+            inputs = {name: self.preprocess[name](read) for name in streams} if read else {}
+        except Exception:
+            culprits = {sample.id: why for sample in read if (why := self._refusal(sample, streams))}
+            if not culprits:
+                raise
+            errors += culprits.values()
+            readable = self._without(culprits, [sample.id for sample, _ in wanted], readable)
+            read = [sample for sample in read if sample.id not in culprits]
+            inputs = {name: self.preprocess[name](read) for name in streams} if read else {}
         return _Batch(inputs, readable, errors, streams)
+
+    def _refusal(self, sample: Sample, streams: Sequence[str]) -> tuple[str, str] | None:
+        """Why a stream cannot preprocess a sample; None where all can."""
+        for name in streams:
+            try:
+                self.preprocess[name]([sample])
+            except Exception as error:
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                return f"stream '{name}' cannot preprocess sample '{sample.id}': {why}", "mend it; or pass --skip-bad"
+        return None
+
+    @staticmethod
+    def _without(culprits: Collection[str], ids: Sequence[str], readable: Sequence[bool]) -> list[bool]:
+        return [read and sample not in culprits for sample, read in zip(ids, readable, strict=True)]
 
     def _read(self, sample: Sample) -> Sample:
         """The sample with what these streams read of it already read, once."""

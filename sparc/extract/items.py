@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparc.contracts import Dataset, Sample
+from sparc.errors import InvalidConfig, MissingData
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,14 @@ class Items:
 
 
 def distinct(dataset: Dataset, modality: str) -> Items:
-    """Find the distinct images, by `Sample.image_id`, or the distinct captions. Opens no image."""
+    """Find the distinct images, by `Sample.image_id`, or the distinct captions. Opens no image.
+
+    Raises:
+        MissingData: there are no samples.
+        InvalidConfig: an id is no text that a file can hold.
+    """
+    if not len(dataset):
+        raise MissingData("the dataset has no samples", hint="look at its folder")
     first: dict[object, int] = {}
     rows = np.empty(len(dataset), np.int64)
     owners: list[int] = []
@@ -37,7 +45,12 @@ def distinct(dataset: Dataset, modality: str) -> Items:
         if row == len(owners):
             owners.append(position)
         rows[position] = row
-    return Items(list(dataset.ids), rows, np.array(owners, np.int64))
+    ids = list(dataset.ids)
+    try:
+        "\n".join(ids).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidConfig(f"a sample's id is no text: {error}", hint="give the samples other ids") from error
+    return Items(ids, rows, np.array(owners, np.int64))
 
 
 def _key(sample: Sample, modality: str, position: int) -> object:
@@ -45,4 +58,8 @@ def _key(sample: Sample, modality: str, position: int) -> object:
     if modality == "image":
         return position if sample.image_id is None else sample.image_id
     caption = sample.caption or ""
-    return hashlib.blake2b(caption.encode(), digest_size=16).digest() if caption.strip() else position
+    return (
+        hashlib.blake2b(caption.encode(errors="surrogatepass"), digest_size=16).digest()
+        if caption.strip()
+        else position
+    )

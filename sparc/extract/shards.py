@@ -10,12 +10,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sparc.contracts import Dataset
 from sparc.errors import BadSample, CorruptFile, MissingData
-from sparc.extract.forward import Batch, Computed, Forward, Spent
+from sparc.extract.forward import Batch, Computed, Forward, Spent, dtype_of, stored
 from sparc.extract.items import Items, distinct
 from sparc.files import sha256
 from sparc.store import (
@@ -124,6 +125,8 @@ class _Work:
         self._backbones = forward.backbones
         self._skip_bad = forward.how.skip_bad
         self._tokens = forward.how.tokens is not None
+        self._token_like: dict[str, Tensor] = {}
+        """By stream no rows of its patches' features, of the right shape and dtype."""
         self.n_shards = -(-len(items) // shard_rows)
         for target in targets.values():
             _remove_leftovers(target.directory)
@@ -150,8 +153,9 @@ class _Work:
 
     def _has_tokens(self, name: str, number: int) -> bool:
         try:
-            path = tokens_path(self._targets[name].directory, number)
-            return read_shard(path, key=TOKENS).ids == self._ids(number)
+            tokens = read_shard(tokens_path(self._targets[name].directory, number), key=TOKENS)
+            # Those of an extraction with other samples skipped were made beside other features.
+            return tokens.ids == self._ids(number) and tokens.skipped == self._skipped(name, number)
         except (MissingData, CorruptFile):
             return False
 
@@ -174,21 +178,39 @@ class _Work:
         readable = [read for one in computed for read in one.readable]
         skipped = [sample for sample, read in zip(ids, readable, strict=True) if not read]
         for name in streams:
+            if self._complete(name, number):  # another process has made it meanwhile
+                continue
             target = self._targets[name]
             revoke_manifest(target.directory)  # a shard may be made anew, and then its checksum is another
             if self._tokens:
-                tokens = _tokens(name, computed)
-                write_shard(tokens_path(target.directory, number), tokens, ids, stream=target.backbone, key=TOKENS)
-            features = _stored(torch.cat([one.features[name] for one in computed]), target.dtype)
+                tokens, path = self._token_rows(name, computed), tokens_path(target.directory, number)
+                write_shard(path, tokens, ids, stream=target.backbone, skipped=skipped, key=TOKENS)
+            features = torch.cat([one.features[name] for one in computed])
             path = shard_path(target.directory, number)
-            write_shard(path, features, ids, stream=target.backbone, skipped=skipped)
+            write_shard(path, stored(features, dtype_of(target.dtype)), ids, stream=target.backbone, skipped=skipped)
+
+    def _token_rows(self, name: str, computed: Sequence[Computed]) -> Tensor:
+        """Features of the patches of a shard; zeros for samples that cannot be read."""
+        for one in computed:
+            if name in one.tokens:
+                self._token_like[name] = one.tokens[name][:0]
+        if name not in self._token_like:
+            raise BadSample(
+                "none of the samples so far can be read, so the width of patches is not known",
+                hint="look at the folder of the dataset",
+            )
+        like = self._token_like[name]
+        blank = [like.new_zeros(len(one.readable), *like.shape[1:]) for one in computed]
+        return torch.cat([one.tokens.get(name, zeros) for one, zeros in zip(computed, blank, strict=True)])
 
     def finish(self, name: str) -> Manifest | None:
         """Declare a stream complete; None where it is not."""
         target = self._targets[name]
         if not all(self._complete(name, number) for number in range(self.n_shards)):
             return None
-        skipped = [self._skipped(name, number) or [] for number in range(self.n_shards)]
+        owners = {one for number in range(self.n_shards) for one in self._skipped(name, number) or ()}
+        bad = np.array([self._items.ids[owner] in owners for owner in self._items.owners], bool)
+        skipped = [self._items.ids[sample] for sample in np.flatnonzero(bad[self._items.rows])]
         tokens = None
         if self._tokens:
             rows, columns = self._backbones[name].grid  # type: ignore[attr-defined]
@@ -206,7 +228,7 @@ class _Work:
             samples=len(self._items.ids),
             samples_sha256=digest_ids(self._items.ids),
             samples_file_sha256=write_samples(target.directory, self._items.ids, self._items.rows),
-            skipped=tuple(chain.from_iterable(skipped)),
+            skipped=tuple(skipped),
             shards=self._shards(target.directory, shard_path),
             tokens=tokens,
             versions=dict(target.versions or {}),
@@ -219,24 +241,6 @@ class _Work:
         return tuple(
             Shard(file=path.name, rows=len(self.rows(number)), sha256=sha256(path)) for number, path in enumerate(paths)
         )
-
-
-def _tokens(name: str, computed: Sequence[Computed]) -> Tensor:
-    """Features of the patches of a shard; zeros for samples that cannot be read."""
-    made = next((one.tokens[name] for one in computed if name in one.tokens), None)
-    if made is None:
-        raise BadSample("none of the samples of a shard can be read", hint="look at the folder of the dataset")
-    parts = [one.tokens.get(name, made.new_zeros(len(one.readable), *made.shape[1:])) for one in computed]
-    return torch.cat(parts)
-
-
-def _stored(features: Tensor, dtype: str) -> Tensor:
-    """Features in the dtype of the store; a finite one that float16 cannot hold becomes the largest that it can."""
-    if dtype == "float32":
-        return features
-    kind: torch.dtype = getattr(torch, dtype)
-    limit = torch.finfo(kind).max
-    return torch.where(features.isfinite(), features.clamp(-limit, limit), features).to(kind)
 
 
 def _remove_leftovers(directory: Path) -> None:

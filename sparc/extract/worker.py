@@ -87,6 +87,8 @@ def _forward(jobs: list[Job], backbones: dict[str, Backbone], registry: Registry
     from sparc.extract.forward import Computing, Forward
 
     how = jobs[0].how
+    if how.precision == "float32":
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions have ten bits
     tokens = getattr(torch, how.store_dtype) if how.tokens else None
     computing = Computing(how.device, how.precision, how.compile, how.skip_bad, tokens)
     modality = registry.backbone(jobs[0].stream.name).modality
@@ -126,7 +128,7 @@ def main() -> None:
         events.flush()
 
     try:
-        run(Order.model_validate(json.load(sys.stdin)), discover(), emit)
+        run(Order.model_validate_json(sys.stdin.buffer.read()), discover(), emit)
     except BrokenPipeError:
         os._exit(1)  # The parent is gone, so nobody waits for what is left to do.
     except SparcError as error:
