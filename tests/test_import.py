@@ -150,7 +150,10 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "samples lack the stream two" in done.stdout
     assert "Retrieval" in done.stdout
-    assert sparc_command("evaluate", "runs/imported").returncode == 0
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    assert "no imported features" in sparc_command("evaluate", "runs/imported").stderr
+    done = sparc_command("evaluate", "runs/imported", "--features", "moved")
+    assert done.returncode == 0, done.stderr
     done = sparc_command("explore", "runs/imported")
     assert done.returncode == 1
     assert "there is no image and no caption to show" in done.stderr

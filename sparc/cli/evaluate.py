@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparc.cli.options import Device, dataset_ref, jobs_of, resolve_device
+from sparc.cli.options import DataRoot, Device, Features, Store, dataset_ref, jobs_of, options_of, resolve_device
 from sparc.cli.progress import console
 from sparc.cli.tables import evaluation_tables
 from sparc.errors import MissingData
@@ -25,14 +26,22 @@ if TYPE_CHECKING:
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
 
 
-def evaluate(run: RunPath, device: Device = None) -> None:
+def evaluate(
+    run: RunPath,
+    data_root: DataRoot = None,
+    features: Features = None,
+    store: Store = None,
+    device: Device = None,
+) -> None:
     """Measure a run on held-out samples again, and print the table.
 
     Example:
 
         sparc evaluate runs/openmoji
     """
-    opened, options, registry, jobs = _open(run, device)
+    opened, options, registry, jobs = _open(
+        run, {"data-root": data_root, "features": features, "store": store, "device": device}
+    )
     resolved = resolve_device(options.device)
     space = _space(opened, resolved)
     evaluate_run(opened, space, options, registry, jobs, resolved)
@@ -73,6 +82,8 @@ def explore(
     out: Annotated[
         Path | None, typer.Option("--out", help="Picture to write. Without it: latents.png in the run.")
     ] = None,
+    data_root: DataRoot = None,
+    store: Store = None,
     device: Device = None,
 ) -> None:
     """Draw what latents mean: for each stream alone, the held-out samples that activate them most.
@@ -86,7 +97,7 @@ def explore(
 
     from sparc.explore import meanings, picture
 
-    opened, options, registry, jobs = _open(run, device)
+    opened, options, registry, jobs = _open(run, {"data-root": data_root, "store": store, "device": device})
     if options.features is not None:
         raise MissingData(
             "its features were imported, so there is no image and no caption to show", hint="see its table: sparc info"
@@ -145,15 +156,13 @@ def info(run: RunPath) -> None:
         _print(report, content["dataset"], content["split"], content["random_weights"])
 
 
-def _open(path: Path, device: str | None) -> tuple[Run, RunOptions, Registry, dict[str, Job]]:
-    """A run, its options, and the jobs of its held-out split."""
-    from sparc.config import RunOptions, validated
+def _open(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Registry, dict[str, Job]]:
+    """A run, its options with what has moved since, and the jobs of its held-out split."""
     from sparc.plugins import discover
     from sparc.run import Run
 
     run = Run.open(path)
-    content = run.provenance().get("options", {})
-    options = validated(RunOptions, {**content, **({"device": device} if device else {})}, what=str(path))
+    options = options_of(run, places)
     registry = discover()
     return run, options, registry, list(jobs_of(options, registry, "cpu").values())[-1]
 
@@ -176,7 +185,7 @@ def _held_out(options: RunOptions, registry: Registry, jobs: dict[str, Job]) -> 
     if lacking:
         raise MissingData(
             f"the store has no held-out features of {', '.join(lacking)}",
-            hint="extract them: sparc extract, as trained",
+            hint="extract them, sparc extract as trained; or say where they are now: --store",
         )
     features = open_streams(directories(jobs))
     if options.features is not None:

@@ -15,7 +15,10 @@ from sparc.hub import cache_dir
 if TYPE_CHECKING:
     from sparc.extract import How, Job
     from sparc.plugins import Registry
+    from sparc.run import Run
 
+PLACES = ("data-root", "features", "store", "device")
+"""Options that say where things are, and nothing about a run."""
 DEFAULT_DATASET = "openmoji"
 """The embedded demo: what `sparc train` uses where no dataset is named."""
 
@@ -152,6 +155,13 @@ def dataset_ref(options: RunOptions) -> PluginRef:
 def store_root(options: RunOptions) -> Path:
     """Where features are kept."""
     return options.store if options.store is not None else cache_dir("store").resolve()
+
+
+def options_of(run: Run, places: Mapping[str, Any]) -> RunOptions:
+    """Options of a run, but for where things lie now: `data-root`, `features`, `store` and `device`."""
+    said = {name: place for name, place in places.items() if place is not None}
+    content = run.provenance().get("options", {})
+    return _with_absolute_paths(validated(RunOptions, {**content, **said}, what=str(run.path)))
 
 
 def jobs_of(options: RunOptions, registry: Registry, device: str, *, tokens: bool = False) -> dict[str, dict[str, Job]]:

@@ -18,6 +18,7 @@ from sparc.cli import INTERRUPTED
 from sparc.cli.evaluate import evaluate_run
 from sparc.cli.extract import extract_missing
 from sparc.cli.options import (
+    PLACES,
     AdamState,
     BatchSize,
     Config,
@@ -41,6 +42,7 @@ from sparc.cli.options import (
     Store,
     StoreDtype,
     Streams,
+    options_of,
     resolve,
     resolve_device,
     store_root,
@@ -169,20 +171,16 @@ def _new(options: RunOptions) -> _Plan:
 
 
 def _resumed(path: Path, said: dict[str, Any], config: Path | None) -> _Plan:
-    from sparc.config import RunOptions, validated
     from sparc.run import Run
 
-    others = [name for name, value in said.items() if value not in (None, []) and name != "device"]
+    others = [name for name, value in said.items() if value not in (None, []) and name not in PLACES]
     if others or config is not None:
         raise InvalidConfig(
             f"--resume goes on with a run as it was started, found --{(others or ['config'])[0]} too",
             hint="leave it out; or start a new run",
         )
     run = Run.open(path)
-    options = run.provenance().get("options", {})
-    if said["device"] is not None:
-        options = {**options, "device": said["device"]}
-    return _Plan(validated(RunOptions, options, what=str(path)), path, run)
+    return _Plan(options_of(run, {name: said[name] for name in PLACES}), path, run)
 
 
 def _features(plan: _Plan, jobs: dict[str, Job]) -> FeatureStore:
