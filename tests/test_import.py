@@ -154,6 +154,7 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, tmp_path)
     assert "no imported features" in sparc_command("evaluate", "runs/imported").stderr
     done = sparc_command("evaluate", "runs/imported", "--features", "moved")
     assert done.returncode == 0, done.stderr
+    (tmp_path / "moved").rename(tmp_path / "mine")
     done = sparc_command("explore", "runs/imported")
     assert done.returncode == 1
     assert "there is no image and no caption to show" in done.stderr

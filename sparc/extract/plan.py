@@ -132,7 +132,8 @@ def imported(root: Path, streams: Sequence[PluginRef], how: How) -> dict[str, di
         found = {path.parent.name: read_manifest(path.parent).width for path in (root / split).glob(f"*/{MANIFEST}")}
         if not found:
             raise MissingData(
-                f"no imported features of the split '{split}' in {root}", hint=f"sparc import features --out {root}"
+                f"no imported features of the split '{split}' in {root}",
+                hint=f"sparc import features --out {root}; or say where they are now: --features",
             )
         names = list(widths) or [stream.alias for stream in streams] or sorted(found)
         for name in names:
