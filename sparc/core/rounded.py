@@ -6,8 +6,9 @@ Schwarz)
 
     |<x, w> - <x', w'>|  <=  |x - x'| |w| + |x'| |w - w'|
 
-and both roundings are at hand. A sample whose last kept candidate is further above the last candidate than that has
-lost nothing; any other sample is selected again by the full product.
+and both roundings are at hand. The bound is a product too, of (|x - x'|, |x'|) with (|w|, |w - w'|): as columns beside
+x' and w' it makes the rounded product an upper bound of every logit. A sample whose last kept candidate is above the
+upper bound of the last candidate has lost nothing; any other sample is selected again by the full product.
 """
 
 from __future__ import annotations
@@ -25,25 +26,32 @@ from sparc.core.selection import Affine, Kept, Largest, largest, latent_tiles, r
 from sparc.core.sparse import BLOCK, entry_dots
 
 CANDIDATES = 3
-"""Candidates for each kept latent: of features of real models, and of random ones up to L 8192, all rows are proven."""
+"""Candidates for each kept latent: with fewer, many samples of random features are not proven."""
+AT_LEAST = 64
+"""Candidates where few are kept."""
 _HALF_ULP = 2.0**-8
 """Of bfloat16, relative to the number."""
+_UP = 1 + 2.0**-7
+"""Times this, a number is not below what it was after rounding."""
+_TINY = 1e-15
+"""Norms count as at least this: squares of smaller ones leave the floats."""
 _ALIGNED = 32
 """Columns of the rounded table come in such numbers, which the product wants."""
 
 
 @torch.no_grad()
 def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
-    """Keep what `selection.select` keeps, up to the rounding of the full product itself: nearer ties may differ."""
+    """Keep what `selection.select` keeps, up to the rounding of the full product itself, which decides between ties."""
     if not shared:
         return {name: _select([affine], k)[0] for name, affine in streams.items()}
     return dict(zip(streams, _select(list(streams.values()), k), strict=True))
 
 
 def _select(streams: list[Affine], k: int) -> list[Kept]:
-    if CANDIDATES * k >= len(streams[0].weight):
+    count = max(CANDIDATES * k, AT_LEAST)
+    if count >= len(streams[0].weight):
         return selection.select_shared(streams, k)
-    candidates = _candidates(streams, CANDIDATES * k)
+    candidates = _candidates(streams, count)
     indices_BC = candidates.indices.sort(dim=1).values  # of equals the lowest index comes first
     logits = [_logits(affine, indices_BC) for affine in streams]
     scores_BC = logits[0]
@@ -74,82 +82,85 @@ class _Candidates(NamedTuple):
 
 
 def _candidates(streams: list[Affine], count: int) -> _Candidates:
-    inputs = _rounded_inputs(streams)
+    inputs_BC = _rounded_inputs(streams)
     found: list[Largest] = []
-    weight_norm = residual_norm = inputs.norm.new_zeros(())
     for latents in latent_tiles(streams[0].weight):
-        weights = _rounded_weights(streams, latents)
-        weight_norm = torch.maximum(weight_norm, weights.norm.max())
-        residual_norm = torch.maximum(residual_norm, weights.residual.max())
-        for_each = min(count, len(weights.rows))
+        weights_LC = _rounded_weights(streams, latents)
+        for_each = min(count, len(weights_LC))
         with _sums_in_float32():
-            tops = [largest(F.linear(inputs.rows[rows], weights.rows), for_each) for rows in row_tiles(inputs.rows)]
+            tops = [largest(F.linear(inputs_BC[rows], weights_LC), for_each) for rows in row_tiles(inputs_BC)]
+        del weights_LC  # before the next is made
         indices_BC = torch.cat([top.indices for top in tops]) + latents.start
         found.append(Largest(torch.cat([top.values for top in tops]), indices_BC))
     scores, places = torch.cat([top.values for top in found], dim=1).topk(count, dim=1)
     indices_BC = torch.cat([top.indices for top in found], dim=1).gather(1, places)
-    last_B = scores[:, -1].to(inputs.norm)
-    # Both products sum so many terms in float32, in an order of their own.
-    summing = 2 * inputs.rows.shape[1] * 2.0**-24
-    moved_B = inputs.residual * weight_norm + inputs.norm * (residual_norm + summing * weight_norm)
-    return _Candidates(indices_BC, last_B + _HALF_ULP * last_B.abs() + moved_B)
+    last_B = scores[:, -1].to(streams[0].weight)
+    return _Candidates(indices_BC, last_B + _HALF_ULP * last_B.abs())
 
 
 @contextlib.contextmanager
 def _sums_in_float32() -> Iterator[None]:
     """CUDA may else add partial sums in bfloat16, which no bound here covers."""
     settings = torch.backends.cuda.matmul
-    before = settings.allow_bf16_reduced_precision_reduction
+    if not settings.allow_bf16_reduced_precision_reduction:
+        yield
+        return
     settings.allow_bf16_reduced_precision_reduction = False
     try:
         yield
     finally:
-        settings.allow_bf16_reduced_precision_reduction = before
+        settings.allow_bf16_reduced_precision_reduction = True
 
 
-class _Rounded(NamedTuple):
-    """All streams side by side in bfloat16, then each stream's bias in two parts, or what multiplies it."""
-
-    rows: Tensor
-    """(N, columns)."""
-    norm: Tensor
-    """(N,) of the rows."""
-    residual: Tensor
-    """(N,) norm of what rounding took."""
+# Columns of both tables: features or weights of each stream; for each stream 1 where it is present, or its bias, twice,
+# for the bias is in two parts; and three whose product bounds what rounding and summing may move.
 
 
-def _rounded_inputs(streams: list[Affine]) -> _Rounded:
-    present_BS = torch.stack([affine.present for affine in streams], dim=1)
+def _rounded_inputs(streams: list[Affine]) -> Tensor:
+    present_BS = torch.stack([affine.present for affine in streams], dim=1).bfloat16()
     exact_BD = torch.cat([affine.inputs * affine.present.unsqueeze(1) for affine in streams], dim=1)
-    rows_BD = F.pad(torch.cat([exact_BD.bfloat16(), present_BS, present_BS], dim=1), (0, _padding(streams)))
-    residual_B = torch.linalg.vector_norm(exact_BD - rows_BD[:, : exact_BD.shape[1]], dim=1)
-    return _Rounded(rows_BD, torch.linalg.vector_norm(rows_BD.to(exact_BD), dim=1), residual_B)
+    rows_BD = exact_BD.bfloat16()
+    norms_B3 = torch.stack(
+        [_norm(exact_BD - rows_BD), _norm(rows_BD), torch.ones(len(rows_BD), device=rows_BD.device)], dim=1
+    )
+    columns = [rows_BD, present_BS, present_BS, (norms_B3 * _UP).bfloat16()]
+    return F.pad(torch.cat(columns, dim=1), (0, _padding(streams)))
 
 
-def _rounded_weights(streams: list[Affine], latents: slice) -> _Rounded:
-    like, count = streams[0].weight, latents.stop - latents.start
+def _rounded_weights(streams: list[Affine], latents: slice) -> Tensor:
+    like, count, n_streams = streams[0].weight, latents.stop - latents.start, len(streams)
     ends = torch.tensor([affine.weight.shape[1] for affine in streams]).cumsum(0).tolist()
-    rows_LD = like.new_zeros(count, ends[-1] + 2 * len(streams) + _padding(streams), dtype=torch.bfloat16)
-    squares_L, lost_L = like.new_zeros(count), like.new_zeros(count)
+    width = ends[-1] + 2 * n_streams + 3
+    rows_LC = like.new_zeros(count, width + _padding(streams), dtype=torch.bfloat16)
+    squares_L2 = torch.zeros(count, 2, device=like.device)
     # In blocks that the cache of a CPU holds.
     for block in tiles(count, BLOCK if like.device.type == "cpu" else count):
         of = slice(latents.start + block.start, latents.start + block.stop)
         for affine, end in zip(streams, ends, strict=True):
             exact = affine.weight[of]
-            rounded = rows_LD[block, end - exact.shape[1] : end]
+            rounded = rows_LC[block, end - exact.shape[1] : end]
             rounded.copy_(exact)
-            squares_L[block] += torch.linalg.vector_norm(exact, dim=1).square_()
-            lost_L[block] += torch.linalg.vector_norm(exact - rounded, dim=1).square_()
-    for place, affine in enumerate(streams):
-        bias_L = affine.bias[latents]
-        high_L = bias_L.bfloat16()
-        low_L = (bias_L - high_L).bfloat16()
-        rows_LD[:, ends[-1] + place] = high_L
-        rows_LD[:, ends[-1] + len(streams) + place] = low_L
-        squares_L += bias_L.square()
-        lost_L += (bias_L - high_L - low_L).square()
-    return _Rounded(rows_LD, squares_L.sqrt(), lost_L.sqrt())
+            squares_L2[block, 0] += _norm(exact).square()
+            squares_L2[block, 1] += _norm(exact - rounded).square()
+    norm_L, lost_L = squares_L2.sqrt().clamp(min=_TINY).unbind(1)
+    # Both products sum so many terms in float32, in an order of their own.
+    summing = 2 * width * 2.0**-24
+    bias_LS = torch.stack([affine.bias[latents] for affine in streams], dim=1)
+    high_LS = bias_LS.bfloat16()
+    low_LS = (bias_LS - high_LS).bfloat16()
+    by_bias_L = (bias_LS - high_LS - low_LS).abs().sum(dim=1) + summing * bias_LS.abs().sum(dim=1)
+    rows_LC[:, ends[-1] : ends[-1] + n_streams] = high_LS
+    rows_LC[:, ends[-1] + n_streams : ends[-1] + 2 * n_streams] = low_LS
+    bounds_L3 = torch.stack([norm_L, lost_L + summing * norm_L, by_bias_L.float()], dim=1)
+    rows_LC[:, width - 3 : width] = bounds_L3 * _UP
+    return rows_LC
+
+
+def _norm(rows: Tensor) -> Tensor:
+    """Norm of each row in float32, infinite where its squares are."""
+    norm: Tensor = torch.linalg.vector_norm(rows.float(), dim=1)
+    return norm.clamp(min=_TINY)
 
 
 def _padding(streams: list[Affine]) -> int:
-    return -(sum(affine.inputs.shape[1] for affine in streams) + 2 * len(streams)) % _ALIGNED
+    return -(sum(affine.weight.shape[1] for affine in streams) + 2 * len(streams) + 3) % _ALIGNED

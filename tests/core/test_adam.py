@@ -2,7 +2,7 @@
 
 import torch
 
-from sparc.core.fast.adam import Adam
+from sparc.core.fast.adam import Adam, _rounded_at_random
 from sparc.core.fast.gradients import gradients
 from sparc.core.space import LatentSpace
 
@@ -66,3 +66,11 @@ def test_moments_take_half_the_memory():
         for state in (None, torch.bfloat16)
     ]
     assert sizes[1] * 2 == sizes[0]
+
+
+def test_rounding_keeps_what_is_no_number():
+    noise = torch.Generator().manual_seed(0)
+    bits = torch.tensor([0x7FFFFFFF, 0x7F800001, 0x7FC00000, 0x7F800000], dtype=torch.int32)
+    found = _rounded_at_random(bits.view(torch.float32), noise)
+    assert found[:3].isnan().all()
+    assert found[3] == float("inf")

@@ -67,6 +67,7 @@ def test_it_does_so_where_rounding_alone_would_keep_others(monkeypatch):
     exact = selection.select(affine, 8, shared=True)["of 40"].indices.sort(dim=1).values
     assert (naive != exact).any()
     monkeypatch.setattr(rounded, "CANDIDATES", 1)
+    monkeypatch.setattr(rounded, "AT_LEAST", 1)
     assert_keeps_the_same(affine, 8)
 
 
@@ -111,3 +112,24 @@ def test_features_that_are_not_finite_stay_so():
     affine["of 40"].inputs[3] = float("nan")
     affine["of 40"].present[3] = True
     assert rounded.select(affine, 8, shared=True)["of 40"].logits[3].isnan().all()
+
+
+def test_one_latent_of_large_norm_or_bias_spoils_no_sample(monkeypatch):
+    affine = streams(0, n_latents=2048, lacking=0)
+    for one in affine.values():
+        one.weight[7] *= 4
+        one.bias[9] = -30.0
+    assert_keeps_the_same(affine, 16)
+    again = counted(monkeypatch)
+    rounded.select(affine, 16, shared=True)
+    assert sum(again) < 10
+
+
+@pytest.mark.parametrize("size", [1e-19, 1e-30, 1e15])
+def test_weights_whose_squares_leave_the_floats_are_selected_as_any(size):
+    affine = streams(0)
+    for one in affine.values():
+        one.weight.mul_(size)
+        one.bias.mul_(size)
+    expected = selection.select(affine, 8, shared=True)["of 40"].indices
+    assert torch.equal(rounded.select(affine, 8, shared=True)["of 40"].indices.sort(1).values, expected.sort(1).values)

@@ -120,8 +120,9 @@ class Adam:
 def _rounded_at_random(values: Tensor, generator: torch.Generator) -> Tensor:
     """Float32 values as ones that bfloat16 holds, up or down with odds that keep the expectation.
 
-    The last axis draws its noise once for all rows: each value is still right on average over steps.
+    The last axis draws its noise once for all rows, so their errors are alike; each is still right on average.
     """
     noise = torch.randint(2**16, values.shape[-1:], generator=generator, dtype=torch.int32, device=values.device)
     bits = values.float().view(torch.int32) + noise
-    return bits.bitwise_and_(-(2**16)).view(torch.float32)
+    rounded = bits.bitwise_and_(-(2**16)).view(torch.float32)
+    return torch.where(values.isfinite(), rounded, values)
