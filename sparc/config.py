@@ -227,7 +227,8 @@ def validated(model: type[_Model], content: Any, *, what: str = "") -> _Model:
 
 
 def _explained(model: type[BaseModel], error: ValidationError, what: str) -> InvalidConfig:
-    first = error.errors()[0]
+    # A misspelled key is why another is missing.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     known = [field.alias or name for name, field in model.model_fields.items()]
     place = ".".join(str(part) for part in first["loc"])
     prefix = f"{what}: " if what else ""
@@ -236,6 +237,10 @@ def _explained(model: type[BaseModel], error: ValidationError, what: str) -> Inv
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
         return InvalidConfig(f"{prefix}{f'{place}: ' if place else ''}{message}", hint="change that value")
-    found = "" if first["type"] == "missing" else f", found {first['input']!r}"
-    message = f"{prefix}{place.replace('_', '-')}: {first['msg'][0].lower()}{first['msg'][1:]}{found}"
+    if first["type"] == "missing":
+        hint = "--data-root FOLDER" if place == "root" else f"say it: {place}=..., such as NAME[{place}=...]"
+        return InvalidConfig(f"{prefix}expected '{place}', found nothing", hint=hint)
+    message = (
+        f"{prefix}{place.replace('_', '-')}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+    )
     return InvalidConfig(message, hint="change that value")

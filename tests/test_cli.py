@@ -47,7 +47,7 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["seed"] == 0
     assert provenance["versions"]["torch"]
-    assert len(provenance["features"]["hog"]) == 1
+    assert len(provenance["features"]["hog"]) == 2  # of the list of samples, and of one shard
 
     config = tmp_path / "run.toml"
     config.write_text(

@@ -1,6 +1,7 @@
 """What a user may write, and what is said when it makes no sense."""
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from sparc.cli.options import resolve
 from sparc.config import PluginRef, RunOptions, SpaceConfig, TrainingConfig, read_options, validated
@@ -146,3 +147,20 @@ def test_a_taxonomy_with_a_cycle_or_an_unknown_parent_is_refused():
         Taxonomy({"a": ["b"], "b": ["a"], "c": []})
     with pytest.raises(ValueError, match="'a' has the parent 'z'"):
         Taxonomy({"a": ["z"]})
+
+
+def test_a_parameter_that_is_lacking_says_how_to_give_it():
+    class Wanted(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        root: str
+        model: str
+
+    with pytest.raises(InvalidConfig, match="'some': expected 'root', found nothing") as error:
+        validated(Wanted, {"model": "m"}, what="'some'")
+    assert error.value.hint == "--data-root FOLDER"
+    with pytest.raises(InvalidConfig, match="expected 'model', found nothing") as error:
+        validated(Wanted, {"root": "r"})
+    assert "NAME[model=...]" in error.value.hint
+    with pytest.raises(InvalidConfig, match="unknown parameter 'modle'") as error:
+        validated(Wanted, {"root": "r", "modle": "m"})
+    assert "did you mean 'model'?" in error.value.hint

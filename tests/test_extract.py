@@ -540,6 +540,14 @@ def refusing(odd, samples):
     return mean_colours(samples)
 
 
+def test_a_dataset_of_which_nothing_can_be_read_is_an_error_though_skipping_is_asked_for(dataset, photos, tmp_path):
+    for image in photos.glob("*.png"):
+        image.unlink()
+    for _ in range(2):
+        with pytest.raises(BadSample, match="none of the 53 samples of the split 'train' can be read"):
+            extract_stream(dataset, Brightness(), tmp_path / "s", skip_bad=True)
+
+
 def test_two_that_make_the_same_shard_leave_the_first_as_it_is(dataset, tmp_path):
     class Slow(Brightness):
         """While it computes, another process makes all shards."""

@@ -70,4 +70,10 @@ def import_features(
             if lacking:
                 some = ", ".join(lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
                 console.print(f"[yellow]{len(lacking)} lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True)
-    console.print(f"\nNext:\n  sparc train --features {out}", markup=False, soft_wrap=True)
+    lacking_split = next((name for name in SPLITS if not (out / name).is_dir()), None)
+    follows = (
+        f"sparc train --features {out}"
+        if lacking_split is None
+        else f"sparc import features --split {lacking_split} --out {out} ..."
+    )
+    console.print(f"\nNext:\n  {follows}", markup=False, soft_wrap=True)

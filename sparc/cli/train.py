@@ -21,6 +21,7 @@ from sparc.cli.options import (
     PLACES,
     AdamState,
     BatchSize,
+    Compile,
     Config,
     DataRoot,
     Dataset,
@@ -86,6 +87,7 @@ def train(
     store: Store = None,
     precision: Precision = None,
     store_dtype: StoreDtype = None,
+    compile_: Compile = None,
     skip_bad: SkipBad = None,
     config: Config = None,
     resume: Resume = None,
@@ -130,6 +132,7 @@ def train(
         "store": store,
         "precision": precision,
         "store-dtype": store_dtype,
+        "compile": compile_,
         "skip-bad": skip_bad,
     }
     registry = discover()
@@ -151,7 +154,7 @@ def _do(plan: _Plan, registry: Registry) -> None:
     except KeyboardInterrupt:
         console.print(f"stopped. Go on with: sparc train --resume {run.path}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
-    _say_next(run)
+    _say_next(run, plan.options)
 
 
 @dataclass(frozen=True)
@@ -308,10 +311,11 @@ def _say_missing(features: FeatureStore) -> None:
             console.print(f"[yellow]{count} of {len(features)} samples lack the stream {escape(name)}[/yellow]")
 
 
-def _say_next(run: Run) -> None:
+def _say_next(run: Run, options: RunOptions) -> None:
+    pictures = f"  sparc explore {run.path}        pictures of what the latents mean\n"
     console.print(
         f"\nsaved in {run.path}. Next:\n"
-        f"  sparc explore {run.path}        pictures of what the latents mean\n"
+        f"{pictures if options.features is None else ''}"
         f"  sparc info {run.path}           this table again\n"
         f'  python -c "import sparc; print(sparc.load({str(run.path)!r}).streams)"',
         markup=False,

@@ -130,10 +130,12 @@ def imported(root: Path, streams: Sequence[PluginRef], how: How) -> dict[str, di
     widths: dict[str, int] = {}
     for split in ("train", "test"):
         found = {path.parent.name: read_manifest(path.parent).width for path in (root / split).glob(f"*/{MANIFEST}")}
+        if not root.is_dir():
+            raise MissingData(f"no folder at {root}", hint="say where the imported features are: --features FOLDER")
         if not found:
             raise MissingData(
                 f"no imported features of the split '{split}' in {root}",
-                hint=f"sparc import features --out {root}; or say where they are now: --features",
+                hint=f"sparc import features --stream NAME=FILE --split {split} --out {root}",
             )
         names = list(widths) or [stream.alias for stream in streams] or sorted(found)
         for name in names:

@@ -210,6 +210,11 @@ class _Work:
             return None
         owners = {one for number in range(self.n_shards) for one in self._skipped(name, number) or ()}
         bad = np.array([self._items.ids[owner] in owners for owner in self._items.owners], bool)
+        if bad.all():
+            raise BadSample(
+                f"none of the {len(self._items.ids)} samples of the split '{target.split}' can be read",
+                hint="look at the dataset's files and folders",
+            )
         skipped = [self._items.ids[sample] for sample in np.flatnonzero(bad[self._items.rows])]
         tokens = None
         if self._tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,12 @@ def import_features(
 
     Raises:
         BadFeatures: a value is not finite; names stream and sample.
-        InvalidConfig: no sample is left for a split, no sample is in all streams, or `out` holds features already
-            with which these do not go.
+        InvalidConfig: no sample is left for a split, a stream shares no sample with another, or `out` holds
+            features already with which these do not go.
         StorageError: the disk is full.
     """
     ids = list(dict.fromkeys(name for source in sources.values() for name in source.ids))
-    if len(sources) > 1 and not set.intersection(*(set(source.ids) for source in sources.values())):
-        shown = "; ".join(f"{name}: {', '.join(source.ids[:2])}, ..." for name, source in sources.items())
-        raise InvalidConfig(f"no sample is in all streams: {shown}", hint="their ids must be written alike")
+    _check_shared(sources)
     chosen = {split: ids} if split is not None else _drawn(ids, holdout)
     empty = [name for name, members in chosen.items() if not members]
     if empty:
@@ -71,6 +70,17 @@ def import_features(
         for directory, manifest in manifests.items():
             write_manifest(directory, manifest)
     return [imported for imported, _ in written]
+
+
+def _check_shared(sources: Mapping[str, Source]) -> None:
+    """Raise InvalidConfig where a stream has no sample in common with any other."""
+    counts = Counter(one for source in sources.values() for one in source.ids)
+    for name, source in sources.items():
+        if len(sources) > 1 and all(counts[one] == 1 for one in source.ids):
+            shown = "; ".join(f"{other}: {', '.join(some.ids[:2])}, ..." for other, some in sources.items())
+            raise InvalidConfig(
+                f"stream '{name}' has no sample in common with another: {shown}", hint="their ids must be written alike"
+            )
 
 
 def _check_beside(
