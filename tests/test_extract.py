@@ -394,7 +394,7 @@ for _ in range(20):
         os.setsid()
         extract_stream(dataset, Slow(), Path(sys.argv[2]), shard_rows=2)
         os._exit(0)
-    time.sleep(random.uniform(0.01, 0.5))
+    time.sleep(random.uniform(0.01, 0.35))
     try:
         os.killpg(child, signal.SIGKILL)
     except ProcessLookupError:

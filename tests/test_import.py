@@ -137,7 +137,7 @@ def test_a_truncated_file_is_named(tmp_path, suffix):
         pass
 
 
-def test_imported_features_are_trained_on_and_evaluated(sparc_command, tmp_path):
+def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_here, tmp_path):
     generator = np.random.default_rng(0)
     causes = generator.random((300, 5))
     ids = [f"sample {number}" for number in range(300)]
@@ -153,11 +153,11 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, tmp_path)
     assert "samples lack the stream two" in done.stdout
     assert "Retrieval" in done.stdout
     (tmp_path / "mine").rename(tmp_path / "moved")
-    assert "error: no folder at" in sparc_command("evaluate", "runs/imported").stderr
+    assert "error: no folder at" in sparc_here("evaluate", "runs/imported").stderr
     done = sparc_command("evaluate", "runs/imported", "--features", "moved")
     assert done.returncode == 0, done.stderr
     (tmp_path / "moved").rename(tmp_path / "mine")
-    done = sparc_command("explore", "runs/imported")
+    done = sparc_here("explore", "runs/imported")
     assert done.returncode == 1
     assert "there is no image and no caption to show" in done.stderr
 
