@@ -41,7 +41,7 @@ def import_features(
 ) -> None:
     """Import features as .npy, .npz, .safetensors, Parquet or HDF5, joined by the ids of their samples.
 
-    A file holds `features` (samples, width), and `ids` or `indices` (samples), unless --ids gives them.
+    A file holds `features` (samples, width), and `ids` or `indices` (samples); for files without, --ids gives them.
 
     Examples:
 

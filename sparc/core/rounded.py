@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparc.core import selection
-from sparc.core.selection import Affine, Kept, Largest, largest, latent_tiles, row_tiles, tiles, top_k
+from sparc.core.selection import Affine, Kept, Largest, largest, latent_tiles, row_tiles, summed, tiles, top_k
 from sparc.core.sparse import BLOCK, entry_dots
 
 CANDIDATES = 3
@@ -54,9 +54,7 @@ def _select(streams: list[Affine], k: int) -> list[Kept]:
     candidates = _candidates(streams, count)
     indices_BC = candidates.indices.sort(dim=1).values  # of equals the lowest index comes first
     logits = [_logits(affine, indices_BC) for affine in streams]
-    scores_BC = logits[0]
-    for logits_BC in logits[1:]:
-        scores_BC = scores_BC + logits_BC
+    scores_BC = summed(logits)
     best_BK = top_k(scores_BC, k)
     indices_BK = indices_BC.gather(1, best_BK)
     logits_SBK = torch.stack([logits_BC.gather(1, best_BK) for logits_BC in logits])

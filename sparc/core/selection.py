@@ -84,12 +84,18 @@ class _Tile(NamedTuple):
 
 def _best(streams: list[Affine], k: int, rows: slice, latents: slice) -> _Tile:
     logits = [_logits(affine, rows, latents) for affine in streams]
-    scores_BL = logits[0]
-    for logits_BL in logits[1:]:
-        scores_BL = scores_BL + logits_BL
+    scores_BL = summed(logits)
     best_BK = top_k(scores_BL, min(k, scores_BL.shape[1])).sort(dim=1).values
     kept_SBK = torch.stack([logits_BL.gather(1, best_BK) for logits_BL in logits])
     return _Tile(best_BK + latents.start, scores_BL.gather(1, best_BK), kept_SBK)
+
+
+def summed(logits: list[Tensor]) -> Tensor:
+    """Sum of the streams' logits, each (B, L), in their order."""
+    scores_BL = logits[0]
+    for logits_BL in logits[1:]:
+        scores_BL = scores_BL + logits_BL
+    return scores_BL
 
 
 def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:

@@ -204,7 +204,7 @@ class _Work:
         return torch.cat([one.tokens.get(name, zeros) for one, zeros in zip(computed, blank, strict=True)])
 
     def finish(self, name: str) -> Manifest | None:
-        """Declare a stream complete; None where it is not."""
+        """Declare a stream complete; None where it is not. Raises BadSample where no sample could be read."""
         target = self._targets[name]
         if not all(self._complete(name, number) for number in range(self.n_shards)):
             return None
