@@ -208,11 +208,13 @@ class Taxonomy:
         """Build from each label's parents, in the order the labels shall have; a root has none.
 
         Raises:
-            ValueError: a parent is no label, or the labels form a cycle.
+            ValueError: parents are no list, a parent is no label, or the labels form a cycle.
         """
         self.labels: tuple[str, ...] = tuple(parents)
         self.parents: dict[str, tuple[str, ...]] = {label: tuple(above) for label, above in parents.items()}
         for label, above in self.parents.items():
+            if isinstance(parents[label], str):
+                raise ValueError(f"label '{label}' has the text '{parents[label]}' where a list of parents is expected")
             for parent in above:
                 if parent not in self.parents:
                     raise ValueError(f"label '{label}' has the parent '{parent}', which is no label")

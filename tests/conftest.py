@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from sparc.cli import main
 
+torch.set_num_threads(1)  # two workers share two cores
 ROOT = Path(__file__).parent.parent
 CLASSIC = ROOT / "examples" / "sparc-classic"
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "yellow": (240, 220, 40)}

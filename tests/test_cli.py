@@ -257,6 +257,22 @@ def test_a_plan_says_what_an_extraction_will_take_and_writes_nothing(sparc_comma
     assert not (tmp_path / "cache" / "store").exists()
 
 
+def test_what_is_wrong_with_the_last_split_shows_before_anything_is_computed(sparc_command, photos, tmp_path):
+    index = photos / "samples.csv"
+    header, *lines = index.read_text().splitlines()
+    index.write_text("\n".join([f"{header},split", *(f"{line},train" for line in lines)]) + "\n")
+    done = sparc_command("extract", "--stream", "char-ngrams", *folder(photos))
+    assert done.returncode == 1
+    assert "is in the split 'test'" in done.stderr
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_patches_of_captions_are_refused(sparc_here, photos):
+    done = sparc_here("extract", "--stream", "minilm", *folder(photos), "--tokens", "patch")
+    assert done.returncode == 1
+    assert "none of the streams sees images" in done.stderr
+
+
 def test_processes_started_by_torchrun_share_the_work(sparc_command, photos):
     """With what torchrun says to each process."""
     arguments = ("extract", "--stream", "char-ngrams", *folder(photos))

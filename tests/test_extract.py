@@ -438,11 +438,11 @@ def test_planning_loads_nothing_and_refuses_what_cannot_work(photos, tmp_path, u
 def test_the_workers_events_become_progress_and_errors():
     begun = _next(Progress(), {"event": "begin", "streams": ["a", "b"], "split": "train"})
     assert _next(begun, {"event": "load", "stream": "b"}).streams == ("b",)
-    half = _next(begun, {"event": "progress", "done": 4, "total": 9})
-    assert half == Progress(("a", "b"), "train", 4, 9)
     spent = {"data": 1.0, "device": 2.0, "disk": 0.5}
+    half = _next(begun, {"event": "progress", "done": 4, "total": 9, "spent": spent})
+    assert half == Progress(("a", "b"), "train", 4, 9, spent)
     ended = _next(half, {"event": "end", "skipped": ["x"], "spent": spent})
-    assert ended == Progress(("a", "b"), "train", 9, 9, ("x",), spent)
+    assert ended == Progress(("a", "b"), "train", 9, 9, spent, finished=True, skipped=("x",))
     with pytest.raises(BadSample, match="broken") as error:
         _next(begun, {"event": "error", "kind": "BadSample", "message": "broken", "hint": "mend"})
     assert error.value.hint == "mend"

@@ -96,7 +96,7 @@ def extract(
     options = resolve(said, config, registry)
     if options.features is not None:
         raise InvalidConfig("imported features are not extracted, found --features", hint="sparc train --config FILE")
-    patches = _patches(tokens)
+    patches = _patches(tokens, options, registry)
     part = _part(shard)
     resolved = resolve_device(_device_of_rank(options.device, part))
     if plan:
@@ -125,10 +125,16 @@ def extract_missing(
     return jobs
 
 
-def _patches(tokens: str | None) -> bool:
+def _patches(tokens: str | None, options: RunOptions, registry: Registry) -> bool:
     """Whether features of patches are asked for. Raises InvalidConfig."""
     if tokens not in (None, "patch"):
         raise InvalidConfig(f"--tokens: expected patch, found '{tokens}'", hint="--tokens patch, or leave it out")
+    if (
+        tokens
+        and options.stream
+        and not any(registry.backbone(stream.name).modality == "image" for stream in options.stream)
+    ):
+        raise InvalidConfig("--tokens patch: none of the streams sees images", hint="add one, or leave --tokens out")
     return tokens is not None
 
 
@@ -169,8 +175,8 @@ class _Show:
             self._of = progress.streams, progress.split
             title = escape(f"extract {', '.join(progress.streams)} {progress.split}")
             self._bar = self._stack.enter_context(Bar(title, "samples"))
-        if progress.spent is None:
-            self._bar.update(progress.done, progress.total)
+        if not progress.finished:
+            self._bar.update(progress.done, progress.total, f"waits: {shares(progress.spent)}")
             return
         console.print(f"[dim]{bottleneck(progress.spent)}[/dim]")
         if progress.skipped:
@@ -191,6 +197,10 @@ BOTTLENECK = {
 
 def bottleneck(spent: dict[str, float]) -> str:
     """What an extraction spent its time waiting for, and most of all."""
+    return f"  waited for {shares(spent)}: the bottleneck was {BOTTLENECK[max(spent, key=spent.__getitem__)]}"
+
+
+def shares(spent: dict[str, float]) -> str:
+    """Shares of the time, by what it went into."""
     total = sum(spent.values()) or 1.0
-    shares = ", ".join(f"{kind} {seconds / total:.0%}" for kind, seconds in spent.items())
-    return f"  waited for {shares}: the bottleneck was {BOTTLENECK[max(spent, key=spent.__getitem__)]}"
+    return ", ".join(f"{kind} {seconds / total:.0%}" for kind, seconds in spent.items())

@@ -92,9 +92,12 @@ def _best(streams: list[Affine], k: int, rows: slice, latents: slice) -> _Tile:
 
 def summed(logits: list[Tensor]) -> Tensor:
     """Sum of the streams' logits, each (B, L), in their order."""
-    scores_BL = logits[0]
-    for logits_BL in logits[1:]:
-        scores_BL = scores_BL + logits_BL
+    first, *others = logits
+    if not others:
+        return first
+    scores_BL = first + others[0]
+    for logits_BL in others[1:]:
+        scores_BL += logits_BL
     return scores_BL
 
 

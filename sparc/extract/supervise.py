@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sparc import errors
@@ -23,10 +23,11 @@ class Progress:
     done: int = 0
     total: int = 0
     """Distinct images or captions; 0 while backbones are loaded."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """Seconds that were spent waiting for `data`, `device` and `disk` so far."""
+    finished: bool = False
     skipped: tuple[str, ...] = ()
-    """Samples that could not be read."""
-    spent: dict[str, float] | None = None
-    """Seconds spent on `data`, `device` and `disk`; None until these streams are finished."""
+    """Samples that could not be read; known at the end."""
 
 
 def extract(
@@ -102,11 +103,11 @@ def _next(current: Progress, event: dict[str, object]) -> Progress:
             return Progress((stream,))
         case {"event": "begin", "streams": list(streams), "split": str(split)}:
             return Progress(tuple(streams), split)
-        case {"event": "progress", "done": int(done), "total": int(total)}:
-            return Progress(current.streams, current.split, done, total)
+        case {"event": "progress", "done": int(done), "total": int(total), "spent": dict(spent)}:
+            return Progress(current.streams, current.split, done, total, spent)
         case {"event": "end", "skipped": list(skipped), "spent": dict(spent)}:
             total = current.total
-            return Progress(current.streams, current.split, total, total, tuple(skipped), spent)
+            return Progress(current.streams, current.split, total, total, spent, True, tuple(skipped))
         case {"event": "error", "kind": "crash", "message": str(message), "traceback": str(trace)}:
             where = f"stream '{', '.join(current.streams)}': " if current.streams else ""
             raise PluginError(

@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparc.contracts import Backbone, Dataset
@@ -23,21 +24,25 @@ from sparc.plugins import Registry, discover
 from sparc.provenance import library_versions
 
 if TYPE_CHECKING:
-    from sparc.extract.forward import Forward
+    from sparc.extract.forward import Forward, Spent
     from sparc.extract.shards import Target
 
 Emit = Callable[[dict[str, Any]], None]
 
 
 def run(order: Order, registry: Registry, emit: Emit) -> None:
-    """Do the jobs: of each split, all streams of a modality at once. Raises SparcError."""
+    """Do the jobs: of each split, all streams of a modality at once. Raises SparcError.
+
+    All splits are opened first: what is wrong with the last shows before the first is computed.
+    """
     from sparc.extract.forward import Spent
     from sparc.extract.probe import probe
     from sparc.extract.shards import Part, extract_streams
 
+    datasets = {job.split: _opened(job, registry) for job in {job.split: job for job in order.jobs}.values()}
     backbones = _loaded(order.jobs, registry, emit)
     for jobs in _at_once(order.jobs, registry):
-        dataset = _opened(jobs[0], registry)
+        dataset = datasets[jobs[0].split]
         forward = _forward(jobs, backbones, registry)
         streams = [job.stream.alias for job in jobs]
         emit({"event": "begin", "streams": streams, "split": jobs[0].split})
@@ -51,10 +56,14 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
             {job.stream.alias: _target(job, forward, registry) for job in jobs},
             part=Part(*order.part),
             spent=spent,
-            report=lambda done, total: emit({"event": "progress", "done": done, "total": total}),
+            report=partial(_report, emit, spent),
         )
         skipped = next((list(manifest.skipped) for manifest in manifests.values() if manifest is not None), [])
         emit({"event": "end", "skipped": skipped, "spent": dataclasses.asdict(spent)})
+
+
+def _report(emit: Emit, spent: Spent, done: int, total: int) -> None:
+    emit({"event": "progress", "done": done, "total": total, "spent": dataclasses.asdict(spent)})
 
 
 def _loaded(jobs: list[Job], registry: Registry, emit: Emit) -> dict[str, Backbone]:

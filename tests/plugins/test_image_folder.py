@@ -69,6 +69,9 @@ def test_a_taxonomy_file_gives_labels_their_parents(folder):
     (root / "taxonomy.json").write_text(json.dumps({"poodle": ["dog"]}))
     with pytest.raises(InvalidConfig, match="is no taxonomy: label 'poodle' has the parent 'dog'"):
         opened(root)
+    (root / "taxonomy.json").write_text(json.dumps({"animal": [], "poodle": "animal"}))
+    with pytest.raises(InvalidConfig, match="is no taxonomy: label 'poodle' has the text 'animal'"):
+        opened(root)
 
 
 def test_without_labels_there_is_no_taxonomy(folder):
