@@ -163,42 +163,44 @@ class RunOptions(_Config):
 
     def space(self, widths: Mapping[str, int]) -> SpaceConfig:
         """Return the shape of the space over streams of these widths. Raises InvalidConfig."""
-        return validated(
-            SpaceConfig,
-            {
-                "streams": dict(widths),
-                "n_latents": self.n_latents,
-                "k": self.k,
-                "selection": self.selection,
-                "normalization": self.normalization,
-            },
-        )
+        return validated(SpaceConfig, {"streams": dict(widths), **self._settings_of(SpaceConfig)})
 
     def training(self) -> TrainingConfig:
         """Return how to train. Raises InvalidConfig."""
-        return validated(
-            TrainingConfig,
-            {
-                "epochs": self.epochs,
-                "batch_size": self.batch_size,
-                "lr": self.lr,
-                "cross_weight": self.lambda_,
-                "seed": self.seed,
-                "encoder_product": self.encoder_product,
-                "adam_state": self.adam_state,
-            },
-        )
+        return validated(TrainingConfig, self._settings_of(TrainingConfig))
+
+    def checked(self) -> Self:
+        """Return the same, where space and training make sense; widths are known later. Raises InvalidConfig."""
+        self.space(dict.fromkeys([stream.alias for stream in self.stream] or ["any"], 1))
+        self.training()
+        return self
+
+    def _settings_of(self, model: type[BaseModel]) -> dict[str, Any]:
+        called = {name: _CALLED.get(name, name) for name in type(self).model_fields}
+        return {field: getattr(self, name) for name, field in called.items() if field in model.model_fields}
 
 
+_CALLED = {"lambda_": "cross_weight"}
+"""What an option is called in the configurations, where that differs."""
 OPTION_NAMES = tuple(field.alias or name for name, field in RunOptions.model_fields.items())
+SETTINGS = tuple(
+    field.alias or name
+    for name, field in RunOptions.model_fields.items()
+    if _CALLED.get(name, name) in {*SpaceConfig.model_fields, *TrainingConfig.model_fields}
+)
+"""Options of space and training, which leave the features as they are."""
+ABLATION_KEYS = ("grid", "seeds")
+"""What a file says to `sparc ablate` alone."""
 
 
-def read_options(path: Path) -> dict[str, Any]:
+def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
     """Read options from a TOML file; keys are the options of `sparc train` without the dashes.
+
+    With `ablation` there may be the keys of `sparc ablate`, too.
 
     Raises:
         MissingData: the file is not there.
-        InvalidConfig: it is not TOML, or holds an unknown key.
+        InvalidConfig: it is not TOML, or holds an unknown key, or one that is for another command.
     """
     try:
         options = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -207,7 +209,9 @@ def read_options(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidConfig(f"config file {path} is not valid TOML: {error}", hint="mend that line") from error
     for key in options:
-        if key not in OPTION_NAMES:
+        if key in ABLATION_KEYS and not ablation:
+            raise InvalidConfig(f"'{key}' in {path} is for sparc ablate", hint=f"sparc ablate --config {path}")
+        if key not in (*OPTION_NAMES, *ABLATION_KEYS):
             raise InvalidConfig(f"unknown key '{key}' in {path}", hint=suggestion(key, OPTION_NAMES))
     return options
 

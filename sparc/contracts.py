@@ -175,6 +175,10 @@ class BackboneSpec:
     """`identify(params)`: a short text that changes when the weights do, such as a file's digest or a hub name, without
     loading them. `random` where the weights are. Features are found again by name, parameters and this text; where it
     says something, not by the parameter `weights`, which is then a mere path."""
+    shared_space: Callable[[Any], str] | None = None
+    """`shared_space(params)` names the space that its features lie in, where those of another backbone lie in it too,
+    as of the two towers of one model: features of one name can be compared with each other. None where they are
+    alone."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class SparcError(Exception):
@@ -31,6 +31,16 @@ class SparcError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come whole from one process to another, whatever arguments the kind of error takes."""
+        return _remade, (type(self), self.message, self.hint)
+
+
+def _remade(kind: type[SparcError], message: str, hint: str) -> SparcError:
+    error = kind.__new__(kind)
+    SparcError.__init__(error, message, hint=hint)
+    return error
 
 
 class InvalidConfig(SparcError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -35,7 +36,8 @@ def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
             _fill(temporaries[path], write)
         except BaseException as error:
             for temporary in temporaries.values():
-                temporary.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # what is wrong with the place is said below
+                    temporary.unlink()
             if (refusal := storage_error(path, error)) is not None:
                 raise refusal from error
             raise

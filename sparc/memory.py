@@ -42,3 +42,20 @@ def peak_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_bytes() -> int | None:
+    """Memory left for more processes, on the machine or in the control group that limits it; None if it is not said."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        available = 1024 * int(text.partition("MemAvailable:")[2].split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        group = Path("/sys/fs/cgroup")
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        kept = dict(line.split() for line in lines)  # files in the cache give way
+        limit = int((group / "memory.max").read_text(encoding="ascii"))  # 'max' where there is none
+        available = min(available, limit - used + int(kept["inactive_file"]) + int(kept["active_file"]))
+    return max(0, available)

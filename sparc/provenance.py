@@ -1,10 +1,17 @@
-"""Which software made something."""
+"""Where a run comes from: its data, its settings, and the software that made it."""
 
 from __future__ import annotations
 
 import platform
 import re
+import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparc.config import RunOptions
+    from sparc.store import FeatureStore, Manifest
 
 DISTRIBUTION = "sparc-sae"
 
@@ -22,3 +29,30 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def provenance(options: RunOptions, features: FeatureStore, *, device: str, command: Sequence[str]) -> dict[str, Any]:
+    """Say where a run comes from, as far as it can be said when it starts."""
+    return {
+        "command": list(command),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seed": options.seed,
+        "device": device,
+        "platform": platform.platform(),
+        "versions": library_versions(),
+        "random_weights": features.random_weights,
+        "streams": {
+            name: {"backbone": manifest.backbone, "params": manifest.params, "weights": manifest.weights}
+            for name, manifest in features.manifests.items()
+        },
+        "features": digests(features.manifests),
+        "options": options.model_dump(mode="json", by_alias=True),
+    }
+
+
+def digests(manifests: Mapping[str, Manifest]) -> dict[str, list[str]]:
+    """What features are, to the bit: per stream the checksums of their files."""
+    return {
+        name: [manifest.samples_file_sha256, *(shard.sha256 for shard in manifest.shards)]
+        for name, manifest in manifests.items()
+    }

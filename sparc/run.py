@@ -44,7 +44,7 @@ class Run:
     def open(cls, path: Path) -> Run:
         """Open a run that exists. Raises MissingData."""
         run = cls(path)
-        if not run._provenance.is_file():
+        if not run.begun:
             raise MissingData(
                 f"no run at {path}: it has no {run._provenance.name}", hint="give the --out of a training"
             )
@@ -69,6 +69,11 @@ class Run:
         return self.path / "evaluation.json"
 
     @property
+    def pictures(self) -> Path:
+        """Plots of the evaluation, and its table of latents."""
+        return self.path / "evaluation"
+
+    @property
     def state(self) -> Path:
         """What resuming needs, one file so that it is replaced whole; gone when the training is finished."""
         return self.path / "state" / "training.safetensors"
@@ -77,6 +82,11 @@ class Run:
     def metrics(self) -> Path:
         """One JSON object per logged step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run, finished or not."""
+        return self._provenance.is_file()
 
     @property
     def finished(self) -> bool:

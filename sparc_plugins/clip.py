@@ -261,6 +261,7 @@ def sparc_backbones() -> list[sparc.BackboneSpec]:
         sparc.BackboneSpec,
         params=ClipParams,
         identify=identify,
+        shared_space=lambda params: f"{params.model} {identify(params)}",
         width=512,
         has_weights=partial(sparc.in_hub_cache, REPOSITORY, FILES),
     )

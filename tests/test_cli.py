@@ -60,6 +60,16 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
     assert "Retrieval" in sparc_command("info", "mine").stdout
+    mine = tmp_path / "mine"
+    before = {path: path.read_bytes() for path in mine.iterdir() if path.is_file()}
+    measured = sparc_command("evaluate", "mine")
+    assert measured.returncode == 0, measured.stderr
+    for word in ("Sharing, solo", "Concepts by enrichment", "by reconstruction"):
+        assert word in measured.stdout
+    assert {path: path.read_bytes() for path in mine.iterdir() if path.is_file()} == before
+    assert {"alignment.png", "alignment.svg", "latents.csv"} <= {path.name for path in (mine / "evaluation").iterdir()}
+    assert len((mine / "evaluation" / "latents.csv").read_text().splitlines()) == 1 + 64
+    assert_fails(sparc_here("evaluate", "mine", "--concepts", "taste"), "expected enrichment or purity, found 'taste'", "leave it out")
     drawn = sparc_command("explore", "mine")
     assert drawn.stdout.strip() == "mine/latents.png", drawn.stderr
     with Image.open(tmp_path / "mine" / "latents.png") as picture:
@@ -127,6 +137,9 @@ def test_the_papers_streams_train_from_local_weights(sparc_command, dinov2_weigh
     assert done.returncode == 0, done.stderr
     assert sparc.load(tmp_path / "run").streams == {"dinov2": 384, "clip-img": 256, "clip-txt": 256}
     assert "random weights" not in done.stdout
+    pairs = json.loads((tmp_path / "run" / "evaluation.json").read_text())["report"]["retrieval"]
+    compared = {(pair["query"], pair["target"]) for pair in pairs if pair["raw"] is not None}
+    assert compared == {("clip-img", "clip-txt"), ("clip-txt", "clip-img")}  # the towers of one model
 
 
 def test_without_weights_the_papers_streams_end_with_what_can_be_done(sparc_command, photos, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "timm", "open_clip", "transformers", "scipy", "sklearn", "torchvision"}
+HEAVY = {"torch", "timm", "open_clip", "transformers", "scipy", "sklearn", "torchvision", "matplotlib"}
 BIN = Path(sys.executable).parent
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sparc import __version__
-from sparc.cli import bench, evaluate, extract, importing, plugins, train
+from sparc.cli import ablate, bench, evaluate, extract, importing, plugins, train
 
 app = typer.Typer(
     name="sparc",
@@ -24,6 +24,7 @@ app.command("extract")(extract.extract)
 app.command("evaluate")(evaluate.evaluate)
 app.command("explore")(evaluate.explore)
 app.command("info")(evaluate.info)
+app.command("ablate")(ablate.ablate)
 app.add_typer(importing.app, name="import")
 app.add_typer(bench.app, name="bench")
 app.add_typer(plugins.app, name="plugins")

@@ -109,21 +109,22 @@ def evaluate(
     widths: Widths = PAPER_WIDTHS,
     n_latents: NLatents = 8192,
     k: K = 64,
-    samples: Annotated[int, typer.Option("--samples", min=2, help="Held-out samples.")] = 2000,
-    device: Device = "auto",
+    samples: Annotated[int, typer.Option("--samples", min=64, help="Held-out samples.")] = 20_000,
+    n_labels: Annotated[int, typer.Option("--n-labels", min=16, help="Labels in the taxonomy.")] = 600,
     as_json: Json = False,
 ) -> None:
-    """Time an evaluation of an untrained space on random features without labels.
+    """Time alignment, patterns, concepts and the search of one pair of streams, on random codes.
 
     Example:
 
-        sparc bench evaluate --samples 5000 --json
+        sparc bench evaluate --samples 126000 --json
     """
     from sparc.bench.evaluate import measure_evaluation
 
     shape = _shape(widths, n_latents, k)
-    cost = measure_evaluation(shape, samples=samples, device=resolve_device(device))
-    setting = {"widths": widths, "n_latents": n_latents, "k": k, "samples": samples, "device": device}
+    keep_freed_memory()
+    cost = measure_evaluation(shape, samples=samples, n_labels=n_labels)
+    setting = {"widths": widths, "n_latents": n_latents, "k": k, "samples": samples, "n_labels": n_labels}
     _show(dataclasses.asdict(cost), setting, as_json)
 
 

@@ -8,70 +8,82 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparc.cli.options import DataRoot, Device, Features, Store, dataset_ref, jobs_of, options_of, resolve_device
+from sparc.cli.options import DataRoot, Device, Features, Store, jobs_of, options_of, resolve_device
 from sparc.cli.progress import console
 from sparc.cli.tables import evaluation_tables
-from sparc.errors import MissingData
+from sparc.errors import InvalidConfig, MissingData
 
 if TYPE_CHECKING:
     from sparc.checkpoint import SharedLatentSpace
     from sparc.config import RunOptions
-    from sparc.contracts import Dataset
     from sparc.evaluate import Report
     from sparc.extract import Job
     from sparc.plugins import Registry
     from sparc.run import Run
-    from sparc.store import FeatureStore
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
 
 
 def evaluate(
     run: RunPath,
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--concepts",
+            metavar="RULE",
+            help="How latents get names: enrichment; or purity, the paper's rule: the label that most of their samples "
+            "have, above 0.3.",
+        ),
+    ] = "enrichment",
     data_root: DataRoot = None,
     features: Features = None,
     store: Store = None,
     device: Device = None,
 ) -> None:
-    """Measure a run on held-out samples again, and print the table.
+    """Measure a run on held-out samples: all of it, with probes and plots, which `sparc train` leaves out.
 
-    Example:
+    Prints tables, and writes `evaluation.json`, plots and a table of all latents into the run.
+
+    Examples:
 
         sparc evaluate runs/openmoji
+
+        sparc evaluate runs/openmoji --concepts purity
     """
-    opened, options, registry, jobs = _open(
-        run, {"data-root": data_root, "features": features, "store": store, "device": device}
-    )
+    from sparc.evaluate.concepts import RULES
+    from sparc.evaluate.plots import draw
+
+    if rule not in RULES:
+        raise InvalidConfig(f"--concepts: expected {' or '.join(RULES)}, found '{rule}'", hint="leave it out")
+    places = {"data-root": data_root, "features": features, "store": store, "device": device}
+    opened, options, registry, jobs = _open(run, places)
     resolved = resolve_device(options.device)
     space = _space(opened, resolved)
-    evaluate_run(opened, space, options, registry, jobs, resolved)
+    report = evaluate_run(opened, space, options, registry, jobs, resolved, rule=rule, classifiers=True)
+    draw(report, opened.pictures)
+    console.print(f"\nplots and a table of all latents: {opened.pictures}", markup=False, soft_wrap=True)
 
 
 def evaluate_run(
-    run: Run, space: SharedLatentSpace, options: RunOptions, registry: Registry, jobs: dict[str, Job], device: str
-) -> None:
-    """Measure `space` on the held-out split, write `evaluation.json` and print the table."""
-    from sparc.evaluate import evaluate as measure
-    from sparc.files import write_json
+    run: Run,
+    space: SharedLatentSpace,
+    options: RunOptions,
+    registry: Registry,
+    jobs: dict[str, Job],
+    device: str,
+    *,
+    rule: str = "enrichment",
+    classifiers: bool = False,
+) -> Report:
+    """Measure `space` on the held-out split, write what was found into the run, and print the tables."""
+    from sparc.measure import held_out, measure, samples_of
 
-    features, dataset = _held_out(options, registry, jobs)
-    report = measure(
-        space,
-        {name: rows.to(device) for name, rows in features.features.items()},
-        labels=dataset.labels(),
-        taxonomy=dataset.taxonomy,
-        groups=dataset.groups,
-        seed=options.seed,
-    )
+    features, dataset = held_out(options, registry, jobs)
+    samples = samples_of(features, dataset, registry, jobs, device)
+    found = measure(run, space, samples, features, rule=rule, classifiers=classifiers, seed=options.seed)
     where = next(iter(features.manifests.values()))
-    content = {
-        "dataset": where.dataset,
-        "split": where.split,
-        "random_weights": features.random_weights,
-        "report": report.to_json(),
-    }
-    write_json(run.evaluation, content)
-    _print(report, where.dataset, where.split, features.random_weights)
+    _print(found.report, where.dataset, where.split, features.random_weights, everything=classifiers)
+    return found.report
 
 
 def explore(
@@ -96,6 +108,7 @@ def explore(
     """
 
     from sparc.explore import meanings, picture
+    from sparc.measure import held_out
 
     opened, options, registry, jobs = _open(run, {"data-root": data_root, "store": store, "device": device})
     if options.features is not None:
@@ -104,7 +117,7 @@ def explore(
         )
     resolved = resolve_device(options.device)
     space = _space(opened, resolved)
-    features, dataset = _held_out(options, registry, jobs)
+    features, dataset = held_out(options, registry, jobs)
     raw = {name: rows.to(resolved) for name, rows in features.features.items()}
     found = meanings(space, raw, dataset.labels(), dataset.taxonomy, latent=latent)
     if not found:
@@ -153,7 +166,8 @@ def info(run: RunPath) -> None:
     if opened.evaluation.is_file():
         content = read_json(opened.evaluation, what="the evaluation of a run")
         report = Report.from_json(content["report"])
-        _print(report, content["dataset"], content["split"], content["random_weights"])
+        everything = bool(report.probes and report.probes.classifiers)
+        _print(report, content["dataset"], content["split"], content["random_weights"], everything=everything)
 
 
 def _open(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Registry, dict[str, Job]]:
@@ -173,38 +187,10 @@ def _space(run: Run, device: str) -> SharedLatentSpace:
     return load(run.path, device=device)
 
 
-def _held_out(options: RunOptions, registry: Registry, jobs: dict[str, Job]) -> tuple[FeatureStore, Dataset]:
-    """Features and dataset of the held-out split. Raises MisalignedStreams where they hold other samples."""
-    from sparc.errors import MisalignedStreams
-    from sparc.extract import directories
-    from sparc.extract.plan import checked_params
-    from sparc.importing import ImportedSamples
-    from sparc.store import open_streams
-
-    lacking = [name for name, job in jobs.items() if not job.done]
-    if lacking:
-        raise MissingData(
-            f"the store has no held-out features of {', '.join(lacking)}",
-            hint="extract them, sparc extract as trained; or say where they are now: --store",
-        )
-    features = open_streams(directories(jobs))
-    if options.features is not None:
-        return features, ImportedSamples(features.ids)
-    spec = registry.dataset(options.dataset.name)
-    split = next(iter(jobs.values())).split
-    dataset = spec.open(checked_params(spec, dataset_ref(options)), split)
-    if tuple(dataset.ids) != features.ids:
-        raise MisalignedStreams(
-            f"the dataset '{spec.name}' holds other samples now than when its features were extracted",
-            hint="bring the old samples back, or train anew",
-        )
-    return features, dataset
-
-
-def _print(report: Report, dataset: str, split: str, random_weights: list[str]) -> None:
+def _print(report: Report, dataset: str, split: str, random_weights: list[str], *, everything: bool) -> None:
     caption = _warning(random_weights) if random_weights else ""
     console.print()
-    for table in evaluation_tables(report, title=f"{dataset} {split}", caption=caption):
+    for table in evaluation_tables(report, title=f"{dataset} {split}", caption=caption, everything=everything):
         console.print(table)
 
 

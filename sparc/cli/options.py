@@ -90,11 +90,15 @@ def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) ->
 
     Raises MissingData, InvalidConfig, UnknownName.
     """
-    options = read_options(config) if config is not None else {}
-    options |= {name: value for name, value in said.items() if value is not None and value != []}
+    return merged(said, read_options(config) if config is not None else {}, registry).checked()
+
+
+def merged(said: Mapping[str, Any], file: Mapping[str, Any], registry: Registry) -> RunOptions:
+    """The same, with what the config file says, and where it is not known yet whether space and training make sense."""
+    options = {**file, **{name: value for name, value in said.items() if value is not None and value != []}}
     if "features" in options:
         _refuse_beside_features(options)
-        return _checked({**options, "dataset": "imported"})
+        return _with_absolute_paths(validated(RunOptions, {**options, "dataset": "imported"}))
     options.setdefault("dataset", DEFAULT_DATASET)
     dataset = validated(RunOptions, {"dataset": options["dataset"]}).dataset
     defaults = registry.dataset(dataset.name).defaults
@@ -103,7 +107,7 @@ def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) ->
     except InvalidConfig as error:
         message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
         raise PluginError(message, hint="repair that plugin") from error
-    return _checked({**defaults, **options})
+    return _with_absolute_paths(validated(RunOptions, {**defaults, **options}))
 
 
 def _refuse_beside_features(options: Mapping[str, Any]) -> None:
@@ -113,14 +117,6 @@ def _refuse_beside_features(options: Mapping[str, Any]) -> None:
             raise InvalidConfig(
                 f"--features gives features that were made elsewhere, found --{name} too", hint="leave one of them out"
             )
-
-
-def _checked(options: Mapping[str, Any]) -> RunOptions:
-    """Options checked before anything is extracted; only the widths are known later."""
-    merged = _with_absolute_paths(validated(RunOptions, dict(options)))
-    merged.space(dict.fromkeys([stream.alias for stream in merged.stream] or ["any"], 1))
-    merged.training()
-    return merged
 
 
 def _with_absolute_paths(options: RunOptions) -> RunOptions:

@@ -18,7 +18,11 @@ console = Console(highlight=False, soft_wrap=False)
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.0f}/s" if speed else "", style="dim")
+        return Text(_speed(speed) if speed else "", style="dim")
+
+
+def _speed(rate: float) -> str:
+    return f"{rate:.0f}/s" if rate >= 1 else f"{1 / rate:.0f} s each"
 
 
 class Bar:
@@ -75,7 +79,7 @@ class Bar:
         line = f"{self.title}  {done}/{total} {self.unit}"
         if now > begin and done > first:
             rate = (done - first) / (now - begin)
-            line += f"  {rate:.0f}/s"
+            line += f"  {_speed(rate)}"
             if done < total:
                 line += f"  {(total - done) / rate:.0f} s left"
         return line + (f"  {note}" if note else "")

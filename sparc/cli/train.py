@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,22 +187,25 @@ def _resumed(path: Path, said: dict[str, Any], config: Path | None) -> _Plan:
 def _features(plan: _Plan, jobs: dict[str, Job]) -> FeatureStore:
     """The training features. Raises MisalignedStreams where a run to go on with was started on others."""
     from sparc.extract import directories
+    from sparc.provenance import digests
     from sparc.store import open_streams
 
     features = open_streams(directories(jobs))
-    if plan.run is not None and plan.run.provenance().get("features") != _digests(features):
+    if plan.run is not None and plan.run.provenance().get("features") != digests(features.manifests):
         raise MisalignedStreams(
             f"the features in the store are not those that {plan.path} was started on", hint="train anew"
         )
-    _say_missing(features)
+    say_missing(features)
     return features
 
 
 def _create(plan: _Plan, features: FeatureStore, device: str) -> Run:
+    from sparc.provenance import provenance
     from sparc.run import Run
 
     run = Run.create(plan.path)
-    run.write_provenance(_provenance(plan.options, features, device))
+    options = plan.options.model_copy(update={"store": store_root(plan.options)})
+    run.write_provenance(provenance(options, features, device=device, command=["sparc", *sys.argv[1:]]))
     return run
 
 
@@ -216,7 +217,7 @@ def _fit(run: Run, options: RunOptions, features: FeatureStore, device: str) -> 
     if run.finished:
         console.print(f"{run.path} is trained already", markup=False)
         return load(run.path, device=device)
-    with Bar("train", "steps") as bar, _stop_on_signal() as stopped:
+    with Bar("train", "steps") as bar, stop_on_signal() as stopped:
         space = fit(
             options.space(features.widths),
             options.training(),
@@ -255,7 +256,7 @@ def _means(losses: dict[str, float]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _stop_on_signal() -> Iterator[list[int]]:
+def stop_on_signal() -> Iterator[list[int]]:
     """Collect the first SIGINT or SIGTERM, so that the step under way is finished; a second one interrupts at once."""
     received: list[int] = []
 
@@ -272,36 +273,8 @@ def _stop_on_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _provenance(options: RunOptions, features: FeatureStore, device: str) -> dict[str, Any]:
-    """Where a run comes from, as far as it can be said when it starts."""
-    from sparc.provenance import library_versions
-
-    return {
-        "command": ["sparc", *sys.argv[1:]],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seed": options.seed,
-        "device": device,
-        "platform": platform.platform(),
-        "versions": library_versions(),
-        "random_weights": features.random_weights,
-        "streams": {
-            name: {"backbone": manifest.backbone, "params": manifest.params, "weights": manifest.weights}
-            for name, manifest in features.manifests.items()
-        },
-        "features": _digests(features),
-        "options": options.model_copy(update={"store": store_root(options)}).model_dump(mode="json", by_alias=True),
-    }
-
-
-def _digests(features: FeatureStore) -> dict[str, list[str]]:
-    """What the training features are, to the bit: the checksums of their files."""
-    return {
-        name: [manifest.samples_file_sha256, *(shard.sha256 for shard in manifest.shards)]
-        for name, manifest in features.manifests.items()
-    }
-
-
-def _say_missing(features: FeatureStore) -> None:
+def say_missing(features: FeatureStore) -> None:
+    """Say how many samples lack a stream. Raises MissingData where all do."""
     for name, count in features.missing().items():
         if count == len(features):
             raise MissingData(
@@ -316,6 +289,7 @@ def _say_next(run: Run, options: RunOptions) -> None:
     console.print(
         f"\nsaved in {run.path}. Next:\n"
         f"{pictures if options.features is None else ''}"
+        f"  sparc evaluate {run.path}       probes, names of latents, plots\n"
         f"  sparc info {run.path}           this table again\n"
         f'  python -c "import sparc; print(sparc.load({str(run.path)!r}).streams)"',
         markup=False,

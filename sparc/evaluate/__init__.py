@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sparc.contracts import Taxonomy
 from sparc.evaluate.report import Report
@@ -14,54 +15,121 @@ if TYPE_CHECKING:
 
     from sparc.core.codes import Codes
     from sparc.core.space import LatentSpace
+    from sparc.evaluate.concepts import Names
+    from sparc.evaluate.latents import LatentTable
     from sparc.evaluate.report import Encoded
 
-__all__ = ["Report", "evaluate"]
+__all__ = ["Evaluation", "Report", "Samples", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Held-out samples to measure on."""
+
+    features: Mapping[str, Tensor]
+    """Raw, (N, D) per stream of the space, zeros where a sample lacks the stream."""
+    groups: Sequence[str]
+    """Per sample, what it shares with others: its image."""
+    labels: csr_array | None = None
+    """(N, n_labels) multi-hot, columns as in `taxonomy.labels`."""
+    taxonomy: Taxonomy | None = None
+    rows: Mapping[str, Tensor] | None = None
+    """Per stream (N,), the distinct image or caption of each sample; without it every sample has its own."""
+    shared_spaces: Mapping[str, str] | None = None
+    """By stream the name of the space that its features lie in, where another backbone's may lie there too."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found, of the space and of its latents one by one."""
+
+    report: Report
+    latents: LatentTable
 
 
 def evaluate(
-    space: LatentSpace,
-    features: Mapping[str, Tensor],
-    *,
-    labels: csr_array | None,
-    taxonomy: Taxonomy | None,
-    groups: Sequence[str],
-    seed: int = 0,
-) -> Report:
+    space: LatentSpace, samples: Samples, *, rule: str = "enrichment", classifiers: bool = False, seed: int = 0
+) -> Evaluation:
     """Measure a space on held-out samples; the space is not changed.
 
-    features: raw, (N, D) per stream of the space, zeros where a sample lacks the stream. labels: (N, n_labels)
-    multi-hot, columns as in `taxonomy.labels`. groups: per sample, what it shares with others (its image); `seed` draws
-    the shuffled pairs of the null.
+    `rule` is how latents get names (`concepts.RULES`). `classifiers` asks for those of labels too, which take longest.
+    `seed` draws the shuffled pairs of the nulls, the bootstrap and the classifiers' initial weights.
     """
-    from sparc.evaluate.alignment import hierarchical_jaccard
+    from sparc.core.space import present
+    from sparc.evaluate.alignment import shuffles
     from sparc.evaluate.encoding import encode_joint, encode_solo
+    from sparc.evaluate.latents import latent_table
     from sparc.evaluate.retrieval import retrieval
+    from sparc.evaluate.sharing import sharing
 
+    features = samples.features
     joint, solo = encode_joint(space, features), encode_solo(space, features)
     several = len(space.streams) > 1
-    return Report(
-        samples=len(groups),
+    there = {name: present(rows) for name, rows in features.items()}
+    shared, per_latent = sharing(space, solo, there, shuffles(list(space.streams), len(samples.groups), seed))
+    report = Report(
+        samples=len(samples.groups),
         streams=tuple(space.streams),
         n_latents=space.n_latents,
         k=space.k,
         selection=space.selection,
         joint=_encoded(space, features, joint),
         solo=_encoded(space, features, solo),
-        jaccard=hierarchical_jaccard(space, features, joint, solo, labels, taxonomy, seed)
-        if several and labels is not None and taxonomy is not None
-        else (),
-        retrieval=retrieval(space, features, solo, groups) if several else (),
+        sharing=shared if several else None,
+        retrieval=retrieval(
+            space, features, solo, samples.groups, rows=samples.rows, shared_spaces=samples.shared_spaces
+        ),
     )
+    names, taxonomy = None, samples.taxonomy
+    if samples.labels is not None and taxonomy is not None:
+        said, names = _by_labels(space, samples, samples.labels, taxonomy, joint, solo, rule, classifiers, seed)
+        report = report.model_copy(update=said)
+    return Evaluation(report, latent_table(per_latent, names, taxonomy))
+
+
+def _by_labels(
+    space: LatentSpace,
+    samples: Samples,
+    labels: csr_array,
+    taxonomy: Taxonomy,
+    joint: dict[str, Codes],
+    solo: dict[str, Codes],
+    rule: str,
+    classifiers: bool,
+    seed: int,
+) -> tuple[dict[str, Any], Names]:
+    """What labels say of a space, as fields of a report, and of each latent."""
+    from sparc.evaluate.alignment import hierarchical_jaccard
+    from sparc.evaluate.concepts import concepts
+    from sparc.evaluate.labels import levels
+    from sparc.evaluate.probes import probes
+
+    features, groups = samples.features, samples.groups
+    named, names = concepts(solo, labels, taxonomy, groups, rule=rule)
+    found: dict[str, Any] = {
+        "concepts": named,
+        "probes": probes(
+            space,
+            features,
+            joint,
+            solo,
+            levels(labels, taxonomy).lifted,
+            groups,
+            classifiers=classifiers,
+            seed=seed,
+        ),
+    }
+    if len(space.streams) > 1:
+        found["jaccard"] = hierarchical_jaccard(space, features, joint, solo, labels, taxonomy, groups, seed)
+    return found, names
 
 
 def _encoded(space: LatentSpace, features: Mapping[str, Tensor], codes: dict[str, Codes]) -> Encoded:
     from sparc.core.space import present
-    from sparc.evaluate.alignment import liveness, mean_l0
     from sparc.evaluate.reconstruction import reconstruction
     from sparc.evaluate.report import Encoded
+    from sparc.evaluate.sharing import liveness, mean_l0
 
     nmse, r2 = reconstruction(space, features, codes)
-    alive, dead, mixed = liveness(codes, space.n_latents)
     l0 = {name: mean_l0(code, present(features[name])) for name, code in codes.items()}
-    return Encoded(nmse=nmse, r2=r2, l0=l0, alive=alive, dead=dead, mixed=mixed)
+    return Encoded(nmse=nmse, r2=r2, l0=l0, **liveness(codes, space.n_latents)._asdict())

@@ -1,65 +1,32 @@
-"""Whether a latent means the same in every stream: hierarchical Jaccard, and which latents are alive where."""
+"""Whether a latent means the same in every stream: hierarchical Jaccard, with intervals and both nulls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
 from sparc.contracts import Taxonomy
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
 from sparc.evaluate.encoding import Features, activity, encode_joint
-from sparc.evaluate.report import Depth, Overlap
+from sparc.evaluate.labels import Levels, dense, levels, parts, summed
+from sparc.evaluate.report import Depth, Interval, Overlap
 
 Activity = Mapping[str, csr_array]
 
-
-def liveness(codes: Mapping[str, Codes], n_latents: int) -> tuple[int, int, int]:
-    """Count latents active at least once in all streams, in none, and in some only."""
-    alive_SL = np.stack([activity(code).sum(axis=0) > 0 for code in codes.values()])
-    everywhere, nowhere = int(alive_SL.all(axis=0).sum()), int((~alive_SL.any(axis=0)).sum())
-    return everywhere, nowhere, n_latents - everywhere - nowhere
-
-
-def mean_l0(codes: Codes, present_N: Tensor) -> float:
-    """Active latents per sample, over the samples that have the stream."""
-    return int((codes.values > 0).sum()) / max(1, int(present_N.sum()))
-
-
-def hierarchical_jaccard(
-    space: LatentSpace,
-    features: Features,
-    joint: Mapping[str, Codes],
-    solo: Mapping[str, Codes],
-    labels: csr_array,
-    taxonomy: Taxonomy,
-    seed: int,
-) -> tuple[Depth, ...]:
-    """Overlap of the labels that a latent stands for in each stream, at every depth, with both nulls.
-
-    In the null every stream but the first has its samples permuted, each stream in its own order; all else stays, and a
-    row keeps its labels. labels: (N, n_labels) multi-hot, columns as in `taxonomy.labels`.
-    """
-    orders = shuffles(list(space.streams), labels.shape[0], seed)
-    shuffled = {name: features[name][orders[name].to(features[name].device)] for name in space.streams}
-    kinds: dict[str, Activity] = {
-        "joint": {name: activity(code) for name, code in joint.items()},
-        "solo": {name: activity(code) for name, code in solo.items()},
-        "joint_null": {name: activity(code) for name, code in encode_joint(space, shuffled).items()},
-        "solo_null": {name: activity(code[orders[name].to(code.indices.device)]) for name, code in solo.items()},
-    }
-    depths = []
-    for depth in range(taxonomy.max_depth + 1):
-        lifted = lift_labels(labels, taxonomy, depth)
-        overlaps = {kind: jaccard(active, lifted) for kind, active in kinds.items()}
-        depths.append(Depth(depth=depth, **overlaps))
-    return tuple(depths)
+BLOCKS = 32
+"""Parts of the samples that the bootstrap draws; a standard error from them is itself good to an eighth."""
+REPLICATES = 50
+COUNTS = 2**22
+"""Counts of labels, of all parts of some latents, made at a time."""
 
 
 def shuffles(names: Sequence[str], n_samples: int, seed: int) -> dict[str, Tensor]:
@@ -70,43 +37,142 @@ def shuffles(names: Sequence[str], n_samples: int, seed: int) -> dict[str, Tenso
     return orders
 
 
-def lift_labels(labels: csr_array, taxonomy: Taxonomy, depth: int) -> csr_array:
-    """Labels lifted to their ancestors at `depth`: (N, n_labels), 0 or 1.
+def hierarchical_jaccard(
+    space: LatentSpace,
+    features: Features,
+    joint: Mapping[str, Codes],
+    solo: Mapping[str, Codes],
+    labels: csr_array,
+    taxonomy: Taxonomy,
+    groups: Sequence[str],
+    seed: int,
+) -> tuple[Depth, ...]:
+    """Overlap of the labels that a latent stands for in each stream, at every depth, with both nulls.
 
-    A label that lies no deeper stays itself. A sample whose labels share an ancestor counts it once.
+    In the null every stream but the first has its samples permuted, each stream in its own order; all else stays, and a
+    row keeps its labels. labels: (N, n_labels) multi-hot, columns as in `taxonomy.labels`; groups: what the bootstrap
+    keeps together.
     """
-    column = {label: number for number, label in enumerate(taxonomy.labels)}
-    targets = [column[taxonomy.lift(label, depth)] for label in taxonomy.labels]
-    size = len(targets)
-    lift = csr_array((np.ones(size), (np.arange(size), targets)), shape=(size, size))
-    lifted = csr_array(labels.astype(np.float64) @ lift)
-    lifted.data = np.ones_like(lifted.data)
-    return lifted
+    orders = shuffles(list(space.streams), labels.shape[0], seed)
+    shuffled = {name: features[name][orders[name].to(features[name].device)] for name in space.streams}
+    kinds: dict[str, Activity] = {
+        "joint": {name: activity(code) for name, code in joint.items()},
+        "solo": {name: activity(code) for name, code in solo.items()},
+        "joint_null": {name: activity(code) for name, code in encode_joint(space, shuffled).items()},
+        "solo_null": {name: activity(code[orders[name].to(code.indices.device)]) for name, code in solo.items()},
+    }
+    return by_depth(kinds, labels, taxonomy, groups, seed)
 
 
-def jaccard(active: Activity, labels: csr_array) -> Overlap:
-    """Mean over latents of the overlap of label counts between streams (arXiv 2507.06265, section 4).
+def by_depth(
+    kinds: Mapping[str, Activity], labels: csr_array, taxonomy: Taxonomy, groups: Sequence[str], seed: int
+) -> tuple[Depth, ...]:
+    """Overlap at every depth of what is active, by the kinds that `Depth` has: who is active, (N, L) per stream."""
+    found = levels(labels, taxonomy)
+    draws = bootstrap(groups, seed)
+    overlaps = {kind: jaccard(active, found, draws) for kind, active in kinds.items()}
+    return tuple(
+        Depth(depth=depth, **{kind: overlap[depth] for kind, overlap in overlaps.items()})
+        for depth in range(taxonomy.max_depth + 1)
+    )
+
+
+class Draws(NamedTuple):
+    """Samples drawn anew, by parts."""
+
+    block: NDArray[np.intp]
+    """(N,) the part of each sample."""
+    weights: NDArray[np.float32]
+    """(1 + replicates, parts): how often each part is drawn; once each in the first row."""
+
+
+def bootstrap(groups: Sequence[str], seed: int) -> Draws:
+    """Draw half of the parts twice each, again and again: the half-sample bootstrap (McCarthy 1969).
+
+    Drawing with replacement would repeat more samples in some replicates than in others, and overlaps of counts
+    depend on how many different samples there are.
+    """
+    block_N = parts(groups, BLOCKS)
+    count = int(block_N.max()) + 1
+    generator = np.random.default_rng([seed, 2])
+    weights_RG = np.ones((1 + REPLICATES, count), np.float32)
+    for weights_G in weights_RG[1:]:
+        weights_G[:] = 2 * (generator.permutation(count) < count / 2)
+    return Draws(block_N, weights_RG)
+
+
+def jaccard(active: Activity, found: Levels, draws: Draws) -> list[Overlap]:
+    """Per depth, the mean over latents of the overlap of label counts between streams (arXiv 2507.06265, section 4).
 
     Per latent and stream, the counts of labels over the samples that activate it; for two streams alive in the latent
     the sum of minima over the sum of maxima of their counts; averaged over the pairs of streams alive in the latent.
-    active: (N, L) per stream; labels: (N, n_labels). Samples without labels count nothing, so a latent that stands for
-    such samples alone overlaps 0.
+    active: (N, L) per stream. Samples without labels count nothing, so a latent that stands for such samples alone
+    overlaps 0.
     """
-    counts = {name: csr_array(matrix.T @ labels) for name, matrix in active.items()}
-    alive = {name: np.asarray(matrix.sum(axis=0)).ravel() > 0 for name, matrix in active.items()}
-    n_latents = len(next(iter(alive.values())))
-    total_L = np.zeros(n_latents)
-    pairs_L = np.zeros(n_latents)
-    for first, second in combinations(active, 2):
-        both_L = alive[first] & alive[second]
-        total_L += np.where(both_L, _overlap(counts[first], counts[second]), 0)
-        pairs_L += both_L
-    mean_L = total_L / np.maximum(pairs_L, 1)
-    n_alive = int((pairs_L > 0).sum())
-    return Overlap(all=float(mean_L.mean()), alive=float(mean_L.sum() / n_alive) if n_alive else None)
+    n_latents = next(iter(active.values())).shape[1]
+    shape = (len(draws.weights), found.counted.shape[1])
+    total_RD, alive_R = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape[0], dtype=torch.float64)
+    weights_RG = torch.from_numpy(draws.weights)
+    # The last column counts samples, which no depth does.
+    counted_QD = F.pad(torch.from_numpy(found.counted), (0, 0, 0, 1))
+    for by_part in _label_counts(active, found.said, draws.block):
+        counts = {name: _drawn(weights_RG, counts_GlQ) for name, counts_GlQ in by_part.items()}
+        sums = {name: _drawn(weights_RG, counts_GlQ @ counted_QD) for name, counts_GlQ in by_part.items()}
+        overlap_RlD = torch.zeros_like(next(iter(sums.values())), dtype=torch.float64)
+        pairs_Rl = torch.zeros(overlap_RlD.shape[:2])
+        for first, second in combinations(active, 2):
+            both_Rl = (counts[first][:, :, -1] > 0) & (counts[second][:, :, -1] > 0)
+            minima_RlD = torch.minimum(counts[first], counts[second]) @ counted_QD
+            maxima_RlD = sums[first] + sums[second] - minima_RlD
+            overlap_RlD += both_Rl.unsqueeze(2) * (minima_RlD.double() / maxima_RlD.clamp(min=1))
+            pairs_Rl += both_Rl
+        mean_RlD = overlap_RlD / pairs_Rl.clamp(min=1).unsqueeze(2)
+        total_RD += mean_RlD.sum(dim=1)
+        alive_R += (pairs_Rl > 0).sum(dim=1)
+    alive_R1 = alive_R.unsqueeze(1)
+    return _overlaps((total_RD / n_latents).numpy(), (total_RD / alive_R1).numpy())
 
 
-def _overlap(first: csr_array, second: csr_array) -> NDArray[np.float64]:
-    minima = np.asarray(first.minimum(second).sum(axis=1)).ravel()
-    maxima = np.asarray(first.maximum(second).sum(axis=1)).ravel()
-    return minima / np.where(maxima > 0, maxima, 1)
+def _drawn(weights_RG: Tensor, counts_GlX: Tensor) -> Tensor:
+    return (weights_RG @ counts_GlX.flatten(1)).view(len(weights_RG), *counts_GlX.shape[1:])
+
+
+def _label_counts(active: Activity, said: csr_array, block: NDArray[np.intp]) -> Iterator[dict[str, Tensor]]:
+    """By stream (parts, l, Q + 1): labels of the samples that activate a latent, and their number; some at a time."""
+    order_N = np.argsort(block, kind="stable")
+    ends_G = np.cumsum(np.bincount(block))
+    slices = [slice(low, high) for low, high in zip([0, *ends_G[:-1]], ends_G, strict=True)]
+    said_NQ = F.pad(dense(said[order_N]), (0, 1), value=1)
+    by_latent = {name: [csc_array(matrix[order_N[part]]) for part in slices] for name, matrix in active.items()}
+    n_latents = next(iter(active.values())).shape[1]
+    size = max(1, COUNTS // (said_NQ.shape[1] * len(slices)))
+    for start in range(0, n_latents, size):
+        latents = slice(start, min(start + size, n_latents))
+        counts: dict[str, list[Tensor]] = {name: [] for name in active}
+        for number, part in enumerate(slices):
+            rows_nQ = said_NQ[part].float()
+            for name in active:
+                counts[name].append(summed(by_latent[name][number], rows_nQ, latents))
+        yield {name: torch.stack(parts) for name, parts in counts.items()}
+
+
+def _overlaps(over_all_RD: NDArray[np.float64], over_alive_RD: NDArray[np.float64]) -> list[Overlap]:
+    found = []
+    for all_R, alive_R in zip(over_all_RD.T, over_alive_RD.T, strict=True):
+        some = np.isfinite(alive_R[0])
+        found.append(
+            Overlap(
+                all=float(all_R[0]),
+                alive=float(alive_R[0]) if some else None,
+                all_interval=_interval(all_R),
+                alive_interval=_interval(alive_R) if some else None,
+            )
+        )
+    return found
+
+
+def _interval(values_R: NDArray[np.float64]) -> Interval:
+    """By the spread of the replicates around their own mean: drawing twice what was drawn once biases overlaps."""
+    estimate, replicates = values_R[0], values_R[1:][np.isfinite(values_R[1:])]
+    reach = 1.96 * float(np.std(replicates, ddof=1)) if len(replicates) > 1 else 0.0
+    return max(0.0, float(estimate) - reach), min(1.0, float(estimate) + reach)

@@ -50,5 +50,5 @@ def _joined(parts: list[Codes]) -> Codes:
 def activity(codes: Codes) -> csr_array:
     """Which latents are active in which sample: (N, L), 1 where the activation is above 0."""
     matrix = codes.to_csr()
-    matrix.data = np.ones_like(matrix.data, dtype=np.float64)
+    matrix.data = np.ones_like(matrix.data, dtype=np.float32)
     return matrix

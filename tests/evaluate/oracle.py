@@ -92,6 +92,17 @@ def ranks(queries, candidates, groups):
     return found
 
 
+def ranks_among(queries, candidates, query_groups, candidate_groups):
+    """The same for candidates of their own."""
+    found = []
+    for query, group in zip(queries, query_groups, strict=True):
+        scores = [cosine(query, candidate) for candidate in candidates]
+        pairs = list(zip(scores, candidate_groups, strict=True))
+        best = max(score for score, other in pairs if other == group)
+        found.append(1 + sum(score >= best - 1e-12 for score, other in pairs if other != group))
+    return found
+
+
 def chance(groups):
     """Expected recall at 1, 5 and 10, and MRR, over every order of the candidates. Few candidates only."""
     recall, reciprocal, cases = {1: 0, 5: 0, 10: 0}, 0.0, 0

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 import sparc.evaluate.encoding
-from sparc.evaluate import Report, evaluate
+from sparc.evaluate import Report, Samples, evaluate
 from sparc.evaluate.alignment import shuffles
 from tests.evaluate import oracle
 from tests.evaluate.conftest import PARENTS
 
 
-def measure(space, held, **changes):
-    given = {"labels": held.matrix, "taxonomy": held.taxonomy, "groups": held.groups, **changes}
-    return evaluate(space, {name: held.features[name] for name in space.streams}, **given)
+def measure(space, held, seed=0, **changes):
+    features = {name: held.features[name] for name in space.streams}
+    given = {"features": features, "labels": held.matrix, "taxonomy": held.taxonomy, "groups": held.groups, **changes}
+    return evaluate(space, Samples(**given), seed=seed).report
 
 
 def encode_both(space, features):
@@ -118,7 +119,7 @@ def test_the_same_seed_gives_the_same_report_and_another_another_null(random_spa
     space = random_space()
     first, again, other = measure(space, held), measure(space, held), measure(space, held, seed=1)
     assert first == again
-    assert first.jaccard[0].solo == other.jaccard[0].solo
+    assert first.jaccard[0].solo.all == other.jaccard[0].solo.all
     assert first.jaccard[0].solo_null != other.jaccard[0].solo_null
 
 
@@ -136,7 +137,7 @@ def test_samples_are_measured_alike_however_many_at_once(random_space, held, mon
 
 def test_a_single_stream_has_nothing_to_align_with_and_nothing_to_search(random_space, held):
     report = measure(random_space("b"), held)
-    assert (report.jaccard, report.retrieval) == ((), ())
+    assert (report.jaccard, report.retrieval, report.sharing) == ((), (), None)
     assert report.solo == report.joint
     assert report.solo.nmse.keys() == report.solo.nmse["b"].keys() == {"b"}
     assert report.solo.mixed == 0
@@ -145,8 +146,7 @@ def test_a_single_stream_has_nothing_to_align_with_and_nothing_to_search(random_
 def test_without_labels_all_but_the_overlap_is_measured(random_space, held):
     space = random_space()
     with_labels, without = measure(space, held), measure(space, held, labels=None, taxonomy=None)
-    assert without.jaccard == ()
-    assert without == with_labels.model_copy(update={"jaccard": ()})
+    assert without == with_labels.model_copy(update={"jaccard": (), "concepts": None, "probes": None})
 
 
 def test_streams_come_in_the_order_of_the_space(random_space, held):
@@ -174,7 +174,7 @@ def test_a_space_that_went_astray_never_looks_good(random_space, held):
 def test_what_has_no_number_is_null_in_json(plain_space):
     space = plain_space()
     features = {"a": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "b": torch.tensor([[0.0, 0.0], [0.0, 1.0]])}
-    report = evaluate(space, features, labels=None, taxonomy=None, groups=["x", "y"])
+    report = evaluate(space, Samples(features, ["x", "y"])).report
     content = json.dumps(report.to_json(), allow_nan=False)
     assert report.to_json()["solo"]["nmse"]["a"]["b"] is None
     assert Report.from_json(json.loads(content)) == report

@@ -142,3 +142,11 @@ def test_clip_loads_from_the_hubs_cache_by_tag(clip_weights, no_hub, monkeypatch
     found = [features(clip.load_text_tower(params, "cpu", "float32")) for params in (by_tag, by_file)]
     assert torch.equal(*found)
     assert clip.identify(by_tag) == "hub:lab/tiny-clip/open_clip_model.safetensors"
+
+
+def test_both_towers_of_one_model_share_a_space_and_those_of_others_do_not():
+    image, text = clip.sparc_backbones()
+    params = ClipParams(model=TINY_CLIP, weights="random")
+    assert image.shared_space(params) == text.shared_space(params)
+    assert image.shared_space(params) != image.shared_space(ClipParams(model="RN50", weights="random"))
+    assert image.shared_space(ClipParams()) != image.shared_space(ClipParams(pretrained="laion400m_e32"))

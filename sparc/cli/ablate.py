@@ -1,0 +1,250 @@
+"""`sparc ablate`: every combination of some settings, with several seeds, side by side, and one table of all."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparc.cli import INTERRUPTED
+from sparc.cli.extract import extract_missing
+from sparc.cli.options import (
+    AdamState,
+    BatchSize,
+    Compile,
+    Config,
+    DataRoot,
+    Dataset,
+    Device,
+    EncoderProduct,
+    Epochs,
+    Features,
+    K,
+    Lambda,
+    Lr,
+    NLatents,
+    Normalization,
+    Precision,
+    Seed,
+    Selection,
+    SkipBad,
+    Store,
+    StoreDtype,
+    Streams,
+    merged,
+    resolve_device,
+    store_root,
+)
+from sparc.cli.progress import Bar, console
+from sparc.cli.train import say_missing, stop_on_signal
+from sparc.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from sparc.ablate.folder import Ablation
+    from sparc.ablate.grid import Cell, Grid
+    from sparc.ablate.pool import Work
+    from sparc.config import RunOptions
+    from sparc.extract import Job
+    from sparc.plugins import Registry
+    from sparc.store import FeatureStore
+
+DEFAULT_SEEDS = 3
+
+Axes = Annotated[
+    list[str] | None,
+    typer.Option("--grid", metavar="KEY=VALUE,...", help="Values of an option of training; repeat for more options."),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option("--seeds", min=1, help=f"Seeds for each combination, from --seed on. Without it: {DEFAULT_SEEDS}."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Directory of all runs; the same one goes on. Without it: a new runs/ablation-DATASET."),
+]
+
+
+def ablate(
+    grid: Axes = None,
+    seeds: Seeds = None,
+    stream: Streams = None,
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    features: Features = None,
+    out: Out = None,
+    n_latents: NLatents = None,
+    k: K = None,
+    selection: Selection = None,
+    normalization: Normalization = None,
+    lambda_: Lambda = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Lr = None,
+    seed: Seed = None,
+    encoder_product: EncoderProduct = None,
+    adam_state: AdamState = None,
+    device: Device = None,
+    store: Store = None,
+    precision: Precision = None,
+    store_dtype: StoreDtype = None,
+    compile_: Compile = None,
+    skip_bad: SkipBad = None,
+    config: Config = None,
+) -> None:
+    """Compare settings: train and evaluate every combination of a grid with several seeds, and print one table.
+
+    Features are extracted once; as many runs are trained side by side as the machine holds. Each run is one that
+    `sparc info` and `sparc evaluate` know. A --config file may hold `seeds` and a table `[grid]` of lists.
+
+    Examples:
+
+        sparc ablate --grid selection=global,local --grid lambda=0,1
+
+        sparc ablate --features imported --grid k=16,32,64 --seeds 5 --out runs/k
+
+        sparc ablate --config ablation.toml
+    """
+    from sparc.config import read_options
+    from sparc.plugins import discover
+
+    said = {
+        "stream": stream,
+        "dataset": dataset,
+        "data-root": data_root,
+        "features": features,
+        "out": out,
+        "n-latents": n_latents,
+        "k": k,
+        "selection": selection,
+        "normalization": normalization,
+        "lambda": lambda_,
+        "epochs": epochs,
+        "batch-size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "encoder-product": encoder_product,
+        "adam-state": adam_state,
+        "device": device,
+        "store": store,
+        "precision": precision,
+        "store-dtype": store_dtype,
+        "compile": compile_,
+        "skip-bad": skip_bad,
+    }
+    file = read_options(config, ablation=True) if config is not None else {}
+    registry = discover()
+    _do(_planned(grid or [], seeds, said, file, registry), registry)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    ablation: Ablation
+    options: RunOptions
+    grid: Grid
+    cells: list[Cell]
+    seeds: list[int]
+    asked: dict[str, Any]
+
+
+def _planned(
+    words: Sequence[str], seeds: int | None, said: dict[str, Any], file: dict[str, Any], registry: Registry
+) -> _Plan:
+    """What there is to train, all of it checked before anything is extracted."""
+    from sparc.ablate.folder import Ablation, asked
+    from sparc.ablate.grid import cells, checked_grid, checked_seeds, parse_axes
+    from sparc.config import ABLATION_KEYS
+    from sparc.run import Run
+
+    axes, table = parse_axes(words), file.get("grid", {})
+    if twice := [key for key in axes if said.get(key) is not None]:
+        raise InvalidConfig(f"--grid varies {twice[0]}, found --{twice[0]} too", hint="leave one of them out")
+    grid = checked_grid({**table, **axes} if isinstance(table, dict) else table)
+    rest = {key: value for key, value in file.items() if key not in ABLATION_KEYS}
+    options = merged(said, rest, registry)
+    options = options.model_copy(update={"store": store_root(options)})
+    numbers = checked_seeds(seeds if seeds is not None else file.get("seeds", DEFAULT_SEEDS), options.seed)
+    every = cells(options, grid)
+    default = Run.next_free(Path("runs"), f"ablation-{options.dataset.name}")
+    ablation = Ablation(options.out if options.out is not None else default)
+    what = asked(options, grid, numbers)
+    ablation.check(what)
+    return _Plan(ablation, options, grid, every, numbers, what)
+
+
+def _do(plan: _Plan, registry: Registry) -> None:
+    """Extract, make all runs, compare them. Ends the process where the user stopped it."""
+    from sparc.ablate.plots import draw
+    from sparc.ablate.results import collect
+    from sparc.cli.ablation_tables import ablation_tables
+
+    device = resolve_device(plan.options.device)
+    train_split, test_split = extract_missing(plan.options, registry, device).values()
+    if not _make_all(plan, train_split, test_split, device):
+        console.print(f"stopped. Go on with: {_again(plan)}", markup=False, soft_wrap=True)
+        sys.exit(INTERRUPTED)
+    results = collect(plan.cells, plan.seeds, plan.ablation.run)
+    results.write(plan.ablation.path)
+    draw(results, plan.grid, plan.ablation.path)
+    for part in ablation_tables(results):
+        console.print(part)
+    console.print(f"\nsaved in {plan.ablation.path}: results.csv, plots, and every run", markup=False, soft_wrap=True)
+
+
+def _make_all(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Job], device: str) -> bool:
+    """Train and measure what is not there; returns False where the user stopped it."""
+    from sparc.ablate.pool import Work, make_all, room
+    from sparc.ablate.worker import Task
+    from sparc.extract import directories
+
+    features, held_out = _opened(plan, train_split, test_split)
+    works = [
+        Work(cell, plan.ablation.run(cell, seed), plan.ablation.options(cell, seed))
+        for cell in plan.cells
+        for seed in plan.seeds
+    ]
+    waiting = [work for work in works if not work.run.evaluation.is_file()]
+    done = len(works) - len(waiting)
+    said = f"{len(works)} runs: {len(plan.cells)} cells, {len(plan.seeds)} seeds"
+    if not waiting:
+        console.print(f"[dim]{said}; all are there[/dim]")
+        return True
+    share = room(waiting, features.widths, held_out, device)
+    console.print(
+        f"[dim]{said}; {f'{done} are there; ' if done else ''}{share.workers} at a time, threads of each: "
+        f"{share.threads}[/dim]"
+    )
+    task = Task(directories(train_split), test_split, plan.options, device, ["sparc", *sys.argv[1:]])
+    with Bar("ablate", "runs") as bar, stop_on_signal() as stopped:
+        bar.update(done, len(works))
+
+        def show(work: Work) -> None:
+            nonlocal done
+            done += 1
+            bar.update(done, len(works), work.cell.name)
+
+        return make_all(waiting, task, share, on_done=show, should_stop=lambda: bool(stopped))
+
+
+def _opened(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Job]) -> tuple[FeatureStore, int]:
+    """The training features, and how many samples are held out; both are written down as what the runs are made on."""
+    from sparc.extract import directories
+    from sparc.provenance import digests
+    from sparc.store import open_streams, read_manifest
+
+    features = open_streams(directories(train_split))
+    say_missing(features)
+    held_out = {name: read_manifest(job.directory) for name, job in test_split.items()}
+    plan.ablation.describe(plan.asked, {"train": digests(features.manifests), "test": digests(held_out)})
+    return features, next(iter(held_out.values())).samples
+
+
+def _again(plan: _Plan) -> str:
+    """The command that goes on with this ablation."""
+    words = ["sparc", *sys.argv[1:]]
+    there = any(word == "--out" or word.startswith("--out=") for word in words)
+    return shlex.join(words if there else [*words, "--out", str(plan.ablation.path)])

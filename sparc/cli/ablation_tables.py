@@ -1,0 +1,81 @@
+"""The results of an ablation as a table for people, and the best settings in words."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sparc.ablate.grid import Cell, written
+from sparc.ablate.metrics import SELECTED, Metric
+from sparc.ablate.results import Results
+
+SIDE_BY_SIDE = 4
+"""Cells that fit beside each other; of more, each gets a row, and only the headline metrics a column."""
+ABOUT = "joint  streams encoded together    solo  each alone    bold  the best"
+
+
+def ablation_tables(results: Results) -> list[RenderableType]:
+    """Title, warning, the table, and the best setting by each of some metrics."""
+    n_seeds = len(results.seeds)
+    spread = "one seed" if n_seeds == 1 else f"mean ± standard deviation over {n_seeds} seeds"
+    title = Text.assemble((f"{results.data['dataset']} {results.data['split']}", "bold"), f"  {spread}")
+    parts: list[RenderableType] = ["", title]
+    if weightless := results.data["random_weights"]:
+        text = f"{', '.join(weightless)}: random weights (dry run), so this says nothing about the models."
+        parts.append(Text(text, style="bold yellow"))
+    few = len(results.cells) <= SIDE_BY_SIDE
+    parts += ["", _columns(results) if few else _rows(results), Text(ABOUT, style="dim"), ""]
+    return [*parts, *_winners(results)]
+
+
+def _columns(results: Results) -> Table:
+    """A row per metric, a column per cell."""
+    table = _table("\n".join(results.cells[0].values))
+    for cell in results.cells:
+        table.add_column(Text("\n".join(map(written, cell.values.values()))), justify="right", no_wrap=True)
+    for metric in results.metrics:
+        table.add_row(metric.title, *(_number(results, metric, cell) for cell in results.cells))
+    return table
+
+
+def _rows(results: Results) -> Table:
+    """A row per cell, a column per headline metric."""
+    axis, *others = results.cells[0].values
+    table = _table(axis)
+    for other in others:
+        table.add_column(Text(other))
+    metrics = [metric for metric in results.metrics if metric.headline]
+    for metric in metrics:
+        table.add_column(Text(metric.title), justify="right", no_wrap=True)
+    for cell in results.cells:
+        table.add_row(*map(written, cell.values.values()), *(_number(results, metric, cell) for metric in metrics))
+    return table
+
+
+def _table(first: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(Text(first), no_wrap=True)
+    return table
+
+
+def _number(results: Results, metric: Metric, cell: Cell) -> Text:
+    return Text(_spread(results, metric, cell), style="bold" if results.best(metric) is cell else "")
+
+
+def _spread(results: Results, metric: Metric, cell: Cell) -> str:
+    spread = results.spread(metric, cell)
+    if spread is None:
+        return "-"
+    text = f"{spread.mean:.{metric.digits}f}"
+    return text if spread.sd is None else f"{text} ± {spread.sd:.{metric.digits}f}"
+
+
+def _winners(results: Results) -> list[Text]:
+    """By each of the metrics that matter most, the best setting."""
+    lines = []
+    for metric in results.metrics:
+        if metric.name in SELECTED and (best := results.best(metric)):
+            setting = ", ".join(f"{key} {written(value)}" for key, value in best.values.items())
+            lines.append(Text(f"best {metric.title}: {setting}  ({_spread(results, metric, best)})"))
+    return lines

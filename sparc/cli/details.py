@@ -1,0 +1,135 @@
+"""The parts of an evaluation that `sparc evaluate` shows and `sparc train` leaves out."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sparc.evaluate.report import Classifier, Concepts, Encoded, Probes, Report, Sharing
+
+
+def details(report: Report) -> list[RenderableType]:
+    """Patterns of latents, sharing, concepts and probes, as far as they were measured."""
+    parts: list[RenderableType] = []
+    if len(report.streams) > 1:
+        parts += ["", _patterns(report.joint, report.solo, report.streams)]
+    if report.sharing is not None:
+        parts += ["", _sharing(report.sharing)]
+    if report.concepts is not None:
+        parts += ["", _concepts(report.concepts), _note(_of_concepts(report.concepts))]
+    if report.probes is not None:
+        parts += ["", _single(report.probes, report.streams), _note(_of_single(report.probes))]
+        if report.probes.classifiers:
+            parts += ["", _classifiers(report.probes), _note(_of_classifiers(report.probes))]
+    return parts
+
+
+def _note(text: str) -> Text:
+    return Text(text, style="dim")
+
+
+def plain_table(title: str, first: str, *others: str) -> Table:
+    """A table without lines: first column to the left, the others to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    table.add_column(first, no_wrap=True)
+    for header in others:
+        table.add_column(Text(header), justify="right", no_wrap=True)
+    return table
+
+
+def number(value: float | None) -> str:
+    """Three places, or a dash."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _patterns(joint: Encoded, solo: Encoded, streams: tuple[str, ...]) -> Table:
+    """Mixed latents by where they are active, and dead ones by stream."""
+    counts = [{pattern.streams: pattern.latents for pattern in encoded.patterns} for encoded in (joint, solo)]
+    table = plain_table("Latents, stream by stream", "", "joint", "solo")
+    for pattern in dict.fromkeys(name for found in counts for name in found):
+        table.add_row(Text(f"active in {', '.join(pattern)} only"), *(str(found.get(pattern, 0)) for found in counts))
+    for name in streams:
+        table.add_row(Text(f"never active in {name}"), str(joint.dead_in[name]), str(solo.dead_in[name]))
+    return table
+
+
+def _sharing(found: Sharing) -> Table:
+    """What streams share when each selects for itself."""
+    table = plain_table("Sharing, solo", "", "", "null")
+    for pair in found.overlaps:
+        table.add_row(
+            Text(f"overlap of active latents, {pair.first} ↔ {pair.second}"), number(pair.overlap), number(pair.null)
+        )
+    table.add_row(
+        "active in both of two streams, mean over latents", number(found.cofiring), number(found.cofiring_null)
+    )
+    table.add_row("entropy of a latent over the streams, 1 is even", number(found.entropy))
+    table.add_row("latents active in two streams or more", str(found.shared))
+    for name, count in found.only.items():
+        table.add_row(Text(f"latents active in {name} only"), str(count))
+    table.add_row("latents with a duplicate", str(found.duplicates))
+    return table
+
+
+def _concepts(found: Concepts) -> Table:
+    """Names of latents by depth, and how evenly the labels share them."""
+    table = plain_table(
+        f"Concepts by {found.rule}",
+        "\ndepth",
+        "\nlabels",
+        "latents\nnamed",
+        "\nhold",
+        "labels\ntaken",
+        "\neffective",
+        "taken by\nfrequent",
+        "rank\ncorrelation",
+    )
+    for row in found.depths:
+        table.add_row(
+            *map(str, (row.depth, row.labels, row.named, row.confirmed, row.taken)),
+            f"{row.effective:.1f}",
+            "-" if row.frequent_share is None else f"{row.frequent_share:.0%}",
+            number(row.frequency_correlation),
+        )
+    return table
+
+
+def _of_concepts(found: Concepts) -> str:
+    mean = "" if found.purity is None or found.lift is None else f": purity {found.purity:.2f}, lift {found.lift:.1f}"
+    return (
+        f"{found.confirmed} of {found.named} names hold on samples not used to find them{mean}\n"
+        "taken by frequent: share of the names that go to the tenth of the labels with most samples\n"
+        "rank correlation: of a label's samples with the latents that it names"
+    )
+
+
+def _single(found: Probes, streams: tuple[str, ...]) -> Table:
+    """The best single latent for a label."""
+    table = plain_table("1-D probes: log-loss of the best latent for a label", "", *streams)
+    for way, losses in found.single.items():
+        table.add_row(way, *(number(losses.get(name)) for name in streams))
+    return table
+
+
+def _of_single(found: Probes) -> str:
+    return f"mean over {found.labels} labels, classes balanced; knowing nothing gives {math.log(2):.3f}"
+
+
+def _classifiers(found: Probes) -> Table:
+    """Labels read off features."""
+    table = plain_table("Classifiers: mean average precision", "features", "linear", "MLP")
+    for one in found.classifiers:
+        table.add_row(Text(_features(one)), number(one.linear), number(one.mlp))
+    return table
+
+
+def _of_classifiers(found: Probes) -> str:
+    return f"{found.labels} labels, {found.train} training and {found.test} test samples; chance {found.chance:.3f}"
+
+
+def _features(one: Classifier) -> str:
+    seen = one.source if one.source == one.target else f"{one.source} → {one.target}"
+    return f"{one.features}, {seen}"

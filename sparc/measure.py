@@ -1,0 +1,103 @@
+"""Measures a run on its held-out samples: brings together what was extracted, its dataset and the verb `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sparc.config import RunOptions
+from sparc.errors import MisalignedStreams, MissingData
+from sparc.extract import Job, directories
+from sparc.extract.plan import checked_params
+from sparc.plugins import Registry
+from sparc.run import Run
+
+if TYPE_CHECKING:
+    from sparc.contracts import Dataset
+    from sparc.core.space import LatentSpace
+    from sparc.evaluate import Evaluation, Samples
+    from sparc.store import FeatureStore
+
+
+def held_out(options: RunOptions, registry: Registry, jobs: Mapping[str, Job]) -> tuple[FeatureStore, Dataset]:
+    """Open features and dataset of the held-out split.
+
+    Raises:
+        MissingData: the store lacks them.
+        MisalignedStreams: they hold different samples.
+    """
+    from sparc.importing import ImportedSamples
+    from sparc.store import open_streams
+
+    lacking = [name for name, job in jobs.items() if not job.done]
+    if lacking:
+        raise MissingData(
+            f"the store has no held-out features of {', '.join(lacking)}",
+            hint="extract them, sparc extract as trained; or say where they are now: --store",
+        )
+    features = open_streams(directories(jobs))
+    if options.features is not None:
+        return features, ImportedSamples(features.ids)
+    job = next(iter(jobs.values()))
+    spec = registry.dataset(job.dataset.name)
+    dataset = spec.open(checked_params(spec, job.dataset), job.split)
+    if tuple(dataset.ids) != features.ids:
+        raise MisalignedStreams(
+            f"the dataset '{spec.name}' holds other samples now than when its features were extracted",
+            hint="bring the old samples back, or train anew",
+        )
+    return features, dataset
+
+
+def samples_of(
+    features: FeatureStore, dataset: Dataset, registry: Registry, jobs: Mapping[str, Job], device: str
+) -> Samples:
+    """Lay out held-out samples for the verb `evaluate`, features on a device."""
+    from sparc.evaluate import Samples
+
+    return Samples(
+        features={name: rows.to(device) for name, rows in features.features.items()},
+        groups=dataset.groups,
+        labels=dataset.labels(),
+        taxonomy=dataset.taxonomy,
+        rows=features.rows,
+        shared_spaces=_shared_spaces(registry, jobs),
+    )
+
+
+def _shared_spaces(registry: Registry, jobs: Mapping[str, Job]) -> dict[str, str]:
+    """The spaces that features lie in, of the streams whose backbones say that others lie there too."""
+    found: dict[str, str] = {}
+    for name, job in jobs.items():
+        spec = registry.backbones.get(job.stream.name)
+        if spec is not None and spec.shared_space is not None:
+            found[name] = spec.shared_space(checked_params(spec, job.stream))
+    return found
+
+
+def measure(
+    run: Run,
+    space: LatentSpace,
+    samples: Samples,
+    features: FeatureStore,
+    *,
+    rule: str = "enrichment",
+    classifiers: bool = False,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure `space`, and write `evaluation.json` and the table of latents into the run. Raises StorageError."""
+    from sparc.evaluate import evaluate
+    from sparc.files import write_json
+
+    found = evaluate(space, samples, rule=rule, classifiers=classifiers, seed=seed)
+    where = next(iter(features.manifests.values()))
+    run.pictures.mkdir(exist_ok=True)
+    found.latents.write(run.pictures / "latents.csv")
+    content = {
+        "dataset": where.dataset,
+        "split": where.split,
+        "random_weights": features.random_weights,
+        "report": found.report.to_json(),
+    }
+    write_json(run.evaluation, content)
+    return found
