@@ -69,7 +69,8 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert {path: path.read_bytes() for path in mine.iterdir() if path.is_file()} == before
     assert {"alignment.png", "alignment.svg", "latents.csv"} <= {path.name for path in (mine / "evaluation").iterdir()}
     assert len((mine / "evaluation" / "latents.csv").read_text().splitlines()) == 1 + 64
-    assert_fails(sparc_here("evaluate", "mine", "--concepts", "taste"), "expected enrichment or purity, found 'taste'", "leave it out")
+    refused = sparc_here("evaluate", "mine", "--concepts", "taste")
+    assert_fails(refused, "expected enrichment or purity, found 'taste'", "leave it out")
     drawn = sparc_command("explore", "mine")
     assert drawn.stdout.strip() == "mine/latents.png", drawn.stderr
     with Image.open(tmp_path / "mine" / "latents.png") as picture:

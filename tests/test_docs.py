@@ -9,9 +9,10 @@ import pytest
 import torch
 import typer
 
+from sparc.ablate.grid import cells, checked_grid
 from sparc.checkpoint import SharedLatentSpace
 from sparc.cli.app import app
-from sparc.config import OPTION_NAMES, RunOptions, SpaceConfig, validated
+from sparc.config import OPTION_NAMES, RunOptions, SpaceConfig, read_options, validated
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
@@ -52,6 +53,21 @@ def test_config_files_in_the_documentation_are_valid(code):
     options = tomllib.loads(code)
     assert set(options) <= set(OPTION_NAMES)
     assert validated(RunOptions, options).stream
+
+
+def test_the_papers_grid_is_its_four_configurations():
+    options = read_options(ROOT / "examples" / "paper.toml", ablation=True)
+    grid = checked_grid(options.pop("grid"))
+    assert options.pop("seeds") == 3
+    found = cells(validated(RunOptions, {**options, "dataset": "open-images"}), grid)
+    assert [(cell.options.selection, cell.options.lambda_) for cell in found] == [
+        ("global", 1),
+        ("global", 0),
+        ("local", 1),
+        ("local", 0),
+    ]
+    assert [stream.name for stream in found[0].options.stream] == ["dinov2", "clip-img", "clip-txt"]
+    assert {(cell.options.n_latents, cell.options.k, cell.options.lr) for cell in found} == {(8192, 64, 1e-4)}
 
 
 def sparc_commands():

@@ -68,9 +68,9 @@ def measure_evaluation(shape: SpaceConfig, *, samples: int, n_labels: int) -> Ev
         sharing(space, solo, there, orders)
 
     return EvaluationCost(
-        alignment_s=_seconds(alignment),
-        patterns_s=_seconds(patterns),
-        concepts_s=_seconds(lambda: concepts(solo, labels, taxonomy, groups, rule="enrichment")),
+        alignment_s=round(_seconds(alignment), 3),
+        patterns_s=round(_seconds(patterns), 3),
+        concepts_s=round(_seconds(lambda: concepts(solo, labels, taxonomy, groups, rule="enrichment")), 3),
         peak_bytes=peak_bytes(),
         **_search(shape, space, solo, samples),
     )
@@ -118,4 +118,4 @@ def _skewed(count: int, shape: tuple[int, ...], generator: np.random.Generator) 
 def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
-    return round(time.perf_counter() - began, 2)
+    return time.perf_counter() - began

@@ -68,7 +68,7 @@ def _spread(results: Results, metric: Metric, cell: Cell) -> str:
     if spread is None:
         return "-"
     text = f"{spread.mean:.{metric.digits}f}"
-    return text if spread.sd is None else f"{text} ± {spread.sd:.{metric.digits}f}"
+    return text if spread.sd is None else f"{text}±{spread.sd:.{metric.digits}f}".replace("±0.", "±.")
 
 
 def _winners(results: Results) -> list[Text]:

@@ -77,7 +77,8 @@ def concepts(
     """
     by_depth = levels(labels, taxonomy)
     active = functools.reduce(csr_array.maximum, (activity(code) for code in codes.values()))
-    checking_N = np.array([held_out(group, 0.5, seed=1) for group in groups], dtype=bool)
+    # Not by the bare name, by which a dataset may have drawn its held-out samples.
+    checking_N = np.array([held_out(f"concepts: {group}", 0.5) for group in groups], dtype=bool)
     finding, checking = (_counted(active, by_depth.lifted, rows_N) for rows_N in (~checking_N, checking_N))
     scores_LC = (_enrichment if rule == "enrichment" else _purity)(finding)
     by_label = finding.labelled + checking.labelled

@@ -13,7 +13,7 @@ from tests.evaluate.conftest import multi_hot
 
 PETS = Taxonomy({"animal": (), "vehicle": (), "cat": ("animal",), "dog": ("animal",), "car": ("vehicle",)})
 NAMES = [f"image {row}" for row in range(400)]
-CHECKING = np.array([held_out(name, 0.5, seed=1) for name in NAMES])
+CHECKING = np.array([held_out(f"concepts: {name}", 0.5) for name in NAMES])
 KINDS = np.arange(400) % 4
 LABELS = [({"cat"}, {"dog"}, {"car"}, set())[kind] for kind in KINDS]
 
@@ -141,3 +141,11 @@ def test_the_order_of_samples_and_latents_does_not_matter():
     assert again == [called[latent] for latent in latents]
     assert (same.named, same.confirmed, same.depths) == (found.named, found.confirmed, found.depths)
     assert same.purity == pytest.approx(found.purity)
+
+
+def test_samples_that_were_held_out_by_their_names_are_halved_all_the_same():
+    names = [name for name in (f"image {row}" for row in range(4000)) if held_out(name, 0.1)]
+    kinds = np.arange(len(names)) % 4
+    labels = [({"cat"}, {"dog"}, {"car"}, set())[kind] for kind in kinds]
+    _, found, _ = named((kinds == 0)[:, None], labels=labels, groups=names)
+    assert (found.named, found.confirmed) == (1, 1)
