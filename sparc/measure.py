@@ -15,7 +15,7 @@ from sparc.run import Run
 if TYPE_CHECKING:
     from sparc.contracts import Dataset
     from sparc.core.space import LatentSpace
-    from sparc.evaluate import Evaluation, Samples
+    from sparc.evaluate import Evaluation, OnPart, Samples
     from sparc.store import FeatureStore
 
 
@@ -84,12 +84,13 @@ def measure(
     rule: str = "enrichment",
     classifiers: bool = False,
     seed: int = 0,
+    on_part: OnPart = lambda done, total, part: None,
 ) -> Evaluation:
     """Measure `space`, and write `evaluation.json` and the table of latents into the run. Raises StorageError."""
     from sparc.evaluate import evaluate
     from sparc.files import write_json
 
-    found = evaluate(space, samples, rule=rule, classifiers=classifiers, seed=seed)
+    found = evaluate(space, samples, rule=rule, classifiers=classifiers, seed=seed, on_part=on_part)
     where = next(iter(features.manifests.values()))
     run.pictures.mkdir(exist_ok=True)
     found.latents.write(run.pictures / "latents.csv")

@@ -38,6 +38,7 @@ from sparc.cli.options import (
     Streams,
     merged,
     resolve_device,
+    said_of,
     store_root,
 )
 from sparc.cli.progress import Bar, console
@@ -109,33 +110,10 @@ def ablate(
 
         sparc ablate --config ablation.toml
     """
+    said = said_of(locals())
     from sparc.config import read_options
     from sparc.plugins import discover
 
-    said = {
-        "stream": stream,
-        "dataset": dataset,
-        "data-root": data_root,
-        "features": features,
-        "out": out,
-        "n-latents": n_latents,
-        "k": k,
-        "selection": selection,
-        "normalization": normalization,
-        "lambda": lambda_,
-        "epochs": epochs,
-        "batch-size": batch_size,
-        "lr": lr,
-        "seed": seed,
-        "encoder-product": encoder_product,
-        "adam-state": adam_state,
-        "device": device,
-        "store": store,
-        "precision": precision,
-        "store-dtype": store_dtype,
-        "compile": compile_,
-        "skip-bad": skip_bad,
-    }
     file = read_options(config, ablation=True) if config is not None else {}
     registry = discover()
     _do(_planned(grid or [], seeds, said, file, registry), registry)

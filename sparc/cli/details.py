@@ -101,14 +101,14 @@ def _of_concepts(found: Concepts) -> str:
     mean = "" if found.purity is None or found.lift is None else f": purity {found.purity:.2f}, lift {found.lift:.1f}"
     return (
         f"{found.confirmed} of {found.named} names hold on samples not used to find them{mean}\n"
-        "taken by frequent: share of the names that go to the tenth of the labels with most samples\n"
+        "taken by frequent: share of the names that the tenth of the labels with most samples has\n"
         "rank correlation: of a label's samples with the latents that it names"
     )
 
 
 def _single(found: Probes, streams: tuple[str, ...]) -> Table:
     """The best single latent for a label."""
-    table = plain_table("1-D probes: log-loss of the best latent for a label", "", *streams)
+    table = plain_table("1-D probes: log-loss of the best latent", "", *streams)
     for way, losses in found.single.items():
         table.add_row(way, *(number(losses.get(name)) for name in streams))
     return table

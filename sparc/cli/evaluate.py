@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparc.cli.options import DataRoot, Device, Features, Store, jobs_of, options_of, resolve_device
-from sparc.cli.progress import console
+from sparc.cli.progress import Bar, console
 from sparc.cli.tables import evaluation_tables
 from sparc.errors import InvalidConfig, MissingData
 
@@ -80,7 +80,10 @@ def evaluate_run(
 
     features, dataset = held_out(options, registry, jobs)
     samples = samples_of(features, dataset, registry, jobs, device)
-    found = measure(run, space, samples, features, rule=rule, classifiers=classifiers, seed=options.seed)
+    with Bar("evaluate", "parts") as bar:
+        found = measure(
+            run, space, samples, features, rule=rule, classifiers=classifiers, seed=options.seed, on_part=bar.update
+        )
     where = next(iter(features.manifests.values()))
     _print(found.report, where.dataset, where.split, features.random_weights, everything=classifiers)
     return found.report

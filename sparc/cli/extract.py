@@ -24,6 +24,7 @@ from sparc.cli.options import (
     jobs_of,
     resolve,
     resolve_device,
+    said_of,
 )
 from sparc.cli.plan import show_plan
 from sparc.cli.progress import Bar, console
@@ -79,20 +80,10 @@ def extract(
 
         torchrun --nproc-per-node 2 --no-python sparc extract --config run.toml
     """
+    said = said_of(locals())
     from sparc.plugins import discover
 
     registry = discover()
-    said = {
-        "stream": stream,
-        "dataset": dataset,
-        "data-root": data_root,
-        "store": store,
-        "device": device,
-        "precision": precision,
-        "store-dtype": store_dtype,
-        "compile": compile_,
-        "skip-bad": skip_bad,
-    }
     options = resolve(said, config, registry)
     if options.features is not None:
         raise InvalidConfig("imported features are not extracted, found --features", hint="sparc train --config FILE")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparc.config import PluginRef, RunOptions, read_options, validated
+from sparc.config import OPTION_NAMES, PluginRef, RunOptions, read_options, validated
 from sparc.errors import InvalidConfig, PluginError
 from sparc.hub import cache_dir
 
@@ -83,6 +83,12 @@ AdamState = Annotated[
 Resume = Annotated[
     Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run, as it was started.")
 ]
+
+
+def said_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a command was told, by the names of the options: those of its arguments that are options of a run."""
+    named = {name.rstrip("_").replace("_", "-"): value for name, value in arguments.items()}
+    return {name: value for name, value in named.items() if name in OPTION_NAMES}
 
 
 def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) -> RunOptions:

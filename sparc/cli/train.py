@@ -44,6 +44,7 @@ from sparc.cli.options import (
     options_of,
     resolve,
     resolve_device,
+    said_of,
     store_root,
 )
 from sparc.cli.progress import Bar, console
@@ -107,32 +108,9 @@ def train(
 
         sparc train --resume runs/openmoji
     """
+    said = said_of(locals())
     from sparc.plugins import discover
 
-    said = {
-        "stream": stream,
-        "dataset": dataset,
-        "data-root": data_root,
-        "features": features,
-        "out": out,
-        "n-latents": n_latents,
-        "k": k,
-        "selection": selection,
-        "normalization": normalization,
-        "lambda": lambda_,
-        "epochs": epochs,
-        "batch-size": batch_size,
-        "lr": lr,
-        "seed": seed,
-        "encoder-product": encoder_product,
-        "adam-state": adam_state,
-        "device": device,
-        "store": store,
-        "precision": precision,
-        "store-dtype": store_dtype,
-        "compile": compile_,
-        "skip-bad": skip_bad,
-    }
     registry = discover()
     plan = _resumed(resume, said, config) if resume is not None else _new(resolve(said, config, registry))
     _do(plan, registry)

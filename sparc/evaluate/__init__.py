@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +47,18 @@ class Evaluation:
     latents: LatentTable
 
 
+OnPart = Callable[[int, int, str], None]
+"""Called with the number of parts done, of all, and the part that comes now."""
+
+
 def evaluate(
-    space: LatentSpace, samples: Samples, *, rule: str = "enrichment", classifiers: bool = False, seed: int = 0
+    space: LatentSpace,
+    samples: Samples,
+    *,
+    rule: str = "enrichment",
+    classifiers: bool = False,
+    seed: int = 0,
+    on_part: OnPart = lambda done, total, part: None,
 ) -> Evaluation:
     """Measure a space on held-out samples; the space is not changed.
 
@@ -62,29 +72,48 @@ def evaluate(
     from sparc.evaluate.retrieval import retrieval
     from sparc.evaluate.sharing import sharing
 
-    features = samples.features
+    features, several = samples.features, len(space.streams) > 1
+    begin = _Parts(samples, on_part).begin
+    begin("codes")
     joint, solo = encode_joint(space, features), encode_solo(space, features)
-    several = len(space.streams) > 1
+    begin("sharing")
     there = {name: present(rows) for name, rows in features.items()}
     shared, per_latent = sharing(space, solo, there, shuffles(list(space.streams), len(samples.groups), seed))
+    begin("reconstruction")
+    rebuilt = _encoded(space, features, joint), _encoded(space, features, solo)
+    begin("retrieval")
+    found = retrieval(space, features, solo, samples.groups, rows=samples.rows, shared_spaces=samples.shared_spaces)
     report = Report(
         samples=len(samples.groups),
         streams=tuple(space.streams),
         n_latents=space.n_latents,
         k=space.k,
         selection=space.selection,
-        joint=_encoded(space, features, joint),
-        solo=_encoded(space, features, solo),
+        joint=rebuilt[0],
+        solo=rebuilt[1],
         sharing=shared if several else None,
-        retrieval=retrieval(
-            space, features, solo, samples.groups, rows=samples.rows, shared_spaces=samples.shared_spaces
-        ),
+        retrieval=found,
     )
     names, taxonomy = None, samples.taxonomy
     if samples.labels is not None and taxonomy is not None:
-        said, names = _by_labels(space, samples, samples.labels, taxonomy, joint, solo, rule, classifiers, seed)
+        said, names = _by_labels(space, samples, samples.labels, taxonomy, joint, solo, rule, classifiers, seed, begin)
         report = report.model_copy(update=said)
+    begin("")
     return Evaluation(report, latent_table(per_latent, names, taxonomy))
+
+
+class _Parts:
+    """Says which part of an evaluation comes now."""
+
+    def __init__(self, samples: Samples, on_part: OnPart) -> None:
+        self._total = 4 if samples.labels is None or samples.taxonomy is None else 7
+        self._on_part = on_part
+        self._done = 0
+
+    def begin(self, part: str) -> None:
+        """Say that all parts before this one are done; no name says that all are."""
+        self._on_part(self._done, self._total, part)
+        self._done += 1
 
 
 def _by_labels(
@@ -97,6 +126,7 @@ def _by_labels(
     rule: str,
     classifiers: bool,
     seed: int,
+    begin: Callable[[str], None],
 ) -> tuple[dict[str, Any], Names]:
     """What labels say of a space, as fields of a report, and of each latent."""
     from sparc.evaluate.alignment import hierarchical_jaccard
@@ -105,20 +135,13 @@ def _by_labels(
     from sparc.evaluate.probes import probes
 
     features, groups = samples.features, samples.groups
+    begin("concepts")
     named, names = concepts(solo, labels, taxonomy, groups, rule=rule)
-    found: dict[str, Any] = {
-        "concepts": named,
-        "probes": probes(
-            space,
-            features,
-            joint,
-            solo,
-            levels(labels, taxonomy).lifted,
-            groups,
-            classifiers=classifiers,
-            seed=seed,
-        ),
-    }
+    begin("probes")
+    lifted = levels(labels, taxonomy).lifted
+    probed = probes(space, features, joint, solo, lifted, groups, classifiers=classifiers, seed=seed)
+    found: dict[str, Any] = {"concepts": named, "probes": probed}
+    begin("alignment")
     if len(space.streams) > 1:
         found["jaccard"] = hierarchical_jaccard(space, features, joint, solo, labels, taxonomy, groups, seed)
     return found, names
