@@ -9,7 +9,7 @@ from typing import Any
 
 from sparc.ablate.grid import Cell, Grid, written
 from sparc.config import RunOptions
-from sparc.errors import InvalidConfig, MisalignedStreams
+from sparc.errors import CorruptFile, InvalidConfig, MisalignedStreams
 from sparc.files import read_json, write_json
 from sparc.run import Run
 
@@ -53,7 +53,7 @@ class Ablation:
             raise InvalidConfig(f"there is something at {self.path} already, and it is no ablation", hint=hint)
         before = self._read()
         for part in ("grid", "seeds", "options"):
-            if difference := _difference(before.get(part), asked[part]):
+            if difference := _difference(part, before.get(part), asked[part]):
                 raise InvalidConfig(f"{self.path} is of another ablation: {difference}", hint=hint)
 
     @property
@@ -61,7 +61,9 @@ class Ablation:
         return self.path / "ablation.json"
 
     def _read(self) -> dict[str, Any]:
-        content: dict[str, Any] = read_json(self._description, what="the description of an ablation")
+        content = read_json(self._description, what="the description of an ablation")
+        if not isinstance(content, dict):
+            raise CorruptFile(f"{self._description} describes no ablation", hint="choose another --out")
         return content
 
 
@@ -72,12 +74,12 @@ def asked(base: RunOptions, grid: Grid, seeds: list[int]) -> dict[str, Any]:
     return {"grid": grid, "seeds": seeds, "options": shared}
 
 
-def _difference(before: Any, now: Any) -> str:
+def _difference(part: str, before: Any, now: Any) -> str:
     """The first difference, in words."""
     if before == now:
         return ""
     if not isinstance(before, dict) or not isinstance(now, dict):
-        return f"it has the seeds {_said(before)}, asked for are {_said(now)}"
+        return f"it has the {part} {_said(before)}, asked for are {_said(now)}"
     key = next(key for key in (*now, *before) if before.get(key) != now.get(key))
     return f"it has {key} = {_said(before.get(key))}, asked for is {_said(now.get(key))}"
 

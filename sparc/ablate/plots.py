@@ -24,6 +24,8 @@ STYLES = ("-", "--", ":", "-.")
 def draw(results: Results, grid: Grid, folder: Path) -> list[Path]:
     """Write `axis-KEY.png` and `.svg` for each axis; returns them. Raises StorageError."""
     metrics = [metric for metric in results.metrics if metric.headline]
+    if not metrics:
+        return []
     return [
         path for axis in grid for path in figures.save(_figure(results, grid, axis, metrics), folder / f"axis-{axis}")
     ]

@@ -59,6 +59,15 @@ class Results:
         best = min(found.values()) if metric.better == "lower" else max(found.values())
         return next(cell for cell in self.cells if found.get(cell.name) == best)
 
+    def is_best(self, metric: Metric, cell: Cell) -> bool:
+        """Whether no cell has a better mean, and some have a worse one."""
+        best, own = self.best(metric), self.spread(metric, cell)
+        means = {spread.mean for one in self.cells if (spread := self.spread(metric, one))}
+        if best is None or own is None or len(means) == 1:
+            return False
+        top = self.spread(metric, best)
+        return top is not None and own.mean == top.mean
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data: metrics with their best cell, then cells with every number."""
         metrics = {

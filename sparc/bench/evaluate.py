@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.sparse import csr_array
 
 from sparc.config import SpaceConfig
 from sparc.contracts import Taxonomy
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
-from sparc.evaluate.alignment import by_depth, shuffles
+from sparc.evaluate.alignment import Activity, by_depth, shuffles
 from sparc.evaluate.concepts import concepts
 from sparc.evaluate.encoding import activity
 from sparc.evaluate.retrieval import between, on_decoded, on_latents, rank
@@ -37,14 +36,14 @@ class EvaluationCost:
     patterns_s: float
     """Which latents are alive where, and shared with whom."""
     concepts_s: float
-    peak_bytes: int | None
-    """The most that the process held until here."""
     latents_queries_per_s: float
     """Searched by latents: scores against all samples, and the rank of the right one."""
     cross_queries_per_s: float
     """Searched by cross-reconstruction."""
     product_queries_per_s: float
     """The bare product of queries with the features of all samples, nothing else."""
+    peak_bytes: int | None
+    """The most that the process held."""
 
 
 def measure_evaluation(shape: SpaceConfig, *, samples: int, n_labels: int) -> EvaluationCost:
@@ -59,7 +58,9 @@ def measure_evaluation(shape: SpaceConfig, *, samples: int, n_labels: int) -> Ev
 
     def alignment() -> None:
         active = [{name: activity(code) for name, code in codes.items()} for codes in (joint, solo)]
-        kinds = dict(zip(("joint", "solo", "joint_null", "solo_null"), active + active, strict=True))
+        everywhere = dict.fromkeys(shape.streams, np.ones(samples, bool))
+        both = [Activity(of_kind, everywhere) for of_kind in active]
+        kinds = dict(zip(("joint", "solo", "joint_null", "solo_null"), both + both, strict=True))
         by_depth(kinds, labels, taxonomy, groups, seed=0)
 
     def patterns() -> None:
@@ -71,8 +72,8 @@ def measure_evaluation(shape: SpaceConfig, *, samples: int, n_labels: int) -> Ev
         alignment_s=round(_seconds(alignment), 3),
         patterns_s=round(_seconds(patterns), 3),
         concepts_s=round(_seconds(lambda: concepts(solo, labels, taxonomy, groups, rule="enrichment")), 3),
-        peak_bytes=peak_bytes(),
         **_search(shape, space, solo, samples),
+        peak_bytes=peak_bytes(),
     )
 
 
@@ -82,11 +83,10 @@ def _search(shape: SpaceConfig, space: LatentSpace, solo: dict[str, Codes], samp
     queries, count = solo[first][: min(QUERIES, samples)], min(QUERIES, samples)
     x_MD = torch.randn(samples, shape.streams[last], generator=torch.Generator().manual_seed(0))
     right = csr_array((np.ones(count, bool), (np.arange(count), np.arange(count))), shape=(count, samples))
-    unit_QD, unit_DM = F.normalize(x_MD[:count], dim=1), F.normalize(x_MD, dim=1).T
     searches: dict[str, Callable[[], object]] = {
         "latents": lambda: rank(on_latents(queries, solo[last]), right),
         "cross": lambda: rank(between(on_decoded(space, queries, last), x_MD), right),
-        "product": lambda: [unit_QD[start : start + 256] @ unit_DM for start in range(0, count, 256)],
+        "product": lambda: [x_MD[start : min(start + 256, count)] @ x_MD.T for start in range(0, count, 256)],
     }
     return {f"{name}_queries_per_s": round(count / _seconds(search), 1) for name, search in searches.items()}
 

@@ -60,7 +60,7 @@ def _table(first: str) -> Table:
 
 
 def _number(results: Results, metric: Metric, cell: Cell) -> Text:
-    return Text(_spread(results, metric, cell), style="bold" if results.best(metric) is cell else "")
+    return Text(_spread(results, metric, cell), style="bold" if results.is_best(metric, cell) else "")
 
 
 def _spread(results: Results, metric: Metric, cell: Cell) -> str:

@@ -122,7 +122,6 @@ def evaluate(
     from sparc.bench.evaluate import measure_evaluation
 
     shape = _shape(widths, n_latents, k)
-    keep_freed_memory()
     cost = measure_evaluation(shape, samples=samples, n_labels=n_labels)
     setting = {"widths": widths, "n_latents": n_latents, "k": k, "samples": samples, "n_labels": n_labels}
     _show(dataclasses.asdict(cost), setting, as_json)

@@ -98,11 +98,11 @@ def _concepts(found: Concepts) -> Table:
 
 
 def _of_concepts(found: Concepts) -> str:
-    mean = "" if found.purity is None or found.lift is None else f": purity {found.purity:.2f}, lift {found.lift:.1f}"
+    mean = "" if found.purity is None or found.lift is None else f"; purity {found.purity:.2f}, lift {found.lift:.1f}"
     return (
-        f"{found.confirmed} of {found.named} names hold on samples not used to find them{mean}\n"
-        "taken by frequent: share of the names that the tenth of the labels with most samples has\n"
-        "rank correlation: of a label's samples with the latents that it names"
+        f"{found.confirmed} of {found.named} names hold on images not used to find them{mean}\n"
+        "taken by frequent: share of the names that the tenth of the labels with most images has\n"
+        "rank correlation: of a label's images with the latents that it names"
     )
 
 

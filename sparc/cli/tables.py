@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc.cli.details import details, number, plain_table
-from sparc.evaluate.report import Interval, Ranks, Report
+from sparc.evaluate.report import Interval, Ranks, Report, Retrieval
 
 LEGEND = (
     "joint  streams of a sample encoded together, as in the paper: latents are shared",
@@ -66,8 +66,10 @@ def _alignment(report: Report) -> Table:
     return table
 
 
-def _with_reach(value: float, interval: Interval) -> str:
+def _with_reach(value: float, interval: Interval | None) -> str:
     """A number and how far its 95% interval reaches to the farther side."""
+    if interval is None:
+        return number(value)
     return f"{number(value)}±{max(value - interval[0], interval[1] - value):.3f}".replace("±0.", "±.")
 
 
@@ -99,15 +101,23 @@ def _retrieval(report: Report, *, everything: bool) -> Table:
 
 
 def _chances(report: Report) -> dict[str, Ranks]:
-    """One line where all pairs have the same chance; where samples lack streams, one for each two streams."""
+    """One line where all pairs have the same chance, else one for each two streams, or for each direction of them."""
     first, *others = report.retrieval
-    if all(pair.chance == first.chance for pair in others):
+    if all(_chance(pair) == _chance(first) for pair in others):
         return {f"chance, of {first.candidates}": first.chance}
-    # Which of the two is searched makes no difference: the samples that have both are the candidates.
-    two = {frozenset((pair.query, pair.target)): pair for pair in reversed(report.retrieval)}
-    return {
-        f"chance, {pair.query} ↔ {pair.target}, of {pair.candidates}": pair.chance for pair in reversed(two.values())
-    }
+    by_names = {(pair.query, pair.target): pair for pair in report.retrieval}
+    lines: dict[str, Ranks] = {}
+    for (query, target), pair in by_names.items():
+        back = by_names.get((target, query))
+        if back is None or _chance(back) != _chance(pair):
+            lines[f"chance, {query} → {target}, of {pair.candidates}"] = pair.chance
+        elif f"chance, {target} ↔ {query}, of {pair.candidates}" not in lines:
+            lines[f"chance, {query} ↔ {target}, of {pair.candidates}"] = pair.chance
+    return lines
+
+
+def _chance(pair: Retrieval) -> tuple[int, Ranks]:
+    return pair.candidates, pair.chance
 
 
 def _ranks(ranks: Ranks) -> list[str]:

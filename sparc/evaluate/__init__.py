@@ -38,6 +38,13 @@ class Samples:
     shared_spaces: Mapping[str, str] | None = None
     """By stream the name of the space that its features lie in, where another backbone's may lie there too."""
 
+    @property
+    def labelled(self) -> tuple[csr_array, Taxonomy] | None:
+        """Labels and taxonomy; None where there are none."""
+        if self.labels is None or self.taxonomy is None or not self.taxonomy.labels:
+            return None
+        return self.labels, self.taxonomy
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -94,19 +101,19 @@ def evaluate(
         sharing=shared if several else None,
         retrieval=found,
     )
-    names, taxonomy = None, samples.taxonomy
-    if samples.labels is not None and taxonomy is not None:
-        said, names = _by_labels(space, samples, samples.labels, taxonomy, joint, solo, rule, classifiers, seed, begin)
+    names = None
+    if (labelled := samples.labelled) is not None:
+        said, names = _by_labels(space, samples, *labelled, joint, solo, rule, classifiers, seed, begin)
         report = report.model_copy(update=said)
     begin("")
-    return Evaluation(report, latent_table(per_latent, names, taxonomy))
+    return Evaluation(report, latent_table(per_latent, names, samples.taxonomy))
 
 
 class _Parts:
     """Says which part of an evaluation comes now."""
 
     def __init__(self, samples: Samples, on_part: OnPart) -> None:
-        self._total = 4 if samples.labels is None or samples.taxonomy is None else 7
+        self._total = 7 if samples.labelled is not None else 4
         self._on_part = on_part
         self._done = 0
 

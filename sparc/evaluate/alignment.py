@@ -11,22 +11,32 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
+from scipy.special import stdtrit
 from torch import Tensor
 
 from sparc.contracts import Taxonomy
 from sparc.core.codes import Codes
-from sparc.core.space import LatentSpace
+from sparc.core.space import LatentSpace, present
 from sparc.evaluate.encoding import Features, activity, encode_joint
 from sparc.evaluate.labels import Levels, dense, levels, parts, summed
 from sparc.evaluate.report import Depth, Interval, Overlap
 
-Activity = Mapping[str, csr_array]
-
 BLOCKS = 32
 """Parts of the samples that the bootstrap draws; a standard error from them is itself good to an eighth."""
+FEWEST_BLOCKS = 16
+"""Parts from which there is an interval: one from fewer is too narrow."""
 REPLICATES = 50
 COUNTS = 2**22
 """Counts of labels, of all parts of some latents, made at a time."""
+
+
+class Activity(NamedTuple):
+    """Which samples activate which latents, and which have the stream at all."""
+
+    active: Mapping[str, csr_array]
+    """(N, L) per stream."""
+    present: Mapping[str, NDArray[np.bool_]]
+    """(N,) per stream."""
 
 
 def shuffles(names: Sequence[str], n_samples: int, seed: int) -> dict[str, Tensor]:
@@ -55,11 +65,16 @@ def hierarchical_jaccard(
     """
     orders = shuffles(list(space.streams), labels.shape[0], seed)
     shuffled = {name: features[name][orders[name].to(features[name].device)] for name in space.streams}
-    kinds: dict[str, Activity] = {
-        "joint": {name: activity(code) for name, code in joint.items()},
-        "solo": {name: activity(code) for name, code in solo.items()},
-        "joint_null": {name: activity(code) for name, code in encode_joint(space, shuffled).items()},
-        "solo_null": {name: activity(code[orders[name].to(code.indices.device)]) for name, code in solo.items()},
+    there = {name: present(features[name]).cpu().numpy() for name in space.streams}
+    there_shuffled = {name: there[name][orders[name].numpy()] for name in space.streams}
+    solo_shuffled = {name: code[orders[name].to(code.indices.device)] for name, code in solo.items()}
+    kinds = {
+        "joint": Activity({name: activity(code) for name, code in joint.items()}, there),
+        "solo": Activity({name: activity(code) for name, code in solo.items()}, there),
+        "joint_null": Activity(
+            {name: activity(code) for name, code in encode_joint(space, shuffled).items()}, there_shuffled
+        ),
+        "solo_null": Activity({name: activity(code) for name, code in solo_shuffled.items()}, there_shuffled),
     }
     return by_depth(kinds, labels, taxonomy, groups, seed)
 
@@ -67,10 +82,10 @@ def hierarchical_jaccard(
 def by_depth(
     kinds: Mapping[str, Activity], labels: csr_array, taxonomy: Taxonomy, groups: Sequence[str], seed: int
 ) -> tuple[Depth, ...]:
-    """Overlap at every depth of what is active, by the kinds that `Depth` has: who is active, (N, L) per stream."""
+    """Overlap at every depth of what is active, by the kinds that `Depth` has."""
     found = levels(labels, taxonomy)
     draws = bootstrap(groups, seed)
-    overlaps = {kind: jaccard(active, found, draws) for kind, active in kinds.items()}
+    overlaps = {kind: jaccard(activity, found, draws) for kind, activity in kinds.items()}
     return tuple(
         Depth(depth=depth, **{kind: overlap[depth] for kind, overlap in overlaps.items()})
         for depth in range(taxonomy.max_depth + 1)
@@ -101,14 +116,15 @@ def bootstrap(groups: Sequence[str], seed: int) -> Draws:
     return Draws(block_N, weights_RG)
 
 
-def jaccard(active: Activity, found: Levels, draws: Draws) -> list[Overlap]:
+def jaccard(activity: Activity, found: Levels, draws: Draws) -> list[Overlap]:
     """Per depth, the mean over latents of the overlap of label counts between streams (arXiv 2507.06265, section 4).
 
     Per latent and stream, the counts of labels over the samples that activate it; for two streams alive in the latent
     the sum of minima over the sum of maxima of their counts; averaged over the pairs of streams alive in the latent.
-    active: (N, L) per stream. Samples without labels count nothing, so a latent that stands for such samples alone
-    overlaps 0.
+    For a pair the samples count that have both streams. Samples without labels count nothing, so a latent that stands
+    for such samples alone overlaps 0.
     """
+    active, pairs = _sides(activity)
     n_latents = next(iter(active.values())).shape[1]
     shape = (len(draws.weights), found.counted.shape[1])
     total_RD, alive_R = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape[0], dtype=torch.float64)
@@ -120,7 +136,7 @@ def jaccard(active: Activity, found: Levels, draws: Draws) -> list[Overlap]:
         sums = {name: _drawn(weights_RG, counts_GlQ @ counted_QD) for name, counts_GlQ in by_part.items()}
         overlap_RlD = torch.zeros_like(next(iter(sums.values())), dtype=torch.float64)
         pairs_Rl = torch.zeros(overlap_RlD.shape[:2])
-        for first, second in combinations(active, 2):
+        for first, second in pairs:
             both_Rl = (counts[first][:, :, -1] > 0) & (counts[second][:, :, -1] > 0)
             minima_RlD = torch.minimum(counts[first], counts[second]) @ counted_QD
             maxima_RlD = sums[first] + sums[second] - minima_RlD
@@ -129,15 +145,44 @@ def jaccard(active: Activity, found: Levels, draws: Draws) -> list[Overlap]:
         mean_RlD = overlap_RlD / pairs_Rl.clamp(min=1).unsqueeze(2)
         total_RD += mean_RlD.sum(dim=1)
         alive_R += (pairs_Rl > 0).sum(dim=1)
-    alive_R1 = alive_R.unsqueeze(1)
-    return _overlaps((total_RD / n_latents).numpy(), (total_RD / alive_R1).numpy())
+    over_all_RD, over_alive_RD = total_RD / n_latents, total_RD / alive_R.unsqueeze(1)
+    return _overlaps(over_all_RD.numpy(), over_alive_RD.numpy(), parts=draws.weights.shape[1])
+
+
+def _sides(activity: Activity) -> tuple[dict[str, csr_array], list[tuple[str, str]]]:
+    """Activity to count, by name, and for each pair of streams the names of its sides.
+
+    A stream that no sample lacks, with another one such, is itself; else a side is the stream where both are there.
+    """
+    tables: dict[str, csr_array] = {}
+    pairs = []
+    for pair in combinations(activity.active, 2):
+        both_N = activity.present[pair[0]] & activity.present[pair[1]]
+        sides = []
+        for name, other in (pair, pair[::-1]):
+            side = name if both_N.all() else f"{name} where {other}"
+            if side not in tables:
+                tables[side] = _where(activity.active[name], both_N)
+            sides.append(side)
+        pairs.append((sides[0], sides[1]))
+    return tables, pairs
+
+
+def _where(active: csr_array, both_N: NDArray[np.bool_]) -> csr_array:
+    if both_N.all():
+        return active
+    found = csr_array(active.multiply(both_N[:, None].astype(active.dtype)))
+    found.eliminate_zeros()
+    return found
 
 
 def _drawn(weights_RG: Tensor, counts_GlX: Tensor) -> Tensor:
     return (weights_RG @ counts_GlX.flatten(1)).view(len(weights_RG), *counts_GlX.shape[1:])
 
 
-def _label_counts(active: Activity, said: csr_array, block: NDArray[np.intp]) -> Iterator[dict[str, Tensor]]:
+def _label_counts(
+    active: Mapping[str, csr_array], said: csr_array, block: NDArray[np.intp]
+) -> Iterator[dict[str, Tensor]]:
     """By stream (parts, l, Q + 1): labels of the samples that activate a latent, and their number; some at a time."""
     order_N = np.argsort(block, kind="stable")
     ends_G = np.cumsum(np.bincount(block))
@@ -156,7 +201,7 @@ def _label_counts(active: Activity, said: csr_array, block: NDArray[np.intp]) ->
         yield {name: torch.stack(parts) for name, parts in counts.items()}
 
 
-def _overlaps(over_all_RD: NDArray[np.float64], over_alive_RD: NDArray[np.float64]) -> list[Overlap]:
+def _overlaps(over_all_RD: NDArray[np.float64], over_alive_RD: NDArray[np.float64], *, parts: int) -> list[Overlap]:
     found = []
     for all_R, alive_R in zip(over_all_RD.T, over_alive_RD.T, strict=True):
         some = np.isfinite(alive_R[0])
@@ -164,15 +209,22 @@ def _overlaps(over_all_RD: NDArray[np.float64], over_alive_RD: NDArray[np.float6
             Overlap(
                 all=float(all_R[0]),
                 alive=float(alive_R[0]) if some else None,
-                all_interval=_interval(all_R),
-                alive_interval=_interval(alive_R) if some else None,
+                all_interval=_interval(all_R, parts),
+                alive_interval=_interval(alive_R, parts) if some else None,
             )
         )
     return found
 
 
-def _interval(values_R: NDArray[np.float64]) -> Interval:
-    """By the spread of the replicates around their own mean: drawing twice what was drawn once biases overlaps."""
+def _interval(values_R: NDArray[np.float64], parts: int) -> Interval | None:
+    """By the spread of the replicates around their own mean: drawing twice what was drawn once biases overlaps.
+
+    None where the parts are too few for an honest one.
+    """
     estimate, replicates = values_R[0], values_R[1:][np.isfinite(values_R[1:])]
-    reach = 1.96 * float(np.std(replicates, ddof=1)) if len(replicates) > 1 else 0.0
+    if parts < FEWEST_BLOCKS or len(replicates) < 2:
+        return None
+    # Of an odd number one part more is drawn than left, which varies a little less.
+    odd = np.sqrt((parts + 1) / (parts - 1)) if parts % 2 else 1.0
+    reach = float(stdtrit(parts - 1, 0.975) * odd * np.std(replicates, ddof=1))
     return max(0.0, float(estimate) - reach), min(1.0, float(estimate) + reach)

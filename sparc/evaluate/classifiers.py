@@ -177,9 +177,13 @@ def scores(layers: Layers, inputs: Inputs) -> NDArray[np.float32]:
 
 
 def average_precision(scores_MC: NDArray[np.float32], has_MC: NDArray[np.bool_]) -> float:
-    """Mean over labels of the average precision of the order that a label's scores give the samples."""
+    """Mean over labels of the average precision of the order that a label's scores give the samples.
+
+    Scores that are no numbers tie at the end: a space that went astray shall not look good.
+    """
     from sklearn.metrics import average_precision_score
 
+    scores_MC = np.where(np.isfinite(scores_MC), scores_MC, np.finfo(np.float32).min)
     return float(
         np.mean([average_precision_score(has, scores) for has, scores in zip(has_MC.T, scores_MC.T, strict=True)])
     )

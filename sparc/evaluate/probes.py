@@ -18,7 +18,7 @@ from sparc.evaluate.encoding import Features
 from sparc.evaluate.report import Probes
 
 FEWEST = 8
-"""Samples with a label, and without it, that each part must have: the loss of fewer says more of them than of it."""
+"""Groups with a label, and without it, that each part must have: the loss of fewer says more of them than of it."""
 
 CANDIDATES = 16
 """Latents fitted per label, of those that a score without fitting puts first."""
@@ -47,8 +47,8 @@ def probes(
     """Measure how well labels are read off single latents and, if asked for, off features by classifiers.
 
     features: raw, (N, D) per stream, zeros where a sample lacks it. labels: (N, C), ancestors included. The samples of
-    a group are all in the training or all in the test part, whichever its name says. A label counts where samples that
-    have all streams are `FEWEST` with it and without it in each part; None where no label does. `seed` draws the
+    a group are all in the training or all in the test part, whichever its name says. A label counts where, of samples
+    that have all streams, `FEWEST` groups have it and lack it in each part; None where no label does. `seed` draws the
     classifiers' first weights and batches; nothing else is drawn.
     """
     there = {name: present(features[name]).cpu().numpy() for name in space.streams}
@@ -56,7 +56,8 @@ def probes(
     test_N = in_test(groups)
     train_rows, test_rows = (complete_N & ~test_N).nonzero()[0], (complete_N & test_N).nonzero()[0]
     labels = labels.astype(np.bool_).astype(np.float64)
-    labels = labels[:, frequent(labels[train_rows]) & frequent(labels[test_rows])]
+    of_group_N = np.unique(np.asarray(groups), return_inverse=True)[1]
+    labels = labels[:, frequent(labels, of_group_N, train_rows) & frequent(labels, of_group_N, test_rows)]
     if labels.shape[1] == 0:
         return None
     single = {
@@ -73,7 +74,7 @@ def probes(
         test=len(test_rows),
         single=single,
         classifiers=classify(space, features, solo, labels, *rows, seed) if classifiers else (),
-        chance=float(labels[test_rows].mean()),
+        chance=chance_precision(np.asarray(labels[test_rows].sum(axis=0)).ravel(), len(test_rows)),
     )
 
 
@@ -84,10 +85,27 @@ def in_test(groups: Sequence[str]) -> Bools:
     return np.array([drawn[group] for group in groups], dtype=bool)
 
 
-def frequent(labels: csr_array) -> Bools:
-    """Which labels enough of these samples have, and enough lack: (C,)."""
-    count_C = np.asarray(labels.sum(axis=0)).ravel()
-    return (count_C >= FEWEST) & (labels.shape[0] - count_C >= FEWEST)
+def frequent(labels: csr_array, of_group_N: NDArray[np.intp], rows: NDArray[np.intp]) -> Bools:
+    """Which labels samples of enough groups have among these rows, and of enough lack: (C,)."""
+    group_R, n_groups = np.unique(of_group_N[rows], return_inverse=True)[1], len(np.unique(of_group_N[rows]))
+    members = csr_array((np.ones(len(rows)), (group_R, np.arange(len(rows)))), shape=(n_groups, len(rows)))
+    with_GC = csc_array(members @ csr_array(labels[rows]))
+    all_E = with_GC.data == np.bincount(group_R, minlength=n_groups)[with_GC.indices]
+    columns_E = np.repeat(np.arange(labels.shape[1]), np.diff(with_GC.indptr))
+    whole_C = np.bincount(columns_E[all_E], minlength=labels.shape[1])
+    found: Bools = (np.diff(with_GC.indptr) >= FEWEST) & (n_groups - whole_C >= FEWEST)
+    return found
+
+
+def chance_precision(with_C: Floats, n_samples: int) -> float:
+    """Average precision of a random order, exactly, as a mean over labels; with_C: how many samples have each.
+
+    At the place i of a sample with the label (K of n have it), the expected precision is (1 + (K - 1) (i - 1) /
+    (n - 1)) / i, and every place is as likely.
+    """
+    harmonic = float((1 / np.arange(1, n_samples + 1)).sum()) / n_samples
+    share_C = (with_C - 1) / max(1, n_samples - 1)
+    return float((harmonic + share_C * (1 - harmonic)).mean())
 
 
 # One latent per label

@@ -12,6 +12,9 @@ from sparc.core.space import LatentSpace
 from sparc.evaluate.encoding import Features, chunks
 from sparc.evaluate.report import Matrix
 
+ROUNDING = 1e-12
+"""Spread over energy of features that are all alike: what float32 leaves of nothing."""
+
 
 @torch.inference_mode()
 def reconstruction(space: LatentSpace, features: Features, codes: dict[str, Codes]) -> tuple[Matrix, Matrix]:
@@ -24,8 +27,8 @@ def reconstruction(space: LatentSpace, features: Features, codes: dict[str, Code
     names = list(space.streams)
     n_samples = len(features[names[0]])
     means = _means(space, features, n_samples)
-    # Per pair: samples, sum of relative errors, of squared errors, of squared distances from the mean.
-    sums = {(source, target): torch.zeros(4, dtype=torch.float64) for source in names for target in names}
+    # Per pair: samples, sum of relative errors, of squared errors, of squared distances from the mean, of squares.
+    sums = {(source, target): torch.zeros(5, dtype=torch.float64) for source in names for target in names}
     for rows in chunks(n_samples):
         batch = space.normalize({name: features[name][rows] for name in names})
         for source in names:
@@ -35,9 +38,9 @@ def reconstruction(space: LatentSpace, features: Features, codes: dict[str, Code
                 sums[source, target] += _sums(y_BD[valid_B], x_BD[valid_B], means[target])
     nmse: Matrix = {name: {} for name in names}
     r2: Matrix = {name: {} for name in names}
-    for (source, target), (count, relative, error, spread) in ((pair, sums[pair].tolist()) for pair in sums):
+    for (source, target), (count, relative, error, spread, energy) in ((pair, sums[pair].tolist()) for pair in sums):
         nmse[source][target] = _finite(relative / count) if count else None
-        r2[source][target] = _finite(1 - error / spread) if spread else None
+        r2[source][target] = _finite(1 - error / spread) if spread > ROUNDING * energy else None
     return nmse, r2
 
 
@@ -63,4 +66,4 @@ def _sums(y_BD: Tensor, x_BD: Tensor, mean_D: Tensor) -> Tensor:
     energy_B = x_BD.square().sum(dim=1)
     counts_B = energy_B > 0
     relative = (error_B[counts_B] / energy_B[counts_B]).sum()
-    return torch.stack([counts_B.sum(), relative, error_B.sum(), (x_BD - mean_D).square().sum()])
+    return torch.stack([counts_B.sum(), relative, error_B.sum(), (x_BD - mean_D).square().sum(), energy_B.sum()])

@@ -44,7 +44,7 @@ class Encoded(_Record):
 
 
 Interval = tuple[float, float]
-"""95%: 1.96 bootstrap standard errors to each side of the estimate."""
+"""95%: so many bootstrap standard errors to each side of the estimate as Student's t says."""
 
 
 class Overlap(_Record):
@@ -54,7 +54,8 @@ class Overlap(_Record):
     """Over all latents; one without two streams alive in it counts 0, as in the paper."""
     alive: float | None
     """Over the latents with two streams alive in them; None where there is none."""
-    all_interval: Interval
+    all_interval: Interval | None
+    """None where there are too few groups of samples to tell."""
     alive_interval: Interval | None
 
 
@@ -107,7 +108,7 @@ class ConceptDepth(_Record):
 
     depth: int
     labels: int
-    """Labels of this depth that any sample has."""
+    """Labels of this depth that any image has."""
     named: int
     """Latents for which a label of this depth is found."""
     confirmed: int
@@ -117,9 +118,9 @@ class ConceptDepth(_Record):
     effective: float
     """Labels that would name as many latents each, as evenly: exp of the entropy."""
     frequent_share: float | None
-    """Share of the named latents that the tenth of the labels with most samples takes."""
+    """Share of the named latents that the tenth of the labels with most images takes."""
     frequency_correlation: float | None
-    """Spearman's, between a label's samples and the latents that it names."""
+    """Spearman's, between a label's images and the latents that it names."""
 
 
 class Concepts(_Record):
@@ -131,9 +132,9 @@ class Concepts(_Record):
     """Latents with a name, of any depth."""
     confirmed: int
     purity: float | None
-    """Mean over confirmed latents of the share of their samples that has the label, on samples not used to find it."""
+    """Mean over named latents of the share of their images that has the label, on images not used to find it."""
     lift: float | None
-    """Mean over confirmed latents of purity over the label's frequency, on the same samples."""
+    """Mean over named latents of purity over the label's frequency, on the same images."""
     depths: tuple[ConceptDepth, ...]
 
 
@@ -162,7 +163,7 @@ class Probes(_Record):
     Knowing nothing gives ln 2 = 0.693."""
     classifiers: tuple[Classifier, ...]
     chance: float
-    """Mean average precision of a random order: the mean frequency of the labels."""
+    """Mean average precision of a random order, exactly."""
 
 
 class Ranks(_Record):

@@ -32,15 +32,21 @@ def alive(codes, latent):
     return any(row[latent] > 0 for row in codes)
 
 
-def jaccard(codes, labels, parents, level, n_latents):
-    """Mean over all latents, and over those with a pair of streams alive in them (None without any)."""
+def jaccard(codes, labels, parents, level, n_latents, present):
+    """Mean over all latents, and over those with a pair of streams alive in them (None without any).
+
+    For a pair of streams, over the samples that have both.
+    """
     lifted = [{lift(parents, label, level) for label in names} for names in labels]
     means = []
     for latent in range(n_latents):
         overlaps = []
         for first, second in combinations(codes, 2):
-            if alive(codes[first], latent) and alive(codes[second], latent):
-                one, other = counts(codes[first], lifted, latent), counts(codes[second], lifted, latent)
+            rows = [n for n in range(len(labels)) if present[first][n] and present[second][n]]
+            here, there = [codes[first][n] for n in rows], [codes[second][n] for n in rows]
+            if alive(here, latent) and alive(there, latent):
+                said = [lifted[n] for n in rows]
+                one, other = counts(here, said, latent), counts(there, said, latent)
                 minima, maxima = (one & other).total(), (one | other).total()
                 overlaps.append(minima / maxima if maxima else 0.0)
         means.append(sum(overlaps) / len(overlaps) if overlaps else None)

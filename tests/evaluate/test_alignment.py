@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 import sparc.evaluate.alignment
 from sparc.contracts import Taxonomy
 from sparc.core.codes import Codes
-from sparc.evaluate.alignment import bootstrap, hierarchical_jaccard, jaccard, shuffles
+from sparc.evaluate.alignment import Activity, bootstrap, hierarchical_jaccard, jaccard, shuffles
 from sparc.evaluate.encoding import activity, encode_joint, encode_solo
 from sparc.evaluate.labels import levels, parts
 from tests.evaluate.conftest import multi_hot
@@ -21,9 +21,10 @@ def active(*rows):
     return csr_array(np.array(rows, dtype=float))
 
 
-def overlap(streams, labels, depth=-1):
+def overlap(streams, labels, depth=-1, present=None):
     """At the depth of the labels themselves."""
     draws = bootstrap([str(row) for row in range(len(labels))], seed=0)
+    streams = Activity(streams, present or dict.fromkeys(streams, np.ones(len(labels), dtype=bool)))
     return jaccard(streams, levels(multi_hot(labels, ANIMALS), ANIMALS), draws)[depth]
 
 
@@ -58,6 +59,22 @@ def test_a_latent_averages_over_the_pairs_of_streams_alive_in_it():
     assert overlap(streams, labels).all == pytest.approx(1 / 2)  # a with b; c is dead, so no pair with it counts
     streams["c"] = active([0], [1], [0])
     assert overlap(streams, labels).all == pytest.approx((1 / 2 + 0 + 1 / 2) / 3)
+
+
+def test_a_pair_of_streams_is_measured_on_the_samples_that_have_both():
+    """A latent that is always active means the same in both, however few samples have the second."""
+    streams = {"a": active([1], [1], [1], [1]), "b": active([1], [0], [1], [0])}
+    labels, half = [{"cat"}, {"cat"}, {"dog"}, {"dog"}], {"a": np.ones(4, bool), "b": np.array([1, 0, 1, 0], bool)}
+    assert overlap(streams, labels, present=half).alive == 1
+    assert overlap(streams, labels).alive == 1 / 2
+
+
+@pytest.mark.parametrize("count", [15, 16])
+def test_there_is_no_interval_of_fewer_than_sixteen_groups(count):
+    streams = {name: active(*([[1], [0]] * 8)[:count]) for name in "ab"}
+    found = overlap(streams, [{"cat"}] * count)
+    assert found.all == 1
+    assert (found.all_interval is None) == (found.alive_interval is None) == (count < 16)
 
 
 def test_how_strongly_a_latent_is_active_does_not_matter():
@@ -138,7 +155,7 @@ def test_the_interval_reaches_as_far_as_the_estimate_varies_from_sample_to_sampl
     found = [draw() for _ in range(40)]
     spread = np.std([one.all for one in found], ddof=1)
     reach = np.mean([(one.all_interval[1] - one.all_interval[0]) / 2 for one in found])
-    assert reach == pytest.approx(1.96 * spread, rel=0.4)
+    assert reach == pytest.approx(2.04 * spread, rel=0.4)
 
 
 def test_counts_are_the_same_however_many_latents_at_once(monkeypatch):

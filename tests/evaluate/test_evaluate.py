@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 import sparc.evaluate.encoding
+from sparc.contracts import Taxonomy
 from sparc.evaluate import Report, Samples, evaluate
 from sparc.evaluate.alignment import shuffles
 from tests.evaluate import oracle
@@ -63,7 +66,9 @@ def test_alignment_is_measured_as_the_oracle_measures_it(random_space, held, sel
     space = random_space(selection=selection)
     report = measure(space, held, seed=7)
     joint, solo = encode_both(space, held.features)
-    joint_null, solo_null = encode_both(space, permuted(held.features, seed=7))
+    shuffled = permuted(held.features, seed=7)
+    joint_null, solo_null = encode_both(space, shuffled)
+    there_shuffled = {name: rows.any(dim=1).tolist() for name, rows in shuffled.items()}
     assert [row.depth for row in report.jaccard] == [0, 1, 2, 3, 4]
     for row in report.jaccard:
         for kind, codes in {
@@ -72,9 +77,9 @@ def test_alignment_is_measured_as_the_oracle_measures_it(random_space, held, sel
             "joint_null": joint_null,
             "solo_null": solo_null,
         }.items():
-            found = getattr(row, kind)
+            found, present = getattr(row, kind), there_shuffled if kind.endswith("null") else held.present
             assert (found.all, found.alive) == pytest.approx(
-                oracle.jaccard(codes, held.labels, PARENTS, row.depth, 16), rel=1e-12
+                oracle.jaccard(codes, held.labels, PARENTS, row.depth, 16, present), rel=1e-12
             )
 
 
@@ -169,6 +174,34 @@ def test_a_space_that_went_astray_never_looks_good(random_space, held):
     json.dumps(report.to_json(), allow_nan=False)
     assert report.joint.nmse["a"]["b"] is report.joint.r2["a"]["b"] is None
     assert all(pair.cross.r10 == 0 for pair in report.retrieval)
+
+
+def test_features_that_are_all_alike_have_no_r2(random_space):
+    """What is left of their spread is rounding, and 1 - error / rounding a very large number."""
+    space = random_space("ab")
+    features = {name: rows.repeat(9, 1) for name, rows in {"a": torch.rand(1, 7), "b": torch.rand(1, 5)}.items()}
+    features = {name: rows.double() for name, rows in features.items()}
+    report = evaluate(space, Samples(features, [str(row) for row in range(9)])).report
+    assert report.solo.r2["a"]["b"] is None
+    assert report.solo.nmse["a"]["b"] > 0
+
+
+def test_a_taxonomy_without_labels_is_none(random_space, held):
+    nothing = csr_array((50, 0))
+    report = measure(random_space(), held, labels=nothing, taxonomy=Taxonomy({}))
+    assert (report.jaccard, report.concepts, report.probes) == ((), None, None)
+
+
+def test_a_space_that_went_astray_reads_no_labels(random_space, held):
+    space = random_space("a")
+    features = {"a": held.features["a"].repeat(2, 1)}
+    groups = [str(row) for row in range(100)]
+    labels = csr_array(np.random.default_rng(0).random((100, 8)) < 0.4, dtype=float)
+    with torch.no_grad():
+        space.pre_bias.fill_(float("nan"))
+    found = evaluate(space, Samples(features, groups, labels, held.taxonomy), classifiers=True).report.probes
+    rebuilt = next(one for one in found.classifiers if one.features == "reconstruction")
+    assert rebuilt.linear < 0.7
 
 
 def test_what_has_no_number_is_null_in_json(plain_space):

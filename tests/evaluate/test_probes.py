@@ -1,6 +1,7 @@
 """One latent per label: the fit against scikit-learn, the rest worked by hand."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -10,13 +11,23 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_array, csr_array
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
 from sklearn.metrics import log_loss as by_scikit_learn
 
 import sparc.evaluate.probes
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
 from sparc.datasets import held_out
-from sparc.evaluate.probes import best_correlated, entries, fit, in_test, log_loss, probes, single_latent
+from sparc.evaluate.probes import (
+    best_correlated,
+    chance_precision,
+    entries,
+    fit,
+    in_test,
+    log_loss,
+    probes,
+    single_latent,
+)
 
 LN2 = math.log(2)
 
@@ -265,8 +276,8 @@ def test_labels_count_that_eight_samples_have_and_eight_lack_in_each_part(measur
     sizes = [(8, 20), (7, 50), (50, 7), (n_train - 8, n_test - 8), (n_train - 7, 50), (50, n_test - 7)]
     found = measured(silent(), np.stack([label_of(*size) for size in sizes], axis=1))
     assert (found.labels, found.train, found.test) == (2, n_train, n_test)
-    # Labels 0 and 3 count; a random order finds them as often as they are there.
-    assert found.chance == pytest.approx((20 / n_test + (n_test - 8) / n_test) / 2)
+    # Labels 0 and 3 count.
+    assert found.chance == pytest.approx(chance_precision(np.array([20, n_test - 8]), n_test))
     assert found.single == {way: {"a": pytest.approx(LN2), "b": pytest.approx(LN2)} for way in ("joint", "solo")}
     assert found.classifiers == ()
 
@@ -280,6 +291,24 @@ def test_a_label_counts_by_the_samples_that_have_all_streams(measured):
     has = label_of(9, 9)
     assert measured(silent(), has[:, None], lacking=[("a", TRAIN[:1])]).labels == 1
     assert measured(silent(), has[:, None], lacking=[("a", TRAIN[:1]), ("b", TRAIN[1:2])]) is None
+
+
+def test_a_label_of_many_captions_of_few_images_does_not_count(measured):
+    """Nine samples in each part, of three images each."""
+    has = label_of(9, 9)
+    groups = list(GROUPS)
+    for rows in (TRAIN[:9], TEST[:9]):
+        for place, row in enumerate(rows):
+            groups[row] = groups[rows[place % 3]]
+    assert measured(silent(), has[:, None]).labels == 1
+    assert measured(silent(), has[:, None], groups=groups) is None
+
+
+def test_chance_is_the_mean_average_precision_over_every_order():
+    has = np.array([True, True, False, False, False])
+    found = [average_precision_score(has[list(order)], -np.arange(5)) for order in permutations(range(5))]
+    assert chance_precision(np.array([2]), 5) == pytest.approx(np.mean(found))
+    assert chance_precision(np.array([5]), 5) == pytest.approx(1)
 
 
 def test_joint_and_solo_codes_of_each_stream_are_probed_apart(measured):

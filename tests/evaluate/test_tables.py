@@ -119,6 +119,18 @@ def test_chance_is_shown_for_each_two_streams_where_samples_lack_some(report):
         assert numbers(text, f"chance, {first} ↔ {second}, of {pair.candidates}") == chance(pair)
 
 
+def test_chance_is_shown_for_each_direction_where_images_have_several_captions(random_space, held):
+    image = torch.arange(10).repeat_interleave(2)
+    features = {"a": held.features["a"][9:19][image], "b": held.features["b"][9:29]}
+    rows = {"a": image, "b": torch.arange(20)}
+    samples = Samples(features, [str(number) for number in image.tolist()], rows=rows)
+    report = evaluate(random_space("ab"), samples).report
+    text = show(report)
+    assert numbers(text, "chance, a → b, of 20") == chance(report.retrieval[0])
+    assert numbers(text, "chance, b → a, of 10") == chance(report.retrieval[1])
+    assert text.count("chance") == 2
+
+
 def test_the_legend_says_what_joint_solo_and_null_mean(report):
     text = show(report)
     for word in ("joint", "solo", "null"):
