@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sparc.config import RunOptions
 from sparc.errors import MisalignedStreams, MissingData
 from sparc.extract import Job, directories
-from sparc.extract.plan import checked_params
+from sparc.extract.plan import IMPORTED, checked_params
 from sparc.plugins import Registry
 from sparc.run import Run
 
@@ -69,8 +69,10 @@ def _shared_spaces(registry: Registry, jobs: Mapping[str, Job]) -> dict[str, str
     """The spaces that features lie in, of the streams whose backbones say that others lie there too."""
     found: dict[str, str] = {}
     for name, job in jobs.items():
-        spec = registry.backbones.get(job.stream.name)
-        if spec is not None and spec.shared_space is not None:
+        if job.dataset.name == IMPORTED:  # what a stream is called says nothing of where its features come from
+            continue
+        spec = registry.backbone(job.stream.name)
+        if spec.shared_space is not None:
             found[name] = spec.shared_space(checked_params(spec, job.stream))
     return found
 

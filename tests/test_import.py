@@ -137,20 +137,24 @@ def test_a_truncated_file_is_named(tmp_path, suffix):
         pass
 
 
+STREAMS = ("--stream", "clip-img=one.npz", "--stream", "clip-txt=two.h5")
+
+
 def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_here, tmp_path):
+    """Under the names of two backbones that share a space, which these features do not."""
     generator = np.random.default_rng(0)
     causes = generator.random((300, 5))
     ids = [f"sample {number}" for number in range(300)]
     write(tmp_path / "one.npz", causes @ generator.random((5, 12)), ids)
     write(tmp_path / "two.h5", causes[20:] @ generator.random((5, 7)), ids[20:])
-    done = sparc_command("import", "features", "--stream", "one=one.npz", "--stream", "two=two.h5", "--out", "mine")
+    done = sparc_command("import", "features", *STREAMS, "--out", "mine")
     assert done.returncode == 0, done.stderr
-    assert "lack two: sample" in done.stdout
+    assert "lack clip-txt: sample" in done.stdout
     assert "sparc train --features mine" in done.stdout
     small = ("--n-latents", 32, "--k", 4, "--epochs", 2, "--batch-size", 32)
     done = sparc_command("train", "--features", "mine", *small)
     assert done.returncode == 0, done.stderr
-    assert "samples lack the stream two" in done.stdout
+    assert "samples lack the stream clip-txt" in done.stdout
     assert "Retrieval" in done.stdout
     (tmp_path / "mine").rename(tmp_path / "moved")
     assert "error: no folder at" in sparc_here("evaluate", "runs/imported").stderr
