@@ -90,11 +90,14 @@ def measure(
 ) -> Evaluation:
     """Measure `space`, and write `evaluation.json` and the table of latents into the run. Raises StorageError."""
     from sparc.evaluate import evaluate
-    from sparc.files import write_json
+    from sparc.files import storage_error, write_json
 
+    try:
+        run.pictures.mkdir(exist_ok=True)  # before the work, not after it
+    except OSError as error:
+        raise storage_error(run.pictures, error) or error from error
     found = evaluate(space, samples, rule=rule, classifiers=classifiers, seed=seed, on_part=on_part)
     where = next(iter(features.manifests.values()))
-    run.pictures.mkdir(exist_ok=True)
     found.latents.write(run.pictures / "latents.csv")
     content = {
         "dataset": where.dataset,

@@ -44,6 +44,11 @@ class Run:
     def open(cls, path: Path) -> Run:
         """Open a run that exists. Raises MissingData."""
         run = cls(path)
+        if (path / "ablation.json").is_file():
+            raise MissingData(
+                f"{path} is an ablation, which holds many runs",
+                hint=f"choose one of {path / 'runs'}, such as {next(path.glob('runs/*/*'), '')}",
+            )
         if not run.begun:
             raise MissingData(
                 f"no run at {path}: it has no {run._provenance.name}", hint="give the --out of a training"

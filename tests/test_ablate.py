@@ -184,6 +184,8 @@ def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
     runs = {(name, seed): out / "runs" / name / f"seed-{seed}" for name in names for seed in (0, 1)}
     same = ("--epochs", 20, "--k", 4, "--seed", 1, "--out", "alone")
     alone = start(environment, tmp_path, "train", *PHOTOS, *folder(photos), *same)
+    refused = sparc_here("info", "out")
+    assert "error: out is an ablation, which holds many runs" in refused.stderr
     reports = {key: json.loads((run / "evaluation.json").read_text()) for key, run in runs.items()}
     results = json.loads((out / "results.json").read_text())
     nulls = [row["solo_null"]["all"] for row in reports[names[1], 0]["report"]["jaccard"]]

@@ -59,7 +59,9 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert "features: 4 of 4 are in the store" in again.stdout
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
-    assert "Retrieval" in sparc_command("info", "mine").stdout
+    shown = sparc_command("info", "mine").stdout
+    assert "Retrieval" in shown
+    assert "training: lambda 1.0, epochs 20, batch-size 16, lr 0.01, normalization unit, seed 0" in shown
     mine = tmp_path / "mine"
     before = {path: path.read_bytes() for path in mine.iterdir() if path.is_file()}
     measured = sparc_command("evaluate", "mine")
@@ -95,7 +97,7 @@ def wait_for(path, process):
     assert path.exists(), process.communicate()
 
 
-def test_an_interrupted_training_goes_on_to_the_same_bits(sparc_command, environment, photos, tmp_path):
+def test_an_interrupted_training_goes_on_to_the_same_bits(sparc_command, sparc_here, environment, photos, tmp_path):
     options = ("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 200)
     process = start(environment, tmp_path, *options, "--out", "stopped")
     wait_for(tmp_path / "stopped" / "metrics.jsonl", process)
@@ -103,6 +105,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(sparc_command, environ
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
     assert "stopped. Go on with: sparc train --resume stopped" in output
+    assert_fails(sparc_here("evaluate", "stopped"), "the run stopped is not finished", "sparc train --resume stopped")
     resumed = sparc_command("train", "--resume", "stopped")
     assert resumed.returncode == 0, resumed.stderr
     whole = sparc_command(*options, "--out", "whole")

@@ -18,7 +18,7 @@ class Metric:
     name: str
     title: str
     better: Literal["lower", "higher"] | None
-    """None where it is a standard to compare with."""
+    """None where it is a standard to compare with, or high whatever the streams have in common."""
     read: Callable[[Report], float | None]
     headline: bool = False
     digits: int = 3
@@ -52,8 +52,8 @@ METRICS = (
     Metric("self-nmse-solo", "self NMSE, solo", "lower", lambda r: _nmse(r, "solo", same=True)),
     Metric("cross-nmse-joint", "cross NMSE, joint", "lower", lambda r: _nmse(r, "joint", same=False)),
     Metric("cross-nmse-solo", "cross NMSE, solo", "lower", lambda r: _nmse(r, "solo", same=False), headline=True),
-    Metric("jaccard-joint", "J, joint", "higher", lambda r: _jaccard(r, "joint", "all")),
-    Metric("jaccard-joint-alive", "J alive, joint", "higher", lambda r: _jaccard(r, "joint", "alive")),
+    Metric("jaccard-joint", "J, joint", None, lambda r: _jaccard(r, "joint", "all")),
+    Metric("jaccard-joint-alive", "J alive, joint", None, lambda r: _jaccard(r, "joint", "alive")),
     Metric("jaccard-solo", "J, solo", "higher", lambda r: _jaccard(r, "solo", "all"), headline=True),
     Metric("jaccard-joint-null", "J null, joint", None, lambda r: _jaccard(r, "joint_null", "all")),
     Metric("jaccard-solo-null", "J null, solo", None, lambda r: _jaccard(r, "solo_null", "all")),
@@ -84,7 +84,7 @@ def by_depth(depths: int) -> tuple[Metric, ...]:
         Metric(
             f"jaccard-{kind.replace('_', '-')}-depth-{depth}",
             f"J depth {depth} {title}",
-            None if kind.endswith("null") else "higher",
+            "higher" if kind == "solo" else None,
             partial(_jaccard, kind=kind, over="all", depth=depth),
         )
         for depth in range(depths - 1)

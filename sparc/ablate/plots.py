@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SPREAD = 4
 """The ratio of the largest to the smallest value from which an axis is logarithmic."""
 STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+CHARACTERS = 100
+"""Of a legend, that fit beside each other."""
 
 
 def draw(results: Results, grid: Grid, folder: Path) -> list[Path]:
@@ -40,7 +43,9 @@ def _figure(results: Results, grid: Grid, axis: str, metrics: list[Metric]) -> A
         for panel, metric in zip(panels, metrics, strict=True):
             _panel(panel, results, grid, axis, metric)
         if len(grid) > 1:
-            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+            handles, labels = panels[0].get_legend_handles_labels()
+            columns = max(1, CHARACTERS // (max(map(len, labels)) + 6))
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
@@ -60,8 +65,9 @@ def _panel(panel: Axes, results: Results, grid: Grid, axis: str, metric: Metric)
             label=label,
             color=figures.COLOURS[number % len(figures.COLOURS)],
             linestyle=STYLES[number // len(figures.COLOURS) % len(STYLES)],
-            marker="o",
-            markersize=4,
+            marker=MARKERS[number % len(MARKERS)],
+            markersize=5,
+            alpha=0.8,  # lines that are alike show through each other
             capsize=2,
         )
     panel.set_title(metric.title)

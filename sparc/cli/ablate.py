@@ -187,7 +187,9 @@ def _make_all(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Jo
     ]
     waiting = [work for work in works if not work.run.evaluation.is_file()]
     done = len(works) - len(waiting)
-    said = f"{len(works)} runs: {len(plan.cells)} cells, {len(plan.seeds)} seeds"
+    said = (
+        f"{len(works)} runs: {len(plan.cells)} cells, {len(plan.seeds)} {'seed' if len(plan.seeds) == 1 else 'seeds'}"
+    )
     if not waiting:
         console.print(f"[dim]{said}; all are there[/dim]")
         return True

@@ -12,7 +12,10 @@ from sparc.ablate.results import Results
 
 SIDE_BY_SIDE = 4
 """Cells that fit beside each other; of more, each gets a row, and only the headline metrics a column."""
-ABOUT = "joint  streams encoded together    solo  each alone    bold  the best"
+ABOUT = (
+    "joint  streams encoded together    solo  each alone    bold  the best mean\n"
+    "J      Jaccard of labels, at the deepest depth unless said    NMSE, R@  means over streams or pairs"
+)
 
 
 def ablation_tables(results: Results) -> list[RenderableType]:

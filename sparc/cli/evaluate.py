@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparc.cli.options import DataRoot, Device, Features, Store, jobs_of, options_of, resolve_device
+from sparc.cli.options import DataRoot, Device, Features, StoreNow, jobs_of, options_of, resolve_device
 from sparc.cli.progress import Bar, console
 from sparc.cli.tables import evaluation_tables
 from sparc.errors import InvalidConfig, MissingData
@@ -37,7 +37,7 @@ def evaluate(
     ] = "enrichment",
     data_root: DataRoot = None,
     features: Features = None,
-    store: Store = None,
+    store: StoreNow = None,
     device: Device = None,
 ) -> None:
     """Measure a run on held-out samples: all of it, with probes and plots, which `sparc train` leaves out.
@@ -98,7 +98,7 @@ def explore(
         Path | None, typer.Option("--out", help="Picture to write. Without it: latents.png in the run.")
     ] = None,
     data_root: DataRoot = None,
-    store: Store = None,
+    store: StoreNow = None,
     device: Device = None,
 ) -> None:
     """Draw what latents mean: for each stream alone, the held-out samples that activate them most.
@@ -163,6 +163,9 @@ def info(run: RunPath) -> None:
         return
     space = read_config(opened.path)
     console.print(f"space: {space.n_latents} latents, {space.k} kept, {space.selection} selection", markup=False)
+    said = provenance["options"]
+    settings = ("lambda", "epochs", "batch-size", "lr", "normalization", "seed")
+    console.print(f"training: {', '.join(f'{name} {said[name]}' for name in settings)}", markup=False)
     console.print(
         f"started {provenance['started']} by: {' '.join(provenance['command'])}", markup=False, soft_wrap=True
     )
@@ -187,6 +190,8 @@ def _open(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Regis
 def _space(run: Run, device: str) -> SharedLatentSpace:
     from sparc.checkpoint import load
 
+    if not run.finished and (run.state.is_file() or not (run.path / "config.json").is_file()):
+        raise MissingData(f"the run {run.path} is not finished", hint=f"sparc train --resume {run.path}")
     return load(run.path, device=device)
 
 

@@ -42,6 +42,9 @@ Store = Annotated[
     Path | None,
     typer.Option("--store", help="Where features are kept. Without it: $SPARC_CACHE, else ~/.cache/sparc."),
 ]
+StoreNow = Annotated[
+    Path | None, typer.Option("--store", help="Where features are kept now. Without it: where they were for the run.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto (CUDA where it is), cpu, cuda, cuda:1, ...")]
 SkipBad = Annotated[
     bool | None, typer.Option("--skip-bad", help="Go on without images that do not decode and empty captions.")

@@ -133,10 +133,10 @@ def _scores(counts: Counts, own: Ints, rule: str) -> Floats:
     """How well each of the labels `own` names each latent, (L, own); -inf where it does not at all."""
     both = counts.both[:, own].astype(np.float64)
     share_LC = both / np.maximum(counts.active, 1)[:, None]
-    if rule == "purity":
-        return np.where(both > 0, share_LC, -np.inf)
-    # The log-likelihood ratio, which bounds the odds: standard deviations would put a rare label first for one image.
     large_C = counts.labelled[own] / max(1, counts.images)
+    if rule == "purity":
+        return np.where(share_LC > large_C, share_LC, -np.inf)  # a label that all images have names nothing
+    # The log-likelihood ratio, which bounds the odds: standard deviations would put a rare label first for one image.
     with_LC = xlogy(both, share_LC) - xlogy(both, large_C)
     without_LC = xlogy(counts.active[:, None] - both, 1 - share_LC) - xlogy(counts.active[:, None] - both, 1 - large_C)
     return np.where(share_LC > large_C, with_LC + without_LC, -np.inf)

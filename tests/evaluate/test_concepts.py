@@ -84,6 +84,15 @@ def test_by_the_papers_rule_a_latent_has_the_most_frequent_label_of_its_samples_
     assert names.confirmed[0]
 
 
+def test_by_the_papers_rule_a_label_that_all_images_have_names_nothing():
+    taxonomy = Taxonomy({"all": (), **{label: parents or ("all",) for label, parents in PETS.parents.items()}})
+    labels = [names | {"all"} for names in LABELS]
+    generator = np.random.default_rng(5)
+    called, found, _ = named(generator.random((400, 60)) < 0.2, rule="purity", labels=labels, taxonomy=taxonomy)
+    assert "all" not in called
+    assert found.depths[0].named == 0
+
+
 def test_captions_of_one_image_count_once():
     """Noise on 300 images with five captions each: labels and activity are the image's, so five agree at once."""
     generator = np.random.default_rng(0)
