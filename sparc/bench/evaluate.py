@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from sparc.config import SpaceConfig
 from sparc.contracts import Taxonomy
@@ -82,13 +83,20 @@ def _search(shape: SpaceConfig, space: LatentSpace, solo: dict[str, Codes], samp
     first, *_, last = shape.streams
     queries, count = solo[first][: min(QUERIES, samples)], min(QUERIES, samples)
     x_MD = torch.randn(samples, shape.streams[last], generator=torch.Generator().manual_seed(0))
+    x_MD /= x_MD.norm(dim=1, keepdim=True)
     right = csr_array((np.ones(count, bool), (np.arange(count), np.arange(count))), shape=(count, samples))
     searches: dict[str, Callable[[], object]] = {
         "latents": lambda: rank(on_latents(queries, solo[last]), right),
         "cross": lambda: rank(between(on_decoded(space, queries, last), x_MD), right),
-        "product": lambda: [x_MD[start : min(start + 256, count)] @ x_MD.T for start in range(0, count, 256)],
+        "product": lambda: _products(x_MD, count),
     }
     return {f"{name}_queries_per_s": round(count / _seconds(search), 1) for name, search in searches.items()}
+
+
+def _products(x_MD: Tensor, count: int) -> None:
+    """The products of the first rows with all, each forgotten."""
+    for start in range(0, count, 256):
+        torch.mm(x_MD[start : min(start + 256, count)], x_MD.T)
 
 
 def _codes(shape: SpaceConfig, samples: int, generator: np.random.Generator) -> Codes:

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from sparc.core.codes import Codes
-from sparc.core.space import Batch, LatentSpace
+from sparc.core.space import LatentSpace, present
 from sparc.evaluate.encoding import Features, chunks
 from sparc.evaluate.report import Ranks, Retrieval
 
@@ -56,15 +56,15 @@ def retrieval(
     rows: per stream (N,), the distinct image or caption of each sample; without it every sample has its own. Samples
     that lack either stream are left out. shared_spaces: by stream the name of the space that its features lie in.
     """
-    batch = space.normalize(features)
+    there = {name: present(features[name]) for name in space.streams}
     group_N = np.unique(np.asarray(groups), return_inverse=True)[1]
     found = []
     for query, target in permutations(space.streams, 2):
-        both = (batch.present[query] & batch.present[target]).nonzero().squeeze(1).cpu()
+        both = (there[query] & there[target]).nonzero().squeeze(1).cpu()
         if len(both) == 0:
             continue
         search = _search(both, group_N, *(rows[name] if rows else None for name in (query, target)))
-        found.append(_measured(space, batch, solo, query, target, search, shared_spaces or {}))
+        found.append(_measured(space, features, solo, query, target, search, shared_spaces or {}))
     return tuple(found)
 
 
@@ -84,7 +84,7 @@ def _search(both: Tensor, group_N: NDArray[np.intp], query_N: Tensor | None, tar
 
 def _measured(
     space: LatentSpace,
-    batch: Batch,
+    features: Features,
     solo: Mapping[str, Codes],
     query: str,
     target: str,
@@ -92,20 +92,23 @@ def _measured(
     shared_spaces: Mapping[str, str],
 ) -> Retrieval:
     queries, candidates = solo[query][search.queries], solo[target][search.candidates]
-    x_MD = batch.features[target][search.candidates.to(batch.features[target].device)]
     decoded = on_decoded(space, queries, target)
+    unit_MD = _unit_features(space, features, target, search.candidates)
+    cross = summarize(rank(between(decoded, unit_MD), search.correct))
     raw = None
     if query in shared_spaces and shared_spaces[query] == shared_spaces.get(target):
-        x_QD = batch.features[query][search.queries.to(x_MD.device)]
-        raw = summarize(rank(between(lambda rows: x_QD[rows], x_MD), search.correct))
+        unit_QD = _unit_features(space, features, query, search.queries)
+        raw = summarize(rank(between(lambda rows: unit_QD[rows], unit_MD), search.correct))
+    del unit_MD  # as large as what comes next
+    rebuilt_MD = F.normalize(_decoded(space, candidates, target), dim=1)
     return Retrieval(
         query=query,
         target=target,
         queries=len(search.queries),
         candidates=len(search.candidates),
         latents=summarize(rank(on_latents(queries, candidates), search.correct)),
-        reconstruction=summarize(rank(between(decoded, _decoded(space, candidates, target)), search.correct)),
-        cross=summarize(rank(between(decoded, x_MD), search.correct)),
+        reconstruction=summarize(rank(between(decoded, rebuilt_MD), search.correct)),
+        cross=cross,
         raw=raw,
         chance=chance(np.diff(search.correct.indptr), len(search.candidates)),
     )
@@ -126,10 +129,15 @@ def _decoded(space: LatentSpace, codes: Codes, target: str) -> Tensor:
     return torch.cat([space.decode(codes[rows], target) for rows in chunks(len(codes))])
 
 
-def between(queries: Callable[[slice], Tensor], candidates_MD: Tensor) -> Score:
-    """Cosine between features, those of queries made when they are asked for."""
-    unit_DM = F.normalize(candidates_MD, dim=1).T
-    return lambda rows: F.normalize(queries(rows), dim=1) @ unit_DM
+def _unit_features(space: LatentSpace, features: Features, stream: str, samples: Tensor) -> Tensor:
+    """Normalised features of some samples, each on unit norm."""
+    raw_MD = features[stream][samples.to(features[stream].device)]
+    return F.normalize(space.normalize({stream: raw_MD}).features[stream], dim=1)
+
+
+def between(queries: Callable[[slice], Tensor], unit_MD: Tensor) -> Score:
+    """Cosine between features, those of queries made when they are asked for, those of candidates on unit norm."""
+    return lambda rows: F.normalize(queries(rows), dim=1) @ unit_MD.T
 
 
 def _unit(matrix: csr_array) -> csr_array:

@@ -74,7 +74,7 @@ def test_cross_reconstruction_compares_what_the_code_says_in_the_target_stream(p
         space.decoder[:, 2:] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # stream b has its features swapped
     query = codes([[2.0, 0.0]])
     with torch.inference_mode():
-        score = between(on_decoded(space, query, "b"), torch.tensor([[0.0, 5.0], [5.0, 0.0], [3.0, 4.0]]))
+        score = between(on_decoded(space, query, "b"), torch.tensor([[0.0, 1.0], [1.0, 0.0], [3 / 5, 4 / 5]]))
         scores = score(slice(0, 1)).numpy()
     assert scores == pytest.approx(np.array([[1, 0, 4 / 5]]))
 
