@@ -224,9 +224,12 @@ def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
         "out is of another ablation: it has epochs = 20, asked for is 50",
         "another --out",
     )
-    assert_fails(sparc_here(*asked, "--seeds", 3), "it has the seeds 0, 1, asked for are 0, 1, 2", "another --out")
-    other = (*asked[:-3], "k=2,8", "--out", "out")
-    assert_fails(sparc_here(*other), "it has k = 2, 4, asked for is 2, 8", "another --out")
+    other = (*asked, "--grid", "lambda=0,1")
+    assert_fails(sparc_here(*other), "it varies k, selection, asked for is k, selection, lambda", "another --out")
+    part = sparc_command(*asked[:-3], "k=4", "--seeds", 1, "--out", "out")
+    assert "1 runs: 1 cells, 1 seed; all are there" in part.stdout, part.stderr
+    (fewer,) = json.loads((out / "results.json").read_text())["cells"]
+    assert fewer["metrics"]["dead"]["seeds"] == {"0": results["cells"][1]["metrics"]["dead"]["seeds"]["0"]}
     assert_fails(
         sparc_here(*asked[:-1], "alone"), "there is something at alone already, and it is no ablation", "another --out"
     )

@@ -45,16 +45,22 @@ class Ablation:
         write_json(self._description, content)
 
     def check(self, asked: Mapping[str, Any]) -> None:
-        """Raise InvalidConfig, naming the difference, unless this is the place of what is asked, or free."""
+        """Raise InvalidConfig, naming the difference, unless this is the place of what is asked, or free.
+
+        Other seeds and other values of the same axes are more of the same ablation: its runs are found by both.
+        """
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
         hint = "choose another --out"
         if not self._description.is_file():
             raise InvalidConfig(f"there is something at {self.path} already, and it is no ablation", hint=hint)
         before = self._read()
-        for part in ("grid", "seeds", "options"):
-            if difference := _difference(part, before.get(part), asked[part]):
-                raise InvalidConfig(f"{self.path} is of another ablation: {difference}", hint=hint)
+        axes, now = (list(content.get("grid", {})) for content in (before, asked))
+        if axes != now:
+            difference = f"it varies {_said(axes)}, asked for is {_said(now)}"
+            raise InvalidConfig(f"{self.path} is of another ablation: {difference}", hint=hint)
+        if difference := _difference(before.get("options", {}), asked["options"]):
+            raise InvalidConfig(f"{self.path} is of another ablation: {difference}", hint=hint)
 
     @property
     def _description(self) -> Path:
@@ -74,13 +80,11 @@ def asked(base: RunOptions, grid: Grid, seeds: list[int]) -> dict[str, Any]:
     return {"grid": grid, "seeds": seeds, "options": shared}
 
 
-def _difference(part: str, before: Any, now: Any) -> str:
-    """The first difference, in words."""
-    if before == now:
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first difference, in words; none where there is none."""
+    key = next((key for key in (*now, *before) if before.get(key) != now.get(key)), None)
+    if key is None:
         return ""
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return f"it has the {part} {_said(before)}, asked for are {_said(now)}"
-    key = next(key for key in (*now, *before) if before.get(key) != now.get(key))
     return f"it has {key} = {_said(before.get(key))}, asked for is {_said(now.get(key))}"
 
 
