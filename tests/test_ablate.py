@@ -227,7 +227,7 @@ def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
     other = (*asked, "--grid", "lambda=0,1")
     assert_fails(sparc_here(*other), "it varies k, selection, asked for is k, selection, lambda", "another --out")
     part = sparc_command(*asked[:-3], "k=4", "--seeds", 1, "--out", "out")
-    assert "1 runs: 1 cells, 1 seed; all are there" in part.stdout, part.stderr
+    assert "1 run: 1 cell, 1 seed; all are there" in part.stdout, part.stderr
     (fewer,) = json.loads((out / "results.json").read_text())["cells"]
     assert fewer["metrics"]["dead"]["seeds"] == {"0": results["cells"][1]["metrics"]["dead"]["seeds"]["0"]}
     assert_fails(

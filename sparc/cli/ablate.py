@@ -187,9 +187,7 @@ def _make_all(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Jo
     ]
     waiting = [work for work in works if not work.run.evaluation.is_file()]
     done = len(works) - len(waiting)
-    said = (
-        f"{len(works)} runs: {len(plan.cells)} cells, {len(plan.seeds)} {'seed' if len(plan.seeds) == 1 else 'seeds'}"
-    )
+    said = f"{_count(works, 'run')}: {_count(plan.cells, 'cell')}, {_count(plan.seeds, 'seed')}"
     if not waiting:
         console.print(f"[dim]{said}; all are there[/dim]")
         return True
@@ -208,6 +206,10 @@ def _make_all(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Jo
             bar.update(done, len(works), work.cell.name)
 
         return make_all(waiting, task, share, on_done=show, should_stop=lambda: bool(stopped))
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _opened(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Job]) -> tuple[FeatureStore, int]:
