@@ -34,10 +34,11 @@ class SparcError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Come whole from one process to another, whatever arguments the kind of error takes."""
-        return _remade, (type(self), self.message, self.hint)
+        return remade, (type(self), self.message, self.hint)
 
 
-def _remade(kind: type[SparcError], message: str, hint: str) -> SparcError:
+def remade(kind: type[SparcError], message: str, hint: str) -> SparcError:
+    """Make an error that was raised in another process again; its kind may take other arguments."""
     error = kind.__new__(kind)
     SparcError.__init__(error, message, hint=hint)
     return error

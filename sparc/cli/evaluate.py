@@ -190,7 +190,7 @@ def _open(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Regis
 def _space(run: Run, device: str) -> SharedLatentSpace:
     from sparc.checkpoint import load
 
-    if not run.finished and (run.state.is_file() or not (run.path / "config.json").is_file()):
+    if not run.finished:
         raise MissingData(f"the run {run.path} is not finished", hint=f"sparc train --resume {run.path}")
     return load(run.path, device=device)
 

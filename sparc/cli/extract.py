@@ -120,11 +120,8 @@ def _patches(tokens: str | None, options: RunOptions, registry: Registry) -> boo
     """Whether features of patches are asked for. Raises InvalidConfig."""
     if tokens not in (None, "patch"):
         raise InvalidConfig(f"--tokens: expected patch, found '{tokens}'", hint="--tokens patch, or leave it out")
-    if (
-        tokens
-        and options.stream
-        and not any(registry.backbone(stream.name).modality == "image" for stream in options.stream)
-    ):
+    modalities = {registry.backbone(stream.name).modality for stream in options.stream}
+    if tokens and modalities and "image" not in modalities:
         raise InvalidConfig("--tokens patch: none of the streams sees images", hint="add one, or leave --tokens out")
     return tokens is not None
 

@@ -150,9 +150,9 @@ def jaccard(activity: Activity, found: Levels, draws: Draws) -> list[Overlap]:
 
 
 def _sides(activity: Activity) -> tuple[dict[str, csr_array], list[tuple[str, str]]]:
-    """Activity to count, by name, and for each pair of streams the names of its sides.
+    """Activity to count (N, L), by name, and for each pair of streams the names of its two sides.
 
-    A stream that no sample lacks, with another one such, is itself; else a side is the stream where both are there.
+    Where every sample has both streams the sides are the streams; else what they are in the samples that have both.
     """
     tables: dict[str, csr_array] = {}
     pairs = []

@@ -114,7 +114,5 @@ def _next(current: Progress, event: dict[str, object]) -> Progress:
                 f"{where}{message}", hint="this may be a bug in the plugin; --debug shows where"
             ) from RuntimeError(trace)
         case {"event": "error", "kind": str(kind), "message": str(message), "hint": str(hint)}:
-            error = SparcError.__new__(getattr(errors, kind, SparcError))
-            SparcError.__init__(error, message, hint=hint)
-            raise error
+            raise errors.remade(getattr(errors, kind, SparcError), message, hint)
     raise RuntimeError(f"unknown event of the worker: {event}")
