@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sparc.extract.forward import Computing, Forward, Spent, _Read
+from sparc.extract.forward import Computing, Forward, Spent
+from sparc.extract.read import Reader
 from sparc.extract.shards import Target, extract_streams
 from sparc.memory import keep_freed_memory
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
@@ -62,10 +63,10 @@ def measure(dataset, root, n_streams, options):
         f"stream {number}": load_timm(model, options.device, "float32", backbone="timm") for number in range(n_streams)
     }
     how = Computing(options.device, options.precision)
-    batch = Forward(backbones, "image", how).batch
+    batch = Forward(backbones, "image", how).batch_size(dataset, range(len(dataset)))
     rows = [list(range(low, min(low + batch, len(dataset)))) for low in range(0, len(dataset), batch)]
     one = {"one": next(iter(backbones.values())).preprocess}
-    ready = [_Read(one, "image")([(dataset[row], ("one",)) for row in some]).inputs["one"] for some in rows]
+    ready = [Reader(one, "image")([(dataset[row], ("one",)) for row in some]).inputs["one"] for some in rows]
     ready = [pixels.to(options.device) for pixels in ready]
     kind, dtype = torch.device(options.device).type, getattr(torch, options.precision)
 
@@ -82,7 +83,7 @@ def measure(dataset, root, n_streams, options):
         # Preprocessed once per stream, decoded once: what one process needs for it.
         preprocess = {name: backbone.preprocess for name, backbone in backbones.items()}
         for some in rows:
-            _Read(preprocess, "image")([(dataset[row], tuple(preprocess)) for row in some])
+            Reader(preprocess, "image")([(dataset[row], tuple(preprocess)) for row in some])
 
     def extraction():
         with tempfile.TemporaryDirectory(dir=root) as out:

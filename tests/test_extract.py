@@ -25,8 +25,10 @@ from sparc.errors import (
     UnknownName,
 )
 from sparc.extract import How, plan
-from sparc.extract.forward import Computing, Forward, _Read
+from sparc.extract.batch_size import fitting_inputs, fitting_memory
+from sparc.extract.forward import Computing, Forward
 from sparc.extract.probe import probe
+from sparc.extract.read import Reader
 from sparc.extract.shards import Part, Target, extract_streams
 from sparc.extract.supervise import Progress, _next
 from sparc.plugins import discover
@@ -210,7 +212,7 @@ def test_an_image_is_decoded_once_however_often_a_backbone_looks(dataset, tmp_pa
     opened = []
     monkeypatch.setattr(Image, "open", _counting(Image.open, opened))
     preprocess = dict.fromkeys("ab", lambda samples: [sample.image() for sample in samples for _ in range(3)])
-    _Read(preprocess, "image")([(dataset[0], ("a", "b"))])
+    Reader(preprocess, "image")([(dataset[0], ("a", "b"))])
     assert len(opened) == 1
 
 
@@ -332,6 +334,42 @@ def test_a_batch_that_is_too_large_for_the_memory_is_halved_until_it_fits(datase
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 
 
+def test_the_batch_is_what_the_memory_holds_a_power_of_two():
+    photo, square_of_518, token_ids = 3 * 224 * 224 * 4, 3 * 518 * 518 * 4, 77 * 8
+    assert [fitting_inputs(size, 1024) for size in (photo, square_of_518, token_ids)] == [256, 64, 1024]
+    assert fitting_inputs(token_ids, 32) == 32
+    assert fitting_inputs(10**12, 32) == 1
+    # 100 bytes and 10 per sample, where 500 of 1,000 may be taken: 40 samples fit
+    assert fitting_memory(lambda count: 100 + 10 * count, free=1000, largest=1024) == 32
+    assert fitting_memory(lambda count: 100 + 10 * count, free=1000, largest=16) == 16
+    assert fitting_memory(lambda count: 100 + 10 * count, free=150, largest=16) == 1
+    assert fitting_memory(lambda count: 100, free=1000, largest=16) == 16
+
+
+def test_the_batch_is_found_from_the_first_sample_that_can_be_read(dataset, photos):
+    class Large(Brightness):
+        def __init__(self):
+            self.preprocess = lambda samples: mean_colours(samples).repeat(1, 2**20)  # 12 MiB each
+
+    forward = Forward({"a": Large(), "b": Brightness()}, "image")
+    (photos / dataset.groups[0]).write_bytes(b"no image")
+    assert forward.batch_size(dataset, [0, 1]) == 16  # of 256 MiB
+    assert forward.batch_size(dataset, [0]) == 32
+    assert Forward({"b": Brightness()}, "image").batch_size(dataset, [1]) == 32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_a_batch_that_would_fill_the_memory_is_computed_in_parts(dataset):
+    class Hungry(Brightness):
+        def forward(self, batch):
+            each = torch.cuda.mem_get_info()[1] // 64  # bytes per sample: 32 of them are half of all
+            return batch + torch.zeros(len(batch), each, dtype=torch.uint8, device=batch.device)[:, :1]
+
+    forward = Forward({"s": Hungry()}, "image", Computing("cuda"))
+    assert forward.batch_size(dataset, [0]) == 1024
+    assert forward._at_once["s"] in (8, 16)
+
+
 def test_memory_that_one_sample_does_not_fit_is_an_error(dataset, tmp_path):
     class Never(Brightness):
         def forward(self, batch):
@@ -383,18 +421,24 @@ from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
 
 class Slow(Brightness):
     def forward(self, batch):
+        os.write(at_work, b".")
         time.sleep(0.1)
         return batch
 
 dataset = ImageFolder(ImageFolderParams(root=sys.argv[1]), "train")
 random.seed(0)
 for _ in range(20):
+    begun, at_work = os.pipe()
     child = os.fork()
     if child == 0:
         os.setsid()
         extract_stream(dataset, Slow(), Path(sys.argv[2]), shard_rows=2)
         os._exit(0)
+    os.close(at_work)
+    if random.random() < 0.8:  # else while it starts
+        os.read(begun, 1)
     time.sleep(random.uniform(0.01, 0.35))
+    os.close(begun)
     try:
         os.killpg(child, signal.SIGKILL)
     except ProcessLookupError:

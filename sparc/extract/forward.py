@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sparc.contracts import Backbone, Dataset, GridBackbone, Sample
+from sparc.contracts import Backbone, Dataset, GridBackbone
 from sparc.errors import BadSample, InvalidConfig, PluginError
+from sparc.extract.batch_size import LARGEST, LARGEST_ON_GPU, fitting_inputs, fitting_memory
+from sparc.extract.read import ReadBatch, Reader, Rows
 
-BATCH = 32
-BATCH_ON_GPU = 256
 MAX_WORKERS = 16
+TRIED = 8
+"""Samples of which one must be readable to find the batch size."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,10 @@ class Forward:
     how: Computing = field(default_factory=Computing)
 
     def __post_init__(self) -> None:
-        self._run = {name: self._function(name) for name in self.backbones}
+        functions = {name: self._function(name) for name in self.backbones}
+        self._run = {name: torch.compile(run) if self.how.compile else run for name, run in functions.items()}
         self._at_once: dict[str, int] = {}
-        """Samples that a backbone takes at once where more were too many for the device's memory."""
+        """Samples that a backbone takes at once where more are too many for the device's memory."""
 
     def _function(self, name: str) -> Callable[[Any], Any]:
         backbone = self.backbones[name]
@@ -89,12 +92,28 @@ class Forward:
                     f"stream '{name}': its backbone has no patches", hint="leave that stream out, or --tokens"
                 )
             function = backbone.forward_tokens
-        return torch.compile(function) if self.how.compile else function
+        return function
 
     @property
-    def batch(self) -> int:
-        """Samples in a batch."""
-        return BATCH_ON_GPU if self.how.device.startswith("cuda") else BATCH
+    def _on_gpu(self) -> bool:
+        return self.how.device.startswith("cuda")
+
+    def batch_size(self, dataset: Dataset, samples: Sequence[int]) -> int:
+        """Find how many samples a batch has, from one of `samples` that can be read.
+
+        On a GPU, each backbone's share of a batch is found too, by computing a few copies of that sample.
+        """
+        reader = Reader({name: backbone.preprocess for name, backbone in self.backbones.items()}, self.modality)
+        largest = LARGEST_ON_GPU if self._on_gpu else LARGEST
+        for sample in samples[:TRIED]:
+            read = reader([(dataset[sample], tuple(self.backbones))])
+            if read.inputs:
+                size = fitting_inputs(sum(_bytes(one) for one in read.inputs.values()), largest)
+                if self._on_gpu:
+                    found = {name: self._at_once_on_gpu(name, one, size) for name, one in read.inputs.items()}
+                    self._at_once.update(found)
+                return size
+        return largest
 
     def __call__(self, dataset: Dataset, batches: Sequence[Batch], spent: Spent) -> Generator[Computed]:
         """Yield the features of each batch. A batch is on its way through the device while the one before is taken off.
@@ -121,39 +140,54 @@ class Forward:
             spent.device += time.perf_counter() - began
             yield done
 
-    def _refused(self, read: _Batch) -> bool:
+    def _refused(self, read: ReadBatch) -> bool:
         return bool(read.errors) and not self.how.skip_bad
 
-    def _launch_all(self, read: _Batch) -> _UnderWay:
+    def _launch_all(self, read: ReadBatch) -> _UnderWay:
         count = sum(read.readable)
         outputs = {name: self._launch(name, made, count) for name, made in read.inputs.items()}
         return _UnderWay(outputs, read.readable, read.streams)
 
+    def _at_once_on_gpu(self, name: str, inputs: Any, size: int) -> int:
+        """Samples that a backbone takes at once, `size` at most, from the inputs of one."""
+        device = self.how.device
+
+        def peak(count: int) -> int:
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            copies = _mapped(inputs, lambda tensor: tensor.to(device).repeat_interleave(count, 0))
+            self._checked(name, self._function(name), copies, count)
+            return torch.cuda.max_memory_allocated(device) - before
+
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return fitting_memory(peak, torch.cuda.mem_get_info(device)[0] + reusable, size)
+        return size  # what is too much is halved when it is computed
+
     def _loader(self, dataset: Dataset, batches: Sequence[Batch]) -> DataLoader[Any]:
-        on_gpu = self.how.device.startswith("cuda")
         cpus = _cpus()
         # On the CPU the backbones want the other cores.
-        workers = min(MAX_WORKERS, cpus if on_gpu else max(1, cpus // 2)) if self.modality == "image" else 0
+        workers = min(MAX_WORKERS, cpus if self._on_gpu else max(1, cpus // 2)) if self.modality == "image" else 0
         return DataLoader(
-            _Rows(dataset),  # type: ignore[arg-type]  # DataLoader asks for less than its annotation says
+            Rows(dataset),  # type: ignore[arg-type]  # DataLoader asks for less than its annotation says
             batch_sampler=([(sample, batch.streams) for sample in batch.samples] for batch in batches),
             num_workers=workers,
-            collate_fn=_Read({name: backbone.preprocess for name, backbone in self.backbones.items()}, self.modality),
-            pin_memory=on_gpu,
+            collate_fn=Reader({name: backbone.preprocess for name, backbone in self.backbones.items()}, self.modality),
+            pin_memory=self._on_gpu,
         )
 
     def _launch(self, name: str, inputs: Any, count: int) -> list[_Output]:
         """Features in pieces, on the device, which may still be computing them."""
-        at_once = self._at_once.get(name, count)
+        at_once = min(count, self._at_once.get(name, count)) or 1
         while True:
             parts = [slice(low, min(low + at_once, count)) for low in range(0, count, at_once)]
             with contextlib.suppress(torch.OutOfMemoryError):
                 return [self._compute(name, _mapped(inputs, itemgetter(part)), part) for part in parts]
             # Not in a handler of the error, whose traceback holds what was in memory.
-            if on_gpu := self.how.device.startswith("cuda"):
+            if self._on_gpu:
                 torch.cuda.empty_cache()
             if at_once == 1:
-                where = self.how.device if on_gpu else "this machine"
+                where = self.how.device if self._on_gpu else "this machine"
                 raise PluginError(
                     f"backbone '{name}': the memory of {where} does not hold one sample",
                     hint="free some of it, or choose a smaller model",
@@ -162,11 +196,11 @@ class Forward:
 
     def _compute(self, name: str, inputs: Any, part: slice) -> _Output:
         moved = _mapped(inputs, lambda tensor: tensor.to(self.how.device, non_blocking=True))
-        return self._fetched(self._checked(name, moved, part.stop - part.start))
+        return self._fetched(self._checked(name, self._run[name], moved, part.stop - part.start))
 
     def _fetched(self, output: _Output) -> _Output:
         """Let a GPU bring its results over while it computes the next."""
-        if not self.how.device.startswith("cuda"):
+        if not self._on_gpu:
             return output
         features = _pinned_copy(output.features)
         tokens = None if output.tokens is None else _pinned_copy(output.tokens)
@@ -174,11 +208,11 @@ class Forward:
         arrived.record(torch.cuda.current_stream(self.how.device))
         return _Output(features, tokens, arrived)
 
-    def _checked(self, name: str, inputs: Any, count: int) -> _Output:
+    def _checked(self, name: str, run: Callable[[Any], Any], inputs: Any, count: int) -> _Output:
         kind = torch.device(self.how.device).type
         lower = self.how.precision != "float32"
         with torch.inference_mode(), torch.autocast(kind, getattr(torch, self.how.precision), enabled=lower):
-            output = self._run[name](inputs)
+            output = run(inputs)
         output, tokens = output if self.how.tokens is not None else (output, None)
         _check(name, output, (count, self.backbones[name].width))
         if tokens is not None:
@@ -253,7 +287,7 @@ def _cpus() -> int:
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def _timed(batches: Iterator[_Batch], spent: Spent) -> Iterator[_Batch]:
+def _timed(batches: Iterator[ReadBatch], spent: Spent) -> Iterator[ReadBatch]:
     while True:
         began = time.perf_counter()
         batch = next(batches, None)
@@ -263,88 +297,12 @@ def _timed(batches: Iterator[_Batch], spent: Spent) -> Iterator[_Batch]:
         yield batch
 
 
+def _bytes(inputs: Any) -> int:
+    return sum(tensor.nbytes for tensor in (inputs.values() if isinstance(inputs, dict) else [inputs]))
+
+
 def _mapped(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """A batch that is a tensor or a dict of tensors, with each tensor replaced."""
     if isinstance(inputs, dict):
         return {key: function(value) for key, value in inputs.items()}
     return function(inputs)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A dataset as torch's DataLoader wants it; each sample comes with the streams that want it."""
-
-    dataset: Dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, wanted: tuple[int, tuple[str, ...]]) -> tuple[Sample, tuple[str, ...]]:
-        index, streams = wanted
-        return self.dataset[index], streams
-
-
-class _Batch(NamedTuple):
-    """A batch as a data-loading worker made it."""
-
-    inputs: dict[str, Any]
-    """By stream, of the readable samples; empty where none is."""
-    readable: list[bool]
-    errors: list[tuple[str, str]]
-    streams: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Read:
-    """Reads samples and preprocesses the readable ones for each stream, in a data-loading worker.
-
-    Errors come back as data: an exception would lose its hint on the way out of the worker process.
-    """
-
-    preprocess: Mapping[str, Callable[[Sequence[Sample]], Any]]
-    modality: str
-
-    def __call__(self, wanted: Sequence[tuple[Sample, tuple[str, ...]]]) -> _Batch:
-        read: list[Sample] = []
-        readable: list[bool] = []
-        errors: list[tuple[str, str]] = []
-        streams = wanted[0][1]
-        for sample, _ in wanted:
-            try:
-                read.append(self._read(sample))
-                readable.append(True)
-            except BadSample as error:
-                errors.append((error.message, error.hint))
-                readable.append(False)
-        try:
-            inputs = {name: self.preprocess[name](read) for name in streams} if read else {}
-        except Exception:
-            culprits = {sample.id: why for sample in read if (why := self._refusal(sample, streams))}
-            if not culprits:
-                raise
-            errors += culprits.values()
-            readable = self._without(culprits, [sample.id for sample, _ in wanted], readable)
-            read = [sample for sample in read if sample.id not in culprits]
-            inputs = {name: self.preprocess[name](read) for name in streams} if read else {}
-        return _Batch(inputs, readable, errors, streams)
-
-    def _refusal(self, sample: Sample, streams: Sequence[str]) -> tuple[str, str] | None:
-        """Why a stream cannot preprocess a sample; None where all can."""
-        for name in streams:
-            try:
-                self.preprocess[name]([sample])
-            except Exception as error:
-                why = f"{type(error).__name__}: {error}".splitlines()[0]
-                return f"stream '{name}' cannot preprocess sample '{sample.id}': {why}", "mend it; or pass --skip-bad"
-        return None
-
-    @staticmethod
-    def _without(culprits: Collection[str], ids: Sequence[str], readable: Sequence[bool]) -> list[bool]:
-        return [read and sample not in culprits for sample, read in zip(ids, readable, strict=True)]
-
-    def _read(self, sample: Sample) -> Sample:
-        """The sample with what these streams read of it already read, once."""
-        if self.modality == "image":
-            image = sample.image()
-            return replace(sample, open_image=lambda: image)
-        return replace(sample, caption=sample.text())

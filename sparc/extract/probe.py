@@ -37,10 +37,11 @@ class Probe:
 def probe(dataset: Dataset, forward: Forward, dtype: str) -> Probe:
     """Compute some batches from all over the dataset, and draw a line through them. Raises as the extraction would."""
     items = distinct(dataset, forward.modality)
-    count = min(len(items), BATCHES * forward.batch)
+    size = forward.batch_size(dataset, items.owners.tolist())
+    count = min(len(items), BATCHES * size)
     chosen: list[int] = items.owners[np.linspace(0, len(items) - 1, count).astype(int)].tolist()
     streams = tuple(forward.backbones)
-    batches = [Batch(chosen[low : low + forward.batch], streams) for low in range(0, count, forward.batch)]
+    batches = [Batch(chosen[low : low + size], streams) for low in range(0, count, size)]
     began = first = time.perf_counter()
     done = after_first = token_bytes = 0
     for computed in forward(dataset, batches, Spent()):

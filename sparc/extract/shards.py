@@ -100,7 +100,8 @@ def extract_streams(
     total = sum(len(work.rows(number)) for number in mine)
     done = total - sum(len(work.rows(number)) for number in wanted)
     report(done, total)
-    batches = {number: work.batches(number, lacking, forward.batch) for number, lacking in wanted.items()}
+    size = forward.batch_size(dataset, items.owners.tolist()) if wanted else 1
+    batches = {number: work.batches(number, lacking, size) for number, lacking in wanted.items()}
     computed = forward(dataset, list(chain.from_iterable(batches.values())), spent)
     with contextlib.closing(computed):
         for number, lacking in wanted.items():

@@ -109,13 +109,14 @@ def _parse(path: Path) -> Narratives:
     captions = bytearray()
     with reading(path) as file:
         for number, line in enumerate(file, start=1):
-            record = line.removeprefix(codecs.BOM_UTF8).strip() if number == 1 else line.strip()
-            if not record:
+            record = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if record.isspace():
                 continue
             try:
                 image, caption = _image_and_caption(record)
             except (ValueError, TypeError, LookupError, RecursionError) as error:
-                raise wrong(path, number, "a JSON object with texts image_id and caption", record[:60]) from error
+                found = record[:60].strip()
+                raise wrong(path, number, "a JSON object with texts image_id and caption", found) from error
             images.append(image)
             captions += caption
             ends.append(len(captions))
@@ -126,7 +127,7 @@ def _parse(path: Path) -> Narratives:
 def _image_and_caption(record: bytes) -> tuple[bytes, bytes]:
     """Both in UTF-8. Raises ValueError, TypeError or LookupError where the record is no narrative."""
     start = RECORD.match(record)
-    if start is None or not record.endswith(b"}"):  # a record that was cut off shall not pass
+    if start is None or not record[-8:].rstrip().endswith(b"}"):  # a record that was cut off shall not pass
         fields = json.loads(record.decode())
         image, caption = fields["image_id"], fields["caption"]
         if not isinstance(image, str) or not image or not isinstance(caption, str):
