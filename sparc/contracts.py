@@ -106,7 +106,19 @@ class GridBackbone(Backbone, Protocol):
         ...
 
     def forward_tokens(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Features (B, d) as `forward` gives them, and those of the patches, row by row: (B, rows * columns, d')."""
+        """Features (B, d) as `forward` gives them, and those of the patches, row by row: (B, rows * columns, d').
+
+        To find things in an image, d' must be d: what the model's own head makes of a patch as if it were all.
+        """
+        ...
+
+
+@runtime_checkable
+class WordBackbone(Backbone, Protocol):
+    """A backbone that also says which words of a caption its tokens are."""
+
+    def words(self, caption: str) -> Sequence[tuple[str, Sequence[int]]]:
+        """Words in order, each with the positions of its tokens in what `preprocess` makes of that caption alone."""
         ...
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sparc.errors import InvalidConfig
 from sparc.files import storage_error, write_atomically
 
 if TYPE_CHECKING:
@@ -76,11 +77,23 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write `path` with .png and .svg; returns both. Raises StorageError."""
     for file in files(path):
-        metadata = {"Software": None} if file.suffix == ".png" else {"Date": None, "Creator": None}
-        with look():
-            write_atomically(file, partial(figure.savefig, format=file.suffix[1:], metadata=metadata))
+        write(figure, file)
         figure.set_layout_engine("none")  # the next file looks the same
     return files(path)
+
+
+def write(figure: Figure, file: Path) -> None:
+    """Write one file, of the kind that its name ends with, such as .png, .svg or .pdf.
+
+    Raises StorageError; InvalidConfig for a kind that matplotlib does not know.
+    """
+    kind = file.suffix[1:].lower()
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise InvalidConfig(f"expected a picture's name, found {file}", hint=f"end it with .png, or {', '.join(known)}")
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.get(kind, {})
+    with look():
+        write_atomically(file, partial(figure.savefig, format=kind, metadata=metadata))
 
 
 def discard(path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from sparc.config import RunOptions
 from sparc.errors import MisalignedStreams, MissingData
 from sparc.extract import Job, directories
-from sparc.extract.plan import IMPORTED, checked_params
-from sparc.plugins import Registry
+from sparc.extract.plan import IMPORTED
+from sparc.plugins import Registry, checked_params
 from sparc.run import Run
 
 if TYPE_CHECKING:

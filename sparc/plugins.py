@@ -15,7 +15,8 @@ from typing import TypeVar
 import pluggy
 
 from sparc import hookspecs
-from sparc.contracts import BackboneSpec, DatasetSpec
+from sparc.config import PluginRef, validated
+from sparc.contracts import BackboneSpec, DatasetSpec, Params
 from sparc.errors import PluginError, UnknownName
 from sparc.hookspecs import GROUP
 
@@ -129,3 +130,8 @@ def _claim(owners: dict[tuple[str, str], str], kind: str, name: str, owner: str)
             hint="uninstall one of the two",
         )
     owners[kind, name] = owner
+
+
+def checked_params(spec: BackboneSpec | DatasetSpec, ref: PluginRef) -> Params:
+    """Parameters of a plugin, from what the user wrote. Raises InvalidConfig."""
+    return validated(spec.params, ref.params, what=f"'{ref.name}'")

@@ -83,7 +83,7 @@ class ImageTower:
         return features
 
     def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, d), and the patch tokens before the projection (B, rows * columns, d'), row by row.
+        """Embeddings (B, d), and those of the patch tokens (B, rows * columns, d), normed and projected, row by row.
 
         Raises:
             InvalidConfig: the tower has no patch tokens, or open_clip does not give them.
@@ -95,7 +95,10 @@ class ImageTower:
                 hint="choose one of open_clip's own vision transformers, such as clip-img[model=ViT-B-32]",
             )
         features, tokens = self._with_tokens(batch.to(**self.clip.kind))
-        return features, tokens
+        visual = self.clip.net.visual
+        if getattr(visual, "final_ln_after_pool", False):
+            tokens = visual.ln_post(tokens)
+        return features, tokens if visual.proj is None else tokens @ visual.proj
 
 
 class TextTower:
@@ -103,6 +106,7 @@ class TextTower:
 
     def __init__(self, clip: Clip, model: str) -> None:
         self.clip = clip
+        self._model = model
         self.width = clip.width
         self.preprocess = partial(to_tokens, model)
         self.preprocessing = {
@@ -114,6 +118,22 @@ class TextTower:
         """Embeddings (B, d) of token ids (B, T)."""
         features: Tensor = self.clip.net.encode_text(batch, normalize=False)
         return features
+
+    def words(self, caption: str) -> list[tuple[str, list[int]]]:
+        """Words with the positions of their tokens; none where the tokenizer is not CLIP's own."""
+        tokenizer = _tokenizer(self._model)
+        ends = getattr(tokenizer, "decoder", None)
+        if ends is None:
+            return []
+        words: list[tuple[str, list[int]]] = []
+        begun: list[int] = []
+        ids = to_tokens(self._model, [sparc.Sample(caption, caption=caption)])[0].tolist()
+        for place, token in enumerate(ids[1 : ids.index(tokenizer.eot_token_id)], start=1):
+            begun.append(place)
+            if ends[token].endswith("</w>"):
+                words.append((tokenizer.decode([ids[one] for one in begun]).strip(), begun))
+                begun = []
+        return words
 
 
 def load_image_tower(params: ClipParams, device: str, dtype: str) -> ImageTower:

@@ -61,39 +61,64 @@ class TimmBackbone:
         self.model: Any = model.eval().requires_grad_(False).to(device=device, **self._kind)
         self.preprocess = partial(to_pixels, create_transform(**config))
         self.preprocessing = {name: list(said) if isinstance(said, tuple) else said for name, said in config.items()}
-        self.grid: tuple[int, int] | None = _grid(model)
-        """Rows and columns of the patch tokens; None where the model has none."""
         # Measured, since some of timm's models give other features than their `num_features`.
         with torch.inference_mode():
-            self.width = self.forward(torch.zeros(1, *config["input_size"], device=device)).shape[1]
+            blank = torch.zeros(1, *config["input_size"], device=device)
+            self.width = self.forward(blank).shape[1]
+            hidden = self._hidden(blank)
+        self.grid: tuple[int, int] | None = _grid(model, hidden)
+        """Rows and columns of the patches that the model keeps to its end; None where there are none."""
 
     def forward(self, batch: Tensor) -> Tensor:
         """Features (B, d) before the classifier: of a ViT its class token or pooled tokens, of a CNN its pooled map."""
         features: Tensor = self.model(batch.to(**self._kind))
         return features
 
+    def _hidden(self, batch: Tensor) -> Any:
+        """What the model hands to its head: tokens, or a map."""
+        return self.model.forward_features(batch.to(**self._kind))
+
     def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, d), and the patch tokens after the last norm (B, rows * columns, d'), row by row.
+        """Features (B, d), and what the model's own head makes of each patch alone (B, rows * columns, d), row by row.
 
         Raises:
-            InvalidConfig: the model has no patch tokens.
+            InvalidConfig: the model has no grid of patches.
         """
         if self.grid is None:
             raise sparc.InvalidConfig(
-                f"{type(self.model).__name__}: expected a model with patch tokens, found one without",
-                hint="choose a vision transformer, such as the stream 'dinov2'",
+                f"{type(self.model).__name__}: expected a model with a grid of patches, found one without",
+                hint="choose another one, such as the stream 'dinov2'",
             )
-        hidden = self.model.forward_features(batch.to(**self._kind))
-        # Where tokens are pooled before the last norm, that norm is `fc_norm`; else `fc_norm` does nothing.
-        return self.model.forward_head(hidden), self.model.fc_norm(hidden[:, self.model.num_prefix_tokens :])
+        hidden = self._hidden(batch)
+        alone = _each_alone(self.model, hidden)
+        return self.model.forward_head(hidden), alone.reshape(len(batch), -1, self.width)
 
 
-def _grid(model: Any) -> tuple[int, int] | None:
-    """Rows and columns of the patches that a vision transformer of timm keeps to its end."""
+def _grid(model: Any, hidden: Any) -> tuple[int, int] | None:
+    """Rows and columns of the patches in what a model's `forward_features` gives."""
+    shape = tuple(getattr(hidden, "shape", ()))
+    if len(shape) == 4 and model.num_features in (shape[1], shape[3]):
+        return shape[2:] if shape[1] == model.num_features else shape[1:3]
     size = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if size is None or not hasattr(model, "num_prefix_tokens") or not hasattr(model, "fc_norm"):
+    if size is None or len(shape) != 3 or not hasattr(model, "num_prefix_tokens") or not hasattr(model, "fc_norm"):
         return None
-    return int(size[0]), int(size[1])
+    rows, columns = size
+    return (int(rows), int(columns)) if shape[1] == model.num_prefix_tokens + rows * columns else None
+
+
+def _each_alone(model: Any, hidden: Tensor) -> Tensor:
+    """Features (B * patches, d) that the model's head makes of each patch as if it were all."""
+    alone: Tensor
+    if hidden.ndim == 4 and hidden.shape[1] == model.num_features:
+        alone = model.forward_head(hidden.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None])
+    elif hidden.ndim == 4:
+        alone = model.forward_head(hidden.flatten(0, 2)[:, None, None])
+    elif getattr(model, "attn_pool", None) is not None:
+        alone = model.forward_head(hidden[:, model.num_prefix_tokens :].flatten(0, 1).unsqueeze(1))
+    else:
+        # Where tokens are pooled before the last norm, that norm is `fc_norm`; else `fc_norm` does nothing.
+        alone = model.fc_norm(hidden[:, model.num_prefix_tokens :])
+    return alone
 
 
 def load_timm(params: TimmParams, device: str, dtype: str, *, backbone: str, **options: Any) -> TimmBackbone:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from sparc.config import ForwardPrecision, PluginRef, StoreDtype, validated
-from sparc.contracts import BackboneSpec, DatasetSpec, Params
+from sparc.config import ForwardPrecision, PluginRef, StoreDtype
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
-from sparc.plugins import Registry
+from sparc.plugins import Registry, checked_params
 from sparc.store import MANIFEST, fingerprint, is_complete, read_manifest
 
 IMPORTED = "imported"
@@ -166,11 +165,6 @@ def _unlike_default(how: How) -> dict[str, str]:
     """What of `how` changes the features; features as they are by default are found by their backbone alone."""
     said = {"precision": how.precision, "store-dtype": how.store_dtype}
     return {name: value for name, value in said.items() if value != "float32"}
-
-
-def checked_params(spec: BackboneSpec | DatasetSpec, ref: PluginRef) -> Params:
-    """Parameters of a plugin, from what the user wrote. Raises InvalidConfig."""
-    return validated(spec.params, ref.params, what=f"'{ref.name}'")
 
 
 def directories(jobs: Mapping[str, Job]) -> dict[str, Path]:

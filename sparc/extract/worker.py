@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.contracts import Backbone, Dataset
 from sparc.errors import SparcError, say_warnings
-from sparc.extract.plan import Job, Order, checked_params
+from sparc.extract.plan import Job, Order
 from sparc.memory import keep_freed_memory
-from sparc.plugins import Registry, discover
+from sparc.plugins import Registry, checked_params, discover
 from sparc.provenance import library_versions
 
 if TYPE_CHECKING:

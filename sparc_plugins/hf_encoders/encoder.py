@@ -39,7 +39,7 @@ class Encoder:
 
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device
-        self.tower, self._run = model, model
+        self.model, self.tower, self._run = model, model, model
         if hasattr(model, "vision_model") and hasattr(model, "text_model"):
             setattr(model, "text_model" if modality == "vision" else "vision_model", None)
             self.tower = getattr(model, f"{modality}_model")

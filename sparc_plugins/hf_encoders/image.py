@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +47,17 @@ class ImageBackbone:
             }
             check_pool(pool, offered, encoder.tower)
             self.width = self.forward(blank).shape[1]
+            self._head = _head(encoder.model, encoder.tower, states, pooled, self._prefix) if pool == "pooled" else None
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Features (B, d) of what the image processor gives."""
         return self._reduce(batch)[0]
 
     def forward_tokens(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (B, d), and the patch tokens of the last hidden states (B, rows * columns, d'), row by row.
+        """Features (B, d), and those of each patch (B, rows * columns, d'), row by row.
+
+        They are what the model's head makes of each patch alone, so that d' is d; the last hidden states where the
+        features are a token or a mean of those, or where it is not known how that head is built.
 
         Raises:
             InvalidConfig: the model has no patch tokens, or not the same number for every image.
@@ -63,7 +67,10 @@ class ImageBackbone:
                 f"{type(self.encoder.tower).__name__}: expected a model with a fixed grid of patches, found none",
                 hint="choose a vision transformer of a fixed size",
             )
-        return self._reduce(batch)
+        features, tokens = self._reduce(batch)
+        if self._head is not None:
+            tokens = self._head(tokens.flatten(0, 1)).reshape(len(tokens), -1, self.width)
+        return features, tokens
 
     def _reduce(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         import torch
@@ -76,6 +83,34 @@ class ImageBackbone:
             mask = batch.get("pixel_attention_mask", torch.ones(tokens.shape[:2], device=tokens.device))
             return reduce("mean", tokens, pooled, mask), tokens
         return reduce(self.pool, states, pooled, None), tokens
+
+
+def _head(model: Any, tower: Any, states: Tensor, pooled: Tensor, prefix: int) -> Callable[[Tensor], Tensor] | None:
+    """How the model makes its pooled output (N, d) of tokens (N, d') alone; None where it is not known.
+
+    Whatever is tried must make the pooled output of what the model pooled: its first token, or the mean of its map.
+    """
+    import torch
+
+    project = getattr(model, "visual_projection", torch.nn.Identity())
+    if hasattr(tower, "head") and states.ndim == 3:  # SigLIP attends to all tokens: here to one
+        return lambda tokens: tower.head(tokens.unsqueeze(1))
+    pooler, norm = getattr(tower, "pooler", None), getattr(tower, "layernorm", None)
+    ways: list[Callable[[Tensor], Tensor]] = [lambda tokens: tokens]
+    if hasattr(tower, "post_layernorm"):
+        ways.append(lambda tokens: project(tower.post_layernorm(tokens)))
+    if pooler is not None and states.ndim == 3:
+        ways.append(lambda tokens: pooler(tokens.unsqueeze(1)))
+    if norm is not None:
+        ways.append(norm)
+    pooled_from = states.flatten(2).mean(dim=2) if states.ndim == 4 else states[:, 0] if prefix else None
+    if pooled_from is None:
+        return None
+    for way in ways:
+        made = way(pooled_from)
+        if made.shape == pooled.shape and torch.allclose(made, pooled, rtol=1e-4, atol=1e-5):
+            return way
+    return None
 
 
 def _grid(config: Any, pixels: Tensor, states: Tensor) -> tuple[tuple[int, int] | None, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,15 +25,30 @@ class Tokens:
 
     def __call__(self, samples: Sequence[sparc.Sample]) -> dict[str, Tensor]:
         """Tokenize each caption; what is longer than the model reads is cut."""
-        encoded = self.tokenizer(
-            [sample.text() for sample in samples],
+        return dict(self._encoded([sample.text() for sample in samples], return_tensors="pt"))
+
+    def words(self, caption: str) -> list[tuple[str, list[int]]]:
+        """What spaces separate in a caption, with the positions of its tokens."""
+        if not self.tokenizer.is_fast:
+            return []
+        places = self._encoded([caption], return_offsets_mapping=True)["offset_mapping"][0]
+        words: list[tuple[str, list[int]]] = []
+        for word in re.finditer(r"\S+", caption):
+            # Tokens of some models begin with the space before the word.
+            inside = [token for token, (start, end) in enumerate(places) if start < word.end() and end > word.start()]
+            if inside:
+                words.append((word[0], inside))
+        return words
+
+    def _encoded(self, captions: list[str], **options: Any) -> Any:
+        return self.tokenizer(
+            captions,
             padding=self.padding,
             truncation=True,
             max_length=self.max_length,
             return_attention_mask=True,
-            return_tensors="pt",
+            **options,
         )
-        return dict(encoded)
 
 
 class TextBackbone:
@@ -64,6 +80,10 @@ class TextBackbone:
         """Features (B, d) of what the tokenizer gives."""
         states, pooled = self.encoder(self._inputs(batch))
         return reduce(self.pool, states, pooled, batch["attention_mask"])
+
+    def words(self, caption: str) -> list[tuple[str, list[int]]]:
+        """What spaces separate, with the positions of its tokens; none where the tokenizer does not tell."""
+        return self.preprocess.words(caption)
 
     def _inputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value for name, value in batch.items() if name in self._reads}

@@ -44,13 +44,13 @@ def test_both_towers_embed_into_one_space_as_open_clip_does(towers, reference):
         torch.testing.assert_close(features(image, [GREY]), features(image, [GREY_AS_RGB]))
 
 
-def test_the_image_tower_gives_its_patch_tokens_after_the_last_norm(towers, reference):
+def test_the_image_tower_gives_its_patch_tokens_normed_and_projected(towers, reference):
     image, model = towers[0], reference[0]
     found = tokens(image)
     assert image.grid == (7, 7)
     with torch.inference_mode():
         hidden = model.visual.transformer(model.visual._embeds(image.preprocess(SAMPLES)))
-        torch.testing.assert_close(found, model.visual.ln_post(hidden)[:, 1:])
+        torch.testing.assert_close(found, model.visual.ln_post(hidden)[:, 1:] @ model.visual.proj)
     assert features(image).shape == (3, 256)  # what gives tokens leaves the tower itself as it was
 
 

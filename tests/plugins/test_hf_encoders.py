@@ -149,6 +149,29 @@ def test_the_patch_tokens_of_a_tower_come_without_its_class_token(model, first, 
     torch.testing.assert_close(features(backbone), hidden[:, first:].mean(dim=1), rtol=0, atol=1e-5)
 
 
+def test_a_towers_head_is_applied_to_each_patch_alone(clip, siglip):
+    with torch.inference_mode():
+        model = by_hand(clip)
+        hidden = model.vision_model(**pixels(clip)).last_hidden_state[:, 1:]
+        projected = model.visual_projection(model.vision_model.post_layernorm(hidden))
+        torch.testing.assert_close(tokens(load_hf("hf-image", clip)), projected, rtol=0, atol=1e-5)
+        tower = by_hand(siglip).vision_model
+        hidden = tower(**pixels(siglip)).last_hidden_state
+        # Attention to sixteen copies of one token is attention to that token.
+        alone = tower.head(hidden[:, 3:4].expand(-1, 16, -1))
+        torch.testing.assert_close(tokens(load_hf("hf-image", siglip))[:, 3], alone, rtol=0, atol=1e-5)
+
+
+def test_a_captions_words_are_found_in_its_tokens(bert):
+    backbone = load_hf("hf-text", bert)
+    caption = LONG.caption
+    ids = backbone.preprocess([LONG])["input_ids"][0]
+    words = backbone.words(caption)
+    assert [word for word, _ in words] == caption.split()[: len(words)]
+    decoded = ["".join(backbone.preprocess.tokenizer.convert_ids_to_tokens(ids[places])) for _, places in words]
+    assert decoded == [word for word, _ in words]
+
+
 def test_images_of_their_own_proportions_are_averaged_over_their_own_patches_and_have_no_grid(siglip2):
     backbone = load_hf("hf-image", siglip2, "mean")
     inputs = pixels(siglip2)

@@ -1,6 +1,7 @@
 """Streams of timm, on its real architectures with random weights in the files that the hub serves."""
 
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -91,17 +92,54 @@ def test_dinov3_gives_the_class_token_at_its_own_size(shallow, tmp_path):
     assert (backbone.width, backbone.grid) == (384, (16, 16))
 
 
-def test_a_convnext_of_dinov3_gives_its_pooled_map_and_no_tokens(shallow):
+def test_a_convnext_of_dinov3_gives_its_pooled_map_and_each_place_of_it_normed(shallow):
     params = Dinov3Params(model="convnext_tiny.dinov3_lvd1689m", weights="random")
     backbone = timm_image.load_dinov3(params, "cpu", "float32")
     with torch.inference_mode():
         pixels = backbone.preprocess(SAMPLES[:1])
-        pooled = backbone.model.forward_features(pixels).mean(dim=(2, 3))
-    expected = torch.nn.functional.layer_norm(pooled, (768,), eps=1e-6)
+        maps = backbone.model.forward_features(pixels)
+    norm = partial(torch.nn.functional.layer_norm, normalized_shape=(768,), eps=1e-6)
+    expected = norm(maps.mean(dim=(2, 3)))
     torch.testing.assert_close(features(backbone, SAMPLES[:1]), expected, rtol=1e-4, atol=1e-5)
+    assert backbone.grid == maps.shape[2:]
+    torch.testing.assert_close(tokens(backbone, SAMPLES[:1]), norm(maps.flatten(2).mT), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "mobilenetv3_small_100", "swin_tiny_patch4_window7_224"])
+def test_a_grid_of_one_place_is_the_whole_image(model, tmp_path):
+    """What the head makes of a place alone is what it makes of an image that is that place all over."""
+    backbone = timm_image.load_timm(TimmParams(model=model, weights="random"), "cpu", "float32", backbone="timm")
+    rows, columns = backbone.grid
+    assert (rows, columns) == (7, 7)
+    found = tokens(backbone, SAMPLES[:1])[0]
+    head, hidden = backbone.model.forward_head, backbone.model.forward_features(backbone.preprocess(SAMPLES[:1]))
+    for place in (0, 10, 48):
+        row, column = divmod(place, 7)
+        channels_last = model.startswith("swin")
+        one = hidden[:, row, column] if channels_last else hidden[:, :, row, column]
+        all_over = (
+            one[:, None, None].expand(-1, 7, 7, -1) if channels_last else one[..., None, None].expand(-1, -1, 7, 7)
+        )
+        torch.testing.assert_close(found[place], head(all_over)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_pools_by_attention_attends_to_each_patch_alone(shallow):
+    params = TimmParams(model="vit_base_patch16_siglip_224", weights="random")
+    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm")
+    found = tokens(backbone, SAMPLES[:1])[0]
+    with torch.inference_mode():
+        hidden = backbone.model.forward_features(backbone.preprocess(SAMPLES[:1]))
+        # Attention to copies of one token is attention to that token.
+        expected = backbone.model.forward_head(hidden[:, 5:6].expand(-1, 196, -1))
+    torch.testing.assert_close(found[5], expected[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_a_grid_says_so():
+    params = TimmParams(model="resmlp_12_224", weights="random")
+    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm")
     assert backbone.grid is None
-    with pytest.raises(InvalidConfig, match="ConvNeXt: expected a model with patch tokens"):
-        backbone.forward_tokens(pixels)
+    with pytest.raises(InvalidConfig, match="MlpMixer: expected a model with a grid of patches"):
+        backbone.forward_tokens(torch.zeros(1, 3, 224, 224))
 
 
 def test_a_model_of_another_family_is_refused():

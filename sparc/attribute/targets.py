@@ -1,0 +1,65 @@
+"""What a map explains: how much of something there is in features, as a number that has a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparc.core.codes import Codes
+from sparc.core.space import LatentSpace
+
+Target = Callable[[Tensor], Tensor]
+"""From raw features (B, D) of an image stream to a value of each row, (B,)."""
+
+
+class Match(NamedTuple):
+    """Codes of an image stream and a text stream, of as many rows, or one text for all."""
+
+    image: Codes
+    text: Codes
+
+    def latents(self) -> Tensor:
+        """What each latent that the image kept adds to the dot product of both codes, (B, K)."""
+        theirs_BL = self.text.to_dense().expand(len(self.image), -1)
+        return self.image.values * theirs_BL.gather(1, self.image.indices)
+
+
+def match(space: LatentSpace, image: str, image_BD: Tensor, text: str, text_BD: Tensor, *, joint: bool) -> Match:
+    """Encode images and texts of which one is a single row, (1, D), that is held against each row of the other.
+
+    joint: both select their latents together, as in training; else each for itself, and what both kept counts.
+    """
+    rows = max(len(image_BD), len(text_BD))
+    features = {image: image_BD.expand(rows, -1), text: text_BD.expand(rows, -1)}
+    if joint:
+        codes = space.encode_batch(space.normalize(features))
+    else:
+        codes = {name: space.encode_batch(space.normalize({name: rows}))[name] for name, rows in features.items()}
+    return Match(codes[image], codes[text])
+
+
+def activation(space: LatentSpace, stream: str, latents: Sequence[int], beside: Mapping[str, Tensor]) -> Target:
+    """Sum of the activations of some latents in the stream's code, selected jointly with the features `beside`."""
+    chosen = torch.tensor(list(latents))
+
+    def target(rows_BD: Tensor) -> Tensor:
+        features = {stream: rows_BD, **{name: row_1D.expand(len(rows_BD), -1) for name, row_1D in beside.items()}}
+        codes = space.encode_batch(space.normalize(features))[stream]
+        return (codes.values * torch.isin(codes.indices, chosen.to(codes.indices))).sum(dim=1)
+
+    return target
+
+
+def logit(space: LatentSpace, stream: str, latents: Sequence[int]) -> Target:
+    """Sum of the logits of some latents: what has a gradient where none of them was kept."""
+    chosen = list(latents)
+
+    def target(rows_BD: Tensor) -> Tensor:
+        weight_LD, bias_L = space.encoder(stream)
+        centered_BD = space.centered(stream, space.normalize({stream: rows_BD}).features[stream])
+        return (centered_BD @ weight_LD[chosen].T + bias_L[chosen]).sum(dim=1)
+
+    return target
