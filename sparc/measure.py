@@ -9,7 +9,7 @@ from sparc.config import RunOptions
 from sparc.errors import MisalignedStreams, MissingData
 from sparc.extract import Job, directories
 from sparc.extract.plan import IMPORTED
-from sparc.plugins import Registry, checked_params
+from sparc.plugins import Registry, checked_params, shared_spaces
 from sparc.run import Run
 
 if TYPE_CHECKING:
@@ -55,26 +55,16 @@ def samples_of(
     """Lay out held-out samples for the verb `evaluate`, features on a device."""
     from sparc.evaluate import Samples
 
+    # What an imported stream is called says nothing of where its features come from.
+    streams = {name: job.stream for name, job in jobs.items() if job.dataset.name != IMPORTED}
     return Samples(
         features={name: rows.to(device) for name, rows in features.features.items()},
         groups=dataset.groups,
         labels=dataset.labels(),
         taxonomy=dataset.taxonomy,
         rows=features.rows,
-        shared_spaces=_shared_spaces(registry, jobs),
+        shared_spaces=shared_spaces(registry, streams),
     )
-
-
-def _shared_spaces(registry: Registry, jobs: Mapping[str, Job]) -> dict[str, str]:
-    """The spaces that features lie in, of the streams whose backbones say that others lie there too."""
-    found: dict[str, str] = {}
-    for name, job in jobs.items():
-        if job.dataset.name == IMPORTED:  # what a stream is called says nothing of where its features come from
-            continue
-        spec = registry.backbone(job.stream.name)
-        if spec.shared_space is not None:
-            found[name] = spec.shared_space(checked_params(spec, job.stream))
-    return found
 
 
 def measure(

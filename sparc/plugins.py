@@ -7,7 +7,7 @@ entry points are loaded here, one by one.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
@@ -135,3 +135,13 @@ def _claim(owners: dict[tuple[str, str], str], kind: str, name: str, owner: str)
 def checked_params(spec: BackboneSpec | DatasetSpec, ref: PluginRef) -> Params:
     """Parameters of a plugin, from what the user wrote. Raises InvalidConfig."""
     return validated(spec.params, ref.params, what=f"'{ref.name}'")
+
+
+def shared_spaces(registry: Registry, streams: Mapping[str, PluginRef]) -> dict[str, str]:
+    """The spaces that features lie in, of the streams whose backbones say that others lie there too."""
+    found: dict[str, str] = {}
+    for name, ref in streams.items():
+        spec = registry.backbone(ref.name)
+        if spec.shared_space is not None:
+            found[name] = spec.shared_space(checked_params(spec, ref))
+    return found

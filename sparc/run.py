@@ -79,6 +79,11 @@ class Run:
         return self.path / "evaluation"
 
     @property
+    def localization(self) -> Path:
+        """How well maps point."""
+        return self.path / "localization.json"
+
+    @property
     def state(self) -> Path:
         """What resuming needs, one file so that it is replaced whole; gone when the training is finished."""
         return self.path / "state" / "training.safetensors"

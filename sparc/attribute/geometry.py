@@ -76,3 +76,35 @@ def _span(share: NDArray[np.float64], seen: NDArray[np.bool_], *, axis: int, len
         return 0.0, float(length)
     slope, start = np.polyfit(places, inside, 1)
     return float(length * start), float(length * (start + slope * share.shape[axis]))
+
+
+def spread(values: NDArray[Any], box: Box, size: tuple[int, int], shown: tuple[int, int]) -> NDArray[np.float32]:
+    """A grid's values (rows, columns) in pixels of an image of `size`, drawn at the size `shown`: (height, width).
+
+    Bilinear between the middles of the grid's cells; NaN where the box does not reach.
+    """
+    rows, columns = values.shape
+    across = _interpolation(shown[0], size[0], box.left, box.right, columns)
+    down = _interpolation(shown[1], size[1], box.top, box.bottom, rows)
+    pixels: NDArray[np.float32] = (down @ values @ across.T).astype(np.float32)
+    return pixels
+
+
+def _interpolation(shown: int, length: int, low: float, high: float, cells: int) -> NDArray[np.float64]:
+    """Linear from cells between `low` and `high` to pixels: (shown, cells)."""
+    middles = (np.arange(shown) + 0.5) * length / shown
+    place = (middles - low) / (high - low) * cells
+    nearest = np.clip(place - 0.5, 0, cells - 1)
+    weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(nearest[:, None] - np.arange(cells)))
+    weights[(place < 0) | (place > cells)] = np.nan
+    return weights
+
+
+def strongest(values: NDArray[Any], box: Box, size: tuple[int, int]) -> tuple[float, float]:
+    """The middle (x, y) in the image of the strongest cell, among those whose middle lies in the image."""
+    rows, columns = values.shape
+    x = box.left + (np.arange(columns) + 0.5) * (box.right - box.left) / columns
+    y = box.top + (np.arange(rows) + 0.5) * (box.bottom - box.top) / rows
+    inside = ((y >= 0) & (y <= size[1]))[:, None] & ((x >= 0) & (x <= size[0]))
+    row, column = np.unravel_index(np.argmax(np.where(inside, values, -np.inf)), values.shape)
+    return float(x[column]), float(y[row])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from sparc.attribute import targets
-from sparc.attribute.geometry import Box, measured_box
-from sparc.attribute.methods import METHODS, by_gradient, dense
+from sparc.attribute.geometry import Box, spread, strongest
+from sparc.attribute.methods import METHODS
 from sparc.attribute.models import Models, one_of
 from sparc.attribute.targets import Target
-from sparc.attribute.trace import Trace, traced
+from sparc.attribute.view import View, moved
 from sparc.attribute.words import Word, words_of
-from sparc.contracts import GridBackbone, Sample
-from sparc.errors import BadSample, InvalidConfig, MissingData, PluginError
+from sparc.contracts import Sample
+from sparc.errors import BadSample, InvalidConfig, MissingData
 
 CARRIERS = 5
 """Latents that are named as those that carried a match."""
@@ -74,115 +74,12 @@ class Localization:
 
         Bilinear between the middles of the grid's cells; NaN where the backbone does not look.
         """
-        width, height = self.size
-        shown = size or self.size
-        rows, columns = self.values.shape
-        across = _weights(shown[0], width, self.box.left, self.box.right, columns)
-        down = _weights(shown[1], height, self.box.top, self.box.bottom, rows)
-        return (down @ self.values @ across.T).astype(np.float32)
+        return spread(self.values, self.box, self.size, size or self.size)
 
     @property
     def peak(self) -> tuple[float, float]:
         """The middle (x, y) in the image of the grid's strongest cell, among those whose middle lies in the image."""
-        x, y = self._middles
-        inside = ((y >= 0) & (y <= self.size[1]))[:, None] & ((x >= 0) & (x <= self.size[0]))
-        row, column = np.unravel_index(np.argmax(np.where(inside, self.values, -np.inf)), self.values.shape)
-        return float(x[column]), float(y[row])
-
-    @property
-    def _middles(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        rows, columns = self.values.shape
-        x = self.box.left + (np.arange(columns) + 0.5) * (self.box.right - self.box.left) / columns
-        y = self.box.top + (np.arange(rows) + 0.5) * (self.box.bottom - self.box.top) / rows
-        return x, y
-
-
-def _weights(shown: int, length: int, low: float, high: float, cells: int) -> NDArray[np.float64]:
-    """Linear interpolation from cells between `low` and `high` to pixels, (shown, cells)."""
-    middles = (np.arange(shown) + 0.5) * length / shown
-    place = (middles - low) / (high - low) * cells
-    left = np.clip(place - 0.5, 0, cells - 1)
-    weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(left[:, None] - np.arange(cells)))
-    weights[(place < 0) | (place > cells)] = np.nan
-    return weights
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """An image as one backbone sees it; computed when asked for, once for all that is looked for in it."""
-
-    models: Models
-    stream: str
-    sample: Sample
-
-    @cached_property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns. Raises InvalidConfig where the backbone has none."""
-        grid = getattr(self.models.backbones[self.stream], "grid", None)
-        if grid is None:
-            raise InvalidConfig(
-                f"stream '{self.stream}': expected a backbone with a grid of patches, found one without",
-                hint=f"name others with --stream: {', '.join(self.models.of('image'))}",
-            )
-        rows, columns = grid
-        return rows, columns
-
-    @cached_property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the image."""
-        return self.sample.image().size
-
-    @cached_property
-    def box(self) -> Box:
-        """What the grid covers of the image."""
-        return measured_box(self.stream, self.models.backbones[self.stream], self.size)
-
-    @cached_property
-    def _batch(self) -> Any:
-        return moved(self.models.backbones[self.stream].preprocess([self.sample]), self.models.device)
-
-    @cached_property
-    def _dense(self) -> tuple[Tensor, Tensor]:
-        backbone = self.models.backbones[self.stream]
-        _ = self.grid
-        assert isinstance(backbone, GridBackbone)
-        with torch.inference_mode():
-            features_1D, patches_1PD = backbone.forward_tokens(self._batch)
-        if patches_1PD.shape[-1] != backbone.width:
-            raise PluginError(
-                f"stream '{self.stream}': expected patches of width {backbone.width} as its features have, found "
-                f"{patches_1PD.shape[-1]}",
-                hint="choose another --method; or repair its forward_tokens",
-            )
-        return features_1D.float(), patches_1PD[0].float()
-
-    @cached_property
-    def traced(self) -> tuple[Tensor, Trace]:
-        """Features (1, D) in their graph, and what happened on the way."""
-        _ = self.grid
-        features_1D, trace = traced(self.stream, self.models.backbones[self.stream], self._batch)
-        return features_1D.float(), trace
-
-    @cached_property
-    def features(self) -> Tensor:
-        """Features (1, D) of the image, without graph."""
-        with torch.inference_mode():
-            return self.models.backbones[self.stream].forward(self._batch).float().clone()
-
-    def map(self, method: str, target: Target) -> NDArray[np.float32]:
-        """How much each cell has to do with the target, (rows, columns)."""
-        if method == "dense":
-            values = dense(self._dense[1], target)
-        else:
-            values = by_gradient(method, self.stream, *self.traced, self.grid, target)
-        return values.detach().reshape(self.grid).float().cpu().numpy()
-
-
-def moved(batch: Any, device: str) -> Any:
-    """A batch that is a tensor or a dict of tensors, on a device."""
-    if isinstance(batch, dict):
-        return {key: tensor.to(device) for key, tensor in batch.items()}
-    return batch.to(device)
+        return strongest(self.values, self.box, self.size)
 
 
 def localize(
@@ -209,18 +106,17 @@ def localize(
     if method not in METHODS:
         raise InvalidConfig(f"expected a method of {', '.join(METHODS)}, found '{method}'", hint="leave --method out")
     one_of(models, "image")
-    text = one_of(models, "text") if any(query.text for query in queries) else ""
     samples = [_sample(image, number) for number, image in enumerate(images)]
     if not samples:
         raise InvalidConfig("expected at least one image, found none", hint="add --image FILE")
-    read = {query.text: _read(models, text, query.text) for query in queries if query.text}
+    read = {query.text: read_text(models, query.text) for query in queries if query.text}
     found = []
     for sample in samples:
         views = {stream: View(models, stream, sample) for stream in models.of("image")}
         for query in queries:
             for view in views.values():
                 if query.text:
-                    found.append(_by_text(view, query, text, read[query.text], method, joint=joint))
+                    found.append(_by_text(view, query, read[query.text], method, joint=joint))
                 else:
                     beside = [other for other in views.values() if joint and other is not view]
                     found.append(_by_latents(view, query, beside, method))
@@ -258,30 +154,38 @@ def _sample(image: str | Path | Image.Image, number: int) -> Sample:
         raise BadSample(f"{path} does not decode: {error}", hint="give an image, such as a PNG or a JPEG") from error
 
 
-def _read(models: Models, stream: str, text: str) -> tuple[Any, Tensor]:
-    """What the text stream's backbone reads, and its features (1, D)."""
+class ReadText(NamedTuple):
+    """A caption as a text stream reads it."""
+
+    stream: str
+    text: str
+    batch: Any
+    """What its backbone gets."""
+    features: Tensor
+    """(1, D)"""
+
+
+def read_text(models: Models, text: str, *, stream: str | None = None) -> ReadText:
+    """Read a caption with a text stream, or the first of them. Raises InvalidConfig where there is none."""
+    stream = one_of(models, "text") if stream is None else stream
     backbone = models.backbones[stream]
     batch = moved(backbone.preprocess([Sample(text, caption=text)]), models.device)
     with torch.inference_mode():
-        return batch, backbone.forward(batch).float().clone()
+        return ReadText(stream, text, batch, backbone.forward(batch).float().clone())
 
 
-def _by_text(
-    view: View, query: Query, text: str, read: tuple[Any, Tensor], method: str, *, joint: bool
-) -> Localization:
+def _by_text(view: View, query: Query, read: ReadText, method: str, *, joint: bool) -> Localization:
     space, stream = view.models.space, view.stream
-    batch, text_1D = read
-
-    def target(rows_BD: Tensor) -> Tensor:
-        return targets.match(space, stream, rows_BD, text, text_1D, joint=joint).latents().sum(dim=1)
+    match = partial(targets.match, space, stream, text=read.stream, joint=joint)
 
     def of_text(rows_BD: Tensor) -> Tensor:
-        return targets.match(space, stream, view.features, text, rows_BD, joint=joint).latents().sum(dim=1)
+        return match(image_BD=view.features, text_BD=rows_BD).shares().sum(dim=1)
 
     with torch.inference_mode():
-        found = targets.match(space, stream, view.features, text, text_1D, joint=joint)
-        parts_K = found.latents()[0]
-    words = words_of(text, view.models.backbones[text], query.text, batch, of_text)
+        found = match(image_BD=view.features, text_BD=read.features)
+        parts_K = found.shares()[0]
+    words = words_of(read.stream, view.models.backbones[read.stream], read.text, read.batch, of_text)
+    target = targets.similarity(space, stream, read.stream, read.features, joint=joint)
     return _result(view, query, method, target, found.image.indices[0], parts_K, words)
 
 

@@ -11,7 +11,7 @@ from sparc.checkpoint import SharedLatentSpace, load
 from sparc.config import PluginRef, RunOptions, validated
 from sparc.contracts import Backbone
 from sparc.errors import InvalidConfig, MissingData, UnknownName
-from sparc.plugins import Registry, checked_params, discover
+from sparc.plugins import Registry, checked_params, discover, shared_spaces
 from sparc.run import Run
 
 
@@ -26,6 +26,8 @@ class Models:
     device: str = "cpu"
     names: Mapping[int, str] = field(default_factory=dict)
     """What `sparc evaluate` calls latents."""
+    shared_spaces: Mapping[str, str] = field(default_factory=dict)
+    """The space that features lie in, of streams whose backbones say that others lie there too."""
 
     def of(self, modality: str) -> list[str]:
         """Return the streams of a modality, in order."""
@@ -61,6 +63,7 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
         modalities={name: registry.backbone(ref.name).modality for name, ref in chosen.items()},
         device=device,
         names=_names(opened.pictures / "latents.csv"),
+        shared_spaces=shared_spaces(registry, chosen),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +14,7 @@ from sparc import figures
 from sparc.attribute.localize import Localization
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
@@ -24,6 +24,10 @@ PIXELS = 480
 """Of an image's longer side in the picture."""
 WORDS = 40
 """Words that are shown at most."""
+LETTERS = 80
+"""Of a line of words."""
+WARM = (0.84, 0.37, 0.0)
+"""What is strong: figures.COLOURS[1]."""
 
 
 def draw(found: Sequence[Localization], open_image: Callable[[str], Image.Image] | None = None) -> Figure:
@@ -52,32 +56,58 @@ def _shown(one: Localization, open_image: Callable[[Any], Image.Image]) -> Image
 
 
 def _draw_row(part: SubFigure, row: Sequence[Localization], across: int, image: Image.Image) -> None:
-    figures.headline(part, figures.label(str(row[0].query), 70))
+    lines = _lines(row[0])
+    part.suptitle("\n" * (len(lines) - 1) + " ")  # room for what was looked for
+    _write(part, lines)
     axes = part.subplots(1, across, squeeze=False)[0]
     for each in axes:
         each.axis("off")
     axes[0].imshow(image)
-    axes[0].set_title(" ", fontweight="normal")
+    axes[0].set_title(" ")
     for each, one in zip(axes[1:], row, strict=False):
         _overlay(each, one, image)
-    lines = [f"{one.stream}: {_carried(one)}" for one in row]
-    if row[0].words:
-        lines.insert(0, _words(row[0]))
-    part.supxlabel("\n".join(lines).replace("$", r"\$"), x=0.012, ha="left", fontsize=8, color=figures.INK)
+    carried = "\n".join(f"{figures.label(one.stream)}: {_carried(one)}" for one in row)
+    part.supxlabel(carried.replace("$", r"\$"), x=0.012, ha="left", fontsize=8)
+
+
+def _lines(one: Localization) -> list[list[tuple[str, float]]]:
+    """What was looked for in lines of words, each with its strength from 0 to 1."""
+    words = [(word.text, word.relevance) for word in one.words[:WORDS]] or [(str(one.query), 0.0)]
+    strongest = max(relevance for _, relevance in words) or 1.0
+    lines: list[list[tuple[str, float]]] = [[]]
+    for text, relevance in words:
+        if lines[-1] and sum(len(word) + 1 for word, _ in lines[-1]) + len(text) > LETTERS:
+            lines.append([])
+        lines[-1].append((figures.label(text, LETTERS), relevance / strongest))
+    return lines
+
+
+def _write(part: SubFigure, lines: Sequence[Sequence[tuple[str, float]]]) -> None:
+    """Write the words above all axes, the darker the stronger."""
+    from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
+
+    rows: list[Artist] = []
+    for line in lines:
+        words: list[Artist] = []
+        for text, strength in line:
+            shade: Any = {"facecolor": (*WARM, 0.55 * strength), "edgecolor": "none", "boxstyle": "round,pad=0.15"}
+            words.append(TextArea(text, textprops={"fontweight": "bold", "fontsize": 10, "bbox": shade}))
+        rows.append(HPacker(children=words, pad=0, sep=5, align="baseline"))
+    packed = VPacker(children=rows, pad=0, sep=4, align="left")
+    place: Any = {"bbox_to_anchor": (0.012, 1), "bbox_transform": part.transSubfigure}
+    part.add_artist(AnchoredOffsetbox("upper left", child=packed, frameon=False, pad=0.2, borderpad=0, **place))
 
 
 def _overlay(axes: Axes, one: Localization, image: Image.Image) -> None:
-    """The image in pale grey, what the map shows in colour, and a ring around its peak."""
+    """The image in pale grey, what is above the map's median in colour, and a ring around its peak."""
     grey = np.asarray(image.convert("L"), np.float32)[..., None].repeat(3, axis=2) / 255
     values = one.on_image(image.size)
-    low, high = np.nanmin(values), np.nanmax(values)
-    strength = np.nan_to_num((values - low) / (high - low) if high > low else np.zeros_like(values))
+    low, high = np.nanmedian(values), np.nanmax(values)
+    strength = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
     hidden = np.isnan(values)
-    warm = np.array([0.84, 0.27, 0.0], np.float32)  # as figures.COLOURS[1], stronger
-    pale = 1 - 0.55 * (1 - grey)
-    alpha = (0.85 * strength**1.5)[..., None]
-    mixed = pale * (1 - alpha) + warm * alpha * (0.45 + 0.55 * grey)
-    mixed[hidden] = 0.5 + 0.5 * grey[hidden]
+    alpha = 0.85 * np.nan_to_num(strength)[..., None]
+    mixed = (1 - 0.55 * (1 - grey)) * (1 - alpha) + np.array(WARM) * alpha * (0.45 + 0.55 * grey)
+    mixed[hidden] = 0.75 + 0.25 * grey[hidden]  # where the backbone does not look
     axes.imshow(np.clip(mixed, 0, 1))
     axes.set_title(f"{figures.label(one.stream)}  {one.score:.3f}", fontweight="normal")
     if high > low:
@@ -88,13 +118,5 @@ def _overlay(axes: Axes, one: Localization, image: Image.Image) -> None:
 
 def _carried(one: Localization) -> str:
     if not one.carriers:
-        return "no latent in common" if one.query.text else "silent"
-    return ", ".join(
-        f"{carrier.latent}{f' {carrier.name}' if carrier.name else ''} {carrier.share:.0%}" for carrier in one.carriers
-    )
-
-
-def _words(one: Localization) -> str:
-    best = sorted(one.words, key=lambda word: -word.relevance)[:WORDS]
-    told = ", ".join(f"{word.text.strip(',:;.')} {word.relevance:.0%}" for word in best[:6])
-    return textwrap.shorten(f"words: {told}", 160)
+        return "the codes share no latent" if one.query.text else "silent on the whole image"
+    return ", ".join(f"{latent} {name} {share:.0%}".replace("  ", " ") for latent, share, name in one.carriers)

@@ -21,13 +21,13 @@ class Match(NamedTuple):
     image: Codes
     text: Codes
 
-    def latents(self) -> Tensor:
+    def shares(self) -> Tensor:
         """What each latent that the image kept adds to the dot product of both codes, (B, K)."""
         theirs_BL = self.text.to_dense().expand(len(self.image), -1)
         return self.image.values * theirs_BL.gather(1, self.image.indices)
 
 
-def match(space: LatentSpace, image: str, image_BD: Tensor, text: str, text_BD: Tensor, *, joint: bool) -> Match:
+def match(space: LatentSpace, image: str, *, image_BD: Tensor, text: str, text_BD: Tensor, joint: bool) -> Match:
     """Encode images and texts of which one is a single row, (1, D), that is held against each row of the other.
 
     joint: both select their latents together, as in training; else each for itself, and what both kept counts.
@@ -39,6 +39,15 @@ def match(space: LatentSpace, image: str, image_BD: Tensor, text: str, text_BD: 
     else:
         codes = {name: space.encode_batch(space.normalize({name: rows}))[name] for name, rows in features.items()}
     return Match(codes[image], codes[text])
+
+
+def similarity(space: LatentSpace, stream: str, text: str, text_1D: Tensor, *, joint: bool) -> Target:
+    """Dot product of the stream's code with a caption's: sum over latents of z_image z_text; `joint` as in `match`."""
+
+    def target(rows_BD: Tensor) -> Tensor:
+        return match(space, stream, image_BD=rows_BD, text=text, text_BD=text_1D, joint=joint).shares().sum(dim=1)
+
+    return target
 
 
 def activation(space: LatentSpace, stream: str, latents: Sequence[int], beside: Mapping[str, Tensor]) -> Target:

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc.evaluate.report import Classifier, Concepts, Encoded, Probes, Report, Sharing
+from sparc.evaluate.report import Classifier, Concepts, Encoded, Interval, Probes, Report, Sharing
 
 
 def details(report: Report) -> list[RenderableType]:
@@ -43,6 +43,13 @@ def plain_table(title: str, first: str, *others: str) -> Table:
 def number(value: float | None) -> str:
     """Three places, or a dash."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def with_reach(value: float, interval: Interval | None) -> str:
+    """A number and how far its 95% interval reaches to the farther side."""
+    if interval is None:
+        return number(value)
+    return f"{number(value)}±{max(value - interval[0], interval[1] - value):.3f}".replace("±0.", "±.")
 
 
 def _patterns(joint: Encoded, solo: Encoded, streams: tuple[str, ...]) -> Table:

@@ -35,6 +35,9 @@ def evaluate(
             "have, above 0.3.",
         ),
     ] = "enrichment",
+    localization: Annotated[
+        bool, typer.Option("--localization", help="Measure too whether maps of concepts point at the right place.")
+    ] = False,
     data_root: DataRoot = None,
     features: Features = None,
     store: StoreNow = None,
@@ -49,6 +52,8 @@ def evaluate(
         sparc evaluate runs/openmoji
 
         sparc evaluate runs/openmoji --concepts purity
+
+        sparc evaluate runs/openmoji --localization
     """
     from sparc.evaluate.concepts import RULES
     from sparc.evaluate.plots import draw
@@ -62,6 +67,8 @@ def evaluate(
     report = evaluate_run(opened, space, options, registry, jobs, resolved, rule=rule, classifiers=True)
     draw(report, opened.pictures)
     console.print(f"\nplots and a table of all latents: {opened.pictures}", markup=False, soft_wrap=True)
+    if localization:
+        _localize(opened, options, registry, jobs, resolved)
 
 
 def evaluate_run(
@@ -87,6 +94,27 @@ def evaluate_run(
     where = next(iter(features.manifests.values()))
     _print(found.report, where.dataset, where.split, features.random_weights, everything=classifiers)
     return found.report
+
+
+def _localize(run: Run, options: RunOptions, registry: Registry, jobs: dict[str, Job], device: str) -> None:
+    """Measure how well maps point, write what was found into the run, and print the table."""
+    from sparc.attribute import load_models
+    from sparc.cli.localization_table import localization_table
+    from sparc.files import write_json
+    from sparc.localization import cases_of, measure_localization
+    from sparc.memory import keep_freed_memory
+    from sparc.plugins import checked_params
+
+    keep_freed_memory()
+    job = next(iter(jobs.values()))
+    spec = registry.dataset(job.dataset.name)
+    cases = cases_of(spec.open(checked_params(spec, job.dataset), job.split), seed=options.seed)
+    models = load_models(run.path, device=device)
+    with Bar("localize", "images") as bar:
+        report = measure_localization(models, cases, seed=options.seed, on_case=bar.update)
+    write_json(run.localization, {"dataset": spec.name, "split": job.split, "report": report.model_dump(mode="json")})
+    console.print()
+    console.print(localization_table(report, title=f"{spec.name} {job.split}"))
 
 
 def explore(

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc.cli.details import details, number, plain_table
-from sparc.evaluate.report import Interval, Ranks, Report, Retrieval
+from sparc.cli.details import details, number, plain_table, with_reach
+from sparc.evaluate.report import Ranks, Report, Retrieval
 
 LEGEND = (
     "joint  streams of a sample encoded together, as in the paper: latents are shared",
@@ -59,18 +59,11 @@ def _alignment(report: Report) -> Table:
     for row in report.jaccard:
         overlaps = (row.joint, row.joint_null, row.solo, row.solo_null)
         over_all = [
-            number(overlap.all) if kind == "null" else _with_reach(overlap.all, overlap.all_interval)
+            number(overlap.all) if kind == "null" else with_reach(overlap.all, overlap.all_interval)
             for kind, overlap in zip(kinds, overlaps, strict=True)
         ]
         table.add_row(str(row.depth), *over_all, *(number(overlap.alive) for overlap in overlaps))
     return table
-
-
-def _with_reach(value: float, interval: Interval | None) -> str:
-    """A number and how far its 95% interval reaches to the farther side."""
-    if interval is None:
-        return number(value)
-    return f"{number(value)}±{max(value - interval[0], interval[1] - value):.3f}".replace("±0.", "±.")
 
 
 def _latents(report: Report) -> Table:

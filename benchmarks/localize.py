@@ -1,0 +1,111 @@
+"""What a map costs beside the model itself: time per image, and memory at most.
+
+    uv run python benchmarks/localize.py --model vit_small_patch14_reg4_dinov2 --repeat 10
+
+Makes a timm model with random weights and an untrained space of 8,192 latents, 64 kept, beside a text stream of 384
+features, and looks for a caption in one image. Prints one JSON object: milliseconds (medians, taken in turns) and MiB
+of tensors beyond what was held before, of a bare forward without gradient, a forward and backward to the pixels, and
+each method with the forward that it takes.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.profiler import ProfilerActivity, profile
+
+from sparc.attribute.methods import METHODS
+from sparc.attribute.models import Models
+from sparc.attribute.targets import similarity
+from sparc.attribute.view import View
+from sparc.checkpoint import SharedLatentSpace
+from sparc.config import SpaceConfig
+from sparc.contracts import Sample
+from sparc.errors import PluginError
+from sparc.memory import keep_freed_memory
+from sparc_plugins.timm_image import TimmParams, load_timm
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="vit_small_patch14_reg4_dinov2")
+    parser.add_argument("--pixels", type=int, default=224)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeat", type=int, default=10)
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.manual_seed(0)
+    size = {"img_size": options.pixels} if options.model.startswith("vit") else {}
+    params = TimmParams(model=options.model, weights="random")
+    backbone = load_timm(params, options.device, "float32", backbone="timm", **size)
+    space = SharedLatentSpace(SpaceConfig(streams={"image": backbone.width, "text": 384}, n_latents=8192, k=64))
+    models = Models(
+        space.to(options.device).eval().requires_grad_(False), {"image": backbone}, {"image": "image"}, options.device
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    sample = Sample("noise", partial(Image.fromarray, pixels))
+    target = similarity(space, "image", "text", torch.randn(1, 384, device=options.device), joint=True)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            backbone.forward(fresh().batch)
+
+    def backward() -> None:
+        leaf = fresh().batch.requires_grad_()
+        target(backbone.forward(leaf)).sum().backward()
+
+    def fresh() -> View:
+        view = View(models, "image", sample)
+        view.__dict__["batch"] = batch.clone()
+        return view
+
+    batch = View(models, "image", sample).batch
+    works = {"forward": forward, "forward and backward": backward}
+    for method in METHODS:
+        try:
+            fresh().map(method, target)
+            works[method] = lambda method=method: fresh().map(method, target)
+        except PluginError as error:
+            print(error.message)
+    times = {name: [] for name in works}
+    for _ in range(options.repeat):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            synchronize(options.device)
+            times[name].append(1000 * (time.perf_counter() - began))
+    found = {"model": options.model, "grid": backbone.grid, "device": options.device}
+    for name, work in works.items():
+        found[name] = {"ms": round(statistics.median(times[name]), 1), "mib": round(peak(work, options.device))}
+    print(json.dumps(found, indent=2))
+
+
+def synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def peak(work, device: str) -> float:
+    """MiB at most beyond what is held before."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    held = most = 0
+    for event in profiled.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most / 2**20
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Whether a map is right about the model: what is left of the target when the places it names go, or come first."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparc.attribute.targets import Target
+from sparc.attribute.view import View
+from sparc.errors import PluginError
+
+STEPS = 10
+
+
+class Curves(NamedTuple):
+    """The target with a growing part of the image gone, and there, as a share of its value on the whole image."""
+
+    deletion: NDArray[np.float32]
+    """(STEPS + 1,): the strongest places are blurred first. The lower, the better the map."""
+    insertion: NDArray[np.float32]
+    """(STEPS + 1,): the strongest places come first, on a blurred image. The higher, the better the map."""
+
+
+def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves | None:
+    """Deletion and insertion curves of a map (rows, columns), after Petsiuk et al. 2018 (RISE, arXiv 1806.07421).
+
+    None where the target is not there to begin with. Raises PluginError where the backbone reads no pixels.
+    """
+    pixels = _pixels(view)
+    rank = np.empty(values.size, np.int64)
+    rank[np.argsort(-values.ravel(), kind="stable")] = np.arange(values.size)
+    gone = torch.tensor(np.linspace(0, values.size, STEPS + 1)).round()
+    first_SRC = (torch.from_numpy(rank) < gone[:, None]).reshape(-1, *values.shape).to(pixels)
+    first = F.interpolate(first_SRC.unsqueeze(1), size=pixels.shape[2:], mode="nearest")
+    blurred = _blurred(pixels, values.shape)
+    images = torch.cat([first * blurred + (1 - first) * pixels, first * pixels + (1 - first) * blurred])
+    with torch.inference_mode():
+        features = view.models.backbones[view.stream].forward(_with_pixels(view.batch, pixels, images)).float()
+        found = target(features)
+    whole = float(found[0])
+    if not whole > 0:
+        return None
+    shares: NDArray[np.float32] = (found / whole).float().cpu().numpy()
+    return Curves(shares[: STEPS + 1], shares[STEPS + 1 :])
+
+
+def area(curve: NDArray[np.float32]) -> float:
+    """The area under a curve, whose x axis is 1 long."""
+    return float((curve[1:] + curve[:-1]).mean() / 2)
+
+
+def _pixels(view: View) -> Tensor:
+    tensors = view.batch.values() if isinstance(view.batch, dict) else [view.batch]
+    tensor: Tensor
+    for tensor in tensors:
+        if tensor.ndim == 4 and tensor.is_floating_point():
+            return tensor
+    raise PluginError(f"stream '{view.stream}': expected pixels (B, 3, height, width)", hint="choose another stream")
+
+
+def _blurred(pixels: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Nothing left of what is smaller than a third of the image."""
+    coarse = F.adaptive_avg_pool2d(pixels, (max(1, grid[0] // 3), max(1, grid[1] // 3)))
+    return F.interpolate(coarse, size=pixels.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _with_pixels(batch: Any, pixels: Tensor, images: Tensor) -> Any:
+    if not isinstance(batch, dict):
+        return images
+    return {
+        key: images if tensor is pixels else tensor.expand(len(images), *tensor.shape[1:])
+        for key, tensor in batch.items()
+    }

@@ -1,0 +1,99 @@
+"""An image as one backbone sees it: features, patches, what happened on the way, and where the grid lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparc.attribute.geometry import Box, measured_box
+from sparc.attribute.methods import by_gradient, dense
+from sparc.attribute.models import Models
+from sparc.attribute.targets import Target
+from sparc.attribute.trace import Trace, traced
+from sparc.contracts import GridBackbone, Sample
+from sparc.errors import InvalidConfig, PluginError
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """An image as one backbone sees it; computed when asked for, once for all that is looked for in it."""
+
+    models: Models
+    stream: str
+    sample: Sample
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns. Raises InvalidConfig where the backbone has none."""
+        grid = getattr(self.models.backbones[self.stream], "grid", None)
+        if grid is None:
+            raise InvalidConfig(
+                f"stream '{self.stream}': expected a backbone with a grid of patches, found one without",
+                hint=f"name others with --stream: {', '.join(self.models.of('image'))}",
+            )
+        rows, columns = grid
+        return rows, columns
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image."""
+        return self.sample.image().size
+
+    @cached_property
+    def box(self) -> Box:
+        """What the grid covers of the image."""
+        return measured_box(self.stream, self.models.backbones[self.stream], self.size)
+
+    @cached_property
+    def batch(self) -> Any:
+        """The image alone, as the backbone prepares it, on its device."""
+        return moved(self.models.backbones[self.stream].preprocess([self.sample]), self.models.device)
+
+    @cached_property
+    def _dense(self) -> tuple[Tensor, Tensor]:
+        backbone = self.models.backbones[self.stream]
+        _ = self.grid
+        assert isinstance(backbone, GridBackbone)
+        with torch.inference_mode():
+            features_1D, patches_1PD = backbone.forward_tokens(self.batch)
+        if patches_1PD.shape[-1] != backbone.width:
+            raise PluginError(
+                f"stream '{self.stream}': expected patches of width {backbone.width} as its features have, found "
+                f"{patches_1PD.shape[-1]}",
+                hint="choose another --method; or repair its forward_tokens",
+            )
+        return features_1D.float(), patches_1PD[0].float()
+
+    @cached_property
+    def traced(self) -> tuple[Tensor, Trace]:
+        """Features (1, D) in their graph, and what happened on the way."""
+        _ = self.grid
+        features_1D, trace = traced(self.stream, self.models.backbones[self.stream], self.batch)
+        return features_1D.float(), trace
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Features (1, D) of the image, without graph."""
+        with torch.inference_mode():
+            return self.models.backbones[self.stream].forward(self.batch).float().clone()
+
+    def map(self, method: str, target: Target) -> NDArray[np.float32]:
+        """How much each cell has to do with the target, (rows, columns)."""
+        if method == "dense":
+            values = dense(self._dense[1], target)
+        else:
+            values = by_gradient(method, self.stream, *self.traced, self.grid, target)
+        return values.detach().reshape(self.grid).float().cpu().numpy()
+
+
+def moved(batch: Any, device: str) -> Any:
+    """A batch that is a tensor or a dict of tensors, on a device."""
+    if isinstance(batch, dict):
+        return {key: tensor.to(device) for key, tensor in batch.items()}
+    return batch.to(device)

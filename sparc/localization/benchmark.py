@@ -1,0 +1,192 @@
+"""Points at everything that is wanted in every case, in every way, and counts how often that is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from sparc.attribute.models import Models
+from sparc.attribute.perturb import area, perturbed
+from sparc.attribute.view import View
+from sparc.errors import InvalidConfig, MissingData, PluginError
+from sparc.localization.cases import Cases, Wanted
+from sparc.localization.scores import THRESHOLDS, likeness, mean_average_precision, overlaps, points_right
+from sparc.localization.ways import Pointer, Way
+
+PERTURBED = 20
+"""Cases whose first map is checked by perturbation, which takes 22 forwards each."""
+DRAWS = 1000
+
+Interval = tuple[float, float]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WayReport(_Record):
+    """How well one stream points in one way."""
+
+    stream: str
+    target: str
+    """`caption`, `concept`, or, of a baseline, nothing."""
+    method: str
+    selection: str
+    queries: int
+    pointing: float
+    """Share of queries whose map has its peak where the wanted is."""
+    pointing_interval: Interval
+    """95%, by a bootstrap over images."""
+    threshold: float
+    """At which maps count as predictions: chosen on half of the images, for what follows on the other half."""
+    miou: float
+    """Mean IoU, a map of nothing counting 0."""
+    map: float
+    """Mean average precision at the report's IoU; predictions ranked by the target's value."""
+    likeness: float | None
+    """Mean correlation between the maps of different queries on one image; None where no image has two."""
+    deletion: float | None
+    """Mean area under the deletion curve, the lower the better; None but for joint selection."""
+    insertion: float | None
+    """Mean area under the insertion curve, the higher the better."""
+
+
+class LocalizationReport(_Record):
+    """What a localisation benchmark found."""
+
+    what: str
+    """The images, in words."""
+    images: int
+    match: float
+    """IoU at which a prediction counts as right; 0.2 on masks, as in the paper."""
+    chance: float
+    """Mean share of an image that the wanted takes: how often a blind guess is right."""
+    ways: tuple[WayReport, ...]
+    refused: dict[str, str]
+    """Methods that an architecture does not allow, by stream and method, with the reason."""
+
+
+@dataclass
+class _Found:
+    """What was found in one way so far, a number per query."""
+
+    image: list[int] = field(default_factory=list)
+    right: list[bool] = field(default_factory=list)
+    overlap: list[NDArray[np.float64]] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+    category: list[str] = field(default_factory=list)
+    likeness: list[float] = field(default_factory=list)
+    deletion: list[float] = field(default_factory=list)
+    insertion: list[float] = field(default_factory=list)
+
+
+def measure_localization(
+    models: Models, cases: Cases, *, seed: int = 0, on_case: Callable[[int, int], None] = lambda done, total: None
+) -> LocalizationReport:
+    """Point with every image stream of `models` that has a grid; captions are read by the first text stream.
+
+    Raises:
+        InvalidConfig: no image stream has a grid.
+        MissingData: no case has anything to point at.
+    """
+    streams = [stream for stream in models.of("image") if getattr(models.backbones[stream], "grid", None) is not None]
+    if not streams:
+        raise InvalidConfig("no image stream of the run has a grid of patches", hint="train with one such as dinov2")
+    pointer = Pointer(models, seed)
+    found: dict[str, dict[Way, _Found]] = {
+        stream: {way: _Found() for way in pointer.ways(stream)} for stream in streams
+    }
+    refused: dict[str, str] = {}
+    areas: list[float] = []
+    images = 0
+    for number, case in enumerate(cases):
+        images += bool(case.wanted)
+        areas += [float(wanted.mask.mean()) for wanted in case.wanted]
+        for stream in streams:
+            view = View(models, stream, case.sample)
+            for way in list(found[stream]):
+                try:
+                    _point(pointer, way, view, case.wanted, number, found[stream][way])
+                except PluginError as error:
+                    refused[f"{stream} {way.method}"] = error.message
+                    del found[stream][way]
+        on_case(number + 1, len(cases))
+    if not areas:
+        raise MissingData("no held-out image has anything to point at", hint="choose another dataset")
+    rows = [
+        _report(stream, way, of, cases.match, seed)
+        for stream, ways in found.items()
+        for way, of in ways.items()
+        if len(of.right) > 1
+    ]
+    chance = float(np.mean(areas))
+    return LocalizationReport(
+        what=cases.what, images=images, match=cases.match, chance=chance, ways=tuple(rows), refused=refused
+    )
+
+
+def _point(pointer: Pointer, way: Way, view: View, wanted: Sequence[Wanted], number: int, found: _Found) -> None:
+    maps = []
+    for place, one in enumerate(wanted):
+        target = pointer.target(way, view, one)
+        if way.target and target is None:
+            continue
+        values = pointer.map(way, view, target, place)
+        maps.append(values)
+        found.image.append(number)
+        found.right.append(points_right(values, view.box, one.mask))
+        found.overlap.append(overlaps(values, view.box, one.mask))
+        found.category.append(one.category)
+        with torch.inference_mode():
+            found.score.append(1.0 if target is None else float(target(view.features)[0]))
+        if target is not None and way.selection == "joint" and number < PERTURBED and place == 0:
+            curves = perturbed(view, values, target)
+            if curves is not None:
+                found.deletion.append(area(curves.deletion))
+                found.insertion.append(area(curves.insertion))
+    if len(maps) > 1:
+        found.likeness += likeness(maps)
+
+
+def _report(stream: str, way: Way, found: _Found, match: float, seed: int) -> WayReport:
+    image, right = np.array(found.image), np.array(found.right)
+    order = np.random.default_rng(seed).permutation(np.unique(image))
+    tuning = np.isin(image, order[: len(order) // 2])
+    overlap = np.stack(found.overlap)
+    best = int(overlap[tuning].mean(axis=0).argmax()) if tuning.any() else len(THRESHOLDS) // 2
+    held = ~tuning
+    at_best = overlap[held, best]
+    categories = [category for category, kept in zip(found.category, held.tolist(), strict=True) if kept]
+    return WayReport(
+        stream=stream,
+        target=way.target,
+        method=way.method,
+        selection=way.selection,
+        queries=len(right),
+        pointing=float(right.mean()),
+        pointing_interval=_interval(right, image, seed),
+        threshold=float(THRESHOLDS[best]),
+        miou=float(at_best.mean()),
+        map=mean_average_precision(np.array(found.score)[held], at_best >= match, categories),
+        likeness=_mean(found.likeness),
+        deletion=_mean(found.deletion),
+        insertion=_mean(found.insertion),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _interval(right: NDArray[np.bool_], image: NDArray[np.int64], seed: int) -> Interval:
+    """Of a mean over queries, images being drawn anew with all their queries."""
+    _, place = np.unique(image, return_inverse=True)
+    hits, counts = np.bincount(place, weights=right), np.bincount(place)
+    drawn = np.random.default_rng(seed).integers(0, len(counts), (DRAWS, len(counts)))
+    low, high = np.quantile(hits[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [0.025, 0.975])
+    return float(low), float(high)
