@@ -54,7 +54,10 @@ class Carrier(NamedTuple):
 class Localization:
     """Where one stream sees what was looked for in one image."""
 
-    image: str
+    name: str
+    """Of the image: its path, or its place among the images."""
+    image: Image.Image = field(repr=False, compare=False)
+    """In RGB."""
     stream: str
     query: Query
     method: str
@@ -62,12 +65,15 @@ class Localization:
     """(rows, columns) of the backbone's grid."""
     box: Box
     """What the grid covers of the image."""
-    size: tuple[int, int]
-    """Width and height of the image."""
     score: float
     """The target's value for the whole image: a dot product of codes, or a sum of activations."""
     carriers: tuple[Carrier, ...] = ()
-    words: tuple[Word, ...] = field(default=())
+    words: tuple[Word, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image."""
+        return self.image.size
 
     def on_image(self, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
         """The map in pixels of the image, or of the image resized to `size` (width, height): (height, width).
@@ -214,13 +220,13 @@ def _result(
         for latent in [int(indices_K[place])]
     ]
     return Localization(
-        image=view.sample.id,
+        name=view.sample.id,
+        image=view.image,
         stream=view.stream,
         query=query,
         method=method,
         values=view.map(method, target),
         box=view.box,
-        size=view.size,
         score=total,
         carriers=tuple(carriers),
         words=words,

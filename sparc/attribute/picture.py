@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,17 +30,14 @@ WARM = (0.84, 0.37, 0.0)
 """What is strong: figures.COLOURS[1]."""
 
 
-def draw(found: Sequence[Localization], open_image: Callable[[str], Image.Image] | None = None) -> Figure:
-    """Draw localizations: a row per image and query, the image first and then each stream's map on it.
-
-    open_image: from `Localization.image` to the image; where it is left out, that is a path.
-    """
-    rows = [list(group) for _, group in groupby(found, key=lambda one: (one.image, one.query))]
+def draw(found: Sequence[Localization]) -> Figure:
+    """Draw localizations: a row per image and query, the image first and then each stream's map on it."""
+    rows = [list(group) for _, group in groupby(found, key=lambda one: (one.name, one.query))]
     across = 1 + max(len(row) for row in rows)
-    figure = figures.new_figure(PANEL * across + 0.3, (PANEL + 1.1) * len(rows))
+    figure = figures.new_figure(PANEL * across + 0.3, (PANEL + 1.0) * len(rows))
     with figures.look():
         for part, row in zip(figure.subfigures(len(rows), squeeze=False).ravel(), rows, strict=True):
-            _draw_row(part, row, across, _shown(row[0], open_image or Image.open))
+            _draw_row(part, row, across, _shown(row[0].image))
     return figure
 
 
@@ -49,10 +46,9 @@ def save(figure: Figure, path: Path) -> None:
     figures.write(figure, path)
 
 
-def _shown(one: Localization, open_image: Callable[[Any], Image.Image]) -> Image.Image:
-    image = open_image(one.image).convert("RGB")
-    image.thumbnail((PIXELS, PIXELS))
-    return image
+def _shown(image: Image.Image) -> Image.Image:
+    scale = PIXELS / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def _draw_row(part: SubFigure, row: Sequence[Localization], across: int, image: Image.Image) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from sparc.attribute.geometry import Box, measured_box
@@ -41,14 +42,14 @@ class View:
         return rows, columns
 
     @cached_property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the image."""
-        return self.sample.image().size
+    def image(self) -> Image.Image:
+        """In RGB."""
+        return self.sample.image()
 
     @cached_property
     def box(self) -> Box:
         """What the grid covers of the image."""
-        return measured_box(self.stream, self.models.backbones[self.stream], self.size)
+        return measured_box(self.stream, self.models.backbones[self.stream], self.image.size)
 
     @cached_property
     def batch(self) -> Any:

@@ -80,7 +80,7 @@ def _numbers(words: str) -> list[int]:
 def _print(one: Localization) -> None:
     x, y = one.peak
     console.print(
-        f"{one.image}  {one.query}  {one.stream}: strongest at ({x:.0f}, {y:.0f}) of {one.size[0]} x {one.size[1]}, "
+        f"{one.name}  {one.query}  {one.stream}: strongest at ({x:.0f}, {y:.0f}) of {one.size[0]} x {one.size[1]}, "
         f"score {one.score:.3f}",
         markup=False,
         soft_wrap=True,
