@@ -14,6 +14,9 @@ from sparc.errors import PluginError
 CENTRAL = 0.5
 """The part of the pixels that coordinates are read off; towards the edges resizing repeats the outermost pixels."""
 
+SNAP = 0.005
+"""Of an image's side: an end that is so near to the image's is the image's."""
+
 
 class Box(NamedTuple):
     """A rectangle in pixels of an image, whose upper left corner is (0, 0). It may be larger than the image."""
@@ -33,30 +36,31 @@ def measured_box(name: str, backbone: Backbone, size: tuple[int, int]) -> Box:
     Raises PluginError where it makes no pixels (B, 3, height, width).
     """
     width, height = size
-    colours = np.zeros((height, width, 3), np.uint8)
-    colours[..., 0] = np.rint(255 * (np.arange(width) + 0.5) / width)
-    colours[..., 1] = np.rint(255 * (np.arange(height)[:, None] + 0.5) / height)
-    images = [Image.new("RGB", size), Image.new("RGB", size, "white"), Image.fromarray(colours)]
-    black, white, ramp = _pixels(name, backbone, images)
-    contrast = (white - black)[:2]
-    seen = (contrast > 0.5 * contrast.max()).all(axis=0)
-    if not seen.any():
+    across = np.rint(255 * (np.arange(width) + 0.5) / width).astype(np.uint8)
+    down = np.rint(255 * (np.arange(height) + 0.5) / height).astype(np.uint8)
+    ramps = (np.tile(across, (height, 1)), np.tile(down[:, None], (1, width)))
+    images = [Image.new("RGB", size), Image.new("RGB", size, "white")]
+    images += [Image.fromarray(ramp).convert("RGB") for ramp in ramps]
+    black, white, *prepared = _pixels(name, backbone, images)
+    contrast = white - black
+    seen = contrast > 0.5 * contrast.max()
+    if not contrast.max() > 0:
         raise PluginError(f"backbone '{name}': its preprocessing makes black of white", hint="repair its preprocess")
-    share = (ramp - black)[:2] / np.where(seen, contrast, 1)
-    left, right = _span(share[0], seen, axis=1, length=width)
-    top, bottom = _span(share[1], seen, axis=0, length=height)
+    shares = [(ramp - black) / np.where(seen, contrast, 1) for ramp in prepared]
+    left, right = _span(shares[0], seen, axis=1, length=width)
+    top, bottom = _span(shares[1], seen, axis=0, length=height)
     return Box(left, top, right, bottom)
 
 
 def _pixels(name: str, backbone: Backbone, images: list[Image.Image]) -> NDArray[np.float64]:
-    """What the backbone makes of images, (images, 3, height, width)."""
+    """What the backbone makes of grey images, its channels together: (images, height, width)."""
     samples = [Sample(str(number), lambda image=image: image) for number, image in enumerate(images)]  # type: ignore[misc]
     batch: Any = backbone.preprocess(samples)
     tensors = batch.values() if isinstance(batch, dict) else [batch]
     shapes = [tuple(tensor.shape) for tensor in tensors]
     for tensor, shape in zip(tensors, shapes, strict=True):
         if len(shape) == 4 and shape[:2] == (len(images), 3):
-            pixels: NDArray[np.float64] = tensor.double().numpy()
+            pixels: NDArray[np.float64] = tensor.double().mean(dim=1).numpy()
             return pixels
     raise PluginError(
         f"backbone '{name}': expected its preprocess to make pixels (B, 3, height, width), found {shapes}",
@@ -75,7 +79,9 @@ def _span(share: NDArray[np.float64], seen: NDArray[np.bool_], *, axis: int, len
     if length < 2 or len(places) < 2 or np.ptp(inside) == 0:
         return 0.0, float(length)
     slope, start = np.polyfit(places, inside, 1)
-    return float(length * start), float(length * (start + slope * share.shape[axis]))
+    low, high = float(length * start), float(length * (start + slope * share.shape[axis]))
+    # Colours have 256 steps, which is as exact as an end can be read off.
+    return 0.0 if abs(low) < SNAP * length else low, float(length) if abs(high - length) < SNAP * length else high
 
 
 def spread(values: NDArray[Any], box: Box, size: tuple[int, int], shown: tuple[int, int]) -> NDArray[np.float32]:

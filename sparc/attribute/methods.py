@@ -66,8 +66,8 @@ def relevance(name: str, of: Explained) -> Tensor:
     Raises PluginError where the model's attention does not look at all tokens at once.
     """
     layers, n_tokens = of.trace.attention, math.prod(of.grid)
-    if not layers or any(len(layer.weights) != 1 or layer.weights.shape[-1] < n_tokens for layer in layers):
-        found = "none" if not layers else "windows of it"
+    if not layers or not _sees_all([tuple(layer.weights.shape) for layer in layers], n_tokens):
+        found = "none" if not layers else "some over others"
         raise PluginError(
             f"stream '{name}': expected attention over all {n_tokens} tokens in every layer, found {found}",
             hint="choose another --method: dense, grad-cam or layer-cam",
@@ -83,6 +83,13 @@ def relevance(name: str, of: Explained) -> Tensor:
         rollout = rollout - identity  # what each token says of itself says nothing
     strength = of_output[0].square().sum(dim=(0, 2)).sqrt()
     return (strength / strength.sum().clamp(min=1e-30) @ rollout)[-n_tokens:]
+
+
+def _sees_all(shapes: Sequence[tuple[int, ...]], n_tokens: int) -> bool:
+    """Whether each layer looks from all tokens at all, of which the grid's are the last; the last layer may pool."""
+    batch, _, _, keys = shapes[0]
+    squares = all((size[0], *size[2:]) == (1, keys, keys) for size in shapes[:-1])
+    return squares and batch == 1 and keys >= n_tokens and shapes[-1][0] == 1 and shapes[-1][3] == keys
 
 
 def grad_cam(name: str, of: Explained) -> Tensor:

@@ -23,6 +23,10 @@ LAST = 16
 """Activations that are kept: that of the last grid is among them in every architecture that we know."""
 
 
+NORMS = (F.layer_norm, F.rms_norm)
+POOLS = (torch.mean, Tensor.mean, torch.sum, Tensor.sum)
+
+
 class Attention(NamedTuple):
     """One attention of a model."""
 
@@ -36,8 +40,8 @@ class Trace(TorchFunctionMode):
     """Within it, attention is computed explicitly and recorded, in order, as are activations that may hold a grid.
 
     attention: every self or cross attention.
-    activations: the last outputs of norms over tokens, (B, tokens, channels), and the last maps of `grid`'s rows and
-    columns, (B, channels, rows, columns) or (B, rows, columns, channels).
+    activations: the last tokens that came out of a norm or went into a mean, (B, tokens, channels), and the last maps
+    of `grid`'s rows and columns, (B, channels, rows, columns) or (B, rows, columns, channels).
     """
 
     def __init__(self, grid: tuple[int, int] | None = None) -> None:
@@ -59,16 +63,20 @@ class Trace(TorchFunctionMode):
         if func is F.embedding and not output.requires_grad:
             # Token ids have no gradient: the graph of a text model begins behind them.
             output.requires_grad_()
-        if isinstance(output, Tensor) and self._may_hold_a_grid(func, output):
-            self.activations = [*self.activations[1 - LAST :], output]
+        if func in POOLS and _along(args, kwargs) in (1, [1], (1,)):
+            self._keep(args[0])
+        elif func in NORMS or getattr(output, "ndim", 0) == 4:
+            self._keep(output)
         return output
 
-    def _may_hold_a_grid(self, func: Callable[..., Any], output: Tensor) -> bool:
-        if self._grid is None or not output.requires_grad:
-            return False
-        if output.ndim == 4:
-            return self._grid in (tuple(output.shape[2:]), tuple(output.shape[1:3]))
-        return func in (F.layer_norm, F.rms_norm) and output.ndim == 3 and output.shape[1] >= math.prod(self._grid)
+    def _keep(self, tensor: Any) -> None:
+        """Record what may hold the grid."""
+        if self._grid is None or not isinstance(tensor, Tensor) or not tensor.requires_grad:
+            return
+        if tensor.ndim == 4 and self._grid in (tuple(tensor.shape[2:]), tuple(tensor.shape[1:3])):
+            self.activations = [*self.activations[1 - LAST :], tensor]
+        if tensor.ndim == 3 and tensor.shape[1] >= math.prod(self._grid):
+            self.activations = [*self.activations[1 - LAST :], tensor]
 
     def _attend(
         self,
@@ -91,7 +99,9 @@ class Trace(TorchFunctionMode):
             logits = logits.masked_fill(~ones.tril(), -torch.inf)
         if attn_mask is not None:
             logits = logits.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else logits + attn_mask
-        weights = logits.softmax(dim=-1)
+        # Of a query that may look at nothing, torch makes 0, and softmax would make NaN.
+        nothing = logits.isneginf().all(dim=-1, keepdim=True)
+        weights = logits.masked_fill(nothing, 0).softmax(dim=-1).masked_fill(nothing, 0)
         output = weights @ value
         if weights.ndim == 4:
             self.attention.append(Attention(weights, output))
@@ -130,14 +140,20 @@ class Trace(TorchFunctionMode):
             F.linear(tokens, weight, bias).reshape(*tokens.shape[:2], n_heads, -1).permute(1, 2, 0, 3)
             for tokens, weight, bias in zip((query, key, value), in_weight.chunk(3), biases, strict=True)
         )
+        masks = []
+        if attn_mask is not None:
+            by_head = (query.shape[1], n_heads) if attn_mask.ndim == 3 else ()
+            masks.append(_additive(attn_mask, query.dtype).reshape(*by_head, *attn_mask.shape[-2:]))
         if key_padding_mask is not None:
-            hidden = key_padding_mask[:, None, None]
-            padding = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, -torch.inf)
-            attn_mask = padding if attn_mask is None else _additive(attn_mask, query.dtype) + padding
-        elif attn_mask is not None:
-            attn_mask = _additive(attn_mask, query.dtype)
+            masks.append(_additive(key_padding_mask, query.dtype)[:, None, None])
+        attn_mask = sum(masks[1:], start=masks[0]) if masks else None
         output = self._attend(q, k, v, attn_mask)
         return F.linear(output.permute(2, 0, 1, 3).flatten(2), out_weight, out_bias), None
+
+
+def _along(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The dimension that a pool is told."""
+    return kwargs["dim"] if "dim" in kwargs else args[1] if len(args) > 1 else None
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

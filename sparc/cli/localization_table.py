@@ -34,7 +34,7 @@ def localization_table(report: LocalizationReport, *, title: str) -> RenderableT
 
 
 def _stream(stream: str, ways: list[WayReport], match: float) -> Table:
-    headers = ("pointing", "mIoU", f"AP at {match:.1f}", "alike", "deletion", "insertion")
+    headers = ("pointing", "mIoU", f"AP@{match:.1f}", "alike", "deletion", "insertion")
     table = plain_table(f"Pointing with {stream}", "", *headers)
     for target, rows in groupby(ways, key=attrgetter("target")):
         table.add_row(Text(WORDS[target], style="dim"))

@@ -31,8 +31,8 @@ class Way(NamedTuple):
 
 
 CENTRE, RANDOM = Way("", "centre"), Way("", "random")
-GRADIENT, ACTIVATION = Way("", "backbone's gradient"), Way("", "backbone's activation")
-CLIP = Way("", "similarity to the caption")
+GRADIENT, ACTIVATION = Way("", "gradient"), Way("", "activation")
+CLIP = Way("", "similarity")
 """Without the space, of a backbone whose features can be compared with a text stream's, as those of CLIP's towers."""
 
 

@@ -144,7 +144,7 @@ def test_pixels_are_found_among_what_else_a_preprocessing_gives():
 
 def test_a_preprocessing_that_makes_no_pixels_is_named_with_what_it_makes():
     patches = Pixels(hf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16))
-    with pytest.raises(PluginError, match=r"backbone 'it': expected its preprocess to make pixels .*\(3, 16, 192\)"):
+    with pytest.raises(PluginError, match=r"backbone 'it': expected its preprocess to make pixels .*\(4, 16, 192\)"):
         measured(patches, (64, 64))
     inverted = torchvision(transforms.Resize((8, 8)), ImageOps.invert)
     with pytest.raises(PluginError, match="makes black of white"):

@@ -287,7 +287,7 @@ def test_relevance_of_towers_of_all_libraries_is_positive_and_differs_from_patch
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("resnet", "none"), ("swin", "none"), ("maxvit", "windows of it"), ("pvt", "")]
+    ("name", "what"), [("resnet", "none"), ("swin", "none"), ("maxvit", "some over others"), ("pvt", "")]
 )
 def test_relevance_is_refused_where_attention_does_not_look_at_all_patches(name, what):
     with pytest.raises(PluginError, match=f"stream '{name}': expected attention over all .* {what}") as error:
