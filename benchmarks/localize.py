@@ -1,9 +1,9 @@
 """What a map costs beside the model itself: time per image, and memory at most.
 
-    uv run python benchmarks/localize.py --model vit_small_patch14_reg4_dinov2 --repeat 10
+    uv run python benchmarks/localize.py --stream 'dinov2[weights=random]' --repeat 10
 
-Makes a timm model with random weights and an untrained space of 8,192 latents, 64 kept, beside a text stream of 384
-features, and looks for a caption in one image. Prints one JSON object: milliseconds (medians, taken in turns) and MiB
+Loads a backbone, makes an untrained space of 8,192 latents, 64 kept, beside a text stream of 384 features, and looks
+for a caption in one image. Prints one JSON object: milliseconds (medians, taken in turns) and MiB
 of tensors beyond what was held before, of a bare forward without gradient, a forward and backward to the pixels, and
 each method with the forward that it takes.
 """
@@ -11,6 +11,7 @@ each method with the forward that it takes.
 import argparse
 import json
 import statistics
+import sys
 import time
 from functools import partial
 
@@ -24,25 +25,24 @@ from sparc.attribute.models import Models
 from sparc.attribute.targets import similarity
 from sparc.attribute.view import View
 from sparc.checkpoint import SharedLatentSpace
-from sparc.config import SpaceConfig
+from sparc.config import PluginRef, SpaceConfig
 from sparc.contracts import Sample
 from sparc.errors import PluginError
 from sparc.memory import keep_freed_memory
-from sparc_plugins.timm_image import TimmParams, load_timm
+from sparc.plugins import checked_params, discover
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="vit_small_patch14_reg4_dinov2")
-    parser.add_argument("--pixels", type=int, default=224)
+    parser.add_argument("--stream", default="dinov2[weights=random]")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeat", type=int, default=10)
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
-    size = {"img_size": options.pixels} if options.model.startswith("vit") else {}
-    params = TimmParams(model=options.model, weights="random")
-    backbone = load_timm(params, options.device, "float32", backbone="timm", **size)
+    registry, ref = discover(), PluginRef.model_validate(PluginRef.parse(options.stream))
+    spec = registry.backbone(ref.name)
+    backbone = spec.load(checked_params(spec, ref), options.device, "float32")
     space = SharedLatentSpace(SpaceConfig(streams={"image": backbone.width, "text": 384}, n_latents=8192, k=64))
     models = Models(
         space.to(options.device).eval().requires_grad_(False), {"image": backbone}, {"image": "image"}, options.device
@@ -71,7 +71,7 @@ def main() -> None:
             fresh().map(method, target)
             works[method] = lambda method=method: fresh().map(method, target)
         except PluginError as error:
-            print(error.message)
+            print(error.message, file=sys.stderr)
     times = {name: [] for name in works}
     for _ in range(options.repeat):
         for name, work in works.items():
@@ -79,7 +79,7 @@ def main() -> None:
             work()
             synchronize(options.device)
             times[name].append(1000 * (time.perf_counter() - began))
-    found = {"model": options.model, "grid": backbone.grid, "device": options.device}
+    found = {"stream": options.stream, "grid": backbone.grid, "device": options.device}
     for name, work in works.items():
         found[name] = {"ms": round(statistics.median(times[name]), 1), "mib": round(peak(work, options.device))}
     print(json.dumps(found, indent=2))

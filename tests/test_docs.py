@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from PIL import Image
 
 from sparc.ablate.grid import cells, checked_grid
 from sparc.checkpoint import SharedLatentSpace
 from sparc.cli.app import app
 from sparc.config import OPTION_NAMES, RunOptions, SpaceConfig, read_options, validated
+from sparc.run import Run
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
@@ -35,6 +37,8 @@ def demo_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     widths = {"effnet-lite0": 1280, "effnet-lite2": 1280, "minilm": 384}
     SharedLatentSpace(SpaceConfig(streams=widths, n_latents=512, k=16)).save_pretrained("runs/openmoji")
+    Run(Path("runs/openmoji")).write_provenance({"options": {"dataset": "openmoji", "stream": list(widths)}})
+    Image.new("RGB", (60, 40), "red").save("photo.jpg")
 
 
 @pytest.mark.parametrize("code", blocks("python"))

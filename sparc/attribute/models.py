@@ -33,6 +33,14 @@ class Models:
         """Return the streams of a modality, in order."""
         return [stream for stream in self.backbones if self.modalities[stream] == modality]
 
+    def with_grid(self) -> list[str]:
+        """Return the image streams whose backbone has a grid of patches. Raises InvalidConfig where none has."""
+        found = [name for name in self.of("image") if getattr(self.backbones[name], "grid", None) is not None]
+        if not found:
+            message = "no image stream of the run has a grid of patches"
+            raise InvalidConfig(message, hint="train with a vision transformer, or a CNN")
+        return found
+
 
 def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "cpu") -> Models:
     """Load the space of a finished run and its backbones; of some of its streams, or of all.
@@ -62,7 +70,7 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
         backbones={name: _loaded(registry, ref, device) for name, ref in chosen.items()},
         modalities={name: registry.backbone(ref.name).modality for name, ref in chosen.items()},
         device=device,
-        names=_names(opened.pictures / "latents.csv"),
+        names=latent_names(opened),
         shared_spaces=shared_spaces(registry, chosen),
     )
 
@@ -72,8 +80,9 @@ def _loaded(registry: Registry, ref: PluginRef, device: str) -> Backbone:
     return spec.load(checked_params(spec, ref), device, "float32")
 
 
-def _names(path: Path) -> dict[int, str]:
-    """Names of latents that held on other samples than those they were found on."""
+def latent_names(run: Run) -> dict[int, str]:
+    """Read what `sparc evaluate` calls latents: names that held on other samples than those they were found on."""
+    path = run.pictures / "latents.csv"
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8", newline="") as file:

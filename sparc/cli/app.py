@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sparc import __version__
-from sparc.cli import ablate, bench, evaluate, extract, importing, localize, plugins, train
+from sparc.cli import ablate, bench, evaluate, explore, extract, importing, info, localize, plugins, train
 
 app = typer.Typer(
     name="sparc",
@@ -22,9 +22,9 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("extract")(extract.extract)
 app.command("evaluate")(evaluate.evaluate)
-app.command("explore")(evaluate.explore)
+app.command("explore")(explore.explore)
 app.command("localize")(localize.localize)
-app.command("info")(evaluate.info)
+app.command("info")(info.info)
 app.command("ablate")(ablate.ablate)
 app.add_typer(importing.app, name="import")
 app.add_typer(bench.app, name="bench")

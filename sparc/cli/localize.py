@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparc.cli.evaluate import RunPath
 from sparc.cli.options import Device, resolve_device
 from sparc.cli.progress import console
+from sparc.cli.runs import RunPath
 from sparc.errors import InvalidConfig
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from sparc.attribute.models import Models
 from sparc.attribute.perturb import area, perturbed
 from sparc.attribute.view import View
-from sparc.errors import InvalidConfig, MissingData, PluginError
+from sparc.errors import MissingData, PluginError
 from sparc.localization.cases import Cases, Wanted
 from sparc.localization.scores import THRESHOLDS, likeness, mean_average_precision, overlaps, points_right
 from sparc.localization.ways import Pointer, Way
@@ -94,9 +94,7 @@ def measure_localization(
         InvalidConfig: no image stream has a grid.
         MissingData: no case has anything to point at.
     """
-    streams = [stream for stream in models.of("image") if getattr(models.backbones[stream], "grid", None) is not None]
-    if not streams:
-        raise InvalidConfig("no image stream of the run has a grid of patches", hint="train with one such as dinov2")
+    streams = models.with_grid()
     pointer = Pointer(models, seed)
     found: dict[str, dict[Way, _Found]] = {
         stream: {way: _Found() for way in pointer.ways(stream)} for stream in streams

@@ -71,8 +71,10 @@ class Cases:
                 continue
 
 
-def cases_of(dataset: Dataset, *, count: int = CANVASES, seed: int = 0) -> Cases:
-    """Take the masks of a segmented dataset, each image once; else draw `count` canvases of four of its images.
+def cases_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Cases:
+    """Take the masks of a segmented dataset, each image once; else draw canvases of four of its images.
+
+    count: of canvases; CANVASES where it is left out.
 
     Raises MissingData where there are fewer than four images, or no captions.
     """
@@ -87,7 +89,7 @@ def cases_of(dataset: Dataset, *, count: int = CANVASES, seed: int = 0) -> Cases
     if len(firsts) < 4:
         raise MissingData(f"expected four held-out images or more, found {len(firsts)}", hint="hold more samples out")
     generator = random.Random(seed)
-    drawn = tuple(tuple(generator.sample(firsts, 4)) for _ in range(count))
+    drawn = tuple(tuple(generator.sample(firsts, 4)) for _ in range(CANVASES if count is None else count))
     return Cases(dataset, "canvases of four held-out images, each looked for by its caption", drawn, CELL_MATCH)
 
 

@@ -32,8 +32,8 @@ class Way(NamedTuple):
 
 CENTRE, RANDOM = Way("", "centre"), Way("", "random")
 GRADIENT, ACTIVATION = Way("", "gradient"), Way("", "activation")
-CLIP = Way("", "similarity")
-"""Without the space, of a backbone whose features can be compared with a text stream's, as those of CLIP's towers."""
+SIMILARITY = Way("", "similarity")
+"""Without the space, of a backbone whose features can be compared with a text stream's: two towers of one model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Pointer:
         by_concept = [Way("concept", method, "solo") for method in METHODS]
         found = by_caption if self.text is not None else []
         found += by_concept if self._concepts else []
-        return found + [CENTRE, RANDOM, GRADIENT, ACTIVATION] + ([CLIP] if self._sibling(stream) else [])
+        return found + [CENTRE, RANDOM, GRADIENT, ACTIVATION] + ([SIMILARITY] if self._sibling(stream) else [])
 
     def target(self, way: Way, view: View, wanted: Wanted) -> Target | None:
         """What a map of this way explains; None where there is nothing to explain: no latent has the wanted's name."""
@@ -75,7 +75,7 @@ class Pointer:
             latents = next((self._concepts[name] for name in wanted.concepts if name in self._concepts), None)
             return targets.activation(space, view.stream, latents, {}) if latents else None
         sibling = self._sibling(view.stream)
-        if way == CLIP and sibling is not None:
+        if way == SIMILARITY and sibling is not None:
             unit_1D = F.normalize(self._read(sibling, wanted.text).features, dim=1)
             return lambda rows_BD: F.normalize(rows_BD, dim=1) @ unit_1D[0]
         return None
@@ -83,7 +83,7 @@ class Pointer:
     def map(self, way: Way, view: View, target: Target | None, number: int) -> NDArray[np.float32]:
         """The map of the wanted `number`; that of a baseline is the same for whatever is wanted, but for chance."""
         if target is not None:
-            return view.map("dense" if way == CLIP else way.method, target)
+            return view.map("dense" if way == SIMILARITY else way.method, target)
         if way == CENTRE:
             rows, columns = (np.abs(np.linspace(-1, 1, count)) for count in view.grid)
             return -np.hypot(rows[:, None], columns).astype(np.float32)

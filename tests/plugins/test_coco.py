@@ -11,6 +11,7 @@ from PIL import Image
 
 import sparc
 from sparc.errors import BadSample, CorruptFile, MissingData
+from sparc.localization import cases_of
 from sparc.plugins import discover
 from sparc_plugins.coco import Coco, CocoParams, _identify
 
@@ -260,6 +261,17 @@ def test_an_outline_on_an_image_that_the_file_does_not_list_is_named(pets):
     write(pets, "instances", instances_of([9], [(4, 3, BOX, 0)]))
     with pytest.raises(CorruptFile, match=r"annotations\[0\], found one of an image that is not listed"):
         opened(pets).masks(0)
+
+
+def test_its_masks_are_what_localisation_is_measured_on(pets):
+    dataset = opened(pets, captions="all")
+    cases = list(cases_of(dataset))
+    assert [case.sample.image_id for case in cases] == list(dict.fromkeys(dataset.groups))  # once, not once per caption
+    for number, case in enumerate(cases):
+        masks = dataset.masks(list(dataset.groups).index(case.sample.image_id))
+        assert {one.text: one.mask.tolist() for one in case.wanted} == {
+            label: mask.tolist() for label, mask in masks.items() if mask.any()
+        }, number
 
 
 def test_masks_lie_on_the_pixels_as_stored_whatever_exif_says(pets):

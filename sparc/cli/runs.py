@@ -1,0 +1,57 @@
+"""Runs as commands find them: opened with what has moved since, and what the user shall know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparc.cli.options import jobs_of, options_of
+from sparc.cli.progress import console
+from sparc.cli.tables import evaluation_tables
+from sparc.errors import MissingData
+
+if TYPE_CHECKING:
+    from sparc.checkpoint import SharedLatentSpace
+    from sparc.config import RunOptions
+    from sparc.evaluate import Report
+    from sparc.extract import Job
+    from sparc.plugins import Registry
+    from sparc.run import Run
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
+
+
+def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Registry, dict[str, Job]]:
+    """A run, its options with what has moved since, and the jobs of its held-out split."""
+    from sparc.plugins import discover
+    from sparc.run import Run
+
+    run = Run.open(path)
+    options = options_of(run, places)
+    registry = discover()
+    return run, options, registry, list(jobs_of(options, registry, "cpu").values())[-1]
+
+
+def space_of(run: Run, device: str) -> SharedLatentSpace:
+    """The trained space of a run. Raises MissingData where the training is not finished."""
+    from sparc.checkpoint import load
+
+    if not run.finished:
+        raise MissingData(f"the run {run.path} is not finished", hint=f"sparc train --resume {run.path}")
+    return load(run.path, device=device)
+
+
+def print_report(report: Report, dataset: str, split: str, random_weights: list[str], *, everything: bool) -> None:
+    """Print the tables of an evaluation."""
+    caption = dry_warning(random_weights) if random_weights else ""
+    console.print()
+    for table in evaluation_tables(report, title=f"{dataset} {split}", caption=caption, everything=everything):
+        console.print(table)
+
+
+def dry_warning(random_weights: list[str]) -> str:
+    """What to think of numbers of streams whose weights are random."""
+    return f"{', '.join(random_weights)}: random weights (dry run), so this says nothing about the models."
