@@ -25,7 +25,7 @@ from sparc.attribute.models import Models
 from sparc.attribute.targets import similarity
 from sparc.attribute.view import View
 from sparc.checkpoint import SharedLatentSpace
-from sparc.config import PluginRef, SpaceConfig
+from sparc.config import SpaceConfig, reference
 from sparc.contracts import Sample
 from sparc.errors import PluginError
 from sparc.memory import keep_freed_memory
@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
-    registry, ref = discover(), PluginRef.model_validate(PluginRef.parse(options.stream))
+    registry, ref = discover(), reference(options.stream)
     spec = registry.backbone(ref.name)
     backbone = spec.load(checked_params(spec, ref), options.device, "float32")
     space = SharedLatentSpace(SpaceConfig(streams={"image": backbone.width, "text": 384}, n_latents=8192, k=64))

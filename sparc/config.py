@@ -120,6 +120,14 @@ def _parameters(text: str) -> dict[str, str]:
     return params
 
 
+def reference(words: str) -> PluginRef:
+    """Read `NAME[KEY=VALUE,...]` alone. Raises InvalidConfig."""
+    try:
+        return PluginRef.model_validate(PluginRef.parse(words))
+    except ValueError as error:
+        raise InvalidConfig(str(error), hint="write NAME, or NAME[KEY=VALUE,...]") from error
+
+
 Ref = Annotated[PluginRef, BeforeValidator(PluginRef.parse)]
 
 

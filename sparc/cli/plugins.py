@@ -1,20 +1,26 @@
-"""`sparc plugins`: what is installed, and what did not load."""
+"""`sparc plugins`: what is installed, what did not load, and whether it keeps what it promises."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from sparc.cli.options import Device, resolve_device
 from sparc.cli.progress import console
+from sparc.config import reference
 from sparc.contracts import BackboneSpec, Params
+from sparc.errors import PluginError
 
-app = typer.Typer(help="See the installed streams and datasets.", no_args_is_help=True)
+app = typer.Typer(help="See and check the installed streams and datasets.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """See the installed streams and datasets."""
+    """See and check the installed streams and datasets."""
 
 
 @app.command("list")
@@ -46,6 +52,47 @@ def list_plugins() -> None:
         what = f"[red]did not load: {escape(_line(error))}[/red]"
         table.add_row(escape(name), "[red]plugin[/red]", "", "", "", what)
     console.print(table)
+
+
+@app.command("check")
+def check_plugin(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME[KEY=VALUE,...]", help="Stream or dataset, as plugins list them.")
+    ],
+    device: Device = None,
+) -> None:
+    """Check that a stream or dataset keeps what plugins promise: what is wrong, and what to change.
+
+    Examples:
+
+        sparc plugins check hf-text[model=bert-base-uncased]
+
+        sparc plugins check image-folder[root=photos]
+    """
+    from sparc.plugins import discover
+    from sparc.testing.backbone import backbone_outcomes
+    from sparc.testing.dataset import dataset_outcomes
+
+    registry, ref = discover(), reference(name)
+    if ref.name in registry.datasets:
+        found = dataset_outcomes(registry.dataset(ref.name), ref.params)
+    else:
+        spec = registry.backbone(ref.name)
+        found = backbone_outcomes(spec, ref.params, device=resolve_device(device or "auto"))
+    say = partial(console.print, markup=False, soft_wrap=True)
+    promises = broken = 0
+    for one in found:
+        promises += 1
+        if one.error is None:
+            say(f"ok      {one.promise}")
+        else:
+            broken += 1
+            say(f"broken  {one.promise}\n        found:  {one.error.message}\n        change: {one.error.hint}")
+    if broken:
+        raise PluginError(
+            f"'{ref.name}' breaks {broken} of the {promises} promises that were checked",
+            hint="what to change stands above; a promise that others need ends the check",
+        )
 
 
 def _weights(backbone: BackboneSpec) -> str:
