@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,6 +53,28 @@ def list_plugins() -> None:
         what = f"[red]did not load: {escape(_line(error))}[/red]"
         table.add_row(escape(name), "[red]plugin[/red]", "", "", "", what)
     console.print(table)
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What --stream or --dataset shall call it.")],
+    kind: Annotated[str, typer.Option("--kind", help="backbone or dataset.")] = "backbone",
+    into: Annotated[Path, typer.Option("--into", help="Folder to make the package's folder in.")] = Path(),
+) -> None:
+    """Write the package of a plugin to begin with: it installs, passes its tests, and says where yours goes.
+
+    Examples:
+
+        sparc plugins new my-model --kind backbone
+
+        sparc plugins new my-data --kind dataset
+    """
+    from sparc.scaffold import new_plugin
+
+    folder = new_plugin(name, kind, into)
+    where = "" if kind == "backbone" else "[root=FOLDER]"
+    say = partial(console.print, markup=False, soft_wrap=True)
+    say(f"{folder}\n\n  pip install -e {folder}\n  sparc plugins check '{name}{where}'\n  pytest {folder}")
 
 
 @app.command("check")
