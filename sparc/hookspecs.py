@@ -8,6 +8,9 @@ import pluggy
 
 from sparc.contracts import BackboneSpec, DatasetSpec
 
+CONTRACT = 1
+"""Version of what plugins and sparc promise each other. A plugin's module says the one that it was written for as
+`SPARC_CONTRACT`; it changes when a plugin has to."""
 GROUP = "sparc.plugins"
 """Entry-point group of plugins, ours and everybody's."""
 

@@ -18,7 +18,7 @@ from sparc import hookspecs
 from sparc.config import PluginRef, validated
 from sparc.contracts import BackboneSpec, DatasetSpec, Params
 from sparc.errors import PluginError, UnknownName
-from sparc.hookspecs import GROUP
+from sparc.hookspecs import CONTRACT, GROUP
 
 _Spec = TypeVar("_Spec", BackboneSpec, DatasetSpec)
 
@@ -59,7 +59,8 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
 
     Raises:
         PluginError: two plugins share a name or offer one name, a hook is misspelled, or a hook raises or returns
-            something other than specs. A plugin that merely fails to import is kept in `broken`.
+            something other than specs. A plugin that merely fails to import, or was written for another contract, is
+            kept in `broken`.
     """
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
@@ -70,6 +71,10 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
         except Exception as error:
             registry.broken[point.name] = error
             continue
+        contract = getattr(plugin, "SPARC_CONTRACT", CONTRACT)
+        if contract != CONTRACT:
+            registry.broken[point.name] = _other_contract(contract)
+            continue
         if manager.has_plugin(point.name) or manager.is_registered(plugin):
             raise PluginError(
                 f"two installed plugins are both named '{point.name}', the second being {point.value}",
@@ -79,6 +84,15 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
         _refuse_misspelled_hooks(manager)
         _index(registry, manager, plugin, _owner(point))
     return registry
+
+
+def _other_contract(found: object) -> PluginError:
+    """What is wrong with a plugin that was written for another version of the contract."""
+    newer = isinstance(found, int) and found > CONTRACT
+    return PluginError(
+        f"it was written for contract {found} of plugins, this sparc has {CONTRACT}: upgrade {'sparc' if newer else 'it'}",
+        hint="pip install --upgrade " + ("sparc-sae" if newer else "that plugin"),
+    )
 
 
 def _owner(point: EntryPoint) -> str:

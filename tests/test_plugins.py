@@ -13,7 +13,7 @@ import sparc_plugins
 from sparc import hookimpl
 from sparc.contracts import BackboneSpec, Params
 from sparc.errors import PluginError, UnknownName
-from sparc.hookspecs import GROUP
+from sparc.hookspecs import CONTRACT, GROUP
 from sparc.plugins import discover
 
 
@@ -54,6 +54,17 @@ def test_a_plugin_that_fails_to_import_is_kept_with_its_error_and_the_others_wor
         registry.backbone("fin")
     assert "did you mean 'fine'?" in error.value.hint
     assert "plugin 'bad' did not load: No module named 'no_such_module_at_all'" in error.value.hint
+
+
+@pytest.mark.parametrize(("contract", "advice"), [(CONTRACT + 1, "upgrade sparc"), (CONTRACT - 1, "upgrade it")])
+def test_a_plugin_for_another_contract_is_kept_with_what_to_upgrade_and_the_others_work(contract, advice, monkeypatch):
+    other = plugin(monkeypatch, "other", sparc_backbones=offering("vit"), SPARC_CONTRACT=contract)
+    good = plugin(monkeypatch, "good", sparc_backbones=offering("fine"), SPARC_CONTRACT=CONTRACT)
+    registry = discover([other, good])
+    assert list(registry.backbones) == ["fine"]
+    assert f"written for contract {contract} of plugins, this sparc has {CONTRACT}: {advice}" in str(
+        registry.broken["other"]
+    )
 
 
 def test_two_plugins_that_offer_one_name_are_both_named(monkeypatch):
