@@ -89,9 +89,10 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
 def _other_contract(found: object) -> PluginError:
     """What is wrong with a plugin that was written for another version of the contract."""
     newer = isinstance(found, int) and found > CONTRACT
+    what, package = ("sparc", "sparc-sae") if newer else ("it", "that plugin")
     return PluginError(
-        f"it was written for contract {found} of plugins, this sparc has {CONTRACT}: upgrade {'sparc' if newer else 'it'}",
-        hint="pip install --upgrade " + ("sparc-sae" if newer else "that plugin"),
+        f"it was written for contract {found} of plugins, this sparc has {CONTRACT}: upgrade {what}",
+        hint=f"pip install --upgrade {package}",
     )
 
 

@@ -1,4 +1,4 @@
-"""`sparc import`: features that were computed elsewhere."""
+"""`sparc import`: features that were computed elsewhere, and spaces that were trained elsewhere."""
 
 from __future__ import annotations
 
@@ -77,3 +77,30 @@ def import_features(
         else f"sparc import features --split {lacking_split} --out {out} ..."
     )
     console.print(f"\nNext:\n  {follows}", markup=False, soft_wrap=True)
+
+
+@app.command("checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pth", help="Checkpoint of the paper's research code.")],
+    run_config: Annotated[Path, typer.Argument(metavar="RUN_CONFIG.json", help="The configuration beside it.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the space.")],
+) -> None:
+    """Import a space that the paper's research code trained: the same codes, from the features it was given.
+
+    Example:
+
+        sparc import checkpoint last.pth run_config.json --out spaces/paper
+    """
+    from sparc.importing.checkpoint import read_research_checkpoint
+    from sparc.run import Run
+
+    Run.check_free(out)
+    space = read_research_checkpoint(file, run_config)
+    space.save_pretrained(out)
+    streams = ", ".join(f"{name} {width}" for name, width in space.streams.items())
+    console.print(
+        f"{out}: {space.n_latents} latents, {space.k} kept, {space.selection} selection; streams {streams}\n\n"
+        f"Next:\n  python -c \"import sparc; print(sparc.load('{out}').streams)\"",
+        markup=False,
+        soft_wrap=True,
+    )
