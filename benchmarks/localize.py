@@ -4,8 +4,8 @@
 
 Loads a backbone, makes an untrained space of 8,192 latents, 64 kept, beside a text stream of 384 features, and looks
 for a caption in one image. Prints one JSON object: milliseconds (medians, taken in turns) and MiB
-of tensors beyond what was held before, of a bare forward without gradient, a forward and backward to the pixels, and
-each method with the forward that it takes.
+of tensors beyond what was held before, of a bare forward without gradient, a forward and backward of the target to the
+pixels, and each method with the forward that it takes.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
         return view
 
     batch = View(models, "image", sample).batch
-    works = {"forward": forward, "forward and backward": backward}
+    works = {"forward": forward, "forward and backward of the target": backward}
     for method in METHODS:
         try:
             fresh().map(method, target)

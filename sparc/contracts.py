@@ -49,7 +49,7 @@ class Sample:
         if self.open_image is None:
             raise BadSample(f"sample '{self.id}' has no image", hint="use a text stream, or another dataset")
         try:
-            return self.open_image().convert("RGB")
+            return _eight_bits(self.open_image()).convert("RGB")
         except (SparcError, MemoryError):
             raise
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
@@ -72,6 +72,16 @@ class Sample:
                 hint="write one, or remove the sample; or pass --skip-bad to train without it",
             )
         return self.caption
+
+
+def _eight_bits(image: Image) -> Image:
+    """An image of 16 bits in 8: Pillow's own conversion cuts off whatever is brighter than 255 of 65,535."""
+    if not image.mode.startswith("I;16"):
+        return image
+    import numpy as np
+    from PIL import Image as Images
+
+    return Images.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 @runtime_checkable

@@ -82,15 +82,23 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return files(path)
 
 
+def check_name(file: Path) -> str:
+    """Return the kind of picture that a file's name ends with. Raises InvalidConfig for one that cannot be written."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kind = file.suffix[1:].lower()
+    known = FigureCanvasBase.get_supported_filetypes()
+    if kind not in known:
+        raise InvalidConfig(f"expected a picture's name, found {file}", hint=f"end it with .png, or {', '.join(known)}")
+    return kind
+
+
 def write(figure: Figure, file: Path) -> None:
     """Write one file, of the kind that its name ends with, such as .png, .svg or .pdf.
 
     Raises StorageError; InvalidConfig for a kind that matplotlib does not know.
     """
-    kind = file.suffix[1:].lower()
-    known = figure.canvas.get_supported_filetypes()
-    if kind not in known:
-        raise InvalidConfig(f"expected a picture's name, found {file}", hint=f"end it with .png, or {', '.join(known)}")
+    kind = check_name(file)
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.get(kind, {})
     with look():
         write_atomically(file, partial(figure.savefig, format=kind, metadata=metadata))

@@ -45,9 +45,10 @@ class Run:
         """Open a run that exists. Raises MissingData."""
         run = cls(path)
         if (path / "ablation.json").is_file():
+            one = next(path.glob("runs/*/*"), None)
             raise MissingData(
                 f"{path} is an ablation, which holds many runs",
-                hint=f"choose one of {path / 'runs'}, such as {next(path.glob('runs/*/*'), '')}",
+                hint=f"choose one of {path / 'runs'}{f', such as {one}' if one else ''}",
             )
         if not run.begun:
             raise MissingData(

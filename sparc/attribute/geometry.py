@@ -106,8 +106,13 @@ def _interpolation(shown: int, length: int, low: float, high: float, cells: int)
     return weights
 
 
-def strongest(values: NDArray[Any], box: Box, size: tuple[int, int]) -> tuple[float, float]:
-    """The middle (x, y) in the image of the strongest cell, among those whose middle lies in the image."""
+def strongest(values: NDArray[Any], box: Box, size: tuple[int, int]) -> tuple[float, float] | None:
+    """The middle (x, y) in the image of the strongest cell, among those whose middle lies in the image.
+
+    None where the map is the same everywhere.
+    """
+    if np.ptp(values) == 0:
+        return None
     rows, columns = values.shape
     x = box.left + (np.arange(columns) + 0.5) * (box.right - box.left) / columns
     y = box.top + (np.arange(rows) + 0.5) * (box.bottom - box.top) / rows

@@ -83,8 +83,11 @@ class Localization:
         return spread(self.values, self.box, self.size, size or self.size)
 
     @property
-    def peak(self) -> tuple[float, float]:
-        """The middle (x, y) in the image of the grid's strongest cell, among those whose middle lies in the image."""
+    def peak(self) -> tuple[float, float] | None:
+        """The middle (x, y) in the image of the grid's strongest cell, among those whose middle lies in the image.
+
+        None where the map is the same everywhere, as where nothing is found.
+        """
         return strongest(self.values, self.box, self.size)
 
 
@@ -95,12 +98,15 @@ def localize(
     texts: Sequence[str] = (),
     latents: Sequence[int | Sequence[int]] = (),
     method: str = "dense",
-    joint: bool = True,
+    joint: bool | None = None,
 ) -> list[Localization]:
     """Find in each image what each text says, and what each latent, or set of latents, stands for.
 
-    One result per image, query and image stream of `models`, in this order. Texts are read by the first text stream.
-    joint: the streams of an image and its text select their latents together, as in training; else each for itself.
+    One result per image, query and image stream of `models`, in this order; what is given twice counts once. Texts are
+    read by the first text stream.
+
+    joint: whether an image and its text select their latents together, and for latents the image streams of an image;
+    else each stream selects for itself. Left out, texts select jointly and latents do not.
 
     Raises:
         InvalidConfig: nothing to look for, an empty text, a latent that the space does not have, an unknown method, or
@@ -108,13 +114,9 @@ def localize(
         MissingData, BadSample: an image that is not there, or does not decode.
         PluginError: a method that the backbone's architecture does not allow.
     """
-    queries = _queries(models, texts, latents)
-    if method not in METHODS:
-        raise InvalidConfig(f"expected a method of {', '.join(METHODS)}, found '{method}'", hint="leave --method out")
+    queries = checked_queries(texts, latents, method, models.space.n_latents)
+    samples = checked_images(images)
     one_of(models, "image")
-    samples = [_sample(image, number) for number, image in enumerate(images)]
-    if not samples:
-        raise InvalidConfig("expected at least one image, found none", hint="add --image FILE")
     read = {query.text: read_text(models, query.text) for query in queries if query.text}
     found = []
     for sample in samples:
@@ -122,27 +124,39 @@ def localize(
         for query in queries:
             for view in views.values():
                 if query.text:
-                    found.append(_by_text(view, query, read[query.text], method, joint=joint))
+                    found.append(_by_text(view, query, read[query.text], method, joint=joint is not False))
                 else:
-                    beside = [other for other in views.values() if joint and other is not view]
-                    found.append(_by_latents(view, query, beside, method))
+                    others = [other for other in views.values() if joint and other is not view]
+                    found.append(_by_latents(view, query, others, method))
     return found
 
 
-def _queries(models: Models, texts: Sequence[str], latents: Sequence[int | Sequence[int]]) -> list[Query]:
+def checked_queries(
+    texts: Sequence[str], latents: Sequence[int | Sequence[int]], method: str, n_latents: int
+) -> list[Query]:
+    """What to look for, each once. Raises InvalidConfig."""
+    if method not in METHODS:
+        raise InvalidConfig(f"expected a method of {', '.join(METHODS)}, found '{method}'", hint="leave --method out")
     queries = [Query(text=text) for text in texts]
-    queries += [Query(latents=(one,) if isinstance(one, int) else tuple(one)) for one in latents]
+    sets = [(one,) if isinstance(one, int) else tuple(dict.fromkeys(one)) for one in latents]
+    queries += [Query(latents=one) for one in sets]
     if not queries:
         raise InvalidConfig("expected something to look for, found nothing", hint="add --text WORDS or --latent NUMBER")
     for query in queries:
         if not query.text.strip() and not query.latents:
             raise InvalidConfig("--text: expected words, found an empty text", hint="say what to look for")
         for latent in query.latents:
-            if not 0 <= latent < models.space.n_latents:
-                raise InvalidConfig(
-                    f"latent: expected 0 to {models.space.n_latents - 1}, found {latent}", hint="choose another"
-                )
-    return queries
+            if not 0 <= latent < n_latents:
+                raise InvalidConfig(f"latent: expected 0 to {n_latents - 1}, found {latent}", hint="choose another")
+    return list(dict.fromkeys(queries))
+
+
+def checked_images(images: Sequence[str | Path | Image.Image]) -> list[Sample]:
+    """The images, read, files each once. Raises InvalidConfig, MissingData, BadSample."""
+    samples = {sample.id: sample for sample in (_sample(image, number) for number, image in enumerate(images))}
+    if not samples:
+        raise InvalidConfig("expected at least one image, found none", hint="add --image FILE")
+    return list(samples.values())
 
 
 def _sample(image: str | Path | Image.Image, number: int) -> Sample:
@@ -198,13 +212,12 @@ def _by_text(view: View, query: Query, read: ReadText, method: str, *, joint: bo
 def _by_latents(view: View, query: Query, others: Sequence[View], method: str) -> Localization:
     space, stream = view.models.space, view.stream
     beside = {other.stream: other.features for other in others}
-    target = targets.activation(space, stream, query.latents, beside)
+    gradient = method != "dense"
+    target = targets.latents_target(space, stream, query.latents, beside, view.features, gradient=gradient)
     with torch.inference_mode():
         codes = space.encode_batch(space.normalize({stream: view.features, **beside}))[stream]
         wanted_K = torch.isin(codes.indices[0], torch.tensor(query.latents, device=codes.indices.device))
         parts_K = codes.values[0] * wanted_K
-    if not parts_K.any() and method != "dense":
-        target = targets.logit(space, stream, query.latents)
     return _result(view, query, method, target, codes.indices[0], parts_K, ())
 
 

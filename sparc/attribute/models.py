@@ -28,6 +28,8 @@ class Models:
     """What `sparc evaluate` calls latents."""
     shared_spaces: Mapping[str, str] = field(default_factory=dict)
     """The space that features lie in, of streams whose backbones say that others lie there too."""
+    random_weights: Sequence[str] = ()
+    """Streams whose weights are random: what is found with them says nothing about the models."""
 
     def of(self, modality: str) -> list[str]:
         """Return the streams of a modality, in order."""
@@ -72,12 +74,18 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
         device=device,
         names=latent_names(opened),
         shared_spaces=shared_spaces(registry, chosen),
+        random_weights=[name for name, ref in chosen.items() if _identity(registry, ref) == "random"],
     )
 
 
 def _loaded(registry: Registry, ref: PluginRef, device: str) -> Backbone:
     spec = registry.backbone(ref.name)
     return spec.load(checked_params(spec, ref), device, "float32")
+
+
+def _identity(registry: Registry, ref: PluginRef) -> str:
+    spec = registry.backbone(ref.name)
+    return spec.identify(checked_params(spec, ref))
 
 
 def latent_names(run: Run) -> dict[int, str]:

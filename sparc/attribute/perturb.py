@@ -18,12 +18,15 @@ STEPS = 10
 
 
 class Curves(NamedTuple):
-    """The target with a growing part of the image gone, and there, as a share of its value on the whole image."""
+    """The target with a growing part of the image gone, and there, as a share of its value on the whole image.
+
+    A share may exceed 1: what is left, or a plain colour, may have more of the target than the whole image.
+    """
 
     deletion: NDArray[np.float32]
-    """(STEPS + 1,): the strongest places are blurred first. The lower, the better the map."""
+    """(STEPS + 1,): the strongest places take the image's mean colour first. The lower, the better the map."""
     insertion: NDArray[np.float32]
-    """(STEPS + 1,): the strongest places come first, on a blurred image. The higher, the better the map."""
+    """(STEPS + 1,): the strongest places come first, on that colour. The higher, the better the map."""
 
 
 def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves | None:
@@ -37,8 +40,8 @@ def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves
     gone = torch.tensor(np.linspace(0, values.size, STEPS + 1)).round()
     first_SRC = (torch.from_numpy(rank) < gone[:, None]).reshape(-1, *values.shape).to(pixels)
     first = F.interpolate(first_SRC.unsqueeze(1), size=pixels.shape[2:], mode="nearest")
-    blurred = _blurred(pixels, values.shape)
-    images = torch.cat([first * blurred + (1 - first) * pixels, first * pixels + (1 - first) * blurred])
+    plain = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
+    images = torch.cat([first * plain + (1 - first) * pixels, first * pixels + (1 - first) * plain])
     with torch.inference_mode():
         features = view.models.backbones[view.stream].forward(_with_pixels(view.batch, pixels, images)).float()
         found = target(features)
@@ -61,12 +64,6 @@ def _pixels(view: View) -> Tensor:
         if tensor.ndim == 4 and tensor.is_floating_point():
             return tensor
     raise PluginError(f"stream '{view.stream}': expected pixels (B, 3, height, width)", hint="choose another stream")
-
-
-def _blurred(pixels: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Nothing left of what is smaller than a third of the image."""
-    coarse = F.adaptive_avg_pool2d(pixels, (max(1, grid[0] // 3), max(1, grid[1] // 3)))
-    return F.interpolate(coarse, size=pixels.shape[2:], mode="bilinear", align_corners=False)
 
 
 def _with_pixels(batch: Any, pixels: Tensor, images: Tensor) -> Any:

@@ -106,7 +106,7 @@ def _overlay(axes: Axes, one: Localization, image: Image.Image) -> None:
     mixed[hidden] = 0.75 + 0.25 * grey[hidden]  # where the backbone does not look
     axes.imshow(np.clip(mixed, 0, 1))
     axes.set_title(f"{figures.label(one.stream)}  {one.score:.3f}", fontweight="normal")
-    if high > low:
+    if one.peak is not None:
         x, y = one.peak
         scale = image.width / one.size[0]
         axes.plot(x * scale, y * scale, "o", ms=9, mfc="none", mec=figures.INK, mew=1.4)

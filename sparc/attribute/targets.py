@@ -72,3 +72,19 @@ def logit(space: LatentSpace, stream: str, latents: Sequence[int]) -> Target:
         return (centered_BD @ weight_LD[chosen].T + bias_L[chosen]).sum(dim=1)
 
     return target
+
+
+def latents_target(
+    space: LatentSpace,
+    stream: str,
+    latents: Sequence[int],
+    beside: Mapping[str, Tensor],
+    features_1D: Tensor,
+    *,
+    gradient: bool,
+) -> Target:
+    """What a map of latents explains: their activation; to a gradient their logit where the image activates none."""
+    target = activation(space, stream, latents, beside)
+    with torch.inference_mode():
+        silent = not bool(target(features_1D).any())
+    return logit(space, stream, latents) if gradient and silent else target

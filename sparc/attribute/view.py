@@ -57,19 +57,20 @@ class View:
         return moved(self.models.backbones[self.stream].preprocess([self.sample]), self.models.device)
 
     @cached_property
-    def _dense(self) -> tuple[Tensor, Tensor]:
+    def _patches(self) -> Tensor:
+        """(P, D) in the space of the features."""
         backbone = self.models.backbones[self.stream]
         _ = self.grid
         assert isinstance(backbone, GridBackbone)
         with torch.inference_mode():
-            features_1D, patches_1PD = backbone.forward_tokens(self.batch)
+            _, patches_1PD = backbone.forward_tokens(self.batch)
         if patches_1PD.shape[-1] != backbone.width:
             raise PluginError(
                 f"stream '{self.stream}': expected patches of width {backbone.width} as its features have, found "
                 f"{patches_1PD.shape[-1]}",
                 hint="choose another --method; or repair its forward_tokens",
             )
-        return features_1D.float(), patches_1PD[0].float()
+        return patches_1PD[0].float()
 
     @cached_property
     def traced(self) -> tuple[Tensor, Trace]:
@@ -87,7 +88,7 @@ class View:
     def map(self, method: str, target: Target) -> NDArray[np.float32]:
         """How much each cell has to do with the target, (rows, columns)."""
         if method == "dense":
-            values = dense(self._dense[1], target)
+            values = dense(self._patches, target)
         else:
             values = by_gradient(method, self.stream, *self.traced, self.grid, target)
         return values.detach().reshape(self.grid).float().cpu().numpy()

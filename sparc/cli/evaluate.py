@@ -9,7 +9,7 @@ import typer
 
 from sparc.cli.options import DataRoot, Device, Features, StoreNow, resolve_device
 from sparc.cli.progress import Bar, console
-from sparc.cli.runs import RunPath, open_run, print_report, space_of
+from sparc.cli.runs import RunPath, dry_warning, open_run, print_report, space_of
 from sparc.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ def _localize(run: Run, models: Models, cases: Cases, job: Job, seed: int) -> No
     named = replace(models, names=latent_names(run))
     with Bar("localize", "images") as bar:
         report = measure_localization(named, cases, seed=seed, on_case=bar.update)
-    where = {"dataset": job.dataset.name, "split": job.split}
-    write_json(run.localization, {**where, "report": report.model_dump(mode="json")})
+    where, dry = {"dataset": job.dataset.name, "split": job.split}, list(models.random_weights)
+    write_json(run.localization, {**where, "random_weights": dry, "report": report.model_dump(mode="json")})
     console.print()
-    console.print(localization_table(report, title=" ".join(where.values())))
+    caption = dry_warning(dry) if dry else ""
+    console.print(localization_table(report, title=" ".join(where.values()), caption=caption))

@@ -17,15 +17,18 @@ WORDS = {"caption": "by its caption", "concept": "by latents of its name", "": "
 LEGEND = (
     "pointing  queries whose map has its peak where the wanted is; ± 95%, by a bootstrap over images",
     "alike     correlation between the maps of different queries on one image: 1 where all see the same",
-    "deletion, insertion  what is left of the match as the map's strongest places are blurred first, or come first",
+    "deletion, insertion  share of the match left as the map's strongest places go first, or come first;",
+    "          it may exceed 1, and a random map shows what nothing is worth",
 )
 
 
-def localization_table(report: LocalizationReport, *, title: str) -> RenderableType:
-    """Title, a table per stream, what was refused and why, and what the columns are."""
+def localization_table(report: LocalizationReport, *, title: str, caption: str = "") -> RenderableType:
+    """Title, a warning if there is one, a table per stream, what was refused and why, and what the columns are."""
     parts: list[RenderableType] = [
         Text.assemble((title, "bold"), f"  {report.images} {report.what}; a blind guess is right {report.chance:.3f}")
     ]
+    if caption:
+        parts.append(Text(caption, style="bold yellow"))
     for stream, ways in groupby(report.ways, key=attrgetter("stream")):
         parts += ["", _stream(stream, list(ways), report.match)]
     parts += ["", *(Text(line, style="dim") for line in LEGEND)]
@@ -33,16 +36,18 @@ def localization_table(report: LocalizationReport, *, title: str) -> RenderableT
     return Group(*parts)
 
 
-def _stream(stream: str, ways: list[WayReport], match: float) -> Table:
-    headers = ("pointing", "mIoU", f"AP@{match:.1f}", "alike", "deletion", "insertion")
+def _stream(stream: str, ways: list[WayReport], match: float | None) -> Table:
+    precision = () if match is None else (f"AP@{match:.1f}",)
+    headers = ("pointing", "mIoU", *precision, "alike", "deletion", "insertion")
     table = plain_table(f"Pointing with {stream}", "", *headers)
     for target, rows in groupby(ways, key=attrgetter("target")):
         table.add_row(Text(WORDS[target], style="dim"))
         for way in rows:
             pointing = with_reach(way.pointing, way.pointing_interval)
+            maps = () if match is None else (way.map,)
             table.add_row(
-                Text(f"  {way.method}{f', {way.selection}' if target == 'caption' else ''}"),
+                Text(f"  {way.method}{f', {way.selection}' if way.selection else ''}"),
                 pointing,
-                *(number(value) for value in (way.miou, way.map, way.likeness, way.deletion, way.insertion)),
+                *(number(value) for value in (way.miou, *maps, way.likeness, way.deletion, way.insertion)),
             )
     return table

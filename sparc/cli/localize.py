@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparc.cli.options import Device, resolve_device
 from sparc.cli.progress import console
-from sparc.cli.runs import RunPath
+from sparc.cli.runs import RunPath, dry_warning
 from sparc.errors import InvalidConfig
+from sparc.run import Run
 
 if TYPE_CHECKING:
     from sparc.attribute import Localization
+
+LETTERS, WORDS = 80, 12
+"""Of what was looked for, shown at most."""
 
 
 def localize(
@@ -36,8 +42,13 @@ def localize(
         str, typer.Option("--method", help="dense: each patch encoded by itself; relevance, grad-cam, layer-cam.")
     ] = "dense",
     selection: Annotated[
-        str, typer.Option("--selection", help="joint: image and text keep the same latents; solo: each its own.")
-    ] = "joint",
+        str | None,
+        typer.Option(
+            "--selection",
+            help="joint: image and text, or for latents the image streams, keep the same latents; solo: each its own. "
+            "Without it: joint for texts, solo for latents.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Picture to write. Without it: RUN/localize.png."),
@@ -56,16 +67,27 @@ def localize(
     """
     from sparc.attribute import draw, load_models
     from sparc.attribute import localize as find
+    from sparc.attribute.localize import checked_images, checked_queries
     from sparc.attribute.picture import save
+    from sparc.checkpoint import read_config
+    from sparc.figures import check_name
 
-    if selection not in ("joint", "solo"):
+    # What cannot be done is said before models are loaded.
+    if selection not in (None, "joint", "solo"):
         raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")
+    path = out if out is not None else run / "localize.png"
+    check_name(path)
     latents = [_numbers(word) for word in latent or []]
+    if Run.open(run).finished:
+        checked_queries(text or [], latents, method, read_config(run).n_latents)
+        checked_images(image or [])
     models = load_models(run, streams=stream or (), device=resolve_device(device or "auto"))
-    found = find(models, image or [], texts=text or [], latents=latents, method=method, joint=selection == "joint")
+    joint = None if selection is None else selection == "joint"
+    found = find(models, image or [], texts=text or [], latents=latents, method=method, joint=joint)
+    if models.random_weights:
+        console.print(dry_warning(list(models.random_weights)), style="bold yellow", markup=False, soft_wrap=True)
     for one in found:
         _print(one)
-    path = out if out is not None else run / "localize.png"
     save(draw(found), path)
     console.print(str(path), markup=False, soft_wrap=True)
 
@@ -78,17 +100,15 @@ def _numbers(words: str) -> list[int]:
 
 
 def _print(one: Localization) -> None:
-    x, y = one.peak
-    console.print(
-        f"{one.name}  {one.query}  {one.stream}: strongest at ({x:.0f}, {y:.0f}) of {one.size[0]} x {one.size[1]}, "
-        f"score {one.score:.3f}",
-        markup=False,
-        soft_wrap=True,
-    )
+    where = "nothing of it"
+    if one.peak is not None:
+        x, y = one.peak
+        where = f"strongest at ({x:.0f}, {y:.0f}) of {one.size[0]} x {one.size[1]}, score {one.score:.3f}"
+    say = partial(console.print, markup=False, soft_wrap=True)
+    say(f"{one.name}  {shorten(str(one.query), LETTERS)}  {one.stream}: {where}")
     for carrier in one.carriers:
-        console.print(
-            f"    latent {carrier.latent:<6} {carrier.share:4.0%}  {carrier.name}", markup=False, soft_wrap=True
-        )
-    words = "  ".join(f"{word.text} {word.relevance:.0%}" for word in one.words)
-    if words:
-        console.print(f"    {words}", markup=False, soft_wrap=True)
+        say(f"    latent {carrier.latent:<6} {carrier.share:4.0%}  {carrier.name}")
+    if one.words:
+        most = sorted(one.words, key=lambda word: -word.relevance)[:WORDS]
+        shown = [word for word in one.words if word in most][:WORDS]
+        say("    " + "  ".join(f"{word.text} {word.relevance:.0%}" for word in shown))

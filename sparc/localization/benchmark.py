@@ -12,14 +12,17 @@ from pydantic import BaseModel, ConfigDict
 
 from sparc.attribute.models import Models
 from sparc.attribute.perturb import area, perturbed
+from sparc.attribute.targets import Target
 from sparc.attribute.view import View
 from sparc.errors import MissingData, PluginError
 from sparc.localization.cases import Cases, Wanted
 from sparc.localization.scores import THRESHOLDS, likeness, mean_average_precision, overlaps, points_right
-from sparc.localization.ways import Pointer, Way
+from sparc.localization.ways import RANDOM, Pointer, Way
 
 PERTURBED = 20
-"""Cases whose first map is checked by perturbation, which takes 22 forwards each."""
+"""Cases of which one map is checked by perturbation, which takes 22 forwards each."""
+CAPTION = Way("caption", "dense", "joint")
+"""What maps at random are checked against."""
 DRAWS = 1000
 
 Interval = tuple[float, float]
@@ -46,12 +49,12 @@ class WayReport(_Record):
     """At which maps count as predictions: chosen on half of the images, for what follows on the other half."""
     miou: float
     """Mean IoU, a map of nothing counting 0."""
-    map: float
-    """Mean average precision at the report's IoU; predictions ranked by the target's value."""
+    map: float | None
+    """Mean average precision at the report's IoU, predictions ranked by the target's value; None without categories."""
     likeness: float | None
     """Mean correlation between the maps of different queries on one image; None where no image has two."""
     deletion: float | None
-    """Mean area under the deletion curve, the lower the better; None but for joint selection."""
+    """Mean area under the deletion curve, the lower the better; None but for captions, joint, and for chance."""
     insertion: float | None
     """Mean area under the insertion curve, the higher the better."""
 
@@ -62,8 +65,8 @@ class LocalizationReport(_Record):
     what: str
     """The images, in words."""
     images: int
-    match: float
-    """IoU at which a prediction counts as right; 0.2 on masks, as in the paper."""
+    match: float | None
+    """IoU at which a prediction counts as right: 0.2 on masks, as in the paper; None on canvases."""
     chance: float
     """Mean share of an image that the wanted takes: how often a blind guess is right."""
     ways: tuple[WayReport, ...]
@@ -105,11 +108,12 @@ def measure_localization(
     for number, case in enumerate(cases):
         images += bool(case.wanted)
         areas += [float(wanted.mask.mean()) for wanted in case.wanted]
+        views = {stream: View(models, stream, case.sample) for stream in models.of("image")}
         for stream in streams:
-            view = View(models, stream, case.sample)
+            others = [view for name, view in views.items() if name != stream]
             for way in list(found[stream]):
                 try:
-                    _point(pointer, way, view, case.wanted, number, found[stream][way])
+                    _point(pointer, way, views[stream], others, case.wanted, number, found[stream][way])
                 except PluginError as error:
                     refused[f"{stream} {way.method}"] = error.message
                     del found[stream][way]
@@ -128,10 +132,18 @@ def measure_localization(
     )
 
 
-def _point(pointer: Pointer, way: Way, view: View, wanted: Sequence[Wanted], number: int, found: _Found) -> None:
+def _point(
+    pointer: Pointer,
+    way: Way,
+    view: View,
+    others: Sequence[View],
+    wanted: Sequence[Wanted],
+    number: int,
+    found: _Found,
+) -> None:
     maps = []
     for place, one in enumerate(wanted):
-        target = pointer.target(way, view, one)
+        target = pointer.target(way, view, one, others)
         if way.target and target is None:
             continue
         values = pointer.map(way, view, target, place)
@@ -142,16 +154,29 @@ def _point(pointer: Pointer, way: Way, view: View, wanted: Sequence[Wanted], num
         found.category.append(one.category)
         with torch.inference_mode():
             found.score.append(1.0 if target is None else float(target(view.features)[0]))
-        if target is not None and way.selection == "joint" and number < PERTURBED and place == 0:
-            curves = perturbed(view, values, target)
-            if curves is not None:
-                found.deletion.append(area(curves.deletion))
-                found.insertion.append(area(curves.insertion))
+        # Each time another place of the image, of which a canvas has four.
+        if number < PERTURBED and place == number % len(wanted):
+            checked = (
+                target if way[::2] == CAPTION[::2] else pointer.target(CAPTION, view, one) if way == RANDOM else None
+            )
+            if checked is not None:
+                _perturb(view, values, checked, found)
     if len(maps) > 1:
         found.likeness += likeness(maps)
 
 
-def _report(stream: str, way: Way, found: _Found, match: float, seed: int) -> WayReport:
+def _perturb(view: View, values: NDArray[np.float32], target: Target, found: _Found) -> None:
+    """Check a map, where the backbone's pixels are there to be changed."""
+    try:
+        curves = perturbed(view, values, target)
+    except PluginError:
+        return
+    if curves is not None:
+        found.deletion.append(area(curves.deletion))
+        found.insertion.append(area(curves.insertion))
+
+
+def _report(stream: str, way: Way, found: _Found, match: float | None, seed: int) -> WayReport:
     image, right = np.array(found.image), np.array(found.right)
     order = np.random.default_rng(seed).permutation(np.unique(image))
     tuning = np.isin(image, order[: len(order) // 2])
@@ -170,7 +195,9 @@ def _report(stream: str, way: Way, found: _Found, match: float, seed: int) -> Wa
         pointing_interval=_interval(right, image, seed),
         threshold=float(THRESHOLDS[best]),
         miou=float(at_best.mean()),
-        map=mean_average_precision(np.array(found.score)[held], at_best >= match, categories),
+        map=None
+        if match is None
+        else mean_average_precision(np.array(found.score)[held], at_best >= match, categories),
         likeness=_mean(found.likeness),
         deletion=_mean(found.deletion),
         insertion=_mean(found.insertion),

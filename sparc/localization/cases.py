@@ -18,10 +18,8 @@ from sparc.errors import BadSample, MissingData
 CELL = 224
 """Pixels of a cell's side on a canvas, which has two by two."""
 CANVASES = 100
-MASK_MATCH = 0.2
-"""The paper's."""
-CELL_MATCH = 0.5
-"""Whoever says that the wanted is everywhere on a canvas has 0.25."""
+MATCH = 0.2
+"""IoU at which a prediction counts as right: the paper's."""
 
 
 class Wanted(NamedTuple):
@@ -54,8 +52,8 @@ class Cases:
     """In words."""
     places: tuple[tuple[int, ...], ...]
     """Per case, the samples that it is made of."""
-    match: float
-    """IoU at which a prediction counts as right."""
+    match: float | None
+    """IoU at which a prediction counts as right; None where there are no categories to rank predictions in."""
 
     def __len__(self) -> int:
         """Count the cases."""
@@ -83,14 +81,12 @@ def cases_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Ca
         groups.setdefault(group, place)
     firsts = list(groups.values())
     if isinstance(dataset, SegmentedDataset):
-        return Cases(
-            dataset, "images and the masks of their categories", tuple((place,) for place in firsts), MASK_MATCH
-        )
+        return Cases(dataset, "images and the masks of their categories", tuple((place,) for place in firsts), MATCH)
     if len(firsts) < 4:
         raise MissingData(f"expected four held-out images or more, found {len(firsts)}", hint="hold more samples out")
     generator = random.Random(seed)
     drawn = tuple(tuple(generator.sample(firsts, 4)) for _ in range(CANVASES if count is None else count))
-    return Cases(dataset, "canvases of four held-out images, each looked for by its caption", drawn, CELL_MATCH)
+    return Cases(dataset, "canvases of four held-out images, each looked for by its caption", drawn, None)
 
 
 def _segmented(dataset: Dataset, place: int) -> Case:

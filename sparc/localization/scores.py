@@ -17,9 +17,15 @@ SHOWN = 128
 
 
 def points_right(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> bool:
-    """Whether the map's peak lies in the mask: the pointing game (Zhang et al. 2016), without a margin."""
+    """Whether the map's peak lies in the mask: the pointing game (Zhang et al. 2016), without a margin.
+
+    A map that is the same everywhere has no peak, and points nowhere.
+    """
     height, width = mask.shape
-    x, y = strongest(values, box, (width, height))
+    peak = strongest(values, box, (width, height))
+    if peak is None:
+        return False
+    x, y = peak
     return bool(mask[min(max(0, int(y)), height - 1), min(max(0, int(x)), width - 1)])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -60,20 +60,29 @@ class Pointer:
     def ways(self, stream: str) -> list[Way]:
         """All ways for an image stream; an architecture may refuse some."""
         by_caption = [Way("caption", method, how) for how in ("joint", "solo") for method in METHODS]
-        by_concept = [Way("concept", method, "solo") for method in METHODS]
+        # With the only image stream there is nobody to select with.
+        hows = ("joint", "solo") if len(self.models.of("image")) > 1 else ("solo",)
+        by_concept = [Way("concept", method, how) for how in hows for method in METHODS]
         found = by_caption if self.text is not None else []
         found += by_concept if self._concepts else []
         return found + [CENTRE, RANDOM, GRADIENT, ACTIVATION] + ([SIMILARITY] if self._sibling(stream) else [])
 
-    def target(self, way: Way, view: View, wanted: Wanted) -> Target | None:
-        """What a map of this way explains; None where there is nothing to explain: no latent has the wanted's name."""
+    def target(self, way: Way, view: View, wanted: Wanted, others: Sequence[View] = ()) -> Target | None:
+        """What a map of this way explains; None where there is nothing to explain: no latent has the wanted's name.
+
+        others: the same image as the other image streams see it, which joint selection of latents asks.
+        """
         space = self.models.space
         if way.target == "caption" and self.text is not None:
             read = self._read(self.text, wanted.text)
             return targets.similarity(space, view.stream, self.text, read.features, joint=way.selection == "joint")
         if way.target == "concept":
             latents = next((self._concepts[name] for name in wanted.concepts if name in self._concepts), None)
-            return targets.activation(space, view.stream, latents, {}) if latents else None
+            if latents is None:
+                return None
+            beside = {other.stream: other.features for other in others if way.selection == "joint"}
+            gradient = way.method != "dense"
+            return targets.latents_target(space, view.stream, latents, beside, view.features, gradient=gradient)
         sibling = self._sibling(view.stream)
         if way == SIMILARITY and sibling is not None:
             unit_1D = F.normalize(self._read(sibling, wanted.text).features, dim=1)

@@ -69,20 +69,39 @@ def test_there_is_a_result_for_each_image_query_and_stream_in_this_order():
     assert found[3].peak == pytest.approx((16, 48), abs=0.3)
 
 
+def test_what_is_given_twice_counts_once(tmp_path):
+    PHOTO.save(tmp_path / "photo.png")
+    found = localize(models(), [tmp_path / "photo.png"] * 2, texts=["red", "red"], latents=[1, (1,), (0, 0, 2)])
+    assert [str(one.query) for one in found] == ["red", "latent 1", "latents 0, 2"]
+
+
+def test_an_image_of_16_bits_is_seen_as_in_8(tmp_path):
+    deep = np.array([[65535, 0], [32768, 256]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    (found,) = localize(models(), [tmp_path / "deep.png"], texts=["red"])
+    np.testing.assert_array_equal(np.asarray(found.image)[..., 0], [[255, 0], [128, 1]])
+
+
 def test_codes_that_share_nothing_give_an_empty_map():
     for method in ("dense", "grad-cam"):
         (found,) = localize(models(), [quarters(*["green"] * 4)], texts=["red"], method=method)
         assert not found.values.any()
+        assert found.peak is None
         assert (found.score, found.carriers) == (0, ())
     draw([found])
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 200), (640, 64)])
+@pytest.mark.parametrize("size", [(8, 8), (3, 200), (640, 64)])
 def test_images_of_any_shape_are_pointed_at_in_their_own_pixels(size):
     (found,) = localize(models(), [quarters("red", "blue", "blue", "blue").resize(size, 0)], texts=["red"])
     width, height = size
     assert found.on_image().shape == (height, width)
     assert np.abs(np.array(found.peak) / size - 0.25).max() < 0.03
+
+
+def test_an_image_of_one_pixel_has_no_peak():
+    (found,) = localize(models(), [Image.new("RGB", (1, 1), (255, 0, 0))], texts=["red"])
+    assert (found.peak, found.on_image().shape) == (None, (1, 1))
 
 
 def test_what_is_transparent_is_seen_as_training_saw_it(tmp_path):
@@ -189,11 +208,16 @@ def test_names_of_latents_are_those_that_held(demo_run):
     ("words", "message", "hint"),
     [
         (["--text", "bus", "--stream", "effnet"], "the run has no stream named 'effnet'", "effnet-lite0, minilm"),
+        (["--text", "bus", "--out", "map"], "expected a picture's name, found map", "end it with .png"),
+        (["--latent", "512"], "latent: expected 0 to 63, found 512", "choose another"),
         (["--latent", "three"], "--latent: expected numbers, found 'three'", "such as 93"),
         (["--text", "bus", "--selection", "both"], "--selection: expected joint or solo, found 'both'", "leave it out"),
     ],
 )
-def test_wrong_words_on_the_command_line_end_in_an_error_and_a_hint(words, message, hint, demo_run, sparc_here):
+def test_wrong_words_on_the_command_line_end_in_an_error_and_a_hint(
+    words, message, hint, demo_run, sparc_here, tmp_path
+):
+    PHOTO.save(tmp_path / "photo.png")
     done = sparc_here("localize", demo_run, "--image", "photo.png", *words)
     assert done.returncode == 1
     assert f"error: {message}" in done.stderr

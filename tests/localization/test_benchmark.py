@@ -83,13 +83,14 @@ def test_models_that_see_and_read_colours_point_right_and_baselines_at_chance():
     dataset = Swatches(("red", "green", "blue", "black"))
     report = measure_localization(models(names={0: "red", 2: "blue"}), cases_of(dataset, count=12))
     found = by_way(report)
-    assert (report.images, report.chance, report.match) == (12, 0.25, 0.5)
+    assert (report.images, report.chance, report.match) == (12, 0.25, None)
     # The tongue does not know black, whose map is empty; the others are found, as white has less of a colour beside it.
     assert found["caption", "dense", "joint"].pointing >= 0.75
     assert found["caption", "dense", "solo"].miou > 0.4
     assert found["concept", "dense", "solo"].pointing == 1
     assert found["concept", "dense", "solo"].queries == 24
-    assert found["", "centre", ""].pointing == 0.25
+    # All four cells of this grid are as near to the centre: what is the same everywhere points nowhere.
+    assert found["", "centre", ""].pointing == 0
     assert found["", "activation", ""].likeness == pytest.approx(1)
     assert abs(found["", "random", ""].pointing - 0.25) < 0.2
     assert found["caption", "dense", "joint"].deletion < found["caption", "dense", "joint"].insertion
