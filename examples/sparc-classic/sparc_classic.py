@@ -43,8 +43,10 @@ class DescribeImages:
         for sample in samples:
             pixels = np.asarray(sample.image().resize((self.size, self.size)))
             gradients = hog(pixels, pixels_per_cell=(16, 16), cells_per_block=(2, 2), channel_axis=-1)
-            bounds = ((0, 100), (-128, 128), (-128, 128))
-            colours, _ = np.histogramdd(rgb2lab(pixels).reshape(-1, 3), bins=5, range=bounds)
+            low, high = (0, -100, -100), (100, 100, 100)
+            # The bluest blue lies outside: clipped, it counts as the bluest there is.
+            lab = np.clip(rgb2lab(pixels).reshape(-1, 3), low, high)
+            colours, _ = np.histogramdd(lab, bins=5, range=tuple(zip(low, high, strict=True)))
             rows.append(np.concatenate([gradients, np.sqrt(colours.ravel() / colours.sum())]))
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 

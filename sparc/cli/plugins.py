@@ -88,7 +88,7 @@ def check_plugin(
 
     Examples:
 
-        sparc plugins check hf-text[model=bert-base-uncased]
+        sparc plugins check sentence
 
         sparc plugins check image-folder[root=photos]
     """

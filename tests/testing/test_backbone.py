@@ -86,8 +86,13 @@ def test_ours_keep_it(name, params, use_example):
 
 
 class Draws(Good):
+    """Another number each time, as dropout gives."""
+
+    calls = 0
+
     def forward(self, batch):
-        return batch + torch.rand(1)
+        self.calls += 1
+        return batch + 10 * self.calls
 
 
 class LooksAround(Good):
