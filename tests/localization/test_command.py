@@ -2,38 +2,50 @@
 
 import json
 
+import pytest
+
 from sparc.checkpoint import SharedLatentSpace
+from sparc.cli import evaluate
 from sparc.config import SpaceConfig
 from sparc.localization import cases
 
-SMALL = ["--n-latents", "32", "--k", "4", "--epochs", "2", "--batch-size", "16"]
+
+@pytest.fixture
+def run_of(photos, tmp_path):
+    """A finished run of streams with an untrained space: what is measured does not depend on what it learned."""
+
+    def make(**widths):
+        run = tmp_path / "run"
+        SharedLatentSpace(SpaceConfig(streams=dict(widths), n_latents=32, k=4)).save_pretrained(run)
+        streams = [
+            {"name": "timm", "model": "test_vit", "weights": "random"} if name == "timm" else name for name in widths
+        ]
+        options = {"stream": streams, "dataset": "image-folder", "data-root": str(photos)}
+        (run / "provenance.json").write_text(json.dumps({"options": options}))
+        return run
+
+    return make
 
 
-def test_a_run_is_measured_with_the_rest_and_what_was_found_is_written(
-    sparc_command, sparc_here, photos, tmp_path, monkeypatch
-):
+def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, sparc_here, monkeypatch):
+    run = run_of(timm=64, **{"char-ngrams": 256})
     monkeypatch.setattr(cases, "CANVASES", 6)
-    streams = ["--stream", "timm[model=test_vit,weights=random]", "--stream", "char-ngrams"]
-    data = ["--dataset", "image-folder", "--data-root", photos]
-    done = sparc_command("train", *streams, *data, *SMALL, "--out", "run")
-    assert (done.returncode, done.stderr) == (0, "")
-    done = sparc_here("evaluate", tmp_path / "run", "--localization")
+    # The rest has tests of its own, and takes ten seconds.
+    monkeypatch.setattr(evaluate, "evaluate_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr("sparc.evaluate.plots.draw", lambda report, folder: None)
+    done = sparc_here("evaluate", run, "--localization")
     assert done.returncode == 0, done.stderr
     assert "Pointing with timm" in done.stdout
     assert "a blind guess is right 0.250" in done.stdout
-    found = json.loads((tmp_path / "run" / "localization.json").read_text())
+    assert "timm: random weights (dry run)" in " ".join(done.stdout.split())
+    found = json.loads((run / "localization.json").read_text())
     ways = {(way["target"], way["method"]) for way in found["report"]["ways"]}
     assert ways >= {("caption", "dense"), ("caption", "relevance"), ("caption", "grad-cam"), ("", "random")}
-    assert found["report"]["images"] == 6
-    assert found["split"] == "test"
+    assert (found["report"]["images"], found["split"], found["random_weights"]) == (6, "test", ["timm"])
 
 
-def test_a_run_without_a_grid_is_refused_before_the_work(sparc_here, photos, tmp_path):
-    run = tmp_path / "run"
-    SharedLatentSpace(SpaceConfig(streams={"hog": 10}, n_latents=8, k=2)).save_pretrained(run)
-    options = {"stream": ["hog"], "dataset": "image-folder", "data-root": str(photos)}
-    (run / "provenance.json").write_text(json.dumps({"options": options}))
-    done = sparc_here("evaluate", run, "--localization")
+def test_a_run_without_a_grid_is_refused_before_the_work(run_of, sparc_here):
+    done = sparc_here("evaluate", run_of(hog=10), "--localization")
     assert done.returncode == 1
     # Not what the evaluation would say, that the store has no features.
     assert "error: no image stream of the run has a grid of patches\nhint:  train with" in done.stderr
