@@ -67,20 +67,11 @@ def localize(
     """
     from sparc.attribute import draw, load_models
     from sparc.attribute import localize as find
-    from sparc.attribute.localize import checked_images, checked_queries
     from sparc.attribute.picture import save
-    from sparc.checkpoint import read_config
-    from sparc.figures import check_name
 
-    # What cannot be done is said before models are loaded.
-    if selection not in (None, "joint", "solo"):
-        raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")
     path = out if out is not None else run / "localize.png"
-    check_name(path)
     latents = [_numbers(word) for word in latent or []]
-    if Run.open(run).finished:
-        checked_queries(text or [], latents, method, read_config(run).n_latents)
-        checked_images(image or [])
+    _check(run, image or [], text or [], latents, method, selection, path)
     models = load_models(run, streams=stream or (), device=resolve_device(device or "auto"))
     joint = None if selection is None else selection == "joint"
     found = find(models, image or [], texts=text or [], latents=latents, method=method, joint=joint)
@@ -90,6 +81,28 @@ def localize(
         _print(one)
     save(draw(found), path)
     console.print(str(path), markup=False, soft_wrap=True)
+
+
+def _check(
+    run: Path,
+    images: list[Path],
+    texts: list[str],
+    latents: list[list[int]],
+    method: str,
+    selection: str | None,
+    out: Path,
+) -> None:
+    """Say what cannot be done before models are loaded."""
+    from sparc.attribute.localize import checked_images, checked_queries
+    from sparc.checkpoint import read_config
+    from sparc.figures import check_name
+
+    if selection not in (None, "joint", "solo"):
+        raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")
+    check_name(out)
+    if Run.open(run).finished:
+        checked_queries(texts, latents, method, read_config(run).n_latents)
+        checked_images(images)
 
 
 def _numbers(words: str) -> list[int]:
