@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sparc.batches import tensors
 from sparc.contracts import Backbone, Sample
 from sparc.errors import PluginError
 
@@ -56,9 +57,8 @@ def _pixels(name: str, backbone: Backbone, images: list[Image.Image]) -> NDArray
     """What the backbone makes of grey images, its channels together: (images, height, width)."""
     samples = [Sample(str(number), lambda image=image: image) for number, image in enumerate(images)]  # type: ignore[misc]
     batch: Any = backbone.preprocess(samples)
-    tensors = batch.values() if isinstance(batch, dict) else [batch]
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    for tensor, shape in zip(tensors, shapes, strict=True):
+    shapes = [tuple(tensor.shape) for tensor in tensors(batch)]
+    for tensor, shape in zip(tensors(batch), shapes, strict=True):
         if len(shape) == 4 and shape[:2] == (len(images), 3):
             pixels: NDArray[np.float64] = tensor.double().mean(dim=1).numpy()
             return pixels

@@ -19,8 +19,9 @@ from sparc.attribute.geometry import Box, spread, strongest
 from sparc.attribute.methods import METHODS
 from sparc.attribute.models import Models, one_of
 from sparc.attribute.targets import Target
-from sparc.attribute.view import View, moved
+from sparc.attribute.view import View
 from sparc.attribute.words import Word, words_of
+from sparc.batches import mapped
 from sparc.contracts import Sample
 from sparc.errors import BadSample, InvalidConfig, MissingData
 
@@ -189,7 +190,7 @@ def read_text(models: Models, text: str, *, stream: str | None = None) -> ReadTe
     """Read a caption with a text stream, or the first of them. Raises InvalidConfig where there is none."""
     stream = one_of(models, "text") if stream is None else stream
     backbone = models.backbones[stream]
-    batch = moved(backbone.preprocess([Sample(text, caption=text)]), models.device)
+    batch = mapped(backbone.preprocess([Sample(text, caption=text)]), lambda tensor: tensor.to(models.device))
     with torch.inference_mode():
         return ReadText(stream, text, batch, backbone.forward(batch).float().clone())
 

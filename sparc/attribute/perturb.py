@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparc.attribute.targets import Target
 from sparc.attribute.view import View
+from sparc.batches import mapped, tensors
 from sparc.errors import PluginError
 
 STEPS = 10
@@ -58,18 +59,12 @@ def area(curve: NDArray[np.float32]) -> float:
 
 
 def _pixels(view: View) -> Tensor:
-    tensors = view.batch.values() if isinstance(view.batch, dict) else [view.batch]
-    tensor: Tensor
-    for tensor in tensors:
+    for tensor in tensors(view.batch):
         if tensor.ndim == 4 and tensor.is_floating_point():
             return tensor
     raise PluginError(f"stream '{view.stream}': expected pixels (B, 3, height, width)", hint="choose another stream")
 
 
 def _with_pixels(batch: Any, pixels: Tensor, images: Tensor) -> Any:
-    if not isinstance(batch, dict):
-        return images
-    return {
-        key: images if tensor is pixels else tensor.expand(len(images), *tensor.shape[1:])
-        for key, tensor in batch.items()
-    }
+    """The batch with other pixels, and whatever comes beside them as often."""
+    return mapped(batch, lambda tensor: images if tensor is pixels else tensor.expand(len(images), *tensor.shape[1:]))

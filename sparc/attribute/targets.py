@@ -16,28 +16,29 @@ Target = Callable[[Tensor], Tensor]
 
 
 class Match(NamedTuple):
-    """Codes of an image stream and a text stream, of as many rows, or one text for all."""
+    """Codes of an image stream and a text stream, of as many rows, or one of either for all."""
 
     image: Codes
     text: Codes
 
     def shares(self) -> Tensor:
         """What each latent that the image kept adds to the dot product of both codes, (B, K)."""
-        theirs_BL = self.text.to_dense().expand(len(self.image), -1)
-        return self.image.values * theirs_BL.gather(1, self.image.indices)
+        count = max(len(self.image), len(self.text))
+        indices_BK, theirs_BL = self.image.indices.expand(count, -1), self.text.to_dense().expand(count, -1)
+        return self.image.values * theirs_BL.gather(1, indices_BK)
 
 
 def match(space: LatentSpace, image: str, *, image_BD: Tensor, text: str, text_BD: Tensor, joint: bool) -> Match:
-    """Encode images and texts of which one is a single row, (1, D), that is held against each row of the other.
+    """Encode images (B, D) and texts (B, D); either may be a single row, which is held against each of the other.
 
     joint: both select their latents together, as in training; else each for itself, and what both kept counts.
     """
-    rows = max(len(image_BD), len(text_BD))
-    features = {image: image_BD.expand(rows, -1), text: text_BD.expand(rows, -1)}
-    if joint:
-        codes = space.encode_batch(space.normalize(features))
-    else:
-        codes = {name: space.encode_batch(space.normalize({name: rows}))[name] for name, rows in features.items()}
+    if not joint:
+        alone = {name: {name: rows_BD} for name, rows_BD in ((image, image_BD), (text, text_BD))}
+        codes = {name: space.encode_batch(space.normalize(features))[name] for name, features in alone.items()}
+        return Match(codes[image], codes[text])
+    count = max(len(image_BD), len(text_BD))
+    codes = space.encode_batch(space.normalize({image: image_BD.expand(count, -1), text: text_BD.expand(count, -1)}))
     return Match(codes[image], codes[text])
 
 

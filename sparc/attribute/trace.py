@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from sparc.batches import mapped
 from sparc.contracts import Backbone
 from sparc.errors import PluginError
 
@@ -170,7 +171,7 @@ def traced(name: str, backbone: Backbone, batch: Any) -> tuple[Tensor, Trace]:
     """
     trace = Trace(getattr(backbone, "grid", None))
     with torch.enable_grad(), trace:
-        features = backbone.forward(_with_gradient(batch))
+        features = backbone.forward(mapped(batch, _with_gradient))
     if not features.requires_grad:
         raise PluginError(
             f"backbone '{name}': its forward cuts the graph, so that nothing has a gradient",
@@ -179,7 +180,5 @@ def traced(name: str, backbone: Backbone, batch: Any) -> tuple[Tensor, Trace]:
     return features, trace
 
 
-def _with_gradient(batch: Any) -> Any:
-    if isinstance(batch, dict):
-        return {key: _with_gradient(value) for key, value in batch.items()}
-    return batch.detach().clone().requires_grad_() if batch.is_floating_point() else batch
+def _with_gradient(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor

@@ -17,6 +17,7 @@ from sparc.attribute.methods import by_gradient, dense
 from sparc.attribute.models import Models
 from sparc.attribute.targets import Target
 from sparc.attribute.trace import Trace, traced
+from sparc.batches import mapped
 from sparc.contracts import GridBackbone, Sample
 from sparc.errors import InvalidConfig, PluginError
 
@@ -54,7 +55,9 @@ class View:
     @cached_property
     def batch(self) -> Any:
         """The image alone, as the backbone prepares it, on its device."""
-        return moved(self.models.backbones[self.stream].preprocess([self.sample]), self.models.device)
+        return mapped(
+            self.models.backbones[self.stream].preprocess([self.sample]), lambda tensor: tensor.to(self.models.device)
+        )
 
     @cached_property
     def _patches(self) -> Tensor:
@@ -92,10 +95,3 @@ class View:
         else:
             values = by_gradient(method, self.stream, *self.traced, self.grid, target)
         return values.detach().reshape(self.grid).float().cpu().numpy()
-
-
-def moved(batch: Any, device: str) -> Any:
-    """A batch that is a tensor or a dict of tensors, on a device."""
-    if isinstance(batch, dict):
-        return {key: tensor.to(device) for key, tensor in batch.items()}
-    return batch.to(device)

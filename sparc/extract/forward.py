@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from sparc.batches import mapped, tensors
 from sparc.contracts import Backbone, Dataset, GridBackbone
 from sparc.errors import BadSample, InvalidConfig, PluginError
 from sparc.extract.batch_size import LARGEST, LARGEST_ON_GPU, fitting_inputs, fitting_memory
@@ -108,7 +109,9 @@ class Forward:
         for sample in samples[:TRIED]:
             read = reader([(dataset[sample], tuple(self.backbones))])
             if read.inputs:
-                size = fitting_inputs(sum(_bytes(one) for one in read.inputs.values()), largest)
+                size = fitting_inputs(
+                    sum(tensor.nbytes for one in read.inputs.values() for tensor in tensors(one)), largest
+                )
                 if self._on_gpu:
                     found = {name: self._at_once_on_gpu(name, one, size) for name, one in read.inputs.items()}
                     self._at_once.update(found)
@@ -155,7 +158,7 @@ class Forward:
         def peak(count: int) -> int:
             before = torch.cuda.memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)
-            copies = _mapped(inputs, lambda tensor: tensor.to(device).repeat_interleave(count, 0))
+            copies = mapped(inputs, lambda tensor: tensor.to(device).repeat_interleave(count, 0))
             self._checked(name, self._function(name), copies, count)
             return torch.cuda.max_memory_allocated(device) - before
 
@@ -182,7 +185,7 @@ class Forward:
         while True:
             parts = [slice(low, min(low + at_once, count)) for low in range(0, count, at_once)]
             with contextlib.suppress(torch.OutOfMemoryError):
-                return [self._compute(name, _mapped(inputs, itemgetter(part)), part) for part in parts]
+                return [self._compute(name, mapped(inputs, itemgetter(part)), part) for part in parts]
             # Not in a handler of the error, whose traceback holds what was in memory.
             if self._on_gpu:
                 torch.cuda.empty_cache()
@@ -195,7 +198,7 @@ class Forward:
             at_once = self._at_once[name] = (at_once + 1) // 2
 
     def _compute(self, name: str, inputs: Any, part: slice) -> _Output:
-        moved = _mapped(inputs, lambda tensor: tensor.to(self.how.device, non_blocking=True))
+        moved = mapped(inputs, lambda tensor: tensor.to(self.how.device, non_blocking=True))
         return self._fetched(self._checked(name, self._run[name], moved, part.stop - part.start))
 
     def _fetched(self, output: _Output) -> _Output:
@@ -295,14 +298,3 @@ def _timed(batches: Iterator[ReadBatch], spent: Spent) -> Iterator[ReadBatch]:
         if batch is None:
             return
         yield batch
-
-
-def _bytes(inputs: Any) -> int:
-    return sum(tensor.nbytes for tensor in (inputs.values() if isinstance(inputs, dict) else [inputs]))
-
-
-def _mapped(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A batch that is a tensor or a dict of tensors, with each tensor replaced."""
-    if isinstance(inputs, dict):
-        return {key: function(value) for key, value in inputs.items()}
-    return function(inputs)

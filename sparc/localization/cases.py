@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -114,11 +113,7 @@ def _canvas(dataset: Dataset, places: Sequence[int], labels: Mapping[int, tuple[
         alone = tuple(label for label in labels.get(place, ()) if label not in others)
         wanted.append(Wanted(sample.text(), mask, "", alone))
     name = " ".join(sample.id for sample in samples)
-    return Case(Sample(name, partial(_same, canvas)), tuple(wanted))
-
-
-def _same(image: Image.Image) -> Image.Image:
-    return image
+    return Case(Sample(name, lambda: canvas), tuple(wanted))
 
 
 def _labels(dataset: Dataset) -> dict[int, tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle  # noqa: TID251  # data-loading workers are given what they preprocess with in this form
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from sparc.attribute.geometry import measured_box
+from sparc.batches import mapped, tensors
 from sparc.contracts import Backbone, BackboneSpec, GridBackbone, Params, Sample, WordBackbone
 from sparc.testing.checks import (
     Check,
@@ -22,6 +23,7 @@ from sparc.testing.checks import (
     check_light,
     check_params,
     check_words,
+    module_of,
     outcomes,
     params_of,
     raise_broken,
@@ -72,7 +74,7 @@ class _Backbone:
         yield "its name and summary can be listed", partial(check_words, self.spec.name, self.spec.summary)
         yield "it reads images or text", self._modality
         yield "its parameters have a schema", partial(check_params, self.spec.params)
-        yield "listing it imports no heavy library", partial(check_light, _module(self.spec.load))
+        yield "listing it imports no heavy library", partial(check_light, module_of(self.spec.load))
         yield "its weights have an identity", lambda: check_identity(self.spec.identify, self.params)
         yield "it loads", self._load
         if self.backbone is None:
@@ -120,18 +122,18 @@ class _Backbone:
             f"its preprocess takes {len(content) / 1e6:.0f} MB when it is sent",
             change="do not hold the model in it",
         )
-        _same(_tensors(restored(self.samples)), _tensors(self.backbone.preprocess(self.samples)), "what it makes")
+        _same(tensors(restored(self.samples)), tensors(self.backbone.preprocess(self.samples)), "what it makes")
 
     def _batch(self) -> None:
         batch = self.backbone.preprocess(self.samples)
-        tensors = _tensors(batch)
-        good = bool(tensors) and all(isinstance(one, Tensor) and one.device.type == "cpu" for one in tensors)
+        found = tensors(batch)
+        good = bool(found) and all(isinstance(one, Tensor) and one.device.type == "cpu" for one in found)
         require(
             good,
             f"preprocess gives a {type(batch).__name__}",
             change="return a tensor or a dict of tensors, on the CPU",
         )
-        counts = {len(one) for one in tensors}
+        counts = {len(one) for one in found}
         require(
             counts == {len(self.samples)},
             f"of {len(self.samples)} samples preprocess makes {sorted(counts)} rows",
@@ -145,9 +147,7 @@ class _Backbone:
         return found
 
     def _moved(self, batch: Any) -> Any:
-        if isinstance(batch, dict):
-            return {key: value.to(self.device) for key, value in batch.items()}
-        return batch.to(self.device)
+        return mapped(batch, lambda tensor: tensor.to(self.device))
 
     def _forward(self) -> None:
         found = self._run(self.samples)
@@ -269,17 +269,6 @@ def _captions() -> list[Sample]:
     return [Sample(f"caption {number}", caption=text) for number, text in enumerate(CAPTIONS)]
 
 
-def _tensors(batch: Any) -> list[Any]:
-    return list(batch.values()) if isinstance(batch, dict) else [batch]
-
-
 def _same(found: Sequence[Tensor], expected: Sequence[Tensor], what: str) -> None:
     same = all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     require(same, f"{what} in another process differs", change="let preprocess depend on its samples alone")
-
-
-def _module(function: Callable[..., Any]) -> str:
-    """Where a function comes from, through functools.partial."""
-    while isinstance(function, partial):
-        function = function.func
-    return str(getattr(function, "__module__", type(function).__module__))

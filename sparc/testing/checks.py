@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sparc.contracts import Params
@@ -99,6 +99,13 @@ def check_light(module: str) -> None:
         f"importing {module} imports {', '.join(loaded)}",
         change="import heavy libraries inside the functions that use them, so that `sparc plugins list` stays quick",
     )
+
+
+def module_of(function: Callable[..., Any]) -> str:
+    """Name the module that a function comes from, through functools.partial."""
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__module__", type(function).__module__))
 
 
 @cache

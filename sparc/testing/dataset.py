@@ -12,7 +12,6 @@ from PIL import Image
 
 from sparc.contracts import Dataset, DatasetSpec, Params, Sample, SegmentedDataset
 from sparc.errors import BadSample, InvalidConfig
-from sparc.testing.backbone import _module
 from sparc.testing.checks import (
     Check,
     Outcome,
@@ -20,6 +19,7 @@ from sparc.testing.checks import (
     check_light,
     check_params,
     check_words,
+    module_of,
     outcomes,
     params_of,
     raise_broken,
@@ -60,7 +60,7 @@ class _Dataset:
         yield "it has images or text", self._modalities
         yield "its parameters have a schema", partial(check_params, self.spec.params)
         yield "its default options are options of training", self._defaults
-        yield "listing it imports no heavy library", partial(check_light, _module(self.spec.open))
+        yield "listing it imports no heavy library", partial(check_light, module_of(self.spec.open))
         yield "its data have an identity", lambda: check_identity(self.spec.identify, self.params)
         yield "both splits open", self._open
         if len(self.splits) < 2:
