@@ -180,7 +180,7 @@ class LatentSpace(nn.Module):
         return weighted_rows(codes.indices, codes.values.unsqueeze(1), table_LD).squeeze(1)
 
     def reconstruct(self, codes: Mapping[str, Codes]) -> dict[str, dict[str, Tensor]]:
-        """Rebuild every stream's normalised features (B, D) from each stream's codes: [source][target].
+        """Rebuild every stream's normalised features (B, D) from each stream's codes: `[source][target]`.
 
         Sources that share an index set are decoded at once.
         """
