@@ -143,7 +143,8 @@ def public_objects():
                 continue
             yield f"{module.__name__}.{name}", found
             for below, member in inspect.getmembers(found) if inspect.isclass(found) else []:
-                if not below.startswith("_") and getattr(member, "__module__", "").startswith("sparc"):
+                ours = isinstance(member, property) or getattr(member, "__module__", "").startswith("sparc")
+                if ours and not below.startswith("_"):
                     yield f"{module.__name__}.{name}.{below}", member
 
 
