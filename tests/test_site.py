@@ -71,7 +71,7 @@ def dead_links(site):
 
 
 def test_the_site_builds_strictly_and_no_link_in_it_is_dead(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     site = tmp_path / "site"
@@ -143,7 +143,7 @@ def public_objects():
                 continue
             yield f"{module.__name__}.{name}", found
             for below, member in inspect.getmembers(found) if inspect.isclass(found) else []:
-                ours = isinstance(member, property) or getattr(member, "__module__", "").startswith("sparc")
+                ours = isinstance(member, property) or (getattr(member, "__module__", "") or "").startswith("sparc")
                 if ours and not below.startswith("_"):
                     yield f"{module.__name__}.{name}.{below}", member
 
