@@ -37,7 +37,8 @@ class SharedLatentSpace(LatentSpace):
     def save_pretrained(self, directory: str | Path, *, training: TrainingConfig | None = None) -> None:
         """Write the space into `directory`; `training` is kept beside it for the record.
 
-        Raises StorageError when the disk is full; files that were there stay as they were.
+        Raises:
+            StorageError: the disk is full or refuses; files that were there stay as they were.
         """
         directory = Path(directory)
         content: dict[str, Any] = {"format_version": FORMAT_VERSION, "space": self.config.model_dump()}
@@ -95,7 +96,13 @@ class SharedLatentSpace(LatentSpace):
 
 
 def load(directory_or_id: str | Path, *, device: str = "cpu") -> SharedLatentSpace:
-    """Load a trained space from a run directory or the Hugging Face Hub: `SharedLatentSpace.from_pretrained`."""
+    """Load a trained space from a run directory, or by its name on the Hugging Face Hub; in evaluation mode.
+
+    Raises:
+        MissingData: it is neither a directory with a checkpoint nor a hub repository that can be read.
+        IncompatibleFormat: it was written by a newer sparc.
+        CorruptFile: a file is truncated, altered, or does not fit the configuration.
+    """
     return SharedLatentSpace.from_pretrained(directory_or_id, device=device)
 
 

@@ -264,7 +264,7 @@ class Taxonomy:
         return max(self._depths.values(), default=0)
 
     def depth(self, label: str) -> int:
-        """Depth of `label`: that of its deepest occurrence. Raises KeyError for an unknown label."""
+        """Depth of `label`: that of its deepest occurrence, roots being at 0. Raises KeyError for an unknown label."""
         return self._depths[label]
 
     def lift(self, label: str, depth: int) -> str:

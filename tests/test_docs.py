@@ -1,20 +1,26 @@
 """What the documentation says is true: its Python runs, its commands parse, its links lead somewhere."""
 
+import os
 import re
 import shlex
 import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
 from PIL import Image
 
+import sparc
 from sparc.ablate.grid import cells, checked_grid
 from sparc.checkpoint import SharedLatentSpace
 from sparc.cli.app import app
 from sparc.config import OPTION_NAMES, RunOptions, SpaceConfig, read_options, validated
+from sparc.plugins import discover
 from sparc.run import Run
+from sparc.testing import check_backbone, check_dataset
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
@@ -55,6 +61,9 @@ def test_python_in_the_documentation_runs(code, demo_run, capsys):
 @pytest.mark.parametrize("code", blocks("toml"))
 def test_config_files_in_the_documentation_are_valid(code):
     options = tomllib.loads(code)
+    if "grid" in options:
+        assert checked_grid(options.pop("grid"))
+        assert options.pop("seeds") > 0
     assert set(options) <= set(OPTION_NAMES)
     assert validated(RunOptions, options).stream
 
@@ -101,6 +110,61 @@ def test_commands_in_the_documentation_parse(arguments):
         context = command.make_context(words[0], [], parent=context, resilient_parsing=True)
         command = command.commands[words.pop(0)]
     command.make_context(arguments[0], words, parent=context)
+
+
+def commands_of(page):
+    """The `sparc` commands of a page, in order, as words."""
+    lines = [
+        line
+        for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("sparc ")]
+
+
+def test_the_quickstart_on_a_folder_of_photos_runs(sparc_here, photos, monkeypatch, installed_example):
+    """As written, but that both streams get features of the example package, which take no weights to compute.
+
+    The demo takes two minutes, and pointing needs a grid that these features lack: `tests/attribute` does that.
+    """
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed_example), str(ROOT)]))
+    stands_for = {"effnet-lite0": "effnet-lite0=hog", "minilm": "minilm=char-ngrams"}
+    commands = [words for words in commands_of(ROOT / "docs" / "quickstart.md") if "runs/photos" in words]
+    assert [words[0] for words in commands] == ["train", "info", "evaluate", "explore", "localize"]
+    for words in commands[:-1]:
+        done = sparc_here(*[stands_for.get(word, word) for word in words])
+        assert done.returncode == 0, done.stderr
+    assert (photos.parent / "runs" / "photos" / "latents.png").is_file()
+
+
+def test_bringing_features_of_your_own_runs(sparc_here, tmp_path):
+    import h5py
+
+    ids = [f"photo-{number}" for number in range(40)]
+    rows = np.random.default_rng(0).standard_normal((40, 12)).astype(np.float32)
+    with h5py.File(tmp_path / "dino.h5", "w") as file:
+        file["features"], file["ids"] = rows, ids
+    np.savez(tmp_path / "clip.npz", features=rows[::-1, :8], ids=ids[::-1])
+    commands = [words for words in commands_of(ROOT / "docs" / "data.md") if "imported" in words]
+    assert [words[:2] for words in commands] == [["import", "features"], ["train", "--features"]]
+    for words in commands:
+        done = sparc_here(*words)
+        assert done.returncode == 0, done.stderr
+    assert sparc.load(tmp_path / "runs" / "imported").streams == {"dino": 12, "clip": 8}
+
+
+@pytest.mark.parametrize(("page", "offers"), [("backbone", "letters"), ("dataset", "squares")])
+def test_the_plugins_of_the_documentation_keep_the_contract(page, offers, tmp_path, monkeypatch):
+    code = re.search(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "how-to" / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL
+    )[1]
+    (tmp_path / f"sparc_{offers}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = discover([EntryPoint(offers, f"sparc_{offers}", "sparc.plugins")])
+    if page == "backbone":
+        check_backbone(registry.backbone(offers))
+    else:
+        check_dataset(registry.dataset(offers))
 
 
 def test_links_and_pictures_lead_to_files():

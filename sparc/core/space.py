@@ -111,7 +111,8 @@ class LatentSpace(nn.Module):
         Features come in pieces (rows, D). The scale is one number per stream, so that directions keep their relative
         size. Rows of zeros do not count.
 
-        Raises BadFeatures for a stream whose samples are all alike: it has no scale.
+        Raises:
+            BadFeatures: a stream whose samples are all alike: it has no scale.
         """
         for name in self._in_order(features):
             pieces = features[name]
@@ -141,7 +142,7 @@ class LatentSpace(nn.Module):
         return self.encode_batch(self.normalize(features))
 
     def encode_batch(self, batch: Batch) -> dict[str, Codes]:
-        """Encode normalised features; differentiable in the values of the codes."""
+        """Encode normalised features (B, D), selected as `encode` says; differentiable in the values of the codes."""
         centered = {name: self.centered(name, x_BD) for name, x_BD in batch.features.items()}
         codes: dict[str, Codes] = {}
         for name, kept in self.select(centered, batch.present).items():
@@ -165,7 +166,9 @@ class LatentSpace(nn.Module):
     def decode(self, codes: Codes, stream: str) -> Tensor:
         """Translate codes into the features (B, D) of any stream, as normalised by the space.
 
-        Raises UnknownName for a stream that the space does not have, BadFeatures for codes of another space.
+        Raises:
+            UnknownName: a stream that the space does not have.
+            BadFeatures: codes of another space.
         """
         self._known(stream)
         if codes.n_latents != self.n_latents:
@@ -180,7 +183,7 @@ class LatentSpace(nn.Module):
         return weighted_rows(codes.indices, codes.values.unsqueeze(1), table_LD).squeeze(1)
 
     def reconstruct(self, codes: Mapping[str, Codes]) -> dict[str, dict[str, Tensor]]:
-        """Rebuild every stream's normalised features (B, D) from each stream's codes: [source][target].
+        """Rebuild every stream's normalised features (B, D) from each stream's codes: `[source][target]`.
 
         Sources that share an index set are decoded at once.
         """
