@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from sparc.card import CARD, card
 from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig, MissingData
@@ -33,6 +36,8 @@ class SharedLatentSpace(LatentSpace):
             seed=seed,
         )
         self.config = config
+        self.directory: Path | None = None
+        """Where it was loaded from."""
 
     def save_pretrained(self, directory: str | Path, *, training: TrainingConfig | None = None) -> None:
         """Write the space into `directory`; `training` is kept beside it for the record.
@@ -81,18 +86,36 @@ class SharedLatentSpace(LatentSpace):
             raise CorruptFile(
                 f"{path} is truncated or does not fit {CONFIG}: {reason}", hint="copy or train it anew"
             ) from error
+        space.directory = directory
         return space.to(device).eval()
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload sparc space") -> str:
-        """Upload the space to a repository on the Hugging Face Hub, made if need be. Returns its address."""
+        """Upload the space and a model card to a repository on the Hugging Face Hub, made if need be.
+
+        The card says what the run that the space was loaded from says of it, unless the weights have changed since. A
+        card that the repository has already stays, since its author may have written there. Returns the address.
+        """
         from huggingface_hub import HfApi
 
         api = HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
             self.save_pretrained(folder)
+            described = self._described(folder)
+            if described != folder:
+                shutil.copyfile(described / CONFIG, folder / CONFIG)
+            if not api.file_exists(repo_id, CARD):
+                (folder / CARD).write_text(card(described, repo_id), encoding="utf-8")
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
         return str(commit.repo_url)
+
+    def _described(self, saved: Path) -> Path:
+        """The directory that says most of these weights: where they were loaded from, or where they are saved."""
+        if self.directory is None or not (self.directory / MODEL).is_file():
+            return saved
+        same = filecmp.cmp(self.directory / MODEL, saved / MODEL, shallow=False)
+        return self.directory if same else saved
 
 
 def load(directory_or_id: str | Path, *, device: str = "cpu") -> SharedLatentSpace:

@@ -45,6 +45,7 @@ def provenance(options: RunOptions, features: FeatureStore, *, device: str, comm
             name: {"backbone": manifest.backbone, "params": manifest.params, "weights": manifest.weights}
             for name, manifest in features.manifests.items()
         },
+        "samples": len(features),
         "features": digests(features.manifests),
         "options": options.model_dump(mode="json", by_alias=True),
     }

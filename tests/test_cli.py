@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import sparc
+from sparc.card import card
 
 STREAMS = ("--stream", "hog", "--stream", "char-ngrams")
 SHAPE = ("--n-latents", "64", "--k", "4", "--batch-size", "16", "--lr", "0.01")
@@ -47,7 +48,9 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["seed"] == 0
     assert provenance["versions"]["torch"]
+    assert provenance["samples"] + report["samples"] == 60
     assert len(provenance["features"]["hog"]) == 2  # of the list of samples, and of one shard
+    assert "Jaccard of labels" in card(run, "lab/space")
 
     config = tmp_path / "run.toml"
     config.write_text(

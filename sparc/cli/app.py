@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sparc import __version__
-from sparc.cli import ablate, bench, evaluate, explore, extract, importing, info, localize, plugins, train
+from sparc.cli import ablate, bench, evaluate, explore, export, extract, importing, info, localize, plugins, train
 
 app = typer.Typer(
     name="sparc",
@@ -24,6 +24,7 @@ app.command("extract")(extract.extract)
 app.command("evaluate")(evaluate.evaluate)
 app.command("explore")(explore.explore)
 app.command("localize")(localize.localize)
+app.command("export")(export.export)
 app.command("info")(info.info)
 app.command("ablate")(ablate.ablate)
 app.add_typer(importing.app, name="import")

@@ -1,0 +1,44 @@
+"""`sparc export`: a stream of a trained space for another library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparc.cli.progress import console
+from sparc.errors import InvalidConfig, MissingData
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, or of a space.")],
+    format_: Annotated[str, typer.Option("--format", help="saelens: a TopK SAE, as SAELens loads it from disk.")],
+    stream: Annotated[str, typer.Option("--stream", metavar="NAME", help="The stream to write.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder.")],
+) -> None:
+    """Export one stream of a trained space to another library: the same latents, by the same numbers.
+
+    Example:
+
+        sparc export runs/demo --format saelens --stream NAME --out sae
+    """
+    from sparc.checkpoint import load
+    from sparc.config import suggestion
+    from sparc.exporting import FORMATS
+    from sparc.run import Run
+
+    if format_ not in FORMATS:
+        raise InvalidConfig(f"--format: found '{format_}'", hint=suggestion(format_, [*FORMATS]))
+    if not run.is_dir():
+        raise MissingData(f"no run at {run}", hint="give the --out of a training")
+    opened = Run(run)
+    made_by = opened.provenance().get("streams", {}) if opened.begun else {}
+    space = load(run)
+    FORMATS[format_](space, stream, out, backbone=made_by.get(stream))
+    console.print(
+        f"{out}: stream {stream}, {space.streams[stream]} wide, {space.n_latents} latents, {space.k} kept\n\n"
+        f"Next:\n  python -c \"from sae_lens import SAE; print(SAE.load_from_disk('{out}').cfg)\"",
+        markup=False,
+        soft_wrap=True,
+    )
