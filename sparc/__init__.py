@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sparc.checkpoint import SharedLatentSpace, load
     from sparc.config import SpaceConfig
     from sparc.core.codes import Codes
+    from sparc.workflow import features, fit
 
 __version__ = "0.1.0"
 
@@ -62,6 +63,8 @@ __all__ = [
     "WeightsUnavailable",
     "__version__",
     "cache_dir",
+    "features",
+    "fit",
     "held_out",
     "hookimpl",
     "hub_file",
@@ -81,6 +84,8 @@ _LAZY = {
     "Codes": "sparc.core.codes",
     "SharedLatentSpace": "sparc.checkpoint",
     "SpaceConfig": "sparc.config",
+    "features": "sparc.workflow",
+    "fit": "sparc.workflow",
     "load": "sparc.checkpoint",
 }
 

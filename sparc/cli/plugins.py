@@ -10,11 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sparc.cli.options import Device, resolve_device
+from sparc.cli.options import Device
 from sparc.cli.progress import console
 from sparc.config import reference
 from sparc.contracts import BackboneSpec, Params
 from sparc.errors import PluginError
+from sparc.options import resolve_device
 
 app = typer.Typer(help="See and check the installed streams and datasets.", no_args_is_help=True)
 
