@@ -121,10 +121,10 @@ def test_every_shipped_plugin_is_declared_and_loads():
     assert discover().broken == {}
 
 
-def test_an_installed_package_of_a_stranger_is_found_like_our_own(installed_example, sparc_command):
+def test_installed_packages_of_strangers_are_found_like_our_own(installed_example, sparc_command):
     listed = sparc_command("plugins", "list")
     assert listed.returncode == 0
-    for word in ("hog", "char-ngrams", "sparc-classic 0.1.0", "openmoji", "image-folder"):
+    for word in ("hog", "sparc-classic 0.1.0", "digits", "sparc-digits 0.1.0", "openmoji", "image-folder"):
         assert word in listed.stdout
 
 

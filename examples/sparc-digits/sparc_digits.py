@@ -137,10 +137,10 @@ def sparc_datasets() -> list[sparc.DatasetSpec]:
             identify=identify,
             defaults={
                 "stream": ["hog", "tiny-image", "char-ngrams"],
-                "n-latents": 128,
-                "k": 8,
-                "epochs": 60,
-                "lr": 2e-3,
+                "n-latents": 256,
+                "k": 16,
+                "epochs": 20,
+                "lr": 4e-3,
             },
         )
     ]
