@@ -1,7 +1,7 @@
 """What `sparc train` does, for programs: features of a dataset, and a space trained on them and measured.
 
-    train, test = sparc.features(dataset="image-folder", data_root="photos", stream=["dinov2", "clip-txt"])
-    fitted = sparc.fit(dataset="image-folder", data_root="photos", stream=["dinov2", "clip-txt"], n_latents=8192, k=64)
+    train, test = sparc.features(dataset="image-folder", data_root="photos", stream=[...])
+    fitted = sparc.fit(dataset="image-folder", data_root="photos", stream=[...], n_latents=8192, k=64)
 
 Options are those of `sparc train`, with `_` where it has `-`, and `lambda_`. Nothing is printed.
 """
