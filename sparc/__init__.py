@@ -16,6 +16,7 @@ from sparc.errors import (
     CorruptFile,
     InvalidConfig,
     MissingData,
+    SparcDeprecationWarning,
     SparcError,
     UnknownName,
     WeightsUnavailable,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sparc.checkpoint import SharedLatentSpace, load
     from sparc.config import SpaceConfig
     from sparc.core.codes import Codes
+    from sparc.workflow import features, fit
 
 __version__ = "0.1.0"
 
@@ -55,6 +57,7 @@ __all__ = [
     "SegmentedDataset",
     "SharedLatentSpace",
     "SpaceConfig",
+    "SparcDeprecationWarning",
     "SparcError",
     "Taxonomy",
     "Texts",
@@ -62,6 +65,8 @@ __all__ = [
     "WeightsUnavailable",
     "__version__",
     "cache_dir",
+    "features",
+    "fit",
     "held_out",
     "hookimpl",
     "hub_file",
@@ -81,6 +86,8 @@ _LAZY = {
     "Codes": "sparc.core.codes",
     "SharedLatentSpace": "sparc.checkpoint",
     "SpaceConfig": "sparc.config",
+    "features": "sparc.workflow",
+    "fit": "sparc.workflow",
     "load": "sparc.checkpoint",
 }
 

@@ -11,6 +11,8 @@ from sparc.contracts import BackboneSpec, DatasetSpec
 CONTRACT = 1
 """Version of what plugins and sparc promise each other. A plugin's module says the one that it was written for as
 `SPARC_CONTRACT`; it changes when a plugin has to."""
+OLDEST = 1
+"""The oldest version that still works; a plugin for an older one than CONTRACT is loaded with a warning."""
 GROUP = "sparc.plugins"
 """Entry-point group of plugins, ours and everybody's."""
 

@@ -7,6 +7,7 @@ entry points are loaded here, one by one.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -17,8 +18,8 @@ import pluggy
 from sparc import hookspecs
 from sparc.config import PluginRef, validated
 from sparc.contracts import BackboneSpec, DatasetSpec, Params
-from sparc.errors import PluginError, UnknownName
-from sparc.hookspecs import CONTRACT, GROUP
+from sparc.errors import PluginError, SparcDeprecationWarning, UnknownName
+from sparc.hookspecs import CONTRACT, GROUP, OLDEST
 
 _Spec = TypeVar("_Spec", BackboneSpec, DatasetSpec)
 
@@ -57,6 +58,8 @@ class Registry:
 def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
     """Index the installed plugins, or those of `points`. The same installation gives the same registry.
 
+    Warns, SparcDeprecationWarning, of a plugin for an older contract that still works.
+
     Raises:
         PluginError: two plugins share a name or offer one name, a hook is misspelled, or a hook raises or returns
             something other than specs. A plugin that merely fails to import, or was written for another contract, is
@@ -71,10 +74,12 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
         except Exception as error:
             registry.broken[point.name] = error
             continue
-        contract = getattr(plugin, "SPARC_CONTRACT", CONTRACT)
-        if contract != CONTRACT:
+        contract = getattr(plugin, "SPARC_CONTRACT", 1)
+        if not isinstance(contract, int) or not OLDEST <= contract <= CONTRACT:
             registry.broken[point.name] = _other_contract(contract)
             continue
+        if contract < CONTRACT:
+            _warn_of_old(_owner(point), contract)
         if manager.has_plugin(point.name) or manager.is_registered(plugin):
             raise PluginError(
                 f"two installed plugins are both named '{point.name}', the second being {point.value}",
@@ -93,6 +98,15 @@ def _other_contract(found: object) -> PluginError:
     return PluginError(
         f"it was written for contract {found} of plugins, this sparc has {CONTRACT}: upgrade {what}",
         hint=f"pip install --upgrade {package}",
+    )
+
+
+def _warn_of_old(owner: str, contract: int) -> None:
+    warnings.warn(
+        f"the plugin {owner} was written for contract {contract} of plugins, this sparc has {CONTRACT} and a later one "
+        f"will leave it out: upgrade that plugin",
+        SparcDeprecationWarning,
+        stacklevel=2,
     )
 
 
@@ -148,8 +162,16 @@ def _claim(owners: dict[tuple[str, str], str], kind: str, name: str, owner: str)
 
 
 def checked_params(spec: BackboneSpec | DatasetSpec, ref: PluginRef) -> Params:
-    """Parameters of a plugin, from what the user wrote. Raises InvalidConfig."""
-    return validated(spec.params, ref.params, what=f"'{ref.name}'")
+    """Parameters of a plugin, from what the user wrote. Raises InvalidConfig.
+
+    Warns, SparcDeprecationWarning, of a parameter that the plugin calls deprecated, as `pydantic.Field` takes it.
+    """
+    params = validated(spec.params, ref.params, what=f"'{ref.name}'")
+    for name, parameter in spec.params.model_fields.items():
+        if name in ref.params and parameter.deprecation_message is not None:
+            message = f"'{ref.name}': the parameter '{name}' will go: {parameter.deprecation_message}"
+            warnings.warn(message, SparcDeprecationWarning, stacklevel=2)
+    return params
 
 
 def shared_spaces(registry: Registry, streams: Mapping[str, PluginRef]) -> dict[str, str]:

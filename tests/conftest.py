@@ -1,10 +1,10 @@
-"""Fixtures: the example package as an installed plugin, a small image folder, the command line as a user calls it."""
+"""Fixtures: the example packages as installed plugins, a small image folder, the command line as a user calls it."""
 
 import os
 import shutil
 import subprocess
 import sys
-import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,28 +16,28 @@ from sparc.cli import main
 
 torch.set_num_threads(1)  # two workers share two cores
 ROOT = Path(__file__).parent.parent
-CLASSIC = ROOT / "examples" / "sparc-classic"
+EXAMPLES = [ROOT / "examples" / name for name in ("sparc-classic", "sparc-digits")]
+BUILD_WHEEL = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
 SHAPES = ("square", "bar", "frame")
 
 
 @pytest.fixture(scope="session")
 def installed_example(tmp_path_factory):
-    """A folder in which the example package is installed: its module, and the metadata that its pyproject asks for."""
-    site = tmp_path_factory.mktemp("site")
-    project = tomllib.loads((CLASSIC / "pyproject.toml").read_text())["project"]
-    shutil.copy(CLASSIC / "sparc_classic.py", site)
-    info = site / f"sparc_classic-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["sparc.plugins"].items())
-    (info / "entry_points.txt").write_text(f"[sparc.plugins]\n{points}")
-    return site
+    """A folder in which the example packages are installed: their wheels, unpacked; nothing is left in the sources."""
+    folder = tmp_path_factory.mktemp("examples")
+    leftovers = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    for package in EXAMPLES:
+        source = shutil.copytree(package, folder / package.name, ignore=leftovers)
+        subprocess.run([sys.executable, "-c", BUILD_WHEEL, folder], cwd=source, check=True, capture_output=True)
+    for wheel in folder.glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
 
 
 @pytest.fixture
 def environment(installed_example, tmp_path):
-    """Variables of a user who has the example package, a store of their own, and no network."""
+    """Variables of a user who has the example packages, a store of their own, and no network."""
     # Every process would compile the libraries that it imports anew: that takes most of the time of these tests.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
@@ -85,7 +85,7 @@ def sparc_here(environment, tmp_path, use_example, monkeypatch, capfd):
 
 @pytest.fixture
 def use_example(installed_example, monkeypatch):
-    """The example package in this process."""
+    """The example packages in this process."""
     monkeypatch.syspath_prepend(str(installed_example))
 
 

@@ -7,14 +7,16 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 
 import pytest
+from pydantic import Field
 
 import sparc
 import sparc_plugins
 from sparc import hookimpl
+from sparc.config import reference
 from sparc.contracts import BackboneSpec, Params
 from sparc.errors import PluginError, UnknownName
 from sparc.hookspecs import CONTRACT, GROUP
-from sparc.plugins import discover
+from sparc.plugins import checked_params, discover
 
 
 def plugin(monkeypatch, name, **hooks):
@@ -65,6 +67,45 @@ def test_a_plugin_for_another_contract_is_kept_with_what_to_upgrade_and_the_othe
     assert f"written for contract {contract} of plugins, this sparc has {CONTRACT}: {advice}" in str(
         registry.broken["other"]
     )
+
+
+@pytest.mark.filterwarnings("default::sparc.SparcDeprecationWarning")
+def test_installed_packages_for_an_older_contract_work_with_one_warning_each(sparc_here, monkeypatch):
+    """The example packages are written for contract 1."""
+    monkeypatch.setattr("sparc.plugins.CONTRACT", 2)
+    done = sparc_here("plugins", "list")
+    assert done.returncode == 0
+    assert "hog" in done.stdout
+    said = (
+        "was written for contract 1 of plugins, this sparc has 2 and a later one will leave it out: upgrade that plugin"
+    )
+    assert done.stderr.splitlines() == [
+        f"warning: the plugin sparc-{name} 0.1.0 {said}" for name in ("classic", "digits")
+    ]
+    monkeypatch.setattr("sparc.plugins.OLDEST", 2)
+    done = sparc_here("plugins", "list")
+    assert done.stderr == ""
+    assert "hog" not in done.stdout
+    assert " ".join(done.stdout.split()).count("did not load: PluginError: it was written for contract 1") == 2
+
+
+@pytest.mark.parametrize("contract", ["1", None, 1.5])
+def test_a_contract_that_is_no_number_is_another_one(contract, monkeypatch):
+    assert "other" in discover([plugin(monkeypatch, "other", SPARC_CONTRACT=contract)]).broken
+
+
+class Renamed(Params):
+    side: int = 64
+    size: int | None = Field(None, deprecated="say side=... instead")
+
+
+def test_a_parameter_that_its_plugin_calls_deprecated_warns_who_says_it(sparc_here, monkeypatch):
+    spec = BackboneSpec("vit", "image", load=None, params=Renamed, summary="a transformer")
+    with pytest.warns(sparc.SparcDeprecationWarning) as warned:
+        assert checked_params(spec, reference("vit[size=32]")).model_dump() == {"side": 64, "size": 32}
+    assert [str(one.message) for one in warned] == ["'vit': the parameter 'size' will go: say side=... instead"]
+    assert checked_params(spec, reference("vit[side=32]")).side == 32  # a warning would be an error here
+    assert listed(sparc_here, monkeypatch, spec)["[side=64]"] == ["[side=64]"]
 
 
 def test_two_plugins_that_offer_one_name_are_both_named(monkeypatch):
@@ -121,10 +162,10 @@ def test_every_shipped_plugin_is_declared_and_loads():
     assert discover().broken == {}
 
 
-def test_an_installed_package_of_a_stranger_is_found_like_our_own(installed_example, sparc_command):
+def test_installed_packages_of_strangers_are_found_like_our_own(installed_example, sparc_command):
     listed = sparc_command("plugins", "list")
     assert listed.returncode == 0
-    for word in ("hog", "char-ngrams", "sparc-classic 0.1.0", "openmoji", "image-folder"):
+    for word in ("hog", "sparc-classic 0.1.0", "digits", "sparc-digits 0.1.0", "openmoji", "image-folder"):
         assert word in listed.stdout
 
 

@@ -1,4 +1,4 @@
-"""Classical descriptors as streams: `hog` for images, `char-ngrams` for text."""
+"""Classical descriptors as streams: `hog` and `tiny-image` for images, `char-ngrams` for text."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sparc
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SPARC_CONTRACT = 1
 
 
 class HogParams(sparc.Params):
@@ -78,6 +80,45 @@ class Descriptor:
         return batch
 
 
+class TinyImage:
+    """A picture made tiny, 8 x 8 pixels in colour (Torralba, Fergus and Freeman 2008), and so each of 4 x 4 patches.
+
+    A backbone with a grid: `forward_tokens` sees each patch as if it were the whole picture.
+    """
+
+    width = 3 * 8 * 8
+    grid = (4, 4)
+
+    def __init__(self) -> None:
+        self.preprocess = shrink
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Features (B, 192) of pixels (B, 3, 32, 32)."""
+        import torch.nn.functional as F
+
+        return F.adaptive_avg_pool2d(batch, 8).flatten(1)
+
+    def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 192) and those of the patches, row by row, (B, 16, 192)."""
+        # (B, 3, 32, 32) is cut into 4 rows and 4 columns of 8 x 8 pixels.
+        patches = batch.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5)
+        return self.forward(batch), patches.reshape(len(batch), 16, self.width)
+
+
+def shrink(samples: Sequence[sparc.Sample]) -> Tensor:
+    """Samples to pixels (B, 3, 32, 32) from 0 to 1."""
+    import numpy as np
+    import torch
+
+    pixels = np.stack([np.asarray(sample.image().resize((32, 32))) for sample in samples])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+
+
+def load_tiny_image(params: sparc.Params, device: str, dtype: str) -> TinyImage:
+    """Make the tiny image."""
+    return TinyImage()
+
+
 def load_hog(params: HogParams, device: str, dtype: str) -> Descriptor:
     """Make the image descriptor: blocks of 2 x 2 cells in 9 directions, and 5 x 5 x 5 colours."""
     blocks = params.size // 16 - 1
@@ -91,8 +132,9 @@ def load_ngrams(params: NgramParams, device: str, dtype: str) -> Descriptor:
 
 @sparc.hookimpl
 def sparc_backbones() -> list[sparc.BackboneSpec]:
-    """Offer both streams to sparc."""
+    """Offer the streams to sparc."""
     return [
         sparc.BackboneSpec("hog", "image", load_hog, HogParams, "oriented gradients and colours, no weights"),
+        sparc.BackboneSpec("tiny-image", "image", load_tiny_image, summary="8 x 8 pixels, also of patches; no weights"),
         sparc.BackboneSpec("char-ngrams", "text", load_ngrams, NgramParams, "hashed character n-grams, no weights"),
     ]

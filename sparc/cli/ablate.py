@@ -36,14 +36,12 @@ from sparc.cli.options import (
     Store,
     StoreDtype,
     Streams,
-    merged,
-    resolve_device,
     said_of,
-    store_root,
 )
 from sparc.cli.progress import Bar, console
 from sparc.cli.train import say_missing, stop_on_signal
 from sparc.errors import InvalidConfig
+from sparc.options import merged, resolve_device, store_root
 
 if TYPE_CHECKING:
     from sparc.ablate.folder import Ablation

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from sparc.cli.options import AdamState, EncoderProduct, resolve_device
+from sparc.cli.options import AdamState, EncoderProduct
 from sparc.cli.progress import console
 from sparc.config import SpaceConfig, validated
 from sparc.errors import InvalidConfig
 from sparc.memory import keep_freed_memory
+from sparc.options import resolve_device
 
 app = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparc.cli.options import DataRoot, Device, Features, StoreNow, resolve_device
+from sparc.cli.options import DataRoot, Device, Features, StoreNow
 from sparc.cli.progress import Bar, console
 from sparc.cli.runs import RunPath, dry_warning, open_run, print_report, space_of
 from sparc.errors import InvalidConfig
+from sparc.options import resolve_device
 
 if TYPE_CHECKING:
     from sparc.attribute import Models

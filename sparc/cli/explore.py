@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from sparc.cli.options import DataRoot, Device, StoreNow, resolve_device
+from sparc.cli.options import DataRoot, Device, StoreNow
 from sparc.cli.progress import console
 from sparc.cli.runs import RunPath, dry_warning, open_run, space_of
 from sparc.errors import MissingData
+from sparc.options import resolve_device
 
 
 def explore(

@@ -21,14 +21,13 @@ from sparc.cli.options import (
     Store,
     StoreDtype,
     Streams,
-    jobs_of,
     resolve,
-    resolve_device,
     said_of,
 )
 from sparc.cli.plan import show_plan
 from sparc.cli.progress import Bar, console
 from sparc.errors import InvalidConfig
+from sparc.options import jobs_of, resolve_device
 
 if TYPE_CHECKING:
     from sparc.config import RunOptions

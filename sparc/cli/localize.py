@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparc.cli.options import Device, resolve_device
+from sparc.cli.options import Device
 from sparc.cli.progress import console
 from sparc.cli.runs import RunPath, dry_warning
 from sparc.errors import InvalidConfig
+from sparc.options import resolve_device
 from sparc.run import Run
 
 if TYPE_CHECKING:

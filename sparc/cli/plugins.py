@@ -10,11 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sparc.cli.options import Device, resolve_device
+from sparc.cli.options import Device
 from sparc.cli.progress import console
 from sparc.config import reference
 from sparc.contracts import BackboneSpec, Params
 from sparc.errors import PluginError
+from sparc.options import resolve_device
 
 app = typer.Typer(help="See and check the installed streams and datasets.", no_args_is_help=True)
 
@@ -132,6 +133,8 @@ def _what(summary: str, params: type[Params]) -> str:
     """The summary and, below it, the parameters as `--stream` and `--dataset` take them."""
     shown = []
     for name, field in params.model_fields.items():
+        if field.deprecated:
+            continue
         value = "?" if field.is_required() else field.default
         shown.append(name if value is None else f"{name}={value}")
     return escape(summary) + (f"\n[dim]{escape('[' + ', '.join(shown) + ']')}[/dim]" if shown else "")

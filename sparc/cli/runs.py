@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparc.cli.options import jobs_of, options_of
 from sparc.cli.progress import console
 from sparc.cli.tables import evaluation_tables
 from sparc.errors import MissingData
+from sparc.options import jobs_of, options_of
 
 if TYPE_CHECKING:
     from sparc.checkpoint import SharedLatentSpace

@@ -16,7 +16,6 @@ from sparc.cli import INTERRUPTED
 from sparc.cli.evaluate import evaluate_run
 from sparc.cli.extract import extract_missing
 from sparc.cli.options import (
-    PLACES,
     AdamState,
     BatchSize,
     Compile,
@@ -41,15 +40,13 @@ from sparc.cli.options import (
     Store,
     StoreDtype,
     Streams,
-    options_of,
     resolve,
-    resolve_device,
     said_of,
-    store_root,
 )
 from sparc.cli.progress import Bar, console
-from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
+from sparc.errors import InvalidConfig, MisalignedStreams
 from sparc.memory import keep_freed_memory
+from sparc.options import PLACES, options_of, resolve_device
 
 if TYPE_CHECKING:
     from sparc.checkpoint import SharedLatentSpace
@@ -142,11 +139,9 @@ class _Plan:
 
 
 def _new(options: RunOptions) -> _Plan:
-    from sparc.run import Run
+    from sparc.workflow import free_path
 
-    path = options.out if options.out is not None else Run.next_free(Path("runs"), options.dataset.name)
-    Run.check_free(path)
-    return _Plan(options, path, None)
+    return _Plan(options, free_path(options), None)
 
 
 def _resumed(path: Path, said: dict[str, Any], config: Path | None) -> _Plan:
@@ -178,13 +173,9 @@ def _features(plan: _Plan, jobs: dict[str, Job]) -> FeatureStore:
 
 
 def _create(plan: _Plan, features: FeatureStore, device: str) -> Run:
-    from sparc.provenance import provenance
-    from sparc.run import Run
+    from sparc.workflow import create_run
 
-    run = Run.create(plan.path)
-    options = plan.options.model_copy(update={"store": store_root(plan.options)})
-    run.write_provenance(provenance(options, features, device=device, command=["sparc", *sys.argv[1:]]))
-    return run
+    return create_run(plan.path, plan.options, features, device, command=["sparc", *sys.argv[1:]])
 
 
 def _fit(run: Run, options: RunOptions, features: FeatureStore, device: str) -> SharedLatentSpace:
@@ -253,11 +244,9 @@ def stop_on_signal() -> Iterator[list[int]]:
 
 def say_missing(features: FeatureStore) -> None:
     """Say how many samples lack a stream. Raises MissingData where all do."""
-    for name, count in features.missing().items():
-        if count == len(features):
-            raise MissingData(
-                f"no sample has the stream '{name}': all its features are zero", hint="check its backbone"
-            )
+    from sparc.workflow import missing
+
+    for name, count in missing(features).items():
         if count:
             console.print(f"[yellow]{count} of {len(features)} samples lack the stream {escape(name)}[/yellow]")
 

@@ -12,12 +12,13 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparc.contracts import Backbone, Dataset
-from sparc.errors import SparcError, say_warnings
+from sparc.errors import SparcDeprecationWarning, SparcError, say_warnings
 from sparc.extract.plan import Job, Order
 from sparc.memory import keep_freed_memory
 from sparc.plugins import Registry, checked_params, discover
@@ -128,6 +129,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
     say_warnings()
+    warnings.simplefilter("ignore", SparcDeprecationWarning)  # the parent has said it
     # Libraries print what they like: it must not mix with the events.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

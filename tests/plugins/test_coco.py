@@ -13,6 +13,7 @@ import sparc
 from sparc.errors import BadSample, CorruptFile, MissingData
 from sparc.localization import cases_of
 from sparc.plugins import discover
+from sparc.testing import check_dataset
 from sparc_plugins.coco import Coco, CocoParams, _identify
 
 CATEGORIES = {
@@ -105,6 +106,12 @@ def pets(tmp_path):
     for number in texts:
         Image.new("RGB", (WIDTH, HEIGHT), "red").save(tmp_path / "train2017" / f"{number:012d}.jpg")
     return tmp_path
+
+
+def test_it_keeps_the_contract(pets):
+    write(pets, "instances", instances_of([5], [(5, 2, BOX, 0)]), "val2017")
+    Image.new("L", (WIDTH, HEIGHT)).save(pets / "val2017" / "000000000005.jpg")
+    check_dataset(discover().dataset("coco"), {"root": str(pets), "captions": "all"})
 
 
 def test_images_come_in_order_of_their_ids_with_their_first_caption(pets):

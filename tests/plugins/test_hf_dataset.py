@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
+from sparc.plugins import discover
+from sparc.testing import check_dataset
 from sparc_plugins.hf_dataset import HFDataset, HFParams, identify
 
 datasets = pytest.importorskip("datasets")
@@ -84,6 +86,12 @@ def opened(root, split="train", **params):
 
 def both_ways(test):
     return pytest.mark.parametrize("streaming", [False, True])(test)
+
+
+@both_ways
+def test_it_keeps_the_contract(parquet, streaming):
+    params = {"root": str(parquet), "labels": "labels", "streaming": streaming}
+    check_dataset(discover().dataset("hf"), params)
 
 
 @both_ways

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 import sparc
 from sparc.contracts import Sample
 from sparc.errors import CorruptFile, InvalidConfig, WeightsUnavailable
+from sparc.testing import check_backbone
 from sparc_plugins import hf_encoders
 from sparc_plugins.hf_encoders import EncoderParams, MiniLMParams, SentenceParams
 from tests.plugins.backbones import GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
@@ -107,6 +108,19 @@ def pixels(folder, samples=SAMPLES):
 def words(folder, samples, **options):
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
     return tokenizer([sample.text() for sample in samples], return_tensors="pt", **options)
+
+
+@pytest.mark.parametrize(
+    ("stream", "model"),
+    [("hf-image", "dinov2"), ("hf-image", "clip"), ("hf-image", "siglip2"), ("hf-text", "clip"), ("hf-text", "siglip")],
+)
+def test_it_keeps_the_contract(stream, model, request):
+    params = {"model": "lab/model", "weights": str(request.getfixturevalue(model))}
+    check_backbone(offered(hf_encoders)[stream], params)
+
+
+def test_sentence_keeps_the_contract(bert):
+    check_backbone(offered(hf_encoders)["sentence"], {"weights": str(bert)})
 
 
 def test_an_image_encoder_gives_what_transformers_gives_for_each_pool(dinov2):

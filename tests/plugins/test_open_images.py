@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
+from sparc.plugins import discover
+from sparc.testing import check_dataset
 from sparc_plugins.open_images import OpenImages, OpenImagesParams, _identify, read_hierarchy
 from sparc_plugins.open_images.labels import display, read_labels, read_names
 
@@ -88,6 +90,10 @@ def opened(root, split="train", **params):
 
 def captions(dataset):
     return [dataset[index].caption for index in range(len(dataset))]
+
+
+def test_it_keeps_the_contract(labelled):
+    check_dataset(discover().dataset("open-images"), {"root": str(labelled)})
 
 
 def test_a_narrative_is_a_sample_and_those_of_one_image_are_a_group(root):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sparc.errors import MissingData
+from sparc.testing import check_dataset
 from sparc_plugins import openmoji
 from sparc_plugins.openmoji import OpenMoji, OpenMojiParams
 
@@ -14,6 +15,10 @@ from sparc_plugins.openmoji import OpenMoji, OpenMojiParams
 @pytest.fixture(scope="module")
 def splits():
     return {split: OpenMoji(OpenMojiParams(), split) for split in ("train", "test")}
+
+
+def test_it_keeps_the_contract():
+    check_dataset(openmoji.sparc_datasets()[0])
 
 
 def test_there_are_1433_clean_emoji_in_9_categories_and_96_subcategories():

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from sparc.contracts import Sample
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, UnknownName, WeightsUnavailable
+from sparc.testing import check_backbone
 from sparc_plugins import timm_image
 from sparc_plugins.openmoji import open_drawing
 from sparc_plugins.timm_image import Dinov2Params, Dinov3Params, EffnetParams, TimmParams
@@ -45,6 +46,11 @@ def saved(folder, name, **options):
 @pytest.fixture(scope="module")
 def tiny_vit(tmp_path_factory):
     return saved(tmp_path_factory.mktemp("vit"), TINY_VIT)[1]
+
+
+@pytest.mark.parametrize("name", ["dinov2", "dinov3"])
+def test_it_keeps_the_contract(name, shallow):
+    check_backbone(offered(timm_image)[name], {"weights": "random"})
 
 
 def test_dinov2_gives_the_class_token_at_224_pixels(shallow, tmp_path):

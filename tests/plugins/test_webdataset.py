@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
+from sparc.plugins import discover
+from sparc.testing import check_dataset
 from sparc_plugins.webdataset import WebDataset, WebDatasetParams, _identify
 
 TAR_BLOCK = 512
@@ -56,6 +58,12 @@ def numbered(first, last, **more):
 
 def opened(root, split="train", **params):
     return WebDataset(WebDatasetParams(root=str(root), **params), split)
+
+
+def test_it_keeps_the_contract(root):
+    write(root / "train-000.tar", *numbered(0, 4, cls="dog"))
+    write(root / "test-000.tar", *numbered(4, 6, cls="cat"))
+    check_dataset(discover().dataset("webdataset"), {"root": str(root), "labels": "cls"})
 
 
 def test_shards_of_both_splits_are_read_in_the_order_of_their_names(root):

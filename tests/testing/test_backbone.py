@@ -77,8 +77,6 @@ def test_backbones_that_keep_the_contract_pass():
         ("clip-txt", {"model": "ViT-S-32-alt", "weights": "random"}),
         ("clip-img", {"model": "ViT-S-32-alt", "weights": "random"}),
         ("minilm", {}),
-        ("hog", {}),
-        ("char-ngrams", {}),
     ],
 )
 def test_ours_keep_it(name, params, use_example):

@@ -1,0 +1,75 @@
+"""Attach a stream to a trained space: the space stays as it is, and only the new stream's weights are fitted.
+
+python examples/train_three_streams.py
+python examples/attach_stream.py runs/digits
+
+Two streams are trained first; tiny-image comes later, as a model does that is published next year. What is measured of
+it on held-out pictures stands beside the space that was trained on all three together.
+"""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+import sparc
+from sparc.core.losses import loss_terms, total
+from sparc.evaluate import Samples, evaluate
+
+OLD, NEW = ["hog", "char-ngrams"], "tiny-image"
+together = sparc.load(sys.argv[1] if len(sys.argv) > 1 else "runs/digits")
+train, test = sparc.features(dataset="digits", stream=[*OLD, NEW])
+with TemporaryDirectory() as folder:
+    trained = sparc.fit(dataset="digits", stream=OLD, out=Path(folder) / "two").space
+
+# A space of three streams whose first two are the trained ones.
+space = sparc.SharedLatentSpace(trained.config.model_copy(update={"streams": {**trained.streams, NEW: 192}}))
+width = sum(trained.streams.values())
+with torch.no_grad():
+    for position in range(len(OLD)):
+        space.encoders[position].copy_(trained.encoders[position])
+        space.latent_bias[position] = trained.latent_bias[position]
+    space.decoder[:, :width] = trained.decoder
+    space.pre_bias[:width] = trained.pre_bias
+before = {name: tensor.clone() for name, tensor in space.state_dict().items()}
+
+# Streams share a tensor for all but their encoders: only the new stream's part of it gets a gradient.
+for weight in space.encoders[: len(OLD)]:
+    weight.requires_grad_(False)
+space.latent_bias.register_hook(lambda gradient: torch.cat([torch.zeros_like(gradient[:-1]), gradient[-1:]]))
+for weight in (space.decoder, space.pre_bias):
+    weight.register_hook(
+        lambda gradient: torch.cat([torch.zeros_like(gradient[..., :width]), gradient[..., width:]], -1)
+    )
+
+# The paper's loss, all streams encoded together: what the new stream keeps is drawn to what the old ones keep, its code
+# must rebuild their features through decoders that are fixed, and its decoder must read their codes.
+optimizer = torch.optim.Adam([space.encoders[-1], space.latent_bias, space.decoder, space.pre_bias], lr=4e-3)
+features = train.features
+generator = torch.Generator().manual_seed(0)
+for _ in range(20):
+    for rows in torch.randperm(len(train), generator=generator).split(256):
+        batch = space.normalize({name: features[name][rows] for name in space.streams})
+        loss = total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0))
+        optimizer.zero_grad()
+        loss.backward()
+        space.project_decoder_gradient()
+        optimizer.step()
+        space.renormalize_decoder()
+
+after = space.state_dict()
+moved = [name for name in ("encoders.0", "encoders.1") if not torch.equal(after[name], before[name])]
+moved += ["latent_bias"] * (not torch.equal(after["latent_bias"][:-1], before["latent_bias"][:-1]))
+# Putting columns on unit norm again rounds.
+moved += ["decoder"] * (not torch.allclose(after["decoder"][:, :width], before["decoder"][:, :width], atol=1e-6))
+print(f"weights of {' and '.join(OLD)} that changed: {', '.join(moved) or 'none'}")
+
+samples = Samples(test.features, groups=test.ids, rows=test.rows)
+for name, one in (("attached", space.eval()), ("trained together", together)):
+    report = evaluate(one, samples).report
+    nmse, (pair,) = report.solo.nmse, (pair for pair in report.retrieval if (pair.query, pair.target) == (NEW, "hog"))
+    print(
+        f"{name + ':':17} {NEW} → {NEW} NMSE {nmse[NEW][NEW]:.3f}, → hog NMSE {nmse[NEW]['hog']:.3f}; search for hog "
+        f"with {NEW}, R@10 {pair.latents.r10:.2f} (chance {pair.chance.r10:.2f})"
+    )

@@ -1,0 +1,146 @@
+"""The dataset `digits`: the 1,797 handwritten digits of scikit-learn, 8 x 8 pixels, each with a caption and labels.
+
+The pictures come without captions. What a caption says is measured on the picture: whether its strokes are thin or bold
+and which way it leans, beside other pictures of the same digit.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import sparc
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from scipy.sparse import csr_array
+
+SPARC_CONTRACT = 1
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+EVEN, PRIME = (0, 2, 4, 6, 8), (2, 3, 5, 7)
+WEIGHTS = ("thin", "", "bold")
+SLANTS = ("leaning left", "", "leaning right")
+
+
+def taxonomy() -> sparc.Taxonomy:
+    """Arrange the labels: numbers are even or odd, and some are prime; beside them stroke and slant."""
+    kinds = {"number": (), "even": ("number",), "odd": ("number",), "prime": ("number",)}
+    digits = {
+        name: ("even" if digit in EVEN else "odd", *(("prime",) if digit in PRIME else ()))
+        for digit, name in enumerate(NAMES)
+    }
+    looks = {"stroke": (), "thin": ("stroke",), "bold": ("stroke",)}
+    slants = {"slant": (), "leaning left": ("slant",), "leaning right": ("slant",)}
+    return sparc.Taxonomy({**kinds, **digits, **looks, **slants})
+
+
+class Pictures(NamedTuple):
+    """All pictures, and what is known of each."""
+
+    pixels: NDArray[np.uint8]
+    """(N, 8, 8): 0 where there is no ink, 255 where there is most."""
+    words: list[tuple[str, str, str]]
+    """Stroke, digit and slant; stroke and slant are empty where they are in the middle."""
+
+
+@cache
+def read_pictures() -> Pictures:
+    """Read the pictures that scikit-learn brings, and measure stroke and slant."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    ink = found.images / 16
+    weights, slants = _third(ink.mean(axis=(1, 2)), found.target), _third(_slant(ink), found.target)
+    words = [
+        (WEIGHTS[weight], NAMES[digit], SLANTS[slant])
+        for weight, digit, slant in zip(weights, found.target, slants, strict=True)
+    ]
+    return Pictures((ink * 255).round().astype(np.uint8), words)
+
+
+def _slant(ink: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far strokes go to the right on their way up, (N,): the slope of a line through the ink."""
+    import numpy as np
+
+    down, right = np.mgrid[:8, :8]
+    total = ink.sum(axis=(1, 2))
+    right, down = (axis - ((ink * axis).sum(axis=(1, 2)) / total)[:, None, None] for axis in (right, down))
+    return -(ink * right * down).sum(axis=(1, 2)) / (ink * down**2).sum(axis=(1, 2))
+
+
+def _third(values: NDArray[np.float64], digits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1 or 2 for each picture, (N,): the lower, middle or upper third of the pictures of its digit."""
+    import numpy as np
+
+    thirds = np.zeros(len(values), np.int64)
+    for digit in range(10):
+        same = digits == digit
+        thirds[same] = np.searchsorted(np.quantile(values[same], (1 / 3, 2 / 3)), values[same])
+    return thirds
+
+
+class Digits:
+    """One split: a fifth of the pictures is held out."""
+
+    def __init__(self, params: sparc.Params, split: str) -> None:
+        everything = read_pictures()
+        names = [f"digit-{number:04d}" for number in range(len(everything.words))]
+        chosen = [number for number, name in enumerate(names) if sparc.held_out(name, 0.2) == (split == "test")]
+        self.ids = [names[number] for number in chosen]
+        self.groups = self.ids
+        self.taxonomy = taxonomy()
+        self._pixels = everything.pixels[chosen]
+        self._words = [everything.words[number] for number in chosen]
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> sparc.Sample:
+        """Return one sample, such as "a bold seven leaning left"."""
+        caption = " ".join(("a", *filter(None, self._words[index])))
+        return sparc.Sample(self.ids[index], partial(draw, self._pixels[index]), caption)
+
+    def labels(self) -> csr_array:
+        """Mark what each caption says, (N, number of labels): the taxonomy knows what that is a kind of."""
+        import numpy as np
+        from scipy.sparse import csr_array
+
+        column = {label: place for place, label in enumerate(self.taxonomy.labels)}
+        places = [(row, column[word]) for row, words in enumerate(self._words) for word in words if word]
+        return csr_array((np.ones(len(places)), tuple(zip(*places, strict=True))), shape=(len(self), len(column)))
+
+
+def draw(pixels: NDArray[np.uint8]) -> Image:
+    """Make a picture of pixels (8, 8). A function of the module, so that samples can be sent to other processes."""
+    from PIL import Image
+
+    return Image.fromarray(pixels)
+
+
+def identify(params: sparc.Params) -> str:
+    """Say which digits these are: scikit-learn has never changed them."""
+    return "scikit-learn load_digits 1797"
+
+
+@sparc.hookimpl
+def sparc_datasets() -> list[sparc.DatasetSpec]:
+    """Offer the dataset to sparc."""
+    return [
+        sparc.DatasetSpec(
+            name="digits",
+            open=Digits,
+            summary="1,797 handwritten digits of 8 x 8 pixels with captions, from scikit-learn",
+            identify=identify,
+            defaults={
+                "stream": ["hog", "tiny-image", "char-ngrams"],
+                "n-latents": 256,
+                "k": 16,
+                "epochs": 20,
+                "lr": 4e-3,
+            },
+        )
+    ]

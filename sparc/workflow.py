@@ -1,0 +1,113 @@
+"""What `sparc train` does, for programs: features of a dataset, and a space trained on them and measured.
+
+    train, test = sparc.features(dataset="image-folder", data_root="photos", stream=[...])
+    fitted = sparc.fit(dataset="image-folder", data_root="photos", stream=[...], n_latents=8192, k=64)
+
+Options are those of `sparc train`, with `_` where it has `-`, and `lambda_`. Nothing is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparc.checkpoint import SharedLatentSpace
+from sparc.config import RunOptions
+from sparc.errors import MissingData
+from sparc.evaluate import Report
+from sparc.extract import Job, directories, extract
+from sparc.measure import held_out, measure, samples_of
+from sparc.options import jobs_of, merged, resolve_device, store_root
+from sparc.plugins import Registry, discover
+from sparc.provenance import provenance
+from sparc.run import Run
+from sparc.store import FeatureStore, open_streams
+from sparc.train import train
+
+
+class Features(NamedTuple):
+    """Features of the samples to train on and of those held out."""
+
+    train: FeatureStore
+    test: FeatureStore
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained space, and what was measured of it on held-out samples."""
+
+    path: Path
+    """The run: `sparc.load`, `sparc explore` and the other commands take it."""
+    space: SharedLatentSpace
+    report: Report
+
+
+def features(**options: Any) -> Features:
+    """Open the features of a dataset's streams, raw; what the store lacks is extracted first.
+
+    Raises the SparcError that `sparc extract` ends with.
+    """
+    registry = discover()
+    train_split, test_split = _extracted(_resolved(options, registry), registry).values()
+    return Features(open_streams(directories(train_split)), open_streams(directories(test_split)))
+
+
+def fit(**options: Any) -> Fitted:
+    """Train a space and measure it on held-out samples: all that `sparc train` does, into a new run (`out`).
+
+    An interrupted training is gone on with by `sparc train --resume`. Raises the SparcError that `sparc train` ends
+    with.
+    """
+    registry = discover()
+    resolved = _resolved(options, registry)
+    path, device = free_path(resolved), resolve_device(resolved.device)
+    train_split, test_split = _extracted(resolved, registry).values()
+    found = open_streams(directories(train_split))
+    missing(found)
+    run = create_run(path, resolved, found, device, command=sys.argv)
+    widths, rows = found.widths, found.rows
+    space = train(resolved.space(widths), resolved.training(), found.shards, run, rows=rows, device=device)
+    assert space is not None  # nobody can stop it
+    tested, dataset = held_out(resolved, registry, test_split)
+    samples = samples_of(tested, dataset, registry, test_split, device)
+    return Fitted(path, space, measure(run, space, samples, tested, seed=resolved.seed).report)
+
+
+def free_path(options: RunOptions) -> Path:
+    """Where a new run goes: `out`, else `runs/DATASET`, or -2, -3, ... Raises InvalidConfig where something is."""
+    path = options.out if options.out is not None else Run.next_free(Path("runs"), options.dataset.name)
+    Run.check_free(path)
+    return path
+
+
+def create_run(path: Path, options: RunOptions, features: FeatureStore, device: str, *, command: Sequence[str]) -> Run:
+    """Make a run that knows where it comes from. Raises InvalidConfig, StorageError."""
+    run = Run.create(path)
+    placed = options.model_copy(update={"store": store_root(options)})
+    run.write_provenance(provenance(placed, features, device=device, command=command))
+    return run
+
+
+def missing(features: FeatureStore) -> dict[str, int]:
+    """Count per stream the samples that lack it. Raises MissingData where all do."""
+    found = features.missing()
+    for name, count in found.items():
+        if count == len(features):
+            raise MissingData(
+                f"no sample has the stream '{name}': all its features are zero", hint="check its backbone"
+            )
+    return found
+
+
+def _resolved(said: dict[str, Any], registry: Registry) -> RunOptions:
+    return merged({name.rstrip("_").replace("_", "-"): value for name, value in said.items()}, {}, registry).checked()
+
+
+def _extracted(options: RunOptions, registry: Registry) -> dict[str, dict[str, Job]]:
+    """The jobs of both splits, done."""
+    jobs = jobs_of(options, registry, resolve_device(options.device))
+    extract(job for streams in jobs.values() for job in streams.values())
+    return jobs
