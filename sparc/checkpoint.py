@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from sparc.card import CARD, card
 from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.core.space import LatentSpace
-from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig, MissingData
+from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig, MissingData, SparcError
 from sparc.files import json_writer, read_json, write_together
 
 FORMAT_VERSION = 1
@@ -94,20 +94,33 @@ class SharedLatentSpace(LatentSpace):
 
         The card says what the run that the space was loaded from says of it, unless the weights have changed since. A
         card that the repository has already stays, since its author may have written there. Returns the address.
+
+        Raises SparcError where the hub cannot be reached, does not know who asks, or does not let them.
         """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            try:
+                return self._push(repo_id, Path(folder), private, message)
+            except SparcError:
+                raise
+            except Exception as error:  # the hub's client lets through those of whichever HTTP library it uses
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise SparcError(
+                    f"the space could not be pushed to '{repo_id}': {reason}",
+                    hint="log in with `hf auth login`, and check the name, NAMESPACE/NAME, and the network",
+                ) from error
+
+    def _push(self, repo_id: str, folder: Path, private: bool | None, message: str) -> str:
         from huggingface_hub import HfApi
 
         api = HfApi()
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            self.save_pretrained(folder)
-            described = self._described(folder)
-            if described != folder:
-                shutil.copyfile(described / CONFIG, folder / CONFIG)
-            if not api.file_exists(repo_id, CARD):
-                (folder / CARD).write_text(card(described, repo_id), encoding="utf-8")
-            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+        described = self._described(folder)
+        if described != folder:
+            shutil.copyfile(described / CONFIG, folder / CONFIG)
+        if not api.file_exists(repo_id, CARD):
+            (folder / CARD).write_text(card(described, repo_id), encoding="utf-8")
+        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
         return str(commit.repo_url)
 
     def _described(self, saved: Path) -> Path:

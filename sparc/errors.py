@@ -31,6 +31,7 @@ class SparcError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.add_note(f"hint: {hint}")  # for programs, whose tracebacks would not show it
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Come whole from one process to another, whatever arguments the kind of error takes."""

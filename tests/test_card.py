@@ -211,3 +211,15 @@ def test_weights_that_were_changed_do_not_borrow_the_runs_numbers(run, hub, tmp_
     shutil.rmtree(run.path)
     space.push_to_hub("lab/space")
     assert "Held-out" not in hub.files["README.md"].decode()
+
+
+def test_a_push_that_the_hub_refuses_or_that_finds_no_hub_says_what_to_do(run, hub, monkeypatch):
+    space = sparc.load(run.path)
+    with pytest.raises(sparc.SparcError, match="could not be pushed to 'no such name': ") as refused:
+        space.push_to_hub("no such name")
+    assert "hf auth login" in refused.value.hint
+    hub.shutdown()
+    hub.server_close()
+    with pytest.raises(sparc.SparcError, match="could not be pushed to 'lab/space': .*Connection refused"):
+        space.push_to_hub("lab/space")
+    assert hub.files == {}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sparc.config import RunOptions
     from sparc.evaluate import Report
     from sparc.extract import Job
-    from sparc.localization import Cases
+    from sparc.localization import Cases, LatentsReport, LocalizationReport
     from sparc.plugins import Registry
     from sparc.run import Run
 
@@ -116,17 +116,35 @@ def _to_localize(
 
 
 def _localize(run: Run, models: Models, cases: Cases, job: Job, seed: int) -> None:
-    """Measure how well maps point, write what was found into the run, and print the table."""
+    """Measure how well maps point, write what was found into the run, and print the tables."""
     from sparc.attribute.models import latent_names
-    from sparc.cli.localization_table import localization_table
+    from sparc.cli.localization_table import latents_table, localization_table
     from sparc.files import write_json
-    from sparc.localization import measure_localization
+    from sparc.localization import chimeras_of, measure_latents, measure_localization
 
     named = replace(models, names=latent_names(run))
     with Bar("localize", "images") as bar:
         report = measure_localization(named, cases, seed=seed, on_case=bar.update)
+    parts: LocalizationReport | None = None
+    latents: tuple[LatentsReport, ...] = ()
+    if cases.match is None:
+        with Bar("parts", "images") as bar:
+            chimeras = chimeras_of(cases.dataset, seed=seed)
+            parts = measure_localization(named, chimeras, perturb=0, seed=seed, on_case=bar.update)
+        with Bar("latents", "images") as bar:
+            latents = measure_latents(named, cases, seed=seed, on_case=bar.update)
     where, dry = {"dataset": job.dataset.name, "split": job.split}, list(models.random_weights)
-    write_json(run.localization, {**where, "random_weights": dry, "report": report.model_dump(mode="json")})
-    console.print()
-    caption = dry_warning(dry) if dry else ""
-    console.print(localization_table(report, title=" ".join(where.values()), caption=caption))
+    written = {
+        "report": report.model_dump(mode="json"),
+        "parts": None if parts is None else parts.model_dump(mode="json"),
+        "latents": [one.model_dump(mode="json") for one in latents],
+    }
+    write_json(run.localization, {**where, "random_weights": dry, **written})
+    title, caption = " ".join(where.values()), dry_warning(dry) if dry else ""
+    for one in (report, parts):
+        if one is not None:
+            console.print()
+            console.print(localization_table(one, title=title, caption=caption))
+    if latents:
+        console.print()
+        console.print(latents_table(latents))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -10,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc.cli.details import number, plain_table, with_reach
-from sparc.localization import LocalizationReport
-from sparc.localization.benchmark import WayReport
+from sparc.localization import LatentsReport, LocalizationReport
+from sparc.localization.report import WayReport
 
 WORDS = {"caption": "by its caption", "concept": "by latents of its name", "": "without the space"}
 LEGEND = (
@@ -19,6 +20,12 @@ LEGEND = (
     "alike     correlation between the maps of different queries on one image: 1 where all see the same",
     "deletion, insertion  share of the match left as the map's strongest places go first, or come first;",
     "          it may exceed 1, and a random map shows what nothing is worth",
+)
+
+LATENTS_LEGEND = (
+    "one latent of each image of a canvas, of those that no other image there keeps, in thirds by how often they fire",
+    "kept by   share of images that keep the latent, each encoded alone",
+    "broad     share of the grid above half of the map's range: 1 where it is the same everywhere",
 )
 
 
@@ -51,3 +58,17 @@ def _stream(stream: str, ways: list[WayReport], match: float | None) -> Table:
                 *(number(value) for value in (way.miou, *maps, way.likeness, way.deletion, way.insertion)),
             )
     return table
+
+
+def latents_table(reports: Sequence[LatentsReport]) -> RenderableType:
+    """How maps of single latents point, in thirds of the queries, a table per stream."""
+    parts: list[RenderableType] = [Text("Latents, seldom to frequent", style="bold")]
+    for stream, of_stream in groupby(reports, key=attrgetter("stream")):
+        table = plain_table(f"Pointing with {stream} at what a latent stands for", "", "kept by", "pointing", "broad")
+        for method, rows in groupby(of_stream, key=attrgetter("method")):
+            for row in rows:
+                table.add_row(
+                    Text(f"  {method}"), *(number(value) for value in (row.frequency, row.pointing, row.breadth))
+                )
+        parts += ["", table]
+    return Group(*parts, "", *(Text(line, style="dim") for line in LATENTS_LEGEND))

@@ -1,6 +1,18 @@
 """Does a map point right? A benchmark on images where it is known what is where."""
 
-from sparc.localization.benchmark import LocalizationReport, measure_localization
-from sparc.localization.cases import Case, Cases, Wanted, cases_of
+from sparc.localization.benchmark import measure_localization
+from sparc.localization.cases import Case, Cases, Wanted, cases_of, chimeras_of
+from sparc.localization.latents import measure_latents
+from sparc.localization.report import LatentsReport, LocalizationReport
 
-__all__ = ["Case", "Cases", "LocalizationReport", "Wanted", "cases_of", "measure_localization"]
+__all__ = [
+    "Case",
+    "Cases",
+    "LatentsReport",
+    "LocalizationReport",
+    "Wanted",
+    "cases_of",
+    "chimeras_of",
+    "measure_latents",
+    "measure_localization",
+]

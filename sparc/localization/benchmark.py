@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from sparc.attribute.models import Models
 from sparc.attribute.perturb import area, perturbed
@@ -16,6 +15,7 @@ from sparc.attribute.targets import Target
 from sparc.attribute.view import View
 from sparc.errors import MissingData, PluginError
 from sparc.localization.cases import Cases, Wanted
+from sparc.localization.report import Interval, LocalizationReport, WayReport
 from sparc.localization.scores import THRESHOLDS, likeness, mean_average_precision, overlaps, points_right
 from sparc.localization.ways import RANDOM, Pointer, Way
 
@@ -24,54 +24,6 @@ PERTURBED = 20
 CAPTION = Way("caption", "dense", "joint")
 """What maps at random are checked against."""
 DRAWS = 1000
-
-Interval = tuple[float, float]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WayReport(_Record):
-    """How well one stream points in one way."""
-
-    stream: str
-    target: str
-    """`caption`, `concept`, or, of a baseline, nothing."""
-    method: str
-    selection: str
-    queries: int
-    pointing: float
-    """Share of queries whose map has its peak where the wanted is."""
-    pointing_interval: Interval
-    """95%, by a bootstrap over images."""
-    threshold: float
-    """At which maps count as predictions: chosen on half of the images, for what follows on the other half."""
-    miou: float
-    """Mean IoU, a map of nothing counting 0."""
-    map: float | None
-    """Mean average precision at the report's IoU, predictions ranked by the target's value; None without categories."""
-    likeness: float | None
-    """Mean correlation between the maps of different queries on one image; None where no image has two."""
-    deletion: float | None
-    """Mean area under the deletion curve, the lower the better; None but for captions, joint, and for chance."""
-    insertion: float | None
-    """Mean area under the insertion curve, the higher the better."""
-
-
-class LocalizationReport(_Record):
-    """What a localisation benchmark found."""
-
-    what: str
-    """The images, in words."""
-    images: int
-    match: float | None
-    """IoU at which a prediction counts as right: 0.2 on masks, as in the paper; None on canvases."""
-    chance: float
-    """Mean share of an image that the wanted takes: how often a blind guess is right."""
-    ways: tuple[WayReport, ...]
-    refused: dict[str, str]
-    """Methods that an architecture does not allow, by stream and method, with the reason."""
 
 
 @dataclass
@@ -89,9 +41,16 @@ class _Found:
 
 
 def measure_localization(
-    models: Models, cases: Cases, *, seed: int = 0, on_case: Callable[[int, int], None] = lambda done, total: None
+    models: Models,
+    cases: Cases,
+    *,
+    perturb: int = PERTURBED,
+    seed: int = 0,
+    on_case: Callable[[int, int], None] = lambda done, total: None,
 ) -> LocalizationReport:
     """Point with every image stream of `models` that has a grid; captions are read by the first text stream.
+
+    perturb: cases of which one map is checked by perturbation too.
 
     Raises:
         InvalidConfig: no image stream has a grid.
@@ -109,11 +68,13 @@ def measure_localization(
         images += bool(case.wanted)
         areas += [float(wanted.mask.mean()) for wanted in case.wanted]
         views = {stream: View(models, stream, case.sample) for stream in models.of("image")}
+        # Each time another place of the image, of which a canvas has four.
+        checked = number % len(case.wanted) if number < perturb and case.wanted else None
         for stream in streams:
             others = [view for name, view in views.items() if name != stream]
             for way in list(found[stream]):
                 try:
-                    _point(pointer, way, views[stream], others, case.wanted, number, found[stream][way])
+                    _point(pointer, way, views[stream], others, case.wanted, number, checked, found[stream][way])
                 except PluginError as error:
                     refused[f"{stream} {way.method}"] = error.message
                     del found[stream][way]
@@ -139,6 +100,7 @@ def _point(
     others: Sequence[View],
     wanted: Sequence[Wanted],
     number: int,
+    checked_place: int | None,
     found: _Found,
 ) -> None:
     maps = []
@@ -154,8 +116,7 @@ def _point(
         found.category.append(one.category)
         with torch.inference_mode():
             found.score.append(1.0 if target is None else float(target(view.features)[0]))
-        # Each time another place of the image, of which a canvas has four.
-        if number < PERTURBED and place == number % len(wanted):
+        if place == checked_place:
             checked = (
                 target if way[::2] == CAPTION[::2] else pointer.target(CAPTION, view, one) if way == RANDOM else None
             )

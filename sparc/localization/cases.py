@@ -1,4 +1,4 @@
-"""Images where it is known what is where: those of a segmented dataset, or canvases of four held-out images."""
+"""Images where it is known what is where: those of a segmented dataset, or such as are made of held-out images."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ class Case:
 
     sample: Sample
     wanted: tuple[Wanted, ...]
+    places: tuple[int, ...]
+    """The samples of the dataset that it is made of."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Cases:
         labels = _labels(self.dataset)
         for places in self.places:
             try:
-                yield _canvas(self.dataset, places, labels) if len(places) > 1 else _segmented(self.dataset, places[0])
+                yield _made(self.dataset, places, labels) if len(places) > 1 else _segmented(self.dataset, places[0])
             except BadSample:
                 continue
 
@@ -75,17 +77,40 @@ def cases_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Ca
 
     Raises MissingData where there are fewer than four images, or no captions.
     """
+    firsts = _firsts(dataset)
+    if isinstance(dataset, SegmentedDataset):
+        return Cases(dataset, "images and the masks of their categories", tuple((place,) for place in firsts), MATCH)
+    drawn = _drawn(firsts, 4, count, seed)
+    return Cases(dataset, "canvases of four held-out images, each looked for by its caption", drawn, None)
+
+
+def chimeras_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Cases:
+    """Draw images that are one held-out image's upper half on another's lower half: parts of one thing.
+
+    count: CANVASES where it is left out.
+
+    Raises MissingData where there are fewer than two images, or no captions.
+    """
+    drawn = _drawn(_firsts(dataset), 2, count, seed)
+    what = "chimeras, the upper half of one held-out image on the lower half of another, each looked for by its caption"
+    return Cases(dataset, what, drawn, None)
+
+
+def _firsts(dataset: Dataset) -> list[int]:
+    """Of each image the first sample."""
     groups: dict[str, int] = {}
     for place, group in enumerate(dataset.groups):
         groups.setdefault(group, place)
-    firsts = list(groups.values())
-    if isinstance(dataset, SegmentedDataset):
-        return Cases(dataset, "images and the masks of their categories", tuple((place,) for place in firsts), MATCH)
-    if len(firsts) < 4:
-        raise MissingData(f"expected four held-out images or more, found {len(firsts)}", hint="hold more samples out")
+    return list(groups.values())
+
+
+def _drawn(images: list[int], together: int, count: int | None, seed: int) -> tuple[tuple[int, ...], ...]:
+    if len(images) < together:
+        raise MissingData(
+            f"expected {together} held-out images or more, found {len(images)}", hint="hold more samples out"
+        )
     generator = random.Random(seed)
-    drawn = tuple(tuple(generator.sample(firsts, 4)) for _ in range(CANVASES if count is None else count))
-    return Cases(dataset, "canvases of four held-out images, each looked for by its caption", drawn, None)
+    return tuple(tuple(generator.sample(images, together)) for _ in range(CANVASES if count is None else count))
 
 
 def _segmented(dataset: Dataset, place: int) -> Case:
@@ -93,27 +118,52 @@ def _segmented(dataset: Dataset, place: int) -> Case:
     assert isinstance(dataset, SegmentedDataset)
     masks = dataset.masks(place)
     wanted = (Wanted(label, mask, label, (label,)) for label, mask in masks.items() if mask.any())
-    return Case(dataset[place], tuple(wanted))
+    return Case(dataset[place], tuple(wanted), (place,))
 
 
-def _canvas(dataset: Dataset, places: Sequence[int], labels: Mapping[int, tuple[str, ...]]) -> Case:
-    """Four images in a square, each whole on white in its cell."""
+def _made(dataset: Dataset, places: Sequence[int], labels: Mapping[int, tuple[str, ...]]) -> Case:
+    """Four images in a square, or one's upper half on another's lower half."""
     samples = [dataset[place] for place in places]
-    canvas = Image.new("RGB", (2 * CELL, 2 * CELL), "white")
+    draw = _square if len(places) == 4 else _halves
+    canvas, masks = draw([sample.image() for sample in samples])
     wanted = []
-    for number, (place, sample) in enumerate(zip(places, samples, strict=True)):
-        image = sample.image()
-        scale = CELL / max(image.size)
-        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-        row, column = divmod(number, 2)
-        canvas.paste(image, (column * CELL + (CELL - image.width) // 2, row * CELL + (CELL - image.height) // 2))
-        mask = np.zeros((2 * CELL, 2 * CELL), np.bool_)
-        mask[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = True
+    for place, sample, mask in zip(places, samples, masks, strict=True):
         others = {label for other in places if other != place for label in labels.get(other, ())}
         alone = tuple(label for label in labels.get(place, ()) if label not in others)
         wanted.append(Wanted(sample.text(), mask, "", alone))
     name = " ".join(sample.id for sample in samples)
-    return Case(Sample(name, lambda: canvas), tuple(wanted))
+    return Case(Sample(name, lambda: canvas), tuple(wanted), tuple(places))
+
+
+def _square(images: Sequence[Image.Image]) -> tuple[Image.Image, list[NDArray[np.bool_]]]:
+    """Two by two, and where each is."""
+    canvas = Image.new("RGB", (2 * CELL, 2 * CELL), "white")
+    masks = []
+    for number, image in enumerate(images):
+        row, column = divmod(number, 2)
+        canvas.paste(_on_white(image, CELL), (column * CELL, row * CELL))
+        mask = np.zeros((2 * CELL, 2 * CELL), np.bool_)
+        mask[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = True
+        masks.append(mask)
+    return canvas, masks
+
+
+def _halves(images: Sequence[Image.Image]) -> tuple[Image.Image, list[NDArray[np.bool_]]]:
+    """The first one's upper half on the second one's lower half, and where each is."""
+    upper, lower = (_on_white(image, 2 * CELL) for image in images)
+    lower.paste(upper.crop((0, 0, 2 * CELL, CELL)), (0, 0))
+    above = np.zeros((2 * CELL, 2 * CELL), np.bool_)
+    above[:CELL] = True
+    return lower, [above, ~above]
+
+
+def _on_white(image: Image.Image, side: int) -> Image.Image:
+    """The whole image in the middle of a white square."""
+    scale = side / max(image.size)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
 
 
 def _labels(dataset: Dataset) -> dict[int, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from sparc.contracts import Sample, Taxonomy
 from sparc.errors import InvalidConfig, MissingData
-from sparc.localization import cases_of, measure_localization
+from sparc.localization import cases_of, chimeras_of, measure_latents, measure_localization
 from sparc.localization.cases import CELL
 from tests.attribute.mosaic import COLOURS, Eye, models, quarters
 
@@ -79,6 +79,53 @@ def test_what_several_images_of_a_canvas_are_names_none_of_them():
             assert one.concepts == ((name,) if names.count(name) == 1 else ())
 
 
+def test_a_chimera_has_the_upper_half_of_one_image_and_the_lower_half_of_another():
+    case, *_ = chimeras_of(Swatches(("red", "green")), count=1)
+    upper, lower = (COLOURS[one.text.split()[1]] for one in case.wanted)
+    image = np.asarray(case.sample.image())
+    assert image.shape == (2 * CELL, 2 * CELL, 3)
+    # Three by two in a square: white above 75 and below 373 of 448 rows.
+    for row, seen in ((5, (255, 255, 255)), (CELL - 5, upper), (CELL + 5, lower), (2 * CELL - 5, (255, 255, 255))):
+        assert tuple(image[row, CELL]) == seen
+    above, below = (one.mask for one in case.wanted)
+    assert above[:CELL].all()
+    assert not above[CELL:].any()
+    assert (below == ~above).all()
+    assert [one.concepts for one in case.wanted] == [("green",), ("red",)][:: 1 if upper == COLOURS["green"] else -1]
+
+
+def test_parts_of_a_chimera_are_told_apart_by_models_that_see_colours():
+    report = measure_localization(models(), chimeras_of(Swatches(("red", "green", "blue")), count=6), perturb=0)
+    found = by_way(report)
+    assert (report.images, report.chance) == (6, 0.5)
+    assert found["caption", "dense", "joint"].queries == 12
+    assert found["caption", "dense", "joint"].pointing == 1
+    assert found["caption", "dense", "joint"].deletion is None
+
+
+def test_latents_that_one_image_of_a_canvas_alone_keeps_are_found_there():
+    dataset = Swatches(("red", "red", "red", "green", "blue", "black"))
+    canvases = cases_of(dataset, count=12)
+    reports = [one for one in measure_latents(models(), canvases) if one.method == "dense"]
+    asked = 0
+    for case in canvases:
+        names = [one.text.split()[1] for one in case.wanted]
+        asked += sum(names.count(colour) == 1 for colour in COLOURS)
+    assert sum(one.queries for one in reports) == asked
+    # Of six images three keep the latent of red, one each the others; seldom ones come first.
+    assert [one.frequency for one in reports] == sorted(one.frequency for one in reports)
+    assert reports[0].frequency == pytest.approx(1 / 6)
+    # White bands around the others have a third of each colour: below half of the range.
+    assert [(one.pointing, one.breadth) for one in reports] == [(1, 0.25)] * 3
+
+
+def test_maps_of_latents_that_are_the_same_everywhere_are_broad_and_point_nowhere():
+    blind = Eye()
+    blind.forward_tokens = lambda batch: (blind.forward(batch), blind.forward(batch).unsqueeze(1).expand(-1, 4, -1))
+    reports = measure_latents(models(eye=blind), cases_of(Swatches(("red", "green", "blue", "black")), count=3))
+    assert {(one.pointing, one.breadth) for one in reports if one.method == "dense"} == {(0, 1)}
+
+
 def test_models_that_see_and_read_colours_point_right_and_baselines_at_chance():
     dataset = Swatches(("red", "green", "blue", "black"))
     report = measure_localization(models(names={0: "red", 2: "blue"}), cases_of(dataset, count=12))
@@ -143,8 +190,10 @@ def test_what_cannot_be_measured_is_said():
     blind.grid = None
     with pytest.raises(InvalidConfig, match="no image stream of the run has a grid"):
         measure_localization(models(eye=blind), cases_of(Swatches(), count=2))
-    with pytest.raises(MissingData, match="expected four held-out images or more, found 3"):
+    with pytest.raises(MissingData, match="expected 4 held-out images or more, found 3"):
         cases_of(Swatches(("red", "green", "blue")))
+    with pytest.raises(MissingData, match="expected 2 held-out images or more, found 1"):
+        chimeras_of(Swatches(("red",)))
     unseen = Segmented()
     unseen.masks = lambda index: {}
     with pytest.raises(MissingData, match="no held-out image has anything to point at"):

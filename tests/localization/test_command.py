@@ -1,13 +1,16 @@
 """`sparc evaluate --localization` as a user calls it."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from sparc.checkpoint import SharedLatentSpace
 from sparc.cli import evaluate
+from sparc.cli.localization_table import latents_table
 from sparc.config import SpaceConfig
-from sparc.localization import cases
+from sparc.localization import LatentsReport, cases
 
 
 @pytest.fixture
@@ -41,7 +44,23 @@ def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, 
     found = json.loads((run / "localization.json").read_text())
     ways = {(way["target"], way["method"]) for way in found["report"]["ways"]}
     assert ways >= {("caption", "dense"), ("caption", "relevance"), ("caption", "grad-cam"), ("", "random")}
+    assert found["parts"]["what"].startswith("chimeras")
+    assert "a blind guess is right 0.500" in done.stdout
+    assert found["latents"] == []  # to random weights all images are alike, and no latent is one image's own
     assert (found["report"]["images"], found["split"], found["random_weights"]) == (6, "test", ["timm"])
+
+
+def test_pointing_by_latents_is_shown_by_how_often_they_fire():
+    third = {"stream": "dinov2", "method": "dense", "queries": 5, "breadth": 0.2}
+    reports = [
+        LatentsReport(frequency=0.01, pointing=0.8, **third),
+        LatentsReport(frequency=0.3, pointing=0.6, **third),
+    ]
+    console = Console(width=100, file=io.StringIO())
+    console.print(latents_table(reports))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["dense", "0.010", "0.800", "0.200"] in lines
+    assert ["dense", "0.300", "0.600", "0.200"] in lines
 
 
 def test_a_run_without_a_grid_is_refused_before_the_work(run_of, sparc_here):
