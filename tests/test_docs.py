@@ -121,7 +121,7 @@ def commands_of(page):
     return [shlex.split(line)[1:] for line in lines if line.startswith("sparc ")]
 
 
-def test_the_quickstart_on_a_folder_of_photos_runs(sparc_here, photos):
+def test_the_quickstart_on_a_folder_of_photos_runs(sparc_here, extracted):
     """As written, but that both streams get features of the example package, which take no weights to compute.
 
     The demo takes two minutes, and pointing needs a grid that these features lack: `tests/attribute` does that.
@@ -132,7 +132,7 @@ def test_the_quickstart_on_a_folder_of_photos_runs(sparc_here, photos):
     for words in commands[:-1]:
         done = sparc_here(*[stands_for.get(word, word) for word in words])
         assert done.returncode == 0, done.stderr
-    assert (photos.parent / "runs" / "photos" / "latents.png").is_file()
+    assert (extracted.parent / "runs" / "photos" / "latents.png").is_file()
 
 
 def test_bringing_features_of_your_own_runs(sparc_here, tmp_path):
