@@ -266,7 +266,9 @@ def _from_hub(params: ClipParams, backbone: str) -> Path:
 
 
 def identify(params: ClipParams) -> str:
-    """Say which weights `params` mean."""
+    """Say which weights `params` mean; of the default model without importing open_clip."""
+    if (params.model, params.pretrained) == (ARCHITECTURE, TAG):
+        return sparc.identify_weights(params.weights, f"{REPOSITORY}/{FILES[0]}")
     _check_names(params)
     if params.weights is not None:
         return sparc.identify_weights(params.weights, "")

@@ -209,7 +209,9 @@ def _does_not_fit(path: Path, name: str, error: Exception) -> sparc.SparcError:
 
 
 def identify_timm(params: TimmParams) -> str:
-    """Say which weights `params` mean."""
+    """Say which weights `params` mean; of the models that are offered by default without importing timm."""
+    if params.model in (DINOV2, DINOV3):
+        return sparc.identify_weights(params.weights, f"timm/{params.model}/{FILES[0]}")
     _check_name(params.model)
     return sparc.identify_weights(params.weights, f"{_hub_id(params.model)}/{FILES[0]}")
 

@@ -35,20 +35,24 @@ def installed_example(tmp_path_factory):
     return folder / "site"
 
 
-@pytest.fixture
-def environment(installed_example, tmp_path):
-    """Variables of a user who has the example packages, a store of their own, and no network."""
+def variables_of(installed_example):
+    """Variables of a user who has the example packages, and no network."""
     # Every process would compile the libraries that it imports anew: that takes most of the time of these tests.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
         **inherited,
         "PYTHONPATH": os.pathsep.join([str(installed_example), str(ROOT)]),
-        "SPARC_CACHE": str(tmp_path / "cache"),
         "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(tmp_path / "hf"),
         "COLUMNS": "120",
         "OMP_NUM_THREADS": "1",
     }
+
+
+@pytest.fixture
+def environment(installed_example, tmp_path):
+    """Variables of a user who has the example packages, a store of their own, and no network."""
+    places = {"SPARC_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hf")}
+    return {**variables_of(installed_example), **places}
 
 
 @pytest.fixture
@@ -70,11 +74,12 @@ def sparc_command(environment, tmp_path):
 
 @pytest.fixture
 def sparc_here(environment, tmp_path, use_example, monkeypatch, capfd):
-    """`sparc` in this process, for what ends before any work: a process of its own takes two seconds to start."""
+    """`sparc` in this process: one of its own takes two seconds to start. An extraction still has its own."""
 
     def run(*arguments):
-        for name in ("SPARC_CACHE", "HF_HUB_OFFLINE", "HF_HOME"):
+        for name in ("PYTHONPATH", "SPARC_CACHE", "HF_HUB_OFFLINE", "HF_HOME", "COLUMNS", "OMP_NUM_THREADS"):
             monkeypatch.setenv(name, environment[name])
+        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as ended:
             main([*map(str, arguments)])
@@ -102,11 +107,10 @@ def draw(path, colour, shape, size):
     image.save(path)
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """An image folder of 60 coloured shapes with captions and labels: every colour and shape in five sizes."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def drawn_photos(tmp_path_factory):
+    """What `photos` copies."""
+    folder = tmp_path_factory.mktemp("drawn")
     lines = ["image,caption,labels"]
     for colour in COLOURS:
         for shape in SHAPES:
@@ -116,6 +120,30 @@ def photos(tmp_path):
                 lines.append(f"{name},a {colour} {shape} of size {size},{colour};{shape}")
     (folder / "samples.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture
+def photos(drawn_photos, tmp_path):
+    """An image folder of 60 coloured shapes with captions and labels: every colour and shape in five sizes."""
+    return shutil.copytree(drawn_photos, tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def extracted_once(drawn_photos, installed_example, tmp_path_factory):
+    """A cache with the features of `photos` in the streams `hog` and `char-ngrams`, as `sparc extract` makes them."""
+    cache = tmp_path_factory.mktemp("extracted")
+    variables = {**variables_of(installed_example), "SPARC_CACHE": str(cache), "HF_HOME": str(cache / "hf")}
+    streams = ("--stream", "hog", "--stream", "char-ngrams", "--dataset", "image-folder", "--data-root", drawn_photos)
+    command = [sys.executable, "-m", "sparc", "extract", *map(str, streams)]
+    subprocess.run(command, env=variables, check=True, capture_output=True)
+    return cache
+
+
+@pytest.fixture
+def extracted(extracted_once, photos, environment):
+    """`photos`, whose features in the streams `hog` and `char-ngrams` are in the store already."""
+    shutil.copytree(extracted_once, environment["SPARC_CACHE"])
+    return photos
 
 
 @pytest.fixture(scope="session")

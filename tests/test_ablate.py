@@ -170,12 +170,12 @@ def metric(report, name):
 
 
 def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
-    sparc_command, sparc_here, photos, environment, tmp_path
+    sparc_command, sparc_here, extracted, tmp_path
 ):
     (tmp_path / "grid.toml").write_text('seeds = 2\nepochs = 20\n[grid]\nk = [4, 2]\nselection = ["global"]\n')
     parents = {"any": [], **{label: ["any"] for label in (*COLOURS, *SHAPES)}}
-    (photos / "taxonomy.json").write_text(json.dumps(parents))
-    asked = ("ablate", *PHOTOS, *folder(photos), "--config", "grid.toml", "--grid", "k=2,4", "--out", "out")
+    (extracted / "taxonomy.json").write_text(json.dumps(parents))
+    asked = ("ablate", *PHOTOS, *folder(extracted), "--config", "grid.toml", "--grid", "k=2,4", "--out", "out")
     done = sparc_command(*asked, COLUMNS="100")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -183,7 +183,8 @@ def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
     names = ("k=2,selection=global", "k=4,selection=global")
     runs = {(name, seed): out / "runs" / name / f"seed-{seed}" for name in names for seed in (0, 1)}
     same = ("--epochs", 20, "--k", 4, "--seed", 1, "--out", "alone")
-    alone = start(environment, tmp_path, "train", *PHOTOS, *folder(photos), *same)
+    alone = sparc_here("train", *PHOTOS, *folder(extracted), *same)
+    assert alone.returncode == 0, alone.stderr
     refused = sparc_here("info", "out")
     assert "error: out is an ablation, which holds many runs" in refused.stderr
     reports = {key: json.loads((run / "evaluation.json").read_text()) for key, run in runs.items()}
@@ -212,8 +213,6 @@ def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
         assert (out / f"axis-{axis}.png").stat().st_size > 5000
         assert (out / f"axis-{axis}.svg").is_file()
 
-    _, errors = alone.communicate(timeout=60)
-    assert alone.returncode == 0, errors
     assert json.loads((tmp_path / "alone" / "evaluation.json").read_text()) == reports["k=4,selection=global", 1]
     shown = sparc_here("info", runs["k=2,selection=global", 0])
     assert "space: 32 latents, 2 kept, global selection" in shown.stdout
@@ -226,7 +225,7 @@ def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
     )
     other = (*asked, "--grid", "lambda=0,1")
     assert_fails(sparc_here(*other), "it varies k, selection, asked for is k, selection, lambda", "another --out")
-    part = sparc_command(*asked[:-3], "k=4", "--seeds", 1, "--out", "out")
+    part = sparc_here(*asked[:-3], "k=4", "--seeds", 1, "--out", "out")
     assert "1 run: 1 cell, 1 seed; all are there" in part.stdout, part.stderr
     (fewer,) = json.loads((out / "results.json").read_text())["cells"]
     assert fewer["metrics"]["dead"]["seeds"] == {"0": results["cells"][1]["metrics"]["dead"]["seeds"]["0"]}

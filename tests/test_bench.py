@@ -11,8 +11,8 @@ from sparc.memory import resident_bytes
 SMALL = ("--widths", "12,8", "--n-latents", "64", "--k", "4", "--json")
 
 
-def measured(sparc_command, *arguments):
-    done = sparc_command("bench", *arguments)
+def measured(sparc, *arguments):
+    done = sparc("bench", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return json.loads(done.stdout)
@@ -29,9 +29,9 @@ def test_a_step_is_measured_beside_its_product_and_by_phase(sparc_command):
     assert found["of_encoder_product"] == pytest.approx(found["step_ms"] / found["encoder_product_ms"], rel=0.1)
 
 
-def test_the_loader_and_an_evaluation_are_measured(sparc_command):
-    assert measured(sparc_command, "loader", "--widths", "12,8", "--samples", 3000, "--json")["later_epochs"] > 0
-    found = measured(sparc_command, "evaluate", *SMALL, "--samples", 100, "--n-labels", 20)
+def test_the_loader_and_an_evaluation_are_measured(sparc_here):
+    assert measured(sparc_here, "loader", "--widths", "12,8", "--samples", 3000, "--json")["later_epochs"] > 0
+    found = measured(sparc_here, "evaluate", *SMALL, "--samples", 100, "--n-labels", 20)
     assert found["alignment_s"] > 0
     assert found["latents_queries_per_s"] > 0
 

@@ -1,6 +1,5 @@
 """What the documentation says is true: its Python runs, its commands parse, its links lead somewhere."""
 
-import os
 import re
 import shlex
 import tomllib
@@ -122,19 +121,18 @@ def commands_of(page):
     return [shlex.split(line)[1:] for line in lines if line.startswith("sparc ")]
 
 
-def test_the_quickstart_on_a_folder_of_photos_runs(sparc_here, photos, monkeypatch, installed_example):
+def test_the_quickstart_on_a_folder_of_photos_runs(sparc_here, extracted):
     """As written, but that both streams get features of the example package, which take no weights to compute.
 
     The demo takes two minutes, and pointing needs a grid that these features lack: `tests/attribute` does that.
     """
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed_example), str(ROOT)]))
     stands_for = {"effnet-lite0": "effnet-lite0=hog", "minilm": "minilm=char-ngrams"}
     commands = [words for words in commands_of(ROOT / "docs" / "quickstart.md") if "runs/photos" in words]
     assert [words[0] for words in commands] == ["train", "info", "evaluate", "explore", "localize"]
     for words in commands[:-1]:
         done = sparc_here(*[stands_for.get(word, word) for word in words])
         assert done.returncode == 0, done.stderr
-    assert (photos.parent / "runs" / "photos" / "latents.png").is_file()
+    assert (extracted.parent / "runs" / "photos" / "latents.png").is_file()
 
 
 def test_bringing_features_of_your_own_runs(sparc_here, tmp_path):

@@ -147,7 +147,7 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     ids = [f"sample {number}" for number in range(300)]
     write(tmp_path / "one.npz", causes @ generator.random((5, 12)), ids)
     write(tmp_path / "two.h5", causes[20:] @ generator.random((5, 7)), ids[20:])
-    done = sparc_command("import", "features", *STREAMS, "--out", "mine")
+    done = sparc_here("import", "features", *STREAMS, "--out", "mine")
     assert done.returncode == 0, done.stderr
     assert "lack clip-txt: sample" in done.stdout
     assert "sparc train --features mine" in done.stdout
@@ -158,7 +158,7 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     assert "Retrieval" in done.stdout
     (tmp_path / "mine").rename(tmp_path / "moved")
     assert "error: no folder at" in sparc_here("evaluate", "runs/imported").stderr
-    done = sparc_command("evaluate", "runs/imported", "--features", "moved")
+    done = sparc_here("evaluate", "runs/imported", "--features", "moved")
     assert done.returncode == 0, done.stderr
     (tmp_path / "moved").rename(tmp_path / "mine")
     done = sparc_here("explore", "runs/imported")

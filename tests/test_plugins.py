@@ -1,6 +1,7 @@
 """Finding plugins: ours and a stranger's on one path, and no plugin can break the others."""
 
 import functools
+import subprocess
 import sys
 import types
 from importlib.metadata import EntryPoint, entry_points
@@ -221,3 +222,17 @@ def test_the_public_names_are_all_there_and_sorted():
         assert getattr(sparc, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = sparc.nonsense
+
+
+def test_naming_the_weights_of_the_default_models_imports_no_library_of_models():
+    code = """
+import sys
+from sparc_plugins import clip, timm_image
+for module in (clip, timm_image):
+    for spec in module.sparc_backbones():
+        if spec.name in ("clip-img", "clip-txt", "dinov2", "dinov3"):
+            assert spec.identify(spec.params()).startswith("hub:")
+print(*{"timm", "open_clip", "torch"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

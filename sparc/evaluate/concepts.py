@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
-from scipy.special import xlogy
-from scipy.stats import binom, spearmanr
+from scipy.special import bdtrc, xlogy  # scipy.stats takes half a second to import
 
 from sparc.contracts import Taxonomy
 from sparc.core.codes import Codes
@@ -179,7 +178,7 @@ def _named(finding: Counts, checking: Counts, rule: str, own: Ints) -> tuple[Nam
 def _by_chance(counts: Counts, latents: Ints, labels: Ints) -> Floats:
     """Odds that n images drawn at large, each anew, have the label k times or more."""
     both, active, labelled = counts.at(latents, labels)
-    return np.asarray(binom.sf(both - 1, active, labelled / max(1, counts.images)))
+    return np.asarray(bdtrc(both - 1, active.astype(np.int64), labelled / max(1, counts.images)))
 
 
 def _depth(depth: int, names: Names, samples_C: Floats, own: Ints) -> ConceptDepth:
@@ -197,5 +196,17 @@ def _depth(depth: int, names: Names, samples_C: Floats, own: Ints) -> ConceptDep
         taken=int((latents_C > 0).sum()),
         effective=float(np.exp(-(share_C * np.log(share_C)).sum())) if len(named) else 0.0,
         frequent_share=float(latents_C[most].sum() / len(named)) if len(named) else None,
-        frequency_correlation=float(spearmanr(samples_C[there], latents_C).statistic) if varied else None,
+        frequency_correlation=_rank_correlation(samples_C[there], latents_C) if varied else None,
     )
+
+
+def _rank_correlation(one: Floats | Ints, other: Floats | Ints) -> float:
+    """Spearman's, of values that differ on either side."""
+    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
+
+
+def _ranks(values: Floats | Ints) -> Floats:
+    """Where each value stands among all; the same values share the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[place])

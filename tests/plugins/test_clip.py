@@ -98,6 +98,7 @@ def test_what_the_listing_says_of_the_default_is_what_open_clip_says(no_hub, tmp
     assert {spec.width for spec in specs.values()} == {open_clip.get_model_config(clip.ARCHITECTURE)["embed_dim"]}
     assert [spec.has_weights() for spec in specs.values()] == [False, False]
     repo, file = clip.identify(ClipParams()).removeprefix("hub:").rsplit("/", 1)
+    assert (repo, clip.FILES) == clip._hub_repo(ClipParams())
     (tmp_path / file).touch()
     hub_cache(no_hub, repo, tmp_path / file)
     assert [spec.has_weights() for spec in specs.values()] == [True, True]

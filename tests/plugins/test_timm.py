@@ -161,6 +161,7 @@ def test_what_the_listing_says_of_the_default_is_what_timm_says(name, shallow, n
     assert spec.load(spec.params(weights="random"), "cpu", "float32").width == spec.width
     assert not spec.has_weights()
     repo, file = spec.identify(spec.params()).removeprefix("hub:").rsplit("/", 1)
+    assert repo == timm_image._hub_id(spec.params().model)
     (tmp_path / file).touch()
     hub_cache(no_hub, repo, tmp_path / file)
     assert spec.has_weights()
