@@ -220,6 +220,6 @@ def test_a_push_that_the_hub_refuses_or_that_finds_no_hub_says_what_to_do(run, h
     assert "hf auth login" in refused.value.hint
     hub.shutdown()
     hub.server_close()
-    with pytest.raises(sparc.SparcError, match="could not be pushed to 'lab/space': .*Connection refused"):
+    with pytest.raises(sparc.SparcError, match=r"could not be pushed to .lab/space.: .*Connection refused"):
         space.push_to_hub("lab/space")
     assert hub.files == {}

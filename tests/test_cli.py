@@ -62,7 +62,7 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert "features: 4 of 4 are in the store" in again.stdout
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
-    shown = sparc_here("info", "mine").stdout
+    shown = " ".join(sparc_here("info", "mine").stdout.split())
     assert "Retrieval" in shown
     assert "training: lambda 1.0, epochs 20, batch-size 16, lr 0.01, normalization unit, seed 0" in shown
     mine = tmp_path / "mine"

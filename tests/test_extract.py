@@ -26,8 +26,8 @@ from sparc.errors import (
 )
 from sparc.extract import How, plan
 from sparc.extract.batch_size import fitting_inputs, fitting_memory
+from sparc.extract.estimate import estimate
 from sparc.extract.forward import Computing, Forward
-from sparc.extract.probe import probe
 from sparc.extract.read import Reader
 from sparc.extract.shards import Part, Target, extract_streams
 from sparc.extract.supervise import Progress, _next
@@ -408,7 +408,7 @@ def test_a_feature_that_float16_cannot_hold_is_the_largest_that_it_can(dataset, 
 
 
 def test_a_probe_says_what_all_will_take_and_writes_nothing(dataset):
-    found = probe(dataset, Forward({"s": Brightness()}, "image"), "float16")
+    found = estimate(dataset, Forward({"s": Brightness()}, "image"), "float16")
     assert (found.samples, found.rows, found.bytes) == (53, 53, 53 * 3 * 2)
     assert 0 < found.seconds < 60
 

@@ -36,8 +36,8 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
 
     All splits are opened first: what is wrong with the last shows before the first is computed.
     """
+    from sparc.extract.estimate import estimate
     from sparc.extract.forward import Spent
-    from sparc.extract.probe import probe
     from sparc.extract.shards import Part, extract_streams
 
     datasets = {job.split: _opened(job, registry) for job in {job.split: job for job in order.jobs}.values()}
@@ -48,7 +48,7 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
         streams = [job.stream.alias for job in jobs]
         emit({"event": "begin", "streams": streams, "split": jobs[0].split})
         if order.probe:
-            emit({"event": "probed", "found": dataclasses.asdict(probe(dataset, forward, jobs[0].how.store_dtype))})
+            emit({"event": "probed", "found": dataclasses.asdict(estimate(dataset, forward, jobs[0].how.store_dtype))})
             continue
         spent = Spent()
         manifests = extract_streams(

@@ -18,7 +18,7 @@ SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Probe:
+class Estimate:
     """What all samples of some streams that are computed together would take."""
 
     samples: int
@@ -34,7 +34,7 @@ class Probe:
     """Bytes of tensors on the GPU at most; None without one."""
 
 
-def probe(dataset: Dataset, forward: Forward, dtype: str) -> Probe:
+def estimate(dataset: Dataset, forward: Forward, dtype: str) -> Estimate:
     """Compute some batches from all over the dataset, and draw a line through them. Raises as the extraction would."""
     items = distinct(dataset, forward.modality)
     size = forward.batch_size(dataset, items.owners.tolist())
@@ -55,7 +55,7 @@ def probe(dataset: Dataset, forward: Forward, dtype: str) -> Probe:
     rate = (done - after_first) / (now - first) if done > after_first else done / (now - began)
     itemsize = torch.empty((), dtype=getattr(torch, dtype)).element_size()
     on_gpu = forward.how.device.startswith("cuda")
-    return Probe(
+    return Estimate(
         samples=len(items.ids),
         rows=len(items),
         seconds=len(items) / rate,
