@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
     from torch import Tensor
 
-MIN_ACTIVE = 5
-"""Samples that must activate a latent in each stream before it is worth a picture."""
+MIN_ACTIVE, FEW = 5, 2
+"""Samples that must activate a latent in each stream before it is worth a picture, and where there are only some dozen:
+a twentieth of them, but no fewer than two."""
 TOP = 6
 """Samples kept per stream, as many as a picture of one latent shows."""
 CHUNK = 1024
@@ -34,14 +35,15 @@ class Meaning:
 
     latent: int
     correlation: float
-    """Of its activations between streams, mean over pairs; 0 where it is silent in one."""
+    """Of its activations between streams, mean over pairs; 0 where they do not vary."""
     concept: str
     """Label that fits best the samples that activate it in most streams; empty without labels."""
     of_concept: int
     active: int
     """Samples that activate it in most streams, and how many of them carry the concept."""
     top: dict[str, list[tuple[int, float]]]
-    """Per stream, the samples (row, activation) that activate it most."""
+    """Per stream, the samples (row, activation) that activate it most; of those that share an image, or a caption, the
+    first."""
 
 
 def meanings(
@@ -52,10 +54,12 @@ def meanings(
     *,
     latent: int | None = None,
     count: int = 10,
+    shared: Mapping[str, Tensor] | None = None,
 ) -> list[Meaning]:
     """Summarise one latent, or the `count` on which the streams agree best, at most one per concept.
 
-    features: raw, (N, D) per stream. labels: (N, n_labels) multi-hot, columns as in `taxonomy.labels`.
+    features: raw, (N, D) per stream. labels: (N, n_labels) multi-hot, columns as in `taxonomy.labels`. shared: per
+    stream, (N,) int, equal for samples whose image or caption is the same; without it all are taken to differ.
 
     Raises InvalidConfig for a latent that the space does not have.
     """
@@ -68,12 +72,13 @@ def meanings(
     agreement_L = correlations(list(active.values()), there)
     concepts = _Concepts(labels, taxonomy)
     if latent is not None:
-        return [_meaning(latent, agreement_L, active, concepts)]
+        return [_meaning(latent, agreement_L, active, concepts, shared)]
     chosen: dict[str, Meaning] = {}
-    for candidate in np.argsort(-agreement_L, kind="stable"):
-        if len(chosen) == count or agreement_L[candidate] <= 0:
+    worth_L = np.where(often(list(active.values())), agreement_L, 0)
+    for candidate in np.argsort(-worth_L, kind="stable"):
+        if len(chosen) == count or worth_L[candidate] <= 0:
             break
-        meaning = _meaning(int(candidate), agreement_L, active, concepts)
+        meaning = _meaning(int(candidate), agreement_L, active, concepts, shared)
         chosen.setdefault(meaning.concept or str(candidate), meaning)
     return list(chosen.values())
 
@@ -94,18 +99,25 @@ def correlations(active: Sequence[csr_array], present: Sequence[NDArray[np.bool_
     """Correlation of each latent's activations between streams, mean over pairs of streams: (L,).
 
     active: (N, L) per stream; present: (N,) per stream, which samples have it: a pair of streams is compared on those
-    that have both. 0 where a latent is active in fewer than `MIN_ACTIVE` samples of a stream. A single stream has
-    nothing to agree with: its latents rank by how much they are active.
+    that have both. A single stream has nothing to agree with: its latents rank by how much they are active.
     """
-    enough_L = np.all([(matrix > 0).sum(axis=0) >= MIN_ACTIVE for matrix in active], axis=0)
     if len(active) == 1:
         sum_L = _sum(active[0])
-        return np.where(enough_L, sum_L / max(1.0, sum_L.max()), 0)
+        ranked_L: NDArray[np.float64] = sum_L / max(1.0, sum_L.max())
+        return ranked_L
     pairs = []
     for a, b in combinations(range(len(active)), 2):
         rows = np.flatnonzero(present[a] & present[b])
         pairs.append(_correlation(active[a][rows].astype(np.float64), active[b][rows].astype(np.float64)))
-    return np.where(enough_L, np.mean(pairs, axis=0), 0)
+    mean_L: NDArray[np.float64] = np.mean(pairs, axis=0)
+    return mean_L
+
+
+def often(active: Sequence[csr_array]) -> NDArray[np.bool_]:
+    """Which latents are active in enough samples of each stream, (L,)."""
+    needed = min(MIN_ACTIVE, max(FEW, active[0].shape[0] // 20))
+    often_L: NDArray[np.bool_] = np.all([(matrix > 0).sum(axis=0) >= needed for matrix in active], axis=0)
+    return often_L
 
 
 def _correlation(first: csr_array, second: csr_array) -> NDArray[np.float64]:
@@ -153,13 +165,22 @@ class _Concepts:
 
 
 def _meaning(
-    latent: int, agreement_L: NDArray[np.float64], active: Mapping[str, csr_array], concepts: _Concepts
+    latent: int,
+    agreement_L: NDArray[np.float64],
+    active: Mapping[str, csr_array],
+    concepts: _Concepts,
+    shared: Mapping[str, Tensor] | None,
 ) -> Meaning:
     columns = {name: matrix[:, [latent]].toarray().ravel() for name, matrix in active.items()}
     top = {}
     for name, values_N in columns.items():
-        rows = np.argsort(-values_N, kind="stable")[:TOP]
-        top[name] = [(int(row), float(values_N[row])) for row in rows if values_N[row] > 0]
+        rows = [int(row) for row in np.argsort(-values_N, kind="stable") if values_N[row] > 0]
+        if shared is not None:
+            firsts: dict[int, int] = {}
+            for row in rows:
+                firsts.setdefault(int(shared[name][row]), row)
+            rows = [*firsts.values()]
+        top[name] = [(row, float(values_N[row])) for row in rows[:TOP]]
     most_N = np.sum([values_N > 0 for values_N in columns.values()], axis=0) * 2 > len(columns)
     concept, inside = concepts.name(most_N)
     return Meaning(latent, float(agreement_L[latent]), concept, inside, int(most_N.sum()), top)

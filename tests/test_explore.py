@@ -12,7 +12,7 @@ import sparc.explore
 from sparc.contracts import Sample, Taxonomy
 from sparc.core.space import LatentSpace
 from sparc.errors import InvalidConfig
-from sparc.explore import Meaning, correlations, meanings, picture
+from sparc.explore import Meaning, correlations, meanings, often, picture
 
 TAXONOMY = Taxonomy({"thing": (), "animal": ("thing",), "cat": ("animal",), "dog": ("animal",), "car": ("thing",)})
 KINDS = ["cat", "dog", "car"]
@@ -74,10 +74,29 @@ def test_samples_that_lack_a_stream_say_nothing_of_agreement():
     assert correlations(active, there)[0] == pytest.approx(-1)
 
 
-def test_a_latent_that_is_active_in_few_samples_of_a_stream_does_not_rank():
-    often, seldom = [1, 2, 3, 4, 5, 0, 0], [1, 2, 3, 4, 0, 0, 0]
-    active = [activations(often, often), activations(often, seldom)]
-    assert correlations(active, all_there(active)).tolist() == [pytest.approx(1), 0]
+@pytest.mark.parametrize(("samples", "needed"), [(200, 5), (100, 5), (79, 3), (30, 2), (7, 2)])
+def test_latents_that_are_active_in_few_samples_of_a_stream_do_not_rank(samples, needed):
+    def first(count):
+        return [1] * count + [0] * (samples - count)
+
+    active = [activations(first(needed), first(needed)), activations(first(needed), first(needed - 1))]
+    assert often(active).tolist() == [True, False]
+
+
+def test_of_few_held_out_samples_the_best_latents_are_drawn_all_the_same(space, features):
+    few = {name: rows[[0, 5, 9, 10, 19, 20, 29]] for name, rows in features.items()}
+    assert [one.latent for one in meanings(space, few, None, None)] == [0, 1, 2]
+    alone = {name: rows[[0, 10, 19, 20, 29]] for name, rows in features.items()}
+    assert 0 not in [one.latent for one in meanings(space, alone, None, None)]
+    (asked,) = meanings(space, alone, None, None, latent=0)
+    assert asked.correlation == pytest.approx(1)  # for being seldom it is no less alike
+
+
+def test_samples_of_one_image_take_one_place_among_those_that_activate_a_latent_most(space, features):
+    images = {"a": torch.arange(30) // 2, "b": torch.arange(30)}  # two captions for each image
+    (cats,) = meanings(space, features, None, None, latent=0, shared=images)
+    assert [row for row, _ in cats.top["a"]] == [9, 7, 5, 3, 1]
+    assert [row for row, _ in cats.top["b"]] == [9, 8, 7, 6, 5, 4]
 
 
 def test_a_latent_that_never_varies_agrees_with_nothing():
@@ -89,7 +108,7 @@ def test_a_latent_that_never_varies_agrees_with_nothing():
 
 def test_latents_of_a_single_stream_rank_by_how_much_they_are_active():
     active = [activations([1] * 6 + [0], [2] * 6 + [0], [9, 0, 0, 0, 0, 0, 0])]
-    assert np.argsort(-correlations(active, all_there(active))).tolist() == [1, 0, 2]
+    assert np.argsort(-correlations(active, all_there(active))).tolist() == [1, 2, 0]
 
 
 def test_latents_are_named_by_the_label_that_fits_their_samples_best(space, features):

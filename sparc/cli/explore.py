@@ -47,9 +47,12 @@ def explore(
     space = space_of(opened, resolved)
     features, dataset = held_out(options, registry, jobs)
     raw = {name: rows.to(resolved) for name, rows in features.features.items()}
-    found = meanings(space, raw, dataset.labels(), dataset.taxonomy, latent=latent)
+    found = meanings(space, raw, dataset.labels(), dataset.taxonomy, latent=latent, shared=features.rows)
     if not found:
-        raise MissingData("no latent is active often enough in every stream", hint="train longer, or choose --latent")
+        raise MissingData(
+            f"no latent is active in several of the {len(features)} held-out samples in every stream",
+            hint="hold more samples out, or train longer; or choose --latent",
+        )
     default = "latents.png" if latent is None else f"latent-{latent}.png"
     path = out if out is not None else opened.path / default
     where = next(iter(jobs.values()))

@@ -51,7 +51,7 @@ def extract(
 
 
 def probe(jobs: Iterable[Job]) -> list[tuple[Progress, dict[str, Any]]]:
-    """Try some samples of what the store lacks of `jobs`: what is computed together, and an `estimate.Estimate` as a dict.
+    """Try some samples of what the store lacks of `jobs`: what is computed together, and its `Estimate` as a dict.
 
     Raises as `extract`.
     """
