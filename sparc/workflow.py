@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
+
 from sparc.checkpoint import SharedLatentSpace
 from sparc.config import RunOptions
+from sparc.core.space import present
 from sparc.errors import MissingData
 from sparc.evaluate import Report
 from sparc.extract import Job, directories, extract
@@ -26,6 +30,9 @@ from sparc.provenance import provenance
 from sparc.run import Run
 from sparc.store import FeatureStore, open_streams
 from sparc.train import train
+
+LOOKED_AT = 4096
+"""Samples from which `common` is measured."""
 
 
 class Features(NamedTuple):
@@ -99,6 +106,20 @@ def missing(features: FeatureStore) -> dict[str, int]:
             raise MissingData(
                 f"no sample has the stream '{name}': all its features are zero", hint="check its backbone"
             )
+    return found
+
+
+def common(features: FeatureStore) -> dict[str, float]:
+    """Measure per stream what its samples, on unit norm, have in common: the squared norm of their mean, 0 to 1.
+
+    Near 1 they hardly differ to a space that normalises by `unit`. Looks at some thousand samples.
+    """
+    found = {}
+    for name, shards in features.shards.items():
+        step = max(1, sum(map(len, shards)) // LOOKED_AT)
+        some_ND = torch.cat([rows[::step].float() for rows in shards])
+        unit_ND = F.normalize(some_ND[present(some_ND)], dim=1)
+        found[name] = float(unit_ND.mean(dim=0).square().sum())
     return found
 
 

@@ -155,7 +155,12 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     done = sparc_command("train", "--features", "mine", *small)
     assert done.returncode == 0, done.stderr
     assert "samples lack the stream clip-txt" in done.stdout
+    # Sums of positive numbers are much alike; centred they are not.
+    assert "of its features is the same for all samples; --normalization standard takes that off" in done.stdout
     assert "Retrieval" in done.stdout
+    done = sparc_here("train", "--features", "mine", *small, "--normalization", "standard", "--out", "centred")
+    assert done.returncode == 0, done.stderr
+    assert "the same for all samples" not in done.stdout
     (tmp_path / "mine").rename(tmp_path / "moved")
     assert "error: no folder at" in sparc_here("evaluate", "runs/imported").stderr
     done = sparc_here("evaluate", "runs/imported", "--features", "moved")

@@ -9,7 +9,7 @@ from sparc.evaluate import Report
 from sparc.files import read_json
 from sparc.run import Run
 from sparc.store import FeatureStore
-from sparc.workflow import missing
+from sparc.workflow import common, missing
 
 STREAMS = ["tiny-image", "char-ngrams"]
 
@@ -69,3 +69,11 @@ def test_a_stream_that_no_sample_has_is_refused():
         missing(FeatureStore(shards, rows, ("1", "2", "3"), {}))
     shards["b"][0][1] = 1
     assert missing(FeatureStore(shards, rows, ("1", "2", "3"), {})) == {"a": 0, "b": 2}
+
+
+def test_what_the_samples_of_a_stream_have_in_common_is_the_squared_norm_of_their_mean():
+    """By hand: (3, 4) and (4, 3) have the mean (3.5, 3.5) / 5 on unit norm, whatever the scale of either."""
+    shards = {"near": [torch.tensor([[3.0, 4], [0, 0]]), torch.tensor([[400.0, 300]])], "far": [torch.eye(3)]}
+    rows = {name: torch.arange(3) for name in shards}
+    found = common(FeatureStore(shards, rows, ("1", "2", "3"), {}))
+    assert found == {"near": pytest.approx(0.98), "far": pytest.approx(1 / 3)}

@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 WAITING = 0.05
 """Share of the time that training may wait for data before it is said."""
+ALIKE = 0.9
+"""What a stream's samples may have in common before it is said; of the demo's streams it is 0.1 to 0.4."""
 
 
 def train(
@@ -169,6 +171,8 @@ def _features(plan: _Plan, jobs: dict[str, Job]) -> FeatureStore:
             f"the features in the store are not those that {plan.path} was started on", hint="train anew"
         )
     say_missing(features)
+    if plan.options.normalization == "unit":
+        _say_common(features)
     return features
 
 
@@ -249,6 +253,19 @@ def say_missing(features: FeatureStore) -> None:
     for name, count in missing(features).items():
         if count:
             console.print(f"[yellow]{count} of {len(features)} samples lack the stream {escape(name)}[/yellow]")
+
+
+def _say_common(features: FeatureStore) -> None:
+    """Say which streams normalisation to unit norm leaves little to tell samples apart by."""
+    from sparc.workflow import common
+
+    for name, share in common(features).items():
+        if share > ALIKE:
+            console.print(
+                f"[yellow]{escape(name)}: {share:.0%} of its features is the same for all samples; "
+                "--normalization standard takes that off[/yellow]",
+                soft_wrap=True,
+            )
 
 
 def _say_next(run: Run, options: RunOptions) -> None:
