@@ -20,7 +20,8 @@ def explore(
         int | None, typer.Option("--latent", help="One latent; without it, the most telling ones.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Picture to write. Without it: latents.png in the run.")
+        Path | None,
+        typer.Option("--out", help="Picture to write. Without it: latents.png, or latent-N.png, in the run."),
     ] = None,
     data_root: DataRoot = None,
     store: StoreNow = None,
