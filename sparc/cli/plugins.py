@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from sparc.cli.options import Device
 from sparc.cli.progress import console
@@ -16,6 +15,8 @@ from sparc.config import reference
 from sparc.contracts import BackboneSpec, Params
 from sparc.errors import PluginError
 from sparc.options import resolve_device
+
+_Row = tuple[str, ...]
 
 app = typer.Typer(help="See and check the installed streams and datasets.", no_args_is_help=True)
 
@@ -40,20 +41,23 @@ def list_plugins() -> None:
     from sparc.plugins import discover
 
     registry = discover()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "kind", "width", "weights", "from", "what"):
-        table.add_column(column, overflow="fold" if column == "what" else "ignore")
+    rows: list[tuple[_Row, list[str]]] = [(("name", "kind", "width", "weights", "from"), [])]
     for name, backbone in sorted(registry.backbones.items()):
         width = "-" if backbone.width is None else str(backbone.width)
         row = (name, f"{backbone.modality} stream", width, _weights(backbone), registry.owners["stream", name])
-        table.add_row(*map(escape, row), _what(backbone.summary, backbone.params))
+        rows.append((row, _what(backbone.summary, backbone.params)))
     for name, dataset in sorted(registry.datasets.items()):
-        row = (name, "dataset", "", "", registry.owners["dataset", name])
-        table.add_row(*map(escape, row), _what(dataset.summary, dataset.params))
+        row = (name, "dataset", "-", "-", registry.owners["dataset", name])
+        rows.append((row, _what(dataset.summary, dataset.params)))
     for name, error in registry.broken.items():
-        what = f"[red]did not load: {escape(_line(error))}[/red]"
-        table.add_row(escape(name), "[red]plugin[/red]", "", "", "", what)
-    console.print(table)
+        rows.append(((name, "plugin", "-", "-", "-"), [f"did not load: {_line(error)}"]))
+    wide = [max(len(row[column]) for row, _ in rows) for column in range(len(rows[0][0]))]
+    for row, below in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip()
+        style = "red" if row[1] == "plugin" else "bold"
+        console.print(f"[{style}]{escape(line)}[/{style}]", soft_wrap=True)
+        for one in below:
+            console.print(f"    {escape(one)}", soft_wrap=True)
 
 
 @app.command("new")
@@ -129,7 +133,7 @@ def _weights(backbone: BackboneSpec) -> str:
         return _line(error)
 
 
-def _what(summary: str, params: type[Params]) -> str:
+def _what(summary: str, params: type[Params]) -> list[str]:
     """The summary and, below it, the parameters as `--stream` and `--dataset` take them."""
     shown = []
     for name, field in params.model_fields.items():
@@ -137,7 +141,7 @@ def _what(summary: str, params: type[Params]) -> str:
             continue
         value = "?" if field.is_required() else field.default
         shown.append(name if value is None else f"{name}={value}")
-    return escape(summary) + (f"\n[dim]{escape('[' + ', '.join(shown) + ']')}[/dim]" if shown else "")
+    return [summary, f"[{', '.join(shown)}]"] if shown else [summary]
 
 
 def _line(error: Exception) -> str:
