@@ -44,7 +44,7 @@ def list_plugins() -> None:
     rows: list[tuple[_Row, list[str]]] = [(("name", "kind", "width", "weights", "from"), [])]
     for name, backbone in sorted(registry.backbones.items()):
         width = "-" if backbone.width is None else str(backbone.width)
-        row = (name, f"{backbone.modality} stream", width, _weights(backbone), registry.owners["stream", name])
+        row: _Row = (name, f"{backbone.modality} stream", width, _weights(backbone), registry.owners["stream", name])
         rows.append((row, _what(backbone.summary, backbone.params)))
     for name, dataset in sorted(registry.datasets.items()):
         row = (name, "dataset", "-", "-", registry.owners["dataset", name])
@@ -141,7 +141,7 @@ def _what(summary: str, params: type[Params]) -> list[str]:
             continue
         value = "?" if field.is_required() else field.default
         shown.append(name if value is None else f"{name}={value}")
-    return [summary, f"[{', '.join(shown)}]"] if shown else [summary]
+    return [line for line in (summary, f"[{', '.join(shown)}]" if shown else "") if line]
 
 
 def _line(error: Exception) -> str:
