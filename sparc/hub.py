@@ -39,11 +39,14 @@ def hub_file(repo: str, filenames: Sequence[str], *, backbone: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     failure: Exception | None = None
+    unreachable = False
     for filename in filenames:
         try:
-            return Path(hf_hub_download(repo, filename))
+            return Path(hf_hub_download(repo, filename, local_files_only=unreachable))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
             failure = failure or error
+            # It takes half a minute until the hub's client gives up: once is enough.
+            unreachable = unreachable or isinstance(error, LocalEntryNotFoundError)
     raise WeightsUnavailable(backbone, f"{repo}/{filenames[0]}", _reason(failure)) from failure
 
 
