@@ -46,7 +46,11 @@ def demo_run(tmp_path, monkeypatch):
     Image.new("RGB", (60, 40), "red").save("photo.jpg")
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+TRAINS = "sparc.fit("
+"""A block with this takes data and features: it has a test of its own."""
+
+
+@pytest.mark.parametrize("code", [block for block in blocks("python") if TRAINS not in block.values[0]])
 def test_python_in_the_documentation_runs(code, demo_run, capsys):
     names = {}
     exec(code, names)
@@ -55,6 +59,25 @@ def test_python_in_the_documentation_runs(code, demo_run, capsys):
     if "y" in names:
         assert names["y"].shape == (8, 384)
         assert isinstance(names["codes"].indices, torch.Tensor)
+
+
+def test_the_example_that_trains_finds_captions_as_often_as_its_report_says(
+    extracted, environment, use_example, monkeypatch, capsys
+):
+    """As written, but that both streams get features of the example package, which are in the store."""
+    (block,) = [block for block in blocks("python") if TRAINS in block.values[0]]
+    code = block.values[0].replace('"effnet-lite0", "minilm"]', '"effnet-lite0=hog", "minilm=char-ngrams"]')
+    monkeypatch.setenv("SPARC_CACHE", environment["SPARC_CACHE"])
+    monkeypatch.chdir(extracted.parent)
+    names = {}
+    exec(code, names)
+    found = [line.split(" → ") for line in capsys.readouterr().out.splitlines()]
+    assert [picture for picture, _ in found] == list(names["held_out"].ids)
+    (said,) = (pair for pair in names["fitted"].report.retrieval if pair.query == "effnet-lite0")
+    right = sum(picture == caption for picture, caption in found)
+    assert right / len(found) == pytest.approx(said.cross.r1)
+    assert right > 1
+    assert sparc.load(names["fitted"].path).streams == names["fitted"].space.streams
 
 
 @pytest.mark.parametrize("code", blocks("toml"))

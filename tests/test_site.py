@@ -85,6 +85,8 @@ def test_the_site_builds_strictly_and_no_link_in_it_is_dead(tmp_path):
         "sparc.Backbone.forward",
         "sparc.attribute.localize.localize",
         "sparc.testing.check_dataset",
+        "sparc.workflow.Fitted.report",
+        "sparc.store.FeatureStore.features",
     } <= names
 
 
