@@ -32,7 +32,7 @@ Features = Annotated[
 ]
 Store = Annotated[
     Path | None,
-    typer.Option("--store", help="Where features are kept. Without it: $SPARC_CACHE, else ~/.cache/sparc."),
+    typer.Option("--store", help="Where features are kept. Without it: $SPARC_CACHE/store, else ~/.cache/sparc/store."),
 ]
 StoreNow = Annotated[
     Path | None, typer.Option("--store", help="Where features are kept now. Without it: where they were for the run.")
