@@ -8,15 +8,17 @@ Options are those of `sparc train`, with `_` where it has `-`, and `lambda_`. No
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparc.checkpoint import SharedLatentSpace
-from sparc.config import RunOptions
-from sparc.errors import MissingData
+from sparc.config import OPTION_NAMES, RunOptions, suggestion
+from sparc.errors import InvalidConfig, MissingData, SparcError, remade
 from sparc.evaluate import Report
 from sparc.extract import Job, directories, extract
 from sparc.measure import held_out, measure, samples_of
@@ -26,6 +28,35 @@ from sparc.provenance import provenance
 from sparc.run import Run
 from sparc.store import FeatureStore, open_streams
 from sparc.train import train
+
+_ARGUMENTS = dict(zip(OPTION_NAMES, RunOptions.model_fields, strict=True))
+_NAMES = "|".join(OPTION_NAMES)
+_FLAG = re.compile(rf"--({_NAMES})(?![\w-])(?: ('[^']*'|[A-Z]+))?")
+# Quoted, or part of a path, it is what the user gave.
+_BARE = re.compile(rf"(?<![\w/.'-])({'|'.join(name for name in OPTION_NAMES if '-' in name)})(?![\w/.'-])|^lambda(?=:)")
+
+
+@contextlib.contextmanager
+def _arguments_named() -> Iterator[None]:
+    """Let errors name options as arguments, `n_latents` and `lambda_`; the commands in them stay as they are."""
+    try:
+        yield
+    except SparcError as error:
+        renamed = remade(type(error), _renamed(error.message), _renamed(error.hint))
+        raise renamed.with_traceback(error.__traceback__) from error.__cause__
+
+
+def _renamed(text: str) -> str:
+    said, *command = re.split(r"(?=\bsparc [a-z])", text, maxsplit=1)
+    said = _BARE.sub(lambda bare: _ARGUMENTS[bare[0]], _FLAG.sub(_argument, said))
+    return "".join([said, *command])
+
+
+def _argument(flag: re.Match[str]) -> str:
+    name, value = _ARGUMENTS[flag[1]], flag[2]
+    if value is None:
+        return name
+    return f"{name}=[{value}]" if name == "stream" else f"{name}={value}"
 
 
 class Features(NamedTuple):
@@ -45,6 +76,7 @@ class Fitted:
     report: Report
 
 
+@_arguments_named()
 def features(**options: Any) -> Features:
     """Open the features of a dataset's streams, raw; what the store lacks is extracted first.
 
@@ -55,6 +87,7 @@ def features(**options: Any) -> Features:
     return Features(open_streams(directories(train_split)), open_streams(directories(test_split)))
 
 
+@_arguments_named()
 def fit(**options: Any) -> Fitted:
     """Train a space and measure it on held-out samples: all that `sparc train` does, into a new run (`out`).
 
@@ -103,7 +136,13 @@ def missing(features: FeatureStore) -> dict[str, int]:
 
 
 def _resolved(said: dict[str, Any], registry: Registry) -> RunOptions:
-    return merged({name.rstrip("_").replace("_", "-"): value for name, value in said.items()}, {}, registry).checked()
+    options = {}
+    for given, value in said.items():
+        name = given.rstrip("_").replace("_", "-")
+        if name not in OPTION_NAMES:
+            raise InvalidConfig(f"unknown parameter '{given}'", hint=suggestion(given, [*RunOptions.model_fields]))
+        options[name] = value
+    return merged(options, {}, registry).checked()
 
 
 def _extracted(options: RunOptions, registry: Registry) -> dict[str, dict[str, Job]]:

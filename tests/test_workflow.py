@@ -17,10 +17,12 @@ STREAMS = ["tiny-image", "char-ngrams"]
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"n_latent": 8}, InvalidConfig, "unknown parameter 'n-latent'"),
-        ({"k": 64, "n_latents": 32}, InvalidConfig, "expected at most n-latents, 32, found 64"),
+        ({"n_latent": 8}, InvalidConfig, "unknown parameter 'n_latent'"),
+        ({"k": 64, "n_latents": 32}, InvalidConfig, "expected at most n_latents, 32, found 64"),
+        ({"lambda_": -1}, InvalidConfig, "^lambda_: input should be greater"),
+        ({"batch_size": "many"}, InvalidConfig, "^batch_size: input should be a valid integer"),
         ({"stream": ["tiny"]}, UnknownName, "no plugin offers a stream named 'tiny'"),
-        ({"device": "gpu"}, InvalidConfig, "'gpu' is not there"),
+        ({"device": "gpu"}, InvalidConfig, "^device: 'gpu' is not there"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_any_work(options, error, message, use_example, tmp_path, monkeypatch):
@@ -28,6 +30,20 @@ def test_what_cannot_be_done_is_said_before_any_work(options, error, message, us
     with pytest.raises(error, match=message):
         sparc.fit(**{"dataset": "digits", "stream": STREAMS, "store": tmp_path / "store", **options})
     assert not list(tmp_path.iterdir())
+
+
+def test_hints_are_lines_of_python(use_example, tmp_path):
+    with pytest.raises(InvalidConfig) as error:
+        sparc.fit(n_latent=64)
+    assert error.value.hint.startswith("did you mean 'n_latents'? known: stream, dataset, data_root, ")
+    with pytest.raises(InvalidConfig, match="expected 'root', found nothing") as error:
+        sparc.features(dataset="image-folder", stream=STREAMS)
+    assert error.value.hint == "data_root=FOLDER, or NAME[root=FOLDER]"
+    taken = tmp_path / "data-root"
+    (taken / "some").mkdir(parents=True)
+    with pytest.raises(InvalidConfig, match=f"at {taken} already") as error:
+        sparc.fit(dataset="digits", stream=STREAMS, out=taken)
+    assert error.value.hint == f"choose another out; or go on with it: sparc train --resume {taken}"
 
 
 def test_a_run_made_by_a_program_is_one_that_the_commands_know(
