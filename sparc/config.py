@@ -250,7 +250,11 @@ def _explained(model: type[BaseModel], error: ValidationError, what: str) -> Inv
         message = first["msg"].removeprefix("Value error, ")
         return InvalidConfig(f"{prefix}{f'{place}: ' if place else ''}{message}", hint="change that value")
     if first["type"] == "missing":
-        hint = "--data-root FOLDER" if place == "root" else f"say it: {place}=..., such as NAME[{place}=...]"
+        hint = (
+            "--data-root FOLDER, or NAME[root=FOLDER]"
+            if place == "root"
+            else f"say it: {place}=..., such as NAME[{place}=...]"
+        )
         return InvalidConfig(f"{prefix}expected '{place}', found nothing", hint=hint)
     message = (
         f"{prefix}{place.replace('_', '-')}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"

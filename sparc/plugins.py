@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -34,6 +34,8 @@ class Registry:
     """Kind (`stream`, `dataset`) and name to the distribution that offers it."""
     broken: dict[str, Exception] = field(default_factory=dict)
     """Entry point to the error with which it failed to load."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Stream to the distribution that offered it when a run was made."""
 
     def backbone(self, name: str) -> BackboneSpec:
         """Look a backbone up. Raises UnknownName, listing what there is."""
@@ -47,9 +49,18 @@ class Registry:
             raise self._unknown("dataset", name, self.datasets)
         return self.datasets[name]
 
+    def remember(self, streams: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note who offered the streams of a run, as its provenance says, for the hint where one is gone."""
+        self.origins |= {
+            made_by["backbone"]: made_by["plugin"] for made_by in streams.values() if made_by.get("plugin")
+        }
+
     def _unknown(self, kind: str, name: str, known: Iterable[str]) -> UnknownName:
         names = sorted(known)
-        hints = [f"did you mean '{match}'?" for match in difflib.get_close_matches(name, names, n=1)]
+        hints = []
+        if kind == "stream" and name in self.origins:
+            hints.append(f"it came from {self.origins[name]}: install that")
+        hints += [f"did you mean '{match}'?" for match in difflib.get_close_matches(name, names, n=1)]
         hints.append(f"known {kind}s: {', '.join(names) or 'none; is sparc installed?'}")
         hints += [f"plugin '{plugin}' did not load: {error}" for plugin, error in self.broken.items()]
         return UnknownName(f"no plugin offers a {kind} named '{name}'", hint="; ".join(hints))

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
 
+from sparc.plugins import discover
+
 if TYPE_CHECKING:
     from sparc.config import RunOptions
     from sparc.store import FeatureStore, Manifest
@@ -33,6 +35,7 @@ def library_versions() -> dict[str, str]:
 
 def provenance(options: RunOptions, features: FeatureStore, *, device: str, command: Sequence[str]) -> dict[str, Any]:
     """Say where a run comes from, as far as it can be said when it starts."""
+    owners = {} if options.features is not None else discover().owners  # imported features come from no plugin
     return {
         "command": list(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -42,7 +45,12 @@ def provenance(options: RunOptions, features: FeatureStore, *, device: str, comm
         "versions": library_versions(),
         "random_weights": features.random_weights,
         "streams": {
-            name: {"backbone": manifest.backbone, "params": manifest.params, "weights": manifest.weights}
+            name: {
+                "backbone": manifest.backbone,
+                "params": manifest.params,
+                "weights": manifest.weights,
+                "plugin": owners.get(("stream", manifest.backbone)),
+            }
             for name, manifest in features.manifests.items()
         },
         "samples": len(features),

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 
 from sparc.checkpoint import SharedLatentSpace
-from sparc.config import RunOptions
+from sparc.config import OPTION_NAMES, RunOptions, suggestion
 from sparc.core.space import present
-from sparc.errors import MissingData
+from sparc.errors import InvalidConfig, MissingData
 from sparc.evaluate import Report
 from sparc.extract import Job, directories, extract
 from sparc.measure import held_out, measure, samples_of
@@ -124,7 +124,13 @@ def common(features: FeatureStore) -> dict[str, float]:
 
 
 def _resolved(said: dict[str, Any], registry: Registry) -> RunOptions:
-    return merged({name.rstrip("_").replace("_", "-"): value for name, value in said.items()}, {}, registry).checked()
+    options = {}
+    for given, value in said.items():
+        name = given.rstrip("_").replace("_", "-")
+        if name not in OPTION_NAMES:
+            raise InvalidConfig(f"unknown parameter '{given}'", hint=suggestion(given, [*RunOptions.model_fields]))
+        options[name] = value
+    return merged(options, {}, registry).checked()
 
 
 def _extracted(options: RunOptions, registry: Registry) -> dict[str, dict[str, Job]]:

@@ -50,6 +50,7 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert provenance["versions"]["torch"]
     assert provenance["samples"] + report["samples"] == 60
     assert len(provenance["features"]["hog"]) == 2  # of the list of samples, and of one shard
+    assert provenance["streams"]["hog"]["plugin"] == "sparc-classic 0.1.0"
     assert "Jaccard of labels" in card(run, "lab/space")
 
     config = tmp_path / "run.toml"

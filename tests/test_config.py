@@ -157,7 +157,7 @@ def test_a_parameter_that_is_lacking_says_how_to_give_it():
 
     with pytest.raises(InvalidConfig, match="'some': expected 'root', found nothing") as error:
         validated(Wanted, {"model": "m"}, what="'some'")
-    assert error.value.hint == "--data-root FOLDER"
+    assert error.value.hint == "--data-root FOLDER, or NAME[root=FOLDER]"
     with pytest.raises(InvalidConfig, match="expected 'model', found nothing") as error:
         validated(Wanted, {"root": "r"})
     assert "NAME[model=...]" in error.value.hint

@@ -229,6 +229,24 @@ def test_streams_of_the_splits_must_be_the_same(tmp_path):
     assert list(plan_imported(tmp_path / "out", [PluginRef(name="a", alias="a")], How())["test"]) == ["a"]
 
 
+def test_arrays_of_python_objects_and_of_other_names_are_refused_with_the_line_to_write(tmp_path):
+    objects = np.array(IDS, dtype=object)
+    line = "np.savez(file, features=x, ids=ids)"
+    for arrays, message, hint in (
+        ({"features": FEATURES, "ids": objects}, "'ids' are Python objects", "save ids.astype(str)"),
+        ({"features": FEATURES.astype(object)}, "'features' are Python objects", "save features.astype('float32')"),
+        ({"x": FEATURES, "names": objects}, r"expected 'features' of .* found none", f"by that name: {line}"),
+        ({"features": FEATURES, "names": objects}, "has no ids", f"or write them too: {line}"),
+    ):
+        np.savez(tmp_path / "some.npz", **arrays)
+        with pytest.raises(InvalidConfig, match=message) as error, open_source(tmp_path / "some.npz"):
+            pass
+        assert hint in error.value.hint
+    np.savez(tmp_path / "some.npz", features=FEATURES, ids=objects.astype(str))
+    with open_source(tmp_path / "some.npz") as source:
+        assert source.ids == IDS
+
+
 def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
     np.savez(tmp_path / "big.npz", features=FEATURES.astype(">f4"), indices=np.arange(4, dtype=">i8"))
     with open_source(tmp_path / "big.npz") as source:

@@ -8,16 +8,19 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 
 import pytest
+from PIL import Image
 from pydantic import Field
 
 import sparc
 import sparc_plugins
 from sparc import hookimpl
-from sparc.config import reference
+from sparc.checkpoint import SharedLatentSpace
+from sparc.config import SpaceConfig, reference
 from sparc.contracts import BackboneSpec, Params
 from sparc.errors import PluginError, UnknownName
 from sparc.hookspecs import CONTRACT, GROUP
 from sparc.plugins import checked_params, discover
+from sparc.run import Run
 
 
 def plugin(monkeypatch, name, **hooks):
@@ -214,6 +217,24 @@ def test_the_listing_shows_the_parameters_their_values_and_which_must_be_given(s
     rows = listed(sparc_here, monkeypatch, spec)
     assert rows["a"] == ["a", "[bracketed]", "summary"]
     assert rows["[size=?,"] == ["[size=?,", "crop=7,", "name]"]
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("localize", "--image", "photo.png", "--text", "bus")])
+def test_a_run_whose_plugin_is_gone_says_which_package_to_install(command, sparc_here, tmp_path):
+    run = Run.create(tmp_path / "run")
+    SharedLatentSpace(SpaceConfig(streams={"sky": 4}, n_latents=8, k=2)).save_pretrained(run.path)
+    run.write_provenance(
+        {
+            "streams": {"night": {"backbone": "sky", "params": {}, "weights": "", "plugin": "sparc-sky 1.2"}},
+            "options": {"dataset": "digits", "stream": [{"name": "sky", "alias": "night"}]},
+        }
+    )
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    done = sparc_here(command[0], "run", *command[1:])
+    assert done.returncode == 1
+    error, hint = done.stderr.splitlines()
+    assert error == "error: no plugin offers a stream named 'sky'"
+    assert "it came from sparc-sky 1.2: install that; known streams: " in hint
 
 
 def test_the_public_names_are_all_there_and_sorted():

@@ -23,6 +23,7 @@ def test_a_new_package_is_found_and_passes_its_own_tests(kind, tmp_path, monkeyp
     assert folder == tmp_path / "sparc-night-sky2"
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     points = project["entry-points"]["sparc.plugins"]
+    assert project["optional-dependencies"] == {"dev": ["pytest"]}
     assert (project["name"], points) == ("sparc-night-sky2", {"night-sky2": "sparc_night_sky2"})
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "sparc_night_sky2", raising=False)
@@ -69,5 +70,9 @@ def test_the_command_says_what_comes_next(sparc_here, tmp_path):
     done = sparc_here("plugins", "new", "sky", "--kind", "dataset")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "sparc-sky"
-    assert "sparc plugins check 'sky[root=FOLDER]'" in done.stdout
+    assert [line.strip() for line in done.stdout.splitlines()[2:]] == [
+        "pip install -e 'sparc-sky[dev]'",
+        "sparc plugins check 'sky[root=FOLDER]'",
+        "python -m pytest sparc-sky",
+    ]
     assert (tmp_path / "sparc-sky" / "sparc_sky.py").is_file()

@@ -17,8 +17,10 @@ STREAMS = ["tiny-image", "char-ngrams"]
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"n_latent": 8}, InvalidConfig, "unknown parameter 'n-latent'"),
+        ({"n_latent": 8}, InvalidConfig, "unknown parameter 'n_latent'"),
         ({"k": 64, "n_latents": 32}, InvalidConfig, "expected at most n-latents, 32, found 64"),
+        ({"lambda_": -1}, InvalidConfig, "lambda: input should be greater"),
+        ({"batch_size": "many"}, InvalidConfig, "batch-size: input should be a valid integer"),
         ({"stream": ["tiny"]}, UnknownName, "no plugin offers a stream named 'tiny'"),
         ({"device": "gpu"}, InvalidConfig, "'gpu' is not there"),
     ],
@@ -28,6 +30,12 @@ def test_what_cannot_be_done_is_said_before_any_work(options, error, message, us
     with pytest.raises(error, match=message):
         sparc.fit(**{"dataset": "digits", "stream": STREAMS, "store": tmp_path / "store", **options})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistyped_option_is_told_as_python_spells_it():
+    with pytest.raises(InvalidConfig) as error:
+        sparc.fit(n_latent=64)
+    assert error.value.hint.startswith("did you mean 'n_latents'? known: stream, dataset, data_root, ")
 
 
 def test_a_run_made_by_a_program_is_one_that_the_commands_know(

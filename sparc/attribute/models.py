@@ -53,7 +53,8 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
         WeightsUnavailable: what a backbone says about weights that are not there.
     """
     opened = Run.open(Path(run))
-    options = validated(RunOptions, opened.provenance().get("options", {}), what=str(run))
+    provenance = opened.provenance()
+    options = validated(RunOptions, provenance.get("options", {}), what=str(run))
     if options.features is not None:
         raise MissingData(
             f"the features of {run} were imported, so its backbones are not known",
@@ -67,6 +68,7 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
             raise UnknownName(f"the run has no stream named '{stream}'", hint=f"its streams: {', '.join(known)}")
     chosen = {name: ref for name, ref in known.items() if name in streams or not streams}
     registry = discover()
+    registry.remember(provenance.get("streams", {}))
     return Models(
         space=load(opened.path, device=device),
         backbones={name: _loaded(registry, ref, device) for name, ref in chosen.items()},

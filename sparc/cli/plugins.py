@@ -79,7 +79,8 @@ def new(
     folder = new_plugin(name, kind, into)
     where = "" if kind == "backbone" else "[root=FOLDER]"
     say = partial(console.print, markup=False, soft_wrap=True)
-    say(f"{folder}\n\n  pip install -e {folder}\n  sparc plugins check '{name}{where}'\n  pytest {folder}")
+    lines = (f"pip install -e '{folder}[dev]'", f"sparc plugins check '{name}{where}'", f"python -m pytest {folder}")
+    say("\n  ".join((f"{folder}\n", *lines)))
 
 
 @app.command("check")
@@ -97,16 +98,20 @@ def check_plugin(
 
         sparc plugins check image-folder[root=photos]
     """
-    from sparc.plugins import discover
+    from sparc.plugins import checked_params, discover
     from sparc.testing.backbone import backbone_outcomes
     from sparc.testing.dataset import dataset_outcomes
 
     registry, ref = discover(), reference(name)
-    if ref.name in registry.datasets:
-        found = dataset_outcomes(registry.dataset(ref.name), ref.params)
-    else:
-        spec = registry.backbone(ref.name)
+    spec = registry.datasets.get(ref.name) or registry.backbone(ref.name)
+    if isinstance(spec.params, type) and issubclass(
+        spec.params, Params
+    ):  # else a promise is broken, and not by the user
+        checked_params(spec, ref)
+    if isinstance(spec, BackboneSpec):
         found = backbone_outcomes(spec, ref.params, device=resolve_device(device or "auto"))
+    else:
+        found = dataset_outcomes(spec, ref.params)
     say = partial(console.print, markup=False, soft_wrap=True)
     promises = broken = 0
     for one in found:

@@ -32,6 +32,7 @@ def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Re
     run = Run.open(path)
     options = options_of(run, places)
     registry = discover()
+    registry.remember(run.provenance().get("streams", {}))
     return run, options, registry, list(jobs_of(options, registry, "cpu").values())[-1]
 
 

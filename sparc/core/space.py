@@ -83,6 +83,13 @@ class LatentSpace(nn.Module):
         self.scale: Tensor
         self.renormalize_decoder()
 
+    def __repr__(self) -> str:
+        """One line: streams with their widths, and shape."""
+        return (
+            f"{type(self).__name__}({self.streams}, n_latents={self.n_latents}, k={self.k}, "
+            f"selection={self.selection!r}, normalization={self.normalization!r})"
+        )
+
     # Features in, codes out
 
     def normalize(self, features: Mapping[str, Tensor]) -> Batch:
@@ -136,7 +143,8 @@ class LatentSpace(nn.Module):
 
         Raises:
             UnknownName: a stream that the space does not have.
-            BadFeatures: a width or number of samples that does not fit, or a value that is not finite.
+            BadFeatures: no tensors by stream, a width or number of samples that does not fit, or a value that is not
+                finite.
         """
         self._check(features)
         return self.encode_batch(self.normalize(features))
@@ -168,13 +176,10 @@ class LatentSpace(nn.Module):
 
         Raises:
             UnknownName: a stream that the space does not have.
-            BadFeatures: codes of another space.
+            BadFeatures: codes of another space, or no codes of one stream.
         """
         self._known(stream)
-        if codes.n_latents != self.n_latents:
-            raise BadFeatures(
-                f"expected codes over {self.n_latents} latents, found {codes.n_latents}", hint="decode with their space"
-            )
+        self._check_codes(codes, stream)
         return self.decode_linear(codes, stream) + self.pre_bias[self.segments[stream]]
 
     def decode_linear(self, codes: Codes, stream: str) -> Tensor:
@@ -248,12 +253,36 @@ class LatentSpace(nn.Module):
     def _in_order(self, features: Mapping[str, Any]) -> list[str]:
         return [name for name in self.streams if name in features]
 
-    def _check(self, features: Mapping[str, Tensor]) -> None:
+    def _check_codes(self, codes: Any, target: str) -> None:
+        if not isinstance(codes, Codes):
+            source = next(iter(codes if isinstance(codes, Mapping) and codes else self.streams))
+            raise BadFeatures(
+                f"expected the Codes of one stream, found {type(codes).__name__}",
+                hint=f'encode gives codes by stream; write space.decode(codes["{source}"], stream="{target}")',
+            )
+        if codes.n_latents != self.n_latents:
+            raise BadFeatures(
+                f"expected codes over {self.n_latents} latents, found {codes.n_latents}", hint="decode with their space"
+            )
+
+    def _check(self, features: Any) -> None:
+        if not isinstance(features, Mapping):
+            raise BadFeatures(
+                f"expected features by stream, found {type(features).__name__}",
+                hint=f'write space.encode({{"{next(iter(self.streams))}": features}}); '
+                f"its streams: {', '.join(self.streams)}",
+            )
         if not features:
             raise BadFeatures("expected features of at least one stream, found none", hint="pass {stream: features}")
         counts = {}
         for name, x_BD in features.items():
             self._known(name)
+            if not isinstance(x_BD, Tensor):
+                raise BadFeatures(
+                    f"stream '{name}': expected a torch.Tensor of shape (samples, {self.streams[name]}), found "
+                    f"{type(x_BD).__name__}",
+                    hint=f'write space.encode({{"{name}": torch.as_tensor(features)}})',
+                )
             if x_BD.ndim != 2 or x_BD.shape[1] != self.streams[name]:
                 raise BadFeatures(
                     f"stream '{name}': expected features of shape (samples, {self.streams[name]}), found "

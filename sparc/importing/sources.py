@@ -20,6 +20,7 @@ from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
 READ_ROWS = 1024
 FEATURES = "features"
 IDS = ("ids", "indices")
+_LINE = "np.savez(file, features=x, ids=ids)"
 _FORMATS = ".npy, .npz, .safetensors, .parquet, .h5, .hdf5"
 
 
@@ -77,7 +78,8 @@ def _features(path: Path, features: Any) -> Any:
     if shape is None or len(shape) != 2:
         found = "none" if shape is None else str(tuple(shape))
         raise InvalidConfig(
-            f"{path}: expected 'features' of shape (samples, width), found {found}", hint="write them by that name"
+            f"{path}: expected 'features' of shape (samples, width), found {found}",
+            hint=f"write them by that name: {_LINE}" if path.suffix == ".npz" else "write them by that name",
         )
     numbers = features.is_floating_point() if isinstance(features, Tensor) else features.dtype.kind in "fiu"
     if not numbers:
@@ -98,7 +100,10 @@ def _ids(path: Path, arrays: Mapping[str, Any], file: Path | None) -> list[str]:
                 )
             return [one.decode() if isinstance(one, bytes) else str(one) for one in found.tolist()]
     if file is None:
-        raise InvalidConfig(f"{path} has no ids: expected 'ids' or 'indices' in it", hint="give them with --ids FILE")
+        line = f", or write them too: {_LINE}" if path.suffix == ".npz" else ""
+        raise InvalidConfig(
+            f"{path} has no ids: expected 'ids' or 'indices' in it", hint=f"give them with --ids FILE{line}"
+        )
     try:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
@@ -122,7 +127,19 @@ def _npy(path: Path) -> Iterator[Mapping[str, Any]]:
 def _npz(path: Path) -> Iterator[Mapping[str, Any]]:
     # numpy leaves a file open that it has opened itself, and that is broken.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        yield {key: file[key] for key in (FEATURES, *IDS) if key in file}
+        yield {key: _plain(path, file, key) for key in (FEATURES, *IDS) if key in file}
+
+
+def _plain(path: Path, file: Mapping[str, Any], key: str) -> Any:
+    try:
+        return file[key]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        kind = "'float32'" if key == FEATURES else "str"
+        raise InvalidConfig(
+            f"{path}: '{key}' are Python objects, and pickle is never read", hint=f"save {key}.astype({kind})"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -182,6 +183,38 @@ def test_codes_of_another_space_are_refused(space, raw):
     codes = LatentSpace({"photo": 6, "words": 4}, n_latents=100, k=3).encode(raw)["photo"]
     with pytest.raises(BadFeatures, match="expected codes over 16 latents, found 100"):
         space.decode(codes, "words")
+
+
+@pytest.mark.parametrize("found", ["dict", "Tensor"])
+def test_what_is_no_code_of_one_stream_is_refused_with_the_line_to_write(space, raw, found):
+    codes = space.encode({"words": raw["words"]}) if found == "dict" else raw["photo"]
+    with pytest.raises(BadFeatures, match=f"expected the Codes of one stream, found {found}") as error:
+        space.decode(codes, "photo")
+    source = "words" if found == "dict" else "photo"
+    assert error.value.hint == f'encode gives codes by stream; write space.decode(codes["{source}"], stream="photo")'
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "line"),
+    [
+        (torch.ones(2, 6), "expected features by stream, found Tensor", 'space.encode({"photo": features})'),
+        (
+            {"words": np.ones((2, 4))},
+            r"stream 'words': expected a torch.Tensor of shape \(samples, 4\), found ndarray",
+            'space.encode({"words": torch.as_tensor(features)})',
+        ),
+    ],
+)
+def test_what_is_no_tensor_by_stream_is_refused_with_the_line_to_write(space, given, message, line):
+    with pytest.raises(BadFeatures, match=message) as error:
+        space.encode(given)
+    assert line in error.value.hint
+
+
+def test_a_space_shows_its_shape_in_one_line(space):
+    assert repr(space) == (
+        "LatentSpace({'photo': 6, 'words': 4}, n_latents=16, k=3, selection='global', normalization='unit')"
+    )
 
 
 def test_gradients_where_squares_leave_the_floats_are_finite():

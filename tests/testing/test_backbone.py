@@ -206,5 +206,8 @@ def test_the_command_says_what_holds_and_what_does_not(sparc_here):
     assert "broken  it loads" in done.stdout or "broken  features" in done.stdout
     assert "error: 'hog' breaks" in done.stderr
     assert sparc_here("plugins", "check", "hog[size").returncode == 1
+    done = sparc_here("plugins", "check", "hog[bin=12]")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: 'hog': unknown parameter 'bin'\nhint: ")
     done = sparc_here("plugins", "check", "hogg")
     assert "no plugin offers a stream named 'hogg'" in done.stderr
