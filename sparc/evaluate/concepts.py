@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
-from scipy.special import bdtrc, xlogy  # scipy.stats takes half a second to import
+from scipy.special import bdtrc, xlogy
 
 from sparc.contracts import Taxonomy
 from sparc.core.codes import Codes
@@ -182,6 +182,8 @@ def _by_chance(counts: Counts, latents: Ints, labels: Ints) -> Floats:
 
 
 def _depth(depth: int, names: Names, samples_C: Floats, own: Ints) -> ConceptDepth:
+    from scipy.stats import spearmanr  # half a second, which only evaluations with labels pay
+
     there = own[samples_C[own] > 0]
     named = names.label[names.label >= 0]
     latents_C = np.bincount(named, minlength=len(samples_C))[there]
@@ -196,17 +198,5 @@ def _depth(depth: int, names: Names, samples_C: Floats, own: Ints) -> ConceptDep
         taken=int((latents_C > 0).sum()),
         effective=float(np.exp(-(share_C * np.log(share_C)).sum())) if len(named) else 0.0,
         frequent_share=float(latents_C[most].sum() / len(named)) if len(named) else None,
-        frequency_correlation=_rank_correlation(samples_C[there], latents_C) if varied else None,
+        frequency_correlation=float(spearmanr(samples_C[there], latents_C).statistic) if varied else None,
     )
-
-
-def _rank_correlation(one: Floats | Ints, other: Floats | Ints) -> float:
-    """Spearman's, of values that differ on either side."""
-    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
-
-
-def _ranks(values: Floats | Ints) -> Floats:
-    """Where each value stands among all; the same values share the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[place])

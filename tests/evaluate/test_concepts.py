@@ -8,7 +8,7 @@ from scipy.stats import binomtest, spearmanr
 from sparc.contracts import Taxonomy
 from sparc.core.codes import Codes
 from sparc.datasets import held_out
-from sparc.evaluate.concepts import _rank_correlation, concepts
+from sparc.evaluate.concepts import concepts
 from tests.evaluate.conftest import multi_hot
 
 PETS = Taxonomy({"animal": (), "vehicle": (), "cat": ("animal",), "dog": ("animal",), "car": ("vehicle",)})
@@ -190,9 +190,3 @@ def test_samples_that_were_held_out_by_their_names_are_halved_all_the_same():
     labels = [({"cat"}, {"dog"}, {"car"}, set())[kind] for kind in kinds]
     _, found, _ = named((kinds == 0)[:, None], labels=labels, groups=names)
     assert (found.named, found.confirmed) == (1, 1)
-
-
-def test_values_that_are_the_same_share_the_mean_of_their_ranks():
-    """By hand: ranks 1.5, 1.5, 3, 4 and 1, 2, 3, 4 lie (-1, -1, .5, 1.5) and (-1.5, -.5, .5, 1.5) from their means."""
-    found = _rank_correlation(np.array([7, 7, 8, 90]), np.array([0.1, 0.2, 0.3, 0.4]))
-    assert found == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
