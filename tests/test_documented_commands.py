@@ -1,0 +1,101 @@
+"""The commands of the documentation and of the commands' own help run as they are written.
+
+Small things stand where the documentation has large ones: a run of a tiny transformer and the example package's text
+stream, which are called as the demo's are, on a folder of drawn photos. What needs more than that
+is named here, with who runs it instead.
+"""
+
+import re
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparc.localization import cases
+from tests.test_docs import sparc_commands
+from tests.test_import_checkpoint import state, written
+
+NOT_HERE = {
+    r"dinov2|dinov3|clip-img|sentence": "weights from the hub; tests/test_cli trains on the same from local files",
+    r"^(train|extract)( --stream hog.*)?$": "the demo: two minutes of two cores",
+    r"^ablate": "many trainings; tests/test_ablate",
+    r"^bench": "minutes at these sizes; tests/test_bench",
+    r"my-model|^train --dataset digits": "an installation; tests/test_scaffold and tests/test_examples",
+    r"^train .*--stream effnet-lite0": "the quickstart; tests/test_docs",
+}
+STREAMS = ("--stream", "effnet-lite0=timm[model=test_vit,weights=random]", "--stream", "minilm=char-ngrams")
+SHAPE = ("--n-latents", 128, "--k", 4, "--batch-size", 16, "--lr", 0.01, "--epochs", 20)
+
+
+def commands(*verbs):
+    found = [words for words in sparc_commands() if words[0] in verbs]
+    return [words for words in found if not any(re.search(pattern, " ".join(words)) for pattern in NOT_HERE)]
+
+
+@pytest.fixture
+def run_all(sparc_here):
+    """Run commands one after the other."""
+
+    def run(many):
+        for words in many:
+            done = sparc_here(*["minilm" if word == "NAME" else word for word in words])
+            assert done.returncode == 0, f"sparc {' '.join(words)}\n{done.stderr}"
+
+    return run
+
+
+def test_every_command_has_a_place_where_it_runs():
+    """A verb that is new in the documentation is run here, or has a reason above."""
+    here = commands("train", "extract", "info", "evaluate", "explore", "localize", "export", "plugins", "import")
+    rest = [words for words in sparc_commands() if words not in here]
+    assert len(here) > 25
+    assert all(any(re.search(pattern, " ".join(words)) for pattern in NOT_HERE) for words in rest)
+
+
+def test_what_is_done_with_a_run_is_done_as_written(sparc_here, run_all, photos, monkeypatch):
+    monkeypatch.setattr(cases, "CANVASES", 4)
+    folder = photos.parent
+    Image.new("RGB", (60, 40), "red").save(folder / "photo.jpg")
+    options = ["effnet-lite0=timm[model=test_vit,weights=random]", "minilm=char-ngrams"]
+    lines = [f"stream = {options}", 'dataset = "image-folder"', 'data-root = "photos"', "n-latents = 32", "k = 4"]
+    (folder / "run.toml").write_text("\n".join([*lines, "epochs = 1"]))
+    done = sparc_here(
+        "train", *STREAMS, "--dataset", "image-folder", "--data-root", "photos", *SHAPE, "--out", "runs/photos"
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("openmoji", "demo"):
+        shutil.copytree(folder / "runs" / "photos", folder / "runs" / name)
+    features = [words for words in commands("train") if "--features" in words]
+    run_all([words for words in commands("train", "extract") if words not in features])
+    run_all(commands("info", "evaluate", "explore", "localize", "export"))
+    for path in (
+        "runs/openmoji/localization.json",
+        "runs/photos/latents.png",
+        "latent-93.png",
+        "bus.png",
+        "sae/cfg.json",
+    ):
+        assert (folder / path).is_file()
+
+
+def test_what_was_made_elsewhere_is_brought_in_as_written(run_all, photos):
+    folder = photos.parent
+    ids = [f"photo-{number}" for number in range(40)]
+    rows = np.random.default_rng(0).standard_normal((40, 12)).astype(np.float32)
+    for name in ("a", "dino"):
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file["features"], file["ids"] = rows, ids
+    for name in ("b", "clip"):
+        np.savez(folder / f"{name}.npz", features=rows[::-1, :8], ids=ids[::-1])
+    np.save(folder / "a.npy", rows)
+    np.save(folder / "b.npy", rows[:, :8])
+    (folder / "ids.txt").write_text("\n".join(ids))
+    written(folder, state())
+    for words in commands("import"):
+        run_all([words])
+        if "dino=dino.h5" not in words:
+            shutil.rmtree(folder / words[-1])
+    run_all([words for words in commands("train") if "--features" in words])
+    run_all(commands("plugins"))
