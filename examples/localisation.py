@@ -45,9 +45,10 @@ for number in range(MOSAICS):
     picture, names = mosaic()
     for found in localize(models, [picture], texts=[f"a {name}" for name in NAMES]):
         wanted = str(found.query).split()[-1]
-        x, y = found.peak or (0, 0)
         asked += 1
-        right += names[int(y // 8) * 4 + int(x // 8)] == wanted
+        if found.peak is not None:  # a map of nothing points nowhere
+            x, y = found.peak
+            right += names[int(y // 8) * 4 + int(x // 8)] == wanted
         share += names.count(wanted) / len(names)
         if number == 0 and wanted == "seven":
             save(draw([found]), Path("seven.png"))

@@ -193,8 +193,13 @@ def _number(value: float | None) -> str:
 
 def _spelled(name: str, params: Mapping[str, Any]) -> str:
     """A backbone or dataset as options spell it, without what is not set, and without paths of this machine."""
-    said = {key: value for key, value in params.items() if value is not None and not _absolute(value)}
+    said = {key: value for key, value in without_paths(params).items() if value is not None}
     return f"{name}[{','.join(f'{key}={value}' for key, value in said.items())}]" if said else name
+
+
+def without_paths(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without those that are paths of this machine, to be shown elsewhere."""
+    return {key: value for key, value in params.items() if not _absolute(value)}
 
 
 def _absolute(value: Any) -> bool:

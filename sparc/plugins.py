@@ -85,6 +85,7 @@ def discover(points: Iterable[EntryPoint] | None = None) -> Registry:
         except Exception as error:
             registry.broken[point.name] = error
             continue
+        # One that says nothing was written when there was one contract only.
         contract = getattr(plugin, "SPARC_CONTRACT", 1)
         if not isinstance(contract, int) or not OLDEST <= contract <= CONTRACT:
             registry.broken[point.name] = _other_contract(contract)

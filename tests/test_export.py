@@ -138,7 +138,8 @@ def test_an_export_overwrites_nothing_and_knows_its_streams(tmp_path):
 def test_the_command_exports_a_run_and_says_what_made_the_features(tmp_path, sparc_here):
     drawn_space("unit").save_pretrained(tmp_path / "run")
     made_by = {"backbone": "some-model", "params": {"size": "small"}, "weights": "hub:lab/some-model"}
-    Run(tmp_path / "run").write_provenance({"streams": {"b": made_by}})
+    here = {**made_by, "params": {"size": "small", "weights": str(tmp_path / "weights.bin")}}
+    Run(tmp_path / "run").write_provenance({"streams": {"b": here}})
     words = ["export", "run", "--stream", "b", "--format", "saelens", "--out", "sae"]
     done = sparc_here(*words)
     assert (done.returncode, done.stderr) == (0, "")

@@ -127,7 +127,7 @@ def _localize(run: Run, models: Models, cases: Cases, job: Job, seed: int) -> No
         report = measure_localization(named, cases, seed=seed, on_case=bar.update)
     parts: LocalizationReport | None = None
     latents: tuple[LatentsReport, ...] = ()
-    if cases.match is None:
+    if cases.draw is not None:
         with Bar("parts", "images") as bar:
             chimeras = chimeras_of(cases.dataset, seed=seed)
             parts = measure_localization(named, chimeras, perturb=0, seed=seed, on_case=bar.update)

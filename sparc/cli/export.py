@@ -23,6 +23,7 @@ def export(
 
         sparc export runs/demo --format saelens --stream NAME --out sae
     """
+    from sparc.card import without_paths
     from sparc.checkpoint import load
     from sparc.config import suggestion
     from sparc.exporting import FORMATS
@@ -33,9 +34,11 @@ def export(
     if not run.is_dir():
         raise MissingData(f"no run at {run}", hint="give the --out of a training")
     opened = Run(run)
-    made_by = opened.provenance().get("streams", {}) if opened.begun else {}
+    made_by = (opened.provenance().get("streams", {}) if opened.begun else {}).get(stream)
+    if made_by is not None:
+        made_by = {**made_by, "params": without_paths(made_by["params"])}
     space = load(run)
-    FORMATS[format_](space, stream, out, backbone=made_by.get(stream))
+    FORMATS[format_](space, stream, out, backbone=made_by)
     console.print(
         f"{out}: stream {stream}, {space.streams[stream]} wide, {space.n_latents} latents, {space.k} kept\n\n"
         f"Next:\n  python -c \"from sae_lens import SAE; print(SAE.load_from_disk('{out}').cfg)\"",

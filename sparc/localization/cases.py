@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ CELL = 224
 CANVASES = 100
 MATCH = 0.2
 """IoU at which a prediction counts as right: the paper's."""
+
+Draw = Callable[[Sequence[Image.Image]], tuple[Image.Image, list[NDArray[np.bool_]]]]
+"""From images to one of them all, and where each is in it, (height, width)."""
 
 
 class Wanted(NamedTuple):
@@ -53,8 +56,10 @@ class Cases:
     """In words."""
     places: tuple[tuple[int, ...], ...]
     """Per case, the samples that it is made of."""
-    match: float | None
+    match: float | None = None
     """IoU at which a prediction counts as right; None where there are no categories to rank predictions in."""
+    draw: Draw | None = None
+    """What makes one image of those of a case's samples, and says where each is; None where a sample is a case."""
 
     def __len__(self) -> int:
         """Count the cases."""
@@ -65,7 +70,10 @@ class Cases:
         labels = _labels(self.dataset)
         for places in self.places:
             try:
-                yield _made(self.dataset, places, labels) if len(places) > 1 else _segmented(self.dataset, places[0])
+                if self.draw is None:
+                    yield _segmented(self.dataset, places[0])
+                else:
+                    yield _made(self.dataset, places, self.draw, labels)
             except BadSample:
                 continue
 
@@ -81,7 +89,7 @@ def cases_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Ca
     if isinstance(dataset, SegmentedDataset):
         return Cases(dataset, "images and the masks of their categories", tuple((place,) for place in firsts), MATCH)
     drawn = _drawn(firsts, 4, count, seed)
-    return Cases(dataset, "canvases of four held-out images, each looked for by its caption", drawn, None)
+    return Cases(dataset, "canvases of four held-out images, each looked for by its caption", drawn, draw=_square)
 
 
 def chimeras_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Cases:
@@ -93,7 +101,7 @@ def chimeras_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) ->
     """
     drawn = _drawn(_firsts(dataset), 2, count, seed)
     what = "chimeras, the upper half of one held-out image on the lower half of another, each looked for by its caption"
-    return Cases(dataset, what, drawn, None)
+    return Cases(dataset, what, drawn, draw=_halves)
 
 
 def _firsts(dataset: Dataset) -> list[int]:
@@ -121,10 +129,9 @@ def _segmented(dataset: Dataset, place: int) -> Case:
     return Case(dataset[place], tuple(wanted), (place,))
 
 
-def _made(dataset: Dataset, places: Sequence[int], labels: Mapping[int, tuple[str, ...]]) -> Case:
-    """Four images in a square, or one's upper half on another's lower half."""
+def _made(dataset: Dataset, places: Sequence[int], draw: Draw, labels: Mapping[int, tuple[str, ...]]) -> Case:
+    """One image of several, each looked for by its caption and by labels that no other has."""
     samples = [dataset[place] for place in places]
-    draw = _square if len(places) == 4 else _halves
     canvas, masks = draw([sample.image() for sample in samples])
     wanted = []
     for place, sample, mask in zip(places, samples, masks, strict=True):
