@@ -20,8 +20,8 @@ from torch import Tensor
 from sparc.config import TrainingConfig
 from sparc.errors import MisalignedStreams
 
-READ_ROWS = 8192
-"""Rows read at a time."""
+READ_ROWS, READ_BYTES = 8192, 48 * 2**20
+"""Rows read at a time, or fewer where they are large."""
 AHEAD = 4
 """Batches made ready while an accelerator computes."""
 
@@ -65,18 +65,22 @@ class Loader:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of all epochs from the first step on."""
         batches = self._batches() if self._device.type == "cpu" else _in_thread(self._batches())
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches, None)
+        with contextlib.suppress(StopIteration):
+            while True:
+                yield self._next(batches)  # not by a name, which would hold it while the consumer computes
+
+    def _next(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+        asked = time.perf_counter()
+        try:
+            return next(batches)
+        finally:
             self.waited += time.perf_counter() - asked
-            if batch is None:
-                return
-            yield batch
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         order = batches(self.n_samples, self._config, start=self._start)
-        at_once = max(1, READ_ROWS // self._config.batch_size)
         streams = self._streams()
+        rows = min(READ_ROWS, READ_BYTES // sum(stream.row_bytes for stream in streams.values()))
+        at_once = max(1, rows // self._config.batch_size)
         while block := list(itertools.islice(order, at_once)):
             samples = torch.cat(block)
             read = {name: stream.read(samples) for name, stream in streams.items()}
@@ -108,6 +112,11 @@ class _Stream:
     def __len__(self) -> int:
         """Count the samples."""
         return int(self._ends[-1]) if self._rows is None else len(self._rows)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one sample's features."""
+        return max(1, self._read.element_size() * self._read.shape[1])
 
     def read(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Copy the features of samples into memory that the next call uses again, and say where each one's are."""

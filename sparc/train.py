@@ -128,11 +128,11 @@ def train(
     loader = Loader(features, config, rows=rows, device=device, start=training.step)
     n_steps = loader.per_epoch * config.epochs
     began = saved = time.monotonic()
-    for raw in loader:
+    for batch in map(space.normalize, loader):
         if should_stop():
             training.save(run)
             return None
-        terms = training.advance(space.normalize(raw))
+        terms = training.advance(batch)
         losses = None
         if training.step % LOG_EVERY == 0 or training.step == n_steps:
             losses = _read(terms, training.step)

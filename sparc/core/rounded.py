@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparc.core import selection
-from sparc.core.selection import Affine, Kept, Largest, largest, latent_tiles, row_tiles, summed, tiles, top_k
-from sparc.core.sparse import BLOCK, entry_dots
+from sparc.core.selection import Affine, Kept, Largest, largest, latent_tiles, row_tiles, summed, top_k
+from sparc.core.sparse import blocks, entry_dots
 
 CANDIDATES = 3
 """Candidates for each kept latent: with fewer, many samples of random features are not proven."""
@@ -131,8 +131,7 @@ def _rounded_weights(streams: list[Affine], latents: slice) -> Tensor:
     width = ends[-1] + 2 * n_streams + 3
     rows_LC = like.new_zeros(count, width + _padding(streams), dtype=torch.bfloat16)
     squares_L2 = torch.zeros(count, 2, device=like.device)
-    # In blocks that the cache of a CPU holds.
-    for block in tiles(count, BLOCK if like.device.type == "cpu" else count):
+    for block in blocks(count, rows_LC):
         of = slice(latents.start + block.start, latents.start + block.stop)
         for affine, end in zip(streams, ends, strict=True):
             exact = affine.weight[of]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sparc.core import rounded, selection
 from sparc.core.codes import Codes
 from sparc.core.selection import Affine, Kept
-from sparc.core.sparse import kept_logits, weighted_rows
+from sparc.core.sparse import blocks, kept_logits, weighted_rows
 from sparc.errors import BadFeatures, UnknownName
 
 
@@ -222,19 +222,21 @@ class LatentSpace(nn.Module):
     def project_decoder_gradient(self) -> None:
         """Remove from the decoders' gradient what would only change the norm of a column. Before the optimiser."""
         if self.decoder.grad is not None:
-            self.project(self.decoder.grad, self.decoder)
+            for some in blocks(self.n_latents, self.decoder):
+                self.project(self.decoder.grad[some], self.decoder[some])
 
     @torch.no_grad()
     def renormalize_decoder(self) -> None:
         """Put each latent's column in each decoder on unit norm. After the optimiser."""
-        self.normalize_columns(self.decoder)
+        for some in blocks(self.n_latents, self.decoder):
+            self.normalize_columns(self.decoder[some])
 
     def project(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
         """Remove from a gradient of some latents' columns (on unit norm) the part along them, in place."""
+        products_LT = gradient_LT * columns_LT
         for segment in self.segments.values():
-            gradient_LD, columns_LD = gradient_LT[:, segment], columns_LT[:, segment]
-            along_L1 = torch.linalg.vecdot(gradient_LD, columns_LD).unsqueeze(1)
-            gradient_LD.addcmul_(along_L1, columns_LD, value=-1)
+            along_L1 = products_LT[:, segment].sum(dim=1, keepdim=True)
+            gradient_LT[:, segment].addcmul_(along_L1, columns_LT[:, segment], value=-1)
 
     def normalize_columns(self, columns_LT: Tensor) -> None:
         """Put some latents' columns of each decoder on unit norm, in place."""

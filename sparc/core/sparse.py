@@ -20,9 +20,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparc.core.fast.backend import kernels
+from sparc.core.selection import tiles
 
-BLOCK = 256
-"""Latents summed at a time on the CPU: their rows stay in its cache."""
+BLOCK = 640 * 1024
+"""Numbers of a table's gradient at a time on the CPU, whose cache holds them with the weights and moments: 2.5 MB."""
+COLUMNS = 128
+"""Columns to sum at a time where the rows to be summed are too many for the cache."""
+CACHED = 2**21
+"""Numbers of rows that are read again and again, at a time on the CPU: 8 MB."""
+_PARTS = 8
 
 
 def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
@@ -36,18 +42,40 @@ def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor
     if (compiled := kernels(table_LD)) is not None:
         fast: Tensor = compiled.entry_dots(rows_BGD, table_LD, indices_BK)
         return fast
-    n_rows, n_shared, n_kept = len(rows_BGD), rows_BGD.shape[1], indices_BK.shape[1]
-    bags = n_rows * n_shared
+    n_rows, n_shared, width = rows_BGD.shape
+    at_a_time = max(1, CACHED // max(1, n_shared * width)) if table_LD.device.type == "cpu" else n_rows
+    return torch.cat([_entry_dots(rows_BGD[some], table_LD, indices_BK[some]) for some in tiles(n_rows, at_a_time)])
+
+
+def _entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+    """In the order of the latents: the table is read once, and the rows of a tile lie in the cache of a CPU."""
+    (n_rows, n_shared, width), n_kept = rows_BGD.shape, indices_BK.shape[1]
+    latents, order = _repeated(indices_BK, n_shared).flatten().sort(stable=True)
     # The operator behind the gradient of embedding_bag in its weights: it gathers nothing into memory.
-    dots: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        rows_BGD.reshape(bags, rows_BGD.shape[2]),
+    dots_in_order = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        rows_BGD.reshape(-1, width),
         table_LD,
-        _repeated(indices_BK, n_shared).flatten(),
-        torch.arange(0, bags * n_kept, n_kept, device=indices_BK.device),
-        torch.arange(bags, device=indices_BK.device).repeat_interleave(n_kept),
+        latents,
+        torch.arange(0, len(order), n_kept, device=order.device),
+        order // n_kept,
         0,
     )
+    dots = torch.empty_like(dots_in_order)
+    dots[order] = dots_in_order
     return dots.view(n_rows, n_shared, n_kept)
+
+
+def blocks(n_latents: int, like_ND: Tensor, together: int = 1) -> list[slice]:
+    """Ranges of the latents of a table as wide as another: on the CPU what its cache holds, elsewhere all of them."""
+    in_block = max(64, BLOCK // max(1, like_ND.shape[1]))
+    return tiles(n_latents, together * in_block if like_ND.device.type == "cpu" else n_latents)
+
+
+def weighted_sum(values_L: Tensor, table_LD: Tensor) -> Tensor:
+    """Sum over latents of values[l] * table[l]: (D,)."""
+    parts = _PARTS if len(table_LD) % _PARTS == 0 else 1
+    # A single row makes a product of matrices slow: the table is read once, by one core at a time.
+    return torch.bmm(values_L.view(parts, 1, -1), table_LD.view(parts, len(table_LD) // parts, -1)).sum(dim=(0, 1))
 
 
 def _weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
@@ -75,24 +103,16 @@ class Entries:
         self.starts = torch.searchsorted(latents, torch.arange(n_latents + 1, dtype=torch.int32, device=latents.device))
         """(L + 1,) where each latent's entries start."""
         self.n_latents = n_latents
-        self._bounds = self.starts[::BLOCK].tolist() if indices_BK.device.type == "cpu" else []
-
-    def blocks(self) -> list[slice]:
-        """Ranges of latents to sum at a time: on the CPU as many as its cache holds, elsewhere all of them."""
-        size = BLOCK if self._bounds else self.n_latents
-        return [slice(low, min(low + size, self.n_latents)) for low in range(0, self.n_latents, size)]
 
     def sum_values(self, values_BK: Tensor) -> Tensor:
         """Per latent, the sum of its entries' values, (L,)."""
         return torch.segment_reduce(values_BK.flatten()[self.order], "sum", lengths=self.starts.diff(), unsafe=True)
 
     def of(self, latents: slice) -> slice:
-        """Where the entries of a range from `blocks` lie, or of all latents."""
+        """Where the entries of a range of latents lie."""
         if latents.start == 0 and latents.stop == self.n_latents:
             return slice(0, len(self.order))
-        low = latents.start // BLOCK
-        high = self._bounds[low + 1] if low + 1 < len(self._bounds) else len(self.order)
-        return slice(self._bounds[low], high)
+        return slice(int(self.starts[latents.start]), int(self.starts[latents.stop]))
 
 
 class LatentSum:
@@ -110,9 +130,19 @@ class LatentSum:
         first = entries.samples * self._shared
         self._positions = (first.unsqueeze(1) + torch.arange(self._shared, device=first.device)).flatten()
         self._rows = rows_BGD.reshape(-1, rows_BGD.shape[2])
+        # Rows that the cache does not hold come from memory for each entry. A few columns of them at a time come once
+        # for all latents that are summed together, which pays where a latent has some entries.
+        self._by_columns = (
+            rows_BGD.device.type == "cpu" and rows_BGD.numel() > CACHED and len(entries.order) >= 4 * entries.n_latents
+        )
+
+    def blocks(self) -> list[slice]:
+        """Ranges of latents to sum at a time: on the CPU those of one block, or of some where that reads less."""
+        together = self._rows.numel() // BLOCK if self._by_columns else 1  # as much memory as the rows take
+        return blocks(self.entries.n_latents, self._rows, together)
 
     def block(self, latents: slice) -> Tensor:
-        """The sums of a range of latents from `entries.blocks()`, (latents, D)."""
+        """The sums of a range of latents, (latents, D)."""
         if latents.stop - latents.start == self.entries.n_latents:
             return self.whole()
         return self._summed(latents)
@@ -121,9 +151,14 @@ class LatentSum:
         entries = self.entries.of(latents)
         own = slice(entries.start * self._shared, entries.stop * self._shared)
         starts = (self.entries.starts[latents] - entries.start) * self._shared
-        return F.embedding_bag(
-            self._positions[own], self._rows, starts, per_sample_weights=self._values[own], mode="sum"
-        )
+        positions, values, width = self._positions[own], self._values[own], self._rows.shape[1]
+        if not self._by_columns:
+            return F.embedding_bag(positions, self._rows, starts, per_sample_weights=values, mode="sum")
+        summed = self._rows.new_empty(len(starts), width)
+        for columns in tiles(width, COLUMNS):
+            rows = self._rows[:, columns]
+            summed[:, columns] = F.embedding_bag(positions, rows, starts, per_sample_weights=values, mode="sum")
+        return summed
 
     def sorted_entries(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the sums run over: each entry's row and value, the rows, and where each latent's entries start."""

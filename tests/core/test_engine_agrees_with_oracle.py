@@ -235,7 +235,7 @@ def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
     """Nor, by hand, one of the size of the decoders: at most what AuxK searches, the encoder of one stream's dead."""
     monkeypatch.setattr("sparc.core.selection.SAMPLES", 16)
     monkeypatch.setattr("sparc.core.selection.LATENTS", 64)
-    monkeypatch.setattr("sparc.core.sparse.BLOCK", 32)
+    monkeypatch.setattr("sparc.core.sparse.BLOCK", 1)
     n_latents, n_samples = 4096, 64
     space = LatentSpace({"photo": 6, "words": 4}, n_latents=n_latents, k=3)
     training = kind(space, TrainingConfig(dead_after=1, k_aux=4))

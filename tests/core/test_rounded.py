@@ -53,7 +53,7 @@ def test_it_keeps_what_the_full_product_keeps(seed, shared):
 def test_it_does_so_in_tiles_that_do_not_divide_samples_and_latents(monkeypatch):
     for name, size in (("SAMPLES", 33), ("LATENTS", 90)):
         monkeypatch.setattr(selection, name, size)
-    monkeypatch.setattr(rounded, "BLOCK", 25)
+    monkeypatch.setattr("sparc.core.sparse.BLOCK", 1)
     assert_keeps_the_same(streams(0), 8)
 
 

@@ -13,7 +13,7 @@ from sparc.core.fast.gradients import gradients
 from sparc.core.losses import loss_terms, nmse, total
 from sparc.core.selection import top_k
 from sparc.core.space import LatentSpace
-from sparc.core.sparse import BLOCK, Entries, LatentSum, entry_dots, kept_logits, weighted_rows
+from sparc.core.sparse import Entries, LatentSum, entry_dots, kept_logits, weighted_rows, weighted_sum
 from sparc.errors import BadFeatures, UnknownName
 
 
@@ -289,22 +289,33 @@ def test_a_latent_sum_is_the_transpose_of_weighted_rows():
     assert LatentSum(Entries(indices, 4), values, rows).whole().tolist() == [[1, 0], [0, 4], [2, 3], [0, 0]]
 
 
-def test_latent_sums_by_blocks_are_the_dense_product():
-    """Latents that no sample keeps, and blocks without any entry, have sums of zero."""
+@pytest.mark.parametrize("kept", [5, 40])
+def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
+    """Latents that no sample keeps, and blocks without any entry, have sums of zero; many entries go by columns."""
+    monkeypatch.setattr("sparc.core.sparse.BLOCK", 1)  # of 64 latents then, the least
+    monkeypatch.setattr("sparc.core.sparse.CACHED", 7)
+    monkeypatch.setattr("sparc.core.sparse.COLUMNS", 2)
     torch.manual_seed(0)
-    n_latents, shared = 2 * BLOCK + 10, 2
-    indices = torch.stack([torch.randperm(BLOCK)[:5] for _ in range(6)])
-    values = torch.randn(6, shared, 5, dtype=torch.float64)
-    rows = torch.randn(6, shared, 3, dtype=torch.float64)
-    dense = torch.zeros(6, shared, n_latents, dtype=torch.float64)
+    n_samples, n_latents, shared = 14, 138, 2
+    indices = torch.stack([torch.randperm(64)[:kept] for _ in range(n_samples)])
+    values = torch.randn(n_samples, shared, kept, dtype=torch.float64)
+    rows = torch.randn(n_samples, shared, 3, dtype=torch.float64)
+    dense = torch.zeros(n_samples, shared, n_latents, dtype=torch.float64)
     dense.scatter_(2, indices.unsqueeze(1).expand(-1, shared, -1), values)
     expected = torch.einsum("bgl,bgd->ld", dense, rows)
     summed = LatentSum(Entries(indices, n_latents), values, rows)
-    torch.testing.assert_close(torch.cat([summed.block(block) for block in summed.entries.blocks()]), expected)
+    torch.testing.assert_close(torch.cat([summed.block(block) for block in summed.blocks()]), expected)
     torch.testing.assert_close(summed.whole(), expected)
     table = torch.randn(n_latents, 3, dtype=torch.float64)
     dots = torch.einsum("bgd,bkd->bgk", rows, table[indices])
     torch.testing.assert_close(entry_dots(rows, table, indices), dots)
+
+
+def test_a_weighted_sum_of_latents_is_the_plain_product():
+    torch.manual_seed(0)
+    for n_latents in (16, 13):  # in parts, and not
+        table, values = torch.randn(n_latents, 5, dtype=torch.float64), torch.randn(n_latents, dtype=torch.float64)
+        torch.testing.assert_close(weighted_sum(values, table), values @ table)
 
 
 def test_no_gradient_of_size_batch_by_latents_is_kept(raw):

@@ -19,6 +19,7 @@ from sparc.core.fast.backend import fused_update
 from sparc.core.fast.gradients import Gradients, TableGradient
 from sparc.core.selection import tiles
 from sparc.core.space import LatentSpace
+from sparc.core.sparse import blocks
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -77,13 +78,15 @@ class Adam:
                 on_norm=on_norm,
             )
             return
-        for latents in gradient.blocks():
-            block, rows = gradient.block(latents), table[latents]
-            if on_norm:
-                self.space.project(block, rows)
-            self._update(name, latents, block)
-            if on_norm:
-                self.space.normalize_columns(rows)
+        for summed in gradient.blocks():
+            gradient_LD = gradient.block(summed)
+            for some in blocks(len(gradient_LD), table):
+                latents, block = slice(summed.start + some.start, summed.start + some.stop), gradient_LD[some]
+                if on_norm:
+                    self.space.project(block, table[latents])
+                self._update(name, latents, block)
+                if on_norm:
+                    self.space.normalize_columns(table[latents])
 
     def _update(self, name: str, rows: slice, gradient: Tensor) -> None:
         parameter = self.space.get_parameter(name)[rows]

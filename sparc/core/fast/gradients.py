@@ -25,7 +25,7 @@ from sparc.core.codes import Codes
 from sparc.core.losses import Term, pair
 from sparc.core.selection import Affine, select
 from sparc.core.space import Batch, LatentSpace
-from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
+from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows, weighted_sum
 
 _ALL = slice(None)
 
@@ -44,7 +44,7 @@ class TableGradient:
 
     def blocks(self) -> list[slice]:
         """Ranges of latents to ask for."""
-        return self.sums[0][0].entries.blocks()
+        return self.sums[0][0].blocks()
 
     def block(self, latents: slice) -> Tensor:
         """The gradient of a range of latents, (latents, D)."""
@@ -183,7 +183,7 @@ class _Backward:
         """All of it, with the terms in the order of `losses.loss_terms`."""
         for name, segment in self.space.segments.items():
             weight_LD, _ = self.space.encoder(name)
-            self.pre_bias_T[segment] -= self.latent_bias_SL[self.position[name]] @ weight_LD
+            self.pre_bias_T[segment] -= weighted_sum(self.latent_bias_SL[self.position[name]], weight_LD)
         terms = sorted(self.terms, key=lambda term: ("self", "cross", "aux").index(term.name.split("/")[0]))
         return Gradients(terms, codes, self.encoders, self.decoder, self.latent_bias_SL, self.pre_bias_T)
 
