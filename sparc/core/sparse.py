@@ -132,13 +132,13 @@ class LatentSum:
         self._rows = rows_BGD.reshape(-1, rows_BGD.shape[2])
         # Rows that the cache does not hold come from memory for each entry. A few columns of them at a time come once
         # for all latents that are summed together, which pays where a latent has some entries.
-        self._by_columns = (
+        self.by_columns = (
             rows_BGD.device.type == "cpu" and rows_BGD.numel() > CACHED and len(entries.order) >= 4 * entries.n_latents
         )
 
     def blocks(self) -> list[slice]:
         """Ranges of latents to sum at a time: on the CPU those of one block, or of some where that reads less."""
-        together = self._rows.numel() // BLOCK if self._by_columns else 1  # as much memory as the rows take
+        together = self._rows.numel() // BLOCK if self.by_columns else 1  # as much memory as the rows take
         return blocks(self.entries.n_latents, self._rows, together)
 
     def block(self, latents: slice) -> Tensor:
@@ -151,11 +151,11 @@ class LatentSum:
         entries = self.entries.of(latents)
         own = slice(entries.start * self._shared, entries.stop * self._shared)
         starts = (self.entries.starts[latents] - entries.start) * self._shared
-        positions, values, width = self._positions[own], self._values[own], self._rows.shape[1]
-        if not self._by_columns:
+        positions, values = self._positions[own], self._values[own]
+        if not self.by_columns:
             return F.embedding_bag(positions, self._rows, starts, per_sample_weights=values, mode="sum")
-        summed = self._rows.new_empty(len(starts), width)
-        for columns in tiles(width, COLUMNS):
+        summed = self._rows.new_empty(len(starts), self._rows.shape[1])
+        for columns in tiles(summed.shape[1], COLUMNS):
             rows = self._rows[:, columns]
             summed[:, columns] = F.embedding_bag(positions, rows, starts, per_sample_weights=values, mode="sum")
         return summed
@@ -166,10 +166,11 @@ class LatentSum:
 
     def whole(self) -> Tensor:
         """All sums, (L, D)."""
-        if (compiled := kernels(self._rows, self.entries.n_latents * self._rows.shape[1])) is not None:
-            fast: Tensor = compiled.sum_by_latent(*self.sorted_entries())
-            return fast
-        return self._summed(slice(0, self.entries.n_latents))
+        compiled = kernels(self._rows, self.entries.n_latents * self._rows.shape[1])
+        if compiled is None or self.by_columns:
+            return self._summed(slice(0, self.entries.n_latents))
+        fast: Tensor = compiled.sum_by_latent(*self.sorted_entries())
+        return fast
 
 
 class _WeightedRows(torch.autograd.Function):

@@ -57,7 +57,7 @@ class Adam:
     def _update_table(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
         table = self.space.get_parameter(name)
         fused = fused_update(table)
-        if fused is not None and self.moments[name][0].dtype == table.dtype:
+        if fused is not None and not gradient.by_columns and self.moments[name][0].dtype == table.dtype:
             (beta1, beta2), steps = BETAS, int(self.steps)
             width = table.shape[1]
             fused.update_by_latent(

@@ -42,6 +42,11 @@ class TableGradient:
         """Add a sum to some columns."""
         self.sums.append((summed, columns))
 
+    @property
+    def by_columns(self) -> bool:
+        """Whether many latents are summed at once, some columns at a time."""
+        return self.sums[0][0].by_columns
+
     def blocks(self) -> list[slice]:
         """Ranges of latents to ask for."""
         return self.sums[0][0].blocks()
