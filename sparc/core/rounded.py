@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparc.core import selection
+from sparc.core.fast.backend import kernels
 from sparc.core.selection import Affine, Kept, Largest, largest, latent_tiles, row_tiles, summed, top_k
 from sparc.core.sparse import blocks, entry_dots
 
@@ -129,16 +130,11 @@ def _rounded_weights(streams: list[Affine], latents: slice) -> Tensor:
     like, count, n_streams = streams[0].weight, latents.stop - latents.start, len(streams)
     ends = torch.tensor([affine.weight.shape[1] for affine in streams]).cumsum(0).tolist()
     width = ends[-1] + 2 * n_streams + 3
-    rows_LC = like.new_zeros(count, width + _padding(streams), dtype=torch.bfloat16)
+    rows_LC = like.new_empty(count, width + _padding(streams), dtype=torch.bfloat16)
+    rows_LC[:, width:] = 0
     squares_L2 = torch.zeros(count, 2, device=like.device)
-    for block in blocks(count, rows_LC):
-        of = slice(latents.start + block.start, latents.start + block.stop)
-        for affine, end in zip(streams, ends, strict=True):
-            exact = affine.weight[of]
-            rounded = rows_LC[block, end - exact.shape[1] : end]
-            rounded.copy_(exact)
-            squares_L2[block, 0] += _norm(exact).square()
-            squares_L2[block, 1] += _norm(exact - rounded).square()
+    for affine, end in zip(streams, ends, strict=True):
+        _round(affine.weight[latents], rows_LC, end - affine.weight.shape[1], squares_L2)
     norm_L, lost_L = squares_L2.sqrt().clamp(min=_TINY).unbind(1)
     # Both products sum so many terms in float32, in an order of their own.
     summing = 2 * width * 2.0**-24
@@ -151,6 +147,18 @@ def _rounded_weights(streams: list[Affine], latents: slice) -> Tensor:
     bounds_L3 = torch.stack([norm_L, lost_L + summing * norm_L, by_bias_L.float()], dim=1)
     rows_LC[:, width - 3 : width] = bounds_L3 * _UP
     return rows_LC
+
+
+def _round(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Tensor) -> None:
+    """Round a table into columns of another; add its rows' squares, and squares of what was rounded away, to others."""
+    if (compiled := getattr(kernels(table_LD), "round_rows", None)) is not None:
+        compiled(table_LD, rounded_LC, first, squares_L2)
+        return
+    for block in blocks(len(table_LD), table_LD):
+        exact, rounded = table_LD[block], rounded_LC[block, first : first + table_LD.shape[1]]
+        rounded.copy_(exact)
+        squares_L2[block, 0] += _norm(exact).square()
+        squares_L2[block, 1] += _norm(exact - rounded).square()
 
 
 def _norm(rows: Tensor) -> Tensor:

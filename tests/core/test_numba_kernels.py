@@ -35,6 +35,19 @@ def test_kernels_agree_with_the_plain_operators(shape):
     torch.testing.assert_close(numba_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
 
 
+def test_rounding_is_that_of_pytorch_and_says_what_it_took():
+    """To the nearest, of two that are as near the even one; numbers too large for bfloat16 become infinite."""
+    edges = [0.0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.4e38, 1e-40, float("inf"), -1.0]
+    table = torch.cat([torch.tensor([edges]), torch.randn(6, len(edges))])
+    rounded, squares = torch.full((7, len(edges) + 3), 9, dtype=torch.bfloat16), torch.ones(7, 2)
+    numba_kernels.round_rows(table, rounded, 1, squares)
+    assert torch.equal(rounded[:, 1:-2], table.bfloat16())
+    assert (rounded[:, [0, -2, -1]] == 9).all()
+    lost = table[1:] - table[1:].bfloat16()
+    torch.testing.assert_close(squares[1:], torch.stack([table[1:].square().sum(1), lost.square().sum(1)], 1) + 1)
+    assert not squares[0].isfinite().any()
+
+
 @pytest.mark.parametrize(("selection", "dead_after"), [("global", 10**9), ("global", 20), ("local", 10**9)])
 def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead_after):
     """With latents dead, in different streams, and with none."""

@@ -50,6 +50,15 @@ def test_it_keeps_what_the_full_product_keeps(seed, shared):
     assert_keeps_the_same(streams(seed), 8, shared=shared)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_it_does_so_with_compiled_kernels(monkeypatch, seed):
+    pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'")
+    monkeypatch.setattr("sparc.core.fast.backend.WORTH_COMPILING", 0)
+    again = counted(monkeypatch)
+    assert_keeps_the_same(streams(seed), 8)
+    assert sum(again[1:]) < 100 / 2  # the first is the full product that it is compared with
+
+
 def test_it_does_so_in_tiles_that_do_not_divide_samples_and_latents(monkeypatch):
     for name, size in (("SAMPLES", 33), ("LATENTS", 90)):
         monkeypatch.setattr(selection, name, size)

@@ -11,11 +11,13 @@ odds that keep their expectation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from sparc.core.fast.backend import fused_update
+from sparc.core.fast.backend import AdamStep, kernels
 from sparc.core.fast.gradients import Gradients, TableGradient
 from sparc.core.selection import tiles
 from sparc.core.space import LatentSpace
@@ -56,25 +58,17 @@ class Adam:
 
     def _update_table(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
         table = self.space.get_parameter(name)
-        fused = fused_update(table)
-        if fused is not None and not gradient.by_columns and self.moments[name][0].dtype == table.dtype:
-            (beta1, beta2), steps = BETAS, int(self.steps)
+        own_dtype = self.moments[name][0].dtype == table.dtype
+        update: Callable[..., None] | None = getattr(kernels(table), "update_by_latent", None)
+        if update is not None and own_dtype and not gradient.by_columns:
             width = table.shape[1]
-            fused.update_by_latent(
+            update(
                 [summed.sorted_entries() for summed, _ in gradient.sums],
                 [columns.indices(width)[:2] for _, columns in gradient.sums],
                 table,
                 self.moments[name],
                 [segment.stop for segment in self.space.segments.values()] if on_norm else [width],
-                fused.AdamStep(
-                    rate=self.lr / (1 - beta1**steps),
-                    beta1=beta1,
-                    rest1=1 - beta1,
-                    beta2=beta2,
-                    rest2=1 - beta2,
-                    correction=(1 - beta2**steps) ** 0.5,
-                    epsilon=EPSILON,
-                ),
+                self._numbers(),
                 on_norm=on_norm,
             )
             return
@@ -87,6 +81,18 @@ class Adam:
                 self._update(name, latents, block)
                 if on_norm:
                     self.space.normalize_columns(table[latents])
+
+    def _numbers(self) -> AdamStep:
+        (beta1, beta2), steps = BETAS, int(self.steps)
+        return AdamStep(
+            rate=self.lr / (1 - beta1**steps),
+            beta1=beta1,
+            rest1=1 - beta1,
+            beta2=beta2,
+            rest2=1 - beta2,
+            correction=(1 - beta2**steps) ** 0.5,
+            epsilon=EPSILON,
+        )
 
     def _update(self, name: str, rows: slice, gradient: Tensor) -> None:
         parameter = self.space.get_parameter(name)[rows]

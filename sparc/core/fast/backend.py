@@ -1,7 +1,8 @@
 """Which kernels do the sums over kept entries: compiled ones where they are there, plain PyTorch everywhere else.
 
 A backend is a module with `weighted_rows`, `entry_dots` and `sum_by_latent`; the plain ones are in `sparse`, and the
-tests hold all to the same numbers. One that can also take Adam's step on the way has `update_by_latent`.
+tests hold all to the same numbers. One may also take Adam's step on the way, `update_by_latent`, and round a table to
+bfloat16, `round_rows`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,28 @@ import importlib
 import importlib.util
 import warnings
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 WORTH_COMPILING = 2**22
 """Weights that a table must have on the CPU: a second of loading and compiling is not repaid by smaller ones."""
+
+
+class AdamStep(NamedTuple):
+    """The numbers of one step of Adam, computed in double precision."""
+
+    rate: float
+    """Learning rate over the first moment's bias correction."""
+    beta1: float
+    rest1: float
+    """1 - beta1."""
+    beta2: float
+    rest2: float
+    correction: float
+    """Root of the second moment's bias correction."""
+    epsilon: float
 
 
 def kernels(like: Tensor, numel: int | None = None) -> ModuleType | None:
@@ -26,12 +43,6 @@ def kernels(like: Tensor, numel: int | None = None) -> ModuleType | None:
     if like.device.type == "cpu" and (like.numel() if numel is None else numel) >= WORTH_COMPILING:
         return _load("numba", "sparc.core.fast.numba_kernels")
     return _load("triton", "sparc.core.fast.triton_kernels") if like.device.type == "cuda" else None
-
-
-def fused_update(table: Tensor) -> ModuleType | None:
-    """Kernels that sum the gradient and take Adam's step at once, if there are any for this table."""
-    found = kernels(table)
-    return found if hasattr(found, "update_by_latent") else None
 
 
 @functools.cache

@@ -8,7 +8,7 @@ values that are not finite stay so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -16,22 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sparc.core.fast.backend import AdamStep
+
 _compiled = numba.njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
-
-
-class AdamStep(NamedTuple):
-    """The numbers of one step of Adam, computed in double precision."""
-
-    rate: float
-    """Learning rate over the first moment's bias correction."""
-    beta1: float
-    rest1: float
-    """1 - beta1."""
-    beta2: float
-    rest2: float
-    correction: float
-    """Root of the second moment's bias correction."""
-    epsilon: float
 
 
 def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
@@ -80,6 +67,16 @@ def update_by_latent(
     parts = zip(*(_arrays(*one) for one in sums), strict=True)
     numbers = np.array(step, dtype=np.float32)
     _update_by_latent(*parts, np.array(columns), *(t.numpy() for t in written), np.array(ends), numbers, on_norm)
+
+
+def round_rows(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Tensor) -> None:
+    """Round a table to bfloat16, into the columns of `rounded_LC` from `first` on.
+
+    The squares of each row, and of what rounding takes from it, are added to `squares_L2`.
+    """
+    _match_threads()
+    bits = rounded_LC.view(torch.int16).numpy()
+    _round_rows(*_arrays(table_LD), *_arrays(table_LD.detach().view(torch.int32)), bits, first, squares_L2.numpy())
 
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
@@ -186,3 +183,22 @@ def _update_by_latent(positions, values, rows, starts, columns, parameter, mean,
                 for t in range(len(p)):
                     p[t] /= norm
             first = end
+
+
+@_compiled
+def _round_rows(table, bits, rounded, first, squares):
+    n_latents, width = table.shape
+    for latent in numba.prange(n_latents):
+        upper = np.empty(width, np.int32)
+        out = rounded[latent, first : first + width]
+        for t in range(width):
+            bit = bits[latent, t]
+            upper[t] = (bit + 0x7FFF + ((bit >> 16) & 1)) & -0x10000  # to the nearest, of two the even one
+            out[t] = upper[t] >> 16
+        row, nearest = table[latent], upper.view(np.float32)
+        square = lost = np.float32(0)
+        for t in range(width):
+            square += row[t] * row[t]
+            lost += (row[t] - nearest[t]) * (row[t] - nearest[t])
+        squares[latent, 0] += square
+        squares[latent, 1] += lost
