@@ -86,7 +86,7 @@ class Training:
                 self.step = int(file.metadata()["step"])
             self.space.load_state_dict(_below("space.", tensors))
             self.dead.samples_since_active.copy_(tensors["samples_since_active"])
-            self.adam.steps.fill_(self.step)
+            self.adam.steps = self.step
             for name, (mean, square) in self.adam.moments.items():
                 mean.copy_(tensors[f"adam.exp_avg.{name}"])
                 square.copy_(tensors[f"adam.exp_avg_sq.{name}"])

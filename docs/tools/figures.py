@@ -12,7 +12,6 @@ from html import escape
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sparc import Taxonomy
 from sparc.core.dead import DeadLatents
@@ -234,16 +233,16 @@ def dead() -> Drawing:
     last_active = torch.tensor([399_900, 385_000, 120_000, 310_000, 0, 398_000])
     counters = DeadLatents({"stream": 1}, len(last_active))
     counters.samples_since_active[0] = seen - last_active
-    is_dead: Tensor = counters.dead(after)["stream"]
+    dead_latents = counters.dead(after)["stream"].latents.tolist()
     left, scale = 96, 500 / seen
     for latent, since in enumerate(counters.samples_since_active[0].tolist()):
-        top, colour = 44 + 30 * latent, TEXT if is_dead[latent] else KEPT
+        top, colour = 44 + 30 * latent, TEXT if latent in dead_latents else KEPT
         drawing.text(16, top + 15, f"latent {latent}", size=13)
         drawing.box(left, top, max(2, since * scale), 20, fill=colour, line=colour)
         drawing.text(
             left + max(2, since * scale) + 8,
             top + 15,
-            f"{since:,}" + (", dead" if is_dead[latent] else ""),
+            f"{since:,}" + (", dead" if latent in dead_latents else ""),
             size=13,
             colour=colour,
         )

@@ -14,6 +14,38 @@ ACTIVE = 1e-3
 """An activation above this keeps a latent alive."""
 
 
+class Dead:
+    """The dead latents of a stream. A GPU counts them while the host goes on, and is asked when they are needed."""
+
+    def __init__(self, dead_L: Tensor) -> None:
+        """Begin to count them; `dead_L` says of each latent whether it is dead, (L,) bool."""
+        self._dead_L = dead_L
+        self._count = _Pending(dead_L.sum()) if dead_L.device.type == "cuda" else None
+
+    @property
+    def latents(self) -> Tensor:
+        """Their indices, (Q,) int64, ascending."""
+        if self._count is None:
+            return self._dead_L.nonzero().squeeze(1)
+        # Not by nonzero, which would wait for all that the device has yet to do.
+        return self._dead_L.byte().argsort(descending=True, stable=True)[: self._count.read()]
+
+
+class _Pending:
+    """A number on its way from a GPU to the host."""
+
+    def __init__(self, number: Tensor) -> None:
+        self._number = torch.empty_like(number, device="cpu", pin_memory=True)
+        self._number.copy_(number, non_blocking=True)
+        self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._there.record()
+
+    def read(self) -> int:
+        """Wait for the number, and for what the device had to do before it."""
+        self._there.synchronize()
+        return int(self._number)
+
+
 class DeadLatents:
     """Counts, per stream and latent, the training samples since the latent was last active there.
 
@@ -37,6 +69,6 @@ class DeadLatents:
             heard_L.scatter_reduce_(0, codes[name].indices.flatten(), silent_BK.flatten().to(torch.uint8), "amin")
             since_L *= heard_L
 
-    def dead(self, after: int) -> dict[str, Tensor]:
-        """Per stream, the latents (L,) bool that were silent for more than `after` samples."""
-        return {name: self.samples_since_active[position] > after for position, name in enumerate(self.streams)}
+    def dead(self, after: int) -> dict[str, Dead]:
+        """Per stream, the latents that were silent for more than `after` samples."""
+        return {name: Dead(self.samples_since_active[position] > after) for position, name in enumerate(self.streams)}

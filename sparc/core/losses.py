@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sparc.core.codes import Codes
+from sparc.core.dead import Dead
 from sparc.core.selection import Affine, select
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.sparse import kept_logits
@@ -55,12 +56,12 @@ def loss_terms(
     cross_weight: float,
     aux_weight: float = 0.0,
     k_aux: int = 1,
-    dead: Mapping[str, Tensor] | None = None,
+    dead: Mapping[str, Dead] | None = None,
 ) -> list[Term]:
     """Terms of the loss of a batch with all streams of the space, and its codes.
 
-    `dead` says per stream which latents are dead, (L,) bool; where none is, there is no AuxK term. A term of weight
-    zero is not computed.
+    `dead` says per stream which latents are dead; where none is, there is no AuxK term. A term of weight zero is not
+    computed.
     """
     selfs: list[Term] = []
     crosses: list[Term] = []
@@ -73,8 +74,8 @@ def loss_terms(
                 valid_B = batch.present[source] & batch.present[target]
                 term = Term(name, nmse(y_BD - x_BD, x_BD, valid_B), weight)
                 (selfs if target == source else crosses).append(term)
-            if target == source and aux_weight and dead is not None and dead[source].any():
-                value = _aux(space, source, batch, (x_BD - y_BD).detach(), dead[source], k_aux)
+            if target == source and aux_weight and dead is not None and len(dead_Q := dead[source].latents):
+                value = _aux(space, source, batch, (x_BD - y_BD).detach(), dead_Q, k_aux)
                 auxs.append(Term(f"aux/{source}", value, aux_weight / len(space.streams)))
     return selfs + crosses + auxs
 
@@ -86,11 +87,10 @@ def pair(source: str, target: str, n_streams: int, cross_weight: float) -> tuple
     return f"cross/{source}->{target}", cross_weight / (n_streams * (n_streams - 1))
 
 
-def _aux(space: LatentSpace, stream: str, batch: Batch, residual_BD: Tensor, dead_L: Tensor, k_aux: int) -> Tensor:
+def _aux(space: LatentSpace, stream: str, batch: Batch, residual_BD: Tensor, dead_Q: Tensor, k_aux: int) -> Tensor:
     """AuxK of one stream: its dead latents alone rebuild what the living left over."""
     weight_LD, bias_L = space.encoder(stream)
     centered_BD = space.centered(stream, batch.features[stream])
-    dead_Q = dead_L.nonzero().squeeze(1)
     affine = Affine(centered_BD, weight_LD[dead_Q], bias_L[dead_Q], batch.present[stream])
     kept = select({stream: affine}, min(k_aux, len(dead_Q)), shared=False)[stream]
     indices_BK = dead_Q[kept.indices]

@@ -135,17 +135,42 @@ def top_k(scores_BL: Tensor, k: int) -> Tensor:
     """Indices (B, K) of the k largest scores of each row, largest first; among equal scores the lowest index is kept.
 
     `torch.topk` breaks ties as it likes, and differently on each device. Only a tie between the last kept and the first
-    dropped score changes the set, so only such rows are sorted.
+    dropped score changes the set, so only such rows are sorted; an accelerator would be waited for to hear of them.
     """
     n_latents = scores_BL.shape[1]
     if k == n_latents:
         return scores_BL.argsort(dim=1, descending=True, stable=True)
+    if scores_BL.device.type != "cpu" and scores_BL.dtype == torch.float32:
+        return top_k_without_asking(scores_BL, k)
     top = largest(scores_BL, k + 1)
     indices_BK = top.indices[:, :k].contiguous()
     tied_B = top.values[:, k - 1] == top.values[:, k]
     if tied_B.any():
         indices_BK[tied_B] = scores_BL[tied_B].argsort(dim=1, descending=True, stable=True)[:, :k]
     return indices_BK
+
+
+def top_k_without_asking(scores_BL: Tensor, k: int) -> Tensor:
+    """What `top_k` gives, for float32, with no question to the device: scores that tell equal ones apart have no ties.
+
+    Of a long row, neighbours are searched as groups by their maxima: an element of the k largest lies in a group of the
+    k largest maxima, and among equal maxima the first groups hold the lowest indices.
+    """
+    n_latents = scores_BL.shape[1]
+    if n_latents % _GROUPS or n_latents < 4 * _GROUPS * k:
+        return _told_apart(scores_BL, torch.arange(n_latents, device=scores_BL.device)).topk(k, dim=1).indices
+    maxima_BC = scores_BL.reshape(len(scores_BL), -1, _GROUPS).amax(dim=2)
+    groups_BK = _told_apart(maxima_BC, torch.arange(maxima_BC.shape[1], device=scores_BL.device)).topk(k, dim=1).indices
+    candidates_BC = (groups_BK.unsqueeze(2) * _GROUPS + torch.arange(_GROUPS, device=scores_BL.device)).flatten(1)
+    best_BK = _told_apart(scores_BL.gather(1, candidates_BC), candidates_BC).topk(k, dim=1).indices
+    return candidates_BC.gather(1, best_BK)
+
+
+def _told_apart(scores: Tensor, indices: Tensor) -> Tensor:
+    """Integers in the order of float32 scores, and where those are equal in the reverse order of the indices."""
+    bits = (scores + 0.0).view(torch.int32)  # -0 becomes 0
+    in_order = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # the bits of negative floats run backwards
+    return (in_order.long() << 32) - indices
 
 
 class Largest(NamedTuple):

@@ -1,12 +1,16 @@
 """The engine against the naive dense oracle, in float64: codes equal, losses and gradients to 1e-9."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparc.bench.autograd import AutogradTraining
 from sparc.bench.dense import DenseTraining
 from sparc.config import TrainingConfig
+from sparc.core.dead import Dead
 from sparc.core.fast.gradients import gradients
 from sparc.core.losses import loss_terms, total
 from sparc.core.selection import Affine, select
@@ -74,8 +78,9 @@ def hand_gradients(space, found):
 
 
 def assert_agree(space, oracle, raw, dead, cross_weight=LAMBDA):
-    weights = {"cross_weight": cross_weight, "aux_weight": ALPHA, "k_aux": K_AUX, "dead": dead}
-    expected = oracle.terms(raw, **weights)
+    weights = {"cross_weight": cross_weight, "aux_weight": ALPHA, "k_aux": K_AUX}
+    expected = oracle.terms(raw, dead=dead, **weights)
+    weights["dead"] = {name: Dead(dead_L) for name, dead_L in dead.items()}
     batch = space.normalize(raw)
     codes = space.encode_batch(batch)
     terms = loss_terms(space, batch, codes, **weights)
@@ -215,6 +220,26 @@ def test_the_dense_step_that_speed_is_compared_with_does_the_same():
     for name, segment in space.segments.items():
         torch.testing.assert_close(space.encoder(name)[0], dense.encoders[name], rtol=0, atol=1e-9)
         torch.testing.assert_close(space.decoder[:, segment].T, dense.decoders[name], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_dead", [0, 5])
+def test_a_step_waits_for_no_answer_of_a_gpu(n_dead, monkeypatch):
+    """Tensors without data stand for a GPU's, and raise where their values are asked for.
+
+    How many latents are dead, the one question, is answered here: that answer is on its way before the step begins.
+    """
+    monkeypatch.setattr("sparc.core.dead._Pending", lambda number: SimpleNamespace(read=lambda: n_dead))
+    monkeypatch.setattr("sparc.core.fast.backend._load", lambda *names: None)
+    space = LatentSpace({"photo": 12, "words": 8}, n_latents=256, k=4)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        space = space.to("cuda")
+        training = Training(space, TrainingConfig(k_aux=3))
+        raw = {name: torch.randn(16, width, device="cuda") for name, width in space.streams.items()}
+        terms = training.advance(space.normalize(raw))
+        assert {term.value.device.type for term in terms} == {"cuda"}
+        assert any(term.name.startswith("aux/") for term in terms) == (n_dead > 0)
+        with pytest.raises(DataDependentOutputException):
+            terms[0].value.item()
 
 
 class _Largest(TorchDispatchMode):

@@ -41,13 +41,16 @@ class Adam:
             for name, parameter in space.named_parameters()
         }
         """By name of the parameter: running means of its gradient and of the gradient's square."""
-        self.steps = torch.zeros((), device=space.decoder.device)
+        self.steps = 0
+        """Steps taken."""
+        self._steps = torch.zeros((), device=space.decoder.device)
 
     @torch.no_grad()
     def step(self, gradients: Gradients) -> None:
         """Update every parameter. The decoder's columns stay on unit norm: their gradient's part along them is removed
         before the update, and they are scaled back after it."""
         self.steps += 1
+        self._steps.fill_(self.steps)
         with record_function("sparc.decoder"):
             self._update_table("decoder", gradients.decoder, on_norm=True)
         with record_function("sparc.encoders"):
@@ -83,7 +86,7 @@ class Adam:
                     self.space.normalize_columns(table[latents])
 
     def _numbers(self) -> AdamStep:
-        (beta1, beta2), steps = BETAS, int(self.steps)
+        (beta1, beta2), steps = BETAS, self.steps
         return AdamStep(
             rate=self.lr / (1 - beta1**steps),
             beta1=beta1,
@@ -100,7 +103,7 @@ class Adam:
         if mean.dtype == parameter.dtype:
             self._step(parameter, gradient, mean, square)
             return
-        noise = torch.Generator(mean.device).manual_seed(int(self.steps))
+        noise = torch.Generator(mean.device).manual_seed(self.steps)
         size = max(1, UNPACKED // max(1, parameter[:1].numel()))
         for some in tiles(len(parameter), size):
             exact_mean, exact_square = mean[some].to(parameter.dtype), square[some].to(parameter.dtype)
@@ -115,7 +118,7 @@ class Adam:
             [mean],
             [square],
             [],
-            [self.steps],
+            [self._steps],
             lr=self.lr,
             beta1=BETAS[0],
             beta2=BETAS[1],

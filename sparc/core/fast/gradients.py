@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from sparc.core.codes import Codes
+from sparc.core.dead import Dead
 from sparc.core.losses import Term, pair
 from sparc.core.selection import Affine, select
 from sparc.core.space import Batch, LatentSpace
@@ -82,7 +83,7 @@ def gradients(
     cross_weight: float,
     aux_weight: float = 0.0,
     k_aux: int = 1,
-    dead: Mapping[str, Tensor] | None = None,
+    dead: Mapping[str, Dead] | None = None,
     product: str = "float32",
 ) -> Gradients:
     """Loss of a batch with all streams of the space, its codes, and the gradient of every parameter.
@@ -100,14 +101,15 @@ def gradients(
         indices_BK = codes[shared[0]].indices
         values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
         R_BGT = backward.residuals(indices_BK, values_BGK)
+        revived = {name: silent[name].latents for name in shared if aux_weight and name in silent}
         left_over = {
             source: -R_BGT[:, place, space.segments[source]]
             for place, source in enumerate(shared)
-            if aux_weight and source in silent and silent[source].any()
+            if len(revived.get(source, ()))
         }
         backward.reconstruct(shared, indices_BK, values_BGK, R_BGT)
         for source, left_over_BD in left_over.items():
-            backward.revive(source, left_over_BD, silent[source], k_aux, aux_weight)
+            backward.revive(source, left_over_BD, revived[source], k_aux, aux_weight)
     return backward.result(codes)
 
 
@@ -165,11 +167,10 @@ class _Backward:
             if weight:
                 self.terms.append(Term(name, value, weight))
 
-    def revive(self, stream: str, left_over_BD: Tensor, dead_L: Tensor, k_aux: int, aux_weight: float) -> None:
+    def revive(self, stream: str, left_over_BD: Tensor, dead_Q: Tensor, k_aux: int, aux_weight: float) -> None:
         """The AuxK term of a stream: its dead latents alone rebuild what the living left over."""
         weight_LD, bias_L = self.space.encoder(stream)
         segment = self.space.segments[stream]
-        dead_Q = dead_L.nonzero().squeeze(1)
         present_B = self.batch.present[stream]
         affine = Affine(self.centered[stream], weight_LD[dead_Q], bias_L[dead_Q], present_B)
         kept = select({stream: affine}, min(k_aux, len(dead_Q)), shared=False)[stream]
