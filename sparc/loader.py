@@ -21,7 +21,7 @@ from sparc.config import TrainingConfig
 from sparc.errors import MisalignedStreams
 
 READ_ROWS, READ_BYTES = 8192, 48 * 2**20
-"""Rows read at a time, or fewer where they are large."""
+"""Rows read at a time, or fewer: as many as so many bytes hold, all streams together."""
 AHEAD = 4
 """Batches made ready while an accelerator computes."""
 
@@ -67,7 +67,7 @@ class Loader:
         batches = self._batches() if self._device.type == "cpu" else _in_thread(self._batches())
         with contextlib.suppress(StopIteration):
             while True:
-                yield self._next(batches)  # not by a name, which would hold it while the consumer computes
+                yield self._next(batches)  # not by a name, which would hold the batch while the next is asked for
 
     def _next(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
         asked = time.perf_counter()

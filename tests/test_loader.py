@@ -1,11 +1,13 @@
 """Batches: the rows that the order names, from shards of any size, ahead of time or not."""
 
+import weakref
+
 import pytest
 import torch
 
 from sparc.config import TrainingConfig
 from sparc.errors import MisalignedStreams
-from sparc.loader import Loader, _in_thread, batches
+from sparc.loader import Loader, _in_thread, _Stream, batches
 
 CONFIG = TrainingConfig(epochs=2, batch_size=16, seed=3)
 
@@ -18,8 +20,10 @@ def features():
 
 @pytest.mark.parametrize("sizes", [[100], [50, 50], [1, 98, 1], [30, 30, 30, 10]])
 @pytest.mark.parametrize("read_rows", [1, 40, 8192])
-def test_batches_hold_the_rows_that_the_order_names(features, sizes, read_rows, monkeypatch):
+@pytest.mark.parametrize("read_bytes", [1, 2**20])
+def test_batches_hold_the_rows_that_the_order_names(features, sizes, read_rows, read_bytes, monkeypatch):
     monkeypatch.setattr("sparc.loader.READ_ROWS", read_rows)
+    monkeypatch.setattr("sparc.loader.READ_BYTES", read_bytes)
     loader = Loader({name: rows.split(sizes) for name, rows in features.items()}, CONFIG, start=2)
     found = list(loader)
     assert loader.per_epoch == 6
@@ -28,6 +32,23 @@ def test_batches_hold_the_rows_that_the_order_names(features, sizes, read_rows, 
         for name, expected in features.items():
             assert torch.equal(batch[name], expected[rows])
             assert batch[name].dtype == expected.dtype
+
+
+def test_as_many_rows_are_read_at_a_time_as_fit(features, monkeypatch):
+    """A sample of both streams takes 4 + 4 bytes, and a batch has 16 of them."""
+    monkeypatch.setattr("sparc.loader.READ_BYTES", 2 * 16 * 8 + 1)
+    read = []
+    whole = _Stream.read
+    monkeypatch.setattr(_Stream, "read", lambda self, samples: read.append(len(samples)) or whole(self, samples))
+    next(iter(Loader({name: [rows] for name, rows in features.items()}, CONFIG)))
+    assert read == [32, 32]
+
+
+def test_a_batch_is_let_go_while_it_is_used(features):
+    """The consumer alone holds it: a step on a large batch needs the memory."""
+    loader = iter(Loader({name: [rows] for name, rows in features.items()}, CONFIG))
+    held = weakref.ref(next(loader)["a"])
+    assert held() is None
 
 
 def test_samples_that_share_a_row_get_it_each(features):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,10 +18,10 @@ ACTIVE = 1e-3
 class Dead:
     """The dead latents of a stream. A GPU counts them while the host goes on, and is asked when they are needed."""
 
-    def __init__(self, dead_L: Tensor) -> None:
-        """Begin to count them; `dead_L` says of each latent whether it is dead, (L,) bool."""
+    def __init__(self, dead_L: Tensor, count: Callable[[], int] | None = None) -> None:
+        """Say of each latent whether it is dead, (L,) bool, and on a GPU how many are."""
         self._dead_L = dead_L
-        self._count = _Pending(dead_L.sum()) if dead_L.device.type == "cuda" else None
+        self._count = count
 
     @property
     def latents(self) -> Tensor:
@@ -28,22 +29,22 @@ class Dead:
         if self._count is None:
             return self._dead_L.nonzero().squeeze(1)
         # Not by nonzero, which would wait for all that the device has yet to do.
-        return self._dead_L.byte().argsort(descending=True, stable=True)[: self._count.read()]
+        return self._dead_L.byte().argsort(descending=True, stable=True)[: self._count()]
 
 
 class _Pending:
-    """A number on its way from a GPU to the host."""
+    """Numbers on their way from a GPU to the host."""
 
-    def __init__(self, number: Tensor) -> None:
-        self._number = torch.empty_like(number, device="cpu", pin_memory=True)
-        self._number.copy_(number, non_blocking=True)
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers = torch.empty_like(numbers, device="cpu", pin_memory=True)
+        self._numbers.copy_(numbers, non_blocking=True)
         self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._there.record()
+        self._there.record(torch.cuda.current_stream(numbers.device))
 
-    def read(self) -> int:
-        """Wait for the number, and for what the device had to do before it."""
+    def read(self, position: int) -> int:
+        """Wait for the numbers, and for what the device had to do before them."""
         self._there.synchronize()
-        return int(self._number)
+        return int(self._numbers[position])
 
 
 class DeadLatents:
@@ -71,4 +72,11 @@ class DeadLatents:
 
     def dead(self, after: int) -> dict[str, Dead]:
         """Per stream, the latents that were silent for more than `after` samples."""
-        return {name: Dead(self.samples_since_active[position] > after) for position, name in enumerate(self.streams)}
+        dead_SL = self.samples_since_active > after
+        if dead_SL.device.type != "cuda":
+            return dict(zip(self.streams, map(Dead, dead_SL), strict=True))
+        counts = _Pending(dead_SL.sum(dim=1))
+        return {
+            name: Dead(dead_L, functools.partial(counts.read, position))
+            for position, (name, dead_L) in enumerate(zip(self.streams, dead_SL, strict=True))
+        }

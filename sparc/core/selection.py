@@ -14,6 +14,7 @@ SAMPLES, LATENTS = 256, 8192
 MANY_SAMPLES, MANY_LATENTS = 2048, 65536
 """The same on an accelerator, which wants large products: 0.5 GB a stream."""
 _GROUPS = 8
+_LARGEST = 2**31 - 1
 _ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -135,7 +136,8 @@ def top_k(scores_BL: Tensor, k: int) -> Tensor:
     """Indices (B, K) of the k largest scores of each row, largest first; among equal scores the lowest index is kept.
 
     `torch.topk` breaks ties as it likes, and differently on each device. Only a tie between the last kept and the first
-    dropped score changes the set, so only such rows are sorted; an accelerator would be waited for to hear of them.
+    dropped score changes the set, so only such rows are sorted. An accelerator would be waited for to hear which those
+    are: there all scores are told apart.
     """
     n_latents = scores_BL.shape[1]
     if k == n_latents:
@@ -156,21 +158,24 @@ def top_k_without_asking(scores_BL: Tensor, k: int) -> Tensor:
     Of a long row, neighbours are searched as groups by their maxima: an element of the k largest lies in a group of the
     k largest maxima, and among equal maxima the first groups hold the lowest indices.
     """
-    n_latents = scores_BL.shape[1]
-    if n_latents % _GROUPS or n_latents < 4 * _GROUPS * k:
-        return _told_apart(scores_BL, torch.arange(n_latents, device=scores_BL.device)).topk(k, dim=1).indices
-    maxima_BC = scores_BL.reshape(len(scores_BL), -1, _GROUPS).amax(dim=2)
-    groups_BK = _told_apart(maxima_BC, torch.arange(maxima_BC.shape[1], device=scores_BL.device)).topk(k, dim=1).indices
-    candidates_BC = (groups_BK.unsqueeze(2) * _GROUPS + torch.arange(_GROUPS, device=scores_BL.device)).flatten(1)
+    n_latents, device = scores_BL.shape[1], scores_BL.device
+    if n_latents < 4 * _GROUPS * k:
+        return _told_apart(scores_BL, torch.arange(n_latents, device=device)).topk(k, dim=1).indices
+    scores_BL = F.pad(scores_BL, (0, -n_latents % _GROUPS), value=-torch.inf)  # of the highest indices: never kept
+    n_groups = scores_BL.shape[1] // _GROUPS
+    maxima_BC = scores_BL.reshape(len(scores_BL), n_groups, _GROUPS).amax(dim=2)
+    groups_BK = _told_apart(maxima_BC, torch.arange(n_groups, device=device)).topk(k, dim=1).indices
+    candidates_BC = (groups_BK.unsqueeze(2) * _GROUPS + torch.arange(_GROUPS, device=device)).flatten(1)
     best_BK = _told_apart(scores_BL.gather(1, candidates_BC), candidates_BC).topk(k, dim=1).indices
     return candidates_BC.gather(1, best_BK)
 
 
 def _told_apart(scores: Tensor, indices: Tensor) -> Tensor:
-    """Integers in the order of float32 scores, and where those are equal in the reverse order of the indices."""
+    """Integers in the order of float32 scores, NaN the largest; where those are equal in the reverse one of indices."""
     bits = (scores + 0.0).view(torch.int32)  # -0 becomes 0
-    in_order = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # the bits of negative floats run backwards
-    return (in_order.long() << 32) - indices
+    in_order = bits ^ ((bits >> 31) & _LARGEST)  # the bits of negative floats run backwards
+    in_order = torch.where(scores.isnan(), _LARGEST, in_order)
+    return in_order.long().bitwise_left_shift_(32).sub_(indices)
 
 
 class Largest(NamedTuple):

@@ -22,13 +22,15 @@ from torch.autograd.function import once_differentiable
 from sparc.core.fast.backend import kernels
 from sparc.core.selection import tiles
 
-BLOCK = 640 * 1024
-"""Numbers of a table's gradient at a time on the CPU, whose cache holds them with the weights and moments: 2.5 MB."""
-COLUMNS = 128
-"""Columns to sum at a time where the rows to be summed are too many for the cache."""
+BLOCK, FEWEST = 640 * 1024, 64
+"""Numbers of a table's gradient at a time on the CPU, whose cache holds them with weights and moments: 2.5 MB; and the
+fewest latents."""
+COLUMNS, OFTEN = 128, 4
+"""Columns to sum at a time, where the rows to be summed are too many for the cache and latents have so many entries."""
 CACHED = 2**21
 """Numbers of rows that are read again and again, at a time on the CPU: 8 MB."""
 _PARTS = 8
+"""Parts of a sum over all latents, which the cores share."""
 
 
 def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
@@ -43,12 +45,12 @@ def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor
         fast: Tensor = compiled.entry_dots(rows_BGD, table_LD, indices_BK)
         return fast
     n_rows, n_shared, width = rows_BGD.shape
-    at_a_time = max(1, CACHED // max(1, n_shared * width)) if table_LD.device.type == "cpu" else n_rows
+    at_a_time = max(1, CACHED // max(1, n_shared * width)) if table_LD.device.type == "cpu" else max(1, n_rows)
     return torch.cat([_entry_dots(rows_BGD[some], table_LD, indices_BK[some]) for some in tiles(n_rows, at_a_time)])
 
 
 def _entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
-    """In the order of the latents: the table is read once, and the rows of a tile lie in the cache of a CPU."""
+    """In the order of the latents: each is read once for all its entries, and the rows lie in the cache of a CPU."""
     (n_rows, n_shared, width), n_kept = rows_BGD.shape, indices_BK.shape[1]
     latents, order = _repeated(indices_BK, n_shared).flatten().sort(stable=True)
     # The operator behind the gradient of embedding_bag in its weights: it gathers nothing into memory.
@@ -56,7 +58,7 @@ def _entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tenso
         rows_BGD.reshape(-1, width),
         table_LD,
         latents,
-        torch.arange(0, len(order), n_kept, device=order.device),
+        torch.arange(0, len(order), n_kept, device=order.device),  # asked for, not used
         order // n_kept,
         0,
     )
@@ -67,14 +69,14 @@ def _entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tenso
 
 def blocks(n_latents: int, like_ND: Tensor, together: int = 1) -> list[slice]:
     """Ranges of the latents of a table as wide as another: on the CPU what its cache holds, elsewhere all of them."""
-    in_block = max(64, BLOCK // max(1, like_ND.shape[1]))
+    in_block = max(FEWEST, BLOCK // max(1, like_ND.shape[1]))
     return tiles(n_latents, together * in_block if like_ND.device.type == "cpu" else n_latents)
 
 
 def weighted_sum(values_L: Tensor, table_LD: Tensor) -> Tensor:
     """Sum over latents of values[l] * table[l]: (D,)."""
     parts = _PARTS if len(table_LD) % _PARTS == 0 else 1
-    # A single row makes a product of matrices slow: the table is read once, by one core at a time.
+    # As one product, of a single row with the table, it is made by one core.
     return torch.bmm(values_L.view(parts, 1, -1), table_LD.view(parts, len(table_LD) // parts, -1)).sum(dim=(0, 1))
 
 
@@ -132,13 +134,13 @@ class LatentSum:
         self._rows = rows_BGD.reshape(-1, rows_BGD.shape[2])
         # Rows that the cache does not hold come from memory for each entry. A few columns of them at a time come once
         # for all latents that are summed together, which pays where a latent has some entries.
-        self.by_columns = (
-            rows_BGD.device.type == "cpu" and rows_BGD.numel() > CACHED and len(entries.order) >= 4 * entries.n_latents
-        )
+        often = len(entries.order) >= OFTEN * entries.n_latents
+        self.by_columns = rows_BGD.device.type == "cpu" and rows_BGD.numel() > CACHED and often
+        """Whether many latents are summed together, a few columns at a time."""
 
     def blocks(self) -> list[slice]:
         """Ranges of latents to sum at a time: on the CPU those of one block, or of some where that reads less."""
-        together = self._rows.numel() // BLOCK if self.by_columns else 1  # as much memory as the rows take
+        together = max(1, self._rows.numel() // BLOCK) if self.by_columns else 1  # as much memory as the rows take
         return blocks(self.entries.n_latents, self._rows, together)
 
     def block(self, latents: slice) -> Tensor:
@@ -152,7 +154,7 @@ class LatentSum:
         own = slice(entries.start * self._shared, entries.stop * self._shared)
         starts = (self.entries.starts[latents] - entries.start) * self._shared
         positions, values = self._positions[own], self._values[own]
-        if not self.by_columns:
+        if not self.by_columns or len(positions) < len(self._rows):
             return F.embedding_bag(positions, self._rows, starts, per_sample_weights=values, mode="sum")
         summed = self._rows.new_empty(len(starts), self._rows.shape[1])
         for columns in tiles(summed.shape[1], COLUMNS):

@@ -170,9 +170,17 @@ def test_they_agree_where_kept_sums_are_negative():
 
 
 @pytest.mark.parametrize("kind", [Training, AutogradTraining])
-def test_ten_training_steps_agree(kind):
+@pytest.mark.parametrize("selection", ["global", "local"])
+@pytest.mark.parametrize("tables", ["whole", "by blocks", "by blocks and columns"])
+def test_ten_training_steps_agree(kind, selection, tables, monkeypatch):
     """A training step (project, Adam, renormalise, count), by hand or by autograd, stays on the oracle's path."""
-    space, oracle = pair(3, 4)
+    if tables != "whole":
+        monkeypatch.setattr("sparc.core.sparse.BLOCK", 80)  # five latents of the decoder
+        monkeypatch.setattr("sparc.core.sparse.FEWEST", 1)
+    if tables == "by blocks and columns":  # ten latents of a local decoder are summed together
+        for name, number in {"CACHED": 1, "COLUMNS": 4, "OFTEN": 1}.items():
+            monkeypatch.setattr(f"sparc.core.sparse.{name}", number)
+    space, oracle = pair(3, 4, selection)
     weights = {"cross_weight": LAMBDA, "aux_weight": 1 / 20, "k_aux": K_AUX}
     training = kind(space, TrainingConfig(lr=0.01, dead_after=15, **weights))
     naive_adam = torch.optim.Adam(oracle.parameters(), lr=0.01)
@@ -224,11 +232,11 @@ def test_the_dense_step_that_speed_is_compared_with_does_the_same():
 
 @pytest.mark.parametrize("n_dead", [0, 5])
 def test_a_step_waits_for_no_answer_of_a_gpu(n_dead, monkeypatch):
-    """Tensors without data stand for a GPU's, and raise where their values are asked for.
+    """Tensors without data stand for a GPU's, and raise where Python asks for their values.
 
     How many latents are dead, the one question, is answered here: that answer is on its way before the step begins.
     """
-    monkeypatch.setattr("sparc.core.dead._Pending", lambda number: SimpleNamespace(read=lambda: n_dead))
+    monkeypatch.setattr("sparc.core.dead._Pending", lambda counts: SimpleNamespace(read=lambda position: n_dead))
     monkeypatch.setattr("sparc.core.fast.backend._load", lambda *names: None)
     space = LatentSpace({"photo": 12, "words": 8}, n_latents=256, k=4)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -240,6 +248,26 @@ def test_a_step_waits_for_no_answer_of_a_gpu(n_dead, monkeypatch):
         assert any(term.name.startswith("aux/") for term in terms) == (n_dead > 0)
         with pytest.raises(DataDependentOutputException):
             terms[0].value.item()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_a_gpu_synchronises_with_nothing():
+    """The count of the dead is waited for by an event, which is there before the step begins."""
+    space = LatentSpace({"photo": 12, "words": 8}, n_latents=256, k=4).to("cuda")
+    training = Training(space, TrainingConfig(k_aux=3, dead_after=1))
+    batches = [
+        space.normalize({name: torch.randn(16, width, device="cuda") for name, width in space.streams.items()})
+        for _ in range(3)
+    ]
+    training.advance(batches[0])  # kernels are compiled and loaded
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[1:]:
+            terms = training.advance(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert any(term.name.startswith("aux/") for term in terms)
 
 
 class _Largest(TorchDispatchMode):
@@ -260,7 +288,7 @@ def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
     """Nor, by hand, one of the size of the decoders: at most what AuxK searches, the encoder of one stream's dead."""
     monkeypatch.setattr("sparc.core.selection.SAMPLES", 16)
     monkeypatch.setattr("sparc.core.selection.LATENTS", 64)
-    monkeypatch.setattr("sparc.core.sparse.BLOCK", 1)
+    monkeypatch.setattr("sparc.core.sparse.BLOCK", 1)  # of 64 latents then, the least
     n_latents, n_samples = 4096, 64
     space = LatentSpace({"photo": 6, "words": 4}, n_latents=n_latents, k=3)
     training = kind(space, TrainingConfig(dead_after=1, k_aux=4))

@@ -292,18 +292,21 @@ def test_a_latent_sum_is_the_transpose_of_weighted_rows():
 @pytest.mark.parametrize("kept", [5, 40])
 def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     """Latents that no sample keeps, and blocks without any entry, have sums of zero; many entries go by columns."""
-    monkeypatch.setattr("sparc.core.sparse.BLOCK", 1)  # of 64 latents then, the least
-    monkeypatch.setattr("sparc.core.sparse.CACHED", 7)
-    monkeypatch.setattr("sparc.core.sparse.COLUMNS", 2)
+    monkeypatch.setattr("sparc.core.sparse.BLOCK", 42)  # 14 latents, and 28 together by columns
+    for name, number in {"FEWEST": 1, "CACHED": 7, "COLUMNS": 2}.items():
+        monkeypatch.setattr(f"sparc.core.sparse.{name}", number)
     torch.manual_seed(0)
     n_samples, n_latents, shared = 14, 138, 2
-    indices = torch.stack([torch.randperm(64)[:kept] for _ in range(n_samples)])
+    some = torch.tensor([*range(50), *range(100, 138)])
+    indices = torch.stack([some[torch.randperm(len(some))[:kept]] for _ in range(n_samples)])
     values = torch.randn(n_samples, shared, kept, dtype=torch.float64)
     rows = torch.randn(n_samples, shared, 3, dtype=torch.float64)
     dense = torch.zeros(n_samples, shared, n_latents, dtype=torch.float64)
     dense.scatter_(2, indices.unsqueeze(1).expand(-1, shared, -1), values)
     expected = torch.einsum("bgl,bgd->ld", dense, rows)
     summed = LatentSum(Entries(indices, n_latents), values, rows)
+    assert summed.by_columns == (kept == 40)
+    assert len(summed.blocks()) == (5 if kept == 40 else 10)
     torch.testing.assert_close(torch.cat([summed.block(block) for block in summed.blocks()]), expected)
     torch.testing.assert_close(summed.whole(), expected)
     table = torch.randn(n_latents, 3, dtype=torch.float64)
@@ -311,8 +314,8 @@ def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     torch.testing.assert_close(entry_dots(rows, table, indices), dots)
 
 
-@pytest.mark.parametrize(("n_latents", "k"), [(40, 3), (4096, 16)])  # searched at once, and in groups
-@pytest.mark.parametrize("kind", ["random", "tied", "zeros of both signs", "infinite"])
+@pytest.mark.parametrize(("n_latents", "k"), [(40, 3), (4096, 16), (4091, 16)])  # searched at once, and in groups
+@pytest.mark.parametrize("kind", ["random", "tied", "zeros of both signs", "infinite", "not a number"])
 def test_an_accelerator_keeps_the_lowest_of_equal_scores_too(n_latents, k, kind):
     torch.manual_seed(0)
     scores = torch.randn(20, n_latents)
@@ -324,8 +327,12 @@ def test_an_accelerator_keeps_the_lowest_of_equal_scores_too(n_latents, k, kind)
         case "infinite":
             scores[:, ::7] = torch.inf
             scores[:, 3::5] = -torch.inf
+        case "not a number":
+            scores[:, ::29] = torch.nan
+            scores[:, 3::31] = -torch.nan
     expected = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
     assert torch.equal(top_k_without_asking(scores, k), expected)
+    assert top_k_without_asking(scores[:0], k).shape == (0, k)
 
 
 def test_a_weighted_sum_of_latents_is_the_plain_product():

@@ -1,7 +1,8 @@
 """Adam over a latent space, one block of latents at a time: each weight is read and written once a step.
 
-On the CPU a block's gradient is summed, projected, applied and its columns put back on unit norm while it is in the
-cache: the gradient of a whole table never exists. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of
+On the CPU a block's gradient is projected, applied and its columns put back on unit norm while it is in the cache. It
+is summed there too, with as much of its table's as the rows take that are summed where those are many; so the gradient
+of a whole large table never exists. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of
 `torch.optim.Adam(fused=True)`.
 
 Moments may be kept in bfloat16. A step changes the mean of squares by a thousandth, less than half a unit of bfloat16's
@@ -75,10 +76,10 @@ class Adam:
                 on_norm=on_norm,
             )
             return
-        for summed in gradient.blocks():
-            gradient_LD = gradient.block(summed)
+        for together in gradient.blocks():
+            gradient_LD = gradient.block(together)
             for some in blocks(len(gradient_LD), table):
-                latents, block = slice(summed.start + some.start, summed.start + some.stop), gradient_LD[some]
+                latents, block = slice(together.start + some.start, together.start + some.stop), gradient_LD[some]
                 if on_norm:
                     self.space.project(block, table[latents])
                 self._update(name, latents, block)

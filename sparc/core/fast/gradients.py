@@ -45,7 +45,7 @@ class TableGradient:
 
     @property
     def by_columns(self) -> bool:
-        """Whether many latents are summed at once, some columns at a time."""
+        """Whether many latents are summed together, a few columns at a time."""
         return self.sums[0][0].by_columns
 
     def blocks(self) -> list[slice]:

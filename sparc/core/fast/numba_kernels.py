@@ -74,9 +74,9 @@ def round_rows(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Ten
 
     The squares of each row, and of what rounding takes from it, are added to `squares_L2`.
     """
+    assert rounded_LC.is_contiguous(), "a copy would be written in place of the table"
     _match_threads()
-    bits = rounded_LC.view(torch.int16).numpy()
-    _round_rows(*_arrays(table_LD), *_arrays(table_LD.detach().view(torch.int32)), bits, first, squares_L2.numpy())
+    _round_rows(*_arrays(table_LD), rounded_LC.view(torch.int16).numpy(), first, squares_L2.numpy())
 
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
@@ -186,16 +186,15 @@ def _update_by_latent(positions, values, rows, starts, columns, parameter, mean,
 
 
 @_compiled
-def _round_rows(table, bits, rounded, first, squares):
+def _round_rows(table, rounded, first, squares):
     n_latents, width = table.shape
     for latent in numba.prange(n_latents):
-        upper = np.empty(width, np.int32)
-        out = rounded[latent, first : first + width]
+        row, upper = table[latent], np.empty(width, np.int32)
+        bits, out = row.view(np.int32), rounded[latent, first : first + width]
         for t in range(width):
-            bit = bits[latent, t]
-            upper[t] = (bit + 0x7FFF + ((bit >> 16) & 1)) & -0x10000  # to the nearest, of two the even one
+            upper[t] = (bits[t] + 0x7FFF + ((bits[t] >> 16) & 1)) & -0x10000  # to the nearest, of two the even one
             out[t] = upper[t] >> 16
-        row, nearest = table[latent], upper.view(np.float32)
+        nearest = upper.view(np.float32)
         square = lost = np.float32(0)
         for t in range(width):
             square += row[t] * row[t]
