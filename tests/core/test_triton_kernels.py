@@ -52,6 +52,8 @@ def run(code, **environment):
 
 def test_interpreted_kernels_agree_with_the_plain_operators():
     done = run(AGREES, TRITON_INTERPRET="1")
+    if "only 0-dimensional arrays can be converted" in done.stderr:
+        pytest.skip("the interpreter of this Triton wants a NumPy older than 2.4")
     assert done.stdout == "agree\n", done.stderr
 
 
