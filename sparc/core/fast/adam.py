@@ -1,9 +1,9 @@
 """Adam over a latent space, one block of latents at a time: each weight is read and written once a step.
 
-On the CPU a block's gradient is projected, applied and its columns put back on unit norm while it is in the cache. It
-is summed there too, with as much of its table's as the rows take that are summed where those are many; so the gradient
-of a whole large table never exists. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of
-`torch.optim.Adam(fused=True)`.
+On the CPU a block's gradient is summed, projected, applied and its columns put back on unit norm while it is in the
+cache. Where the rows to be summed are many, the gradients of some blocks are summed together, as many as take no more
+memory than those rows: that of a large table never exists as a whole. Kingma and Ba, arXiv 1412.6980; the arithmetic is
+that of `torch.optim.Adam(fused=True)`.
 
 Moments may be kept in bfloat16. A step changes the mean of squares by a thousandth, less than half a unit of bfloat16's
 last place, and rounding to the nearest would keep it where it is; so both are rounded up or down at random, with the
