@@ -150,7 +150,10 @@ def _rounded_weights(streams: list[Affine], latents: slice) -> Tensor:
 
 
 def _round(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Tensor) -> None:
-    """Round a table into columns of another; add its rows' squares, and squares of what was rounded away, to others."""
+    """Round a table into the columns of another from `first` on.
+
+    The sum of squares of each row, and that of what rounding takes from it, are added to `squares_L2`.
+    """
     if (compiled := getattr(kernels(table_LD), "round_rows", None)) is not None:
         compiled(table_LD, rounded_LC, first, squares_L2)
         return

@@ -45,6 +45,7 @@ class Adam:
         self.steps = 0
         """Steps taken."""
         self._steps = torch.zeros((), device=space.decoder.device)
+        """The same where the fused operator reads it: of a GPU the host need not ask."""
 
     @torch.no_grad()
     def step(self, gradients: Gradients) -> None:
@@ -62,9 +63,9 @@ class Adam:
 
     def _update_table(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
         table = self.space.get_parameter(name)
-        own_dtype = self.moments[name][0].dtype == table.dtype
+        unrounded = self.moments[name][0].dtype == table.dtype
         update: Callable[..., None] | None = getattr(kernels(table), "update_by_latent", None)
-        if update is not None and own_dtype and not gradient.by_columns:
+        if update is not None and unrounded and not gradient.by_columns:
             width = table.shape[1]
             update(
                 [summed.sorted_entries() for summed, _ in gradient.sums],

@@ -70,9 +70,9 @@ def update_by_latent(
 
 
 def round_rows(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Tensor) -> None:
-    """Round a table to bfloat16, into the columns of `rounded_LC` from `first` on.
+    """Round a table (L, D) to bfloat16, into the columns of `rounded_LC` from `first` on.
 
-    The squares of each row, and of what rounding takes from it, are added to `squares_L2`.
+    The sum of squares of each row, and that of what rounding takes from it, are added to `squares_L2`.
     """
     assert rounded_LC.is_contiguous(), "a copy would be written in place of the table"
     _match_threads()
