@@ -100,6 +100,7 @@ class Entries:
 
     def __init__(self, indices_BK: Tensor, n_latents: int) -> None:
         """Sort the entries; of latents that no sample keeps there are none."""
+        self.indices = indices_BK
         latents, self.order = indices_BK.flatten().int().sort(stable=True)
         """Positions in the flattened (B, K) of the entries, in their order by latent."""
         self.samples = self.order // indices_BK.shape[1]
@@ -108,9 +109,13 @@ class Entries:
         """(L + 1,) where each latent's entries start."""
         self.n_latents = n_latents
 
-    def sum_values(self, values_BK: Tensor) -> Tensor:
-        """Per latent, the sum of its entries' values, (L,)."""
-        return torch.segment_reduce(values_BK.flatten()[self.order], "sum", lengths=self.starts.diff(), unsafe=True)
+    def in_order(self, values_BGK: Tensor) -> Tensor:
+        """Values of the entries in their order by latent, (E, G)."""
+        return values_BGK.transpose(1, 2).reshape(-1, values_BGK.shape[1])[self.order]
+
+    def sum_values(self, values_E: Tensor) -> Tensor:
+        """Per latent, the sum of its entries' values, which are in order: (L,)."""
+        return torch.segment_reduce(values_E, "sum", lengths=self.starts.diff(), unsafe=True)
 
     def of(self, latents: slice) -> slice:
         """Where the entries of a range of latents lie."""
@@ -125,24 +130,23 @@ class LatentSum:
     It is never held whole unless asked for: `block` gives some rows of it.
     """
 
-    def __init__(self, entries: Entries, values_BGK: Tensor, rows_BGD: Tensor) -> None:
-        """Bring the values into the order of the entries; sum nothing yet."""
+    def __init__(self, entries: Entries, values_EG: Tensor, rows_BGD: Tensor) -> None:
+        """Say what to sum, with the values in the order of the entries; sum nothing yet."""
         self.entries = entries
-        self._shared = values_BGK.shape[1]
-        by_entry = values_BGK.transpose(1, 2).reshape(-1, self._shared)
-        self._values = by_entry[entries.order].flatten()
+        self.values = values_EG.contiguous()
+        self._shared = values_EG.shape[1]
         first = entries.samples * self._shared
         self._positions = (first.unsqueeze(1) + torch.arange(self._shared, device=first.device)).flatten()
         self._rows = rows_BGD.reshape(-1, rows_BGD.shape[2])
         # Rows that the cache does not hold come from memory for each entry. A few columns of them at a time come once
         # for all latents that are summed together, which pays where a latent has some entries.
         often = len(entries.order) >= OFTEN * entries.n_latents
-        self.by_columns = rows_BGD.device.type == "cpu" and rows_BGD.numel() > CACHED and often
-        """Whether many latents are summed together, a few columns at a time."""
+        self.out_of_cache = rows_BGD.device.type == "cpu" and rows_BGD.numel() > CACHED and often
+        """Whether many latents are to be summed together, so that rows come from memory less often."""
 
     def blocks(self) -> list[slice]:
         """Ranges of latents to sum at a time: on the CPU those of one block, or of some where that reads less."""
-        together = max(1, self._rows.numel() // BLOCK) if self.by_columns else 1  # as much memory as the rows take
+        together = max(1, self._rows.numel() // BLOCK) if self.out_of_cache else 1  # as much memory as the rows take
         return blocks(self.entries.n_latents, self._rows, together)
 
     def block(self, latents: slice) -> Tensor:
@@ -155,8 +159,8 @@ class LatentSum:
         entries = self.entries.of(latents)
         own = slice(entries.start * self._shared, entries.stop * self._shared)
         starts = (self.entries.starts[latents] - entries.start) * self._shared
-        positions, values = self._positions[own], self._values[own]
-        if not self.by_columns or len(positions) < len(self._rows):
+        positions, values = self._positions[own], self.values[entries].flatten()
+        if not self.out_of_cache or len(positions) < len(self._rows):
             return F.embedding_bag(positions, self._rows, starts, per_sample_weights=values, mode="sum")
         summed = self._rows.new_empty(len(starts), self._rows.shape[1])
         for columns in tiles(summed.shape[1], COLUMNS):
@@ -166,12 +170,20 @@ class LatentSum:
 
     def sorted_entries(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the sums run over: each entry's row and value, the rows, and where each latent's entries start."""
-        return self._positions, self._values, self._rows, self.entries.starts * self._shared
+        return self._positions, self.values.flatten(), self._rows, self.entries.starts * self._shared
+
+    def products(self, table_LD: Tensor) -> Tensor:
+        """The product of each entry's row with its latent's row of a table, in the order of the entries: (E, G).
+
+        Where the rows are the gradient of a decoded batch and the table decoded it, these are the codes' gradients.
+        """
+        rows_BGD = self._rows.view(-1, self._shared, self._rows.shape[1])
+        return self.entries.in_order(entry_dots(rows_BGD, table_LD, self.entries.indices))
 
     def whole(self) -> Tensor:
         """All sums, (L, D)."""
         compiled = kernels(self._rows, self.entries.n_latents * self._rows.shape[1])
-        if compiled is None or self.by_columns:
+        if compiled is None or self.out_of_cache:
             return self._summed(slice(0, self.entries.n_latents))
         fast: Tensor = compiled.sum_by_latent(*self.sorted_entries())
         return fast
@@ -191,7 +203,8 @@ class _WeightedRows(torch.autograd.Function):
         grad_values = entry_dots(grad_BGD, table_LD, indices_BK) if ctx.needs_input_grad[1] else None
         grad_table = None
         if ctx.needs_input_grad[2]:
-            grad_table = LatentSum(Entries(indices_BK, len(table_LD)), values_BGK, grad_BGD).whole()
+            entries = Entries(indices_BK, len(table_LD))
+            grad_table = LatentSum(entries, entries.in_order(values_BGK), grad_BGD).whole()
         return None, grad_values, grad_table
 
 
@@ -216,8 +229,9 @@ class _KeptLogits(torch.autograd.Function):
         inputs_BD, weight_LD, indices_BK = ctx.saved_tensors
         grad_B1K = grad_BK.unsqueeze(1).contiguous()
         entries = Entries(indices_BK, len(weight_LD))
-        grad_weight_LD = LatentSum(entries, grad_B1K, inputs_BD.unsqueeze(1)).whole()
-        grad_bias_L = entries.sum_values(grad_BK)
+        grad_E1 = entries.in_order(grad_B1K)
+        grad_weight_LD = LatentSum(entries, grad_E1, inputs_BD.unsqueeze(1)).whole()
+        grad_bias_L = entries.sum_values(grad_E1.squeeze(1))
         grad_inputs_BD = weighted_rows(indices_BK, grad_B1K, weight_LD).squeeze(1) if ctx.needs_input_grad[0] else None
         return grad_inputs_BD, grad_weight_LD, grad_bias_L, None, None
 

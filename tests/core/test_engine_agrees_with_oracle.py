@@ -73,8 +73,9 @@ def hand_gradients(space, found):
     def whole(table):
         return torch.cat([table.block(latents) for latents in table.blocks()])
 
-    encoders = [whole(table) for table in found.encoders]
-    return in_order(space, encoders, found.latent_bias, whole(found.decoder), found.pre_bias)
+    beyond = found.encoders(found.decoder.products(space.decoder.detach()))
+    encoders = [whole(table) for table in beyond.encoders]
+    return in_order(space, encoders, beyond.latent_bias, whole(found.decoder), beyond.pre_bias)
 
 
 def assert_agree(space, oracle, raw, dead, cross_weight=LAMBDA):
@@ -274,14 +275,15 @@ def test_a_step_on_a_gpu_synchronises_with_nothing():
 
 
 class _Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operator gives."""
+    """Notes the largest tensor that any operator makes; a view of what is there is none."""
 
     numel = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
+        there = {arg.untyped_storage().data_ptr() for arg in args if isinstance(arg, torch.Tensor)}
         for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in there:
                 self.numel = max(self.numel, tensor.numel())
         return result
 

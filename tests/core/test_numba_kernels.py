@@ -31,7 +31,8 @@ def test_kernels_agree_with_the_plain_operators(shape):
         numba_kernels.weighted_rows(indices, values, table), weighted_rows(indices, values, table)
     )
     torch.testing.assert_close(numba_kernels.entry_dots(by_row, table, indices), entry_dots(by_row, table, indices))
-    summed = LatentSum(Entries(indices, 50), values, by_row)
+    entries = Entries(indices, 50)
+    summed = LatentSum(entries, entries.in_order(values), by_row)
     torch.testing.assert_close(numba_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
 
 

@@ -223,7 +223,8 @@ def test_gradients_where_squares_leave_the_floats_are_finite():
     batch = space.normalize({"photo": torch.full((2, 6), 1e-30), "words": torch.ones(2, 4)})
     found = gradients(space, batch, cross_weight=1.0)
     assert all(term.value.isfinite() for term in found.terms)
-    assert all(part.isfinite().all() for part in (found.latent_bias, found.pre_bias))
+    beyond = found.encoders(found.decoder.products(space.decoder))
+    assert all(part.isfinite().all() for part in (beyond.latent_bias, beyond.pre_bias))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,8 @@ def test_a_latent_sum_is_the_transpose_of_weighted_rows():
     indices = torch.tensor([[0, 2], [2, 1]])
     values = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
     rows = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
-    assert LatentSum(Entries(indices, 4), values, rows).whole().tolist() == [[1, 0], [0, 4], [2, 3], [0, 0]]
+    entries = Entries(indices, 4)
+    assert LatentSum(entries, entries.in_order(values), rows).whole().tolist() == [[1, 0], [0, 4], [2, 3], [0, 0]]
 
 
 @pytest.mark.parametrize("kept", [5, 40])
@@ -304,14 +306,16 @@ def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     dense = torch.zeros(n_samples, shared, n_latents, dtype=torch.float64)
     dense.scatter_(2, indices.unsqueeze(1).expand(-1, shared, -1), values)
     expected = torch.einsum("bgl,bgd->ld", dense, rows)
-    summed = LatentSum(Entries(indices, n_latents), values, rows)
-    assert summed.by_columns == (kept == 40)
+    entries = Entries(indices, n_latents)
+    summed = LatentSum(entries, entries.in_order(values), rows)
+    assert summed.out_of_cache == (kept == 40)
     assert len(summed.blocks()) == (5 if kept == 40 else 10)
     torch.testing.assert_close(torch.cat([summed.block(block) for block in summed.blocks()]), expected)
     torch.testing.assert_close(summed.whole(), expected)
     table = torch.randn(n_latents, 3, dtype=torch.float64)
     dots = torch.einsum("bgd,bkd->bgk", rows, table[indices])
     torch.testing.assert_close(entry_dots(rows, table, indices), dots)
+    torch.testing.assert_close(summed.products(table), entries.in_order(dots))
 
 
 @pytest.mark.parametrize(("n_latents", "k"), [(40, 3), (4096, 16), (4091, 16)])  # searched at once, and in groups

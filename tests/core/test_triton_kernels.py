@@ -20,7 +20,8 @@ for rows, shared, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 66, 300)]
     close = torch.testing.assert_close
     close(triton_kernels.weighted_rows(indices, values, table), weighted_rows(indices, values, table))
     close(triton_kernels.entry_dots(by_row, table, indices), entry_dots(by_row, table, indices))
-    summed = LatentSum(Entries(indices, 90), values, by_row)
+    entries = Entries(indices, 90)
+    summed = LatentSum(entries, entries.in_order(values), by_row)
     close(triton_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
 print("agree")
 """

@@ -54,29 +54,42 @@ class Adam:
         self.steps += 1
         self._steps.fill_(self.steps)
         with record_function("sparc.decoder"):
-            self._update_table("decoder", gradients.decoder, on_norm=True)
+            products = self._update_at_once("decoder", gradients.decoder, on_norm=True)
+        if products is None:
+            with record_function("sparc.code_gradients"):
+                products = gradients.decoder.products(self.space.decoder)
+            with record_function("sparc.decoder"):
+                self._update_by_blocks("decoder", gradients.decoder, on_norm=True)
         with record_function("sparc.encoders"):
-            for position, gradient in enumerate(gradients.encoders):
-                self._update_table(f"encoders.{position}", gradient, on_norm=False)
-        self._update("latent_bias", slice(None), gradients.latent_bias)
-        self._update("pre_bias", slice(None), gradients.pre_bias)
+            beyond = gradients.encoders(products)
+            for position, gradient in enumerate(beyond.encoders):
+                name = f"encoders.{position}"
+                if self._update_at_once(name, gradient, on_norm=False) is None:
+                    self._update_by_blocks(name, gradient, on_norm=False)
+        self._update("latent_bias", slice(None), beyond.latent_bias)
+        self._update("pre_bias", slice(None), beyond.pre_bias)
 
-    def _update_table(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
+    def _update_at_once(self, name: str, gradient: TableGradient, *, on_norm: bool) -> list[Tensor] | None:
+        """Update a table by a kernel, which gives `gradient.products` of what the table was; None where there is none."""
         table = self.space.get_parameter(name)
-        unrounded = self.moments[name][0].dtype == table.dtype
-        update: Callable[..., None] | None = getattr(kernels(table), "update_by_latent", None)
-        if update is not None and unrounded and not gradient.by_columns:
-            width = table.shape[1]
-            update(
-                [summed.sorted_entries() for summed, _ in gradient.sums],
-                [columns.indices(width)[:2] for _, columns in gradient.sums],
-                table,
-                self.moments[name],
-                [segment.stop for segment in self.space.segments.values()] if on_norm else [width],
-                self._numbers(),
-                on_norm=on_norm,
-            )
-            return
+        update: Callable[..., list[Tensor]] | None = getattr(kernels(table), "update_by_latent", None)
+        if update is None or self.moments[name][0].dtype != table.dtype:
+            return None
+        width = table.shape[1]
+        products = update(
+            [summed.sorted_entries() for summed, _ in gradient.sums],
+            [columns.indices(width)[:2] for _, columns in gradient.sums],
+            table,
+            self.moments[name],
+            [segment.stop for segment in self.space.segments.values()] if on_norm else [width],
+            self._numbers(),
+            on_norm=on_norm,
+            out_of_cache=gradient.out_of_cache,
+        )
+        return [dots.view_as(summed.values) for dots, (summed, _) in zip(products, gradient.sums, strict=True)]
+
+    def _update_by_blocks(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
+        table = self.space.get_parameter(name)
         for together in gradient.blocks():
             gradient_LD = gradient.block(together)
             for some in blocks(len(gradient_LD), table):

@@ -26,7 +26,7 @@ from sparc.core.dead import Dead
 from sparc.core.losses import Term, pair
 from sparc.core.selection import Affine, select
 from sparc.core.space import Batch, LatentSpace
-from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows, weighted_sum
+from sparc.core.sparse import Entries, LatentSum, weighted_rows, weighted_sum
 
 _ALL = slice(None)
 
@@ -44,9 +44,9 @@ class TableGradient:
         self.sums.append((summed, columns))
 
     @property
-    def by_columns(self) -> bool:
-        """Whether many latents are summed together, a few columns at a time."""
-        return self.sums[0][0].by_columns
+    def out_of_cache(self) -> bool:
+        """Whether many latents are to be summed together, so that rows come from memory less often."""
+        return self.sums[0][0].out_of_cache
 
     def blocks(self) -> list[slice]:
         """Ranges of latents to ask for."""
@@ -59,16 +59,16 @@ class TableGradient:
             gradient[:, columns] += summed.block(latents)
         return gradient
 
+    def products(self, table_LD: Tensor) -> list[Tensor]:
+        """Per sum, (E, G): the product of each entry's row with its latent's row of the table, in the sum's columns."""
+        return [summed.products(table_LD[:, columns]) for summed, columns in self.sums]
 
-class Gradients(NamedTuple):
-    """Loss, codes and gradients of a batch."""
 
-    terms: list[Term]
-    codes: dict[str, Codes]
+class EncoderGradients(NamedTuple):
+    """Gradients of what makes the codes, and of the pre-bias."""
+
     encoders: list[TableGradient]
     """(L, D) per stream."""
-    decoder: TableGradient
-    """(L, T)."""
     latent_bias: Tensor
     """(S, L)."""
     pre_bias: Tensor
@@ -86,7 +86,7 @@ def gradients(
     dead: Mapping[str, Dead] | None = None,
     product: str = "float32",
 ) -> Gradients:
-    """Loss of a batch with all streams of the space, its codes, and the gradient of every parameter.
+    """Loss of a batch with all streams of the space, its codes, and the gradients as far as through the decoder.
 
     The weights and `dead` are those of `losses.loss_terms`, `product` that of `LatentSpace.select`.
     """
@@ -94,47 +94,61 @@ def gradients(
     with record_function("sparc.select"):
         kept = space.select(centered, batch.present, product=product)
     codes = {name: Codes(indices, torch.relu(logits), space.n_latents) for name, (indices, logits) in kept.items()}
-    backward = _Backward(space, batch, centered, cross_weight)
+    found = Gradients(space, batch, centered, codes, cross_weight)
     streams, silent = list(codes), dead or {}
     # Sources with one index set are decoded at once: its rows of the decoder are then in the cache.
     for shared in [streams] if space.selection == "global" else [[name] for name in streams]:
         indices_BK = codes[shared[0]].indices
         values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
-        R_BGT = backward.residuals(indices_BK, values_BGK)
+        R_BGT = found.residuals(indices_BK, values_BGK)
         revived = {name: silent[name].latents for name in shared if aux_weight and name in silent}
         left_over = {
             source: -R_BGT[:, place, space.segments[source]]
             for place, source in enumerate(shared)
             if len(revived.get(source, ()))
         }
-        backward.reconstruct(shared, indices_BK, values_BGK, R_BGT)
+        found.reconstruct(shared, indices_BK, values_BGK, R_BGT)
         for source, left_over_BD in left_over.items():
-            backward.revive(source, left_over_BD, revived[source], k_aux, aux_weight)
-    return backward.result(codes)
+            found.revive(source, left_over_BD, revived[source], k_aux, aux_weight)
+    found.terms.sort(key=lambda term: ("self", "cross", "aux").index(term.name.split("/")[0]))
+    return found
 
 
-class _Backward:
-    """Terms and gradients as they come together, source by source."""
+class Gradients:
+    """Terms, codes and gradients of a batch, as they come together source by source.
 
-    def __init__(self, space: LatentSpace, batch: Batch, centered: dict[str, Tensor], cross_weight: float) -> None:
-        self.space = space
-        self.batch = batch
-        self.centered = centered
-        self.cross_weight = cross_weight
-        self.position = {name: position for position, name in enumerate(space.streams)}
-        self.energy = {name: x_BD.square().sum(dim=1) for name, x_BD in batch.features.items()}
+    The way back leads through the decoder: the products of its rows with those of G are the gradients of the codes.
+    Kernels make them while they update the decoder, so that what lies beyond it, `encoders`, is a call of its own.
+    """
+
+    def __init__(
+        self,
+        space: LatentSpace,
+        batch: Batch,
+        centered: dict[str, Tensor],
+        codes: dict[str, Codes],
+        cross_weight: float,
+    ) -> None:
+        """Start with no terms."""
         self.terms: list[Term] = []
-        self.encoders = [TableGradient() for _ in space.streams]
+        """In the order of `losses.loss_terms`."""
+        self.codes = codes
         self.decoder = TableGradient()
-        self.latent_bias_SL = torch.zeros_like(space.latent_bias)
-        self.pre_bias_T = torch.zeros_like(space.pre_bias)
+        """(L, T)."""
+        self._space = space
+        self._batch = batch
+        self._centered = centered
+        self._cross_weight = cross_weight
+        self._energy = {name: x_BD.square().sum(dim=1) for name, x_BD in batch.features.items()}
+        self._sources: list[list[str]] = []  # whose codes each of the decoder's sums runs over
+        self._pre_bias_T = torch.zeros_like(space.pre_bias)  # its part through the decoder
 
     def residuals(self, indices_BK: Tensor, values_BGK: Tensor) -> Tensor:
         """R_ts of sources that share an index set, for all targets side by side: (B, G, T)."""
         with record_function("sparc.decode"):
-            R_BGT = weighted_rows(indices_BK, values_BGK, self.space.decoder)
-        for target, segment in self.space.segments.items():
-            R_BGT[:, :, segment] -= self.centered[target].unsqueeze(1)
+            R_BGT = weighted_rows(indices_BK, values_BGK, self._space.decoder)
+        for target, segment in self._space.segments.items():
+            R_BGT[:, :, segment] -= self._centered[target].unsqueeze(1)
         return R_BGT
 
     def reconstruct(self, shared: list[str], indices_BK: Tensor, values_BGK: Tensor, R_BGT: Tensor) -> None:
@@ -143,55 +157,57 @@ class _Backward:
             for place, source in enumerate(shared):
                 self._terms(source, R_BGT[:, place])
         G_BGT = R_BGT
-        with record_function("sparc.sort"):
-            entries = Entries(indices_BK, self.space.n_latents)
-            self.decoder.add(LatentSum(entries, values_BGK, G_BGT))
-        self.pre_bias_T += G_BGT.sum(dim=(0, 1))
-        with record_function("sparc.code_gradients"):
-            dz_BGK = entry_dots(G_BGT, self.space.decoder, indices_BK)
-        dz_BGK = torch.where(values_BGK > 0, dz_BGK, 0)
-        for place, source in enumerate(shared):
-            self._encoded(source, entries, dz_BGK[:, place])
-
-    def _encoded(self, source: str, entries: Entries, dz_BK: Tensor) -> None:
-        position = self.position[source]
-        inputs_B1D = self.centered[source].unsqueeze(1)
-        self.encoders[position].add(LatentSum(entries, dz_BK.unsqueeze(1), inputs_B1D))
-        self.latent_bias_SL[position] += entries.sum_values(dz_BK)
+        self._pre_bias_T += G_BGT.sum(dim=(0, 1))
+        self._decoded(shared, indices_BK, values_BGK, G_BGT)
 
     def _terms(self, source: str, R_BT: Tensor) -> None:
-        for target, segment in self.space.segments.items():
-            name, weight = pair(source, target, len(self.space.streams), self.cross_weight)
-            valid_B = self.batch.present[source] & self.batch.present[target]
-            value = _differentiate_nmse(R_BT[:, segment], self.energy[target], valid_B, weight)
+        for target, segment in self._space.segments.items():
+            name, weight = pair(source, target, len(self._space.streams), self._cross_weight)
+            valid_B = self._batch.present[source] & self._batch.present[target]
+            value = _differentiate_nmse(R_BT[:, segment], self._energy[target], valid_B, weight)
             if weight:
                 self.terms.append(Term(name, value, weight))
 
     def revive(self, stream: str, left_over_BD: Tensor, dead_Q: Tensor, k_aux: int, aux_weight: float) -> None:
         """The AuxK term of a stream: its dead latents alone rebuild what the living left over."""
-        weight_LD, bias_L = self.space.encoder(stream)
-        segment = self.space.segments[stream]
-        present_B = self.batch.present[stream]
-        affine = Affine(self.centered[stream], weight_LD[dead_Q], bias_L[dead_Q], present_B)
+        weight_LD, bias_L = self._space.encoder(stream)
+        segment = self._space.segments[stream]
+        present_B = self._batch.present[stream]
+        affine = Affine(self._centered[stream], weight_LD[dead_Q], bias_L[dead_Q], present_B)
         kept = select({stream: affine}, min(k_aux, len(dead_Q)), shared=False)[stream]
         values_B1K = torch.relu(kept.logits).unsqueeze(1)
-        table_QD = self.space.decoder[dead_Q, segment]
-        R_B1D = weighted_rows(kept.indices, values_B1K, table_QD) - left_over_BD.unsqueeze(1)
-        weight = aux_weight / len(self.space.streams)
+        R_B1D = weighted_rows(kept.indices, values_B1K, self._space.decoder[dead_Q, segment])
+        R_B1D -= left_over_BD.unsqueeze(1)
+        weight = aux_weight / len(self._space.streams)
         value = _differentiate_nmse(R_B1D[:, 0], left_over_BD.square().sum(dim=1), present_B, weight)
         self.terms.append(Term(f"aux/{stream}", value, weight))
-        dz_B1K = entry_dots(R_B1D, table_QD, kept.indices)
-        entries = Entries(dead_Q[kept.indices], self.space.n_latents)
-        self.decoder.add(LatentSum(entries, values_B1K, R_B1D), segment)
-        self._encoded(stream, entries, torch.where(values_B1K > 0, dz_B1K, 0)[:, 0])
+        self._decoded([stream], dead_Q[kept.indices], values_B1K, R_B1D, segment)
 
-    def result(self, codes: dict[str, Codes]) -> Gradients:
-        """All of it, with the terms in the order of `losses.loss_terms`."""
-        for name, segment in self.space.segments.items():
-            weight_LD, _ = self.space.encoder(name)
-            self.pre_bias_T[segment] -= weighted_sum(self.latent_bias_SL[self.position[name]], weight_LD)
-        terms = sorted(self.terms, key=lambda term: ("self", "cross", "aux").index(term.name.split("/")[0]))
-        return Gradients(terms, codes, self.encoders, self.decoder, self.latent_bias_SL, self.pre_bias_T)
+    def _decoded(
+        self, shared: list[str], indices_BK: Tensor, values_BGK: Tensor, G_BGT: Tensor, columns: slice = _ALL
+    ) -> None:
+        with record_function("sparc.sort"):
+            entries = Entries(indices_BK, self._space.n_latents)
+            self.decoder.add(LatentSum(entries, entries.in_order(values_BGK), G_BGT), columns)
+        self._sources.append(shared)
+
+    @torch.no_grad()
+    def encoders(self, products: list[Tensor]) -> EncoderGradients:
+        """What lies beyond the decoder, given `decoder.products` of the table that made this loss."""
+        space = self._space
+        encoders = {name: TableGradient() for name in space.streams}
+        bias_L = {name: torch.zeros_like(space.latent_bias[0]) for name in space.streams}
+        for (decoded, _), sources, dots_EG in zip(self.decoder.sums, self._sources, products, strict=True):
+            dz_EG = torch.where(decoded.values > 0, dots_EG, 0)
+            for place, source in enumerate(sources):
+                dz_E1, inputs_B1D = dz_EG[:, place : place + 1], self._centered[source].unsqueeze(1)
+                encoders[source].add(LatentSum(decoded.entries, dz_E1, inputs_B1D))
+                bias_L[source] += decoded.entries.sum_values(dz_E1.squeeze(1))
+        pre_bias_T = self._pre_bias_T.clone()
+        for name, segment in space.segments.items():
+            weight_LD, _ = space.encoder(name)
+            pre_bias_T[segment] -= weighted_sum(bias_L[name], weight_LD)
+        return EncoderGradients(list(encoders.values()), torch.stack(list(bias_L.values())), pre_bias_T)
 
 
 def _differentiate_nmse(residual_BD: Tensor, energy_B: Tensor, valid_B: Tensor, weight: float) -> Tensor:

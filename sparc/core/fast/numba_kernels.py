@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparc.core.fast.backend import AdamStep
+from sparc.core.sparse import CACHED
 
-_compiled = numba.njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+_FAST = {"reassoc", "contract", "arcp", "nsz"}
+_compiled = numba.njit(parallel=True, cache=True, fastmath=_FAST)
+_inlined = numba.njit(inline="always", fastmath=_FAST)
 
 
 def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
@@ -31,6 +34,9 @@ def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> T
 
 def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
     """Product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    if not table_LD.is_contiguous():  # some columns of a table, of which only a few rows may be asked for
+        latents, indices_BK = indices_BK.unique(return_inverse=True)
+        table_LD = table_LD[latents]
     dots = rows_BGD.new_empty(*rows_BGD.shape[:2], indices_BK.shape[1])
     _match_threads()
     _entry_dots(*_arrays(rows_BGD, table_LD, indices_BK), dots.numpy())
@@ -54,19 +60,38 @@ def update_by_latent(
     step: AdamStep,
     *,
     on_norm: bool,
-) -> None:
+    out_of_cache: bool,
+) -> list[Tensor]:
     """Sum each latent's gradient and take Adam's step on its row of a table (L, D), while both are in the cache.
 
     Each of `sums` is as in `sum_by_latent`, and adds to its `columns`. `ends` are the last columns of the table's
     segments; `on_norm` keeps each segment of a row on unit norm: the gradient's part along it is removed before, and it
-    is scaled back after.
+    is scaled back after. Rows that are `out_of_cache` are read some at a time for many latents, whose gradients then
+    take as much memory as the rows.
+
+    Returns for each sum the products of its rows with those of the table before the step, shaped as the values.
     """
     written = (parameter.detach(), *moments)
     assert all(tensor.is_contiguous() for tensor in written), "a copy would be updated in place of the table"
     _match_threads()
-    parts = zip(*(_arrays(*one) for one in sums), strict=True)
-    numbers = np.array(step, dtype=np.float32)
-    _update_by_latent(*parts, np.array(columns), *(t.numpy() for t in written), np.array(ends), numbers, on_norm)
+    products = [torch.empty_like(values) for _, values, _, _ in sums]
+    n_latents, n_rows, threads = len(parameter), sums[0][2].shape[0], numba.get_num_threads()
+    in_group, in_cache = 1, np.iinfo(np.int64).max
+    if out_of_cache:
+        rounds = -(-n_latents // n_rows)  # in each of which a thread has one group
+        in_group, in_cache = -(-n_latents // (threads * rounds)), CACHED
+    _update_by_latent(
+        *zip(*(_arrays(*one) for one in sums), strict=True),
+        tuple(one.numpy() for one in products),
+        np.array(columns),
+        *(tensor.numpy() for tensor in written),
+        np.array(ends),
+        np.array(step, dtype=np.float32),
+        on_norm,
+        in_group,
+        in_cache,
+    )
+    return products
 
 
 def round_rows(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Tensor) -> None:
@@ -152,37 +177,74 @@ def _sum_by_latent(positions, values, rows, starts, summed):
 
 
 @_compiled
-def _update_by_latent(positions, values, rows, starts, columns, parameter, mean, square, ends, numbers, on_norm):
-    rate, beta1, rest1, beta2, rest2, correction, epsilon = numbers
+def _update_by_latent(
+    positions, values, rows, starts, products, columns, parameter, mean, square, ends, numbers, on_norm, group, in_cache
+):
     n_latents, width = parameter.shape
-    for latent in numba.prange(n_latents):
-        gradient = np.zeros(width, np.float32)
+    for number in numba.prange((n_latents + group - 1) // group):
+        start, stop = number * group, min(n_latents, (number + 1) * group)
+        gradients = np.zeros((stop - start, width), np.float32)
         for i in range(len(starts)):
-            part = gradient[columns[i, 0] : columns[i, 1]]
-            for e in range(starts[i][latent], starts[i][latent + 1]):
-                value, row = values[i][e], rows[i][positions[i][e]]
-                for t in range(len(part)):
-                    part[t] += value * row[t]
-        first = 0
-        for end in ends:
-            g, p = gradient[first:end], parameter[latent, first:end]
-            m, v = mean[latent, first:end], square[latent, first:end]
-            along = np.float32(0)
-            if on_norm:
-                for t in range(len(g)):
-                    along += g[t] * p[t]
-            squares = np.float32(0)
-            for t in range(len(g)):
-                slope = g[t] - along * p[t]
-                m[t] = beta1 * m[t] + rest1 * slope
-                v[t] = beta2 * v[t] + rest2 * slope * slope
-                p[t] -= rate * m[t] / (np.sqrt(v[t]) / correction + epsilon)
-                squares += p[t] * p[t]
-            if on_norm:
-                norm = max(np.sqrt(squares), np.float32(1e-12))
-                for t in range(len(p)):
-                    p[t] /= norm
-            first = end
+            begin, end = columns[i]
+            at_a_time = max(1, min(len(rows[i]), in_cache // (end - begin)))
+            reached = starts[i][start:stop].copy()
+            for seen in range(at_a_time, len(rows[i]) + at_a_time, at_a_time):
+                for latent in range(start, stop):
+                    first = last = reached[latent - start]
+                    while last < starts[i][latent + 1] and positions[i][last] < seen:
+                        last += 1
+                    reached[latent - start] = last
+                    gradient, own = gradients[latent - start, begin:end], parameter[latent, begin:end]
+                    _add_rows(gradient, own, positions[i], values[i], rows[i], products[i], first, last)
+        for latent in range(start, stop):
+            begin = 0
+            for end in ends:
+                gradient, own = gradients[latent - start, begin:end], parameter[latent, begin:end]
+                _step(gradient, own, mean[latent, begin:end], square[latent, begin:end], numbers, on_norm)
+                begin = end
+
+
+@_inlined
+def _add_rows(gradient, own, positions, values, rows, products, first, last):
+    fours = last - (last - first) % 4
+    for e in range(first, fours, 4):
+        row0, row1 = rows[positions[e]], rows[positions[e + 1]]
+        row2, row3 = rows[positions[e + 2]], rows[positions[e + 3]]
+        value0, value1, value2, value3 = values[e], values[e + 1], values[e + 2], values[e + 3]
+        dot0 = dot1 = dot2 = dot3 = np.float32(0)
+        for t in range(len(gradient)):
+            gradient[t] += value0 * row0[t] + value1 * row1[t] + value2 * row2[t] + value3 * row3[t]
+            dot0 += row0[t] * own[t]
+            dot1 += row1[t] * own[t]
+            dot2 += row2[t] * own[t]
+            dot3 += row3[t] * own[t]
+        products[e], products[e + 1], products[e + 2], products[e + 3] = dot0, dot1, dot2, dot3
+    for e in range(fours, last):
+        value, row, dot = values[e], rows[positions[e]], np.float32(0)
+        for t in range(len(gradient)):
+            gradient[t] += value * row[t]
+            dot += row[t] * own[t]
+        products[e] = dot
+
+
+@_inlined
+def _step(gradient, own, mean, square, numbers, on_norm):
+    rate, beta1, rest1, beta2, rest2, correction, epsilon = numbers
+    along = np.float32(0)
+    if on_norm:
+        for t in range(len(own)):
+            along += gradient[t] * own[t]
+    squares = np.float32(0)
+    for t in range(len(own)):
+        slope = gradient[t] - along * own[t]
+        mean[t] = beta1 * mean[t] + rest1 * slope
+        square[t] = beta2 * square[t] + rest2 * slope * slope
+        own[t] -= rate * mean[t] / (np.sqrt(square[t]) / correction + epsilon)
+        squares += own[t] * own[t]
+    if on_norm:
+        norm = max(np.sqrt(squares), np.float32(1e-12))
+        for t in range(len(own)):
+            own[t] /= norm
 
 
 @_compiled
