@@ -102,14 +102,14 @@ class Adam:
 
     def _numbers(self) -> AdamStep:
         (beta1, beta2), steps = BETAS, self.steps
+        correction = (1 - beta2**steps) ** 0.5
         return AdamStep(
-            rate=self.lr / (1 - beta1**steps),
+            rate=self.lr * correction / (1 - beta1**steps),
             beta1=beta1,
             rest1=1 - beta1,
             beta2=beta2,
             rest2=1 - beta2,
-            correction=(1 - beta2**steps) ** 0.5,
-            epsilon=EPSILON,
+            epsilon=EPSILON * correction,
         )
 
     def _update(self, name: str, rows: slice, gradient: Tensor) -> None:

@@ -22,18 +22,20 @@ WORTH_COMPILING = 2**22
 
 
 class AdamStep(NamedTuple):
-    """The numbers of one step of Adam, computed in double precision."""
+    """The numbers of one step of Adam, computed in double precision: p -= rate * m / (sqrt(v) + epsilon).
+
+    The root of the second moment's bias correction is in `rate` and `epsilon`, which saves each weight a division.
+    """
 
     rate: float
-    """Learning rate over the first moment's bias correction."""
+    """Learning rate times that root, over the first moment's bias correction."""
     beta1: float
     rest1: float
     """1 - beta1."""
     beta2: float
     rest2: float
-    correction: float
-    """Root of the second moment's bias correction."""
     epsilon: float
+    """Times that root."""
 
 
 def kernels(like: Tensor, numel: int | None = None) -> ModuleType | None:

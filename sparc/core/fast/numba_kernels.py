@@ -39,7 +39,7 @@ def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor
         table_LD = table_LD[latents]
     dots = rows_BGD.new_empty(*rows_BGD.shape[:2], indices_BK.shape[1])
     _match_threads()
-    _entry_dots(*_arrays(rows_BGD, table_LD, indices_BK), dots.numpy())
+    _entry_dots(*_arrays(rows_BGD, table_LD, indices_BK), dots.numpy(), CACHED)
     return dots
 
 
@@ -139,30 +139,53 @@ def _weighted_rows(indices, values, table, summed):
 
 
 @_compiled
-def _entry_dots(rows, table, indices, dots):
+def _entry_dots(rows, table, indices, dots, in_cache):
     n_rows, n_shared, n_kept = dots.shape
-    for b in numba.prange(n_rows):
-        fours = n_kept - n_kept % 4
-        for j in range(0, fours, 4):
-            row0, row1 = table[indices[b, j]], table[indices[b, j + 1]]
-            row2, row3 = table[indices[b, j + 2]], table[indices[b, j + 3]]
-            for g in range(n_shared):
-                row = rows[b, g]
-                dot0 = dot1 = dot2 = dot3 = np.float32(0)
-                for t in range(len(row)):
-                    dot0 += row[t] * row0[t]
-                    dot1 += row[t] * row1[t]
-                    dot2 += row[t] * row2[t]
-                    dot3 += row[t] * row3[t]
-                dots[b, g, j], dots[b, g, j + 1] = dot0, dot1
-                dots[b, g, j + 2], dots[b, g, j + 3] = dot2, dot3
-        for j in range(fours, n_kept):
-            entry = table[indices[b, j]]
-            for g in range(n_shared):
-                row, dot = rows[b, g], np.float32(0)
-                for t in range(len(row)):
-                    dot += row[t] * entry[t]
-                dots[b, g, j] = dot
+    at_a_time = max(1, in_cache // (n_shared * table.shape[1]))
+    for begin in range(0, n_rows, at_a_time):
+        entries, starts = _by_latent(indices[begin : begin + at_a_time], len(table))
+        # A latent's row is read once for all samples that keep it, whose own rows lie in the cache.
+        for latent in numba.prange(len(table)):
+            own, first, last = table[latent], starts[latent], starts[latent + 1]
+            fours = last - (last - first) % 4
+            for e in range(first, fours, 4):
+                b0, j0 = divmod(entries[e], n_kept)
+                b1, j1 = divmod(entries[e + 1], n_kept)
+                b2, j2 = divmod(entries[e + 2], n_kept)
+                b3, j3 = divmod(entries[e + 3], n_kept)
+                for g in range(n_shared):
+                    row0, row1 = rows[begin + b0, g], rows[begin + b1, g]
+                    row2, row3 = rows[begin + b2, g], rows[begin + b3, g]
+                    dot0 = dot1 = dot2 = dot3 = np.float32(0)
+                    for t in range(len(own)):
+                        dot0 += row0[t] * own[t]
+                        dot1 += row1[t] * own[t]
+                        dot2 += row2[t] * own[t]
+                        dot3 += row3[t] * own[t]
+                    dots[begin + b0, g, j0], dots[begin + b1, g, j1] = dot0, dot1
+                    dots[begin + b2, g, j2], dots[begin + b3, g, j3] = dot2, dot3
+            for e in range(fours, last):
+                b, j = divmod(entries[e], n_kept)
+                for g in range(n_shared):
+                    row, dot = rows[begin + b, g], np.float32(0)
+                    for t in range(len(own)):
+                        dot += row[t] * own[t]
+                    dots[begin + b, g, j] = dot
+
+
+@numba.njit(cache=True)
+def _by_latent(indices, n_latents):
+    """Positions of the entries in the order of their latents, and where each latent's start."""
+    starts = np.zeros(n_latents + 1, np.int64)
+    for latent in indices.flat:
+        starts[latent + 1] += 1
+    for latent in range(n_latents):
+        starts[latent + 1] += starts[latent]
+    reached, entries = starts.copy(), np.empty(indices.size, np.int64)
+    for e, latent in enumerate(indices.flat):
+        entries[reached[latent]] = e
+        reached[latent] += 1
+    return entries, starts
 
 
 @_compiled
@@ -229,7 +252,7 @@ def _add_rows(gradient, own, positions, values, rows, products, first, last):
 
 @_inlined
 def _step(gradient, own, mean, square, numbers, on_norm):
-    rate, beta1, rest1, beta2, rest2, correction, epsilon = numbers
+    rate, beta1, rest1, beta2, rest2, epsilon = numbers
     along = np.float32(0)
     if on_norm:
         for t in range(len(own)):
@@ -239,12 +262,12 @@ def _step(gradient, own, mean, square, numbers, on_norm):
         slope = gradient[t] - along * own[t]
         mean[t] = beta1 * mean[t] + rest1 * slope
         square[t] = beta2 * square[t] + rest2 * slope * slope
-        own[t] -= rate * mean[t] / (np.sqrt(square[t]) / correction + epsilon)
+        own[t] -= rate * mean[t] / (np.sqrt(square[t]) + epsilon)
         squares += own[t] * own[t]
     if on_norm:
-        norm = max(np.sqrt(squares), np.float32(1e-12))
+        scale = 1 / max(np.sqrt(squares), np.float32(1e-12))
         for t in range(len(own)):
-            own[t] /= norm
+            own[t] *= scale
 
 
 @_compiled
