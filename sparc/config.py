@@ -64,7 +64,7 @@ class TrainingConfig(_Config):
     encoder_product: Precision = Field(
         "float32",
         description="Precision of the product that finds the latents to keep; with bfloat16 the best candidates are "
-        "made again in float32, and proven to hold all that float32 keeps.",
+        "made again in float32, and proven to hold all that float32 keeps. A CPU without bfloat16 uses float32.",
     )
     adam_state: Precision = Field(
         "float32", description="Precision of Adam's two moments; bfloat16, rounded at random, halves their memory."

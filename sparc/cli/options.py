@@ -69,7 +69,7 @@ EncoderProduct = Annotated[
     str | None,
     typer.Option(
         "--encoder-product",
-        help="float32; or bfloat16: the same latents, faster with large batches on a processor that has it.",
+        help="float32; or bfloat16: the same latents, faster with large batches where the processor has it.",
     ),
 ]
 AdamState = Annotated[

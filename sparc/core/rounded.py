@@ -14,6 +14,7 @@ upper bound of the last candidate has lost nothing; any other sample is selected
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -38,6 +39,17 @@ _TINY = 1e-15
 """Norms count as at least this: squares of smaller ones leave the floats."""
 _ALIGNED = 32
 """Columns of the rounded table come in such numbers, which the product wants."""
+
+
+def pays(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16: a CPU that does not takes several times as long as for float32."""
+    if device.type != "cpu":
+        return True
+    if platform.machine().lower() in {"x86_64", "amd64"}:  # where oneDNN calls AVX-512 enough, and converts
+        asked = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    else:
+        asked = [getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)]
+    return any(ask is not None and ask() for ask in asked)
 
 
 @torch.no_grad()

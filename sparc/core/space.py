@@ -163,10 +163,11 @@ class LatentSpace(nn.Module):
     ) -> dict[str, Kept]:
         """Kept latents of centered features, and their logits; without gradient.
 
-        The product with the encoders may be made in bfloat16, which changes what it costs and not what is kept.
+        The product with the encoders may be made in bfloat16, which changes what it costs and not what is kept; it is
+        made in float32 all the same on a processor that has no bfloat16.
         """
         affine = {name: Affine(x_BD, *self.encoder(name), present[name]) for name, x_BD in centered.items()}
-        by = rounded.select if product == "bfloat16" else selection.select
+        by = rounded.select if product == "bfloat16" and rounded.pays(self.decoder.device) else selection.select
         return by(affine, self.k, shared=self.selection == "global")
 
     # Codes in, features out

@@ -101,6 +101,7 @@ class Entries:
     def __init__(self, indices_BK: Tensor, n_latents: int) -> None:
         """Sort the entries; of latents that no sample keeps there are none."""
         self.indices = indices_BK
+        """(B, K), as given."""
         latents, self.order = indices_BK.flatten().int().sort(stable=True)
         """Positions in the flattened (B, K) of the entries, in their order by latent."""
         self.samples = self.order // indices_BK.shape[1]
@@ -112,6 +113,12 @@ class Entries:
     def in_order(self, values_BGK: Tensor) -> Tensor:
         """Values of the entries in their order by latent, (E, G)."""
         return values_BGK.transpose(1, 2).reshape(-1, values_BGK.shape[1])[self.order]
+
+    def by_sample(self, values_EG: Tensor) -> Tensor:
+        """The way back from `in_order`, (B, G, K)."""
+        by_entry = torch.empty_like(values_EG)
+        by_entry[self.order] = values_EG
+        return by_entry.view(*self.indices.shape, values_EG.shape[1]).transpose(1, 2)
 
     def sum_values(self, values_E: Tensor) -> Tensor:
         """Per latent, the sum of its entries' values, which are in order: (L,)."""
@@ -142,7 +149,7 @@ class LatentSum:
         # for all latents that are summed together, which pays where a latent has some entries.
         often = len(entries.order) >= OFTEN * entries.n_latents
         self.out_of_cache = rows_BGD.device.type == "cpu" and rows_BGD.numel() > CACHED and often
-        """Whether many latents are to be summed together, so that rows come from memory less often."""
+        """Whether many latents are to be summed together, some columns or some rows at a time."""
 
     def blocks(self) -> list[slice]:
         """Ranges of latents to sum at a time: on the CPU those of one block, or of some where that reads less."""
@@ -188,6 +195,14 @@ class LatentSum:
         fast: Tensor = compiled.sum_by_latent(*self.sorted_entries())
         return fast
 
+    def whole_with_products(self, table_LD: Tensor) -> tuple[Tensor, Tensor]:
+        """All sums, (L, D), and `products`: for the same reads where a kernel makes both."""
+        both = getattr(kernels(table_LD), "sum_with_products", None)
+        if both is None:
+            return self.whole(), self.products(table_LD)
+        summed, products = both(*self.sorted_entries(), table_LD, out_of_cache=self.out_of_cache)
+        return summed, products.view_as(self.values)
+
 
 class _WeightedRows(torch.autograd.Function):
     @staticmethod
@@ -200,12 +215,14 @@ class _WeightedRows(torch.autograd.Function):
     def backward(ctx: Any, grad_BGD: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         indices_BK, values_BGK, table_LD = ctx.saved_tensors
         grad_BGD = grad_BGD.contiguous()
-        grad_values = entry_dots(grad_BGD, table_LD, indices_BK) if ctx.needs_input_grad[1] else None
-        grad_table = None
-        if ctx.needs_input_grad[2]:
-            entries = Entries(indices_BK, len(table_LD))
-            grad_table = LatentSum(entries, entries.in_order(values_BGK), grad_BGD).whole()
-        return None, grad_values, grad_table
+        if not ctx.needs_input_grad[2]:
+            return None, entry_dots(grad_BGD, table_LD, indices_BK), None
+        entries = Entries(indices_BK, len(table_LD))
+        summed = LatentSum(entries, entries.in_order(values_BGK), grad_BGD)
+        if not ctx.needs_input_grad[1]:
+            return None, None, summed.whole()
+        grad_table, products_EG = summed.whole_with_products(table_LD)
+        return None, entries.by_sample(products_EG), grad_table
 
 
 def _repeated(indices_BK: Tensor, n_shared: int) -> Tensor:

@@ -8,6 +8,7 @@ pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'"
 from sparc.checkpoint import SharedLatentSpace
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.fast import backend, numba_kernels
+from sparc.core.fast.gradients import TableGradient
 from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
 from sparc.train import Training
 
@@ -20,8 +21,10 @@ def compiled(monkeypatch):
     monkeypatch.setattr(backend, "WORTH_COMPILING", 0)
 
 
+@pytest.mark.parametrize("cached", [2**21, 1000, 1])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_kernels_agree_with_the_plain_operators(shape):
+def test_kernels_agree_with_the_plain_operators(monkeypatch, shape, cached):
+    monkeypatch.setattr(numba_kernels, "CACHED", cached)
     rows, shared, kept, width = shape
     torch.manual_seed(0)
     indices = torch.stack([torch.randperm(50)[:kept] for _ in range(rows)])
@@ -34,6 +37,35 @@ def test_kernels_agree_with_the_plain_operators(shape):
     entries = Entries(indices, 50)
     summed = LatentSum(entries, entries.in_order(values), by_row)
     torch.testing.assert_close(numba_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
+    for out_of_cache in (False, True):
+        both = numba_kernels.sum_with_products(*summed.sorted_entries(), table, out_of_cache=out_of_cache)
+        torch.testing.assert_close(both[0], summed.whole())
+        torch.testing.assert_close(both[1].view_as(summed.values), summed.products(table))
+
+
+def test_products_of_an_update_are_those_of_the_table_before_it():
+    """Of two sums, the second in some columns only."""
+    torch.manual_seed(0)
+    table = torch.nn.functional.normalize(torch.randn(50, 12))
+    moments, gradient = (torch.zeros(50, 12), torch.zeros(50, 12)), TableGradient()
+    for columns, kept, shared in ((slice(None), 6, 2), (slice(8, 12), 3, 1)):
+        entries = Entries(torch.stack([torch.randperm(50)[:kept] for _ in range(9)]), 50)
+        rows = torch.randn(9, shared, 12)[:, :, columns].contiguous()
+        gradient.add(LatentSum(entries, torch.randn(9 * kept, shared), rows), columns)
+    before, expected = gradient.products(table.clone()), gradient.block(slice(0, 50)).clone()
+    step = backend.AdamStep(rate=0.1, beta1=0.9, rest1=0.1, beta2=0.999, rest2=0.001, epsilon=1e-8)
+    sums = [summed.sorted_entries() for summed, _ in gradient.sums]
+    found = numba_kernels.update_by_latent(
+        sums, [(0, 12), (8, 12)], table, moments, [12], step, on_norm=False, out_of_cache=True
+    )
+    for products, others in zip(found, before, strict=True):
+        torch.testing.assert_close(products.view_as(others), others)
+    torch.testing.assert_close(moments[0], 0.1 * expected)
+
+
+def test_a_latent_that_the_table_lacks_is_refused():
+    with pytest.raises(IndexError, match="table of 4"):
+        numba_kernels.entry_dots(torch.ones(1, 1, 3), torch.ones(4, 3), torch.tensor([[1, 4]]))
 
 
 def test_rounding_is_that_of_pytorch_and_says_what_it_took():
@@ -49,10 +81,14 @@ def test_rounding_is_that_of_pytorch_and_says_what_it_took():
     assert not squares[0].isfinite().any()
 
 
+@pytest.mark.parametrize(("cached", "adam_state"), [(2**21, "float32"), (40, "float32"), (40, "bfloat16")])
 @pytest.mark.parametrize(("selection", "dead_after"), [("global", 10**9), ("global", 20), ("local", 10**9)])
-def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead_after):
-    """With latents dead, in different streams, and with none."""
-    config = TrainingConfig(lr=0.01, dead_after=dead_after, k_aux=3)
+def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead_after, cached, adam_state):
+    """With latents dead, in different streams, and with none; with rows that the cache holds, and that it does not."""
+    monkeypatch.setattr("sparc.core.sparse.OFTEN", 0)
+    for module in ("sparc.core.sparse", "sparc.core.fast.numba_kernels"):
+        monkeypatch.setattr(f"{module}.CACHED", cached)
+    config = TrainingConfig(lr=0.01, dead_after=dead_after, k_aux=3, adam_state=adam_state)
 
     def trained(threshold):
         monkeypatch.setattr(backend, "WORTH_COMPILING", threshold)
@@ -75,8 +111,15 @@ def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead
     assert torch.equal(fast.dead.samples_since_active, plain.dead.samples_since_active)
 
 
-def test_the_same_step_gives_the_same_bits(compiled):
-    def step():
+@pytest.mark.parametrize("cached", [2**21, 40])
+def test_the_same_step_gives_the_same_bits(compiled, monkeypatch, cached):
+    """With any number of threads, of what the kernels do."""
+    monkeypatch.setattr("sparc.core.sparse.OFTEN", 0)
+    for module in ("sparc.core.sparse", "sparc.core.fast.numba_kernels"):
+        monkeypatch.setattr(f"{module}.CACHED", cached)
+
+    def step(threads):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         torch.manual_seed(0)
         training = Training(
             SharedLatentSpace(SpaceConfig(streams={"photo": 9, "words": 5}, n_latents=64, k=4)), TrainingConfig()
@@ -85,7 +128,7 @@ def test_the_same_step_gives_the_same_bits(compiled):
             training.advance(training.space.normalize({"photo": torch.randn(40, 9), "words": torch.randn(40, 5)}))
         return training.space.state_dict()
 
-    first, second = step(), step()
+    first, second = step(1), step(2)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

@@ -1,10 +1,14 @@
 """Selection by a product in bfloat16 against the full one: the same latents, always."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from sparc.core import rounded, selection
 from sparc.core.selection import Affine
+from sparc.core.space import LatentSpace
 
 WIDTHS = (40, 24, 32)  # rows at even addresses: equal ones then give equal sums
 
@@ -48,6 +52,30 @@ def assert_keeps_the_same(affine, k, *, shared=True):
 @pytest.mark.parametrize("seed", range(5))
 def test_it_keeps_what_the_full_product_keeps(seed, shared):
     assert_keeps_the_same(streams(seed), 8, shared=shared)
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_cpu_without_bfloat16_makes_the_product_in_float32(monkeypatch, supported):
+    """There the rounded product would take several times as long."""
+    asked = []
+    rounds = rounded.select
+    monkeypatch.setattr(rounded, "select", lambda *args, **kwargs: asked.append(args) or rounds(*args, **kwargs))
+    monkeypatch.setattr(rounded, "pays", lambda device: supported)
+    torch.manual_seed(0)
+    space = LatentSpace({"photo": 40, "words": 24}, n_latents=512, k=8)
+    batch = space.normalize({"photo": torch.randn(9, 40), "words": torch.randn(9, 24)})
+    expected = space.select(batch.features, batch.present)
+    found = space.select(batch.features, batch.present, product="bfloat16")
+    assert bool(asked) == supported
+    assert all(torch.equal(found[name].indices, kept.indices) for name, kept in expected.items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what the processor has")
+def test_a_cpu_is_asked_whether_it_has_bfloat16():
+    flags = Path("/proc/cpuinfo").read_text(encoding="ascii").split()
+    if "flags" not in flags:
+        pytest.skip("not an x86 processor")
+    assert rounded.pays(torch.device("cpu")) == bool({"avx512_bf16", "amx_tile"} & set(flags))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -99,8 +127,10 @@ def test_no_latent_that_is_not_a_candidate_reaches_the_bound():
 
 
 @pytest.mark.parametrize("equal", [512, 12])
-def test_of_equal_latents_the_lowest_are_kept(equal):
+@pytest.mark.parametrize("worth_compiling", [2**60, 0])
+def test_of_equal_latents_the_lowest_are_kept(monkeypatch, worth_compiling, equal):
     """More of them than there are candidates, and fewer."""
+    monkeypatch.setattr("sparc.core.fast.backend.WORTH_COMPILING", worth_compiling)
     affine = {
         name: Affine(one.inputs.abs(), one.weight.clone(), one.bias, one.present) for name, one in streams(0).items()
     }

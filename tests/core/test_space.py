@@ -223,7 +223,7 @@ def test_gradients_where_squares_leave_the_floats_are_finite():
     batch = space.normalize({"photo": torch.full((2, 6), 1e-30), "words": torch.ones(2, 4)})
     found = gradients(space, batch, cross_weight=1.0)
     assert all(term.value.isfinite() for term in found.terms)
-    beyond = found.encoders(found.decoder.products(space.decoder))
+    beyond = found.beyond_decoder(found.decoder.products(space.decoder))
     assert all(part.isfinite().all() for part in (beyond.latent_bias, beyond.pre_bias))
 
 
@@ -289,6 +289,13 @@ def test_a_latent_sum_is_the_transpose_of_weighted_rows():
     rows = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
     entries = Entries(indices, 4)
     assert LatentSum(entries, entries.in_order(values), rows).whole().tolist() == [[1, 0], [0, 4], [2, 3], [0, 0]]
+
+
+def test_a_batch_of_no_samples_has_gradients_of_zero():
+    space = LatentSpace({"photo": 6, "words": 4}, n_latents=16, k=3)
+    codes = space.encode({"photo": torch.zeros(0, 6), "words": torch.zeros(0, 4)})
+    space.decode(codes["photo"], stream="words").sum().backward()
+    assert not space.decoder.grad.any()
 
 
 @pytest.mark.parametrize("kept", [5, 40])

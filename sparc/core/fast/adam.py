@@ -61,7 +61,7 @@ class Adam:
             with record_function("sparc.decoder"):
                 self._update_by_blocks("decoder", gradients.decoder, on_norm=True)
         with record_function("sparc.encoders"):
-            beyond = gradients.encoders(products)
+            beyond = gradients.beyond_decoder(products)
             for position, gradient in enumerate(beyond.encoders):
                 name = f"encoders.{position}"
                 if self._update_at_once(name, gradient, on_norm=False) is None:
@@ -70,7 +70,10 @@ class Adam:
         self._update("pre_bias", slice(None), beyond.pre_bias)
 
     def _update_at_once(self, name: str, gradient: TableGradient, *, on_norm: bool) -> list[Tensor] | None:
-        """Update a table by a kernel, which gives `gradient.products` of what the table was; None where there is none."""
+        """Update a table by a kernel, which gives `gradient.products` of what the table was.
+
+        None, and nothing done, where no kernel can.
+        """
         table = self.space.get_parameter(name)
         update: Callable[..., list[Tensor]] | None = getattr(kernels(table), "update_by_latent", None)
         if update is None or self.moments[name][0].dtype != table.dtype:

@@ -1,8 +1,8 @@
 """Which kernels do the sums over kept entries: compiled ones where they are there, plain PyTorch everywhere else.
 
 A backend is a module with `weighted_rows`, `entry_dots` and `sum_by_latent`; the plain ones are in `sparse`, and the
-tests hold all to the same numbers. One may also take Adam's step on the way, `update_by_latent`, and round a table to
-bfloat16, `round_rows`.
+tests hold all to the same numbers. One may also make sums and products for the same reads, `sum_with_products`, take
+Adam's step on the way, `update_by_latent`, and round a table to bfloat16, `round_rows`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class AdamStep(NamedTuple):
     beta2: float
     rest2: float
     epsilon: float
-    """Times that root."""
+    """Adam's epsilon times that root."""
 
 
 def kernels(like: Tensor, numel: int | None = None) -> ModuleType | None:

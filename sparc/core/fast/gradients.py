@@ -118,7 +118,7 @@ class Gradients:
     """Terms, codes and gradients of a batch, as they come together source by source.
 
     The way back leads through the decoder: the products of its rows with those of G are the gradients of the codes.
-    Kernels make them while they update the decoder, so that what lies beyond it, `encoders`, is a call of its own.
+    Kernels make them while they update the decoder, so that what lies beyond it is a call of its own.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Gradients:
         self._sources.append(shared)
 
     @torch.no_grad()
-    def encoders(self, products: list[Tensor]) -> EncoderGradients:
+    def beyond_decoder(self, products: list[Tensor]) -> EncoderGradients:
         """What lies beyond the decoder, given `decoder.products` of the table that made this loss."""
         space = self._space
         encoders = {name: TableGradient() for name in space.streams}

@@ -1,6 +1,6 @@
 """The sums over kept entries of `sparse`, and Adam fused with them, compiled by Numba for the CPU.
 
-Same arguments and same meaning as the plain operators. Each row of a result is written by one thread and summed in one
+Same arguments and same meaning as the plain operators. Each number of a result is made by one thread and summed in one
 order, so the same input gives the same bits. Sums may be reassociated, which is what lets them use vector instructions;
 values that are not finite stay so.
 """
@@ -19,9 +19,8 @@ from torch import Tensor
 from sparc.core.fast.backend import AdamStep
 from sparc.core.sparse import CACHED
 
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-_compiled = numba.njit(parallel=True, cache=True, fastmath=_FAST)
-_inlined = numba.njit(inline="always", fastmath=_FAST)
+_compiled = numba.njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+_inlined = numba.njit(inline="always")
 
 
 def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
@@ -34,6 +33,8 @@ def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> T
 
 def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
     """Product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    if indices_BK.numel() and not 0 <= int(indices_BK.min()) <= int(indices_BK.max()) < len(table_LD):
+        raise IndexError(f"a latent is not in the table of {len(table_LD)}")
     if not table_LD.is_contiguous():  # some columns of a table, of which only a few rows may be asked for
         latents, indices_BK = indices_BK.unique(return_inverse=True)
         table_LD = table_LD[latents]
@@ -49,6 +50,24 @@ def sum_by_latent(positions_E: Tensor, values_E: Tensor, rows_ND: Tensor, starts
     _match_threads()
     _sum_by_latent(*_arrays(positions_E, values_E, rows_ND, starts_L1), summed.numpy())
     return summed
+
+
+def sum_with_products(
+    positions_E: Tensor, values_E: Tensor, rows_ND: Tensor, starts_L1: Tensor, table_LD: Tensor, *, out_of_cache: bool
+) -> tuple[Tensor, Tensor]:
+    """What `sum_by_latent` gives, (L, D), and the product of each entry's row with its latent's row of a table, (E,).
+
+    Rows that are `out_of_cache` are read some at a time for many latents.
+    """
+    summed, products = torch.empty_like(table_LD), torch.empty_like(values_E)
+    _match_threads()
+    _sum_with_products(
+        *_arrays(positions_E, values_E, rows_ND, starts_L1, table_LD),
+        products.numpy(),
+        summed.numpy(),
+        *_groups(len(table_LD), len(rows_ND), out_of_cache),
+    )
+    return summed, products
 
 
 def update_by_latent(
@@ -75,11 +94,6 @@ def update_by_latent(
     assert all(tensor.is_contiguous() for tensor in written), "a copy would be updated in place of the table"
     _match_threads()
     products = [torch.empty_like(values) for _, values, _, _ in sums]
-    n_latents, n_rows, threads = len(parameter), sums[0][2].shape[0], numba.get_num_threads()
-    in_group, in_cache = 1, np.iinfo(np.int64).max
-    if out_of_cache:
-        rounds = -(-n_latents // n_rows)  # in each of which a thread has one group
-        in_group, in_cache = -(-n_latents // (threads * rounds)), CACHED
     _update_by_latent(
         *zip(*(_arrays(*one) for one in sums), strict=True),
         tuple(one.numpy() for one in products),
@@ -88,10 +102,17 @@ def update_by_latent(
         np.array(ends),
         np.array(step, dtype=np.float32),
         on_norm,
-        in_group,
-        in_cache,
+        *_groups(len(parameter), len(sums[0][2]), out_of_cache),
     )
     return products
+
+
+def _groups(n_latents: int, n_rows: int, out_of_cache: bool) -> tuple[int, int]:
+    """How many latents a thread sums together, and how many numbers of the rows at a time."""
+    if not out_of_cache:
+        return 1, np.iinfo(np.int64).max
+    rounds = -(-n_latents // n_rows)  # in each of which every thread has one group
+    return -(-n_latents // (rounds * numba.get_num_threads())), CACHED
 
 
 def round_rows(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Tensor) -> None:
@@ -146,13 +167,13 @@ def _entry_dots(rows, table, indices, dots, in_cache):
         entries, starts = _by_latent(indices[begin : begin + at_a_time], len(table))
         # A latent's row is read once for all samples that keep it, whose own rows lie in the cache.
         for latent in numba.prange(len(table)):
-            own, first, last = table[latent], starts[latent], starts[latent + 1]
-            fours = last - (last - first) % 4
-            for e in range(first, fours, 4):
+            own, last = table[latent], starts[latent + 1] - 1
+            # The last entry stands in for what four lack: so an entry has the same bits whatever else a batch holds.
+            for e in range(starts[latent], last + 1, 4):
                 b0, j0 = divmod(entries[e], n_kept)
-                b1, j1 = divmod(entries[e + 1], n_kept)
-                b2, j2 = divmod(entries[e + 2], n_kept)
-                b3, j3 = divmod(entries[e + 3], n_kept)
+                b1, j1 = divmod(entries[min(e + 1, last)], n_kept)
+                b2, j2 = divmod(entries[min(e + 2, last)], n_kept)
+                b3, j3 = divmod(entries[min(e + 3, last)], n_kept)
                 for g in range(n_shared):
                     row0, row1 = rows[begin + b0, g], rows[begin + b1, g]
                     row2, row3 = rows[begin + b2, g], rows[begin + b3, g]
@@ -164,13 +185,6 @@ def _entry_dots(rows, table, indices, dots, in_cache):
                         dot3 += row3[t] * own[t]
                     dots[begin + b0, g, j0], dots[begin + b1, g, j1] = dot0, dot1
                     dots[begin + b2, g, j2], dots[begin + b3, g, j3] = dot2, dot3
-            for e in range(fours, last):
-                b, j = divmod(entries[e], n_kept)
-                for g in range(n_shared):
-                    row, dot = rows[begin + b, g], np.float32(0)
-                    for t in range(len(own)):
-                        dot += row[t] * own[t]
-                    dots[begin + b, g, j] = dot
 
 
 @numba.njit(cache=True)
@@ -208,17 +222,8 @@ def _update_by_latent(
         start, stop = number * group, min(n_latents, (number + 1) * group)
         gradients = np.zeros((stop - start, width), np.float32)
         for i in range(len(starts)):
-            begin, end = columns[i]
-            at_a_time = max(1, min(len(rows[i]), in_cache // (end - begin)))
-            reached = starts[i][start:stop].copy()
-            for seen in range(at_a_time, len(rows[i]) + at_a_time, at_a_time):
-                for latent in range(start, stop):
-                    first = last = reached[latent - start]
-                    while last < starts[i][latent + 1] and positions[i][last] < seen:
-                        last += 1
-                    reached[latent - start] = last
-                    gradient, own = gradients[latent - start, begin:end], parameter[latent, begin:end]
-                    _add_rows(gradient, own, positions[i], values[i], rows[i], products[i], first, last)
+            those, own = starts[i][start : stop + 1], parameter[start:stop]
+            _sum_group(positions[i], values[i], rows[i], those, own, columns[i], products[i], gradients, in_cache)
         for latent in range(start, stop):
             begin = 0
             for end in ends:
@@ -227,16 +232,42 @@ def _update_by_latent(
                 begin = end
 
 
+@_compiled
+def _sum_with_products(positions, values, rows, starts, table, products, summed, group, in_cache):
+    n_latents = len(table)
+    for number in numba.prange((n_latents + group - 1) // group):
+        start, stop = number * group, min(n_latents, (number + 1) * group)
+        those, own, sums = starts[start : stop + 1], table[start:stop], summed[start:stop]
+        sums[:] = 0
+        _sum_group(positions, values, rows, those, own, (0, table.shape[1]), products, sums, in_cache)
+
+
 @_inlined
-def _add_rows(gradient, own, positions, values, rows, products, first, last):
+def _sum_group(positions, values, rows, starts, table, columns, products, sums, in_cache):
+    """Add rows to the sums of some latents, and multiply them with the latents' own, a part of the rows at a time."""
+    begin, end = columns
+    at_a_time = max(1, min(len(rows), in_cache // (end - begin)))
+    reached = starts[:-1].copy()
+    for seen in range(at_a_time, len(rows) + at_a_time, at_a_time):
+        for place in range(len(sums)):
+            first = last = reached[place]
+            while last < starts[place + 1] and positions[last] < seen:
+                last += 1
+            reached[place] = last
+            total, own = sums[place, begin:end], table[place, begin:end]
+            _add_rows(total, own, positions, values, rows, products, first, last)
+
+
+@_inlined
+def _add_rows(total, own, positions, values, rows, products, first, last):
     fours = last - (last - first) % 4
     for e in range(first, fours, 4):
         row0, row1 = rows[positions[e]], rows[positions[e + 1]]
         row2, row3 = rows[positions[e + 2]], rows[positions[e + 3]]
         value0, value1, value2, value3 = values[e], values[e + 1], values[e + 2], values[e + 3]
         dot0 = dot1 = dot2 = dot3 = np.float32(0)
-        for t in range(len(gradient)):
-            gradient[t] += value0 * row0[t] + value1 * row1[t] + value2 * row2[t] + value3 * row3[t]
+        for t in range(len(total)):
+            total[t] += value0 * row0[t] + value1 * row1[t] + value2 * row2[t] + value3 * row3[t]
             dot0 += row0[t] * own[t]
             dot1 += row1[t] * own[t]
             dot2 += row2[t] * own[t]
@@ -244,8 +275,8 @@ def _add_rows(gradient, own, positions, values, rows, products, first, last):
         products[e], products[e + 1], products[e + 2], products[e + 3] = dot0, dot1, dot2, dot3
     for e in range(fours, last):
         value, row, dot = values[e], rows[positions[e]], np.float32(0)
-        for t in range(len(gradient)):
-            gradient[t] += value * row[t]
+        for t in range(len(total)):
+            total[t] += value * row[t]
             dot += row[t] * own[t]
         products[e] = dot
 
@@ -265,7 +296,7 @@ def _step(gradient, own, mean, square, numbers, on_norm):
         own[t] -= rate * mean[t] / (np.sqrt(square[t]) + epsilon)
         squares += own[t] * own[t]
     if on_norm:
-        scale = 1 / max(np.sqrt(squares), np.float32(1e-12))
+        scale = np.float32(1) / max(np.sqrt(squares), np.float32(1e-12))
         for t in range(len(own)):
             own[t] *= scale
 
