@@ -66,7 +66,7 @@ def measure_step(
     """
     compiled = kernels(torch.empty(shape.n_latents, sum(shape.streams.values())))
     if compiled is not None:  # what they load and compile is not working memory
-        compiled.entry_dots(torch.zeros(1, 1, 8), torch.zeros(8, 8), torch.zeros(1, 4, dtype=torch.int64))
+        compiled.weighted_rows(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 1, 4), torch.zeros(8, 8))
     before = resident_bytes()
     config = validated(TrainingConfig, {"batch_size": batch_size, "epochs": 2**31, **(precision or {})})
     space = SharedLatentSpace(shape).to(device)

@@ -32,7 +32,10 @@ def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> T
 
 
 def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
-    """Product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    """Product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K).
+
+    Raises IndexError for an index that the table lacks: sorting entries by latent would write out of bounds.
+    """
     if indices_BK.numel() and not 0 <= int(indices_BK.min()) <= int(indices_BK.max()) < len(table_LD):
         raise IndexError(f"a latent is not in the table of {len(table_LD)}")
     if not table_LD.is_contiguous():  # some columns of a table, of which only a few rows may be asked for
