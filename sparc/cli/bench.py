@@ -101,6 +101,7 @@ def loader(
     from sparc.bench.loader import measure_loader
 
     shape = _shape(widths, 1, 1)
+    keep_freed_memory()
     cost = measure_loader(list(shape.streams.values()), samples=samples, batch_size=batch)
     _show(dataclasses.asdict(cost), {"widths": widths, "batch": batch}, as_json)
 
