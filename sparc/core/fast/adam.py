@@ -92,16 +92,20 @@ class Adam:
         return [dots.view_as(summed.values) for dots, (summed, _) in zip(products, gradient.sums, strict=True)]
 
     def _update_by_blocks(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
-        table = self.space.get_parameter(name)
         for together in gradient.blocks():
-            gradient_LD = gradient.block(together)
-            for some in blocks(len(gradient_LD), table):
-                latents, block = slice(together.start + some.start, together.start + some.stop), gradient_LD[some]
-                if on_norm:
-                    self.space.project(block, table[latents])
-                self._update(name, latents, block)
-                if on_norm:
-                    self.space.normalize_columns(table[latents])
+            # Held by the call alone: the next gradient is made when this one is gone.
+            self._update_rows(name, together.start, gradient.block(together), on_norm=on_norm)
+
+    def _update_rows(self, name: str, first: int, gradient_LD: Tensor, *, on_norm: bool) -> None:
+        """Update the rows of a table from `first` on."""
+        table = self.space.get_parameter(name)
+        for some in blocks(len(gradient_LD), table):
+            latents, block = slice(first + some.start, first + some.stop), gradient_LD[some]
+            if on_norm:
+                self.space.project(block, table[latents])
+            self._update(name, latents, block)
+            if on_norm:
+                self.space.normalize_columns(table[latents])
 
     def _numbers(self) -> AdamStep:
         (beta1, beta2), steps = BETAS, self.steps
