@@ -126,9 +126,10 @@ class _Stream:
         return max(1, self._read.element_size() * self._read.shape[1])
 
     def read(self, samples: Tensor, in_order: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Copy the features of samples into memory that the next call uses again, and say where each one's are.
+        """Copy the features of samples (n,) into memory that the next call uses again, and say where each one's are.
 
-        `in_order` is `_sorted(samples)`, which serves all streams where a sample is a row.
+        `in_order` is `_sorted(samples)`, which serves all streams where a sample is a row. Returns the rows (n, width)
+        in the order of the files, and for each sample (n,) the place of its own.
         """
         rows, position = in_order if self._rows is None else _sorted(self._rows[samples])
         if len(self._read) < len(rows):
@@ -145,7 +146,7 @@ class _Stream:
 
 
 def _sorted(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers in order, and the place of each among them."""
+    """Numbers (n,) in order, and for each (n,) its place there."""
     in_order, origin = numbers.sort()
     return in_order, torch.empty_like(origin).scatter_(0, origin, torch.arange(len(origin)))
 
