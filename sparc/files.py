@@ -26,23 +26,24 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Fill a temporary file beside each path, then rename them all: one that cannot be written changes none.
+    """Fill a temporary file beside each path, then rename them one by one: one that cannot be filled changes none.
 
-    Raises StorageError as `write_atomically`.
+    Raises StorageError as `write_atomically`; nothing temporary is left behind.
     """
     temporaries = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp") for path in files}
-    for path, write in files.items():
-        try:
+    path = next(iter(files), Path())
+    try:
+        for path, write in files.items():
             _fill(temporaries[path], write)
-        except BaseException as error:
-            for temporary in temporaries.values():
-                with contextlib.suppress(OSError):  # what is wrong with the place is said below
-                    temporary.unlink()
-            if (refusal := storage_error(path, error)) is not None:
-                raise refusal from error
-            raise
-    for path, temporary in temporaries.items():
-        temporary.replace(path)
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
+    except BaseException as error:
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):  # what is wrong with the place is said below
+                temporary.unlink()
+        if (refusal := storage_error(path, error)) is not None:
+            raise refusal from error
+        raise
 
 
 def _fill(temporary: Path, write: Callable[[Path], object]) -> None:

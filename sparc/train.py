@@ -26,6 +26,7 @@ from sparc.run import Run
 
 LOG_EVERY = 50
 SAVE_SECONDS = 30.0
+_DIVERGED = "lower --lr; the last saved state and the features are untouched"
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,16 @@ class Training:
         self.step += 1
         return found.terms
 
+    def check(self) -> None:
+        """Raise BadFeatures where a step has left a parameter that is not finite: its loss is known a step later."""
+        for name, parameter in self.space.named_parameters():
+            least, most = parameter.detach().aminmax()  # of something that is not a number neither is one
+            if not (least.isfinite() and most.isfinite()):
+                raise BadFeatures(f"the parameter '{name}' is not finite after step {self.step}", hint=_DIVERGED)
+
     def save(self, run: Run) -> None:
-        """Write all of this into one file of the run, replaced whole. Raises StorageError."""
+        """Write all of this into one file of the run, replaced whole. Raises StorageError, or as `check`."""
+        self.check()
         tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
         tensors["samples_since_active"] = self.dead.samples_since_active
         for name, (mean, square) in self.adam.moments.items():
@@ -115,7 +124,7 @@ def train(
     the CPU, as if it had never stopped. Returns the space, or None where `should_stop` said so and the state was saved.
 
     Raises:
-        BadFeatures: a loss is not finite; names step and term.
+        BadFeatures: a loss or a parameter is not finite; names it and the step.
         StorageError: the disk is full; the last saved state stays.
     """
     space = SharedLatentSpace(space_config, seed=config.seed)
@@ -142,6 +151,7 @@ def train(
             _read(terms, training.step)
             training.save(run)
             saved = time.monotonic()
+    training.check()
     space.eval().save_pretrained(run.path, training=config)
     run.drop_state()
     return space
@@ -154,7 +164,7 @@ def _read(terms: list[Term], step: int) -> dict[str, float]:
         if not np.isfinite(value) and name != "loss":
             raise BadFeatures(
                 f"the loss term '{name}' is {value} at step {step}",
-                hint="lower --lr; the last saved state and the features are untouched",
+                hint=_DIVERGED,
             )
     return values
 

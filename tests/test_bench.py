@@ -50,6 +50,12 @@ def test_shapes_that_make_no_sense_are_refused(sparc_here, arguments, message):
     assert done.stderr.splitlines()[0] == f"error: {message}"
 
 
+def test_one_stream_has_no_evaluation_to_be_measured(sparc_here):
+    done = sparc_here("bench", "evaluate", "--widths", "64")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "error: --widths: expected two streams at least, found '64'"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc gives freed memory back so readily")
 def test_freed_memory_is_kept():
     code = """

@@ -202,9 +202,7 @@ def test_a_backbone_that_breaks_its_promise_is_named(dataset, tmp_path, output, 
 def test_a_feature_that_is_not_finite_names_its_sample(dataset, tmp_path):
     backbone = Brightness()
     backbone.forward = lambda batch: torch.where(torch.arange(len(batch))[:, None] == 5, torch.nan, batch)
-    with pytest.raises(
-        BadFeatures, match=f"'brightness' has a feature that is not finite at sample '{dataset.ids[5]}'"
-    ):
+    with pytest.raises(BadFeatures, match=f"'s' has a feature that is not finite at sample '{dataset.ids[5]}'"):
         extract_stream(dataset, backbone, tmp_path / "s")
 
 
@@ -317,13 +315,22 @@ def test_processes_that_share_the_work_leave_the_same_bytes_in_any_order_of_fini
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
-def test_a_batch_that_is_too_large_for_the_memory_is_halved_until_it_fits(dataset, tmp_path):
+def too_much_for_a_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def too_much_for_any_machine():
+    torch.empty(2**55)
+
+
+@pytest.mark.parametrize("ask_for_too_much", [too_much_for_a_gpu, too_much_for_any_machine])
+def test_a_batch_that_is_too_large_for_the_memory_is_halved_until_it_fits(dataset, tmp_path, ask_for_too_much):
     class Small(Brightness):
         largest = 0
 
         def forward(self, batch):
             if len(batch) > 5:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                ask_for_too_much()
             self.largest = max(self.largest, len(batch))
             return batch
 
@@ -373,7 +380,7 @@ def test_on_cuda_a_batch_that_would_fill_the_memory_is_computed_in_parts(dataset
 def test_memory_that_one_sample_does_not_fit_is_an_error(dataset, tmp_path):
     class Never(Brightness):
         def forward(self, batch):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            too_much_for_any_machine()
 
     with pytest.raises(PluginError, match="'s': the memory of this machine does not hold one sample"):
         extract_stream(dataset, Never(), tmp_path / "s")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, MisalignedStreams, MissingData, StorageError
-from sparc.files import sha256, write_atomically
+from sparc.files import sha256, write_atomically, write_together
 from sparc.store import (
     Manifest,
     Shard,
@@ -206,6 +206,13 @@ def test_a_full_disk_is_an_error_that_leaves_the_old_file_and_no_other(tmp_path)
         write_atomically(path, write)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["kept.json"]
+
+
+def test_a_file_that_cannot_be_renamed_is_an_error_of_sparc_and_leaves_nothing_temporary(tmp_path):
+    (tmp_path / "b").mkdir()
+    with pytest.raises(StorageError, match=f"cannot write {tmp_path / 'b'}: Is a directory"):
+        write_together({tmp_path / name: lambda path: path.write_text("new") for name in "ab"})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_full_disk_while_a_shard_is_written_is_an_error_of_sparc(tmp_path, monkeypatch):

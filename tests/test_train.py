@@ -227,6 +227,21 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path, features, 
         fit(tmp_path / "run", features, shape)
 
 
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, features, shape):
+    """The loss tells of them a step later, which an interruption and the last step do not wait for."""
+    diverging = CONFIG.model_copy(update={"lr": 1e38, "epochs": 1, "batch_size": 200})
+    run = Run.create(tmp_path / "one-step")
+    with pytest.raises(BadFeatures, match=r"the parameter '.*' is not finite after step 1"):
+        train(shape, diverging, shards(features), run)
+    assert not run.finished
+
+    run = Run.create(tmp_path / "stopped")
+    many = diverging.model_copy(update={"epochs": 9})
+    with pytest.raises(BadFeatures, match=r"the parameter '.*' is not finite after step 1"):
+        train(shape, many, shards(features), run, should_stop=after(1))
+    assert not run.state.exists()
+
+
 def test_a_damaged_state_is_refused(tmp_path, features, shape):
     run = Run.create(tmp_path / "run")
     train(shape, CONFIG, shards(features), run, should_stop=lambda: True)

@@ -124,6 +124,10 @@ def evaluate(
     from sparc.bench.evaluate import measure_evaluation
 
     shape = _shape(widths, n_latents, k)
+    if len(shape.streams) < 2:
+        raise InvalidConfig(
+            f"--widths: expected two streams at least, found {widths!r}", hint=f"they are compared: {PAPER_WIDTHS}"
+        )
     cost = measure_evaluation(shape, samples=samples, n_labels=n_labels)
     setting = {"widths": widths, "n_latents": n_latents, "k": k, "samples": samples, "n_labels": n_labels}
     _show(dataclasses.asdict(cost), setting, as_json)

@@ -23,6 +23,9 @@ from sparc.core.selection import Affine, Kept
 from sparc.core.sparse import blocks, kept_logits, weighted_rows
 from sparc.errors import BadFeatures, UnknownName
 
+_ROUNDING = 1e-12
+"""Of the norm of the mean: what rounding leaves of samples that are all alike."""
+
 
 class Batch(NamedTuple):
     """Normalised features of samples, by stream, and which of them are there."""
@@ -96,7 +99,11 @@ class LatentSpace(nn.Module):
         """Normalise raw features (B, D) of some streams, as the space was trained to see them.
 
         A row of zeros says that the sample lacks the stream: it takes no part in selection and in no loss.
+
+        Raises UnknownName for a stream that the space does not have.
         """
+        for name in features:
+            self._known(name)
         normalized: dict[str, Tensor] = {}
         there: dict[str, Tensor] = {}
         for name in self._in_order(features):
@@ -119,15 +126,18 @@ class LatentSpace(nn.Module):
         size. Rows of zeros do not count.
 
         Raises:
-            BadFeatures: a stream whose samples are all alike: it has no scale.
+            UnknownName: a stream that the space does not have.
+            BadFeatures: a width that does not fit, or a stream whose samples are all alike: it has no scale.
         """
-        for name in self._in_order(features):
-            pieces = features[name]
+        for name, pieces in features.items():
+            self._known(name)
+            for rows_ND in pieces:
+                self._check_width(name, rows_ND)
             count = sum(int(present(rows_ND).sum()) for rows_ND in pieces)
             mean_D = sum((rows_ND.double().sum(dim=0) for rows_ND in pieces), start=torch.zeros(())) / max(1, count)
             squares = sum(float((rows_ND[present(rows_ND)].double() - mean_D).square().sum()) for rows_ND in pieces)
             scale = (squares / max(1, count)) ** 0.5
-            if not scale > 0:
+            if not scale > _ROUNDING * float(mean_D.norm()):
                 raise BadFeatures(
                     f"stream '{name}': expected samples that differ, found {count} that are all alike",
                     hint="they have no scale to normalise by: train on more samples, or with --normalization unit",
@@ -256,6 +266,14 @@ class LatentSpace(nn.Module):
     def _in_order(self, features: Mapping[str, Any]) -> list[str]:
         return [name for name in self.streams if name in features]
 
+    def _check_width(self, stream: str, rows_ND: Tensor) -> None:
+        if rows_ND.ndim != 2 or rows_ND.shape[1] != self.streams[stream]:
+            raise BadFeatures(
+                f"stream '{stream}': expected features of shape (samples, {self.streams[stream]}), found "
+                f"{tuple(rows_ND.shape)}",
+                hint="pass the raw features of the backbone that the space was trained on",
+            )
+
     def _check_codes(self, codes: Any, target: str) -> None:
         if not isinstance(codes, Codes):
             source = next(iter(codes if isinstance(codes, Mapping) and codes else self.streams))
@@ -286,15 +304,12 @@ class LatentSpace(nn.Module):
                     f"{type(x_BD).__name__}",
                     hint=f'write space.encode({{"{name}": torch.as_tensor(features)}})',
                 )
-            if x_BD.ndim != 2 or x_BD.shape[1] != self.streams[name]:
+            self._check_width(name, x_BD)
+            # As `normalize` has them: what a wider dtype holds may be too large.
+            if not (finite_B := x_BD.to(self.decoder).isfinite().all(dim=1)).all():
                 raise BadFeatures(
-                    f"stream '{name}': expected features of shape (samples, {self.streams[name]}), found "
-                    f"{tuple(x_BD.shape)}",
-                    hint="pass the raw features of the backbone that the space was trained on",
-                )
-            if not (finite_B := x_BD.isfinite().all(dim=1)).all():
-                raise BadFeatures(
-                    f"stream '{name}': row {int((~finite_B).nonzero()[0])} has a value that is not finite",
+                    f"stream '{name}': row {int((~finite_B).nonzero()[0])} has a value that is not finite in "
+                    f"{str(self.decoder.dtype).removeprefix('torch.')}",
                     hint="remove that sample, or give a row of zeros, which says that it lacks the stream",
                 )
             counts[name] = len(x_BD)

@@ -61,7 +61,7 @@ class Names:
     purity: Floats
     """Share of the latent's images that have the label; not a number where there is no name or no image."""
     lift: Floats
-    """Purity over the label's frequency."""
+    """Purity over the label's frequency; not a number, too, where no image of that half has the label."""
 
 
 def concepts(
@@ -91,19 +91,23 @@ def concepts(
         scores.append(score_L if rule == "enrichment" else np.where(found.label < 0, -np.inf, depth))
         depths.append(_depth(depth, found, by_label, own))
     best = _best(at_depths, np.stack(scores))
-    known = np.isfinite(best.lift)
     return (
         Concepts(
             rule=rule,
             named=int((best.label >= 0).sum()),
             confirmed=int(best.confirmed.sum()),
             # Of all names, not of those that hold: these are chosen for being pure on the same images.
-            purity=float(best.purity[known].mean()) if known.any() else None,
-            lift=float(best.lift[known].mean()) if known.any() else None,
+            purity=_mean(best.purity),
+            lift=_mean(best.lift),
             depths=tuple(depths),
         ),
         best,
     )
+
+
+def _mean(values_L: Floats) -> float | None:
+    known_L = np.isfinite(values_L)
+    return float(values_L[known_L].mean()) if known_L.any() else None
 
 
 def _of_images(of_samples: csr_array, group_N: NDArray[np.intp]) -> csr_array:

@@ -13,7 +13,7 @@ from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
 
 CHUNK = 1024
-"""Samples per call of the space: logits are (CHUNK, L)."""
+"""Samples per call of the space."""
 
 Features = Mapping[str, Tensor]
 

@@ -216,7 +216,7 @@ class Report(_Record):
     concepts: Concepts | None = None
     """None without labels."""
     probes: Probes | None = None
-    """None without labels, or where they were not asked for."""
+    """None without labels, or where none has enough images with and without it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for a JSON file."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sparc.contracts import Dataset
-from sparc.extract.forward import Batch, Forward, Spent
+from sparc.extract.forward import Batch, Forward, Spent, dtype_of
 from sparc.extract.items import distinct
 from sparc.memory import peak_bytes
 
@@ -53,7 +53,7 @@ def estimate(dataset: Dataset, forward: Forward, dtype: str) -> Estimate:
         if now - began > SECONDS:
             break
     rate = (done - after_first) / (now - first) if done > after_first else done / (now - began)
-    itemsize = torch.empty((), dtype=getattr(torch, dtype)).element_size()
+    itemsize = torch.empty((), dtype=dtype_of(dtype)).element_size()
     on_gpu = forward.how.device.startswith("cuda")
     return Estimate(
         samples=len(items.ids),

@@ -184,8 +184,11 @@ class Forward:
         at_once = min(count, self._at_once.get(name, count)) or 1
         while True:
             parts = [slice(low, min(low + at_once, count)) for low in range(0, count, at_once)]
-            with contextlib.suppress(torch.OutOfMemoryError):
+            try:
                 return [self._compute(name, mapped(inputs, itemgetter(part)), part) for part in parts]
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
             # Not in a handler of the error, whose traceback holds what was in memory.
             if self._on_gpu:
                 torch.cuda.empty_cache()
@@ -214,7 +217,7 @@ class Forward:
     def _checked(self, name: str, run: Callable[[Any], Any], inputs: Any, count: int) -> _Output:
         kind = torch.device(self.how.device).type
         lower = self.how.precision != "float32"
-        with torch.inference_mode(), torch.autocast(kind, getattr(torch, self.how.precision), enabled=lower):
+        with torch.inference_mode(), torch.autocast(kind, dtype_of(self.how.precision), enabled=lower):
             output = run(inputs)
         output, tokens = output if self.how.tokens is not None else (output, None)
         _check(name, output, (count, self.backbones[name].width))
@@ -246,6 +249,11 @@ class _Output(NamedTuple):
     features: Tensor
     tokens: Tensor | None
     arrived: torch.cuda.Event | None = None
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """PyTorch has an exception for that, which it raises for an accelerator's memory alone."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _pinned_copy(tensor: Tensor) -> Tensor:

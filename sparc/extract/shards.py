@@ -185,10 +185,10 @@ class _Work:
             revoke_manifest(target.directory)  # a shard may be made anew, and then its checksum is another
             if self._tokens:
                 tokens, path = self._token_rows(name, computed), tokens_path(target.directory, number)
-                write_shard(path, tokens, ids, stream=target.backbone, skipped=skipped, key=TOKENS)
+                write_shard(path, tokens, ids, stream=name, skipped=skipped, key=TOKENS)
             features = torch.cat([one.features[name] for one in computed])
             path = shard_path(target.directory, number)
-            write_shard(path, stored(features, dtype_of(target.dtype)), ids, stream=target.backbone, skipped=skipped)
+            write_shard(path, stored(features, dtype_of(target.dtype)), ids, stream=name, skipped=skipped)
 
     def _token_rows(self, name: str, computed: Sequence[Computed]) -> Tensor:
         """Features of the patches of a shard; zeros for samples that cannot be read."""

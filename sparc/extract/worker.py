@@ -94,12 +94,12 @@ def _opened(job: Job, registry: Registry) -> Dataset:
 def _forward(jobs: list[Job], backbones: dict[str, Backbone], registry: Registry) -> Forward:
     import torch
 
-    from sparc.extract.forward import Computing, Forward
+    from sparc.extract.forward import Computing, Forward, dtype_of
 
     how = jobs[0].how
     if how.precision == "float32":
         torch.backends.cudnn.allow_tf32 = False  # else convolutions have ten bits
-    tokens = getattr(torch, how.store_dtype) if how.tokens else None
+    tokens = dtype_of(how.store_dtype) if how.tokens else None
     computing = Computing(how.device, how.precision, how.compile, how.skip_bad, tokens)
     modality = registry.backbone(jobs[0].stream.name).modality
     return Forward({job.stream.alias: backbones[job.stream.alias] for job in jobs}, modality, computing)

@@ -66,6 +66,8 @@ def test_products_of_an_update_are_those_of_the_table_before_it():
 def test_a_latent_that_the_table_lacks_is_refused():
     with pytest.raises(IndexError, match="table of 4"):
         numba_kernels.entry_dots(torch.ones(1, 1, 3), torch.ones(4, 3), torch.tensor([[1, 4]]))
+    with pytest.raises(IndexError, match="table of 4"):
+        numba_kernels.weighted_rows(torch.tensor([[1, -1]]), torch.ones(1, 1, 2), torch.ones(4, 3))
 
 
 def test_rounding_is_that_of_pytorch_and_says_what_it_took():

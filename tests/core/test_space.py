@@ -103,6 +103,21 @@ def test_standard_normalization_refuses_samples_that_are_all_alike(raw):
         LatentSpace({"photo": 6, "words": 4}, 16, 3, normalization="standard").fit_normalization(pieces(raw))
 
 
+def test_samples_that_are_all_alike_have_no_scale_in_any_precision():
+    space = LatentSpace({"a": 2}, 8, 2, normalization="standard")
+    with pytest.raises(BadFeatures, match="found 1000 that are all alike"):
+        space.fit_normalization({"a": [torch.full((1000, 2), 0.1, dtype=torch.float64)]})
+
+
+def test_only_features_of_the_spaces_streams_and_widths_are_normalised(space, raw):
+    with pytest.raises(UnknownName, match="'Photo'"):
+        space.normalize({"Photo": raw["photo"]})
+    with pytest.raises(UnknownName, match="'Photo'"):
+        space.fit_normalization({"Photo": [raw["photo"]]})
+    with pytest.raises(BadFeatures, match=r"'photo': expected features of shape \(samples, 6\), found \(8, 1\)"):
+        space.fit_normalization({"photo": [raw["photo"][:, :1]]})
+
+
 def test_the_norm_of_raw_features_does_not_matter(space, raw):
     louder = {name: 100 * rows for name, rows in raw.items()}
     torch.testing.assert_close(space.encode(louder)["words"].to_dense(), space.encode(raw)["words"].to_dense())
@@ -235,6 +250,7 @@ def test_gradients_where_squares_leave_the_floats_are_finite():
         ({"photo": torch.ones(6)}, r"found \(6,\)"),
         ({"photo": torch.ones(2, 6), "words": torch.ones(3, 4)}, "photo 2, words 3"),
         ({"photo": torch.tensor([[1.0] * 6, [float("nan")] * 6])}, "'photo': row 1 has a value that is not finite"),
+        ({"photo": torch.full((1, 6), 1e300, dtype=torch.float64)}, "row 0 has a value that is not finite in float32"),
     ],
 )
 def test_features_that_do_not_fit_are_refused(space, features, message):

@@ -23,6 +23,10 @@ for rows, shared, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 66, 300)]
     entries = Entries(indices, 90)
     summed = LatentSum(entries, entries.in_order(values), by_row)
     close(triton_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
+    # As features of a data frame are, column by column.
+    first = torch.randn(width, rows).T
+    summed = LatentSum(entries, entries.in_order(values[:, :1]), first.unsqueeze(1))
+    close(triton_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
 print("agree")
 """
 

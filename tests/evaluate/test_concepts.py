@@ -126,6 +126,18 @@ def test_purity_and_lift_are_those_of_all_names_not_of_those_that_hold():
     assert found.purity < np.nanmean(names.purity[names.confirmed])
 
 
+def test_a_name_that_no_image_of_the_other_half_has_counts_as_impure():
+    """All images of 'rare' are in the half that names are found on: the other says that the name is wrong."""
+    rare_N = (np.cumsum((KINDS == 0) & ~CHECKING) <= 12) & (KINDS == 0) & ~CHECKING
+    labels = [names | {"rare"} if rare else names for names, rare in zip(LABELS, rare_N, strict=True)]
+    taxonomy = Taxonomy({**PETS.parents, "rare": ("cat",)})
+    active_N = rare_N | ((KINDS == 1) & CHECKING & (np.arange(400) % 7 == 0))
+    called, found, names = named(active_N[:, None], labels=labels, taxonomy=taxonomy)
+    assert called == ["rare"]
+    assert (names.purity[0], np.isnan(names.lift[0])) == (0, True)
+    assert (found.purity, found.lift) == (0, None)
+
+
 def test_a_latent_that_is_active_in_any_stream_is_active():
     one, other = (KINDS == 0) & (np.arange(400) < 200), (KINDS == 0) & (np.arange(400) >= 200)
     streams = {"a": codes(one[:, None]), "b": codes(other[:, None] * 0.1)}

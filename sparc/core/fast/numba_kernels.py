@@ -24,7 +24,11 @@ _inlined = numba.njit(inline="always")
 
 
 def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
-    """Sum over j of values[b, g, j] * table[indices[b, j]]: (B, G, D)."""
+    """Sum over j of values[b, g, j] * table[indices[b, j]]: (B, G, D).
+
+    Raises IndexError for an index that the table lacks: its row would be read from beyond the table.
+    """
+    _check_indices(indices_BK, table_LD)
     summed = values_BGK.new_empty(*values_BGK.shape[:2], table_LD.shape[1])
     _match_threads()
     _weighted_rows(*_arrays(indices_BK, values_BGK, table_LD), summed.numpy())
@@ -36,8 +40,7 @@ def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor
 
     Raises IndexError for an index that the table lacks: sorting entries by latent would write out of bounds.
     """
-    if indices_BK.numel() and not 0 <= int(indices_BK.min()) <= int(indices_BK.max()) < len(table_LD):
-        raise IndexError(f"a latent is not in the table of {len(table_LD)}")
+    _check_indices(indices_BK, table_LD)
     if not table_LD.is_contiguous():  # some columns of a table, of which only a few rows may be asked for
         latents, indices_BK = indices_BK.unique(return_inverse=True)
         table_LD = table_LD[latents]
@@ -130,6 +133,11 @@ def round_rows(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Ten
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
+
+
+def _check_indices(indices_BK: Tensor, table_LD: Tensor) -> None:
+    if indices_BK.numel() and not 0 <= int(indices_BK.min()) <= int(indices_BK.max()) < len(table_LD):
+        raise IndexError(f"a latent is not in the table of {len(table_LD)}")
 
 
 def _match_threads() -> None:

@@ -60,10 +60,11 @@ def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor
 def sum_by_latent(positions_E: Tensor, values_E: Tensor, rows_ND: Tensor, starts_L1: Tensor) -> Tensor:
     """Sum over e from starts[l] to starts[l + 1] of values[e] * rows[positions[e]]: (L, D)."""
     n_latents, width = len(starts_L1) - 1, rows_ND.shape[1]
+    rows_ND = rows_ND.contiguous()
     summed = rows_ND.new_empty(n_latents, width)
     with torch.cuda.device_of(rows_ND):
         _sum_by_latent[(n_latents, triton.cdiv(width, 4 * COLUMNS))](
-            positions_E, values_E, rows_ND, starts_L1, summed, rows_ND.stride(0), width, 4 * COLUMNS
+            positions_E, values_E, rows_ND, starts_L1, summed, width, width, 4 * COLUMNS
         )
     return summed
 
