@@ -11,6 +11,8 @@ from typing import Any
 from sparc.errors import CorruptFile
 from sparc.files import read_json
 
+PROVENANCE = "provenance.json"
+"""Where a run comes from; what makes a folder one."""
 CARD = "README.md"
 HEAD = """\
 ---
@@ -61,7 +63,7 @@ def card(directory: Path, repo_id: str) -> str:
     machine gets into it. Raises MissingData or CorruptFile where these cannot be read.
     """
     config = read_json(directory / "config.json", what="the configuration of a space")
-    provenance = _optional(directory / "provenance.json", "the provenance of a run")
+    provenance = _optional(directory / PROVENANCE, "the provenance of a run")
     evaluation = _optional(directory / "evaluation.json", "the evaluation of a run")
     try:
         parts = [

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sparc.card import CARD, card
+from sparc.card import CARD, PROVENANCE, card
 from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig, MissingData, SparcError
@@ -43,9 +43,15 @@ class SharedLatentSpace(LatentSpace):
         """Write the space into `directory`; `training` is kept beside it for the record.
 
         Raises:
+            InvalidConfig: a finished run is there, which is never overwritten.
             StorageError: the disk is full or refuses; files that were there stay as they were.
         """
         directory = Path(directory)
+        if (directory / PROVENANCE).is_file() and (directory / MODEL).is_file():
+            raise InvalidConfig(
+                f"{directory} is a run that is trained already, and a run is never overwritten",
+                hint="save into another folder",
+            )
         content: dict[str, Any] = {"format_version": FORMAT_VERSION, "space": self.config.model_dump()}
         if training is not None:
             content["training"] = training.model_dump()
@@ -67,12 +73,17 @@ class SharedLatentSpace(LatentSpace):
             MissingData: it is neither a directory with a checkpoint nor a hub repository that can be read.
             IncompatibleFormat: it was written by a newer sparc.
             CorruptFile: a file is truncated, altered, or does not fit the configuration.
+            InvalidConfig: a device that is not there.
         """
         directory = Path(directory_or_id)
         if not directory.is_dir():
             directory = _download(str(directory_or_id), revision)
-        config = read_config(directory)
         path = directory / MODEL
+        if (directory / PROVENANCE).is_file() and not path.is_file():
+            raise MissingData(
+                f"the run {directory} is not finished", hint=f"go on with it: sparc train --resume {directory}"
+            )
+        config = read_config(directory)
         if not path.is_file():
             raise MissingData(
                 f"{directory} has no {MODEL}",
@@ -87,7 +98,12 @@ class SharedLatentSpace(LatentSpace):
                 f"{path} is truncated or does not fit {CONFIG}: {reason}", hint="copy or train it anew"
             ) from error
         space.directory = directory
-        return space.to(device).eval()
+        try:
+            return space.to(device).eval()
+        except (RuntimeError, AssertionError) as error:  # a name, a build or a machine without it
+            raise InvalidConfig(
+                f"the device '{device}' is not there: {str(error).splitlines()[0]}", hint="cpu, cuda, cuda:1, ..."
+            ) from error
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload sparc space") -> str:
         """Upload the space and a model card to a repository on the Hugging Face Hub, made if need be.

@@ -98,7 +98,7 @@ class PluginRef(_Config):
             return value
         match = _REF.fullmatch(value.strip())
         if match is None:
-            raise ValueError(f"expected NAME or NAME[KEY=VALUE,...], found '{value}'")
+            raise ValueError(f"expected one NAME or NAME[KEY=VALUE,...], found '{value}'")
         name = match["name"].strip()
         return {"name": name, "alias": (match["alias"] or name).strip(), "params": _parameters(match["params"] or "")}
 
@@ -131,6 +131,11 @@ def reference(words: str) -> PluginRef:
 Ref = Annotated[PluginRef, BeforeValidator(PluginRef.parse)]
 
 
+def _several(streams: Any) -> Any:
+    """One stream may stand by itself."""
+    return (streams,) if isinstance(streams, str | Mapping | PluginRef) else streams
+
+
 def _distinct(streams: tuple[PluginRef, ...]) -> tuple[PluginRef, ...]:
     names = [stream.alias for stream in streams]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -146,7 +151,7 @@ class RunOptions(_Config):
 
     model_config = ConfigDict(alias_generator=lambda name: name.rstrip("_").replace("_", "-"), validate_by_name=False)
 
-    stream: Annotated[tuple[Ref, ...], AfterValidator(_distinct)] = ()
+    stream: Annotated[tuple[Ref, ...], BeforeValidator(_several), AfterValidator(_distinct)] = ()
     dataset: Ref
     data_root: Path | None = None
     features: Path | None = None
@@ -214,7 +219,9 @@ def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
         options = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingData(f"config file not found: {path}", hint="check the path given to --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except OSError as error:
+        raise InvalidConfig(f"config file {path} cannot be read: {error.strerror}", hint="check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"config file {path} is not valid TOML: {error}", hint="mend that line") from error
     for key in options:
         if key in ABLATION_KEYS and not ablation:

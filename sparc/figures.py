@@ -99,7 +99,7 @@ def write(figure: Figure, file: Path) -> None:
     Raises StorageError; InvalidConfig for a kind that matplotlib does not know.
     """
     kind = check_name(file)
-    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.get(kind, {})
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.get(kind)
     with look():
         write_atomically(file, partial(figure.savefig, format=kind, metadata=metadata))
 

@@ -49,6 +49,14 @@ class Registry:
             raise self._unknown("dataset", name, self.datasets)
         return self.datasets[name]
 
+    def either(self, name: str) -> BackboneSpec | DatasetSpec:
+        """Look a dataset or a backbone up. Raises UnknownName, listing what there is."""
+        if name in self.datasets:
+            return self.datasets[name]
+        if name not in self.backbones:
+            raise self._unknown("stream or dataset", name, [*self.backbones, *self.datasets])
+        return self.backbones[name]
+
     def remember(self, streams: Mapping[str, Mapping[str, Any]]) -> None:
         """Note who offered the streams of a run, as its provenance says, for the hint where one is gone."""
         self.origins |= {
@@ -61,7 +69,7 @@ class Registry:
         if kind == "stream" and name in self.origins:
             hints.append(f"it came from {self.origins[name]}: install that")
         hints += [f"did you mean '{match}'?" for match in difflib.get_close_matches(name, names, n=1)]
-        hints.append(f"known {kind}s: {', '.join(names) or 'none; is sparc installed?'}")
+        hints.append(f"known {kind.replace(' ', 's ', 1)}s: {', '.join(names) or 'none; is sparc installed?'}")
         hints += [f"plugin '{plugin}' did not load: {error}" for plugin, error in self.broken.items()]
         return UnknownName(f"no plugin offers a {kind} named '{name}'", hint="; ".join(hints))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparc.card import PROVENANCE
 from sparc.errors import InvalidConfig, MissingData
 from sparc.files import read_json, storage_error, write_atomically, write_json
 
@@ -67,7 +68,7 @@ class Run:
 
     @property
     def _provenance(self) -> Path:
-        return self.path / "provenance.json"
+        return self.path / PROVENANCE
 
     @property
     def evaluation(self) -> Path:

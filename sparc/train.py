@@ -26,7 +26,7 @@ from sparc.run import Run
 
 LOG_EVERY = 50
 SAVE_SECONDS = 30.0
-_DIVERGED = "lower --lr; the last saved state and the features are untouched"
+_DIVERGED = "lower --lr, with another --out; the features are kept"
 
 
 @dataclass(frozen=True)

@@ -380,3 +380,17 @@ def test_an_ablation_goes_on_after_any_end_to_the_same_results_on_any_number_of_
     again = sparc_here(*asked, "out")
     assert again.returncode == 0, again.stderr
     assert "4 runs: 2 cells, 2 seeds; all are there" in again.stdout
+
+
+def test_a_run_that_diverges_is_named_and_the_others_are_there(sparc_here, features, tmp_path):
+    asked = ("ablate", *features, "--n-latents", 32, "--batch-size", 32, "--epochs", 8, "--k", 4, "--seeds", 2)
+    done = sparc_here(*asked, "--grid", "lr=1e30,0.01,0.02", "--out", "out")
+    assert_fails(done, "lr=1e+30 with seed 0: the loss term 'self/one' is nan at step 50", "leave that out of the grid")
+    table = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [len(cell["metrics"]) > 3 for cell in table["cells"]] == [False, True, True]
+    assert (tmp_path / "out" / "axis-lr.png").is_file()
+    done = sparc_here(*asked, "--grid", "lr=0.01,0.02", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "all are there" in done.stdout
+    alone = sparc_here(*asked, "--grid", "lr=1e30", "--out", "none")
+    assert_fails(alone, "lr=1e+30 with seed 0", "leave that out")

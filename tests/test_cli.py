@@ -82,6 +82,11 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     with Image.open(tmp_path / "mine" / "latents.png") as picture:
         assert picture.width > 800
     assert_fails(sparc_here("explore", "mine", "--latent", 64), "expected 0 to 63, found 64", "--latent")
+    assert_fails(sparc_here("explore", "mine", "--out", "sheet.svg"), "ends in .png, found sheet.svg", "PNG")
+    before = {path: path.read_bytes() for path in mine.iterdir() if path.is_file()}
+    done = sparc_here("train", "--resume", "mine")
+    assert "mine is trained and evaluated already" in done.stdout, done.stderr
+    assert {path: path.read_bytes() for path in mine.iterdir() if path.is_file()} == before
     assert_fails(sparc_here("train", "--resume", "mine", "--k", 3), "found --k too", "leave it out")
     assert_fails(sparc_here("train", *STREAMS, "--out", "mine"), "never overwritten", "--resume mine")
     (tmp_path / "mine" / "config.json").write_text('{"format_version": 7}')
@@ -203,6 +208,13 @@ def test_one_stream_is_a_plain_sparse_autoencoder(sparc_here, extracted, tmp_pat
 def test_what_cannot_be_done_is_said_in_two_lines(sparc_here, tmp_path, arguments, message, hint, code):
     assert_fails(sparc_here(*arguments), message, hint, code)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("group", [(), ("plugins",), ("bench",)])
+def test_a_command_without_words_shows_its_help_and_no_error(sparc_here, group):
+    done = sparc_here(*group)
+    assert "Usage" in done.stdout
+    assert done.stderr == ""
 
 
 def test_no_streams_is_said_in_two_lines(sparc_here, photos):

@@ -40,6 +40,17 @@ def test_two_streams_of_one_name_are_refused_with_the_way_out():
         validated(RunOptions, {"dataset": "d", "stream": ["timm[model=a]", "timm[model=b]"]})
 
 
+@pytest.mark.parametrize("one", ["timm[model=a]", {"name": "timm", "model": "a"}])
+def test_one_stream_may_stand_by_itself(one):
+    options = validated(RunOptions, {"dataset": "d", "stream": one})
+    assert options.stream == (PluginRef(name="timm", alias="timm", params={"model": "a"}),)
+
+
+def test_a_configuration_that_is_a_folder_is_said_to_be_none(tmp_path):
+    with pytest.raises(InvalidConfig, match="cannot be read: Is a directory"):
+        read_options(tmp_path)
+
+
 def test_more_kept_latents_than_there_are_is_refused():
     with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 8, found 9"):
         validated(SpaceConfig, {"streams": {"a": 3}, "n_latents": 8, "k": 9})

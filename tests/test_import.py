@@ -18,6 +18,7 @@ from sparc.importing import import_features, open_source
 from sparc.store import open_streams
 
 IDS = ["b", "é", "a", "10"]
+WIDTHS = (("one", 6), ("two", 4))
 FEATURES = np.arange(8, dtype=np.float32).reshape(4, 2) + 1
 
 
@@ -270,3 +271,22 @@ def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
     for name in ("empty.npy", "array.npz"):
         with pytest.raises(CorruptFile, match="cannot be read"), open_source(tmp_path / name):
             pass
+
+
+def test_a_run_is_not_evaluated_on_other_samples(sparc_here, tmp_path):
+    """Its evaluation would be replaced by one that says nothing of what it was trained on."""
+    rows = np.random.default_rng(0).random((60, 6)).astype(np.float32)
+    for folder, first in (("mine", 0), ("moved", 0), ("other", 1)):
+        ids = [str(first + number) for number in range(60)]
+        sources = {name: write(tmp_path / f"{folder}-{name}.npz", rows[:, :width], ids) for name, width in WIDTHS}
+        imported(tmp_path / folder, sources)
+    shape = ("--n-latents", 16, "--k", 2, "--batch-size", 16, "--epochs", 1)
+    done = sparc_here("train", "--features", "mine", *shape, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    before = (tmp_path / "run" / "evaluation.json").read_bytes()
+    done = sparc_here("evaluate", "run", "--features", "other")
+    assert done.stderr.startswith("error: the samples there are not those that run was trained on\nhint:  --data-root")
+    assert (tmp_path / "run" / "evaluation.json").read_bytes() == before
+    (tmp_path / "mine").rename(tmp_path / "gone")
+    done = sparc_here("evaluate", "run", "--features", "moved")
+    assert done.returncode == 0, done.stderr

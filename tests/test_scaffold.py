@@ -56,6 +56,19 @@ def test_a_name_that_no_package_can_have_is_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("name", "kind"), [("clip-img", "backbone"), ("coco", "dataset")])
+def test_a_name_that_is_taken_is_refused(sparc_here, name, kind, tmp_path):
+    done = sparc_here("plugins", "new", name, "--kind", kind)
+    assert done.stderr.startswith(f"error: '{name}' is offered already, by sparc-sae"), done.stdout
+    assert not list(tmp_path.glob("sparc-*"))
+
+
+def test_a_misspelled_dataset_is_known_to_the_check(sparc_here):
+    done = sparc_here("plugins", "check", "image-foldr")
+    assert "error: no plugin offers a stream or dataset named 'image-foldr'" in done.stderr
+    assert "did you mean 'image-folder'?" in done.stderr
+
+
 def test_what_is_there_is_not_overwritten(tmp_path):
     folder = new_plugin("sky", "backbone", tmp_path)
     (folder / "sparc_sky.py").write_text("mine")

@@ -326,6 +326,31 @@ def test_checkpoints_that_cannot_be_read_say_why(tmp_path, features, shape, monk
     assert "sparc train --resume" in error.value.hint
 
 
+def test_of_a_run_that_is_not_finished_there_is_no_space_to_load(tmp_path):
+    run = Run.create(tmp_path / "run")
+    run.write_provenance({})
+    with pytest.raises(MissingData, match="run is not finished") as error:
+        load(run.path)
+    assert "sparc train --resume" in error.value.hint
+
+
+def test_a_space_is_not_saved_over_a_run(tmp_path, features, shape):
+    space = fit(tmp_path / "run", features, shape)
+    Run(tmp_path / "run").write_provenance({})
+    before = model_bytes(tmp_path / "run")
+    with pytest.raises(InvalidConfig, match="never overwritten"):
+        SharedLatentSpace(shape, seed=9).save_pretrained(tmp_path / "run")
+    assert model_bytes(tmp_path / "run") == before
+    space.save_pretrained(tmp_path / "other")
+    space.save_pretrained(tmp_path / "other")  # which is no run
+
+
+def test_a_device_that_is_not_there_is_said(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape)
+    with pytest.raises(InvalidConfig, match="the device 'gpu' is not there"):
+        load(tmp_path / "run", device="gpu")
+
+
 def test_a_run_is_never_overwritten(tmp_path, features, shape):
     fit(tmp_path / "run", features, shape)
     with pytest.raises(InvalidConfig, match="never overwritten"):

@@ -17,7 +17,7 @@ import torch
 from sparc.ablate.grid import Cell
 from sparc.ablate.worker import Task, make, start
 from sparc.config import RunOptions, SpaceConfig
-from sparc.errors import SparcError
+from sparc.errors import BadFeatures, SparcError
 from sparc.memory import available_bytes
 from sparc.run import Run
 
@@ -75,12 +75,14 @@ def make_all(
     room: Room,
     *,
     on_done: Callable[[Work], None] = lambda work: None,
+    on_diverged: Callable[[Work, BadFeatures], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Make runs in worker processes; returns False where `should_stop` said so, and half-trained runs were saved.
 
-    Raises the SparcError that a worker met, or one that says that a worker was killed; the others save theirs first. On
-    KeyboardInterrupt nothing is saved.
+    `on_diverged` is told of a run whose loss or weights were not finite, and the others go on. Raises the SparcError
+    that a worker met, or one that says that a worker was killed; the others save theirs first. On KeyboardInterrupt
+    nothing is saved.
     """
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
@@ -92,8 +94,12 @@ def make_all(
         while pending and not should_stop():
             done, pending = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
             for future in done:
-                future.result()
-                on_done(futures[future])
+                try:
+                    future.result()
+                except BadFeatures as error:  # of this run alone: the settings of others may do
+                    on_diverged(futures[future], error)
+                else:
+                    on_done(futures[future])
         return not pending
     except BrokenProcessPool as error:
         time.sleep(POLL)  # who ends all processes of a terminal or a job may reach the workers first

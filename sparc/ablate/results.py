@@ -12,6 +12,7 @@ from typing import Any
 
 from sparc.ablate.grid import Cell, written
 from sparc.ablate.metrics import METRICS, Metric, by_depth
+from sparc.errors import MissingData
 from sparc.evaluate import Report
 from sparc.files import read_json, write_atomically, write_json
 from sparc.run import Run
@@ -108,17 +109,21 @@ class Results:
 
 
 def collect(cells: Sequence[Cell], seeds: Sequence[int], run: Callable[[Cell, int], Run]) -> Results:
-    """Read what was measured on all runs. Raises MissingData or CorruptFile."""
+    """Read what was measured; a cell that lacks a run has no values. Raises MissingData for none, or CorruptFile."""
     reports: dict[str, list[Report]] = {cell.name: [] for cell in cells}
     content: dict[str, Any] = {}
     for cell, seed in product(cells, seeds):
-        content = read_json(run(cell, seed).evaluation, what="the evaluation of a run")
-        reports[cell.name].append(Report.from_json(content.pop("report")))
+        evaluation = run(cell, seed).evaluation
+        if evaluation.is_file():
+            content = read_json(evaluation, what="the evaluation of a run")
+            reports[cell.name].append(Report.from_json(content.pop("report")))
+    if not content:
+        raise MissingData("no run was evaluated", hint="run the same command with the same --out")
     depths = max(len(report.jaccard) for of_cell in reports.values() for report in of_cell)
     spreads: dict[tuple[str, str], Spread] = {}
     for metric, (cell_name, of_cell) in product((*METRICS, *by_depth(depths)), reports.items()):
         values = [value for report in of_cell if (value := metric.read(report)) is not None]
-        if len(values) == len(of_cell):
+        if len(values) == len(seeds):
             spreads[metric.name, cell_name] = Spread(tuple(values))
     there = {metric for metric, _ in spreads}
     found = tuple(metric for metric in (*METRICS, *by_depth(depths)) if metric.name in there)

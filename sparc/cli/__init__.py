@@ -42,7 +42,8 @@ def _explain(error: Exception) -> int:
     if isinstance(error, SparcError):
         return _fail(error.message, error.hint, 1)
     if isinstance(error, _UsageError):
-        return _fail(*_usage(error), 2)
+        message, hint = _usage(error)
+        return _fail(message, hint, 2) if message else 2  # nothing was said, and the help was shown
     if isinstance(error, typer.Abort):
         return INTERRUPTED
     text = f"{type(error).__name__}: {error}".splitlines()[0]

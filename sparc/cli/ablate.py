@@ -40,7 +40,7 @@ from sparc.cli.options import (
 )
 from sparc.cli.progress import Bar, console
 from sparc.cli.train import say_missing, stop_on_signal
-from sparc.errors import InvalidConfig
+from sparc.errors import BadFeatures, InvalidConfig, SparcError
 from sparc.options import merged, resolve_device, store_root
 
 if TYPE_CHECKING:
@@ -160,19 +160,29 @@ def _do(plan: _Plan, registry: Registry) -> None:
 
     device = resolve_device(plan.options.device)
     train_split, test_split = extract_missing(plan.options, registry, device).values()
-    if not _make_all(plan, train_split, test_split, device):
+    diverged: list[SparcError] = []
+    if not _make_all(plan, train_split, test_split, device, diverged):
         console.print(f"stopped. Go on with: {_again(plan)}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
+    if len(diverged) == len(plan.cells) * len(plan.seeds):
+        raise diverged[0]
     results = collect(plan.cells, plan.seeds, plan.ablation.run)
     results.write(plan.ablation.path)
     draw(results, plan.grid, plan.ablation.path)
     for part in ablation_tables(results):
         console.print(part)
     console.print(f"\nsaved in {plan.ablation.path}: results.csv, plots, and every run", markup=False, soft_wrap=True)
+    if diverged:
+        raise diverged[0]
 
 
-def _make_all(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Job], device: str) -> bool:
-    """Train and measure what is not there; returns False where the user stopped it."""
+def _make_all(
+    plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Job], device: str, diverged: list[SparcError]
+) -> bool:
+    """Train and measure what is not there; returns False where the user stopped it.
+
+    An error for each run that has no result is added to `diverged`.
+    """
     from sparc.ablate.pool import Work, make_all, room
     from sparc.ablate.worker import Task
     from sparc.extract import directories
@@ -203,7 +213,12 @@ def _make_all(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Jo
             done += 1
             bar.update(done, len(works), work.cell.name)
 
-        return make_all(waiting, task, share, on_done=show, should_stop=lambda: bool(stopped))
+        def note(work: Work, error: BadFeatures) -> None:
+            where = f"{work.cell.name} with seed {work.options.seed}"
+            hint = "leave that out of the grid, with the same --out: the other runs are kept"
+            diverged.append(BadFeatures(f"{where}: {error.message}", hint=hint))
+
+        return make_all(waiting, task, share, on_done=show, on_diverged=note, should_stop=lambda: bool(stopped))
 
 
 def _count(things: Sequence[object], name: str) -> str:

@@ -10,7 +10,7 @@ import typer
 from sparc.cli.options import DataRoot, Device, StoreNow
 from sparc.cli.progress import console
 from sparc.cli.runs import RunPath, dry_warning, open_run, space_of
-from sparc.errors import MissingData
+from sparc.errors import InvalidConfig, MissingData
 from sparc.options import resolve_device
 
 
@@ -39,6 +39,8 @@ def explore(
     from sparc.explore import meanings, picture
     from sparc.measure import held_out
 
+    if out is not None and out.suffix.lower() != ".png":
+        raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")
     opened, options, registry, jobs = open_run(run, {"data-root": data_root, "store": store, "device": device})
     if options.features is not None:
         raise MissingData(

@@ -13,7 +13,7 @@ from sparc.cli.options import Device
 from sparc.cli.progress import console
 from sparc.config import reference
 from sparc.contracts import BackboneSpec, Params
-from sparc.errors import PluginError
+from sparc.errors import InvalidConfig, PluginError
 from sparc.options import resolve_device
 
 _Row = tuple[str, ...]
@@ -74,8 +74,12 @@ def new(
 
         sparc plugins new my-data --kind dataset
     """
+    from sparc.plugins import discover
     from sparc.scaffold import new_plugin
 
+    owner = discover().owners.get(("stream" if kind == "backbone" else kind, name))
+    if owner is not None:
+        raise InvalidConfig(f"'{name}' is offered already, by {owner}", hint="choose another name")
     folder = new_plugin(name, kind, into)
     where = "" if kind == "backbone" else "[root=FOLDER]"
     say = partial(console.print, markup=False, soft_wrap=True)
@@ -103,7 +107,7 @@ def check_plugin(
     from sparc.testing.dataset import dataset_outcomes
 
     registry, ref = discover(), reference(name)
-    spec = registry.datasets.get(ref.name) or registry.backbone(ref.name)
+    spec = registry.either(ref.name)
     if isinstance(spec.params, type) and issubclass(
         spec.params, Params
     ):  # else a promise is broken, and not by the user

@@ -10,7 +10,7 @@ import typer
 
 from sparc.cli.progress import console
 from sparc.cli.tables import evaluation_tables
-from sparc.errors import MissingData
+from sparc.errors import MisalignedStreams, MissingData
 from sparc.options import jobs_of, options_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run
 
 
 def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Registry, dict[str, Job]]:
-    """A run, its options with what has moved since, and the jobs of its held-out split."""
+    """A run, its options with what has moved since, and the jobs of its held-out split.
+
+    Raises MisalignedStreams where its data are now other samples than those that it was trained on.
+    """
     from sparc.plugins import discover
     from sparc.run import Run
 
@@ -33,7 +36,22 @@ def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Re
     options = options_of(run, places)
     registry = discover()
     registry.remember(run.provenance().get("streams", {}))
-    return run, options, registry, list(jobs_of(options, registry, "cpu").values())[-1]
+    splits = list(jobs_of(options, registry, "cpu").values())
+    _check_samples(run, splits[0])
+    return run, options, registry, splits[-1]
+
+
+def _check_samples(run: Run, jobs: Mapping[str, Job]) -> None:
+    """Not the features: another machine makes them anew a little otherwise."""
+    from sparc.store import read_manifest
+
+    trained_on = run.provenance().get("features", {})
+    for name, job in jobs.items():
+        if name in trained_on and job.done and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:
+            raise MisalignedStreams(
+                f"the samples there are not those that {run.path} was trained on",
+                hint="--data-root, --store and --features say where the same data are now; on other data, train anew",
+            )
 
 
 def space_of(run: Run, device: str) -> SharedLatentSpace:

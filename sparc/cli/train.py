@@ -112,6 +112,11 @@ def train(
 
     registry = discover()
     plan = _resumed(resume, said, config) if resume is not None else _new(resolve(said, config, registry))
+    if plan.run is not None and plan.run.finished and plan.run.evaluation.is_file():
+        # Measured anew it would lose what only `sparc evaluate` measures.
+        console.print(f"{plan.path} is trained and evaluated already", markup=False, soft_wrap=True)
+        _say_next(plan.run, plan.options)
+        return
     _do(plan, registry)
 
 

@@ -202,7 +202,16 @@ class LatentSpace(nn.Module):
         """Rebuild every stream's normalised features (B, D) from each stream's codes: `[source][target]`.
 
         Sources that share an index set are decoded at once.
+
+        Raises BadFeatures for what is not codes by stream.
         """
+        if not isinstance(codes, Mapping) or not codes:
+            raise BadFeatures(
+                f"expected codes by stream, found {type(codes).__name__ if codes else 'none'}",
+                hint="encode gives them: space.reconstruct(space.encode(features))",
+            )
+        for name, code in codes.items():
+            self._check_codes(code, name)
         first, *others = codes.values()
         if others and all(other.indices is first.indices for other in others):
             values_BGK = torch.stack([code.values for code in codes.values()], dim=1)

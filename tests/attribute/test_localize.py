@@ -163,6 +163,9 @@ def test_the_picture_is_the_same_twice_and_shows_every_query(tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     figure = draw(found)
     assert len(figure.axes) == 6
+    for kind in ("jpg", "svg", "pdf", "webp"):
+        save(figure, tmp_path / f"one.{kind}")
+        assert (tmp_path / f"one.{kind}").stat().st_size > 1000
     with pytest.raises(InvalidConfig, match=r"expected a picture's name, found .*one\.txt"):
         save(draw(found), tmp_path / "one.txt")
 

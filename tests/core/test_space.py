@@ -258,6 +258,15 @@ def test_features_that_do_not_fit_are_refused(space, features, message):
         space.encode(features)
 
 
+def test_what_is_not_codes_is_not_reconstructed(space, raw):
+    for wrong, message in (
+        (raw, "expected the Codes of one stream, found Tensor"),
+        ({}, "codes by stream, found none"),
+    ):
+        with pytest.raises(BadFeatures, match=message):
+            space.reconstruct(wrong)
+
+
 def test_decoder_columns_stay_on_unit_norm_and_gradients_off_the_radius(space, raw):
     batch = space.normalize(raw)
     total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0)).backward()
