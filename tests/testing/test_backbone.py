@@ -210,4 +210,4 @@ def test_the_command_says_what_holds_and_what_does_not(sparc_here):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: 'hog': unknown parameter 'bin'\nhint: ")
     done = sparc_here("plugins", "check", "hogg")
-    assert "no plugin offers a stream named 'hogg'" in done.stderr
+    assert "no plugin offers a stream or dataset named 'hogg'" in done.stderr
