@@ -12,7 +12,7 @@ from sparc.errors import CorruptFile
 from sparc.files import read_json
 
 PROVENANCE = "provenance.json"
-"""Where a run comes from; what makes a folder one."""
+"""Where a run comes from; a folder that has it is one."""
 CARD = "README.md"
 HEAD = """\
 ---

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -40,13 +40,13 @@ class Registry:
     def backbone(self, name: str) -> BackboneSpec:
         """Look a backbone up. Raises UnknownName, listing what there is."""
         if name not in self.backbones:
-            raise self._unknown("stream", name, self.backbones)
+            raise self._unknown(["stream"], name, self.backbones)
         return self.backbones[name]
 
     def dataset(self, name: str) -> DatasetSpec:
         """Look a dataset up. Raises UnknownName, listing what there is."""
         if name not in self.datasets:
-            raise self._unknown("dataset", name, self.datasets)
+            raise self._unknown(["dataset"], name, self.datasets)
         return self.datasets[name]
 
     def either(self, name: str) -> BackboneSpec | DatasetSpec:
@@ -54,7 +54,7 @@ class Registry:
         if name in self.datasets:
             return self.datasets[name]
         if name not in self.backbones:
-            raise self._unknown("stream or dataset", name, [*self.backbones, *self.datasets])
+            raise self._unknown(["stream", "dataset"], name, [*self.backbones, *self.datasets])
         return self.backbones[name]
 
     def remember(self, streams: Mapping[str, Mapping[str, Any]]) -> None:
@@ -63,15 +63,16 @@ class Registry:
             made_by["backbone"]: made_by["plugin"] for made_by in streams.values() if made_by.get("plugin")
         }
 
-    def _unknown(self, kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    def _unknown(self, kinds: Sequence[str], name: str, known: Iterable[str]) -> UnknownName:
         names = sorted(known)
         hints = []
-        if kind == "stream" and name in self.origins:
+        if "stream" in kinds and name in self.origins:
             hints.append(f"it came from {self.origins[name]}: install that")
         hints += [f"did you mean '{match}'?" for match in difflib.get_close_matches(name, names, n=1)]
-        hints.append(f"known {kind.replace(' ', 's ', 1)}s: {', '.join(names) or 'none; is sparc installed?'}")
+        every = " or ".join(f"{kind}s" for kind in kinds)
+        hints.append(f"known {every}: {', '.join(names) or 'none; is sparc installed?'}")
         hints += [f"plugin '{plugin}' did not load: {error}" for plugin, error in self.broken.items()]
-        return UnknownName(f"no plugin offers a {kind} named '{name}'", hint="; ".join(hints))
+        return UnknownName(f"no plugin offers a {' or '.join(kinds)} named '{name}'", hint="; ".join(hints))
 
 
 def discover(points: Iterable[EntryPoint] | None = None) -> Registry:

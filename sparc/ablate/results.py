@@ -12,7 +12,6 @@ from typing import Any
 
 from sparc.ablate.grid import Cell, written
 from sparc.ablate.metrics import METRICS, Metric, by_depth
-from sparc.errors import MissingData
 from sparc.evaluate import Report
 from sparc.files import read_json, write_atomically, write_json
 from sparc.run import Run
@@ -109,7 +108,7 @@ class Results:
 
 
 def collect(cells: Sequence[Cell], seeds: Sequence[int], run: Callable[[Cell, int], Run]) -> Results:
-    """Read what was measured; a cell that lacks a run has no values. Raises MissingData for none, or CorruptFile."""
+    """Read what was measured, of one run at least; a cell that lacks a run has no values. Raises CorruptFile."""
     reports: dict[str, list[Report]] = {cell.name: [] for cell in cells}
     content: dict[str, Any] = {}
     for cell, seed in product(cells, seeds):
@@ -117,8 +116,6 @@ def collect(cells: Sequence[Cell], seeds: Sequence[int], run: Callable[[Cell, in
         if evaluation.is_file():
             content = read_json(evaluation, what="the evaluation of a run")
             reports[cell.name].append(Report.from_json(content.pop("report")))
-    if not content:
-        raise MissingData("no run was evaluated", hint="run the same command with the same --out")
     depths = max(len(report.jaccard) for of_cell in reports.values() for report in of_cell)
     spreads: dict[tuple[str, str], Spread] = {}
     for metric, (cell_name, of_cell) in product((*METRICS, *by_depth(depths)), reports.items()):

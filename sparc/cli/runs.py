@@ -42,7 +42,7 @@ def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Re
 
 
 def _check_samples(run: Run, jobs: Mapping[str, Job]) -> None:
-    """Not the features: another machine makes them anew a little otherwise."""
+    """Refuse other samples than a run was trained on; features may be others, as another machine makes them."""
     from sparc.store import read_manifest
 
     trained_on = run.provenance().get("features", {})
