@@ -12,6 +12,7 @@ Streams that share an index set share its rows in memory: G of them are done at 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -128,7 +129,13 @@ class Entries:
         """Where the entries of a range of latents lie."""
         if latents.start == 0 and latents.stop == self.n_latents:
             return slice(0, len(self.order))
-        return slice(int(self.starts[latents.start]), int(self.starts[latents.stop]))
+        return slice(self._bounds[latents.start], self._bounds[latents.stop])
+
+    @functools.cached_property
+    def _bounds(self) -> list[int]:
+        """`starts` for the host, which asks for them block by block."""
+        bounds: list[int] = self.starts.tolist()
+        return bounds
 
 
 class LatentSum:
@@ -144,6 +151,8 @@ class LatentSum:
         self._shared = values_EG.shape[1]
         first = entries.samples * self._shared
         self._positions = (first.unsqueeze(1) + torch.arange(self._shared, device=first.device)).flatten()
+        self._weights = self.values.flatten()
+        self._starts = entries.starts * self._shared
         self._rows = rows_BGD.reshape(-1, rows_BGD.shape[2])
         # Rows that the cache does not hold come from memory for each entry. A few columns of them at a time come once
         # for all latents that are summed together, which pays where a latent has some entries.
@@ -165,8 +174,7 @@ class LatentSum:
     def _summed(self, latents: slice) -> Tensor:
         entries = self.entries.of(latents)
         own = slice(entries.start * self._shared, entries.stop * self._shared)
-        starts = (self.entries.starts[latents] - entries.start) * self._shared
-        positions, values = self._positions[own], self.values[entries].flatten()
+        starts, positions, values = self._starts[latents] - own.start, self._positions[own], self._weights[own]
         if not self.out_of_cache or len(positions) < len(self._rows):
             return F.embedding_bag(positions, self._rows, starts, per_sample_weights=values, mode="sum")
         summed = self._rows.new_empty(len(starts), self._rows.shape[1])
@@ -177,7 +185,7 @@ class LatentSum:
 
     def sorted_entries(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the sums run over: each entry's row and value, the rows, and where each latent's entries start."""
-        return self._positions, self.values.flatten(), self._rows, self.entries.starts * self._shared
+        return self._positions, self._weights, self._rows, self._starts
 
     def products(self, table_LD: Tensor) -> Tensor:
         """The product of each entry's row with its latent's row of a table, in the order of the entries: (E, G).

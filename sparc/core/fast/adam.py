@@ -66,8 +66,8 @@ class Adam:
                 name = f"encoders.{position}"
                 if self._update_at_once(name, gradient, on_norm=False) is None:
                     self._update_by_blocks(name, gradient, on_norm=False)
-        self._update("latent_bias", slice(None), beyond.latent_bias)
-        self._update("pre_bias", slice(None), beyond.pre_bias)
+        self._update(self.space.latent_bias, beyond.latent_bias, *self.moments["latent_bias"])
+        self._update(self.space.pre_bias, beyond.pre_bias, *self.moments["pre_bias"])
 
     def _update_at_once(self, name: str, gradient: TableGradient, *, on_norm: bool) -> list[Tensor] | None:
         """Update a table by a kernel, which gives `gradient.products` of what the table was.
@@ -92,20 +92,20 @@ class Adam:
         return [dots.view_as(summed.values) for dots, (summed, _) in zip(products, gradient.sums, strict=True)]
 
     def _update_by_blocks(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
+        table, (mean, square) = self.space.get_parameter(name).detach(), self.moments[name]
         for together in gradient.blocks():
-            # Held by the call alone: the next gradient is made when this one is gone.
-            self._update_rows(name, together.start, gradient.block(together), on_norm=on_norm)
+            gradient_LD = gradient.block(together)
+            for some in blocks(len(gradient_LD), table):
+                latents = slice(together.start + some.start, together.start + some.stop)
+                self._update_rows(table[latents], gradient_LD[some], mean[latents], square[latents], on_norm=on_norm)
+            del gradient_LD  # the next is made when this one is gone
 
-    def _update_rows(self, name: str, first: int, gradient_LD: Tensor, *, on_norm: bool) -> None:
-        """Update the rows of a table from `first` on."""
-        table = self.space.get_parameter(name)
-        for some in blocks(len(gradient_LD), table):
-            latents, block = slice(first + some.start, first + some.stop), gradient_LD[some]
-            if on_norm:
-                self.space.project(block, table[latents])
-            self._update(name, latents, block)
-            if on_norm:
-                self.space.normalize_columns(table[latents])
+    def _update_rows(self, rows: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, *, on_norm: bool) -> None:
+        if on_norm:
+            self.space.project(gradient, rows)
+        self._update(rows, gradient, mean, square)
+        if on_norm:
+            self.space.normalize_columns(rows)
 
     def _numbers(self) -> AdamStep:
         (beta1, beta2), steps = BETAS, self.steps
@@ -119,9 +119,7 @@ class Adam:
             epsilon=EPSILON * correction,
         )
 
-    def _update(self, name: str, rows: slice, gradient: Tensor) -> None:
-        parameter = self.space.get_parameter(name)[rows]
-        mean, square = (moment[rows] for moment in self.moments[name])
+    def _update(self, parameter: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> None:
         if mean.dtype == parameter.dtype:
             self._step(parameter, gradient, mean, square)
             return
