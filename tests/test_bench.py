@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from sparc.bench.apart import DenseApart
+from sparc.config import SpaceConfig, TrainingConfig, validated
+from sparc.errors import SparcError
 from sparc.memory import resident_bytes
 
 SMALL = ("--widths", "12,8", "--n-latents", "64", "--k", "4", "--json")
@@ -73,3 +76,12 @@ print(held - resident_bytes() < 2**20)
 
 def test_resident_memory_is_that_of_the_process():
     assert resident_bytes() is None or resident_bytes() > 2**24
+
+
+def test_the_naive_step_that_ends_early_is_an_error():
+    shape = validated(SpaceConfig, {"streams": {"a": 12, "b": 8}, "n_latents": 64, "k": 4})
+    with DenseApart(shape, TrainingConfig(batch_size=16), "cpu") as dense:
+        dense.advance()
+        dense._process.kill()
+        with pytest.raises(SparcError, match="the process of the naive step ended with code"):
+            dense.advance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import statistics
@@ -14,17 +15,19 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from sparc.bench.apart import DenseApart
 from sparc.bench.autograd import AutogradTraining
-from sparc.bench.dense import DenseTraining
 from sparc.checkpoint import SharedLatentSpace
 from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.core.fast.backend import kernels
-from sparc.core.space import Batch, LatentSpace
+from sparc.core.space import LatentSpace
 from sparc.loader import Loader
 from sparc.memory import peak_bytes, resident_bytes
 from sparc.train import Training
 
 WARM_UP = 3
+PAUSE = 0.03
+"""Seconds before each measurement, until threads that have just finished elsewhere no longer spin."""
 WHOLE = "sparc.whole"
 
 
@@ -41,7 +44,7 @@ class StepCost:
     autograd_step_ms: float | None
     """The step through autograd and `torch.optim.Adam(fused=True)`."""
     oracle_step_ms: float | None
-    """The naive dense step."""
+    """The naive dense step, in a process of its own."""
     peak_bytes: int | None
     """The most that the process (on CUDA: its tensors) held in its first steps, before anything else was measured."""
     working_bytes: int | None
@@ -87,12 +90,14 @@ def measure_step(
         held += [training.dead.samples_since_active, *(features.values() if device == "cpu" else ())]
         working = peak - sum(tensor.nbytes for tensor in held) - (before if device == "cpu" else 0)
     runs: dict[str, Callable[[], object]] = {"product": _product(space, batch_size), "step": step}
-    batch = space.normalize(next(source))
     if autograd:
-        runs["autograd"] = _on(AutogradTraining(copy.deepcopy(space), config), batch)
-    if oracle:
-        runs["oracle"] = _on(DenseTraining(space, config), batch)
-    times = _interleaved(runs, steps, device)
+        own = AutogradTraining(copy.deepcopy(space), config)
+        batch = space.normalize(next(source))
+        runs["autograd"] = lambda: own.advance(batch)
+    with contextlib.ExitStack() as stack:
+        if oracle:
+            runs["oracle"] = stack.enter_context(DenseApart(shape, config, device)).advance
+        times = _interleaved(runs, steps, device)
     return StepCost(
         step_ms=times["step"],
         encoder_product_ms=times["product"],
@@ -111,16 +116,13 @@ def _product(space: LatentSpace, batch_size: int) -> Callable[[], Tensor]:
     return lambda: torch.mm(inputs, weight.T, out=out)
 
 
-def _on(training: AutogradTraining | DenseTraining, batch: Batch) -> Callable[[], object]:
-    return lambda: training.advance(batch)
-
-
 def _interleaved(runs: dict[str, Callable[[], object]], steps: int, device: str) -> dict[str, float]:
     """Median milliseconds of each, in turns, so that what else the machine does falls on all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(-1, steps):
         for name, run in runs.items():
             _wait(device)
+            time.sleep(PAUSE)
             began = time.perf_counter()
             run()
             _wait(device)

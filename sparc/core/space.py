@@ -10,6 +10,7 @@ Equations of arXiv 2507.06265, section 3, for a stream s with features x_s:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from sparc.errors import BadFeatures, UnknownName
 
 _ROUNDING = 1e-12
 """Of the norm of the mean: what rounding leaves of samples that are all alike."""
+SHORTEST = 64
+"""Columns that a common piece of the decoders must have."""
 
 
 class Batch(NamedTuple):
@@ -84,6 +87,13 @@ class LatentSpace(nn.Module):
         self.register_buffer("scale", torch.ones(len(self.streams)))
         self.center: Tensor
         self.scale: Tensor
+        self._piece = math.gcd(*self.streams.values())
+        pieces = [width // self._piece for width in self.streams.values()] if self._piece >= SHORTEST else [1]
+        decoder_P = torch.arange(len(pieces)).repeat_interleave(torch.tensor(pieces))
+        same_PP = (decoder_P == decoder_P.unsqueeze(1)).to(self.decoder)
+        self.register_buffer("_same_decoder", same_PP, persistent=False)
+        self._same_decoder: Tensor
+        """(P, P), 1 where two pieces of columns are of one decoder, else 0."""
         self.renormalize_decoder()
 
     def __repr__(self) -> str:
@@ -253,16 +263,24 @@ class LatentSpace(nn.Module):
 
     def project(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
         """Remove from a gradient of some latents' columns (on unit norm) the part along them, in place."""
-        products_LT = gradient_LT * columns_LT
-        for segment in self.segments.values():
-            along_L1 = products_LT[:, segment].sum(dim=1, keepdim=True)
-            gradient_LT[:, segment].addcmul_(along_L1, columns_LT[:, segment], value=-1)
+        for gradient_LPD, columns_LPD in zip(self._pieces(gradient_LT), self._pieces(columns_LT), strict=True):
+            along_LP = torch.linalg.vecdot(gradient_LPD, columns_LPD) @ self._same_decoder
+            gradient_LPD.addcmul_(along_LP.unsqueeze(2), columns_LPD, value=-1)
 
     def normalize_columns(self, columns_LT: Tensor) -> None:
         """Put some latents' columns of each decoder on unit norm, in place."""
-        for segment in self.segments.values():
-            columns_LD = columns_LT[:, segment]
-            columns_LD /= torch.linalg.vector_norm(columns_LD, dim=1, keepdim=True).clamp(min=1e-12)
+        for columns_LPD in self._pieces(columns_LT):
+            norms_LP = (torch.linalg.vector_norm(columns_LPD, dim=2).square() @ self._same_decoder).sqrt()
+            columns_LPD /= norms_LP.clamp(min=1e-12).unsqueeze(2)
+
+    def _pieces(self, rows_LT: Tensor) -> list[Tensor]:
+        """Columns of the decoders as pieces of one width, (L, P, D): one pass in the order of memory does for all.
+
+        Where the widths have no such divisor each decoder is a piece by itself.
+        """
+        if self._piece < SHORTEST:
+            return [rows_LT[:, segment].unsqueeze(1) for segment in self.segments.values()]
+        return [rows_LT.view(len(rows_LT), -1, self._piece)]
 
     # Checks
 

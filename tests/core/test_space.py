@@ -267,17 +267,29 @@ def test_what_is_not_codes_is_not_reconstructed(space, raw):
             space.reconstruct(wrong)
 
 
-def test_decoder_columns_stay_on_unit_norm_and_gradients_off_the_radius(space, raw):
+@pytest.mark.parametrize("widths", [(6, 4), (128, 64, 192), (64,), (130, 64)])
+def test_decoder_columns_stay_on_unit_norm_and_gradients_off_the_radius(widths):
+    space = LatentSpace({str(width): width for width in widths}, n_latents=16, k=3)
+    raw = {
+        name: torch.randn(8, width, generator=torch.Generator().manual_seed(0)) for name, width in space.streams.items()
+    }
     batch = space.normalize(raw)
     total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0)).backward()
+    before = space.decoder.grad.clone()
     space.project_decoder_gradient()
-    for segment in (slice(0, 6), slice(6, 10)):
-        radial = (space.decoder.grad[:, segment] * space.decoder[:, segment]).sum(dim=1)
-        torch.testing.assert_close(radial, torch.zeros(16), atol=1e-6, rtol=0)
+    for segment in space.segments.values():
+        gradient, column = before[:, segment], space.decoder[:, segment]
+        expected = gradient - (gradient * column).sum(dim=1, keepdim=True) * column
+        torch.testing.assert_close(space.decoder.grad[:, segment], expected)
+        assert expected.norm() < 0.999 * gradient.norm()  # there was something to remove
+    directions = {name: space.decoder[:, segment].detach().clone() for name, segment in space.segments.items()}
     with torch.no_grad():
-        space.decoder *= 3
+        for factor, segment in enumerate(space.segments.values(), start=2):
+            space.decoder[:, segment] *= factor
     space.renormalize_decoder()
-    torch.testing.assert_close(space.decoder[:, 6:].norm(dim=1), torch.ones(16))
+    for name, segment in space.segments.items():
+        torch.testing.assert_close(space.decoder[:, segment].norm(dim=1), torch.ones(16))
+        torch.testing.assert_close(space.decoder[:, segment], directions[name])
 
 
 def test_nmse_by_hand():
