@@ -54,18 +54,20 @@ def _entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tenso
     """In the order of the latents: each is read once for all its entries, and the rows lie in the cache of a CPU."""
     (n_rows, n_shared, width), n_kept = rows_BGD.shape, indices_BK.shape[1]
     latents, order = _repeated(indices_BK, n_shared).flatten().sort(stable=True)
-    # The operator behind the gradient of embedding_bag in its weights: it gathers nothing into memory.
-    dots_in_order = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        rows_BGD.reshape(-1, width),
-        table_LD,
-        latents,
-        torch.arange(0, len(order), n_kept, device=order.device),  # asked for, not used
-        order // n_kept,
-        0,
-    )
+    dots_in_order = _dots(rows_BGD.reshape(-1, width), table_LD, order // n_kept, latents)
     dots = torch.empty_like(dots_in_order)
     dots[order] = dots_in_order
     return dots.view(n_rows, n_shared, n_kept)
+
+
+def _dots(rows_ND: Tensor, table_LD: Tensor, positions_E: Tensor, latents_E: Tensor) -> Tensor:
+    """Product of rows[positions[e]] and table[latents[e]]: (E,)."""
+    # The operator behind the gradient of embedding_bag in its weights: it gathers nothing into memory.
+    offsets = positions_E.new_zeros(1)  # asked for, not used
+    dots: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        rows_ND, table_LD, latents_E, offsets, positions_E, 0
+    )
+    return dots
 
 
 def blocks(n_latents: int, like_ND: Tensor, together: int = 1) -> list[slice]:
@@ -103,9 +105,12 @@ class Entries:
         """Sort the entries; of latents that no sample keeps there are none."""
         self.indices = indices_BK
         """(B, K), as given."""
-        latents, self.order = indices_BK.flatten().int().sort(stable=True)
+        latents, order = indices_BK.flatten().int().sort(stable=True)
+        self.latents = latents
+        """Latents of the entries, in order."""
+        self.order = order
         """Positions in the flattened (B, K) of the entries, in their order by latent."""
-        self.samples = self.order // indices_BK.shape[1]
+        self.samples = order // indices_BK.shape[1]
         # Not by counting, whose result's length an accelerator would be waited for.
         self.starts = torch.searchsorted(latents, torch.arange(n_latents + 1, dtype=torch.int32, device=latents.device))
         """(L + 1,) where each latent's entries start."""
@@ -192,6 +197,9 @@ class LatentSum:
 
         Where the rows are the gradient of a decoded batch and the table decoded it, these are the codes' gradients.
         """
+        if kernels(table_LD) is None and self._rows.numel() <= CACHED:
+            latents_E = self.entries.latents.long().repeat_interleave(self._shared)
+            return _dots(self._rows, table_LD, self._positions, latents_E).view_as(self.values)
         rows_BGD = self._rows.view(-1, self._shared, self._rows.shape[1])
         return self.entries.in_order(entry_dots(rows_BGD, table_LD, self.entries.indices))
 
