@@ -45,9 +45,7 @@ def step(
     adam_state: AdamState = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps to take the median of.")] = 10,
     autograd: Annotated[bool, typer.Option("--autograd", help="Time the step through autograd too.")] = False,
-    oracle: Annotated[
-        bool, typer.Option("--oracle", help="Time a naive dense step in a process too.")
-    ] = False,
+    oracle: Annotated[bool, typer.Option("--oracle", help="Time the naive step too, in its own process.")] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
