@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sparc.core import rounded, selection
 from sparc.core.codes import Codes
+from sparc.core.fast.backend import kernels
 from sparc.core.selection import Affine, Kept
 from sparc.core.sparse import blocks, kept_logits, weighted_rows
 from sparc.errors import BadFeatures, UnknownName
@@ -74,6 +75,7 @@ class LatentSpace(nn.Module):
             name: slice(end - width, end) for (name, width), end in zip(self.streams.items(), ends, strict=True)
         }
         total = ends[-1]
+        self._ends = ends
         generator = torch.Generator().manual_seed(seed)
         self.encoders = nn.ParameterList(
             torch.empty(n_latents, width).uniform_(-(width**-0.5), width**-0.5, generator=generator)
@@ -94,7 +96,8 @@ class LatentSpace(nn.Module):
         self.register_buffer("_same_decoder", same_PP, persistent=False)
         self._same_decoder: Tensor
         """(P, P), 1 where two pieces of columns are of one decoder, else 0."""
-        self.renormalize_decoder()
+        with torch.no_grad():
+            self.normalize_columns(self.decoder)
 
     def __repr__(self) -> str:
         """One line: streams with their widths, and shape."""
@@ -251,13 +254,23 @@ class LatentSpace(nn.Module):
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
         """Remove from the decoders' gradient what would only change the norm of a column. Before the optimiser."""
-        if self.decoder.grad is not None:
-            for some in blocks(self.n_latents, self.decoder):
-                self.project(self.decoder.grad[some], self.decoder[some])
+        gradient = self.decoder.grad
+        if gradient is None:
+            return
+        project = getattr(kernels(self.decoder), "project_columns", None)
+        if project is not None and gradient.is_contiguous():
+            project(gradient, self.decoder, self._ends)
+            return
+        for some in blocks(self.n_latents, self.decoder):
+            self.project(gradient[some], self.decoder[some])
 
     @torch.no_grad()
     def renormalize_decoder(self) -> None:
         """Put each latent's column in each decoder on unit norm. After the optimiser."""
+        normalize = getattr(kernels(self.decoder), "normalize_columns", None)
+        if normalize is not None and self.decoder.is_contiguous():
+            normalize(self.decoder, self._ends)
+            return
         for some in blocks(self.n_latents, self.decoder):
             self.normalize_columns(self.decoder[some])
 

@@ -1,5 +1,7 @@
 """The Numba kernels against the plain operators, which the oracle holds: in float32, as they are used."""
 
+import copy
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from sparc.checkpoint import SharedLatentSpace
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.fast import backend, numba_kernels
 from sparc.core.fast.gradients import TableGradient
+from sparc.core.space import LatentSpace
 from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
 from sparc.train import Training
 
@@ -61,6 +64,27 @@ def test_products_of_an_update_are_those_of_the_table_before_it():
     for products, others in zip(found, before, strict=True):
         torch.testing.assert_close(products.view_as(others), others)
     torch.testing.assert_close(moments[0], 0.1 * expected)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("widths", [(6, 4, 9), (128, 64)])
+def test_projection_and_unit_norm_are_those_of_the_plain_operators(monkeypatch, widths, in_order):
+    torch.manual_seed(0)
+    plain = LatentSpace({str(width): width for width in widths}, n_latents=50, k=3)
+    gradient = torch.randn(50, sum(widths)) if in_order else torch.randn(sum(widths), 50).T
+    with torch.no_grad():
+        plain.decoder *= 1 + torch.rand(50, 1)
+    plain.decoder.grad = gradient.clone(memory_format=torch.preserve_format)
+    fast = copy.deepcopy(plain)
+    fast.decoder.grad = gradient.clone(memory_format=torch.preserve_format)
+    plain.renormalize_decoder()
+    plain.project_decoder_gradient()
+    monkeypatch.setattr(backend, "WORTH_COMPILING", 0)
+    fast.renormalize_decoder()
+    fast.project_decoder_gradient()
+    torch.testing.assert_close(fast.decoder, plain.decoder)
+    torch.testing.assert_close(fast.decoder.grad, plain.decoder.grad)
+    assert not torch.allclose(fast.decoder.grad, gradient)
 
 
 def test_a_latent_that_the_table_lacks_is_refused():

@@ -96,21 +96,34 @@ def update_by_latent(
 
     Returns for each sum the products of its rows with those of the table before the step, shaped as the values.
     """
-    written = (parameter.detach(), *moments)
-    assert all(tensor.is_contiguous() for tensor in written), "a copy would be updated in place of the table"
     _match_threads()
     products = [torch.empty_like(values) for _, values, _, _ in sums]
     _update_by_latent(
         *zip(*(_arrays(*one) for one in sums), strict=True),
         tuple(one.numpy() for one in products),
         np.array(columns),
-        *(tensor.numpy() for tensor in written),
+        *(_in_place(tensor) for tensor in (parameter, *moments)),
         np.array(ends),
         np.array(step, dtype=np.float32),
         on_norm,
         *_groups(len(parameter), len(sums[0][2]), out_of_cache),
     )
     return products
+
+
+def project_columns(gradient: Tensor, parameter: Tensor, ends: Sequence[int]) -> None:
+    """Remove from the gradient of a table (L, D) what lies along each segment of its rows, which are on unit norm.
+
+    `ends` are the last columns of the segments. In place.
+    """
+    _match_threads()
+    _project_columns(_in_place(gradient), *_arrays(parameter), np.array(ends))
+
+
+def normalize_columns(parameter: Tensor, ends: Sequence[int]) -> None:
+    """Put each segment of each row of a table (L, D) on unit norm, in place; `ends` as in `project_columns`."""
+    _match_threads()
+    _normalize_columns(_in_place(parameter), np.array(ends))
 
 
 def _groups(n_latents: int, n_rows: int, out_of_cache: bool) -> tuple[int, int]:
@@ -126,13 +139,17 @@ def round_rows(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Ten
 
     The sum of squares of each row, and that of what rounding takes from it, are added to `squares_L2`.
     """
-    assert rounded_LC.is_contiguous(), "a copy would be written in place of the table"
     _match_threads()
-    _round_rows(*_arrays(table_LD), rounded_LC.view(torch.int16).numpy(), first, squares_L2.numpy())
+    _round_rows(*_arrays(table_LD), _in_place(rounded_LC.view(torch.int16)), first, squares_L2.numpy())
 
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
+
+
+def _in_place(tensor: Tensor) -> NDArray[Any]:
+    assert tensor.is_contiguous(), "a copy would be written in place of it"
+    return tensor.detach().numpy()
 
 
 def _check_indices(indices_BK: Tensor, table_LD: Tensor) -> None:
@@ -310,6 +327,35 @@ def _step(gradient, own, mean, square, numbers, on_norm):
         scale = np.float32(1) / max(np.sqrt(squares), np.float32(1e-12))
         for t in range(len(own)):
             own[t] *= scale
+
+
+@_compiled
+def _project_columns(gradient, parameter, ends):
+    for latent in numba.prange(len(parameter)):
+        begin = 0
+        for end in ends:
+            slope, own = gradient[latent, begin:end], parameter[latent, begin:end]
+            along = np.float32(0)
+            for t in range(len(own)):
+                along += slope[t] * own[t]
+            for t in range(len(own)):
+                slope[t] -= along * own[t]
+            begin = end
+
+
+@_compiled
+def _normalize_columns(parameter, ends):
+    for latent in numba.prange(len(parameter)):
+        begin = 0
+        for end in ends:
+            own = parameter[latent, begin:end]
+            squares = np.float32(0)
+            for t in range(len(own)):
+                squares += own[t] * own[t]
+            scale = np.float32(1) / max(np.sqrt(squares), np.float32(1e-12))
+            for t in range(len(own)):
+                own[t] *= scale
+            begin = end
 
 
 @_compiled
