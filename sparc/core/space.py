@@ -10,7 +10,6 @@ Equations of arXiv 2507.06265, section 3, for a stream s with features x_s:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,15 +19,13 @@ from torch import Tensor, nn
 
 from sparc.core import rounded, selection
 from sparc.core.codes import Codes
-from sparc.core.fast.backend import kernels
+from sparc.core.columns import UnitColumns
 from sparc.core.selection import Affine, Kept
-from sparc.core.sparse import blocks, kept_logits, weighted_rows
+from sparc.core.sparse import kept_logits, weighted_rows
 from sparc.errors import BadFeatures, UnknownName
 
 _ROUNDING = 1e-12
 """Of the norm of the mean: what rounding leaves of samples that are all alike."""
-SHORTEST = 64
-"""Columns that a common piece of the decoders must have."""
 
 
 class Batch(NamedTuple):
@@ -75,7 +72,6 @@ class LatentSpace(nn.Module):
             name: slice(end - width, end) for (name, width), end in zip(self.streams.items(), ends, strict=True)
         }
         total = ends[-1]
-        self._ends = ends
         generator = torch.Generator().manual_seed(seed)
         self.encoders = nn.ParameterList(
             torch.empty(n_latents, width).uniform_(-(width**-0.5), width**-0.5, generator=generator)
@@ -83,21 +79,13 @@ class LatentSpace(nn.Module):
         )
         self.latent_bias = nn.Parameter(torch.zeros(len(self.streams), n_latents))
         # All decoders side by side: one sparse product gives a code's reconstruction of every stream.
-        self.decoder = nn.Parameter(torch.cat([weight.detach() for weight in self.encoders], dim=1))
+        self.decoder = nn.Parameter(torch.cat([F.normalize(weight.detach(), dim=1) for weight in self.encoders], dim=1))
         self.pre_bias = nn.Parameter(torch.zeros(total))
         self.register_buffer("center", torch.zeros(total))
         self.register_buffer("scale", torch.ones(len(self.streams)))
         self.center: Tensor
         self.scale: Tensor
-        self._piece = math.gcd(*self.streams.values())
-        pieces = [width // self._piece for width in self.streams.values()] if self._piece >= SHORTEST else [1]
-        decoder_P = torch.arange(len(pieces)).repeat_interleave(torch.tensor(pieces))
-        same_PP = (decoder_P == decoder_P.unsqueeze(1)).to(self.decoder)
-        self.register_buffer("_same_decoder", same_PP, persistent=False)
-        self._same_decoder: Tensor
-        """(P, P), 1 where two pieces of columns are of one decoder, else 0."""
-        with torch.no_grad():
-            self.normalize_columns(self.decoder)
+        self.columns = UnitColumns(list(self.streams.values()), self.decoder.dtype)
 
     def __repr__(self) -> str:
         """One line: streams with their widths, and shape."""
@@ -251,49 +239,14 @@ class LatentSpace(nn.Module):
         position = self._position[stream]
         return self.encoders[position], self.latent_bias[position]
 
-    @torch.no_grad()
     def project_decoder_gradient(self) -> None:
         """Remove from the decoders' gradient what would only change the norm of a column. Before the optimiser."""
-        gradient = self.decoder.grad
-        if gradient is None:
-            return
-        project = getattr(kernels(self.decoder), "project_columns", None)
-        if project is not None and gradient.is_contiguous():
-            project(gradient, self.decoder, self._ends)
-            return
-        for some in blocks(self.n_latents, self.decoder):
-            self.project(gradient[some], self.decoder[some])
+        if self.decoder.grad is not None:
+            self.columns.project(self.decoder.grad, self.decoder)
 
-    @torch.no_grad()
     def renormalize_decoder(self) -> None:
         """Put each latent's column in each decoder on unit norm. After the optimiser."""
-        normalize = getattr(kernels(self.decoder), "normalize_columns", None)
-        if normalize is not None and self.decoder.is_contiguous():
-            normalize(self.decoder, self._ends)
-            return
-        for some in blocks(self.n_latents, self.decoder):
-            self.normalize_columns(self.decoder[some])
-
-    def project(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
-        """Remove from a gradient of some latents' columns (on unit norm) the part along them, in place."""
-        for gradient_LPD, columns_LPD in zip(self._pieces(gradient_LT), self._pieces(columns_LT), strict=True):
-            along_LP = torch.linalg.vecdot(gradient_LPD, columns_LPD) @ self._same_decoder
-            gradient_LPD.addcmul_(along_LP.unsqueeze(2), columns_LPD, value=-1)
-
-    def normalize_columns(self, columns_LT: Tensor) -> None:
-        """Put some latents' columns of each decoder on unit norm, in place."""
-        for columns_LPD in self._pieces(columns_LT):
-            norms_LP = (torch.linalg.vector_norm(columns_LPD, dim=2).square() @ self._same_decoder).sqrt()
-            columns_LPD /= norms_LP.clamp(min=1e-12).unsqueeze(2)
-
-    def _pieces(self, rows_LT: Tensor) -> list[Tensor]:
-        """Columns of the decoders as pieces of one width, (L, P, D): one pass in the order of memory does for all.
-
-        Where the widths have no such divisor each decoder is a piece by itself.
-        """
-        if self._piece < SHORTEST:
-            return [rows_LT[:, segment].unsqueeze(1) for segment in self.segments.values()]
-        return [rows_LT.view(len(rows_LT), -1, self._piece)]
+        self.columns.normalize(self.decoder)
 
     # Checks
 

@@ -132,8 +132,10 @@ def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead
     assert fast_terms.keys() == plain_terms.keys()
     for name, value in fast_terms.items():
         torch.testing.assert_close(value, plain_terms[name], rtol=1e-5, atol=1e-6)
+    # A moment that is next to where bfloat16 rounds up may be rounded down there: 1/256 of a step of 0.01, each time.
+    near = {"rtol": 1e-4, "atol": 1e-5 if adam_state == "float32" else 4e-4}
     for name, parameter in fast.space.named_parameters():
-        torch.testing.assert_close(parameter, plain.space.get_parameter(name), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(parameter, plain.space.get_parameter(name), **near)
     assert torch.equal(fast.dead.samples_since_active, plain.dead.samples_since_active)
 
 
