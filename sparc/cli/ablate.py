@@ -160,12 +160,12 @@ def _do(plan: _Plan, registry: Registry) -> None:
 
     device = resolve_device(plan.options.device)
     train_split, test_split = extract_missing(plan.options, registry, device).values()
-    diverged: list[SparcError] = []
+    diverged: dict[int, SparcError] = {}
     if not _make_all(plan, train_split, test_split, device, diverged):
         console.print(f"stopped. Go on with: {_again(plan)}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
     if len(diverged) == len(plan.cells) * len(plan.seeds):
-        raise diverged[0]
+        raise diverged[min(diverged)]
     results = collect(plan.cells, plan.seeds, plan.ablation.run)
     results.write(plan.ablation.path)
     draw(results, plan.grid, plan.ablation.path)
@@ -173,15 +173,15 @@ def _do(plan: _Plan, registry: Registry) -> None:
         console.print(part)
     console.print(f"\nsaved in {plan.ablation.path}: results.csv, plots, and every run", markup=False, soft_wrap=True)
     if diverged:
-        raise diverged[0]
+        raise diverged[min(diverged)]
 
 
 def _make_all(
-    plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Job], device: str, diverged: list[SparcError]
+    plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Job], device: str, diverged: dict[int, SparcError]
 ) -> bool:
     """Train and measure what is not there; returns False where the user stopped it.
 
-    An error for each run that has no result is added to `diverged`.
+    An error for each run that has no result is added to `diverged`, by its place in the plan: runs end in any order.
     """
     from sparc.ablate.pool import Work, make_all, room
     from sparc.ablate.worker import Task
@@ -216,7 +216,7 @@ def _make_all(
         def note(work: Work, error: BadFeatures) -> None:
             where = f"{work.cell.name} with seed {work.options.seed}"
             hint = "leave that out of the grid, with the same --out: the other runs are kept"
-            diverged.append(BadFeatures(f"{where}: {error.message}", hint=hint))
+            diverged[works.index(work)] = BadFeatures(f"{where}: {error.message}", hint=hint)
 
         return make_all(waiting, task, share, on_done=show, on_diverged=note, should_stop=lambda: bool(stopped))
 
