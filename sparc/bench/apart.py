@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from types import TracebackType
@@ -65,6 +66,7 @@ class DenseApart:
 
 def main() -> None:
     """Read from the first line what to train, and take a step for each line after it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts both, and the parent ends this one
     order = json.loads(sys.stdin.readline())
     torch.set_num_threads(order["threads"])
     config = validated(TrainingConfig, order["config"])
@@ -73,9 +75,7 @@ def main() -> None:
     batch, training = space.normalize(features), DenseTraining(space, config)
     del space  # the training has a copy
     for _ in sys.stdin:
-        training.advance(batch).item()
-        if order["device"].startswith("cuda"):
-            torch.cuda.synchronize(order["device"])
+        training.advance(batch).item()  # on a GPU this waits for the whole step
         sys.stdout.write("done\n")
         sys.stdout.flush()
 

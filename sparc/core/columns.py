@@ -6,6 +6,7 @@ step keeps it: what would only change a column's norm leaves the gradient before
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -26,7 +27,8 @@ class UnitColumns(nn.Module):
         """Cut the decoders into pieces of one width, so that one pass in the order of memory does for all."""
         super().__init__()
         self.widths = list(widths)
-        self._ends = torch.tensor(self.widths).cumsum(0).tolist()
+        self.ends = list(itertools.accumulate(self.widths))
+        """Where each decoder's columns end."""
         self._piece = math.gcd(*self.widths)
         self._in_pieces = self._piece >= SHORTEST  # else each decoder is a piece by itself
         pieces = [width // self._piece for width in self.widths] if self._in_pieces else [1]
@@ -41,7 +43,7 @@ class UnitColumns(nn.Module):
         """Remove from a gradient of columns (on unit norm) the part along them, in place."""
         compiled = getattr(kernels(columns_LT), "project_columns", None)
         if compiled is not None and gradient_LT.is_contiguous():
-            compiled(gradient_LT, columns_LT, self._ends)
+            compiled(gradient_LT, columns_LT, self.ends)
             return
         for some in blocks(len(columns_LT), columns_LT):
             self._project(gradient_LT[some], columns_LT[some])
@@ -56,7 +58,7 @@ class UnitColumns(nn.Module):
         """Put columns on unit norm, in place; those of zeros stay so."""
         compiled = getattr(kernels(columns_LT), "normalize_columns", None)
         if compiled is not None and columns_LT.is_contiguous():
-            compiled(columns_LT, self._ends)
+            compiled(columns_LT, self.ends)
             return
         for some in blocks(len(columns_LT), columns_LT):
             self._normalize(columns_LT[some])

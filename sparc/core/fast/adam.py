@@ -84,7 +84,7 @@ class Adam:
             [columns.indices(width)[:2] for _, columns in gradient.sums],
             table,
             self.moments[name],
-            [segment.stop for segment in self.space.segments.values()] if on_norm else [width],
+            self.space.columns.ends if on_norm else [width],
             self._numbers(),
             on_norm=on_norm,
             out_of_cache=gradient.out_of_cache,
