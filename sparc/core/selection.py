@@ -65,14 +65,17 @@ def select_shared(streams: list[Affine], k: int) -> list[Kept]:
 def _search(streams: list[Affine], k: int, rows: slice, ranges: list[slice]) -> tuple[Tensor, Tensor]:
     """Indices (b, K) that some samples keep, and the logits (S, b, K) of the streams there.
 
-    Each range of latents gives its own k best, in the order of their indices, so that the k best of all are among them
-    and the lowest index still comes first among equals.
+    The k best of all are among those that each range of latents gives. They are told apart in the order of their
+    indices, so that the lowest still comes first among equals.
     """
     found = [_best(streams, k, rows, latents) for latents in ranges]
-    best_BK = top_k(torch.cat([tile.scores for tile in found], dim=1), k)
-    indices_BC = torch.cat([tile.indices for tile in found], dim=1)
-    logits_SBC = torch.cat([tile.logits for tile in found], dim=2)
-    return indices_BC.gather(1, best_BK), logits_SBC.gather(2, best_BK.expand(len(streams), -1, -1))
+    if len(found) == 1:
+        return found[0].indices, found[0].logits
+    indices_BC, order_BC = torch.cat([tile.indices for tile in found], dim=1).sort(dim=1)
+    scores_BC = torch.cat([tile.scores for tile in found], dim=1).gather(1, order_BC)
+    best_BK = top_k(scores_BC, k)
+    places_BK = order_BC.gather(1, best_BK).expand(len(streams), -1, -1)
+    return indices_BC.gather(1, best_BK), torch.cat([tile.logits for tile in found], dim=2).gather(2, places_BK)
 
 
 class _Tile(NamedTuple):
@@ -86,7 +89,7 @@ class _Tile(NamedTuple):
 def _best(streams: list[Affine], k: int, rows: slice, latents: slice) -> _Tile:
     logits = [_logits(affine, rows, latents) for affine in streams]
     scores_BL = summed(logits)
-    best_BK = top_k(scores_BL, min(k, scores_BL.shape[1])).sort(dim=1).values
+    best_BK = top_k(scores_BL, min(k, scores_BL.shape[1]))
     kept_SBK = torch.stack([logits_BL.gather(1, best_BK) for logits_BL in logits])
     return _Tile(best_BK + latents.start, scores_BL.gather(1, best_BK), kept_SBK)
 

@@ -11,7 +11,7 @@ from sparc.core.codes import Codes
 from sparc.core.dead import DeadLatents
 from sparc.core.fast.gradients import gradients
 from sparc.core.losses import loss_terms, nmse, total
-from sparc.core.selection import top_k, top_k_without_asking
+from sparc.core.selection import Affine, select_shared, top_k, top_k_without_asking
 from sparc.core.space import LatentSpace
 from sparc.core.sparse import Entries, LatentSum, entry_dots, kept_logits, weighted_rows, weighted_sum
 from sparc.errors import BadFeatures, UnknownName
@@ -169,6 +169,17 @@ def test_tiles_of_samples_and_latents_select_as_the_whole(monkeypatch, selection
     for name, codes in space.encode(raw).items():
         torch.testing.assert_close(codes.to_dense(), whole[name].to_dense(), rtol=0, atol=1e-14)
         assert torch.equal(codes.indices.sort(dim=1).values, whole[name].indices.sort(dim=1).values)
+
+
+def test_of_equal_scores_in_tiles_that_each_have_no_tie_at_their_end_the_lowest_index_is_kept(monkeypatch):
+    """What a tile keeps is in the order of its scores, equal ones in any; only the choice among tiles meets the tie."""
+    scores = torch.randint(400, (200, 512), generator=torch.Generator().manual_seed(0)).double()
+    expected = scores.argsort(dim=1, descending=True, stable=True)[:, :9]
+    monkeypatch.setattr("sparc.core.selection.LATENTS", 320)
+    one_hot, there = torch.eye(200, dtype=torch.float64), torch.ones(200, dtype=torch.bool)
+    kept = select_shared([Affine(one_hot, scores.T, torch.zeros(512, dtype=torch.float64), there)], 9)[0]
+    assert torch.equal(kept.indices.sort(dim=1).values, expected.sort(dim=1).values)
+    assert torch.equal(kept.logits, scores.gather(1, expected))
 
 
 def test_dense_and_csr_forms_hold_the_kept_values():
