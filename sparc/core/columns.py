@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparc.core.fast.backend import kernels
-from sparc.core.sparse import blocks
+from sparc.core.sparse import blocks, row_dots
 
 SHORTEST = 64
 """Columns that a common piece of the decoders must have."""
@@ -46,11 +46,12 @@ class UnitColumns(nn.Module):
             compiled(gradient_LT, columns_LT, self.ends)
             return
         for some in blocks(len(columns_LT), columns_LT):
-            self._project(gradient_LT[some], columns_LT[some])
+            self.project_rows(gradient_LT[some], columns_LT[some])
 
-    def _project(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
+    def project_rows(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
+        """What `project` does, without kernels, for as few rows as the cache holds."""
         for gradient_LPD, columns_LPD in zip(self._pieces(gradient_LT), self._pieces(columns_LT), strict=True):
-            along_LP = torch.linalg.vecdot(gradient_LPD, columns_LPD) @ self._same_decoder
+            along_LP = row_dots(gradient_LPD, columns_LPD) @ self._same_decoder
             gradient_LPD.addcmul_(along_LP.unsqueeze(2), columns_LPD, value=-1)
 
     @torch.no_grad()
@@ -61,15 +62,16 @@ class UnitColumns(nn.Module):
             compiled(columns_LT, self.ends)
             return
         for some in blocks(len(columns_LT), columns_LT):
-            self._normalize(columns_LT[some])
+            self.normalize_rows(columns_LT[some])
 
-    def _normalize(self, columns_LT: Tensor) -> None:
+    def normalize_rows(self, columns_LT: Tensor) -> None:
+        """What `normalize` does, without kernels, for as few rows as the cache holds."""
         for columns_LPD in self._pieces(columns_LT):
-            norms_LP = (torch.linalg.vector_norm(columns_LPD, dim=2).square() @ self._same_decoder).sqrt()
-            columns_LPD /= norms_LP.clamp(min=1e-12).unsqueeze(2)
+            squares_LP = torch.linalg.vector_norm(columns_LPD, dim=2).square_() @ self._same_decoder
+            columns_LPD *= squares_LP.clamp_(min=1e-24).rsqrt_().unsqueeze(2)
 
     def _pieces(self, rows_LT: Tensor) -> list[Tensor]:
         """Rows as pieces of columns, (L, P, D)."""
         if self._in_pieces:
-            return [rows_LT.unfold(1, self._piece, self._piece)]
+            return [rows_LT.view(len(rows_LT), -1, self._piece)]
         return [segment_LD.unsqueeze(1) for segment_LD in torch.split(rows_LT, self.widths, dim=1)]

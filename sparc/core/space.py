@@ -39,7 +39,8 @@ class Batch(NamedTuple):
 
 def present(raw_BD: Tensor) -> Tensor:
     """Which samples have a stream, (B,) bool: those whose raw features are not all zero."""
-    return raw_BD.any(dim=1)
+    # `any` takes several times as long.
+    return (raw_BD.amax(dim=1) != 0) | (raw_BD.amin(dim=1) != 0)
 
 
 class LatentSpace(nn.Module):

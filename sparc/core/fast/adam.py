@@ -102,10 +102,10 @@ class Adam:
 
     def _update_rows(self, rows: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, *, on_norm: bool) -> None:
         if on_norm:
-            self.space.columns.project(gradient, rows)
+            self.space.columns.project_rows(gradient, rows)
         self._update(rows, gradient, mean, square)
         if on_norm:
-            self.space.columns.normalize(rows)
+            self.space.columns.normalize_rows(rows)
 
     def _numbers(self) -> AdamStep:
         (beta1, beta2), steps = BETAS, self.steps
