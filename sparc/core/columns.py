@@ -49,7 +49,7 @@ class UnitColumns(nn.Module):
             self.project_rows(gradient_LT[some], columns_LT[some])
 
     def project_rows(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
-        """What `project` does, without kernels, for as few rows as the cache holds."""
+        """What `project` does, without kernels and without asking for blocks: for rows that are one already."""
         for gradient_LPD, columns_LPD in zip(self._pieces(gradient_LT), self._pieces(columns_LT), strict=True):
             along_LP = row_dots(gradient_LPD, columns_LPD) @ self._same_decoder
             gradient_LPD.addcmul_(along_LP.unsqueeze(2), columns_LPD, value=-1)
@@ -65,7 +65,7 @@ class UnitColumns(nn.Module):
             self.normalize_rows(columns_LT[some])
 
     def normalize_rows(self, columns_LT: Tensor) -> None:
-        """What `normalize` does, without kernels, for as few rows as the cache holds."""
+        """What `normalize` does, without kernels and without asking for blocks: for rows that are one already."""
         for columns_LPD in self._pieces(columns_LT):
             squares_LP = torch.linalg.vector_norm(columns_LPD, dim=2).square_() @ self._same_decoder
             columns_LPD *= squares_LP.clamp_(min=1e-24).rsqrt_().unsqueeze(2)
@@ -73,5 +73,5 @@ class UnitColumns(nn.Module):
     def _pieces(self, rows_LT: Tensor) -> list[Tensor]:
         """Rows as pieces of columns, (L, P, D)."""
         if self._in_pieces:
-            return [rows_LT.view(len(rows_LT), -1, self._piece)]
+            return [rows_LT.view(-1, len(self._same_decoder), self._piece)]
         return [segment_LD.unsqueeze(1) for segment_LD in torch.split(rows_LT, self.widths, dim=1)]

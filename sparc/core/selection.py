@@ -65,12 +65,13 @@ def select_shared(streams: list[Affine], k: int) -> list[Kept]:
 def _search(streams: list[Affine], k: int, rows: slice, ranges: list[slice]) -> tuple[Tensor, Tensor]:
     """Indices (b, K) that some samples keep, and the logits (S, b, K) of the streams there.
 
-    The k best of all are among those that each range of latents gives. They are told apart in the order of their
-    indices, so that the lowest still comes first among equals.
+    Of several ranges of latents each gives its k best, among which the k best of all are. Those are put in the order of
+    their indices first, so that of equal scores the lowest indices are kept.
     """
-    found = [_best(streams, k, rows, latents) for latents in ranges]
-    if len(found) == 1:
-        return found[0].indices, found[0].logits
+    if len(ranges) == 1:
+        best = _best(streams, k, rows, ranges[0])
+        return best.indices, best.logits
+    found = [_best(streams, min(k, latents.stop - latents.start), rows, latents) for latents in ranges]
     indices_BC, order_BC = torch.cat([tile.indices for tile in found], dim=1).sort(dim=1)
     scores_BC = torch.cat([tile.scores for tile in found], dim=1).gather(1, order_BC)
     best_BK = top_k(scores_BC, k)
@@ -89,7 +90,7 @@ class _Tile(NamedTuple):
 def _best(streams: list[Affine], k: int, rows: slice, latents: slice) -> _Tile:
     logits = [_logits(affine, rows, latents) for affine in streams]
     scores_BL = summed(logits)
-    best_BK = top_k(scores_BL, min(k, scores_BL.shape[1]))
+    best_BK = top_k(scores_BL, k)
     kept_SBK = torch.stack([logits_BL.gather(1, best_BK) for logits_BL in logits])
     return _Tile(best_BK + latents.start, scores_BL.gather(1, best_BK), kept_SBK)
 

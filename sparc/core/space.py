@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 def present(raw_BD: Tensor) -> Tensor:
     """Which samples have a stream, (B,) bool: those whose raw features are not all zero."""
-    # `any` takes several times as long.
+    # On a CPU `any` takes two to six times as long.
     return (raw_BD.amax(dim=1) != 0) | (raw_BD.amin(dim=1) != 0)
 
 

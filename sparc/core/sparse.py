@@ -71,14 +71,18 @@ def _dots(rows_ND: Tensor, table_LD: Tensor, positions_E: Tensor, latents_E: Ten
 
 
 def row_dots(rows: Tensor, others: Tensor) -> Tensor:
-    """Product of each row (..., D) with its like among the others: (...). No product of the tables lies in memory."""
+    """Product of each row (..., D) with its like among the others: (...); without gradient.
+
+    The products of their numbers never lie in memory.
+    """
     rows_ND, others_ND = rows.reshape(-1, rows.shape[-1]), others.reshape(-1, rows.shape[-1])
     each_N = _each(len(rows_ND), rows.device)
     return _dots(rows_ND, others_ND, each_N, each_N).view(rows.shape[:-1])
 
 
-@functools.lru_cache(maxsize=8)  # asked for block after block: pauses between operators send the other cores to sleep
+@functools.lru_cache(maxsize=8)
 def _each(count: int, device: torch.device) -> Tensor:
+    # Asked for block after block, and what is made between operators lets the threads that wait for the next one sleep.
     return torch.arange(count, device=device)
 
 
@@ -138,9 +142,9 @@ class Entries:
         by_entry[self.order] = values_EG
         return by_entry.view(*self.indices.shape, values_EG.shape[1]).transpose(1, 2)
 
-    def sum_values(self, values_EG: Tensor) -> Tensor:
-        """Per latent, the sums of its entries' values, which are in order: (L, G)."""
-        return torch.segment_reduce(values_EG, "sum", lengths=self.starts.diff(), unsafe=True)
+    def sum_values(self, values_E: Tensor) -> Tensor:
+        """Per latent, the sum of its entries' values, which are in order: (L,)."""
+        return torch.segment_reduce(values_E, "sum", lengths=self.starts.diff(), unsafe=True)
 
     def of(self, latents: slice) -> slice:
         """Where the entries of a range of latents lie."""
@@ -276,7 +280,7 @@ class _KeptLogits(torch.autograd.Function):
         entries = Entries(indices_BK, len(weight_LD))
         grad_E1 = entries.in_order(grad_B1K)
         grad_weight_LD = LatentSum(entries, grad_E1, inputs_BD.unsqueeze(1)).whole()
-        grad_bias_L = entries.sum_values(grad_E1).squeeze(1)
+        grad_bias_L = entries.sum_values(grad_E1.squeeze(1))
         grad_inputs_BD = weighted_rows(indices_BK, grad_B1K, weight_LD).squeeze(1) if ctx.needs_input_grad[0] else None
         return grad_inputs_BD, grad_weight_LD, grad_bias_L, None, None
 

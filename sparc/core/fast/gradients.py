@@ -199,11 +199,10 @@ class Gradients:
         bias_L = {name: torch.zeros_like(space.latent_bias[0]) for name in space.streams}
         for (decoded, _), sources, dots_EG in zip(self.decoder.sums, self._sources, products, strict=True):
             dz_EG = torch.where(decoded.values > 0, dots_EG, 0)
-            by_latent_LG = decoded.entries.sum_values(dz_EG)
             for place, source in enumerate(sources):
                 dz_E1, inputs_B1D = dz_EG[:, place : place + 1], self._centered[source].unsqueeze(1)
                 encoders[source].add(LatentSum(decoded.entries, dz_E1, inputs_B1D))
-                bias_L[source] += by_latent_LG[:, place]
+                bias_L[source] += decoded.entries.sum_values(dz_E1.squeeze(1))
         pre_bias_T = self._pre_bias_T.clone()
         for name, segment in space.segments.items():
             weight_LD, _ = space.encoder(name)
