@@ -49,7 +49,7 @@ class UnitColumns(nn.Module):
             self.project_rows(gradient_LT[some], columns_LT[some])
 
     def project_rows(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
-        """What `project` does, without kernels and without asking for blocks: for rows that are one already."""
+        """`project` of rows that are one block already, by PyTorch alone; to be called without gradient."""
         for gradient_LPD, columns_LPD in zip(self._pieces(gradient_LT), self._pieces(columns_LT), strict=True):
             along_LP = row_dots(gradient_LPD, columns_LPD) @ self._same_decoder
             gradient_LPD.addcmul_(along_LP.unsqueeze(2), columns_LPD, value=-1)
@@ -65,7 +65,7 @@ class UnitColumns(nn.Module):
             self.normalize_rows(columns_LT[some])
 
     def normalize_rows(self, columns_LT: Tensor) -> None:
-        """What `normalize` does, without kernels and without asking for blocks: for rows that are one already."""
+        """`normalize` of rows that are one block already, by PyTorch alone; to be called without gradient."""
         for columns_LPD in self._pieces(columns_LT):
             squares_LP = torch.linalg.vector_norm(columns_LPD, dim=2).square_() @ self._same_decoder
             columns_LPD *= squares_LP.clamp_(min=1e-24).rsqrt_().unsqueeze(2)
