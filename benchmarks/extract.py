@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sparc.extract.forward import Computing, Forward, Spent
-from sparc.extract.read import Reader
-from sparc.extract.shards import Target, extract_streams
-from sparc.memory import keep_freed_memory
+from sparc.extraction.forward import Computing, Forward, Spent
+from sparc.extraction.read import Reader
+from sparc.extraction.shards import Target, extract_streams
+from sparc.system.memory import keep_freed_memory
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
 from sparc_plugins.timm_image import TimmParams, load_timm
 

@@ -20,16 +20,16 @@ import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
-from sparc.attribute.methods import METHODS
-from sparc.attribute.models import Models
-from sparc.attribute.targets import similarity
-from sparc.attribute.view import View
-from sparc.checkpoint import SharedLatentSpace
-from sparc.config import SpaceConfig, reference
-from sparc.contracts import Sample
+from sparc.config.options import SpaceConfig, reference
 from sparc.errors import PluginError
-from sparc.memory import keep_freed_memory
-from sparc.plugins import checked_params, discover
+from sparc.localization.methods import METHODS
+from sparc.localization.models import Models
+from sparc.localization.targets import similarity
+from sparc.localization.view import View
+from sparc.plugins.contracts import Sample
+from sparc.plugins.registry import checked_params, discover
+from sparc.storage.checkpoint import SharedLatentSpace
+from sparc.system.memory import keep_freed_memory
 
 
 def main() -> None:

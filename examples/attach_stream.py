@@ -15,7 +15,7 @@ import torch
 
 import sparc
 from sparc.core.losses import loss_terms, total
-from sparc.evaluate import Samples, evaluate
+from sparc.evaluation import Samples, evaluate
 
 OLD, NEW = ["hog", "char-ngrams"], "tiny-image"
 together = sparc.load(sys.argv[1] if len(sys.argv) > 1 else "runs/digits")

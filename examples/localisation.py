@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from sparc.attribute import draw, load_models, localize
-from sparc.attribute.picture import save
-from sparc.plugins import discover
+from sparc.localization import draw, load_models, localize
+from sparc.localization.picture import save
+from sparc.plugins.registry import discover
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MOSAICS = 10

@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sparc.contracts import Backbone, BackboneSpec, Dataset, DatasetSpec, Params, Sample, SegmentedDataset, Taxonomy
-from sparc.datasets import Texts, held_out, read_taxonomy
 from sparc.errors import (
     BadSample,
     CorruptFile,
@@ -21,9 +19,19 @@ from sparc.errors import (
     UnknownName,
     WeightsUnavailable,
 )
-from sparc.files import sha256, write_atomically
-from sparc.hookspecs import hookimpl
-from sparc.hub import (
+from sparc.plugins.contracts import (
+    Backbone,
+    BackboneSpec,
+    Dataset,
+    DatasetSpec,
+    Params,
+    Sample,
+    SegmentedDataset,
+    Taxonomy,
+)
+from sparc.plugins.datasets import Texts, held_out, read_taxonomy
+from sparc.plugins.hookspecs import hookimpl
+from sparc.plugins.weights import (
     cache_dir,
     hub_file,
     hub_folder,
@@ -33,12 +41,13 @@ from sparc.hub import (
     read_weights,
     seeded,
 )
+from sparc.system.files import sha256, write_atomically
 
 if TYPE_CHECKING:
-    from sparc.checkpoint import SharedLatentSpace, load
-    from sparc.config import SpaceConfig
+    from sparc.config.options import SpaceConfig
     from sparc.core.codes import Codes
-    from sparc.workflow import features, fit
+    from sparc.session import features, fit
+    from sparc.storage.checkpoint import SharedLatentSpace, load
 
 __version__ = "0.1.0"
 
@@ -84,11 +93,11 @@ __all__ = [
 
 _LAZY = {
     "Codes": "sparc.core.codes",
-    "SharedLatentSpace": "sparc.checkpoint",
-    "SpaceConfig": "sparc.config",
-    "features": "sparc.workflow",
-    "fit": "sparc.workflow",
-    "load": "sparc.checkpoint",
+    "SharedLatentSpace": "sparc.storage.checkpoint",
+    "SpaceConfig": "sparc.config.options",
+    "features": "sparc.session",
+    "fit": "sparc.session",
+    "load": "sparc.storage.checkpoint",
 }
 
 

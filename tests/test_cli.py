@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import sparc
-from sparc.card import card
+from sparc.storage.card import card
 
 STREAMS = ("--stream", "hog", "--stream", "char-ngrams")
 SHAPE = ("--n-latents", "64", "--k", "4", "--batch-size", "16", "--lr", "0.01")

@@ -4,10 +4,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from sparc.cli.options import resolve
-from sparc.config import PluginRef, RunOptions, SpaceConfig, TrainingConfig, read_options, validated
-from sparc.contracts import DatasetSpec, Taxonomy
+from sparc.config.options import PluginRef, RunOptions, SpaceConfig, TrainingConfig, read_options, validated
 from sparc.errors import InvalidConfig, MissingData, PluginError, UnknownName
-from sparc.plugins import Registry
+from sparc.plugins.contracts import DatasetSpec, Taxonomy
+from sparc.plugins.registry import Registry
 
 
 def ref(text):

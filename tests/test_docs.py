@@ -13,13 +13,13 @@ import typer
 from PIL import Image
 
 import sparc
-from sparc.ablate.grid import cells, checked_grid
-from sparc.checkpoint import SharedLatentSpace
+from sparc.ablation.grid import cells, checked_grid
 from sparc.cli.app import app
-from sparc.config import OPTION_NAMES, RunOptions, SpaceConfig, read_options, validated
-from sparc.plugins import discover
-from sparc.run import Run
-from sparc.testing import check_backbone, check_dataset
+from sparc.config.options import OPTION_NAMES, RunOptions, SpaceConfig, read_options, validated
+from sparc.plugins.checks import check_backbone, check_dataset
+from sparc.plugins.registry import discover
+from sparc.storage.checkpoint import SharedLatentSpace
+from sparc.storage.run import Run
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
@@ -196,7 +196,7 @@ def test_links_and_pictures_lead_to_files():
 
 
 def test_every_hook_is_tested_by_name():
-    from sparc import hookspecs
+    from sparc.plugins import hookspecs
 
     tests = (ROOT / "tests" / "test_plugins.py").read_text()
     for hook in vars(hookspecs):

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparc.localization import cases
+from sparc.localization.benchmark import cases
+from tests.interchange.test_import_checkpoint import state, written
 from tests.test_docs import sparc_commands
-from tests.test_import_checkpoint import state, written
 
 NOT_HERE = {
     r"dinov2|dinov3|clip-img|sentence": "weights from the hub; tests/test_cli trains on the same from local files",

@@ -19,9 +19,9 @@ import torch
 from safetensors.numpy import load_file
 
 import sparc
-import sparc.attribute
-import sparc.testing
-from sparc.config import TrainingConfig
+import sparc.localization
+import sparc.plugins.checks
+from sparc.config.options import TrainingConfig
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -83,10 +83,10 @@ def test_the_site_builds_strictly_and_no_link_in_it_is_dead(tmp_path):
     assert {
         "sparc.load",
         "sparc.Backbone.forward",
-        "sparc.attribute.localize.localize",
-        "sparc.testing.check_dataset",
-        "sparc.workflow.Fitted.report",
-        "sparc.store.FeatureStore.features",
+        "sparc.localization.localize.localize",
+        "sparc.plugins.checks.check_dataset",
+        "sparc.session.Fitted.report",
+        "sparc.storage.store.FeatureStore.features",
     } <= names
 
 
@@ -131,14 +131,14 @@ def documented():
 
 def test_every_public_name_has_a_section_in_the_reference():
     public = {f"sparc.{name}" for name in sparc.__all__} - {"sparc.__version__", "sparc.hookimpl"}
-    public |= {f"sparc.attribute.{name}" for name in sparc.attribute.__all__}
-    public |= {f"sparc.testing.{name}" for name in sparc.testing.__all__}
+    public |= {f"sparc.localization.{name}" for name in sparc.localization.__all__}
+    public |= {f"sparc.plugins.checks.{name}" for name in sparc.plugins.checks.__all__}
     assert public - documented() == set()
 
 
 def public_objects():
     """Public names and the public members of the classes among them: (name, object)."""
-    for module in (sparc, sparc.attribute, sparc.testing):
+    for module in (sparc, sparc.localization, sparc.plugins.checks):
         for name in module.__all__:
             found = getattr(module, name)
             if not callable(found) or name == "hookimpl":

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from sparc import Sample
-from sparc.testing import check_backbone
+from sparc.plugins.checks import check_backbone
 
 
 @pytest.mark.parametrize("spec", sparc_classic.sparc_backbones(), ids=lambda spec: spec.name)

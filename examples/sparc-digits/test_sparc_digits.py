@@ -4,7 +4,7 @@ import numpy as np
 import sparc_digits
 
 import sparc
-from sparc.testing import check_dataset
+from sparc.plugins.checks import check_dataset
 
 
 def test_it_keeps_the_contract():

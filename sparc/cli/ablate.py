@@ -41,16 +41,16 @@ from sparc.cli.options import (
 from sparc.cli.progress import Bar, console
 from sparc.cli.train import say_missing, stop_on_signal
 from sparc.errors import BadFeatures, InvalidConfig, SparcError
-from sparc.options import merged, resolve_device, store_root
+from sparc.session_options import merged, resolve_device, store_root
 
 if TYPE_CHECKING:
-    from sparc.ablate.folder import Ablation
-    from sparc.ablate.grid import Cell, Grid
-    from sparc.ablate.pool import Work
-    from sparc.config import RunOptions
-    from sparc.extract import Job
-    from sparc.plugins import Registry
-    from sparc.store import FeatureStore
+    from sparc.ablation.folder import Ablation
+    from sparc.ablation.grid import Cell, Grid
+    from sparc.ablation.pool import Work
+    from sparc.config.options import RunOptions
+    from sparc.extraction import Job
+    from sparc.plugins.registry import Registry
+    from sparc.storage.store import FeatureStore
 
 DEFAULT_SEEDS = 3
 
@@ -109,8 +109,8 @@ def ablate(
         sparc ablate --config ablation.toml
     """
     said = said_of(locals())
-    from sparc.config import read_options
-    from sparc.plugins import discover
+    from sparc.config.options import read_options
+    from sparc.plugins.registry import discover
 
     file = read_options(config, ablation=True) if config is not None else {}
     registry = discover()
@@ -131,10 +131,10 @@ def _planned(
     words: Sequence[str], seeds: int | None, said: dict[str, Any], file: dict[str, Any], registry: Registry
 ) -> _Plan:
     """What there is to train, all of it checked before anything is extracted."""
-    from sparc.ablate.folder import Ablation, asked
-    from sparc.ablate.grid import cells, checked_grid, checked_seeds, parse_axes
-    from sparc.config import ABLATION_KEYS
-    from sparc.run import Run
+    from sparc.ablation.folder import Ablation, asked
+    from sparc.ablation.grid import cells, checked_grid, checked_seeds, parse_axes
+    from sparc.config.options import ABLATION_KEYS
+    from sparc.storage.run import Run
 
     axes, table = parse_axes(words), file.get("grid", {})
     if twice := [key for key in axes if said.get(key) is not None]:
@@ -154,8 +154,8 @@ def _planned(
 
 def _do(plan: _Plan, registry: Registry) -> None:
     """Extract, make all runs, compare them. Ends the process where the user stopped it."""
-    from sparc.ablate.plots import draw
-    from sparc.ablate.results import collect
+    from sparc.ablation.plots import draw
+    from sparc.ablation.results import collect
     from sparc.cli.ablation_tables import ablation_tables
 
     device = resolve_device(plan.options.device)
@@ -183,9 +183,9 @@ def _make_all(
 
     An error for each run that has no result is added to `diverged`, by its place in the plan: runs end in any order.
     """
-    from sparc.ablate.pool import Work, make_all, room
-    from sparc.ablate.worker import Task
-    from sparc.extract import directories
+    from sparc.ablation.pool import Work, make_all, room
+    from sparc.ablation.worker import Task
+    from sparc.extraction import directories
 
     features, held_out = _opened(plan, train_split, test_split)
     works = [
@@ -227,9 +227,9 @@ def _count(things: Sequence[object], name: str) -> str:
 
 def _opened(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Job]) -> tuple[FeatureStore, int]:
     """The training features, and how many samples are held out; both are written down as what the runs are made on."""
-    from sparc.extract import directories
-    from sparc.provenance import digests
-    from sparc.store import open_streams, read_manifest
+    from sparc.extraction import directories
+    from sparc.storage.provenance import digests
+    from sparc.storage.store import open_streams, read_manifest
 
     features = open_streams(directories(train_split))
     say_missing(features)

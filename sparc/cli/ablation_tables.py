@@ -6,9 +6,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc.ablate.grid import Cell, written
-from sparc.ablate.metrics import SELECTED, Metric
-from sparc.ablate.results import Results
+from sparc.ablation.grid import Cell, written
+from sparc.ablation.metrics import SELECTED, Metric
+from sparc.ablation.results import Results
 
 SIDE_BY_SIDE = 4
 """Cells that fit beside each other; of more, each gets a row, and only the headline metrics a column."""

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from sparc.cli.options import AdamState, EncoderProduct
 from sparc.cli.progress import console
-from sparc.config import SpaceConfig, validated
+from sparc.config.options import SpaceConfig, validated
 from sparc.errors import InvalidConfig
-from sparc.memory import keep_freed_memory
-from sparc.options import resolve_device
+from sparc.session_options import resolve_device
+from sparc.system.memory import keep_freed_memory
 
 app = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
 
@@ -59,7 +59,7 @@ def step(
     """
     # PyTorch's profiler, which measures the phases, else reports on itself.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    from sparc.bench.step import measure_step
+    from sparc.benchmarks.step import measure_step
 
     shape = _shape(widths, n_latents, k)
     said = {"encoder_product": encoder_product, "adam_state": adam_state}
@@ -98,7 +98,7 @@ def loader(
 
         sparc bench loader --widths 1024,768,768 --json
     """
-    from sparc.bench.loader import measure_loader
+    from sparc.benchmarks.loader import measure_loader
 
     shape = _shape(widths, 1, 1)
     keep_freed_memory()
@@ -121,7 +121,7 @@ def evaluate(
 
         sparc bench evaluate --samples 126000 --json
     """
-    from sparc.bench.evaluate import measure_evaluation
+    from sparc.benchmarks.evaluate import measure_evaluation
 
     shape = _shape(widths, n_latents, k)
     if len(shape.streams) < 2:

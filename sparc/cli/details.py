@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc.evaluate.report import Classifier, Concepts, Encoded, Interval, Probes, Report, Sharing
+from sparc.evaluation.report import Classifier, Concepts, Encoded, Interval, Probes, Report, Sharing
 
 
 def details(report: Report) -> list[RenderableType]:

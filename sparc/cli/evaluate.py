@@ -11,17 +11,17 @@ from sparc.cli.options import DataRoot, Device, Features, StoreNow
 from sparc.cli.progress import Bar, console
 from sparc.cli.runs import RunPath, dry_warning, open_run, print_report, space_of
 from sparc.errors import InvalidConfig
-from sparc.options import resolve_device
+from sparc.session_options import resolve_device
 
 if TYPE_CHECKING:
-    from sparc.attribute import Models
-    from sparc.checkpoint import SharedLatentSpace
-    from sparc.config import RunOptions
-    from sparc.evaluate import Report
-    from sparc.extract import Job
-    from sparc.localization import Cases, LatentsReport, LocalizationReport
-    from sparc.plugins import Registry
-    from sparc.run import Run
+    from sparc.config.options import RunOptions
+    from sparc.evaluation import Report
+    from sparc.extraction import Job
+    from sparc.localization import Models
+    from sparc.localization.benchmark import Cases, LatentsReport, LocalizationReport
+    from sparc.plugins.registry import Registry
+    from sparc.storage.checkpoint import SharedLatentSpace
+    from sparc.storage.run import Run
 
 
 def evaluate(
@@ -55,9 +55,9 @@ def evaluate(
 
         sparc evaluate runs/openmoji --localization
     """
-    from sparc.evaluate.concepts import RULES
-    from sparc.evaluate.plots import draw
-    from sparc.memory import keep_freed_memory
+    from sparc.evaluation.concepts import RULES
+    from sparc.evaluation.plots import draw
+    from sparc.system.memory import keep_freed_memory
 
     if rule not in RULES:
         raise InvalidConfig(f"--concepts: expected {' or '.join(RULES)}, found '{rule}'", hint="leave it out")
@@ -87,7 +87,7 @@ def evaluate_run(
     classifiers: bool = False,
 ) -> Report:
     """Measure `space` on the held-out split, write what was found into the run, and print the tables."""
-    from sparc.measure import held_out, measure, samples_of
+    from sparc.session_measure import held_out, measure, samples_of
 
     features, dataset = held_out(options, registry, jobs)
     samples = samples_of(features, dataset, registry, jobs, device)
@@ -104,9 +104,9 @@ def _to_localize(
     run: Run, options: RunOptions, registry: Registry, jobs: dict[str, Job], device: str
 ) -> tuple[Models, Cases]:
     """The run's backbones, and images to point at things in."""
-    from sparc.attribute import load_models
-    from sparc.localization import cases_of
-    from sparc.plugins import checked_params
+    from sparc.localization import load_models
+    from sparc.localization.benchmark import cases_of
+    from sparc.plugins.registry import checked_params
 
     models = load_models(run.path, device=device)
     models.with_grid()
@@ -117,10 +117,10 @@ def _to_localize(
 
 def _localize(run: Run, models: Models, cases: Cases, job: Job, seed: int) -> None:
     """Measure how well maps point, write what was found into the run, and print the tables."""
-    from sparc.attribute.models import latent_names
     from sparc.cli.localization_table import latents_table, localization_table
-    from sparc.files import write_json
-    from sparc.localization import chimeras_of, measure_latents, measure_localization
+    from sparc.localization.benchmark import chimeras_of, measure_latents, measure_localization
+    from sparc.localization.models import latent_names
+    from sparc.system.files import write_json
 
     named = replace(models, names=latent_names(run))
     with Bar("localize", "images") as bar:

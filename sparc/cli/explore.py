@@ -11,7 +11,7 @@ from sparc.cli.options import DataRoot, Device, StoreNow
 from sparc.cli.progress import console
 from sparc.cli.runs import RunPath, dry_warning, open_run, space_of
 from sparc.errors import InvalidConfig, MissingData
-from sparc.options import resolve_device
+from sparc.session_options import resolve_device
 
 
 def explore(
@@ -36,8 +36,8 @@ def explore(
         sparc explore runs/openmoji --latent 93 --out latent-93.png
     """
 
-    from sparc.explore import meanings, picture
-    from sparc.measure import held_out
+    from sparc.explorer.meanings import meanings, picture
+    from sparc.session_measure import held_out
 
     if out is not None and out.suffix.lower() != ".png":
         raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")

@@ -23,11 +23,11 @@ def export(
 
         sparc export runs/demo --format saelens --stream NAME --out sae
     """
-    from sparc.card import without_paths
-    from sparc.checkpoint import load
-    from sparc.config import suggestion
-    from sparc.exporting import FORMATS
-    from sparc.run import Run
+    from sparc.config.options import suggestion
+    from sparc.interchange import FORMATS
+    from sparc.storage.card import without_paths
+    from sparc.storage.checkpoint import load
+    from sparc.storage.run import Run
 
     if format_ not in FORMATS:
         raise InvalidConfig(f"--format: found '{format_}'", hint=suggestion(format_, [*FORMATS]))

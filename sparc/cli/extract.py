@@ -27,12 +27,12 @@ from sparc.cli.options import (
 from sparc.cli.plan import show_plan
 from sparc.cli.progress import Bar, console
 from sparc.errors import InvalidConfig
-from sparc.options import jobs_of, resolve_device
+from sparc.session_options import jobs_of, resolve_device
 
 if TYPE_CHECKING:
-    from sparc.config import RunOptions
-    from sparc.extract import Job, Progress
-    from sparc.plugins import Registry
+    from sparc.config.options import RunOptions
+    from sparc.extraction import Job, Progress
+    from sparc.plugins.registry import Registry
 
 Part = tuple[int, int]
 WHOLE: Part = (0, 1)
@@ -80,7 +80,7 @@ def extract(
         torchrun --nproc-per-node 2 --no-python sparc extract --config run.toml
     """
     said = said_of(locals())
-    from sparc.plugins import discover
+    from sparc.plugins.registry import discover
 
     registry = discover()
     options = resolve(said, config, registry)
@@ -103,7 +103,7 @@ def extract_missing(
     options: RunOptions, registry: Registry, device: str, part: Part = WHOLE, *, tokens: bool = False
 ) -> dict[str, dict[str, Job]]:
     """Extract what the store lacks, showing progress; returns all jobs, split to stream to job."""
-    from sparc.extract import extract as run
+    from sparc.extraction import extract as run
 
     jobs = jobs_of(options, registry, device, tokens=tokens)
     flat = [job for streams in jobs.values() for job in streams.values()]

@@ -49,8 +49,8 @@ def import_features(
 
         sparc import features --stream a=a.npy --stream b=b.npy --ids ids.txt --split train --out imported
     """
-    from sparc.importing import SPLITS, open_source
-    from sparc.importing import import_features as write
+    from sparc.interchange import SPLITS, open_source
+    from sparc.interchange import import_features as write
 
     if split is not None and split not in SPLITS:
         raise InvalidConfig(f"--split: expected train or test, found '{split}'", hint="--split train")
@@ -91,8 +91,8 @@ def import_checkpoint(
 
         sparc import checkpoint last.pth run_config.json --out spaces/paper
     """
-    from sparc.importing.checkpoint import read_research_checkpoint
-    from sparc.run import Run
+    from sparc.interchange.import_checkpoint import read_research_checkpoint
+    from sparc.storage.run import Run
 
     Run.check_free(out)
     space = read_research_checkpoint(file, run_config)

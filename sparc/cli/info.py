@@ -13,10 +13,10 @@ def info(run: RunPath) -> None:
 
         sparc info runs/openmoji
     """
-    from sparc.checkpoint import read_config
-    from sparc.evaluate import Report
-    from sparc.files import read_json
-    from sparc.run import Run
+    from sparc.evaluation import Report
+    from sparc.storage.checkpoint import read_config
+    from sparc.storage.run import Run
+    from sparc.system.files import read_json
 
     opened = Run.open(run)
     provenance = opened.provenance()

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc.cli.details import number, plain_table, with_reach
-from sparc.localization import LatentsReport, LocalizationReport
-from sparc.localization.report import WayReport
+from sparc.localization.benchmark import LatentsReport, LocalizationReport
+from sparc.localization.benchmark.report import WayReport
 
 WORDS = {"caption": "by its caption", "concept": "by latents of its name", "": "without the space"}
 LEGEND = (

@@ -13,11 +13,11 @@ from sparc.cli.options import Device
 from sparc.cli.progress import console
 from sparc.cli.runs import RunPath, dry_warning
 from sparc.errors import InvalidConfig
-from sparc.options import resolve_device
-from sparc.run import Run
+from sparc.session_options import resolve_device
+from sparc.storage.run import Run
 
 if TYPE_CHECKING:
-    from sparc.attribute import Localization
+    from sparc.localization import Localization
 
 LETTERS, WORDS = 80, 12
 """Of what was looked for, shown at most."""
@@ -66,9 +66,9 @@ def localize(
 
         sparc localize runs/openmoji --image photo.jpg --latent 93 --method grad-cam --out bus.png
     """
-    from sparc.attribute import draw, load_models
-    from sparc.attribute import localize as find
-    from sparc.attribute.picture import save
+    from sparc.localization import draw, load_models
+    from sparc.localization import localize as find
+    from sparc.localization.picture import save
 
     path = out if out is not None else run / "localize.png"
     latents = [_numbers(word) for word in latent or []]
@@ -94,9 +94,9 @@ def _check(
     out: Path,
 ) -> None:
     """Say what cannot be done before models are loaded."""
-    from sparc.attribute.localize import checked_images, checked_queries
-    from sparc.checkpoint import read_config
-    from sparc.figures import check_name
+    from sparc.localization.localize import checked_images, checked_queries
+    from sparc.plotting.figures import check_name
+    from sparc.storage.checkpoint import read_config
 
     if selection not in (None, "joint", "solo"):
         raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparc.config import OPTION_NAMES, RunOptions, read_options
-from sparc.options import DEFAULT_DATASET, merged
+from sparc.config.options import OPTION_NAMES, RunOptions, read_options
+from sparc.session_options import DEFAULT_DATASET, merged
 
 if TYPE_CHECKING:
-    from sparc.plugins import Registry
+    from sparc.plugins.registry import Registry
 
 Streams = Annotated[
     list[str] | None,

@@ -10,12 +10,12 @@ from rich.table import Table
 from sparc.cli.progress import console
 
 if TYPE_CHECKING:
-    from sparc.extract import Job
+    from sparc.extraction import Job
 
 
 def show_plan(jobs: dict[str, dict[str, Job]]) -> None:
     """Try some samples of what the store lacks, and print what all of it will take."""
-    from sparc.extract import probe
+    from sparc.extraction import probe
 
     found = probe(job for streams in jobs.values() for job in streams.values())
     if not found:

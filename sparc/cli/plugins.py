@@ -11,10 +11,10 @@ from rich.markup import escape
 
 from sparc.cli.options import Device
 from sparc.cli.progress import console
-from sparc.config import reference
-from sparc.contracts import BackboneSpec, Params
+from sparc.config.options import reference
 from sparc.errors import InvalidConfig, PluginError
-from sparc.options import resolve_device
+from sparc.plugins.contracts import BackboneSpec, Params
+from sparc.session_options import resolve_device
 
 _Row = tuple[str, ...]
 
@@ -38,7 +38,7 @@ def list_plugins() -> None:
 
         sparc plugins list
     """
-    from sparc.plugins import discover
+    from sparc.plugins.registry import discover
 
     registry = discover()
     rows: list[tuple[_Row, list[str]]] = [(("name", "kind", "width", "weights", "from"), [])]
@@ -74,8 +74,8 @@ def new(
 
         sparc plugins new my-data --kind dataset
     """
-    from sparc.plugins import discover
-    from sparc.scaffold import new_plugin
+    from sparc.plugins.registry import discover
+    from sparc.plugins.scaffold import new_plugin
 
     owner = discover().owners.get(("stream" if kind == "backbone" else kind, name))
     if owner is not None:
@@ -102,9 +102,9 @@ def check_plugin(
 
         sparc plugins check image-folder[root=photos]
     """
-    from sparc.plugins import checked_params, discover
-    from sparc.testing.backbone import backbone_outcomes
-    from sparc.testing.dataset import dataset_outcomes
+    from sparc.plugins.checks.backbone import backbone_outcomes
+    from sparc.plugins.checks.dataset import dataset_outcomes
+    from sparc.plugins.registry import checked_params, discover
 
     registry, ref = discover(), reference(name)
     spec = registry.either(ref.name)

@@ -11,15 +11,15 @@ import typer
 from sparc.cli.progress import console
 from sparc.cli.tables import evaluation_tables
 from sparc.errors import MisalignedStreams, MissingData
-from sparc.options import jobs_of, options_of
+from sparc.session_options import jobs_of, options_of
 
 if TYPE_CHECKING:
-    from sparc.checkpoint import SharedLatentSpace
-    from sparc.config import RunOptions
-    from sparc.evaluate import Report
-    from sparc.extract import Job
-    from sparc.plugins import Registry
-    from sparc.run import Run
+    from sparc.config.options import RunOptions
+    from sparc.evaluation import Report
+    from sparc.extraction import Job
+    from sparc.plugins.registry import Registry
+    from sparc.storage.checkpoint import SharedLatentSpace
+    from sparc.storage.run import Run
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
 
@@ -29,8 +29,8 @@ def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Re
 
     Raises MisalignedStreams where its data are now other samples than those that it was trained on.
     """
-    from sparc.plugins import discover
-    from sparc.run import Run
+    from sparc.plugins.registry import discover
+    from sparc.storage.run import Run
 
     run = Run.open(path)
     options = options_of(run, places)
@@ -43,7 +43,7 @@ def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Re
 
 def _check_samples(run: Run, jobs: Mapping[str, Job]) -> None:
     """Refuse other samples than a run was trained on; features may be others, as another machine makes them."""
-    from sparc.store import read_manifest
+    from sparc.storage.store import read_manifest
 
     trained_on = run.provenance().get("features", {})
     for name, job in jobs.items():
@@ -56,7 +56,7 @@ def _check_samples(run: Run, jobs: Mapping[str, Job]) -> None:
 
 def space_of(run: Run, device: str) -> SharedLatentSpace:
     """The trained space of a run. Raises MissingData where the training is not finished."""
-    from sparc.checkpoint import load
+    from sparc.storage.checkpoint import load
 
     if not run.finished:
         raise MissingData(f"the run {run.path} is not finished", hint=f"sparc train --resume {run.path}")

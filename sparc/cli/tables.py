@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc.cli.details import details, number, plain_table, with_reach
-from sparc.evaluate.report import Ranks, Report, Retrieval
+from sparc.evaluation.report import Ranks, Report, Retrieval
 
 LEGEND = (
     "joint  streams of a sample encoded together, as in the paper: latents are shared",

@@ -45,17 +45,17 @@ from sparc.cli.options import (
 )
 from sparc.cli.progress import Bar, console
 from sparc.errors import InvalidConfig, MisalignedStreams
-from sparc.memory import keep_freed_memory
-from sparc.options import PLACES, options_of, resolve_device
+from sparc.session_options import PLACES, options_of, resolve_device
+from sparc.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from sparc.checkpoint import SharedLatentSpace
-    from sparc.config import RunOptions
-    from sparc.extract import Job
-    from sparc.plugins import Registry
-    from sparc.run import Run
-    from sparc.store import FeatureStore
-    from sparc.train import Step
+    from sparc.config.options import RunOptions
+    from sparc.extraction import Job
+    from sparc.plugins.registry import Registry
+    from sparc.storage.checkpoint import SharedLatentSpace
+    from sparc.storage.run import Run
+    from sparc.storage.store import FeatureStore
+    from sparc.training.trainer import Step
 
 
 WAITING = 0.05
@@ -108,7 +108,7 @@ def train(
         sparc train --resume runs/openmoji
     """
     said = said_of(locals())
-    from sparc.plugins import discover
+    from sparc.plugins.registry import discover
 
     registry = discover()
     plan = _resumed(resume, said, config) if resume is not None else _new(resolve(said, config, registry))
@@ -148,13 +148,13 @@ class _Plan:
 
 
 def _new(options: RunOptions) -> _Plan:
-    from sparc.workflow import free_path
+    from sparc.session import free_path
 
     return _Plan(options, free_path(options), None)
 
 
 def _resumed(path: Path, said: dict[str, Any], config: Path | None) -> _Plan:
-    from sparc.run import Run
+    from sparc.storage.run import Run
 
     others = [name for name, value in said.items() if value not in (None, []) and name not in PLACES]
     if others or config is not None:
@@ -168,9 +168,9 @@ def _resumed(path: Path, said: dict[str, Any], config: Path | None) -> _Plan:
 
 def _features(plan: _Plan, jobs: dict[str, Job]) -> FeatureStore:
     """The training features. Raises MisalignedStreams where a run to go on with was started on others."""
-    from sparc.extract import directories
-    from sparc.provenance import digests
-    from sparc.store import open_streams
+    from sparc.extraction import directories
+    from sparc.storage.provenance import digests
+    from sparc.storage.store import open_streams
 
     features = open_streams(directories(jobs))
     if plan.run is not None and plan.run.provenance().get("features") != digests(features.manifests):
@@ -184,15 +184,15 @@ def _features(plan: _Plan, jobs: dict[str, Job]) -> FeatureStore:
 
 
 def _create(plan: _Plan, features: FeatureStore, device: str) -> Run:
-    from sparc.workflow import create_run
+    from sparc.session import create_run
 
     return create_run(plan.path, plan.options, features, device, command=["sparc", *sys.argv[1:]])
 
 
 def _fit(run: Run, options: RunOptions, features: FeatureStore, device: str) -> SharedLatentSpace:
     """Train on the extracted features, unless the run did. Raises KeyboardInterrupt where the user stopped it."""
-    from sparc.checkpoint import load
-    from sparc.train import train as fit
+    from sparc.storage.checkpoint import load
+    from sparc.training.trainer import train as fit
 
     if run.finished:
         console.print(f"{run.path} is trained already", markup=False)
@@ -255,7 +255,7 @@ def stop_on_signal() -> Iterator[list[int]]:
 
 def say_missing(features: FeatureStore) -> None:
     """Say how many samples lack a stream. Raises MissingData where all do."""
-    from sparc.workflow import missing
+    from sparc.session import missing
 
     for name, count in missing(features).items():
         if count:
@@ -264,7 +264,7 @@ def say_missing(features: FeatureStore) -> None:
 
 def _say_common(features: FeatureStore) -> None:
     """Say which streams normalisation to unit norm leaves little to tell samples apart by."""
-    from sparc.workflow import common
+    from sparc.session import common
 
     for name, share in common(features).items():
         if share > ALIKE:

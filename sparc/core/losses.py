@@ -17,9 +17,9 @@ from torch import Tensor
 
 from sparc.core.codes import Codes
 from sparc.core.dead import Dead
-from sparc.core.selection import Affine, select
+from sparc.core.kernels.sparse import kept_logits
 from sparc.core.space import Batch, LatentSpace
-from sparc.core.sparse import kept_logits
+from sparc.core.topk import Affine, select
 
 
 class Term(NamedTuple):

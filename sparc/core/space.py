@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparc.core import rounded, selection
+from sparc.core import topk as selection
 from sparc.core.codes import Codes
-from sparc.core.columns import UnitColumns
-from sparc.core.selection import Affine, Kept
-from sparc.core.sparse import kept_logits, weighted_rows
+from sparc.core.kernels.sparse import kept_logits, weighted_rows
+from sparc.core.topk import Affine, Kept
+from sparc.core.unit_norm import UnitColumns
 from sparc.errors import BadFeatures, UnknownName
+from sparc.training import bf16_selection as rounded
 
 _ROUNDING = 1e-12
 """Of the norm of the mean: what rounding leaves of samples that are all alike."""

@@ -1,18 +1,7 @@
-"""Does a map point right? A benchmark on images where it is known what is where."""
+"""The verb `attribute`: which part of an image, and which words of a caption, the shared latents come from."""
 
-from sparc.localization.benchmark import measure_localization
-from sparc.localization.cases import Case, Cases, Wanted, cases_of, chimeras_of
-from sparc.localization.latents import measure_latents
-from sparc.localization.report import LatentsReport, LocalizationReport
+from sparc.localization.localize import Carrier, Localization, Query, localize
+from sparc.localization.models import Models, load_models
+from sparc.localization.picture import draw
 
-__all__ = [
-    "Case",
-    "Cases",
-    "LatentsReport",
-    "LocalizationReport",
-    "Wanted",
-    "cases_of",
-    "chimeras_of",
-    "measure_latents",
-    "measure_localization",
-]
+__all__ = ["Carrier", "Localization", "Models", "Query", "draw", "load_models", "localize"]

@@ -7,15 +7,15 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparc.bench.autograd import AutogradTraining
-from sparc.bench.dense import DenseTraining
-from sparc.config import TrainingConfig
+from sparc.benchmarks.autograd import AutogradTraining
+from sparc.benchmarks.dense import DenseTraining
+from sparc.config.options import TrainingConfig
 from sparc.core.dead import Dead
-from sparc.core.fast.gradients import gradients
 from sparc.core.losses import loss_terms, total
-from sparc.core.selection import Affine, select
 from sparc.core.space import LatentSpace
-from sparc.train import Training
+from sparc.core.topk import Affine, select
+from sparc.training.gradients import gradients
+from sparc.training.trainer import Training
 from tests.oracle import Oracle
 
 L, B, K_AUX, LAMBDA, ALPHA = 24, 10, 3, 0.7, 1 / 32
@@ -176,11 +176,11 @@ def test_they_agree_where_kept_sums_are_negative():
 def test_ten_training_steps_agree(kind, selection, tables, monkeypatch):
     """A training step (project, Adam, renormalise, count), by hand or by autograd, stays on the oracle's path."""
     if tables != "whole":
-        monkeypatch.setattr("sparc.core.sparse.BLOCK", 80)  # five latents of the decoder
-        monkeypatch.setattr("sparc.core.sparse.FEWEST", 1)
+        monkeypatch.setattr("sparc.core.kernels.sparse.BLOCK", 80)  # five latents of the decoder
+        monkeypatch.setattr("sparc.core.kernels.sparse.FEWEST", 1)
     if tables == "by blocks and columns":  # ten latents of a local decoder are summed together
         for name, number in {"CACHED": 1, "COLUMNS": 4, "OFTEN": 1}.items():
-            monkeypatch.setattr(f"sparc.core.sparse.{name}", number)
+            monkeypatch.setattr(f"sparc.core.kernels.sparse.{name}", number)
     space, oracle = pair(3, 4, selection)
     weights = {"cross_weight": LAMBDA, "aux_weight": 1 / 20, "k_aux": K_AUX}
     training = kind(space, TrainingConfig(lr=0.01, dead_after=15, **weights))
@@ -238,7 +238,7 @@ def test_a_step_waits_for_no_answer_of_a_gpu(n_dead, monkeypatch):
     How many latents are dead, the one question, is answered here: that answer is on its way before the step begins.
     """
     monkeypatch.setattr("sparc.core.dead._Pending", lambda counts: SimpleNamespace(read=lambda position: n_dead))
-    monkeypatch.setattr("sparc.core.fast.backend._load", lambda *names: None)
+    monkeypatch.setattr("sparc.core.kernels.backend._load", lambda *names: None)
     space = LatentSpace({"photo": 12, "words": 8}, n_latents=256, k=4)
     with FakeTensorMode(allow_non_fake_inputs=True):
         try:
@@ -291,9 +291,9 @@ class _Largest(TorchDispatchMode):
 @pytest.mark.parametrize("kind", [Training, AutogradTraining])
 def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
     """Nor, by hand, one of the size of the decoders: at most what AuxK searches, the encoder of one stream's dead."""
-    monkeypatch.setattr("sparc.core.selection.SAMPLES", 16)
-    monkeypatch.setattr("sparc.core.selection.LATENTS", 64)
-    monkeypatch.setattr("sparc.core.sparse.BLOCK", 1)  # of 64 latents then, the least
+    monkeypatch.setattr("sparc.core.topk.SAMPLES", 16)
+    monkeypatch.setattr("sparc.core.topk.LATENTS", 64)
+    monkeypatch.setattr("sparc.core.kernels.sparse.BLOCK", 1)  # of 64 latents then, the least
     n_latents, n_samples = 4096, 64
     space = LatentSpace({"photo": 6, "words": 4}, n_latents=n_latents, k=3)
     training = kind(space, TrainingConfig(dead_after=1, k_aux=4))
@@ -309,7 +309,7 @@ def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
 
 def test_the_float32_product_of_the_engine_is_the_plain_one(monkeypatch):
     """By oneDNN on the CPU, by tiles, with samples that lack the stream."""
-    monkeypatch.setattr("sparc.core.selection.SAMPLES", 16)
+    monkeypatch.setattr("sparc.core.topk.SAMPLES", 16)
     torch.manual_seed(0)
     inputs, weight, bias = torch.randn(40, 300), torch.randn(64, 300), torch.randn(64)
     present = torch.arange(40) % 7 > 0

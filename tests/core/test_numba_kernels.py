@@ -7,13 +7,13 @@ import torch
 
 pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'")
 
-from sparc.checkpoint import SharedLatentSpace
-from sparc.config import SpaceConfig, TrainingConfig
-from sparc.core.fast import backend, numba_kernels
-from sparc.core.fast.gradients import TableGradient
+from sparc.config.options import SpaceConfig, TrainingConfig
+from sparc.core.kernels import backend, numba_kernels
+from sparc.core.kernels.sparse import Entries, LatentSum, entry_dots, weighted_rows
 from sparc.core.space import LatentSpace
-from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
-from sparc.train import Training
+from sparc.storage.checkpoint import SharedLatentSpace
+from sparc.training.gradients import TableGradient
+from sparc.training.trainer import Training
 
 SHAPES = [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 7, 300), (1, 1, 50, 1)]  # rows, streams that share, kept, width
 
@@ -111,8 +111,8 @@ def test_rounding_is_that_of_pytorch_and_says_what_it_took():
 @pytest.mark.parametrize(("selection", "dead_after"), [("global", 10**9), ("global", 20), ("local", 10**9)])
 def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead_after, cached, adam_state):
     """With latents dead, in different streams, and with none; with rows that the cache holds, and that it does not."""
-    monkeypatch.setattr("sparc.core.sparse.OFTEN", 0)
-    for module in ("sparc.core.sparse", "sparc.core.fast.numba_kernels"):
+    monkeypatch.setattr("sparc.core.kernels.sparse.OFTEN", 0)
+    for module in ("sparc.core.kernels.sparse", "sparc.core.kernels.numba_kernels"):
         monkeypatch.setattr(f"{module}.CACHED", cached)
     config = TrainingConfig(lr=0.01, dead_after=dead_after, k_aux=3, adam_state=adam_state)
 
@@ -142,8 +142,8 @@ def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead
 @pytest.mark.parametrize("cached", [2**21, 40])
 def test_the_same_step_gives_the_same_bits(compiled, monkeypatch, cached):
     """With any number of threads, of what the kernels do."""
-    monkeypatch.setattr("sparc.core.sparse.OFTEN", 0)
-    for module in ("sparc.core.sparse", "sparc.core.fast.numba_kernels"):
+    monkeypatch.setattr("sparc.core.kernels.sparse.OFTEN", 0)
+    for module in ("sparc.core.kernels.sparse", "sparc.core.kernels.numba_kernels"):
         monkeypatch.setattr(f"{module}.CACHED", cached)
 
     def step(threads):

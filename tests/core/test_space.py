@@ -9,12 +9,12 @@ from torch.autograd import gradcheck
 
 from sparc.core.codes import Codes
 from sparc.core.dead import DeadLatents
-from sparc.core.fast.gradients import gradients
+from sparc.core.kernels.sparse import Entries, LatentSum, entry_dots, kept_logits, weighted_rows, weighted_sum
 from sparc.core.losses import loss_terms, nmse, total
-from sparc.core.selection import Affine, select_shared, top_k, top_k_without_asking
 from sparc.core.space import LatentSpace
-from sparc.core.sparse import Entries, LatentSum, entry_dots, kept_logits, weighted_rows, weighted_sum
+from sparc.core.topk import Affine, select_shared, top_k, top_k_without_asking
 from sparc.errors import BadFeatures, UnknownName
+from sparc.training.gradients import gradients
 
 
 @pytest.fixture
@@ -164,8 +164,8 @@ def test_tiles_of_samples_and_latents_select_as_the_whole(monkeypatch, selection
             weight.copy_(weight[torch.arange(60) // 4 * 7 % 60])
     raw = {name: rows.double() for name, rows in raw.items()}
     whole = space.encode(raw)
-    monkeypatch.setattr("sparc.core.selection.SAMPLES", 3)
-    monkeypatch.setattr("sparc.core.selection.LATENTS", 16)
+    monkeypatch.setattr("sparc.core.topk.SAMPLES", 3)
+    monkeypatch.setattr("sparc.core.topk.LATENTS", 16)
     for name, codes in space.encode(raw).items():
         torch.testing.assert_close(codes.to_dense(), whole[name].to_dense(), rtol=0, atol=1e-14)
         assert torch.equal(codes.indices.sort(dim=1).values, whole[name].indices.sort(dim=1).values)
@@ -175,7 +175,7 @@ def test_of_equal_scores_in_tiles_that_each_have_no_tie_at_their_end_the_lowest_
     """What a tile keeps is in the order of its scores, equal ones in any; only the choice among tiles meets the tie."""
     scores = torch.randint(400, (200, 512), generator=torch.Generator().manual_seed(0)).double()
     expected = scores.argsort(dim=1, descending=True, stable=True)[:, :9]
-    monkeypatch.setattr("sparc.core.selection.LATENTS", 320)
+    monkeypatch.setattr("sparc.core.topk.LATENTS", 320)
     one_hot, there = torch.eye(200, dtype=torch.float64), torch.ones(200, dtype=torch.bool)
     kept = select_shared([Affine(one_hot, scores.T, torch.zeros(512, dtype=torch.float64), there)], 9)[0]
     assert torch.equal(kept.indices.sort(dim=1).values, expected.sort(dim=1).values)
@@ -349,9 +349,9 @@ def test_a_batch_of_no_samples_has_gradients_of_zero():
 @pytest.mark.parametrize("kept", [5, 40])
 def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     """Latents that no sample keeps, and blocks without any entry, have sums of zero; many entries go by columns."""
-    monkeypatch.setattr("sparc.core.sparse.BLOCK", 42)  # 14 latents, and 28 together by columns
+    monkeypatch.setattr("sparc.core.kernels.sparse.BLOCK", 42)  # 14 latents, and 28 together by columns
     for name, number in {"FEWEST": 1, "CACHED": 7, "COLUMNS": 2}.items():
-        monkeypatch.setattr(f"sparc.core.sparse.{name}", number)
+        monkeypatch.setattr(f"sparc.core.kernels.sparse.{name}", number)
     torch.manual_seed(0)
     n_samples, n_latents, shared = 14, 138, 2
     some = torch.tensor([*range(50), *range(100, 138)])

@@ -10,8 +10,8 @@ pytest.importorskip("triton", reason="needs triton, which comes with torch for C
 
 AGREES = """
 import torch
-from sparc.core.fast import triton_kernels
-from sparc.core.sparse import Entries, LatentSum, entry_dots, weighted_rows
+from sparc.core.kernels import triton_kernels
+from sparc.core.kernels.sparse import Entries, LatentSum, entry_dots, weighted_rows
 
 torch.manual_seed(0)
 for rows, shared, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 66, 300)]:
@@ -34,7 +34,7 @@ COMPILES = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from sparc.core.fast import triton_kernels as kernels
+from sparc.core.kernels import triton_kernels as kernels
 
 tables = dict.fromkeys(("indices", "positions", "starts"), "*i64")
 tables |= dict.fromkeys(("rows", "values", "table", "summed", "dots"), "*fp32")

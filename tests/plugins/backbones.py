@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sparc.contracts import Backbone, Sample
+from sparc.plugins.contracts import Backbone, Sample
 
 
 def noise(number, size=(80, 60)):

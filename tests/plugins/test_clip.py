@@ -5,8 +5,8 @@ import gc
 import pytest
 import torch
 
-from sparc.contracts import Sample
 from sparc.errors import InvalidConfig, UnknownName, WeightsUnavailable
+from sparc.plugins.contracts import Sample
 from sparc_plugins import clip
 from sparc_plugins.clip import ClipParams
 from tests.plugins.backbones import GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens

@@ -11,9 +11,9 @@ from PIL import Image
 
 import sparc
 from sparc.errors import BadSample, CorruptFile, MissingData
-from sparc.localization import cases_of
-from sparc.plugins import discover
-from sparc.testing import check_dataset
+from sparc.localization.benchmark import cases_of
+from sparc.plugins.checks import check_dataset
+from sparc.plugins.registry import discover
 from sparc_plugins.coco import Coco, CocoParams, _identify
 
 CATEGORIES = {

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import sparc
-from sparc.contracts import Sample
 from sparc.errors import CorruptFile, InvalidConfig, WeightsUnavailable
-from sparc.testing import check_backbone
+from sparc.plugins.checks import check_backbone
+from sparc.plugins.contracts import Sample
 from sparc_plugins import hf_encoders
 from sparc_plugins.hf_encoders import EncoderParams, MiniLMParams, SentenceParams
 from tests.plugins.backbones import GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens

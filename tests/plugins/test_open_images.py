@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
-from sparc.plugins import discover
-from sparc.testing import check_dataset
+from sparc.plugins.checks import check_dataset
+from sparc.plugins.registry import discover
 from sparc_plugins.open_images import OpenImages, OpenImagesParams, _identify, read_hierarchy
 from sparc_plugins.open_images.labels import display, read_labels, read_names
 

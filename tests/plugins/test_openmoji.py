@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparc.errors import MissingData
-from sparc.testing import check_dataset
+from sparc.plugins.checks import check_dataset
 from sparc_plugins import openmoji
 from sparc_plugins.openmoji import OpenMoji, OpenMojiParams
 

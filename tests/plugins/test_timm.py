@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparc.contracts import Sample
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, UnknownName, WeightsUnavailable
-from sparc.testing import check_backbone
+from sparc.plugins.checks import check_backbone
+from sparc.plugins.contracts import Sample
 from sparc_plugins import timm_image
 from sparc_plugins.openmoji import open_drawing
 from sparc_plugins.timm_image import Dinov2Params, Dinov3Params, EffnetParams, TimmParams

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
-from sparc.plugins import discover
-from sparc.testing import check_dataset
+from sparc.plugins.checks import check_dataset
+from sparc.plugins.registry import discover
 from sparc_plugins.webdataset import WebDataset, WebDatasetParams, _identify
 
 TAR_BLOCK = 512

@@ -1,0 +1,122 @@
+"""A grid: values for some settings, and the cells that are their combinations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from sparc.config.options import OPTION_NAMES, SETTINGS, PluginRef, RunOptions, suggestion, validated
+from sparc.errors import InvalidConfig
+
+Value = int | float | str
+Grid = dict[str, list[Value]]
+"""Values by axis, axes in the order of `AXES`."""
+
+AXES = tuple(name for name in SETTINGS if name != "seed")
+"""What a grid may vary: the settings that leave the features as they are."""
+_HINT = "KEY=VALUE,VALUE,..., such as k=8,16"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of values."""
+
+    values: dict[str, Value]
+    """By axis."""
+    options: RunOptions
+
+    @property
+    def name(self) -> str:
+        """Name of the cell, and of its folder: `k=8,lambda=0.5`."""
+        return _named(self.values)
+
+
+def parse_axes(words: Iterable[str]) -> dict[str, list[str]]:
+    """Read `KEY=VALUE,VALUE,...`, one a word. Raises InvalidConfig."""
+    axes: dict[str, list[str]] = {}
+    for word in words:
+        key, _, text = word.partition("=")
+        values = [value.strip() for value in text.split(",")]
+        if not all(values):
+            raise InvalidConfig(f"--grid: expected values behind the key, found '{word}'", hint=_HINT)
+        if axes.setdefault(key.strip(), values) is not values:
+            raise InvalidConfig(f"--grid: expected each key once, found '{key.strip()}' twice", hint=_HINT)
+    return axes
+
+
+def checked_grid(axes: Any) -> Grid:
+    """Turn what a user says about axes into a grid, whose values are those of the options.
+
+    Raises InvalidConfig: no axis, a key that no grid can vary, no list, a value that the key cannot have, or one twice.
+    """
+    if not isinstance(axes, Mapping) or not axes:
+        raise InvalidConfig(
+            f"expected a grid of at least one key, found {axes or 'none'}", hint=f"--grid {_HINT}; keys: {_keys()}"
+        )
+    for key in axes:
+        _check_key(key)
+    return {key: _values(key, axes[key]) for key in AXES if key in axes}
+
+
+def checked_seeds(count: Any, first: int) -> list[int]:
+    """Return so many seeds from the first on. Raises InvalidConfig where the count is none."""
+    if type(count) is not int or count < 1:
+        raise InvalidConfig(f"seeds: expected how many, 1 or more, found {count!r}", hint="--seeds 3, or seeds = 3")
+    return list(range(first, first + count))
+
+
+def cells(base: RunOptions, grid: Grid) -> list[Cell]:
+    """Combine the values, the last axis fastest. Raises InvalidConfig, naming the cell that makes no sense."""
+    content = base.model_dump(mode="json", by_alias=True)
+    found = []
+    for combination in product(*grid.values()):
+        values = dict(zip(grid, combination, strict=True))
+        try:
+            found.append(Cell(values, validated(RunOptions, {**content, **values}).checked()))
+        except InvalidConfig as error:
+            raise InvalidConfig(f"in the cell {_named(values)}: {error.message}", hint=error.hint) from error
+    return found
+
+
+def written(value: Value) -> str:
+    """A value as a user writes it: 1, not 1.0."""
+    return str(value).removesuffix(".0")
+
+
+def _named(values: Mapping[str, Value]) -> str:
+    return ",".join(f"{key}={written(value)}" for key, value in values.items())
+
+
+def _check_key(key: str) -> None:
+    if key in AXES:
+        return
+    if key == "seed":
+        raise InvalidConfig("a grid has no 'seed'", hint="--seeds N trains every cell with N seeds, from --seed on")
+    if key in OPTION_NAMES:
+        raise InvalidConfig(
+            f"a grid has no '{key}': all its cells share their features and their place",
+            hint=f"keys: {_keys()}; for other features run sparc ablate again",
+        )
+    raise InvalidConfig(f"--grid: unknown key '{key}'", hint=suggestion(key, AXES))
+
+
+def _values(key: str, values: Any) -> list[Value]:
+    if not isinstance(values, list) or not values:
+        raise InvalidConfig(f"grid: expected a list of values of {key}, found {values!r}", hint=f"{key} = [..., ...]")
+    dataset = PluginRef(name="any", alias="any")
+    field = next(name for name, field in RunOptions.model_fields.items() if field.alias == key)
+    parsed: list[Value] = []
+    for value in values:
+        found = getattr(validated(RunOptions, {"dataset": dataset, key: value}, what="grid"), field)
+        if found in parsed:
+            raise InvalidConfig(
+                f"grid: expected values of {key} that differ, found {value} twice", hint="leave one out"
+            )
+        parsed.append(found)
+    return parsed
+
+
+def _keys() -> str:
+    return ", ".join(AXES)

@@ -1,7 +1,0 @@
-"""The verb `attribute`: which part of an image, and which words of a caption, the shared latents come from."""
-
-from sparc.attribute.localize import Carrier, Localization, Query, localize
-from sparc.attribute.models import Models, load_models
-from sparc.attribute.picture import draw
-
-__all__ = ["Carrier", "Localization", "Models", "Query", "draw", "load_models", "localize"]

@@ -1,0 +1,158 @@
+"""How long a training step takes, beside the one product that it cannot do without."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from sparc.benchmarks.apart import DenseApart
+from sparc.benchmarks.autograd import AutogradTraining
+from sparc.config.options import SpaceConfig, TrainingConfig, validated
+from sparc.core.kernels.backend import kernels
+from sparc.core.space import LatentSpace
+from sparc.storage.checkpoint import SharedLatentSpace
+from sparc.system.memory import peak_bytes, resident_bytes
+from sparc.training.loader import Loader
+from sparc.training.trainer import Training
+
+WARM_UP = 3
+PAUSE = 0.03
+"""Seconds before each measurement, until threads that have just finished elsewhere no longer spin."""
+WHOLE = "sparc.whole"
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Medians over the measured steps, in milliseconds, and memory in bytes; None where it was not measured."""
+
+    step_ms: float
+    """A whole step: load from memory, normalise, loss, gradients, Adam, norms, counters.
+
+    The loader reads some thousand rows at a time, which the median does not see: `measure_loader` does."""
+    encoder_product_ms: float
+    """The bare product of the features side by side with all encoders, by `torch.mm`, into memory that is there."""
+    autograd_step_ms: float | None
+    """The step through autograd and `torch.optim.Adam(fused=True)`."""
+    oracle_step_ms: float | None
+    """The naive dense step, in a process of its own."""
+    peak_bytes: int | None
+    """The most that the process (on CUDA: its tensors) held in its first steps, before anything else was measured."""
+    working_bytes: int | None
+    """What of the peak is neither parameters, moments, counters nor features, nor was there before."""
+    phases: dict[str, float]
+    """Milliseconds of a step by part, `other` what is in none; the time of the host, which on CUDA only launches."""
+
+
+def measure_step(
+    shape: SpaceConfig,
+    *,
+    batch_size: int,
+    steps: int,
+    device: str = "cpu",
+    precision: Mapping[str, Any] | None = None,
+    autograd: bool = False,
+    oracle: bool = False,
+) -> StepCost:
+    """Time whole training steps on random features, interleaved with the bare product and what else is asked for.
+
+    `precision` are the keys of `TrainingConfig` that say how exact the engine is.
+    """
+    compiled = kernels(torch.empty(shape.n_latents, sum(shape.streams.values())))
+    if compiled is not None:  # what they load and compile is not working memory
+        compiled.weighted_rows(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 1, 4), torch.zeros(8, 8))
+    before = resident_bytes()
+    config = validated(TrainingConfig, {"batch_size": batch_size, "epochs": 2**31, **(precision or {})})
+    space = SharedLatentSpace(shape).to(device)
+    training = Training(space, config)
+    features = {name: torch.randn(4 * batch_size, width) for name, width in space.streams.items()}
+    source = iter(Loader({name: [rows] for name, rows in features.items()}, config, device=device))
+    _reset_peak(device)
+
+    def step() -> None:
+        training.advance(space.normalize(next(source)))
+
+    for _ in range(WARM_UP):
+        step()
+    peak = _peak(device)
+    working = None
+    if peak is not None and before is not None:
+        held = [*space.state_dict().values(), *itertools.chain(*training.adam.moments.values())]
+        held += [training.dead.samples_since_active, *(features.values() if device == "cpu" else ())]
+        working = peak - sum(tensor.nbytes for tensor in held) - (before if device == "cpu" else 0)
+    runs: dict[str, Callable[[], object]] = {"product": _product(space, batch_size), "step": step}
+    if autograd:
+        own = AutogradTraining(copy.deepcopy(space), config)
+        batch = space.normalize(next(source))
+        runs["autograd"] = lambda: own.advance(batch)
+    with contextlib.ExitStack() as stack:
+        if oracle:
+            runs["oracle"] = stack.enter_context(DenseApart(shape, config, device)).advance
+        times = _interleaved(runs, steps, device)
+    return StepCost(
+        step_ms=times["step"],
+        encoder_product_ms=times["product"],
+        autograd_step_ms=times.get("autograd"),
+        oracle_step_ms=times.get("oracle"),
+        peak_bytes=peak,
+        working_bytes=working,
+        phases=_phases(step, times["step"]),
+    )
+
+
+def _product(space: LatentSpace, batch_size: int) -> Callable[[], Tensor]:
+    weight = torch.cat([weight.detach() for weight in space.encoders], dim=1)
+    inputs = torch.randn(batch_size, weight.shape[1], device=weight.device)
+    out = weight.new_empty(batch_size, len(weight))
+    return lambda: torch.mm(inputs, weight.T, out=out)
+
+
+def _interleaved(runs: dict[str, Callable[[], object]], steps: int, device: str) -> dict[str, float]:
+    """Median milliseconds of each, in turns, so that what else the machine does falls on all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(-1, steps):
+        for name, run in runs.items():
+            _wait(device)
+            time.sleep(PAUSE)
+            began = time.perf_counter()
+            run()
+            _wait(device)
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: round(1000 * statistics.median(measured), 3) for name, measured in seconds.items()}
+
+
+def _phases(step: Callable[[], None], step_ms: float, steps: int = 3) -> dict[str, float]:
+    """Milliseconds by part: shares from a profile of some steps more, of the step without a profiler."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(steps):
+            with record_function(WHOLE):
+                step()
+    spent = {event.key: event.cpu_time_total for event in profiler.key_averages() if event.key.startswith("sparc.")}
+    whole = spent.pop(WHOLE)
+    parts = {name.removeprefix("sparc."): step_ms * time_us / whole for name, time_us in spent.items()}
+    parts["other"] = step_ms - sum(parts.values())
+    return {name: round(part, 3) for name, part in parts.items()}
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: str) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else peak_bytes()

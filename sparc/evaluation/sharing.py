@@ -1,0 +1,180 @@
+"""Which streams a latent belongs to: who activates it, with whom, and whether another latent says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from sparc.core.codes import Codes
+from sparc.core.space import LatentSpace
+from sparc.evaluation.encoding import activity
+from sparc.evaluation.report import IndexOverlap, Pattern, Sharing
+
+DUPLICATE = 0.9
+"""Cosine between the decoders of two latents, all streams side by side, from which they are duplicates."""
+LATENTS = 1024
+"""Latents compared with all others at a time."""
+
+Floats = NDArray[np.float64]
+
+
+class Liveness(NamedTuple):
+    """Which latents are active at least once where."""
+
+    alive: int
+    """In all streams."""
+    dead: int
+    """In none."""
+    mixed: int
+    """In some."""
+    patterns: tuple[Pattern, ...]
+    """The mixed ones, most frequent pattern first."""
+    dead_in: dict[str, int]
+
+
+def liveness(codes: Mapping[str, Codes], n_latents: int) -> Liveness:
+    """Count latents by the streams that they are active in (the paper's all-alive, all-dead and mixed)."""
+    names = list(codes)
+    alive_LS = np.stack([fires(code) > 0 for code in codes.values()], axis=1)
+    found, counts = np.unique(alive_LS, axis=0, return_counts=True)
+    by_pattern = {tuple(row): int(count) for row, count in zip(found.tolist(), counts.tolist(), strict=True)}
+    everywhere, nowhere = by_pattern.pop((True,) * len(names), 0), by_pattern.pop((False,) * len(names), 0)
+    patterns = [
+        Pattern(streams=tuple(name for name, alive in zip(names, row, strict=True) if alive), latents=count)
+        for row, count in by_pattern.items()
+    ]
+    return Liveness(
+        alive=everywhere,
+        dead=nowhere,
+        mixed=n_latents - everywhere - nowhere,
+        patterns=tuple(sorted(patterns, key=lambda pattern: (-pattern.latents, pattern.streams))),
+        dead_in={name: int((~alive_LS[:, place]).sum()) for place, name in enumerate(names)},
+    )
+
+
+def mean_l0(codes: Codes, present_N: Tensor) -> float:
+    """Active latents per sample, over the samples that have the stream."""
+    return int((codes.values > 0).sum()) / max(1, int(present_N.sum()))
+
+
+def fires(codes: Codes) -> NDArray[np.int64]:
+    """How many samples activate each latent, (L,)."""
+    active = codes.indices[codes.values > 0].cpu()
+    return torch.bincount(active, minlength=codes.n_latents).numpy()
+
+
+class PerLatent(NamedTuple):
+    """What `Sharing` averages, latent by latent (L,); not a number where a latent is dead, or there is one stream."""
+
+    fires: dict[str, NDArray[np.int64]]
+    cofiring: Floats
+    entropy: Floats
+    twin: NDArray[np.int64]
+    """The latent, not dead, whose decoder is nearest; -1 where this one is dead or the only one."""
+    likeness: Floats
+    """Cosine with the twin's decoder."""
+
+
+def sharing(
+    space: LatentSpace, solo: Mapping[str, Codes], present: Mapping[str, Tensor], orders: Mapping[str, Tensor]
+) -> tuple[Sharing, PerLatent]:
+    """Measure how streams share latents, each encoded alone. present: (N,) bool; orders: that of the null's samples."""
+    names = list(solo)
+    there = {name: present[name].cpu().numpy() for name in names}
+    active = {name: activity(code) for name, code in solo.items()}
+    shuffled = {name: active[name][orders[name].numpy()] for name in names}
+    there_shuffled = {name: there[name][orders[name].numpy()] for name in names}
+    counts = {name: fires(code) for name, code in solo.items()}
+    alive_LS = np.stack([counts[name] > 0 for name in names], axis=1)
+    streams_L = alive_LS.sum(axis=1)
+    cofiring_L, cofiring_null_L = _cofiring(active, there), _cofiring(shuffled, there_shuffled)
+    rates = {name: counts[name] / max(1, there[name].sum()) for name in names}
+    entropy_L = _entropy(np.stack(list(rates.values()), axis=1))
+    twin_L, likeness_L = twins(space, streams_L > 0)
+    overlaps = [
+        IndexOverlap(
+            first=first,
+            second=second,
+            overlap=_overlap(active[first], active[second], there[first] & there[second]),
+            null=_overlap(shuffled[first], shuffled[second], there_shuffled[first] & there_shuffled[second]),
+        )
+        for first, second in combinations(names, 2)
+    ]
+    found = Sharing(
+        overlaps=tuple(overlaps),
+        shared=int((streams_L > 1).sum()),
+        only={name: int((alive_LS[:, place] & (streams_L == 1)).sum()) for place, name in enumerate(names)},
+        dead=int((streams_L == 0).sum()),
+        duplicates=int((likeness_L >= DUPLICATE).sum()),
+        cofiring=_mean(cofiring_L),
+        cofiring_null=_mean(cofiring_null_L),
+        entropy=_mean(entropy_L),
+    )
+    return found, PerLatent(counts, cofiring_L, entropy_L, twin_L, likeness_L)
+
+
+def _overlap(first: csr_array, second: csr_array, both_N: NDArray[np.bool_]) -> float:
+    """Mean over samples that have both streams of shared over all active latents; samples with none are left out."""
+    shared_N = _sum(first * second, axis=1)
+    union_N = _sum(first, axis=1) + _sum(second, axis=1) - shared_N
+    counted_N = both_N & (union_N > 0)
+    return float((shared_N[counted_N] / union_N[counted_N]).mean()) if counted_N.any() else 0.0
+
+
+def _cofiring(active: Mapping[str, csr_array], there: Mapping[str, NDArray[np.bool_]]) -> Floats:
+    """Per latent, samples that activate it in both streams over those that do in one, mean over pairs of streams."""
+    shares = [np.full(next(iter(active.values())).shape[1], np.nan)]
+    for first, second in combinations(active, 2):
+        rows = np.flatnonzero(there[first] & there[second])
+        one, other = active[first][rows], active[second][rows]
+        both_L = _sum(one * other, axis=0)
+        either_L = _sum(one, axis=0) + _sum(other, axis=0) - both_L
+        shares.append(np.where(either_L > 0, both_L / np.maximum(either_L, 1), np.nan))
+    found_PL = np.stack(shares)
+    counted_L = np.isfinite(found_PL).sum(axis=0)
+    return np.where(counted_L > 0, np.nansum(found_PL, axis=0) / np.maximum(counted_L, 1), np.nan)
+
+
+def _entropy(rates_LS: Floats) -> Floats:
+    """Entropy of each latent's activations over the streams, in units of the largest there can be."""
+    total_L = rates_LS.sum(axis=1)
+    if rates_LS.shape[1] == 1:
+        return np.full(len(total_L), np.nan)
+    share_LS = rates_LS / np.where(total_L > 0, total_L, 1)[:, None]
+    entropy_L = -(share_LS * np.log(np.where(share_LS > 0, share_LS, 1))).sum(axis=1)
+    return np.where(total_L > 0, np.abs(entropy_L) / np.log(rates_LS.shape[1]), np.nan)
+
+
+@torch.inference_mode()
+def twins(space: LatentSpace, alive_L: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Floats]:
+    """Of each live latent the live one whose decoder, all streams side by side, is nearest, and their cosine."""
+    twin_L = np.full(len(alive_L), -1, dtype=np.int64)
+    likeness_L = np.full(len(alive_L), np.nan)
+    alive = torch.from_numpy(np.flatnonzero(alive_L))
+    if len(alive) < 2:
+        return twin_L, likeness_L
+    decoder_AT = F.normalize(space.decoder[alive.to(space.decoder.device)], dim=1)
+    for start in range(0, len(alive), LATENTS):
+        cosine_aA = decoder_AT[start : start + LATENTS] @ decoder_AT.T
+        cosine_aA.diagonal(offset=start).fill_(-torch.inf)
+        best = cosine_aA.max(dim=1)
+        own = alive[start : start + LATENTS].numpy()
+        twin_L[own], likeness_L[own] = alive[best.indices.cpu()].numpy(), best.values.cpu().numpy()
+    return twin_L, likeness_L
+
+
+def _sum(matrix: csr_array, *, axis: int) -> Floats:
+    return np.asarray(matrix.sum(axis=axis, dtype=np.float64)).ravel()
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None

@@ -1,0 +1,65 @@
+"""What a stream has to compute: each distinct image or caption of a dataset once, however many samples show it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparc.errors import InvalidConfig, MissingData
+from sparc.plugins.contracts import Dataset, Sample
+
+
+@dataclass(frozen=True)
+class Items:
+    """The distinct items of a dataset in the order in which they first appear: a row of features each."""
+
+    ids: list[str]
+    """Of the samples."""
+    rows: NDArray[np.int64]
+    """(samples,) the row of each sample."""
+    owners: NDArray[np.int64]
+    """(rows,) the first sample of each row: the one that is read."""
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.owners)
+
+
+def distinct(dataset: Dataset, modality: str) -> Items:
+    """Find the distinct images, by `Sample.image_id`, or the distinct captions. Opens no image.
+
+    Raises:
+        MissingData: there are no samples.
+        InvalidConfig: an id is no text that a file can hold.
+    """
+    if not len(dataset):
+        raise MissingData("the dataset has no samples", hint="look at its folder")
+    first: dict[object, int] = {}
+    rows = np.empty(len(dataset), np.int64)
+    owners: list[int] = []
+    for position in range(len(dataset)):
+        row = first.setdefault(_key(dataset[position], modality, position), len(owners))
+        if row == len(owners):
+            owners.append(position)
+        rows[position] = row
+    ids = list(dataset.ids)
+    try:
+        "\n".join(ids).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidConfig(f"a sample's id is no text: {error}", hint="give the samples other ids") from error
+    return Items(ids, rows, np.array(owners, np.int64))
+
+
+def _key(sample: Sample, modality: str, position: int) -> object:
+    """What equal items have in common; what cannot be read stays apart, so that it is named."""
+    if modality == "image":
+        return position if sample.image_id is None else sample.image_id
+    caption = sample.caption or ""
+    return (
+        hashlib.blake2b(caption.encode(errors="surrogatepass"), digest_size=16).digest()
+        if caption.strip()
+        else position
+    )

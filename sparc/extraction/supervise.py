@@ -1,0 +1,118 @@
+"""Starts the worker process that extracts, and listens to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparc import errors
+from sparc.errors import PluginError, SparcError
+from sparc.extraction.plan import Job, Order
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the streams are that are extracted together."""
+
+    streams: tuple[str, ...] = ()
+    split: str = ""
+    done: int = 0
+    total: int = 0
+    """Distinct images or captions; 0 while backbones are loaded."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """Seconds that were spent waiting for `data`, `device` and `disk` so far."""
+    finished: bool = False
+    skipped: tuple[str, ...] = ()
+    """Samples that could not be read; known at the end."""
+
+
+def extract(
+    jobs: Iterable[Job],
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    *,
+    part: tuple[int, int] = (0, 1),
+) -> None:
+    """Do what the store lacks of `jobs`, in a worker process; of (0, 2) every second shard, of (1, 2) the others.
+
+    Interrupting loses at most the shard in work. Raises the SparcError that the worker met; an error that is no
+    SparcError becomes a PluginError, with the worker's traceback as its cause.
+    """
+    waiting = [job for job in jobs if not job.done]
+    if not waiting:
+        return
+    current = Progress()
+    for event in _events(Order(jobs=waiting, part=part)):
+        current = _next(current, event)
+        on_progress(current)
+
+
+def probe(jobs: Iterable[Job]) -> list[tuple[Progress, dict[str, Any]]]:
+    """Try some samples of what the store lacks of `jobs`: what is computed together, and its `Estimate` as a dict.
+
+    Raises as `extract`.
+    """
+    waiting = [job for job in jobs if not job.done]
+    found: list[tuple[Progress, dict[str, Any]]] = []
+    current = Progress()
+    for event in _events(Order(jobs=waiting, probe=True)) if waiting else ():
+        if event["event"] == "probed":
+            found.append((current, event["found"]))
+        else:
+            current = _next(current, event)
+    return found
+
+
+def _events(order: Order) -> Iterator[dict[str, Any]]:
+    """What a worker says while it does an order."""
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "sparc.extraction.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    try:
+        worker.stdin.write(order.model_dump_json())
+        worker.stdin.close()
+        at = ""
+        for line in worker.stdout:
+            event = json.loads(line)
+            at = event.get("stream") or ", ".join(event.get("streams", ())) or at
+            yield event
+        if worker.wait() != 0:
+            raise PluginError(
+                f"the extracting process ended with code {worker.returncode} in stream '{at}'",
+                hint="run the same command again: complete shards are kept; if it was killed, use less memory",
+            )
+    finally:
+        worker.terminate()
+        worker.wait()
+        worker.stdout.close()
+
+
+def _next(current: Progress, event: dict[str, object]) -> Progress:
+    """The progress after an event. Raises the error that the event reports."""
+    match event:
+        case {"event": "load", "stream": str(stream)}:
+            return Progress((stream,))
+        case {"event": "begin", "streams": list(streams), "split": str(split)}:
+            return Progress(tuple(streams), split)
+        case {"event": "progress", "done": int(done), "total": int(total), "spent": dict(spent)}:
+            return Progress(current.streams, current.split, done, total, spent)
+        case {"event": "end", "skipped": list(skipped), "spent": dict(spent)}:
+            total = current.total
+            return Progress(current.streams, current.split, total, total, spent, True, tuple(skipped))
+        case {"event": "error", "kind": "crash", "message": str(message), "traceback": str(trace)}:
+            where = f"stream '{', '.join(current.streams)}': " if current.streams else ""
+            raise PluginError(
+                f"{where}{message}", hint="this may be a bug in the plugin; --debug shows where"
+            ) from RuntimeError(trace)
+        case {"event": "error", "kind": str(kind), "message": str(message), "hint": str(hint)}:
+            raise errors.remade(getattr(errors, kind, SparcError), message, hint)
+    raise RuntimeError(f"unknown event of the worker: {event}")

@@ -1,0 +1,70 @@
+"""Whether a map is right about the model: what is left of the target when the places it names go, or come first."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparc.errors import PluginError
+from sparc.localization.targets import Target
+from sparc.localization.view import View
+from sparc.plugins.batches import mapped, tensors
+
+STEPS = 10
+
+
+class Curves(NamedTuple):
+    """The target with a growing part of the image gone, and there, as a share of its value on the whole image.
+
+    A share may exceed 1: what is left, or a plain colour, may have more of the target than the whole image.
+    """
+
+    deletion: NDArray[np.float32]
+    """(STEPS + 1,): the strongest places take the image's mean colour first. The lower, the better the map."""
+    insertion: NDArray[np.float32]
+    """(STEPS + 1,): the strongest places come first, on that colour. The higher, the better the map."""
+
+
+def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves | None:
+    """Deletion and insertion curves of a map (rows, columns), after Petsiuk et al. 2018 (RISE, arXiv 1806.07421).
+
+    None where the target is not there to begin with. Raises PluginError where the backbone reads no pixels.
+    """
+    pixels = _pixels(view)
+    rank = np.empty(values.size, np.int64)
+    rank[np.argsort(-values.ravel(), kind="stable")] = np.arange(values.size)
+    gone = torch.tensor(np.linspace(0, values.size, STEPS + 1)).round()
+    first_SRC = (torch.from_numpy(rank) < gone[:, None]).reshape(-1, *values.shape).to(pixels)
+    first = F.interpolate(first_SRC.unsqueeze(1), size=pixels.shape[2:], mode="nearest")
+    plain = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
+    images = torch.cat([first * plain + (1 - first) * pixels, first * pixels + (1 - first) * plain])
+    with torch.inference_mode():
+        features = view.models.backbones[view.stream].forward(_with_pixels(view.batch, pixels, images)).float()
+        found = target(features)
+    whole = float(found[0])
+    if not whole > 0:
+        return None
+    shares: NDArray[np.float32] = (found / whole).float().cpu().numpy()
+    return Curves(shares[: STEPS + 1], shares[STEPS + 1 :])
+
+
+def area(curve: NDArray[np.float32]) -> float:
+    """The area under a curve, whose x axis is 1 long."""
+    return float((curve[1:] + curve[:-1]).mean() / 2)
+
+
+def _pixels(view: View) -> Tensor:
+    for tensor in tensors(view.batch):
+        if tensor.ndim == 4 and tensor.is_floating_point():
+            return tensor
+    raise PluginError(f"stream '{view.stream}': expected pixels (B, 3, height, width)", hint="choose another stream")
+
+
+def _with_pixels(batch: Any, pixels: Tensor, images: Tensor) -> Any:
+    """The batch with other pixels, and whatever comes beside them as often."""
+    return mapped(batch, lambda tensor: images if tensor is pixels else tensor.expand(len(images), *tensor.shape[1:]))

@@ -1,0 +1,56 @@
+"""A plugin's package to begin with: it works as it stands, and says where the author's own goes."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from sparc.errors import InvalidConfig
+from sparc.system.files import storage_error
+
+KINDS = ("backbone", "dataset")
+NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+FILES = {
+    "pyproject.toml": "pyproject.toml.in",
+    "README.md": "README.md.in",
+    "{module}.py": "module.py.in",
+    "test_{module}.py": "test.py.in",
+}
+
+
+def new_plugin(name: str, kind: str, parent: Path) -> Path:
+    """Write the package of a plugin that offers `name` into a new folder below `parent`; returns the folder.
+
+    Raises:
+        InvalidConfig: a name that no package can have, an unknown kind, or a folder that is there.
+        StorageError: the disk is full or refuses.
+    """
+    if kind not in KINDS:
+        raise InvalidConfig(f"--kind: expected {' or '.join(KINDS)}, found '{kind}'", hint="choose one of them")
+    if not NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise InvalidConfig(
+            f"expected a name of small letters, digits and '-', found '{name}'", hint="such as my-model"
+        )
+    package = f"sparc-{name.replace('_', '-')}"
+    module = package.replace("-", "_")
+    folder = parent / package
+    words = {
+        "name": name,
+        "package": package,
+        "module": module,
+        "klass": "".join(part.capitalize() for part in re.split("[-_]", name)),
+    }
+    templates = files("sparc") / "templates" / kind
+    try:
+        folder.mkdir(parents=True)
+        for target, source in FILES.items():
+            text = Template((templates / source).read_text(encoding="utf-8")).substitute(words)
+            (folder / target.format(module=module)).write_text(text, encoding="utf-8")
+    except FileExistsError as error:
+        raise InvalidConfig(f"there is something at {folder} already", hint="choose another name or --into") from error
+    except OSError as error:
+        raise storage_error(folder, error) or error from error
+    return folder

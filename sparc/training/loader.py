@@ -1,0 +1,211 @@
+"""Batches of features for training: every sample once an epoch, in a seeded order, from shards in memory or on disk.
+
+The order is a permutation of all samples, so any two may share a batch. Rows are read some thousands at a time, sorted,
+since neighbours lie on the same pages of a file; shards that were opened from a store are mapped, not read, until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparc.config.options import TrainingConfig
+from sparc.errors import MisalignedStreams
+
+READ_ROWS, READ_BYTES = 8192, 48 * 2**20
+"""Rows read at a time, or fewer: as many as so many bytes hold, all streams together."""
+AHEAD = 4
+"""Batches made ready while an accelerator computes."""
+
+Shards = Mapping[str, Sequence[Tensor]]
+"""Features by stream, in pieces (rows, width) that follow one another."""
+Rows = Mapping[str, Tensor]
+"""By stream (samples,): the row of each sample, where samples share rows."""
+
+
+class Loader:
+    """Raw features (batch_size, width) by stream, on the device, in the dtype in which they are stored.
+
+    Where an accelerator computes, a thread gathers rows meanwhile; on the CPU, which has nothing to gain
+    from a thread that takes its cores, when they are asked for.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        config: TrainingConfig,
+        *,
+        rows: Rows | None = None,
+        device: str = "cpu",
+        start: int = 0,
+    ) -> None:
+        """Begin at step `start`; without `rows` a sample is a row.
+
+        Raises MisalignedStreams where a stream has more samples than another.
+        """
+        self._shards = shards
+        self._rows = rows
+        self._config = config
+        self._device = torch.device(device)
+        self._start = start
+        self.n_samples = _common_length(self._streams())
+        self.per_epoch = steps_per_epoch(self.n_samples, config)
+        """Steps in an epoch."""
+        self.waited = 0.0
+        """Seconds that the consumer has waited for batches."""
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the batches of all epochs from the first step on."""
+        batches = self._batches() if self._device.type == "cpu" else _in_thread(self._batches())
+        with contextlib.suppress(StopIteration):
+            while True:
+                yield self._next(batches)  # not by a name, which would hold the batch while the next is asked for
+
+    def _next(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+        asked = time.perf_counter()
+        try:
+            return next(batches)
+        finally:
+            self.waited += time.perf_counter() - asked
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        order = batches(self.n_samples, self._config, start=self._start)
+        streams = self._streams()
+        rows = min(READ_ROWS, READ_BYTES // sum(stream.row_bytes for stream in streams.values()))
+        at_once = max(1, rows // self._config.batch_size)
+        while block := list(itertools.islice(order, at_once)):
+            samples = torch.cat(block)
+            in_order = _sorted(samples)
+            read = {name: stream.read(samples, in_order) for name, stream in streams.items()}
+            first = 0
+            for batch in block:
+                one = slice(first, first := first + len(batch))
+                # An index in brackets would take twice as long.
+                yield {
+                    name: self._moved(rows_ND.index_select(0, position[one]))
+                    for name, (rows_ND, position) in read.items()
+                }
+
+    def _streams(self) -> dict[str, _Stream]:
+        return {
+            name: _Stream(pieces, self._rows[name] if self._rows else None) for name, pieces in self._shards.items()
+        }
+
+    def _moved(self, rows: Tensor) -> Tensor:
+        if self._device.type == "cuda":
+            rows = rows.pin_memory()
+        return rows.to(self._device, non_blocking=True)
+
+
+class _Stream:
+    """The features of one stream, across its shards."""
+
+    def __init__(self, shards: Sequence[Tensor], rows: Tensor | None) -> None:
+        self._shards = shards
+        self._rows = rows
+        lengths = torch.tensor([len(shard) for shard in shards])
+        self._ends = lengths.cumsum(0)
+        self._starts = self._ends - lengths
+        self._read = shards[0][:0]
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return int(self._ends[-1]) if self._rows is None else len(self._rows)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one sample's features."""
+        return max(1, self._read.element_size() * self._read.shape[1])
+
+    def read(self, samples: Tensor, in_order: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Copy the features of samples (n,) into memory that the next call uses again, and say where each one's are.
+
+        `in_order` is `_sorted(samples)`, which serves all streams where a sample is a row. Returns the rows (n, width)
+        in the order of the files, and for each sample (n,) the place of its own.
+        """
+        rows, position = in_order if self._rows is None else _sorted(self._rows[samples])
+        if len(self._read) < len(rows):
+            self._read = self._shards[0].new_empty(len(rows), self._shards[0].shape[1])
+        read = self._read[: len(rows)]
+        counts = torch.searchsorted(rows, self._ends).diff(prepend=torch.tensor([0]))
+        local, of_each = rows - self._starts.repeat_interleave(counts), counts.tolist()
+        for shard, some, into in zip(
+            self._shards, torch.split(local, of_each), torch.split(read, of_each), strict=True
+        ):
+            if some.numel():
+                torch.index_select(shard, 0, some, out=into)
+        return read, position
+
+
+def _sorted(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers (n,) in order, and for each (n,) its place there."""
+    in_order, origin = numbers.sort()
+    return in_order, torch.empty_like(origin).scatter_(0, origin, torch.arange(len(origin)))
+
+
+def _common_length(streams: Mapping[str, _Stream]) -> int:
+    lengths = {name: len(stream) for name, stream in streams.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise MisalignedStreams(
+            f"expected as many samples in every stream, found {found}", hint="rows belong together by their position"
+        )
+    return next(iter(lengths.values()))
+
+
+def steps_per_epoch(n_samples: int, config: TrainingConfig) -> int:
+    """How many batches an epoch has: those that the samples fill, or one."""
+    return max(1, n_samples // config.batch_size)
+
+
+def batches(n_samples: int, config: TrainingConfig, *, start: int = 0) -> Iterator[Tensor]:
+    """Rows of each batch (batch_size,) from step `start` on.
+
+    Every epoch is a new permutation of the samples, drawn from seed and epoch alone, so any step can be entered. What
+    does not fill a batch is left out, other samples each epoch; fewer samples than a batch are one batch.
+    """
+    per_epoch = steps_per_epoch(n_samples, config)
+    first_epoch, offset = divmod(start, per_epoch)
+    for epoch in range(first_epoch, config.epochs):
+        order = torch.from_numpy(np.random.default_rng([config.seed, epoch]).permutation(n_samples))
+        for position in range(offset if epoch == first_epoch else 0, per_epoch):
+            yield order[position * config.batch_size : (position + 1) * config.batch_size]
+
+
+def _in_thread(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Take batches in a thread, some ahead of the consumer. What goes wrong there is raised here."""
+    ready: queue.Queue[dict[str, Tensor] | BaseException | None] = queue.Queue(maxsize=AHEAD)
+    stopped = threading.Event()
+
+    def fill() -> None:
+        last: BaseException | None = None
+        try:
+            for batch in batches:
+                ready.put(batch)
+                if stopped.is_set():
+                    return
+        except BaseException as error:
+            last = error
+        ready.put(last)
+
+    thread = threading.Thread(target=fill, name="loader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):  # a full queue would hold the thread for ever
+                ready.get_nowait()
+            thread.join(timeout=0.01)

@@ -1,0 +1,396 @@
+"""A grid of settings: its cells, its runs side by side, what they add up to, and how it goes on after an end."""
+
+import contextlib
+import csv
+import io
+import json
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from multiprocessing.reduction import ForkingPickler
+from statistics import mean
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from sparc.ablation.folder import Ablation
+from sparc.ablation.grid import AXES, cells, checked_grid, parse_axes
+from sparc.ablation.metrics import METRICS
+from sparc.ablation.plots import draw
+from sparc.ablation.pool import needed_bytes
+from sparc.ablation.results import Results, Spread
+from sparc.cli.ablation_tables import ablation_tables
+from sparc.config.options import RunOptions, SpaceConfig, validated
+from sparc.errors import MisalignedStreams, WeightsUnavailable
+from tests.conftest import COLOURS, SHAPES
+from tests.interchange.test_import_features import imported, write
+from tests.test_cli import assert_fails, folder, start, wait_for
+
+SMALL = ("--n-latents", 32, "--batch-size", 32, "--lr", 0.01)
+PHOTOS = ("--stream", "hog", "--stream", "char-ngrams", "--n-latents", 32, "--batch-size", 16, "--lr", 0.01)
+
+
+@pytest.fixture
+def base():
+    return validated(RunOptions, {"dataset": "any", "n-latents": 32, "k": 4, "lr": 0.01})
+
+
+@pytest.fixture
+def features(tmp_path):
+    """Imported features of 300 samples in two streams that share five causes."""
+    generator = np.random.default_rng(0)
+    causes, ids = generator.random((300, 5)), [str(number) for number in range(300)]
+    rows = {name: causes @ generator.random((5, width)) for name, width in (("one", 12), ("two", 7))}
+    imported(tmp_path / "mine", {name: write(tmp_path / f"{name}.npz", rows[name], ids) for name in rows})
+    return ("--features", tmp_path / "mine")
+
+
+def test_cells_are_all_combinations_named_by_their_values(base):
+    grid = checked_grid(parse_axes(["lambda=0, 1.0,2.5e-1", "k=8,16"]))
+    assert list(grid.items()) == [("k", [8, 16]), ("lambda", [0.0, 1.0, 0.25])]
+    found = cells(base, grid)
+    assert [cell.name for cell in found] == [
+        "k=8,lambda=0",
+        "k=8,lambda=1",
+        "k=8,lambda=0.25",
+        "k=16,lambda=0",
+        "k=16,lambda=1",
+        "k=16,lambda=0.25",
+    ]
+    assert [(cell.options.k, cell.options.lambda_) for cell in found][2:4] == [(8, 0.25), (16, 0.0)]
+    assert {(cell.options.n_latents, cell.options.lr) for cell in found} == {(32, 0.01)}
+
+
+def test_a_grid_may_vary_what_leaves_the_features_as_they_are():
+    assert AXES == (
+        "n-latents",
+        "k",
+        "selection",
+        "normalization",
+        "lambda",
+        "epochs",
+        "batch-size",
+        "lr",
+        "encoder-product",
+        "adam-state",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        ((), "expected a grid of at least one key, found none", "--grid KEY=VALUE,VALUE"),
+        (("--grid", "kk=1"), "--grid: unknown key 'kk'", "did you mean 'k'?"),
+        (("--grid", "k=4,many"), "grid: k: input should be a valid integer", "change that value"),
+        (("--grid", "selection=global,both"), "found 'both'", "change that value"),
+        (("--grid", "k=4,,8"), "expected values behind the key, found 'k=4,,8'", "k=8,16"),
+        (("--grid", "k"), "expected values behind the key, found 'k'", "k=8,16"),
+        (("--grid", "lambda=1,1.0"), "expected values of lambda that differ, found 1.0 twice", "leave one out"),
+        (("--grid", "k=4", "--grid", "k=8"), "expected each key once, found 'k' twice", "k=8,16"),
+        (("--grid", "store-dtype=float16"), "a grid has no 'store-dtype'", "run sparc ablate again"),
+        (("--grid", "seed=0,1"), "a grid has no 'seed'", "--seeds N"),
+        (("--grid", "k=4,8", "--k", 4), "--grid varies k, found --k too", "leave one of them out"),
+        (("--grid", "n-latents=64,32", "--grid", "k=8,48"), "in the cell n-latents=32,k=48: k: expected at most", "ch"),
+        (("--grid", "lr=0.1,-1"), "in the cell lr=-1: lr: input should be greater than 0", "change"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused_before_anything_is_made(
+    sparc_here, photos, tmp_path, arguments, message, hint
+):
+    assert_fails(sparc_here("ablate", "--stream", "hog", *folder(photos), *arguments), message, hint)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[grid]\nk = 4", "grid: expected a list of values of k, found 4"),
+        ("[grid]\nk = []", "grid: expected a list of values of k, found []"),
+        ("grid = 3", "expected a grid of at least one key, found 3"),
+        ("seeds = 0\n[grid]\nk = [4]", "seeds: expected how many, 1 or more, found 0"),
+        ("epoch = 0\n[grid]\nk = [4]", "unknown key 'epoch'"),
+    ],
+)
+def test_a_file_that_holds_no_sensible_grid_is_refused(sparc_here, tmp_path, content, message):
+    (tmp_path / "grid.toml").write_text(content)
+    assert_fails(sparc_here("ablate", "--config", "grid.toml"), message, "")
+
+
+@pytest.mark.parametrize("content", ["seeds = 2", "[grid]\nk = [4, 8]"])
+def test_one_training_refuses_the_file_of_an_ablation(sparc_here, tmp_path, content):
+    (tmp_path / "grid.toml").write_text(content)
+    for command in ("train", "extract"):
+        done = sparc_here(command, "--config", "grid.toml")
+        assert_fails(done, "in grid.toml is for sparc ablate", "sparc ablate --config grid.toml")
+
+
+def test_a_training_needs_its_tables_three_times_and_room_for_its_process():
+    """By hand: two tables of 8192 x 1000, two biases; four bytes each and two moments; counters of eight bytes."""
+    shape = SpaceConfig(streams={"a": 600, "b": 400}, n_latents=8192)
+    numbers = 2 * 8192 * 1000 + 2 * 8192 + 1000
+    rest = 8 * 2 * 8192 + 4 * 50 * 1000 + 900_000_000
+    assert needed_bytes(shape, "float32", held_out=50) == 12 * numbers + rest
+    assert needed_bytes(shape, "bfloat16", held_out=50) == 8 * numbers + rest
+
+
+def test_runs_on_other_features_are_not_compared(tmp_path):
+    ablation, what = Ablation(tmp_path / "out"), {"grid": {"k": [4]}, "seeds": [0], "options": {}}
+    ablation.describe(what, {"train": {"one": ["a digest"]}})
+    ablation.describe(what, {"train": {"one": ["a digest"]}})
+    with pytest.raises(MisalignedStreams, match=r"not those that .*out was started on"):
+        ablation.describe(what, {"train": {"one": ["another"]}})
+
+
+def test_an_error_comes_whole_from_a_worker():
+    """Errors are pickled on their way, and this one takes other arguments than its message."""
+    error = WeightsUnavailable("some", "some.safetensors", "no network")
+    found = ForkingPickler.loads(ForkingPickler.dumps(error))
+    assert (type(found), found.message, found.hint) == (WeightsUnavailable, error.message, error.hint)
+
+
+def metric(report, name):
+    """Some metrics, read off a report once more."""
+    nmse = report["solo"]["nmse"]
+    match name:
+        case "cross-nmse-solo":
+            return mean([nmse["hog"]["char-ngrams"], nmse["char-ngrams"]["hog"]])
+        case "self-nmse-joint":
+            return mean(report["joint"]["nmse"][stream][stream] for stream in ("hog", "char-ngrams"))
+        case "jaccard-solo" | "jaccard-solo-null":
+            deepest = max(report["jaccard"], key=lambda row: row["depth"])
+            return deepest[name.removeprefix("jaccard-").replace("-", "_")]["all"]
+        case "recall-10":
+            return mean(pair["latents"]["r10"] for pair in report["retrieval"])
+        case "dead":
+            return report["joint"]["dead"]
+
+
+def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
+    sparc_command, sparc_here, extracted, tmp_path
+):
+    (tmp_path / "grid.toml").write_text('seeds = 2\nepochs = 20\n[grid]\nk = [4, 2]\nselection = ["global"]\n')
+    parents = {"any": [], **{label: ["any"] for label in (*COLOURS, *SHAPES)}}
+    (extracted / "taxonomy.json").write_text(json.dumps(parents))
+    asked = ("ablate", *PHOTOS, *folder(extracted), "--config", "grid.toml", "--grid", "k=2,4", "--out", "out")
+    done = sparc_command(*asked, COLUMNS="100")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    out = tmp_path / "out"
+    names = ("k=2,selection=global", "k=4,selection=global")
+    runs = {(name, seed): out / "runs" / name / f"seed-{seed}" for name in names for seed in (0, 1)}
+    same = ("--epochs", 20, "--k", 4, "--seed", 1, "--out", "alone")
+    alone = sparc_here("train", *PHOTOS, *folder(extracted), *same)
+    assert alone.returncode == 0, alone.stderr
+    refused = sparc_here("info", "out")
+    assert "error: out is an ablation, which holds many runs" in refused.stderr
+    reports = {key: json.loads((run / "evaluation.json").read_text()) for key, run in runs.items()}
+    results = json.loads((out / "results.json").read_text())
+    nulls = [row["solo_null"]["all"] for row in reports[names[1], 0]["report"]["jaccard"]]
+    assert len(set(nulls)) == 2  # else the depth would not show
+    for name, cell in zip(names, results["cells"], strict=True):
+        assert cell["name"] == name
+        for key in ("cross-nmse-solo", "self-nmse-joint", "jaccard-solo", "jaccard-solo-null", "recall-10", "dead"):
+            first, second = (metric(reports[name, seed]["report"], key) for seed in (0, 1))
+            found = cell["metrics"][key]
+            assert found["seeds"] == {"0": first, "1": second}
+            assert found["mean"] == pytest.approx((first + second) / 2, rel=1e-12)
+            assert found["sd"] == pytest.approx(abs(first - second) / 2**0.5, rel=1e-9, abs=1e-12)
+    means = {name: results["cells"][place]["metrics"]["cross-nmse-solo"]["mean"] for place, name in enumerate(names)}
+    best = min(means, key=means.get)
+    assert results["metrics"]["cross-nmse-solo"] == {"title": "cross NMSE, solo", "better": "lower", "best": best}
+    assert results["metrics"]["jaccard-solo-null"]["best"] is None
+    assert f"best cross NMSE, solo: {best.replace('=', ' ').replace(',', ', ')}" in done.stdout
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["k"] for row in rows] == ["2", "4"]
+    assert [float(row["cross-nmse-solo"]) for row in rows] == list(means.values())
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    for axis in ("k", "selection"):
+        assert (out / f"axis-{axis}.png").stat().st_size > 5000
+        assert (out / f"axis-{axis}.svg").is_file()
+
+    assert json.loads((tmp_path / "alone" / "evaluation.json").read_text()) == reports["k=4,selection=global", 1]
+    shown = sparc_here("info", runs["k=2,selection=global", 0])
+    assert "space: 32 latents, 2 kept, global selection" in shown.stdout
+    assert "by: sparc ablate" in shown.stdout
+
+    assert_fails(
+        sparc_here(*asked, "--epochs", 50),
+        "out is of another ablation: it has epochs = 20, asked for is 50",
+        "another --out",
+    )
+    other = (*asked, "--grid", "lambda=0,1")
+    assert_fails(sparc_here(*other), "it varies k, selection, asked for is k, selection, lambda", "another --out")
+    part = sparc_here(*asked[:-3], "k=4", "--seeds", 1, "--out", "out")
+    assert "1 run: 1 cell, 1 seed; all are there" in part.stdout, part.stderr
+    (fewer,) = json.loads((out / "results.json").read_text())["cells"]
+    assert fewer["metrics"]["dead"]["seeds"] == {"0": results["cells"][1]["metrics"]["dead"]["seeds"]["0"]}
+    assert_fails(
+        sparc_here(*asked[:-1], "alone"), "there is something at alone already, and it is no ablation", "another --out"
+    )
+
+
+def found(values, axes, seeds=(0, 1)):
+    """Results of a grid of `axes`; values by metric, then by cell, then by seed."""
+    options = validated(RunOptions, {"dataset": "any"})
+    every = tuple(cells(options, checked_grid(parse_axes(axes))))
+    metrics = tuple(one for one in METRICS if one.name in values)
+    spreads = {
+        (name, cell.name): Spread(numbers)
+        for name, rows in values.items()
+        for cell, numbers in zip(every, rows, strict=True)
+        if numbers
+    }
+    return Results(every, seeds, metrics, spreads, {"dataset": "any", "split": "test", "random_weights": ["one"]})
+
+
+def printed(results):
+    console = Console(width=100, record=True, file=io.StringIO())
+    for part in ablation_tables(results):
+        console.print(part)
+    return console.export_text()
+
+
+def test_the_spread_is_that_of_a_sample_and_the_best_may_be_the_lowest_or_the_highest():
+    """By hand: 1, 2, 6 have the mean 3 and the variance (4 + 1 + 9) / 2."""
+    values = {"cross-nmse-solo": [(1.0, 2.0, 6.0), (4.0, 4.0, 4.0)], "recall-10": [(0.5,) * 3, (0.25,) * 3]}
+    results = found(values, ["k=4,8"], (0, 1, 2))
+    cell = results.to_json()["cells"][0]["metrics"]["cross-nmse-solo"]
+    assert cell == {"seeds": {"0": 1.0, "1": 2.0, "2": 6.0}, "mean": 3.0, "sd": pytest.approx(7**0.5)}
+    best = {name: about["best"] for name, about in results.to_json()["metrics"].items()}
+    assert best == {"cross-nmse-solo": "k=4", "recall-10": "k=4"}
+    text = printed(results)
+    assert "cross NMSE, solo  3.000±2.646  4.000±.000" in text
+    assert "best R@10 by latents: k 4  (0.500±.000)" in text
+    assert "one: random weights (dry run)" in text
+
+
+def test_what_a_run_lacks_is_a_dash_and_one_seed_has_no_spread():
+    results = found({"self-nmse-joint": [(0.5,), (0.25,)], "jaccard-solo": [(0.1,), ()]}, ["k=4,8"], (7,))
+    text = printed(results)
+    assert re.search(r"self NMSE, joint +0\.500 +0\.250\n", text)
+    assert re.search(r"J, solo +0\.100 +-\n", text)
+    assert "±" not in text
+    assert results.to_json()["cells"][1]["metrics"].keys() == {"self-nmse-joint"}
+    assert results.to_json()["cells"][1]["metrics"]["self-nmse-joint"]["sd"] is None
+
+
+def test_many_cells_are_rows_that_fit_a_page_and_a_plot_per_axis_shows_all(tmp_path):
+    axes = ["n-latents=1024,2048,4096", "selection=global,local", "normalization=unit,standard"]
+    names = [one.name for one in METRICS if one.headline]
+    results = found({name: [(number / 100, number / 90) for number in range(12)] for name in names}, axes)
+    lines = printed(results).splitlines()
+    assert max(map(len, lines)) <= 100
+    rows = [line.split() for line in lines if re.match("1024|2048|4096", line)]
+    assert [row[:3] for row in rows] == [
+        [str(n_latents), selection, normalization]
+        for n_latents in (1024, 2048, 4096)
+        for selection in ("global", "local")
+        for normalization in ("unit", "standard")
+    ]
+    assert {len(row) for row in rows} == {3 + len(names)}
+    written = draw(results, checked_grid(parse_axes(axes)), tmp_path)
+    assert [path.name for path in written[::2]] == [
+        "axis-n-latents.png",
+        "axis-selection.png",
+        "axis-normalization.png",
+    ]
+    drawn = (tmp_path / "axis-n-latents.svg").read_text()
+    for label in ("selection global, normalization unit", "selection local, normalization standard", "4096"):
+        assert f">{label}</text>" in drawn
+
+
+LONG = (*SMALL, "--grid", "k=4,8", "--seeds", 2, "--epochs", 40)
+
+
+def files(out):
+    return {name: (out / name).read_bytes() for name in ("results.json", "results.csv", "axis-k.svg")}
+
+
+@contextlib.contextmanager
+def kill_a_worker_after(path):
+    """Once the file is there; workers are children of this process."""
+
+    def kill():
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield
+    thread.join()
+
+
+@contextlib.contextmanager
+def on_cores(number):
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:number])
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def test_an_ablation_goes_on_after_any_end_to_the_same_results_on_any_number_of_cores(
+    sparc_here, environment, features, tmp_path
+):
+    asked = ("ablate", *features, *LONG, "--out")
+    out = tmp_path / "out"
+
+    shard = tmp_path / "mine" / "test" / "one" / "shard-00000.safetensors"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-9])
+    with on_cores(1):
+        assert_fails(sparc_here(*asked, "out"), "shard-00000.safetensors is truncated or altered", "extract it anew")
+    assert [path.parent.name for path in out.rglob("model.safetensors")] == ["seed-0"]
+    assert not list(out.rglob("evaluation.json"))
+    shard.write_bytes(content)
+
+    with kill_a_worker_after(out / "runs" / "k=4" / "seed-1" / "metrics.jsonl"):
+        assert_fails(sparc_here(*asked, "out"), "a process that trained was killed", "with the same --out")
+    assert not multiprocessing.active_children()
+
+    with on_cores(1):
+        process = start(environment, tmp_path, *asked, "out")
+    wait_for(out / "runs" / "k=8" / "seed-1" / "metrics.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == ""
+    assert output.splitlines()[-1].startswith("stopped. Go on with: ")
+    assert output.strip().endswith("--out out")
+    assert (out / "runs" / "k=8" / "seed-1" / "state" / "training.safetensors").is_file()
+    assert not (out / "results.json").exists()
+
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("evaluation.json")}
+    assert len(kept) == 3
+    with on_cores(1):
+        done = sparc_here(*asked, "out")
+    assert done.returncode == 0, done.stderr
+    assert "4 runs: 2 cells, 2 seeds; 3 are there; 1 at a time, threads of each: 1" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+    whole = sparc_here(*asked, "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert files(out) == files(tmp_path / "whole")
+    again = sparc_here(*asked, "out")
+    assert again.returncode == 0, again.stderr
+    assert "4 runs: 2 cells, 2 seeds; all are there" in again.stdout
+
+
+def test_a_run_that_diverges_is_named_and_the_others_are_there(sparc_here, features, tmp_path):
+    asked = ("ablate", *features, "--n-latents", 32, "--batch-size", 32, "--epochs", 8, "--k", 4, "--seeds", 2)
+    done = sparc_here(*asked, "--grid", "lr=1e30,0.01,0.02", "--out", "out")
+    assert_fails(done, "lr=1e+30 with seed 0: the loss term 'self/one' is nan at step 50", "leave that out of the grid")
+    table = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [len(cell["metrics"]) > 3 for cell in table["cells"]] == [False, True, True]
+    assert (tmp_path / "out" / "axis-lr.png").is_file()
+    done = sparc_here(*asked, "--grid", "lr=0.01,0.02", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "all are there" in done.stdout
+    alone = sparc_here(*asked, "--grid", "lr=1e30", "--out", "none")
+    assert_fails(alone, "lr=1e+30 with seed 0", "leave that out")

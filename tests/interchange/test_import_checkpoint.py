@@ -1,0 +1,135 @@
+"""Checkpoints of the paper's research code, written here as that code lays them out, give the same codes in ours."""
+
+import json
+
+import pytest
+import torch
+
+import sparc
+from sparc.errors import CorruptFile, InvalidConfig, MissingData
+from sparc.interchange.import_checkpoint import read_research_checkpoint
+
+WIDTHS, LATENTS, KEPT = {"dino": 6, "clip-txt": 4}, 12, 3
+
+
+def state():
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for stream, width in WIDTHS.items():
+        tensors |= {
+            f"encoders.{stream}.weight": torch.randn(LATENTS, width, generator=generator),
+            f"decoders.{stream}.weight": torch.randn(width, LATENTS, generator=generator),
+            f"pre_biases.{stream}": torch.randn(width, generator=generator),
+            f"latent_biases.{stream}": torch.randn(LATENTS, generator=generator),
+            f"stats_last_nonzero_{stream}": torch.zeros(LATENTS, dtype=torch.long),
+        }
+    return tensors
+
+
+def written(folder, content, topk_type="global", **args):
+    torch.save(content, folder / "last.pth")  # noqa: TID251  # as the research code does
+    args = {"n_latents": LATENTS, "k": KEPT, "auxk": 2, "topk_type": topk_type, "lr": 1e-4, **args}
+    (folder / "run_config.json").write_text(json.dumps({"args": args, "streams": list(WIDTHS)}))
+    return folder / "last.pth", folder / "run_config.json"
+
+
+def by_hand(tensors, features, topk_type):
+    """Codes, sample by sample, and reconstructions of every stream from every other, from the paper's equations."""
+    logits = {
+        stream: (x - tensors[f"pre_biases.{stream}"]) @ tensors[f"encoders.{stream}.weight"].T
+        + tensors[f"latent_biases.{stream}"]
+        for stream, x in features.items()
+    }
+    total = sum(logits.values())
+    codes = {}
+    for stream, own in logits.items():
+        codes[stream] = torch.zeros_like(own)
+        for row in range(len(own)):
+            kept = (total if topk_type == "global" else own)[row].topk(KEPT).indices
+            codes[stream][row, kept] = own[row, kept].clamp(min=0)
+    rebuilt = {
+        source: {
+            target: code @ tensors[f"decoders.{target}.weight"].T + tensors[f"pre_biases.{target}"] for target in codes
+        }
+        for source, code in codes.items()
+    }
+    return codes, rebuilt
+
+
+@pytest.mark.parametrize("topk_type", ["global", "local"])
+@pytest.mark.parametrize("form", ["plain", "nested", "wrapped"])
+def test_codes_and_reconstructions_are_the_research_codes(form, topk_type, tmp_path):
+    tensors = state()
+    content = {
+        "plain": tensors,
+        "nested": {"epoch": 3, "model_state_dict": tensors},
+        "wrapped": {f"module.{name}": value for name, value in tensors.items()},
+    }[form]
+    space = read_research_checkpoint(*written(tmp_path, content, topk_type))
+    features = {stream: torch.randn(5, width) * 3 for stream, width in WIDTHS.items()}
+    expected, rebuilt = by_hand(tensors, features, topk_type)
+    codes = space.encode(features)
+    for stream in WIDTHS:
+        torch.testing.assert_close(codes[stream].to_dense(), expected[stream])
+        for target in WIDTHS:
+            torch.testing.assert_close(space.decode(codes[stream], target), rebuilt[stream][target])
+
+
+def test_the_command_writes_a_space_that_loads_and_overwrites_nothing(tmp_path, sparc_here):
+    files = written(tmp_path, state())
+    done = sparc_here("import", "checkpoint", *files, "--out", "paper")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "paper: 12 latents, 3 kept, global selection; streams dino 6, clip-txt 4" in done.stdout
+    assert sparc.load(tmp_path / "paper").streams == WIDTHS
+    again = sparc_here("import", "checkpoint", *files, "--out", "paper")
+    assert again.returncode == 1
+    assert "there is something at paper already" in again.stderr
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            lambda tensors: tensors.pop("pre_biases.dino"),
+            CorruptFile,
+            "expected pre_biases.dino with 1 .* found none",
+        ),
+        (
+            lambda tensors: tensors.update({"decoders.dino.weight": torch.zeros(6, 5)}),
+            CorruptFile,
+            r"expected decoders.dino.weight of shape \(6, 12\), found \(6, 5\)",
+        ),
+        (lambda tensors: tensors.clear(), CorruptFile, "expected tensors such as encoders.STREAM.weight, found none"),
+        (lambda tensors: tensors.update(trainer=Harmful()), CorruptFile, "is no file of weights alone"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_runs(change, error, message, tmp_path, capsys):
+    tensors = state()
+    change(tensors)
+    with pytest.raises(error, match=message):
+        read_research_checkpoint(*written(tmp_path, tensors))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_configuration_that_does_not_fit_is_refused(tmp_path):
+    file, config = written(tmp_path, state(), topk_type="batch")
+    with pytest.raises(InvalidConfig, match="expected topk_type global or local, found 'batch'"):
+        read_research_checkpoint(file, config)
+    with pytest.raises(CorruptFile, match=r"expected encoders.dino.weight of shape \(13, 6\)"):
+        read_research_checkpoint(*written(tmp_path, state(), n_latents=13))
+    config.write_text('{"args": {"k": 3}}')
+    with pytest.raises(CorruptFile, match="found no n_latents"):
+        read_research_checkpoint(file, config)
+    with pytest.raises(MissingData, match="no checkpoint at"):
+        read_research_checkpoint(tmp_path / "other.pth", written(tmp_path, state())[1])
+    with pytest.raises(MissingData, match="the configuration of a run is missing"):
+        read_research_checkpoint(file, tmp_path / "other.json")
+    file, config = written(tmp_path, state())
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CorruptFile, match="is no file of weights alone"):
+        read_research_checkpoint(file, config)

@@ -1,0 +1,292 @@
+"""Features computed elsewhere: any of the formats, joined by id, and trained on like one's own."""
+
+import json
+
+import h5py
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sparc.config.options import PluginRef
+from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData, UnknownName
+from sparc.extraction import How
+from sparc.extraction import imported as plan_imported
+from sparc.interchange import import_features, open_source
+from sparc.storage.store import open_streams
+
+IDS = ["b", "é", "a", "10"]
+WIDTHS = (("one", 6), ("two", 4))
+FEATURES = np.arange(8, dtype=np.float32).reshape(4, 2) + 1
+
+
+def write(path, features=FEATURES, ids=IDS):
+    """A file in the format that its name says, in the ways people write them."""
+    match path.suffix:
+        case ".npy":
+            np.save(path, features)
+            (path.parent / "ids.txt").write_text("\r\n".join(ids), encoding="utf-8-sig")
+        case ".npz":
+            np.savez(path, features=features.astype(np.float16), ids=np.array(ids))
+        case ".safetensors":
+            save_file({"features": torch.from_numpy(features)}, path, metadata={"ids": json.dumps(ids)})
+        case ".parquet":
+            pyarrow.parquet.write_table(pyarrow.table({"ids": list(ids), "features": features.tolist()}), path)
+        case ".h5":
+            with h5py.File(path, "w") as file:
+                file.create_dataset("features", data=features, compression="gzip")
+                file["ids"] = [one.encode() for one in ids]
+    return path
+
+
+def imported(out, sources, **kwargs):
+    """Import files by stream."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        opened = {name: stack.enter_context(open_source(path)) for name, path in sources.items()}
+        return import_features(opened, out, **kwargs)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5"])
+def test_every_format_gives_features_and_ids(tmp_path, suffix):
+    path = write(tmp_path / f"some{suffix}")
+    with open_source(path, tmp_path / "ids.txt" if suffix == ".npy" else None) as source:
+        assert source.ids == IDS
+        assert source.width == 2
+        assert source.read(np.array([1, 3])).tolist() == [[3, 4], [7, 8]]
+
+
+def test_the_layout_of_the_papers_authors_is_read(tmp_path):
+    """HDF5 with `features` [N, d] and `indices` [N]."""
+    with h5py.File(tmp_path / "paper.h5", "w") as file:
+        file["features"] = FEATURES
+        file["indices"] = np.array([30, 10, 20, 40])
+    with open_source(tmp_path / "paper.h5") as source:
+        assert source.ids == ["30", "10", "20", "40"]
+
+
+def test_rows_are_joined_by_id_and_what_a_stream_lacks_is_listed(tmp_path):
+    one = write(tmp_path / "one.npz")
+    other = write(tmp_path / "other.h5", FEATURES[:3] * 10, ["a", "new", "b"])
+    (found,) = imported(tmp_path / "out", {"one": one, "other": other}, split="train")
+    assert found.samples == 5
+    assert found.lacking == {"one": ["new"], "other": ["é", "10"]}
+    store = open_streams({name: tmp_path / "out" / "train" / name for name in ("one", "other")})
+    assert store.ids == ("b", "é", "a", "10", "new")
+    assert store.features["one"].tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [0, 0]]
+    assert store.features["other"].tolist() == [[50, 60], [0, 0], [10, 20], [0, 0], [30, 40]]
+
+
+def test_what_is_held_out_is_drawn_by_id_alone(tmp_path):
+    ids = [str(number) for number in range(2000)]
+    path = write(tmp_path / "many.npz", np.ones((2000, 1)), ids)
+    train, test = imported(tmp_path / "out", {"s": path}, holdout=0.25)
+    assert (train.split, test.split) == ("train", "test")
+    assert abs(test.samples - 500) < 60
+    again = write(tmp_path / "again.npz", np.ones((1999, 1)), ids[::-1][:-1])
+    imported(tmp_path / "more", {"s": again}, holdout=0.25)
+    first, second = (set(open_streams({"s": tmp_path / out / "test" / "s"}).ids) for out in ("out", "more"))
+    assert first - {"0"} == second
+
+
+def test_streams_without_a_sample_in_common_are_refused(tmp_path):
+    one = write(tmp_path / "one.npz")
+    other = write(tmp_path / "other.npz", FEATURES, ["001", "002", "003", "004"])
+    with pytest.raises(
+        InvalidConfig, match=r"stream 'one' has no sample in common with another: one: b, é, .*; other: 001"
+    ):
+        imported(tmp_path / "out", {"one": one, "other": other})
+
+
+def test_a_feature_that_is_not_finite_names_stream_and_sample(tmp_path):
+    features = FEATURES.copy()
+    features[2, 1] = np.nan
+    with pytest.raises(BadFeatures, match="stream 's' has a feature that is not finite at sample 'a'"):
+        imported(tmp_path / "out", {"s": write(tmp_path / "one.npz", features)}, split="train")
+
+
+def test_files_that_are_no_features_are_refused(tmp_path):
+    np.save(tmp_path / "flat.npy", np.ones(4))
+    np.savez(tmp_path / "named.npz", embeddings=FEATURES)
+    np.savez(tmp_path / "short.npz", features=FEATURES, ids=np.array(["a"]))
+    np.savez(tmp_path / "twice.npz", features=FEATURES, ids=np.array(["a", "b", "a", "c"]))
+    np.savez(tmp_path / "none.npz", features=FEATURES)
+    (tmp_path / "text.csv").write_text("1,2")
+    for name, message in {
+        "flat.npy": r"expected 'features' of shape \(samples, width\), found \(4,\)",
+        "named.npz": r"expected 'features' of shape \(samples, width\), found none",
+        "short.npz": "expected as many ids as features, found 1 and 4",
+        "twice.npz": "expected ids that differ, found 'a' twice",
+        "none.npz": "has no ids: expected 'ids' or 'indices' in it",
+        "text.csv": "found '.csv'",
+    }.items():
+        with pytest.raises(InvalidConfig, match=message), open_source(tmp_path / name):
+            pass
+    with pytest.raises(MissingData, match="features not found"), open_source(tmp_path / "gone.npy"):
+        pass
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5"])
+def test_a_truncated_file_is_named(tmp_path, suffix):
+    path = write(tmp_path / f"some{suffix}", np.ones((500, 64), dtype=np.float32), [str(one) for one in range(500)])
+    path.write_bytes(path.read_bytes()[:-700])
+    ids = tmp_path / "ids.txt" if suffix == ".npy" else None
+    with pytest.raises(CorruptFile, match=rf"some{suffix} cannot be read"), open_source(path, ids):
+        pass
+
+
+STREAMS = ("--stream", "clip-img=one.npz", "--stream", "clip-txt=two.h5")
+
+
+def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_here, tmp_path):
+    """Under the names of two backbones that share a space, which these features do not."""
+    generator = np.random.default_rng(0)
+    causes = generator.random((300, 5))
+    ids = [f"sample {number}" for number in range(300)]
+    write(tmp_path / "one.npz", causes @ generator.random((5, 12)), ids)
+    write(tmp_path / "two.h5", causes[20:] @ generator.random((5, 7)), ids[20:])
+    done = sparc_here("import", "features", *STREAMS, "--out", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "lack clip-txt: sample" in done.stdout
+    assert "sparc train --features mine" in done.stdout
+    small = ("--n-latents", 32, "--k", 4, "--epochs", 2, "--batch-size", 32)
+    done = sparc_command("train", "--features", "mine", *small)
+    assert done.returncode == 0, done.stderr
+    assert "samples lack the stream clip-txt" in done.stdout
+    # Sums of positive numbers are much alike; centred they are not.
+    assert "of its features is the same for all samples; --normalization standard takes that off" in done.stdout
+    assert "Retrieval" in done.stdout
+    done = sparc_here("train", "--features", "mine", *small, "--normalization", "standard", "--out", "centred")
+    assert done.returncode == 0, done.stderr
+    assert "the same for all samples" not in done.stdout
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    assert "error: no folder at" in sparc_here("evaluate", "runs/imported").stderr
+    done = sparc_here("evaluate", "runs/imported", "--features", "moved")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "moved").rename(tmp_path / "mine")
+    done = sparc_here("explore", "runs/imported")
+    assert done.returncode == 1
+    assert "there is no image and no caption to show" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--features", "gone"), "error: no folder at"),
+        (("--features", "."), "no imported features of the split 'train' in"),
+        (("--features", "gone", "--dataset", "openmoji"), "found --dataset too"),
+    ],
+)
+def test_training_on_imported_features_refuses_what_makes_no_sense(sparc_here, arguments, message):
+    done = sparc_here("train", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_ids_of_lines_are_for_files_that_have_none(tmp_path):
+    """Rows of a file that has ids of its own are never joined by their position."""
+    write(tmp_path / "one.npy")
+    other = write(tmp_path / "other.npz", FEATURES[::-1], IDS[::-1])
+    with open_source(tmp_path / "one.npy", tmp_path / "ids.txt") as first:
+        assert first.ids == IDS
+    with open_source(other, tmp_path / "ids.txt") as second:
+        assert second.ids == IDS[::-1]
+
+
+def test_a_folder_that_holds_other_features_is_not_mixed_with_them(tmp_path):
+    one, two = write(tmp_path / "one.npz"), write(tmp_path / "two.npz", FEATURES[:2] + 1, ["y", "z"])
+    imported(tmp_path / "out", {"s": one}, split="train")
+    with pytest.raises(InvalidConfig, match="holds imported features already"):
+        imported(tmp_path / "out", {"s": one}, split="train")
+    with pytest.raises(InvalidConfig, match=r"expected the streams and widths of .*\{'s': 2\}, found \{'other': 2\}"):
+        imported(tmp_path / "out", {"other": two}, split="test")
+    with pytest.raises(InvalidConfig, match=r"the sample 'b' is in .*train too"):
+        imported(tmp_path / "out", {"s": one}, split="test")
+    imported(tmp_path / "out", {"s": two}, split="test")
+    assert open_streams({"s": tmp_path / "out" / "test" / "s"}).ids == ("y", "z")
+
+
+def test_an_import_that_breaks_off_counts_for_nothing(tmp_path):
+    broken = FEATURES.copy()
+    broken[3] = np.inf
+    sources = {"a": write(tmp_path / "a.npz"), "b": write(tmp_path / "b.npz", broken)}
+    with pytest.raises(BadFeatures):
+        imported(tmp_path / "out", sources, split="train")
+    assert not list((tmp_path / "out").rglob("manifest.json"))
+
+
+def test_streams_of_the_splits_must_be_the_same(tmp_path):
+    write(tmp_path / "one.npz")
+    for split, name in (("train", "a"), ("train", "b"), ("test", "a")):
+        path = write(tmp_path / f"{split}-{name}.npz", FEATURES, [f"{split} {one}" for one in IDS])
+        imported(tmp_path / f"{split}-{name}", {name: path}, split=split)
+        (tmp_path / "out" / split).mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{split}-{name}" / split / name).rename(tmp_path / "out" / split / name)
+    with pytest.raises(UnknownName, match="no stream named 'b' was imported as 'test'"):
+        plan_imported(tmp_path / "out", [], How())
+    assert list(plan_imported(tmp_path / "out", [PluginRef(name="a", alias="a")], How())["test"]) == ["a"]
+
+
+def test_arrays_of_python_objects_and_of_other_names_are_refused_with_the_line_to_write(tmp_path):
+    objects = np.array(IDS, dtype=object)
+    line = "np.savez(file, features=x, ids=ids)"
+    for arrays, message, hint in (
+        ({"features": FEATURES, "ids": objects}, "'ids' are Python objects", "save ids.astype(str)"),
+        ({"features": FEATURES.astype(object)}, "'features' are Python objects", "save features.astype('float32')"),
+        ({"x": FEATURES, "names": objects}, r"expected 'features' of .* found none", f"by that name: {line}"),
+        ({"features": FEATURES, "names": objects}, "has no ids", f"or write them too: {line}"),
+    ):
+        np.savez(tmp_path / "some.npz", **arrays)
+        with pytest.raises(InvalidConfig, match=message) as error, open_source(tmp_path / "some.npz"):
+            pass
+        assert hint in error.value.hint
+    np.savez(tmp_path / "some.npz", features=FEATURES, ids=objects.astype(str))
+    with open_source(tmp_path / "some.npz") as source:
+        assert source.ids == IDS
+
+
+def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
+    np.savez(tmp_path / "big.npz", features=FEATURES.astype(">f4"), indices=np.arange(4, dtype=">i8"))
+    with open_source(tmp_path / "big.npz") as source:
+        assert source.ids == ["0", "1", "2", "3"]
+        assert source.read(np.array([3])).tolist() == [[7, 8]]
+    np.savez(tmp_path / "words.npz", features=np.array([["a", "b"]]), ids=np.array(["x"]))
+    np.savez(tmp_path / "complex.npz", features=FEATURES * 1j, ids=np.array(IDS))
+    np.savez(tmp_path / "column.npz", features=FEATURES, ids=np.arange(4).reshape(4, 1))
+    np.savez(tmp_path / "reals.npz", features=FEATURES, ids=np.arange(4.0))
+    for name, message in {
+        "words": "expected real numbers",
+        "complex": "expected real numbers",
+        "column": "one a row",
+        "reals": "as texts or whole numbers",
+    }.items():
+        with pytest.raises(InvalidConfig, match=message), open_source(tmp_path / f"{name}.npz"):
+            pass
+    (tmp_path / "empty.npy").touch()
+    np.save(tmp_path / "array.npy", FEATURES)
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    for name in ("empty.npy", "array.npz"):
+        with pytest.raises(CorruptFile, match="cannot be read"), open_source(tmp_path / name):
+            pass
+
+
+def test_a_run_is_not_evaluated_on_other_samples(sparc_here, tmp_path):
+    """Its evaluation would be replaced by one that says nothing of what it was trained on."""
+    rows = np.random.default_rng(0).random((60, 6)).astype(np.float32)
+    for folder, first in (("mine", 0), ("moved", 0), ("other", 1)):
+        ids = [str(first + number) for number in range(60)]
+        sources = {name: write(tmp_path / f"{folder}-{name}.npz", rows[:, :width], ids) for name, width in WIDTHS}
+        imported(tmp_path / folder, sources)
+    shape = ("--n-latents", 16, "--k", 2, "--batch-size", 16, "--epochs", 1)
+    done = sparc_here("train", "--features", "mine", *shape, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    before = (tmp_path / "run" / "evaluation.json").read_bytes()
+    done = sparc_here("evaluate", "run", "--features", "other")
+    assert done.stderr.startswith("error: the samples there are not those that run was trained on\nhint:  --data-root")
+    assert (tmp_path / "run" / "evaluation.json").read_bytes() == before
+    (tmp_path / "mine").rename(tmp_path / "gone")
+    done = sparc_here("evaluate", "run", "--features", "moved")
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,200 @@
+"""The benchmark on models that can be followed by hand: it says right where they are, and chance where nobody knows."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparc.errors import InvalidConfig, MissingData
+from sparc.localization.benchmark import cases_of, chimeras_of, measure_latents, measure_localization
+from sparc.localization.benchmark.cases import CELL
+from sparc.plugins.contracts import Sample, Taxonomy
+from tests.localization.mosaic import COLOURS, Eye, models, quarters
+
+
+class Swatches:
+    """Eight images of one colour each, wide, with captions and labels."""
+
+    def __init__(self, names=("red", "green", "blue", "red", "blue", "green", "blue", "red")):
+        self.names = names
+        self.ids = self.groups = [f"{number}-{name}" for number, name in enumerate(names)]
+        self.taxonomy = Taxonomy({"colour": [], **{key: ["colour"] for key in (*COLOURS, "black")}})
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        image = Image.new("RGB", (30, 20), self.names[index])
+        if self.names[index] == "green":
+            image = Image.new("RGB", (30, 20), (0, 255, 0))  # Pillow's green is darker
+        return Sample(self.ids[index], lambda: image, f"a {self.names[index]} thing")
+
+    def labels(self):
+        from scipy.sparse import csr_array
+
+        columns = [self.taxonomy.labels.index(name) for name in self.names]
+        return csr_array((np.ones(len(self)), (range(len(self)), columns)), shape=(len(self), 5))
+
+
+class Segmented(Swatches):
+    """Images of four colours, and where each is."""
+
+    def __getitem__(self, index):
+        return Sample(self.ids[index], lambda: quarters("red", "blue", "green", "green", size=(40, 40)), "a photo")
+
+    def masks(self, index):
+        mask = {name: np.zeros((40, 40), bool) for name in ("red", "blue", "green", "black")}
+        mask["red"][:20, :20] = mask["blue"][:20, 20:] = mask["green"][20:] = True
+        return mask
+
+
+def by_way(report):
+    return {(way.target, way.method, way.selection): way for way in report.ways}
+
+
+def test_a_canvas_has_four_images_whole_each_where_its_mask_is():
+    dataset = Swatches()
+    cases = list(cases_of(dataset, count=5, seed=1))
+    assert len(cases) == 5
+    for case in cases:
+        image = np.asarray(case.sample.image())
+        assert image.shape == (2 * CELL, 2 * CELL, 3)
+        assert len(set(case.sample.id.split())) == 4
+        for one in case.wanted:
+            assert one.mask.sum() == CELL * CELL
+            seen = image[one.mask].reshape(CELL, CELL, 3)
+            # Three by two in a square: white above and below.
+            name = one.text.split()[1]
+            assert tuple(seen[CELL // 2, CELL // 2]) == COLOURS[name]
+            assert tuple(seen[5, CELL // 2]) == (255, 255, 255)
+    again = list(cases_of(dataset, count=5, seed=1))
+    assert [case.sample.id for case in cases] == [case.sample.id for case in again]
+    assert [case.sample.id for case in cases] != [case.sample.id for case in cases_of(dataset, count=5, seed=2)]
+
+
+def test_what_several_images_of_a_canvas_are_names_none_of_them():
+    cases = list(cases_of(Swatches(), count=20))
+    for case in cases:
+        names = [one.text.split()[1] for one in case.wanted]
+        for name, one in zip(names, case.wanted, strict=True):
+            assert one.concepts == ((name,) if names.count(name) == 1 else ())
+
+
+def test_a_chimera_has_the_upper_half_of_one_image_and_the_lower_half_of_another():
+    case, *_ = chimeras_of(Swatches(("red", "green")), count=1)
+    upper, lower = (COLOURS[one.text.split()[1]] for one in case.wanted)
+    image = np.asarray(case.sample.image())
+    assert image.shape == (2 * CELL, 2 * CELL, 3)
+    # Three by two in a square: white above 75 and below 373 of 448 rows.
+    for row, seen in ((5, (255, 255, 255)), (CELL - 5, upper), (CELL + 5, lower), (2 * CELL - 5, (255, 255, 255))):
+        assert tuple(image[row, CELL]) == seen
+    above, below = (one.mask for one in case.wanted)
+    assert above[:CELL].all()
+    assert not above[CELL:].any()
+    assert (below == ~above).all()
+    assert [one.concepts for one in case.wanted] == [("green",), ("red",)][:: 1 if upper == COLOURS["green"] else -1]
+
+
+def test_parts_of_a_chimera_are_told_apart_by_models_that_see_colours():
+    report = measure_localization(models(), chimeras_of(Swatches(("red", "green", "blue")), count=6), perturb=0)
+    found = by_way(report)
+    assert (report.images, report.chance) == (6, 0.5)
+    assert found["caption", "dense", "joint"].queries == 12
+    assert found["caption", "dense", "joint"].pointing == 1
+    assert found["caption", "dense", "joint"].deletion is None
+
+
+def test_latents_that_one_image_of_a_canvas_alone_keeps_are_found_there():
+    dataset = Swatches(("red", "red", "red", "green", "blue", "black"))
+    canvases = cases_of(dataset, count=12)
+    reports = [one for one in measure_latents(models(), canvases) if one.method == "dense"]
+    asked = 0
+    for case in canvases:
+        names = [one.text.split()[1] for one in case.wanted]
+        asked += sum(names.count(colour) == 1 for colour in COLOURS)
+    assert sum(one.queries for one in reports) == asked
+    # Of six images three keep the latent of red, one each the others; seldom ones come first.
+    assert [one.frequency for one in reports] == sorted(one.frequency for one in reports)
+    assert reports[0].frequency == pytest.approx(1 / 6)
+    # White bands around the others have a third of each colour: below half of the range.
+    assert [(one.pointing, one.breadth) for one in reports] == [(1, 0.25)] * 3
+
+
+def test_maps_of_latents_that_are_the_same_everywhere_are_broad_and_point_nowhere():
+    blind = Eye()
+    blind.forward_tokens = lambda batch: (blind.forward(batch), blind.forward(batch).unsqueeze(1).expand(-1, 4, -1))
+    reports = measure_latents(models(eye=blind), cases_of(Swatches(("red", "green", "blue", "black")), count=3))
+    assert {(one.pointing, one.breadth) for one in reports if one.method == "dense"} == {(0, 1)}
+
+
+def test_models_that_see_and_read_colours_point_right_and_baselines_at_chance():
+    dataset = Swatches(("red", "green", "blue", "black"))
+    report = measure_localization(models(names={0: "red", 2: "blue"}), cases_of(dataset, count=12))
+    found = by_way(report)
+    assert (report.images, report.chance, report.match) == (12, 0.25, None)
+    # The tongue does not know black, whose map is empty; the others are found, as white has less of a colour beside it.
+    assert found["caption", "dense", "joint"].pointing >= 0.75
+    assert found["caption", "dense", "solo"].miou > 0.4
+    assert found["concept", "dense", "solo"].pointing == 1
+    assert found["concept", "dense", "solo"].queries == 24
+    # All four cells of this grid are as near to the centre: what is the same everywhere points nowhere.
+    assert found["", "centre", ""].pointing == 0
+    assert found["", "activation", ""].likeness == pytest.approx(1)
+    assert abs(found["", "random", ""].pointing - 0.25) < 0.2
+    assert found["caption", "dense", "joint"].deletion < found["caption", "dense", "joint"].insertion
+    assert report.refused == {
+        "eye relevance": "stream 'eye': expected attention over all 4 tokens in every layer, found none"
+    }
+
+
+def test_masks_of_a_segmented_dataset_are_pointed_at_by_the_names_of_their_categories():
+    report = measure_localization(models(), cases_of(Segmented()))
+    found = by_way(report)
+    assert (report.images, report.match) == (8, 0.2)
+    assert found["caption", "dense", "joint"].queries == 24  # black is in no image
+    assert found["caption", "dense", "joint"].pointing == 1
+    assert found["caption", "dense", "joint"].miou > 0.7
+    assert found["caption", "dense", "joint"].map == 1
+    assert report.chance == pytest.approx((0.25 + 0.25 + 0.5) / 3)
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    made = models()
+    first, second = (measure_localization(made, cases_of(Swatches(), count=6), seed=3) for _ in range(2))
+    assert first == second
+
+
+def test_an_eye_and_a_tongue_of_one_space_are_compared_without_ours():
+    made = models()
+    siblings = type(made)(made.space, made.backbones, made.modalities, shared_spaces={"eye": "one", "tongue": "one"})
+    found = by_way(measure_localization(siblings, cases_of(Segmented())))
+    assert found["", "similarity", ""].pointing == 1
+    assert ("", "similarity", "") not in by_way(measure_localization(made, cases_of(Segmented())))
+
+
+def test_images_that_do_not_decode_are_left_out():
+    from sparc.errors import BadSample
+
+    class Broken(Swatches):
+        def __getitem__(self, index):
+            def broken():
+                raise BadSample("no image", hint="none")
+
+            return Sample(self.ids[index], broken, "red") if index == 0 else super().__getitem__(index)
+
+    cases = cases_of(Broken(), count=10)
+    assert 0 < len(list(cases)) < len(cases) == 10
+
+
+def test_what_cannot_be_measured_is_said():
+    blind = Eye()
+    blind.grid = None
+    with pytest.raises(InvalidConfig, match="no image stream of the run has a grid"):
+        measure_localization(models(eye=blind), cases_of(Swatches(), count=2))
+    with pytest.raises(MissingData, match="expected 4 held-out images or more, found 3"):
+        cases_of(Swatches(("red", "green", "blue")))
+    with pytest.raises(MissingData, match="expected 2 held-out images or more, found 1"):
+        chimeras_of(Swatches(("red",)))
+    unseen = Segmented()
+    unseen.masks = lambda index: {}
+    with pytest.raises(MissingData, match="no held-out image has anything to point at"):
+        measure_localization(models(), cases_of(unseen))

@@ -1,0 +1,70 @@
+"""`sparc evaluate --localization` as a user calls it."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from sparc.cli import evaluate
+from sparc.cli.localization_table import latents_table
+from sparc.config.options import SpaceConfig
+from sparc.localization.benchmark import LatentsReport, cases
+from sparc.storage.checkpoint import SharedLatentSpace
+
+
+@pytest.fixture
+def run_of(photos, tmp_path):
+    """A finished run of streams with an untrained space: what is measured does not depend on what it learned."""
+
+    def make(**widths):
+        run = tmp_path / "run"
+        SharedLatentSpace(SpaceConfig(streams=dict(widths), n_latents=32, k=4)).save_pretrained(run)
+        streams = [
+            {"name": "timm", "model": "test_vit", "weights": "random"} if name == "timm" else name for name in widths
+        ]
+        options = {"stream": streams, "dataset": "image-folder", "data-root": str(photos)}
+        (run / "provenance.json").write_text(json.dumps({"options": options}))
+        return run
+
+    return make
+
+
+def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, sparc_here, monkeypatch):
+    run = run_of(timm=64, **{"char-ngrams": 256})
+    monkeypatch.setattr(cases, "CANVASES", 6)
+    # The rest has tests of its own, and takes ten seconds.
+    monkeypatch.setattr(evaluate, "evaluate_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr("sparc.evaluation.plots.draw", lambda report, folder: None)
+    done = sparc_here("evaluate", run, "--localization")
+    assert done.returncode == 0, done.stderr
+    assert "Pointing with timm" in done.stdout
+    assert "a blind guess is right 0.250" in done.stdout
+    assert "timm: random weights (dry run)" in " ".join(done.stdout.split())
+    found = json.loads((run / "localization.json").read_text())
+    ways = {(way["target"], way["method"]) for way in found["report"]["ways"]}
+    assert ways >= {("caption", "dense"), ("caption", "relevance"), ("caption", "grad-cam"), ("", "random")}
+    assert found["parts"]["what"].startswith("chimeras")
+    assert "a blind guess is right 0.500" in done.stdout
+    assert found["latents"] == []  # to random weights all images are alike, and no latent is one image's own
+    assert (found["report"]["images"], found["split"], found["random_weights"]) == (6, "test", ["timm"])
+
+
+def test_pointing_by_latents_is_shown_by_how_often_they_fire():
+    third = {"stream": "dinov2", "method": "dense", "queries": 5, "breadth": 0.2}
+    reports = [
+        LatentsReport(frequency=0.01, pointing=0.8, **third),
+        LatentsReport(frequency=0.3, pointing=0.6, **third),
+    ]
+    console = Console(width=100, file=io.StringIO())
+    console.print(latents_table(reports))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["dense", "0.010", "0.800", "0.200"] in lines
+    assert ["dense", "0.300", "0.600", "0.200"] in lines
+
+
+def test_a_run_without_a_grid_is_refused_before_the_work(run_of, sparc_here):
+    done = sparc_here("evaluate", run_of(hog=10), "--localization")
+    assert done.returncode == 1
+    # Not what the evaluation would say, that the store has no features.
+    assert "error: no image stream of the run has a grid of patches\nhint:  train with" in done.stderr

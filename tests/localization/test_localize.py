@@ -1,0 +1,241 @@
+"""Localisation on models that can be followed by hand, and what a user may get wrong."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sparc.config.options import SpaceConfig
+from sparc.errors import BadSample, InvalidConfig, MissingData, PluginError, UnknownName
+from sparc.localization import draw, load_models, localize
+from sparc.localization.picture import save
+from sparc.storage.checkpoint import SharedLatentSpace
+from sparc.storage.run import Run
+from tests.localization.mosaic import Eye, models, quarters
+
+PHOTO = quarters("red", "blue", "green", (255, 0, 255))  # the last is red and blue
+
+
+def test_a_caption_points_where_its_concept_is():
+    (found,) = localize(models(), [PHOTO], texts=["a red thing"])
+    np.testing.assert_allclose(found.values, [[1, 0], [0, 1]])
+    assert found.peak == pytest.approx((16, 16), abs=0.3)
+    assert found.score == pytest.approx(0.5)  # half of the image is red
+    assert [(carrier.latent, carrier.share) for carrier in found.carriers] == [(0, 1.0)]
+
+
+def test_joint_selection_keeps_what_image_and_caption_have_together_and_solo_what_each_has_alone():
+    photo = quarters("red", "blue", "green", (255, 0, 204))
+    by_hand = {
+        # Of red 1 and blue 0.8 the last cell alone keeps red; beside a caption that says blue twice, blue.
+        True: [[0, 2], [0, 1.6]],
+        False: [[0, 2], [0, 0]],
+    }
+    for joint, expected in by_hand.items():
+        (found,) = localize(models(k=1), [photo], texts=["blue blue"], joint=joint)
+        np.testing.assert_allclose(found.values, expected, rtol=1e-6)
+
+
+def test_a_latent_points_where_it_is_active_and_several_point_together():
+    red, both = localize(models(names={2: "sky"}), [PHOTO], latents=[0, (0, 2)])
+    np.testing.assert_allclose(red.values, [[1, 0], [0, 1]])
+    np.testing.assert_allclose(both.values, [[1, 1], [0, 2]])
+    assert red.score == pytest.approx(0.5)
+    assert [(one.latent, one.name) for one in both.carriers] == [(0, ""), (2, "sky")]
+    assert (str(red.query), str(both.query)) == ("latent 0", "latents 0, 2")
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "layer-cam"])
+def test_a_gradient_finds_it_too_on_a_map_that_is_pooled(method):
+    (found,) = localize(models(), [PHOTO], texts=["red"], method=method)
+    # The target is the mean red: each cell's red counts a quarter, and no other channel.
+    np.testing.assert_allclose(found.values, np.array([[1, 0], [0, 1]]) / 4, rtol=1e-6)
+
+
+def test_a_latent_that_an_image_did_not_keep_is_found_by_its_logit():
+    photo = quarters("red", "red", "red", (0, 0, 51))
+    (found,) = localize(models(k=1), [photo], latents=[2], method="grad-cam")
+    assert (found.score, found.carriers) == (0, ())
+    np.testing.assert_allclose(found.values, np.array([[0, 0], [0, 0.2]]) / 4, rtol=1e-6)
+
+
+def test_there_is_a_result_for_each_image_query_and_stream_in_this_order():
+    found = localize(models(), [PHOTO, quarters("blue", "blue", "red", "blue")], texts=["red", "blue"], latents=[1])
+    assert [(one.name, str(one.query), one.stream) for one in found] == [
+        (f"image {number}", query, "eye") for number in (0, 1) for query in ("red", "blue", "latent 1")
+    ]
+    assert found[3].peak == pytest.approx((16, 48), abs=0.3)
+
+
+def test_what_is_given_twice_counts_once(tmp_path):
+    PHOTO.save(tmp_path / "photo.png")
+    found = localize(models(), [tmp_path / "photo.png"] * 2, texts=["red", "red"], latents=[1, (1,), (0, 0, 2)])
+    assert [str(one.query) for one in found] == ["red", "latent 1", "latents 0, 2"]
+
+
+def test_an_image_of_16_bits_is_seen_as_in_8(tmp_path):
+    deep = np.array([[65535, 0], [32768, 256]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    (found,) = localize(models(), [tmp_path / "deep.png"], texts=["red"])
+    np.testing.assert_array_equal(np.asarray(found.image)[..., 0], [[255, 0], [128, 1]])
+
+
+def test_codes_that_share_nothing_give_an_empty_map():
+    for method in ("dense", "grad-cam"):
+        (found,) = localize(models(), [quarters(*["green"] * 4)], texts=["red"], method=method)
+        assert not found.values.any()
+        assert found.peak is None
+        assert (found.score, found.carriers) == (0, ())
+    draw([found])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (3, 200), (640, 64)])
+def test_images_of_any_shape_are_pointed_at_in_their_own_pixels(size):
+    (found,) = localize(models(), [quarters("red", "blue", "blue", "blue").resize(size, 0)], texts=["red"])
+    width, height = size
+    assert found.on_image().shape == (height, width)
+    assert np.abs(np.array(found.peak) / size - 0.25).max() < 0.03
+
+
+def test_an_image_of_one_pixel_has_no_peak():
+    (found,) = localize(models(), [Image.new("RGB", (1, 1), (255, 0, 0))], texts=["red"])
+    assert (found.peak, found.on_image().shape) == (None, (1, 1))
+
+
+def test_what_is_transparent_is_seen_as_training_saw_it(tmp_path):
+    photo = PHOTO.convert("RGBA")
+    photo.putalpha(0)
+    photo.save(tmp_path / "photo.png")
+    (seen,), (opaque,) = (localize(models(), [image], texts=["red"]) for image in (tmp_path / "photo.png", PHOTO))
+    np.testing.assert_array_equal(seen.values, opaque.values)
+
+
+NO_GRID = Eye()
+NO_GRID.grid = None
+WIDE = Eye()
+WIDE.forward_tokens = lambda batch: (Eye.forward(WIDE, batch), torch.zeros(len(batch), 4, 5))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "message", "hint"),
+    [
+        ({}, InvalidConfig, "expected something to look for", "add --text WORDS or --latent NUMBER"),
+        ({"texts": ["  "]}, InvalidConfig, "--text: expected words, found an empty text", "say what"),
+        ({"latents": [3]}, InvalidConfig, "latent: expected 0 to 2, found 3", "choose another"),
+        (
+            {"texts": ["red"], "method": "rise"},
+            InvalidConfig,
+            "dense, relevance, grad-cam, layer-cam, found 'rise'",
+            "",
+        ),
+        ({"texts": ["red"], "images": []}, InvalidConfig, "expected at least one image", "add --image FILE"),
+        ({"texts": ["red"], "images": ["nowhere.png"]}, MissingData, "no image at nowhere.png", "check --image"),
+        ({"texts": ["red"], "images": [__file__]}, BadSample, "test_localize.py does not decode", "give an image"),
+        ({"texts": ["red"], "eye": NO_GRID}, InvalidConfig, "'eye': expected a backbone with a grid", "--stream"),
+        ({"texts": ["red"], "eye": WIDE}, PluginError, "'eye': expected patches of width 3 .* found 5", "--method"),
+        (
+            {"texts": ["red"], "tongue": False},
+            InvalidConfig,
+            "expected a stream that reads text, found eye",
+            "--stream",
+        ),
+        (
+            {"texts": ["red"], "method": "relevance"},
+            PluginError,
+            "over all 4 tokens in every layer, found none",
+            "grad",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said(wanted, error, message, hint):
+    made = models(**{name: wanted.pop(name) for name in ("eye", "tongue") if name in wanted})
+    with pytest.raises(error, match=message) as raised:
+        localize(made, wanted.pop("images", [PHOTO]), **wanted)
+    assert hint in raised.value.hint
+
+
+def test_the_picture_is_the_same_twice_and_shows_every_query(tmp_path):
+    found = localize(models(), [PHOTO], texts=["a $red thing", "blue"], latents=[0])
+    for name in ("one.png", "two.png"):
+        save(draw(found), tmp_path / name)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    figure = draw(found)
+    assert len(figure.axes) == 6
+    for kind in ("jpg", "svg", "pdf", "webp"):
+        save(figure, tmp_path / f"one.{kind}")
+        assert (tmp_path / f"one.{kind}").stat().st_size > 1000
+    with pytest.raises(InvalidConfig, match=r"expected a picture's name, found .*one\.txt"):
+        save(draw(found), tmp_path / "one.txt")
+
+
+@pytest.fixture
+def demo_run(tmp_path):
+    """A run of the demo's backbones whose space is untrained, as `sparc train` leaves it, evaluated."""
+    widths = {"effnet-lite0": 1280, "minilm": 384}
+    torch.manual_seed(0)
+    SharedLatentSpace(SpaceConfig(streams=widths, n_latents=64, k=8)).save_pretrained(tmp_path / "run")
+    options = {"stream": [{"name": name, "alias": name} for name in widths], "dataset": "openmoji", "n-latents": 64}
+    (tmp_path / "run" / "provenance.json").write_text(json.dumps({"options": {**options, "k": 8}}))
+    (tmp_path / "run" / "evaluation").mkdir()
+    rows = ["latent,name,confirmed", *(f"{latent},animal,{latent % 2 == 0}" for latent in range(64))]
+    (tmp_path / "run" / "evaluation" / "latents.csv").write_text("\n".join(rows))
+    return tmp_path / "run"
+
+
+def test_the_command_points_at_words_with_the_backbones_of_a_run(demo_run, sparc_here, tmp_path):
+    photo = tmp_path / "photo.png"
+    PHOTO.resize((300, 200)).save(photo)
+    done = sparc_here(
+        "localize", demo_run, "--image", photo, "--text", "a red bus", "--latent", "3,5", "--out", "map.png"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"{photo}  a red bus  effnet-lite0: strongest at (")
+    assert "of 300 x 200, score" in lines[0]
+    assert any(line.split()[0::2][:3] == ["a", "red", "bus"] for line in lines)
+    assert any("latents 3, 5" in line for line in lines)
+    assert lines[-1] == "map.png"
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.width > 600
+
+
+def test_names_of_latents_are_those_that_held(demo_run):
+    loaded = load_models(demo_run, streams=["minilm"])
+    assert loaded.names == dict.fromkeys(range(0, 64, 2), "animal")
+    assert list(loaded.backbones) == ["minilm"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["--text", "bus", "--stream", "effnet"], "the run has no stream named 'effnet'", "effnet-lite0, minilm"),
+        (["--text", "bus", "--out", "map"], "expected a picture's name, found map", "end it with .png"),
+        (["--latent", "512"], "latent: expected 0 to 63, found 512", "choose another"),
+        (["--latent", "three"], "--latent: expected numbers, found 'three'", "such as 93"),
+        (["--text", "bus", "--selection", "both"], "--selection: expected joint or solo, found 'both'", "leave it out"),
+    ],
+)
+def test_wrong_words_on_the_command_line_end_in_an_error_and_a_hint(
+    words, message, hint, demo_run, sparc_here, tmp_path
+):
+    PHOTO.save(tmp_path / "photo.png")
+    done = sparc_here("localize", demo_run, "--image", "photo.png", *words)
+    assert done.returncode == 1
+    assert f"error: {message}" in done.stderr
+    assert hint in done.stderr
+
+
+def test_a_run_that_cannot_localise_says_why(demo_run, tmp_path):
+    with pytest.raises(MissingData, match="no run at"):
+        load_models(tmp_path / "nothing")
+    with pytest.raises(UnknownName, match="no stream named 'clip-img'"):
+        load_models(demo_run, streams=["clip-img"])
+    Run(demo_run).write_provenance({"options": {"features": str(tmp_path), "dataset": "imported"}})
+    with pytest.raises(MissingData, match="were imported, so its backbones are not known"):
+        load_models(demo_run)
+    (demo_run / "model.safetensors").unlink()
+    Run(demo_run).write_provenance({"options": {"stream": ["minilm"], "dataset": "openmoji"}})
+    with pytest.raises(MissingData, match="is not finished"):
+        load_models(demo_run)

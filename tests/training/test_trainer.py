@@ -1,0 +1,358 @@
+"""Training: the same seed gives the same bits, interrupted or not."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from sparc.config.options import SpaceConfig, TrainingConfig
+from sparc.core.losses import loss_terms, total
+from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, InvalidConfig, MissingData, StorageError
+from sparc.storage.checkpoint import SharedLatentSpace, load
+from sparc.storage.run import Run
+from sparc.training.loader import batches
+from sparc.training.trainer import Training, train
+
+CONFIG = TrainingConfig(epochs=8, batch_size=32, lr=1e-2, dead_after=64, k_aux=4, seed=5)
+
+
+@pytest.fixture
+def features():
+    """Two streams that see the same four hidden causes."""
+    generator = torch.Generator().manual_seed(0)
+    causes = torch.randn(200, 4, generator=generator).relu()
+    return {name: causes @ torch.randn(4, width, generator=generator) for name, width in (("a", 12), ("b", 7))}
+
+
+@pytest.fixture
+def shape():
+    return SpaceConfig(streams={"a": 12, "b": 7}, n_latents=32, k=4)
+
+
+def shards(features):
+    """In pieces, as a store has them."""
+    return {name: rows.split(60) for name, rows in features.items()}
+
+
+def fit(path, features, shape, config=CONFIG, **kwargs):
+    return train(shape, config, shards(features), Run.create(path), **kwargs)
+
+
+def model_bytes(path):
+    return (path / "model.safetensors").read_bytes()
+
+
+def after(steps):
+    """Ask to stop after so many steps."""
+    asked = itertools.count()
+    return lambda: next(asked) >= steps
+
+
+def test_training_lowers_the_loss(tmp_path, features, shape):
+    untrained = SharedLatentSpace(shape, seed=CONFIG.seed)
+    trained = fit(tmp_path / "run", features, shape)
+
+    def loss(space):
+        batch = space.normalize(features)
+        return total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0)).item()
+
+    assert loss(trained) < 0.5 * loss(untrained)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path, features, shape):
+    for name, seed in (("one", 5), ("two", 5), ("other", 6)):
+        fit(tmp_path / name, features, shape, CONFIG.model_copy(update={"seed": seed}))
+    assert model_bytes(tmp_path / "one") == model_bytes(tmp_path / "two")
+    assert model_bytes(tmp_path / "one") != model_bytes(tmp_path / "other")
+
+
+@pytest.mark.parametrize(("normalization", "adam_state"), [("unit", "float32"), ("standard", "bfloat16")])
+def test_interrupting_at_any_step_and_resuming_gives_the_same_bits(
+    tmp_path, features, shape, normalization, adam_state
+):
+    shape = shape.model_copy(update={"normalization": normalization})
+    config = CONFIG.model_copy(update={"adam_state": adam_state})
+    fit(tmp_path / "whole", features, shape, config)
+    for stop_at in ([0], [1, 2], [7, 30], [47]):
+        path = tmp_path / f"stopped-{stop_at[0]}"
+        Run.create(path)
+        for stop in stop_at:
+            done = train(shape, config, shards(features), Run(path), should_stop=after(stop))
+            assert done is None
+            assert not Run(path).finished
+        assert train(shape, config, shards(features), Run(path)) is not None
+        assert model_bytes(path) == model_bytes(tmp_path / "whole")
+        assert not Run(path).state.exists()
+
+
+def test_resuming_makes_the_same_metrics(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setattr("sparc.training.trainer.LOG_EVERY", 5)
+    fit(tmp_path / "whole", features, shape)
+    run = Run.create(tmp_path / "killed")
+    train(shape, CONFIG, shards(features), run, should_stop=after(13))
+    run.log({"step": 15, "loss": -1.0})  # logged after the state was saved, before a kill
+    with run.metrics.open("a") as file:
+        file.write('{"step": 20, "lo')
+    train(shape, CONFIG, shards(features), run)
+    assert run.metrics.read_text() == Run(tmp_path / "whole").metrics.read_text()
+
+
+def test_a_training_that_is_killed_before_its_first_save_logs_no_step_twice(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setattr("sparc.training.trainer.LOG_EVERY", 5)
+    fit(tmp_path / "whole", features, shape)
+    run = Run.create(tmp_path / "killed")
+    run.log({"step": 5, "loss": -1.0})
+    train(shape, CONFIG, shards(features), run)
+    assert run.metrics.read_text() == Run(tmp_path / "whole").metrics.read_text()
+
+
+def test_a_training_that_is_killed_goes_on_from_its_last_save_to_the_same_bits(tmp_path, features, shape, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill_at_20(step):
+        if step.number == 20:
+            raise Killed
+
+    monkeypatch.setattr("sparc.training.trainer.SAVE_SECONDS", 0.0)
+    fit(tmp_path / "whole", features, shape)
+    run = Run.create(tmp_path / "killed")
+    with pytest.raises(Killed):
+        train(shape, CONFIG, shards(features), run, on_step=kill_at_20)
+    steps = []
+    train(shape, CONFIG, shards(features), run, on_step=lambda step: steps.append(step.number))
+    assert steps[0] == 20  # the state of step 19 was the last that was saved
+    assert model_bytes(tmp_path / "killed") == model_bytes(tmp_path / "whole")
+
+
+def test_standard_normalization_is_measured_on_the_training_samples(tmp_path, features, shape):
+    space = fit(tmp_path / "run", features, shape.model_copy(update={"normalization": "standard"}))
+    there = features["a"].any(dim=1)
+    torch.testing.assert_close(space.center[:12], features["a"][there].mean(dim=0))
+
+
+def test_the_settings_of_the_training_are_kept_beside_the_space(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["training"] == CONFIG.model_dump()
+
+
+def test_the_seed_alone_decides_the_order_of_samples():
+    orders = [torch.cat(list(batches(20, TrainingConfig(epochs=1, batch_size=10, seed=seed)))) for seed in (3, 3, 4)]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+def test_the_seed_alone_decides_the_initial_weights(shape):
+    first, again, other = (SharedLatentSpace(shape, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first.decoder, again.decoder)
+    assert not torch.equal(first.decoder, other.decoder)
+
+
+def test_a_space_that_cannot_be_saved_leaves_the_old_one_whole(tmp_path, shape):
+    import resource
+    import signal
+
+    SharedLatentSpace(shape, seed=1).save_pretrained(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limit[1]))
+    try:
+        with pytest.raises(StorageError):
+            SharedLatentSpace(shape.model_copy(update={"n_latents": 256})).save_pretrained(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_metrics_on_a_full_disk_and_a_run_in_a_file_are_errors_of_storage(tmp_path):
+    run = Run.create(tmp_path / "run")
+    run.metrics.symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="no space left"):
+        run.log({"step": 1})
+    with pytest.raises(StorageError, match="Not a directory"):
+        Run.create(tmp_path / "run" / "metrics.jsonl" / "x")
+
+
+def test_dead_latents_get_an_aux_term(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape, CONFIG.model_copy(update={"dead_after": 32}))
+    logged = [json.loads(line) for line in Run(tmp_path / "run").metrics.read_text().splitlines()]
+    assert any(name.startswith("aux/") for name in logged[-1])
+
+
+def test_every_epoch_sees_each_sample_once_in_another_order():
+    config = TrainingConfig(epochs=3, batch_size=10)
+    seen = list(batches(20, config))
+    assert len(seen) == 6
+    epochs = [torch.cat(seen[start : start + 2]) for start in (0, 2, 4)]
+    assert all(sorted(epoch.tolist()) == list(range(20)) for epoch in epochs)
+    assert not torch.equal(epochs[0], epochs[1])
+    assert all(torch.equal(a, b) for a, b in zip(seen[3:], batches(20, config, start=3), strict=True))
+
+
+def test_fewer_samples_than_a_batch_are_one_batch():
+    assert [len(rows) for rows in batches(7, TrainingConfig(epochs=2, batch_size=10))] == [7, 7]
+
+
+def test_one_stream_is_a_plain_sparse_autoencoder(tmp_path, features):
+    space = fit(tmp_path / "run", {"a": features["a"]}, SpaceConfig(streams={"a": 12}, n_latents=32, k=4))
+    assert list(space.encode({"a": features["a"]})) == ["a"]
+    assert json.loads(Run(tmp_path / "run").metrics.read_text().splitlines()[-1])["self/a"] < 0.5
+
+
+def test_samples_that_lack_a_stream_are_trained_on_with_the_other(tmp_path, features, shape):
+    features["a"][::3] = 0
+    space = fit(tmp_path / "run", features, shape)
+    codes = space.encode(features)
+    assert (codes["a"].values[::3] == 0).all()
+    assert (codes["b"].values[::3] > 0).any(dim=1).float().mean() > 0.9
+
+
+def test_the_decoder_that_is_saved_is_on_unit_norm(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape)
+    decoder = load(tmp_path / "run").decoder
+    torch.testing.assert_close(decoder[:, :12].norm(dim=1), torch.ones(32))
+    torch.testing.assert_close(decoder[:, 12:].norm(dim=1), torch.ones(32))
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setattr("sparc.training.trainer.LOG_EVERY", 1)
+    space = SharedLatentSpace(shape)
+    with torch.no_grad():
+        space.pre_bias.fill_(float("inf"))
+    monkeypatch.setattr("sparc.training.trainer.SharedLatentSpace", lambda config, seed: space)
+    with pytest.raises(BadFeatures, match=r"the loss term 'self/a' is (nan|inf) at step 1"):
+        fit(tmp_path / "run", features, shape)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, features, shape):
+    """The loss tells of them a step later, which an interruption and the last step do not wait for."""
+    diverging = CONFIG.model_copy(update={"lr": 1e38, "epochs": 1, "batch_size": 200})
+    run = Run.create(tmp_path / "one-step")
+    with pytest.raises(BadFeatures, match=r"the parameter '.*' is not finite after step 1"):
+        train(shape, diverging, shards(features), run)
+    assert not run.finished
+
+    run = Run.create(tmp_path / "stopped")
+    many = diverging.model_copy(update={"epochs": 9})
+    with pytest.raises(BadFeatures, match=r"the parameter '.*' is not finite after step 1"):
+        train(shape, many, shards(features), run, should_stop=after(1))
+    assert not run.state.exists()
+
+
+def test_a_damaged_state_is_refused(tmp_path, features, shape):
+    run = Run.create(tmp_path / "run")
+    train(shape, CONFIG, shards(features), run, should_stop=lambda: True)
+    run.state.write_bytes(run.state.read_bytes()[:-100])
+    with pytest.raises(CorruptFile, match=r"saved state .* truncated") as error:
+        train(shape, CONFIG, shards(features), run)
+    assert "features are kept" in error.value.hint
+
+
+def test_a_full_disk_keeps_the_last_saved_state(tmp_path, features, shape):
+    run = Run.create(tmp_path / "run")
+    training = Training(SharedLatentSpace(shape), CONFIG)
+    training.advance(training.space.normalize(features))
+    training.save(run)
+    before = run.state.read_bytes()
+    import resource
+    import signal
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        training.advance(training.space.normalize(features))
+        with pytest.raises(StorageError):
+            training.save(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert run.state.read_bytes() == before
+
+
+def test_a_loaded_space_encodes_as_the_trained_one(tmp_path, features, shape):
+    space = fit(tmp_path / "run", features, shape)
+    for loaded in (load(tmp_path / "run"), SharedLatentSpace.from_pretrained(tmp_path / "run")):
+        assert loaded.streams == {"a": 12, "b": 7}
+        assert not loaded.training
+        expected, found = (s.encode(features)["b"].to_dense() for s in (space, loaded))
+        assert torch.equal(expected, found)
+    loaded.save_pretrained(tmp_path / "copy")
+    assert model_bytes(tmp_path / "copy") == model_bytes(tmp_path / "run")
+
+
+def test_a_hub_checkpoint_loads_from_the_local_cache(tmp_path, features, shape):
+    """The layout that the hub's own client keeps: refs name a commit, snapshots hold its files."""
+    import subprocess
+    import sys
+
+    repo = tmp_path / "hub" / "models--lab--space"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("c0ffee")
+    fit(tmp_path / "run", features, shape).save_pretrained(repo / "snapshots" / "c0ffee")
+    code = "import sparc; print(sparc.load('lab/space').streams)"
+    variables = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'a': 12, 'b': 7}"
+
+
+def test_checkpoints_that_cannot_be_read_say_why(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = tmp_path / "run"
+    fit(path, features, shape)
+    with pytest.raises(MissingData, match="no checkpoint at 'runs/nothing'"):
+        load("runs/nothing")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "format_version": 2}))
+    with pytest.raises(IncompatibleFormat, match="format version 2, this sparc reads up to 1") as error:
+        load(path)
+    assert "pip install -U sparc-sae" in error.value.hint
+    (path / "config.json").write_text(json.dumps({**config, "space": {**config["space"], "k": 999}}))
+    with pytest.raises(CorruptFile, match="k: expected at most n-latents, 32, found 999"):
+        load(path)
+    (path / "config.json").write_text(json.dumps({**config, "space": {**config["space"], "n_latents": 64}}))
+    with pytest.raises(CorruptFile, match="does not fit"):
+        load(path)
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "model.safetensors").write_bytes(model_bytes(path)[:-10])
+    with pytest.raises(CorruptFile, match="truncated"):
+        load(path)
+    (path / "model.safetensors").unlink()
+    with pytest.raises(MissingData, match=r"has no model.safetensors") as error:
+        load(path)
+    assert "sparc train --resume" in error.value.hint
+
+
+def test_of_a_run_that_is_not_finished_there_is_no_space_to_load(tmp_path):
+    run = Run.create(tmp_path / "run")
+    run.write_provenance({})
+    with pytest.raises(MissingData, match="run is not finished") as error:
+        load(run.path)
+    assert "sparc train --resume" in error.value.hint
+
+
+def test_a_space_is_not_saved_over_a_run(tmp_path, features, shape):
+    space = fit(tmp_path / "run", features, shape)
+    Run(tmp_path / "run").write_provenance({})
+    before = model_bytes(tmp_path / "run")
+    with pytest.raises(InvalidConfig, match="never overwritten"):
+        SharedLatentSpace(shape, seed=9).save_pretrained(tmp_path / "run")
+    assert model_bytes(tmp_path / "run") == before
+    space.save_pretrained(tmp_path / "other")
+    space.save_pretrained(tmp_path / "other")  # which is no run
+
+
+def test_a_device_that_is_not_there_is_said(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape)
+    with pytest.raises(InvalidConfig, match="the device 'gpu' is not there"):
+        load(tmp_path / "run", device="gpu")
+
+
+def test_a_run_is_never_overwritten(tmp_path, features, shape):
+    fit(tmp_path / "run", features, shape)
+    with pytest.raises(InvalidConfig, match="never overwritten"):
+        Run.create(tmp_path / "run")
+    assert Run.next_free(tmp_path, "run") == tmp_path / "run-2"
