@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
-from sparc.config.options import SpaceConfig, reference
+from sparc.config import SpaceConfig, reference
 from sparc.errors import PluginError
 from sparc.localization.methods import METHODS
 from sparc.localization.models import Models

@@ -1,7 +1,7 @@
 """One sparse, interpretable concept dictionary shared by many frozen models.
 
-What plugin authors and users of a trained space need is here. Names that need torch load it when first used, so that
-`import sparc` stays light.
+The functions here do what the commands of the same names do, with the same options. Everything loads when it is first
+used, so `import sparc` imports no torch. Plugin authors import `sparc.plugins`.
 """
 
 from __future__ import annotations
@@ -10,95 +10,77 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sparc.errors import (
+    BadFeatures,
     BadSample,
     CorruptFile,
+    IncompatibleFormat,
     InvalidConfig,
+    MisalignedStreams,
     MissingData,
-    SparcDeprecationWarning,
+    PluginError,
     SparcError,
+    StorageError,
     UnknownName,
     WeightsUnavailable,
 )
-from sparc.plugins.contracts import (
-    Backbone,
-    BackboneSpec,
-    Dataset,
-    DatasetSpec,
-    Params,
-    Sample,
-    SegmentedDataset,
-    Taxonomy,
-)
-from sparc.plugins.datasets import Texts, held_out, read_taxonomy
-from sparc.plugins.hookspecs import hookimpl
-from sparc.plugins.weights import (
-    cache_dir,
-    hub_file,
-    hub_folder,
-    identify_weights,
-    in_hub_cache,
-    local_weights,
-    read_weights,
-    seeded,
-)
-from sparc.system.files import sha256, write_atomically
 
 if TYPE_CHECKING:
-    from sparc.config.options import SpaceConfig
+    from sparc.ablation import ablate
+    from sparc.config import PluginRef, RunConfig, SpaceConfig
     from sparc.core.codes import Codes
-    from sparc.session import features, fit
+    from sparc.evaluation.report import Report
+    from sparc.session import evaluate, explore, extract, localize, train
     from sparc.storage.checkpoint import SharedLatentSpace, load
+    from sparc.storage.store import FeatureStore
 
 __version__ = "0.1.0"
 
+_LAZY = {
+    "Codes": "sparc.core.codes",
+    "FeatureStore": "sparc.storage.store",
+    "PluginRef": "sparc.config",
+    "Report": "sparc.evaluation.report",
+    "RunConfig": "sparc.config",
+    "SharedLatentSpace": "sparc.storage.checkpoint",
+    "SpaceConfig": "sparc.config",
+    "ablate": "sparc.ablation",
+    "evaluate": "sparc.session",
+    "explore": "sparc.session",
+    "extract": "sparc.session",
+    "load": "sparc.storage.checkpoint",
+    "localize": "sparc.session",
+    "train": "sparc.session",
+}
+
 __all__ = [
-    "Backbone",
-    "BackboneSpec",
+    "BadFeatures",
     "BadSample",
     "Codes",
     "CorruptFile",
-    "Dataset",
-    "DatasetSpec",
+    "FeatureStore",
+    "IncompatibleFormat",
     "InvalidConfig",
+    "MisalignedStreams",
     "MissingData",
-    "Params",
-    "Sample",
-    "SegmentedDataset",
+    "PluginError",
+    "PluginRef",
+    "Report",
+    "RunConfig",
     "SharedLatentSpace",
     "SpaceConfig",
-    "SparcDeprecationWarning",
     "SparcError",
-    "Taxonomy",
-    "Texts",
+    "StorageError",
     "UnknownName",
     "WeightsUnavailable",
     "__version__",
-    "cache_dir",
-    "features",
-    "fit",
-    "held_out",
-    "hookimpl",
-    "hub_file",
-    "hub_folder",
-    "identify_weights",
-    "in_hub_cache",
+    "ablate",
+    "evaluate",
+    "explore",
+    "extract",
     "load",
-    "local_weights",
-    "read_taxonomy",
-    "read_weights",
-    "seeded",
-    "sha256",
-    "write_atomically",
+    "localize",
+    "train",
 ]
-
-_LAZY = {
-    "Codes": "sparc.core.codes",
-    "SharedLatentSpace": "sparc.storage.checkpoint",
-    "SpaceConfig": "sparc.config.options",
-    "features": "sparc.session",
-    "fit": "sparc.session",
-    "load": "sparc.storage.checkpoint",
-}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from sparc.config.options import OPTION_NAMES, RunOptions, suggestion
+from sparc.config import OPTION_NAMES, RunConfig, suggestion
 from sparc.core.space import present
 from sparc.errors import InvalidConfig, MissingData
 from sparc.evaluation import Report
@@ -83,14 +83,14 @@ def fit(**options: Any) -> Fitted:
     return Fitted(path, space, measure(run, space, samples, tested, seed=resolved.seed).report)
 
 
-def free_path(options: RunOptions) -> Path:
+def free_path(options: RunConfig) -> Path:
     """Where a new run goes: `out`, else `runs/DATASET`, or -2, -3, ... Raises InvalidConfig where something is."""
     path = options.out if options.out is not None else Run.next_free(Path("runs"), options.dataset.name)
     Run.check_free(path)
     return path
 
 
-def create_run(path: Path, options: RunOptions, features: FeatureStore, device: str, *, command: Sequence[str]) -> Run:
+def create_run(path: Path, options: RunConfig, features: FeatureStore, device: str, *, command: Sequence[str]) -> Run:
     """Make a run that knows where it comes from. Raises InvalidConfig, StorageError."""
     run = Run.create(path)
     placed = options.model_copy(update={"store": store_root(options)})
@@ -123,17 +123,17 @@ def common(features: FeatureStore) -> dict[str, float]:
     return found
 
 
-def _resolved(said: dict[str, Any], registry: Registry) -> RunOptions:
+def _resolved(said: dict[str, Any], registry: Registry) -> RunConfig:
     options = {}
     for given, value in said.items():
         name = given.rstrip("_").replace("_", "-")
         if name not in OPTION_NAMES:
-            raise InvalidConfig(f"unknown parameter '{given}'", hint=suggestion(given, [*RunOptions.model_fields]))
+            raise InvalidConfig(f"unknown parameter '{given}'", hint=suggestion(given, [*RunConfig.model_fields]))
         options[name] = value
     return merged(options, {}, registry).checked()
 
 
-def _extracted(options: RunOptions, registry: Registry) -> dict[str, dict[str, Job]]:
+def _extracted(options: RunConfig, registry: Registry) -> dict[str, dict[str, Job]]:
     """The jobs of both splits, done."""
     jobs = jobs_of(options, registry, resolve_device(options.device))
     extract(job for streams in jobs.values() for job in streams.values())

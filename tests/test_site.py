@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 import sparc
 import sparc.localization
 import sparc.plugins.checks
-from sparc.config.options import TrainingConfig
+from sparc.config import TrainingConfig
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from sparc import Taxonomy
 from sparc.core.dead import DeadLatents
 from sparc.core.topk import Affine, select
+from sparc.plugins import Taxonomy
 
 FOLDER = Path(__file__).parent.parent / "figures"
 IMAGE, TEXT, INK, FAINT, GROUND, KEPT = "#0072b2", "#b85000", "#222222", "#8a8a8a", "#ffffff", "#007a55"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import sparc
+from sparc.plugins import BackboneSpec, Params, Sample, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 SPARC_CONTRACT = 1
 
 
-class HogParams(sparc.Params):
+class HogParams(Params):
     """Parameters of the `hog` stream."""
 
     size: int = 64
     """Side in pixels to which images are scaled."""
 
 
-class NgramParams(sparc.Params):
+class NgramParams(Params):
     """Parameters of the `char-ngrams` stream."""
 
     width: int = 256
@@ -34,7 +34,7 @@ class DescribeImages:
 
     size: int
 
-    def __call__(self, samples: Sequence[sparc.Sample]) -> Tensor:
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
         """Describe each sample's image by its gradients and its colours."""
         import numpy as np
         import torch
@@ -59,7 +59,7 @@ class DescribeText:
 
     width: int
 
-    def __call__(self, samples: Sequence[sparc.Sample]) -> Tensor:
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
         """Describe each sample's caption."""
         import torch
         from sklearn.feature_extraction.text import HashingVectorizer
@@ -105,7 +105,7 @@ class TinyImage:
         return self.forward(batch), patches.reshape(len(batch), 16, self.width)
 
 
-def shrink(samples: Sequence[sparc.Sample]) -> Tensor:
+def shrink(samples: Sequence[Sample]) -> Tensor:
     """Samples to pixels (B, 3, 32, 32) from 0 to 1."""
     import numpy as np
     import torch
@@ -114,7 +114,7 @@ def shrink(samples: Sequence[sparc.Sample]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
 
 
-def load_tiny_image(params: sparc.Params, device: str, dtype: str) -> TinyImage:
+def load_tiny_image(params: Params, device: str, dtype: str) -> TinyImage:
     """Make the tiny image."""
     return TinyImage()
 
@@ -130,11 +130,11 @@ def load_ngrams(params: NgramParams, device: str, dtype: str) -> Descriptor:
     return Descriptor(DescribeText(params.width), params.width)
 
 
-@sparc.hookimpl
-def sparc_backbones() -> list[sparc.BackboneSpec]:
+@hookimpl
+def sparc_backbones() -> list[BackboneSpec]:
     """Offer the streams to sparc."""
     return [
-        sparc.BackboneSpec("hog", "image", load_hog, HogParams, "oriented gradients and colours, no weights"),
-        sparc.BackboneSpec("tiny-image", "image", load_tiny_image, summary="8 x 8 pixels, also of patches; no weights"),
-        sparc.BackboneSpec("char-ngrams", "text", load_ngrams, NgramParams, "hashed character n-grams, no weights"),
+        BackboneSpec("hog", "image", load_hog, HogParams, "oriented gradients and colours, no weights"),
+        BackboneSpec("tiny-image", "image", load_tiny_image, summary="8 x 8 pixels, also of patches; no weights"),
+        BackboneSpec("char-ngrams", "text", load_ngrams, NgramParams, "hashed character n-grams, no weights"),
     ]

@@ -5,7 +5,7 @@ import sparc_classic
 import torch
 from PIL import Image
 
-from sparc import Sample
+from sparc.plugins import Sample
 from sparc.plugins.checks import check_backbone
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
-import sparc
+from sparc.plugins import DatasetSpec, Params, Sample, Taxonomy, held_out, hookimpl
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ WEIGHTS = ("thin", "", "bold")
 SLANTS = ("leaning left", "", "leaning right")
 
 
-def taxonomy() -> sparc.Taxonomy:
+def taxonomy() -> Taxonomy:
     """Arrange the labels: numbers are even or odd, and some are prime; beside them stroke and slant."""
     kinds = {"number": (), "even": ("number",), "odd": ("number",), "prime": ("number",)}
     digits = {
@@ -33,7 +33,7 @@ def taxonomy() -> sparc.Taxonomy:
     }
     looks = {"stroke": (), "thin": ("stroke",), "bold": ("stroke",)}
     slants = {"slant": (), "leaning left": ("slant",), "leaning right": ("slant",)}
-    return sparc.Taxonomy({**kinds, **digits, **looks, **slants})
+    return Taxonomy({**kinds, **digits, **looks, **slants})
 
 
 class Pictures(NamedTuple):
@@ -85,10 +85,10 @@ def _third(values: NDArray[np.float64], digits: NDArray[np.int64]) -> NDArray[np
 class Digits:
     """One split: a fifth of the pictures is held out."""
 
-    def __init__(self, params: sparc.Params, split: str) -> None:
+    def __init__(self, params: Params, split: str) -> None:
         everything = read_pictures()
         names = [f"digit-{number:04d}" for number in range(len(everything.words))]
-        chosen = [number for number, name in enumerate(names) if sparc.held_out(name, 0.2) == (split == "test")]
+        chosen = [number for number, name in enumerate(names) if held_out(name, 0.2) == (split == "test")]
         self.ids = [names[number] for number in chosen]
         self.groups = self.ids
         self.taxonomy = taxonomy()
@@ -99,10 +99,10 @@ class Digits:
         """Count the samples."""
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> sparc.Sample:
+    def __getitem__(self, index: int) -> Sample:
         """Return one sample, such as "a bold seven leaning left"."""
         caption = " ".join(("a", *filter(None, self._words[index])))
-        return sparc.Sample(self.ids[index], partial(draw, self._pixels[index]), caption)
+        return Sample(self.ids[index], partial(draw, self._pixels[index]), caption)
 
     def labels(self) -> csr_array:
         """Mark what each caption says, (N, number of labels): the taxonomy knows what that is a kind of."""
@@ -121,16 +121,16 @@ def draw(pixels: NDArray[np.uint8]) -> Image:
     return Image.fromarray(pixels)
 
 
-def identify(params: sparc.Params) -> str:
+def identify(params: Params) -> str:
     """Say which digits these are: scikit-learn has never changed them."""
     return "scikit-learn load_digits 1797"
 
 
-@sparc.hookimpl
-def sparc_datasets() -> list[sparc.DatasetSpec]:
+@hookimpl
+def sparc_datasets() -> list[DatasetSpec]:
     """Offer the dataset to sparc."""
     return [
-        sparc.DatasetSpec(
+        DatasetSpec(
             name="digits",
             open=Digits,
             summary="1,797 handwritten digits of 8 x 8 pixels with captions, from scikit-learn",

@@ -3,7 +3,7 @@
 import numpy as np
 import sparc_digits
 
-import sparc
+from sparc.plugins import Params
 from sparc.plugins.checks import check_dataset
 
 
@@ -12,7 +12,7 @@ def test_it_keeps_the_contract():
 
 
 def test_bold_sevens_have_more_ink_than_thin_ones():
-    digits = sparc_digits.Digits(sparc.Params(), "train")
+    digits = sparc_digits.Digits(Params(), "train")
     samples = [digits[index] for index in range(len(digits))]
 
     def ink(words):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparc.ablation.grid import Cell, Grid, written
-from sparc.config.options import RunOptions
+from sparc.config import RunConfig
 from sparc.errors import CorruptFile, InvalidConfig, MisalignedStreams
 from sparc.storage.run import Run
 from sparc.system.files import read_json, write_json
@@ -27,7 +27,7 @@ class Ablation:
         """One training of a cell; it may not be there yet."""
         return Run(self.path / "runs" / cell.name / f"seed-{seed}")
 
-    def options(self, cell: Cell, seed: int) -> RunOptions:
+    def options(self, cell: Cell, seed: int) -> RunConfig:
         """What a user would have said to `sparc train` for this run."""
         return cell.options.model_copy(update={"seed": seed, "out": self.run(cell, seed).path})
 
@@ -73,7 +73,7 @@ class Ablation:
         return content
 
 
-def asked(base: RunOptions, grid: Grid, seeds: list[int]) -> dict[str, Any]:
+def asked(base: RunConfig, grid: Grid, seeds: list[int]) -> dict[str, Any]:
     """What makes an ablation what it is, as plain data."""
     options = base.model_dump(mode="json", by_alias=True)
     shared = {key: value for key, value in options.items() if key not in (*_PLACES, *grid)}

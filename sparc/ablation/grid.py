@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from sparc.config.options import OPTION_NAMES, SETTINGS, PluginRef, RunOptions, suggestion, validated
+from sparc.config import OPTION_NAMES, SETTINGS, PluginRef, RunConfig, suggestion, validated
 from sparc.errors import InvalidConfig
 
 Value = int | float | str
@@ -25,7 +25,7 @@ class Cell:
 
     values: dict[str, Value]
     """By axis."""
-    options: RunOptions
+    options: RunConfig
 
     @property
     def name(self) -> str:
@@ -67,14 +67,14 @@ def checked_seeds(count: Any, first: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def cells(base: RunOptions, grid: Grid) -> list[Cell]:
+def cells(base: RunConfig, grid: Grid) -> list[Cell]:
     """Combine the values, the last axis fastest. Raises InvalidConfig, naming the cell that makes no sense."""
     content = base.model_dump(mode="json", by_alias=True)
     found = []
     for combination in product(*grid.values()):
         values = dict(zip(grid, combination, strict=True))
         try:
-            found.append(Cell(values, validated(RunOptions, {**content, **values}).checked()))
+            found.append(Cell(values, validated(RunConfig, {**content, **values}).checked()))
         except InvalidConfig as error:
             raise InvalidConfig(f"in the cell {_named(values)}: {error.message}", hint=error.hint) from error
     return found
@@ -106,10 +106,10 @@ def _values(key: str, values: Any) -> list[Value]:
     if not isinstance(values, list) or not values:
         raise InvalidConfig(f"grid: expected a list of values of {key}, found {values!r}", hint=f"{key} = [..., ...]")
     dataset = PluginRef(name="any", alias="any")
-    field = next(name for name, field in RunOptions.model_fields.items() if field.alias == key)
+    field = next(name for name, field in RunConfig.model_fields.items() if field.alias == key)
     parsed: list[Value] = []
     for value in values:
-        found = getattr(validated(RunOptions, {"dataset": dataset, key: value}, what="grid"), field)
+        found = getattr(validated(RunConfig, {"dataset": dataset, key: value}, what="grid"), field)
         if found in parsed:
             raise InvalidConfig(
                 f"grid: expected values of {key} that differ, found {value} twice", hint="leave one out"

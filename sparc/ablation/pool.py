@@ -16,7 +16,7 @@ import torch
 
 from sparc.ablation.grid import Cell
 from sparc.ablation.worker import Task, make, start
-from sparc.config.options import RunOptions, SpaceConfig
+from sparc.config import RunConfig, SpaceConfig
 from sparc.errors import BadFeatures, SparcError
 from sparc.storage.run import Run
 from sparc.system.memory import available_bytes
@@ -35,7 +35,7 @@ class Work:
 
     cell: Cell
     run: Run
-    options: RunOptions
+    options: RunConfig
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sparc.config.options import RunOptions
+from sparc.config import RunConfig
 from sparc.errors import SparcDeprecationWarning, say_warnings
 from sparc.evaluation import Samples
 from sparc.extraction import Job
@@ -38,7 +38,7 @@ class Task:
     """By stream, where the training features lie."""
     held_out: dict[str, Job]
     """By stream, what the held-out features are."""
-    options: RunOptions
+    options: RunConfig
     device: str
     command: list[str]
     """What the user typed."""
@@ -71,7 +71,7 @@ class Worker:
         if not self._busy:
             os._exit(TERMINATED)
 
-    def make(self, run: Run, options: RunOptions) -> None:
+    def make(self, run: Run, options: RunConfig) -> None:
         """Train and measure a run, unless that was done; ends the process where it shall stop."""
         self._busy = True
         try:
@@ -84,7 +84,7 @@ class Worker:
         if self._terminated:
             os._exit(TERMINATED)
 
-    def _trained(self, run: Run, options: RunOptions) -> SharedLatentSpace | None:
+    def _trained(self, run: Run, options: RunConfig) -> SharedLatentSpace | None:
         """The space of a run; None where the training was stopped and saved."""
         if run.finished:
             return load(run.path, device=self.task.device)
@@ -118,7 +118,7 @@ def start(task: Task) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def make(run: Run, options: RunOptions) -> None:
+def make(run: Run, options: RunConfig) -> None:
     """Make a run in this process, which `start` made a worker."""
     _worker.make(run, options)
 

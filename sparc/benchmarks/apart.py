@@ -16,7 +16,7 @@ from types import TracebackType
 import torch
 
 from sparc.benchmarks.dense import DenseTraining
-from sparc.config.options import SpaceConfig, TrainingConfig, validated
+from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.errors import SparcError
 from sparc.storage.checkpoint import SharedLatentSpace
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from sparc.config.options import TrainingConfig
+from sparc.config import TrainingConfig
 from sparc.core.dead import DeadLatents
 from sparc.core.losses import Term, loss_terms, total
 from sparc.core.space import Batch, LatentSpace
@@ -30,7 +30,7 @@ class AutogradTraining:
             self.space,
             batch,
             codes,
-            cross_weight=self.config.cross_weight,
+            cross_weight=self.config.lambda_,
             aux_weight=self.config.aux_weight,
             k_aux=self.config.k_aux,
             dead=self.dead.dead(self.config.dead_after),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparc.config.options import TrainingConfig
+from sparc.config import TrainingConfig
 from sparc.core.space import Batch, LatentSpace
 
 
@@ -47,7 +47,7 @@ class DenseTraining:
             for target, decoder in self.decoders.items():
                 y = F.linear(z, decoder) + self.pre_bias[target]
                 if source != target:
-                    weight = self.config.cross_weight / (n_streams * (n_streams - 1))
+                    weight = self.config.lambda_ / (n_streams * (n_streams - 1))
                     loss = loss + weight * _nmse(y, x[target])
                     continue
                 loss = loss + _nmse(y, x[target]) / n_streams

@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from sparc.config.options import SpaceConfig
+from sparc.config import SpaceConfig
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
 from sparc.evaluation.alignment import Activity, by_depth, shuffles

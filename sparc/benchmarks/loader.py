@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparc.config.options import TrainingConfig, validated
+from sparc.config import TrainingConfig, validated
 from sparc.storage.store import SHARD_ROWS
 from sparc.training.loader import Loader
 

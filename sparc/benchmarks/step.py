@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from sparc.benchmarks.apart import DenseApart
 from sparc.benchmarks.autograd import AutogradTraining
-from sparc.config.options import SpaceConfig, TrainingConfig, validated
+from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.core.kernels.backend import kernels
 from sparc.core.space import LatentSpace
 from sparc.storage.checkpoint import SharedLatentSpace

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sparc.ablation.folder import Ablation
     from sparc.ablation.grid import Cell, Grid
     from sparc.ablation.pool import Work
-    from sparc.config.options import RunOptions
+    from sparc.config import RunConfig
     from sparc.extraction import Job
     from sparc.plugins.registry import Registry
     from sparc.storage.store import FeatureStore
@@ -109,7 +109,7 @@ def ablate(
         sparc ablate --config ablation.toml
     """
     said = said_of(locals())
-    from sparc.config.options import read_options
+    from sparc.config import read_options
     from sparc.plugins.registry import discover
 
     file = read_options(config, ablation=True) if config is not None else {}
@@ -120,7 +120,7 @@ def ablate(
 @dataclass(frozen=True)
 class _Plan:
     ablation: Ablation
-    options: RunOptions
+    options: RunConfig
     grid: Grid
     cells: list[Cell]
     seeds: list[int]
@@ -133,7 +133,7 @@ def _planned(
     """What there is to train, all of it checked before anything is extracted."""
     from sparc.ablation.folder import Ablation, asked
     from sparc.ablation.grid import cells, checked_grid, checked_seeds, parse_axes
-    from sparc.config.options import ABLATION_KEYS
+    from sparc.config import ABLATION_KEYS
     from sparc.storage.run import Run
 
     axes, table = parse_axes(words), file.get("grid", {})

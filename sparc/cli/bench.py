@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sparc.cli.options import AdamState, EncoderProduct
 from sparc.cli.progress import console
-from sparc.config.options import SpaceConfig, validated
+from sparc.config import SpaceConfig, validated
 from sparc.errors import InvalidConfig
 from sparc.session_options import resolve_device
 from sparc.system.memory import keep_freed_memory

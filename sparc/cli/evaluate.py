@@ -14,7 +14,7 @@ from sparc.errors import InvalidConfig
 from sparc.session_options import resolve_device
 
 if TYPE_CHECKING:
-    from sparc.config.options import RunOptions
+    from sparc.config import RunConfig
     from sparc.evaluation import Report
     from sparc.extraction import Job
     from sparc.localization import Models
@@ -78,7 +78,7 @@ def evaluate(
 def evaluate_run(
     run: Run,
     space: SharedLatentSpace,
-    options: RunOptions,
+    options: RunConfig,
     registry: Registry,
     jobs: dict[str, Job],
     device: str,
@@ -101,7 +101,7 @@ def evaluate_run(
 
 
 def _to_localize(
-    run: Run, options: RunOptions, registry: Registry, jobs: dict[str, Job], device: str
+    run: Run, options: RunConfig, registry: Registry, jobs: dict[str, Job], device: str
 ) -> tuple[Models, Cases]:
     """The run's backbones, and images to point at things in."""
     from sparc.localization import load_models

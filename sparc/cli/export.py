@@ -23,7 +23,7 @@ def export(
 
         sparc export runs/demo --format saelens --stream NAME --out sae
     """
-    from sparc.config.options import suggestion
+    from sparc.config import suggestion
     from sparc.interchange import FORMATS
     from sparc.storage.card import without_paths
     from sparc.storage.checkpoint import load

@@ -30,7 +30,7 @@ from sparc.errors import InvalidConfig
 from sparc.session_options import jobs_of, resolve_device
 
 if TYPE_CHECKING:
-    from sparc.config.options import RunOptions
+    from sparc.config import RunConfig
     from sparc.extraction import Job, Progress
     from sparc.plugins.registry import Registry
 
@@ -100,7 +100,7 @@ def extract(
 
 
 def extract_missing(
-    options: RunOptions, registry: Registry, device: str, part: Part = WHOLE, *, tokens: bool = False
+    options: RunConfig, registry: Registry, device: str, part: Part = WHOLE, *, tokens: bool = False
 ) -> dict[str, dict[str, Job]]:
     """Extract what the store lacks, showing progress; returns all jobs, split to stream to job."""
     from sparc.extraction import extract as run
@@ -115,7 +115,7 @@ def extract_missing(
     return jobs
 
 
-def _patches(tokens: str | None, options: RunOptions, registry: Registry) -> bool:
+def _patches(tokens: str | None, options: RunConfig, registry: Registry) -> bool:
     """Whether features of patches are asked for. Raises InvalidConfig."""
     if tokens not in (None, "patch"):
         raise InvalidConfig(f"--tokens: expected patch, found '{tokens}'", hint="--tokens patch, or leave it out")

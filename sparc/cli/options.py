@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparc.config.options import OPTION_NAMES, RunOptions, read_options
+from sparc.config import OPTION_NAMES, RunConfig, read_options
 from sparc.session_options import DEFAULT_DATASET, merged
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def said_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name in OPTION_NAMES}
 
 
-def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) -> RunOptions:
+def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) -> RunConfig:
     """Merge options: the command line, else the config file, else the dataset's own defaults, else the paper's.
 
     Raises MissingData, InvalidConfig, UnknownName.

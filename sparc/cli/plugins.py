@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from sparc.cli.options import Device
 from sparc.cli.progress import console
-from sparc.config.options import reference
+from sparc.config import reference
 from sparc.errors import InvalidConfig, PluginError
 from sparc.plugins.contracts import BackboneSpec, Params
 from sparc.session_options import resolve_device

@@ -14,7 +14,7 @@ from sparc.errors import MisalignedStreams, MissingData
 from sparc.session_options import jobs_of, options_of
 
 if TYPE_CHECKING:
-    from sparc.config.options import RunOptions
+    from sparc.config import RunConfig
     from sparc.evaluation import Report
     from sparc.extraction import Job
     from sparc.plugins.registry import Registry
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
 
 
-def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunOptions, Registry, dict[str, Job]]:
+def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunConfig, Registry, dict[str, Job]]:
     """A run, its options with what has moved since, and the jobs of its held-out split.
 
     Raises MisalignedStreams where its data are now other samples than those that it was trained on.

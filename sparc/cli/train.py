@@ -49,7 +49,7 @@ from sparc.session_options import PLACES, options_of, resolve_device
 from sparc.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from sparc.config.options import RunOptions
+    from sparc.config import RunConfig
     from sparc.extraction import Job
     from sparc.plugins.registry import Registry
     from sparc.storage.checkpoint import SharedLatentSpace
@@ -141,13 +141,13 @@ def _do(plan: _Plan, registry: Registry) -> None:
 
 @dataclass(frozen=True)
 class _Plan:
-    options: RunOptions
+    options: RunConfig
     path: Path
     run: Run | None
     """The run to go on with, if there is one."""
 
 
-def _new(options: RunOptions) -> _Plan:
+def _new(options: RunConfig) -> _Plan:
     from sparc.session import free_path
 
     return _Plan(options, free_path(options), None)
@@ -189,7 +189,7 @@ def _create(plan: _Plan, features: FeatureStore, device: str) -> Run:
     return create_run(plan.path, plan.options, features, device, command=["sparc", *sys.argv[1:]])
 
 
-def _fit(run: Run, options: RunOptions, features: FeatureStore, device: str) -> SharedLatentSpace:
+def _fit(run: Run, options: RunConfig, features: FeatureStore, device: str) -> SharedLatentSpace:
     """Train on the extracted features, unless the run did. Raises KeyboardInterrupt where the user stopped it."""
     from sparc.storage.checkpoint import load
     from sparc.training.trainer import train as fit
@@ -275,7 +275,7 @@ def _say_common(features: FeatureStore) -> None:
             )
 
 
-def _say_next(run: Run, options: RunOptions) -> None:
+def _say_next(run: Run, options: RunConfig) -> None:
     pictures = f"  sparc explore {run.path}        pictures of what the latents mean\n"
     console.print(
         f"\nsaved in {run.path}. Next:\n"

@@ -56,7 +56,7 @@ class TrainingConfig(_Config):
     epochs: int = Field(50, gt=0, description="Passes over the training samples.")
     batch_size: int = Field(256, gt=0, description="Samples per step.")
     lr: float = Field(1e-4, gt=0, description="Learning rate of Adam.")
-    cross_weight: float = Field(1.0, ge=0, description="Weight of the cross-reconstruction loss (lambda).")
+    lambda_: float = Field(1.0, ge=0, description="Weight of the cross-reconstruction loss.")
     aux_weight: float = Field(1 / 32, ge=0, description="Weight of the AuxK loss, which revives dead latents (alpha).")
     k_aux: int = Field(64, gt=0, description="Dead latents that AuxK lets reconstruct the residual.")
     dead_after: int = Field(256_000, gt=0, description="Training samples without activation that make a latent dead.")
@@ -146,7 +146,7 @@ def _distinct(streams: tuple[PluginRef, ...]) -> tuple[PluginRef, ...]:
     return streams
 
 
-class RunOptions(_Config):
+class RunConfig(_Config):
     """What a user may say about a run, on the command line or in a TOML file, by the same names."""
 
     model_config = ConfigDict(alias_generator=lambda name: name.rstrip("_").replace("_", "-"), validate_by_name=False)
@@ -161,7 +161,7 @@ class RunOptions(_Config):
     k: int = SpaceConfig.model_fields["k"].default
     selection: Selection = "global"
     normalization: Normalization = "unit"
-    lambda_: Annotated[float, Field(ge=0)] = TrainingConfig.model_fields["cross_weight"].default
+    lambda_: Annotated[float, Field(ge=0)] = TrainingConfig.model_fields["lambda_"].default
     epochs: int = TrainingConfig.model_fields["epochs"].default
     batch_size: int = TrainingConfig.model_fields["batch_size"].default
     lr: float = TrainingConfig.model_fields["lr"].default
@@ -189,17 +189,14 @@ class RunOptions(_Config):
         return self
 
     def _settings_of(self, model: type[BaseModel]) -> dict[str, Any]:
-        called = {name: _CALLED.get(name, name) for name in type(self).model_fields}
-        return {field: getattr(self, name) for name, field in called.items() if field in model.model_fields}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in model.model_fields}
 
 
-_CALLED = {"lambda_": "cross_weight"}
-"""What an option is called in the configurations, where that differs."""
-OPTION_NAMES = tuple(field.alias or name for name, field in RunOptions.model_fields.items())
+OPTION_NAMES = tuple(field.alias or name for name, field in RunConfig.model_fields.items())
 SETTINGS = tuple(
     field.alias or name
-    for name, field in RunOptions.model_fields.items()
-    if _CALLED.get(name, name) in {*SpaceConfig.model_fields, *TrainingConfig.model_fields}
+    for name, field in RunConfig.model_fields.items()
+    if name in {*SpaceConfig.model_fields, *TrainingConfig.model_fields}
 )
 """Options of space and training, which leave the features as they are."""
 ABLATION_KEYS = ("grid", "seeds")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from sparc.config.options import ForwardPrecision, PluginRef, StoreDtype
+from sparc.config import ForwardPrecision, PluginRef, StoreDtype
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
 from sparc.plugins.registry import Registry, checked_params
 from sparc.storage.store import MANIFEST, fingerprint, is_complete, read_manifest

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparc.config.options import SpaceConfig, validated
+from sparc.config import SpaceConfig, validated
 from sparc.errors import CorruptFile, InvalidConfig, MissingData
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.system.files import read_json

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparc.config.options import suggestion
+from sparc.config import suggestion
 from sparc.errors import InvalidConfig, UnknownName
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.system.files import json_writer, write_together

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparc.config.options import PluginRef, RunOptions, validated
+from sparc.config import PluginRef, RunConfig, validated
 from sparc.errors import InvalidConfig, MissingData, UnknownName
 from sparc.plugins.contracts import Backbone
 from sparc.plugins.registry import Registry, checked_params, discover, shared_spaces
@@ -54,7 +54,7 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
     """
     opened = Run.open(Path(run))
     provenance = opened.provenance()
-    options = validated(RunOptions, provenance.get("options", {}), what=str(run))
+    options = validated(RunConfig, provenance.get("options", {}), what=str(run))
     if options.features is not None:
         raise MissingData(
             f"the features of {run} were imported, so its backbones are not known",

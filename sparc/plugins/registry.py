@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from sparc.config.options import PluginRef, validated
+from sparc.config import PluginRef, validated
 from sparc.errors import PluginError, SparcDeprecationWarning, UnknownName
 from sparc.plugins import hookspecs
 from sparc.plugins.contracts import BackboneSpec, DatasetSpec, Params

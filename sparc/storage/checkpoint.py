@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sparc.config.options import SpaceConfig, TrainingConfig, validated
+from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig, MissingData, SparcError
 from sparc.storage.card import CARD, PROVENANCE, card

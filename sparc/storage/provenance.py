@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparc.plugins.registry import discover
 
 if TYPE_CHECKING:
-    from sparc.config.options import RunOptions
+    from sparc.config import RunConfig
     from sparc.storage.store import FeatureStore, Manifest
 
 DISTRIBUTION = "sparc-sae"
@@ -33,7 +33,7 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def provenance(options: RunOptions, features: FeatureStore, *, device: str, command: Sequence[str]) -> dict[str, Any]:
+def provenance(options: RunConfig, features: FeatureStore, *, device: str, command: Sequence[str]) -> dict[str, Any]:
     """Say where a run comes from, as far as it can be said when it starts."""
     owners = {} if options.features is not None else discover().owners  # imported features come from no plugin
     return {

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparc.config.options import TrainingConfig
+from sparc.config import TrainingConfig
 from sparc.errors import MisalignedStreams
 
 READ_ROWS, READ_BYTES = 8192, 48 * 2**20

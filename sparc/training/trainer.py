@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sparc.config.options import SpaceConfig, TrainingConfig
+from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.dead import DeadLatents
 from sparc.core.losses import Term, total
 from sparc.core.space import Batch
@@ -58,7 +58,7 @@ class Training:
         found = gradients(
             self.space,
             batch,
-            cross_weight=self.config.cross_weight,
+            cross_weight=self.config.lambda_,
             aux_weight=self.config.aux_weight,
             k_aux=self.config.k_aux,
             dead=self.dead.dead(self.config.dead_after),

@@ -7,7 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import sparc
+from sparc.plugins import (
+    BadSample,
+    DatasetSpec,
+    InvalidConfig,
+    MissingData,
+    Sample,
+    Taxonomy,
+    Texts,
+    held_out,
+    hookimpl,
+    read_taxonomy,
+)
 from sparc_plugins.hf_dataset.tables import HFParams, identify, read_splits
 
 if TYPE_CHECKING:
@@ -30,12 +41,12 @@ def _names(table: Any, parameter: str, column: str) -> Any:
         texts = _column(table, column).cast(pa.large_string())
     except (ValueError, NotImplementedError) as error:
         found = table.features[column]
-        raise sparc.InvalidConfig(
+        raise InvalidConfig(
             f"hf: expected texts or numbers in the column '{column}', found {found}", hint=f"change '{parameter}'"
         ) from error
     if texts.null_count:
         row = texts.is_null().index(True).as_py()
-        raise sparc.InvalidConfig(f"hf: row {row} has nothing in '{column}'", hint=f"change '{parameter}'")
+        raise InvalidConfig(f"hf: row {row} has nothing in '{column}'", hint=f"change '{parameter}'")
     return texts.combine_chunks()
 
 
@@ -50,7 +61,7 @@ def _ids(table: Any, params: HFParams, role: str) -> Any:
         seen: dict[str, int] = {}
         for row, name in enumerate(names.to_pylist()):
             if seen.setdefault(name, row) != row:
-                raise sparc.InvalidConfig(
+                raise InvalidConfig(
                     f"hf: expected ids that differ, found '{name}' in the rows {seen[name]} and {row}",
                     hint="change 'id', or leave it out; a column of images, which may repeat, is 'group'",
                 )
@@ -80,7 +91,7 @@ def read_labels(table: Any, name: str) -> Labels:
     if not (
         pa.types.is_integer(values.type) or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     ):
-        raise sparc.InvalidConfig(
+        raise InvalidConfig(
             f"hf: expected classes, texts or whole numbers as labels, found {table.features[name]}",
             hint="change 'labels', or leave it out",
         )
@@ -107,10 +118,10 @@ class HFDataset:
         groups = names if params.group is None else _names(table, "group", params.group)
         kept = np.arange(len(table))
         if "test" not in tables:
-            drawn = [sparc.held_out(group.as_py(), params.holdout, params.split_seed) for group in groups]
+            drawn = [held_out(group.as_py(), params.holdout, params.split_seed) for group in groups]
             kept = np.flatnonzero(np.array(drawn) == (split == "test"))
         if not len(kept):
-            raise sparc.MissingData(
+            raise MissingData(
                 f"hf: none of {len(table)} rows is in the split '{split}'", hint="set 'test_split'; or change 'holdout'"
             )
         self._captions = _column(table, params.caption)
@@ -120,32 +131,30 @@ class HFDataset:
         self._rows = np.repeat(kept, counts[kept])
         self._numbers = np.arange(len(self._rows)) - np.repeat(np.cumsum(counts[kept]) - counts[kept], counts[kept])
         numbered = zip(self._rows.tolist(), self._numbers.tolist(), strict=True)
-        self.ids = sparc.Texts(
-            f"{names[row]}#{number}" if self._lists else names[row].as_py() for row, number in numbered
-        )
-        self.groups = sparc.Texts(groups[row].as_py() for row in self._rows.tolist())
+        self.ids = Texts(f"{names[row]}#{number}" if self._lists else names[row].as_py() for row, number in numbered)
+        self.groups = Texts(groups[row].as_py() for row in self._rows.tolist())
         self._share = self._lists or params.group is not None
         self._images = table.select_columns([params.image])
         self._image = params.image
-        self.taxonomy: sparc.Taxonomy | None = None
+        self.taxonomy: Taxonomy | None = None
         if params.labels is not None:
             labels = {name: read_labels(one, params.labels) for name, one in tables.items()}
             self._labels = labels[role]
             file = None if params.taxonomy is None else Path(params.taxonomy).expanduser()
-            self.taxonomy = sparc.read_taxonomy(file, [name for one in labels.values() for name in one.names])
+            self.taxonomy = read_taxonomy(file, [name for one in labels.values() for name in one.names])
 
     def __len__(self) -> int:
         """Count the samples."""
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> sparc.Sample:
+    def __getitem__(self, index: int) -> Sample:
         """Return a sample; its image stays closed."""
         row, group = int(self._rows[index]), self.groups[index] if self._share else None
         caption = self._captions[row].as_py()
         if self._lists:
             caption = caption[self._numbers[index]] if caption else None
         opener = partial(open_image, self._images, row, self._image)
-        return sparc.Sample(self.ids[index], opener, caption, image_id=group)
+        return Sample(self.ids[index], opener, caption, image_id=group)
 
     def labels(self) -> csr_array | None:
         """Multi-hot labels, columns as in the taxonomy; None without labels."""
@@ -172,7 +181,7 @@ def _count_captions(captions: Any, params: HFParams, feature: Any) -> NDArray[np
     if captions.type in texts:
         return None
     if getattr(captions.type, "value_type", None) not in texts:
-        raise sparc.InvalidConfig(
+        raise InvalidConfig(
             f"hf: expected texts in the column '{params.caption}', or lists of texts, found {feature}",
             hint="set 'caption' to a column of captions",
         )
@@ -189,18 +198,18 @@ def open_image(images: Any, row: int, column: str) -> Image:
         return Image.open(io.BytesIO(stored["bytes"]))
     hint = f"check the column '{column}'; or pass --skip-bad to go on without it"
     if stored["path"] is None:
-        raise sparc.BadSample(f"hf: row {row} has no image", hint=hint)
+        raise BadSample(f"hf: row {row} has no image", hint=hint)
     try:
         return Image.open(stored["path"])
     except FileNotFoundError as error:
-        raise sparc.BadSample(f"image not found: {stored['path']}", hint=hint) from error
+        raise BadSample(f"image not found: {stored['path']}", hint=hint) from error
 
 
-@sparc.hookimpl
-def sparc_datasets() -> list[sparc.DatasetSpec]:
+@hookimpl
+def sparc_datasets() -> list[DatasetSpec]:
     """Offer the dataset."""
     return [
-        sparc.DatasetSpec(
+        DatasetSpec(
             name="hf",
             open=HFDataset,
             params=HFParams,

@@ -10,7 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import sparc
+from sparc.plugins import (
+    CorruptFile,
+    InvalidConfig,
+    MissingData,
+    Params,
+    SparcError,
+    cache_dir,
+    sha256,
+    write_atomically,
+)
 
 EXTRA = "pip install 'sparc-sae[hf]'"
 SAVED = ("dataset_dict.json", "state.json")
@@ -19,7 +28,7 @@ BATCH = 100
 """Rows of a stream that are in memory at a time."""
 
 
-class HFParams(sparc.Params):
+class HFParams(Params):
     """Parameters of the dataset."""
 
     path: str | None = None
@@ -76,7 +85,7 @@ def read_splits(params: HFParams) -> dict[str, Any]:
     try:
         import datasets
     except ModuleNotFoundError as error:
-        raise sparc.MissingData(f"the package '{error.name}' is not installed", hint=EXTRA) from error
+        raise MissingData(f"the package '{error.name}' is not installed", hint=EXTRA) from error
     if params.streaming:
         tables = _copy_stream(params)
     else:
@@ -97,7 +106,7 @@ def _as_images(params: HFParams, features: Any) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise sparc.InvalidConfig(
+        raise InvalidConfig(
             f"hf: expected images in the column '{params.image}', found {features[params.image]}",
             hint=f"set 'image'; columns: {', '.join(features)}",
         ) from error
@@ -110,7 +119,7 @@ def _load(params: HFParams) -> Mapping[str, Any]:
     if (params.path is None) == (params.root is None):
         found = "neither" if params.path is None else "both"
         hint = "for example --dataset 'hf[path=nlphuji/flickr30k]'"
-        raise sparc.InvalidConfig(f"hf: expected path=REPOSITORY or --data-root FOLDER, found {found}", hint=hint)
+        raise InvalidConfig(f"hf: expected path=REPOSITORY or --data-root FOLDER, found {found}", hint=hint)
     place = params.path or str(_folder(params))
     try:
         if params.root is not None and any((_folder(params) / name).is_file() for name in SAVED):
@@ -124,21 +133,21 @@ def _load(params: HFParams) -> Mapping[str, Any]:
 def _folder(params: HFParams) -> Path:
     folder = Path(params.root or "").expanduser()
     if not folder.is_dir():
-        raise sparc.MissingData(f"hf: no folder at {folder}", hint="check --data-root")
+        raise MissingData(f"hf: no folder at {folder}", hint="check --data-root")
     return folder
 
 
-def _refused(place: str, error: Exception) -> sparc.SparcError:
+def _refused(place: str, error: Exception) -> SparcError:
     """What the library says is wrong, by whose fault it is."""
     cause = error.__cause__ or error
     reason = " ".join(str(cause).split())[:200] or type(cause).__name__
     if isinstance(error, OSError):
         hint = "check the name and the connection; for a dataset behind a gate, log in: hf auth login"
-        return sparc.MissingData(f"hf: {place} cannot be had: {reason}", hint=hint)
+        return MissingData(f"hf: {place} cannot be had: {reason}", hint=hint)
     if type(error) is ValueError:
-        return sparc.InvalidConfig(f"hf: {place}: {reason}", hint="set 'name' to a configuration of the dataset")
+        return InvalidConfig(f"hf: {place}: {reason}", hint="set 'name' to a configuration of the dataset")
     hint = "download it again; or see what datasets.load_dataset says of it"
-    return sparc.CorruptFile(f"hf: {place} cannot be read: {reason}", hint=hint)
+    return CorruptFile(f"hf: {place} cannot be read: {reason}", hint=hint)
 
 
 def choose_splits(found: Mapping[str, Any], params: HFParams) -> dict[str, Any]:
@@ -149,19 +158,19 @@ def choose_splits(found: Mapping[str, Any], params: HFParams) -> dict[str, Any]:
     chosen = {"train": params.train_split} if test is None else {"train": params.train_split, "test": test}
     for role, split in chosen.items():
         if split not in found:
-            raise sparc.InvalidConfig(
+            raise InvalidConfig(
                 f"hf: the dataset has no split '{split}'", hint=f"set '{role}_split'; splits: {', '.join(found)}"
             )
     if test == params.train_split:
         hint = "name another; or leave 'test_split' out to hold out a part"
-        raise sparc.InvalidConfig(f"hf: the split '{test}' is to train and to evaluate on", hint=hint)
+        raise InvalidConfig(f"hf: the split '{test}' is to train and to evaluate on", hint=hint)
     return {role: found[split] for role, split in chosen.items()}
 
 
 def _check_columns(params: HFParams, present: Sequence[str], role: str) -> None:
     for name, column in params.columns.items():
         if column not in present:
-            raise sparc.InvalidConfig(
+            raise InvalidConfig(
                 f"hf: no column '{column}' in the {role} split", hint=f"set '{name}'; columns: {', '.join(present)}"
             )
 
@@ -172,11 +181,11 @@ def _copy_stream(params: HFParams) -> dict[str, Any]:
 
     said = [params.path, params.name, params.columns, params.train_split, params.test_split, params.rows]
     digest = hashlib.sha256(json.dumps([identify(params), *said]).encode()).hexdigest()
-    folder = sparc.cache_dir("hf", digest[:16])
+    folder = cache_dir("hf", digest[:16])
     if not (folder / "train.arrow").is_file():
         streams = choose_splits(_load(params), params)
         for role in sorted(streams):  # train comes last, and says that all are there
-            sparc.write_atomically(folder / f"{role}.arrow", partial(_write_arrow, params, streams[role], role))
+            write_atomically(folder / f"{role}.arrow", partial(_write_arrow, params, streams[role], role))
     return {path.stem: datasets.Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))}
 
 
@@ -190,7 +199,7 @@ def _write_arrow(params: HFParams, stream: Any, role: str, path: Path) -> None:
             writer = writer or pa.ipc.new_stream(file, table.schema)
             writer.write_table(table)
         if writer is None:
-            raise sparc.MissingData(f"hf: the {role} split has no rows", hint="choose another split")
+            raise MissingData(f"hf: the {role} split has no rows", hint="choose another split")
         writer.close()
 
 
@@ -210,7 +219,7 @@ def _tables(params: HFParams, stream: Any, role: str) -> Iterator[Any]:
             table = table.set_column(table.column_names.index(params.image), params.image, images)
             kept = {**{column: features[column] for column in params.used}, params.image: closed}
             yield table.cast(datasets.Features(kept).arrow_schema)
-    except sparc.SparcError:
+    except SparcError:
         raise
     except Exception as error:  # a connection that breaks, a file that is cut off: dozens of unrelated types
         raise _refused(params.path or str(params.root), error) from error
@@ -228,5 +237,5 @@ def identify(params: HFParams) -> str:
     else:
         texts.append(f"hub:{params.path}")
     if params.taxonomy is not None and Path(params.taxonomy).expanduser().is_file():
-        texts.append(f"taxonomy sha256:{sparc.sha256(Path(params.taxonomy).expanduser())}")
+        texts.append(f"taxonomy sha256:{sha256(Path(params.taxonomy).expanduser())}")
     return " ".join(texts)

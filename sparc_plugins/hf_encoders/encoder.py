@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sparc
+from sparc.plugins import InvalidConfig, seeded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ def read_model(folder: Path, random: bool) -> tuple[Any, bool]:
 
     if random:
         config = AutoConfig.from_pretrained(folder)
-        return sparc.seeded(lambda: AutoModel.from_config(config)), True
+        return seeded(lambda: AutoModel.from_config(config)), True
     model, loaded = AutoModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     # transformers draws what the file lacks at random.
     lacking = sorted(loaded["missing_keys"])
@@ -76,7 +76,7 @@ def check_pool(pool: str, offered: Mapping[str, bool], model: Any) -> None:
     """Raise InvalidConfig where the model does not offer that pool."""
     if not offered[pool]:
         has = ", ".join(name for name, there in offered.items() if there) or "none of them"
-        raise sparc.InvalidConfig(
+        raise InvalidConfig(
             f"pool={pool}: expected what the model offers, {has}; found a {type(model).__name__}",
             hint="choose another pool=, or another model",
         )

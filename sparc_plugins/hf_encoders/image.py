@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import sparc
+from sparc.plugins import InvalidConfig, Sample
 from sparc_plugins.hf_encoders.encoder import Encoder, check_pool, reduce
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Pixels:
 
     processor: Any
 
-    def __call__(self, samples: Sequence[sparc.Sample]) -> dict[str, Tensor]:
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Prepare the images of a batch."""
         return dict(self.processor(images=[sample.image() for sample in samples], return_tensors="pt"))
 
@@ -36,7 +36,7 @@ class ImageBackbone:
         self.preprocess = Pixels(processor)
         said = json.loads(processor.to_json_string())
         self.preprocessing: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
-        blank = self.preprocess([sparc.Sample("blank", lambda: Image.new("RGB", (64, 64)))])
+        blank = self.preprocess([Sample("blank", lambda: Image.new("RGB", (64, 64)))])
         with torch.inference_mode():
             states, pooled = encoder(blank)
             self.grid, self._prefix = _grid(encoder.tower.config, blank["pixel_values"], states)
@@ -63,7 +63,7 @@ class ImageBackbone:
             InvalidConfig: the model has no patch tokens, or not the same number for every image.
         """
         if self.grid is None:
-            raise sparc.InvalidConfig(
+            raise InvalidConfig(
                 f"{type(self.encoder.tower).__name__}: expected a model with a fixed grid of patches, found none",
                 hint="choose a vision transformer of a fixed size",
             )

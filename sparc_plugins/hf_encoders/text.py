@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import sparc
+from sparc.plugins import Sample
 from sparc_plugins.hf_encoders.encoder import Encoder, check_pool, reduce
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Tokens:
     padding: str
     """`longest`, or `max_length`."""
 
-    def __call__(self, samples: Sequence[sparc.Sample]) -> dict[str, Tensor]:
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Tokenize each caption; what is longer than the model reads is cut."""
         return dict(self._encoded([sample.text() for sample in samples], return_tensors="pt"))
 
@@ -68,7 +68,7 @@ class TextBackbone:
             "context_length": length,
             "padding": self.preprocess.padding,
         }
-        blank = self.preprocess([sparc.Sample("blank", caption="a")])
+        blank = self.preprocess([Sample("blank", caption="a")])
         first_is_class = tokenizer.padding_side == "right" and blank["input_ids"][0, 0] == tokenizer.cls_token_id
         with torch.inference_mode():
             pooled = encoder(self._inputs(blank))[1]

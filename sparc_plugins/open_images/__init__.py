@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import sparc
+from sparc.plugins import BadSample, DatasetSpec, InvalidConfig, MissingData, Params, Sample, Taxonomy, hookimpl
 from sparc_plugins.open_images.files import AGAIN, digest, find_files
 from sparc_plugins.open_images.labels import display, read_hierarchy, read_labels, read_names
 from sparc_plugins.open_images.narratives import read_narratives
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenImages", "OpenImagesParams", "read_hierarchy", "sparc_datasets"]
 
 
-class OpenImagesParams(sparc.Params):
+class OpenImagesParams(Params):
     """Parameters of the dataset."""
 
     root: str
@@ -57,7 +57,7 @@ class OpenImages:
 
     def __init__(self, params: OpenImagesParams, split: str) -> None:
         self.files = find_files(params.root, split)
-        self.taxonomy: sparc.Taxonomy | None = None
+        self.taxonomy: Taxonomy | None = None
         self._columns: dict[str, int] = {}
         if self.files.hierarchy is not None:
             hierarchy = read_hierarchy(self.files.hierarchy)
@@ -65,7 +65,7 @@ class OpenImages:
             self._columns = {mid: column for column, mid in enumerate(hierarchy.labels)}
         narratives = read_narratives(self.files.narratives)
         if not len(narratives):
-            raise sparc.MissingData(f"{self.files.narratives[0]} has no narratives", hint=AGAIN)
+            raise MissingData(f"{self.files.narratives[0]} has no narratives", hint=AGAIN)
         numbers = narratives.numbers()
         present = self._present(narratives.images, params, split)
         self._narratives = narratives if present.all() else narratives.chosen(present)
@@ -86,7 +86,7 @@ class OpenImages:
         if params.missing == "error" or not present.any():
             some = ", ".join(f"{image.decode()}.jpg" for image in np.unique(images[~present])[:3].tolist())
             hint = "add the images, or leave those narratives out: --dataset 'open-images[missing=skip]'"
-            raise sparc.MissingData(f"open-images: {lacking} have no image in {folder}, such as {some}", hint=hint)
+            raise MissingData(f"open-images: {lacking} have no image in {folder}, such as {some}", hint=hint)
         warnings.warn(f"open-images: left out {lacking}, which have no image in {folder}", stacklevel=3)
         return present
 
@@ -94,11 +94,11 @@ class OpenImages:
         """Count the samples."""
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> sparc.Sample:
+    def __getitem__(self, index: int) -> Sample:
         """Return a narrative and its image, which stays closed."""
         image: str = self.groups[index]
         open_it = partial(open_image, self.files.images / f"{image}.jpg")
-        return sparc.Sample(self.ids[index], open_it, self._narratives.caption(index), image_id=image)
+        return Sample(self.ids[index], open_it, self._narratives.caption(index), image_id=image)
 
     def labels(self) -> csr_array | None:
         """Verified labels of the samples' images, columns as in the taxonomy; None where there is no hierarchy.
@@ -117,7 +117,7 @@ class OpenImages:
         images, image_of = np.unique(self._narratives.images, return_inverse=True)
         matrix, outside = read_labels(self.files.labels, images, self._columns)
         if outside and not matrix.nnz:
-            raise sparc.InvalidConfig(
+            raise InvalidConfig(
                 f"{self.files.hierarchy} has none of the {outside} labels in {self.files.labels[0]}",
                 hint="use both from one version of Open Images",
             )
@@ -133,7 +133,7 @@ def open_image(path: Path) -> Image:
             image.load()
             return image
     except FileNotFoundError as error:
-        raise sparc.BadSample(f"image not found: {path}", hint="bring it back; or pass --skip-bad") from error
+        raise BadSample(f"image not found: {path}", hint="bring it back; or pass --skip-bad") from error
 
 
 def _identify(params: OpenImagesParams) -> str:
@@ -147,11 +147,11 @@ def _identify(params: OpenImagesParams) -> str:
     return f"sha256:{digest([*files[0].narratives, *files[1].narratives, *folders])}"
 
 
-@sparc.hookimpl
-def sparc_datasets() -> list[sparc.DatasetSpec]:
+@hookimpl
+def sparc_datasets() -> list[DatasetSpec]:
     """Offer the dataset."""
     return [
-        sparc.DatasetSpec(
+        DatasetSpec(
             name="open-images",
             open=OpenImages,
             params=OpenImagesParams,

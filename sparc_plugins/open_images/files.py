@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-import sparc
+from sparc.plugins import CorruptFile, InvalidConfig, MissingData
 
 SPLITS = {"train": "train", "validation": "(validation|val)", "test": "test"}
 CAPTIONS = r"open_images_{split}_(v\d+_)?captions\.jsonl"
@@ -55,9 +55,9 @@ def find_files(folder: str, split: str) -> Files:
     """
     root = Path(folder).expanduser()
     if split not in SPLITS:
-        raise sparc.InvalidConfig(f"open-images: no split '{split}'", hint=f"splits: {', '.join(SPLITS)}")
+        raise InvalidConfig(f"open-images: no split '{split}'", hint=f"splits: {', '.join(SPLITS)}")
     if not root.is_dir():
-        raise sparc.MissingData(f"open-images: no folder at {root}", hint="check --data-root")
+        raise MissingData(f"open-images: no folder at {root}", hint="check --data-root")
     narratives = _matching(root, CAPTIONS, split) or _matching(root, NARRATIVES, split)
     if not narratives:
         name = f"open_images_{split}_v6" if split == "train" else f"open_images_{split}"
@@ -87,8 +87,8 @@ def _matching(root: Path, pattern: str, split: str = "") -> list[Path]:
     return list(found.values())
 
 
-def _lacking(root: Path, names: str, site: str) -> sparc.MissingData:
-    return sparc.MissingData(f"open-images: {root} has no {names}", hint=f"download it from the site of {site}")
+def _lacking(root: Path, names: str, site: str) -> MissingData:
+    return MissingData(f"open-images: {root} has no {names}", hint=f"download it from the site of {site}")
 
 
 @contextlib.contextmanager
@@ -99,12 +99,12 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
         with opener(path, mode="rb") as file:
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
-        raise sparc.CorruptFile(f"{path} is truncated or altered: {error}", hint=AGAIN) from error
+        raise CorruptFile(f"{path} is truncated or altered: {error}", hint=AGAIN) from error
 
 
-def wrong(path: Path, line: int, expected: str, found: object) -> sparc.CorruptFile:
+def wrong(path: Path, line: int, expected: str, found: object) -> CorruptFile:
     """Return the error that names file and line."""
-    return sparc.CorruptFile(f"{path}, line {line}: expected {expected}, found {found!r}", hint=AGAIN)
+    return CorruptFile(f"{path}, line {line}: expected {expected}, found {found!r}", hint=AGAIN)
 
 
 def digest(paths: Sequence[Path]) -> str:

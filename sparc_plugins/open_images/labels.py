@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sparc
+from sparc.plugins import CorruptFile, Taxonomy
 from sparc_plugins.open_images.files import AGAIN, reading, wrong
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ ROOT_NAMES = {"/m/0bl9f": "Entity"}
 """The root of the hierarchy, which the class descriptions leave out."""
 
 
-def read_hierarchy(path: Path) -> sparc.Taxonomy:
+def read_hierarchy(path: Path) -> Taxonomy:
     """Read `bbox_labels_600_hierarchy.json`: machine ids (`/m/...`) and what they are kinds of, in the file's order.
 
     A class below several others has several parents. A part is no kind of its whole, and the file does not say what it
@@ -39,10 +39,10 @@ def read_hierarchy(path: Path) -> sparc.Taxonomy:
         content = file.read().decode("utf-8-sig")
     try:
         _collect(json.loads(content), None, parents)
-        return sparc.Taxonomy(parents)
+        return Taxonomy(parents)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         message = f"{path} is no hierarchy of LabelName, Subcategory and Part: {error}"
-        raise sparc.CorruptFile(message, hint=AGAIN) from error
+        raise CorruptFile(message, hint=AGAIN) from error
 
 
 def _collect(node: Mapping[str, Any], parent: str | None, parents: dict[str, list[str]]) -> None:
@@ -73,7 +73,7 @@ def read_names(paths: Sequence[Path]) -> dict[str, str]:
     return names
 
 
-def display(hierarchy: sparc.Taxonomy, names: Mapping[str, str]) -> sparc.Taxonomy:
+def display(hierarchy: Taxonomy, names: Mapping[str, str]) -> Taxonomy:
     """The same taxonomy by display names. Classes of one name keep their ids behind it, those of none are their ids."""
     count = Counter(names.get(mid, mid) for mid in hierarchy.labels)
 
@@ -81,7 +81,7 @@ def display(hierarchy: sparc.Taxonomy, names: Mapping[str, str]) -> sparc.Taxono
         name = names.get(mid, mid)
         return name if count[name] == 1 else f"{name} ({mid})"
 
-    return sparc.Taxonomy({shown(mid): [shown(above) for above in hierarchy.parents[mid]] for mid in hierarchy.labels})
+    return Taxonomy({shown(mid): [shown(above) for above in hierarchy.parents[mid]] for mid in hierarchy.labels})
 
 
 def read_labels(paths: Sequence[Path], images: NDArray[np.bytes_], columns: Mapping[str, int]) -> tuple[csr_array, int]:

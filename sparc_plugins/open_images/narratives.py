@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sparc
+from sparc.plugins import cache_dir, write_atomically
 from sparc_plugins.open_images.files import digest, reading, wrong
 
 if TYPE_CHECKING:
@@ -92,12 +92,12 @@ def _read(path: Path) -> Narratives:
 
     import numpy as np
 
-    cached = sparc.cache_dir("open-images", f"{path.name}-{digest([path])[:16]}.npz")
+    cached = cache_dir("open-images", f"{path.name}-{digest([path])[:16]}.npz")
     unreadable = (OSError, EOFError, TypeError, ValueError, zlib.error, zipfile.BadZipFile)
     with contextlib.suppress(*unreadable), cached.open("rb") as file, np.load(file) as arrays:
         return Narratives(**arrays)
     narratives = _parse(path)
-    sparc.write_atomically(cached, narratives.write)
+    write_atomically(cached, narratives.write)
     return narratives
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sparc
+from sparc.plugins import DatasetSpec, InvalidConfig, MissingData, Sample, Taxonomy, held_out, hookimpl, read_taxonomy
 from sparc_plugins.webdataset.index import Texts, WebDatasetParams, column, content, find_shards, read_index, stamps
 
 if TYPE_CHECKING:
@@ -39,19 +39,19 @@ class WebDataset:
         self._refuse_unknown_field(params.caption)
         self._rows = np.arange(len(self._index.keys))
         if "test" not in found:
-            held_out = [sparc.held_out(key, params.holdout, params.split_seed) for key in Texts(self._index.keys)]
+            held_out = [held_out(key, params.holdout, params.split_seed) for key in Texts(self._index.keys)]
             self._rows = np.flatnonzero(np.array(held_out) == (split == "test"))
         if not len(self._rows):
-            raise sparc.MissingData(
+            raise MissingData(
                 f"webdataset: none of {len(self._index.keys)} samples is in the split '{split}'",
                 hint="add samples; or name shards with 'test'; or change 'holdout'",
             )
         self.ids = self.groups = Texts(self._index.keys[self._rows])
-        self.taxonomy: sparc.Taxonomy | None = None
+        self.taxonomy: Taxonomy | None = None
         if params.labels:
             used = {name for shards in found.values() for name in Texts(read_index(shards, params).names)}
             file = Path(params.root).expanduser() / TAXONOMY
-            self.taxonomy = sparc.read_taxonomy(file if file.is_file() else None, sorted(used))
+            self.taxonomy = read_taxonomy(file if file.is_file() else None, sorted(used))
 
     def _refuse_unknown_field(self, spec: str) -> None:
         """Stop where none of the first captions can be had: that is no matter of single samples."""
@@ -59,7 +59,7 @@ class WebDataset:
         if self._field and tried and all(self._caption(place) is None for place in tried):
             number, _, _, offset, size = tried[0]
             found = read(self._shards[number], offset, size)[:200].decode(errors="replace")
-            raise sparc.InvalidConfig(
+            raise InvalidConfig(
                 f"webdataset: no text '{spec}' in the first {len(tried)} samples of {self._shards[number]}",
                 hint=f"set 'caption' to json.FIELD; the first is {found}",
             )
@@ -68,12 +68,12 @@ class WebDataset:
         """Count the samples."""
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> sparc.Sample:
+    def __getitem__(self, index: int) -> Sample:
         """Return a sample; its image stays closed. Image or caption may be missing. Raises MissingData."""
         place = self._index.places[self._rows[index]].tolist()
         number, offset, size = place[:3]
         opener = None if offset < 0 else partial(open_image, self._shards[number], offset, size)
-        return sparc.Sample(self.ids[index], opener, self._caption(place))
+        return Sample(self.ids[index], opener, self._caption(place))
 
     def _caption(self, place: Sequence[int]) -> str | None:
         """The caption, None where there is none that can be read: images go on without it."""
@@ -108,7 +108,7 @@ def read(path: Path, offset: int, size: int) -> bytes:
             file.seek(offset)
             return file.read(size)
     except OSError as error:
-        raise sparc.MissingData(f"{path} cannot be read: {error.strerror}", hint="put the shard back") from error
+        raise MissingData(f"{path} cannot be read: {error.strerror}", hint="put the shard back") from error
 
 
 def open_image(path: Path, offset: int, size: int) -> Image:
@@ -128,11 +128,11 @@ def _identify(params: WebDatasetParams) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-@sparc.hookimpl
-def sparc_datasets() -> list[sparc.DatasetSpec]:
+@hookimpl
+def sparc_datasets() -> list[DatasetSpec]:
     """Offer the dataset."""
     return [
-        sparc.DatasetSpec(
+        DatasetSpec(
             name="webdataset",
             open=WebDataset,
             params=WebDatasetParams,

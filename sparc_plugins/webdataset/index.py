@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
-import sparc
+from sparc.plugins import CorruptFile, InvalidConfig, MissingData, Params, cache_dir, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ META = re.compile(r"__[^/]*__($|/)")
 NOWHERE = (-1, -1)
 
 
-class WebDatasetParams(sparc.Params):
+class WebDatasetParams(Params):
     """Parameters of the dataset."""
 
     root: str
@@ -61,18 +61,18 @@ def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
     try:
         import webdataset  # noqa: F401
     except ModuleNotFoundError as error:
-        raise sparc.MissingData(f"the package '{error.name}' is not installed", hint=EXTRA) from error
+        raise MissingData(f"the package '{error.name}' is not installed", hint=EXTRA) from error
     root = Path(params.root).expanduser()
     if not root.is_dir():
-        raise sparc.MissingData(f"webdataset: no folder at {root}", hint="check --data-root")
+        raise MissingData(f"webdataset: no folder at {root}", hint="check --data-root")
     test = _matching(root, params.test) if params.test else sorted(root.glob("test-*.tar"))
     others = sorted(set(root.glob("*.tar")) - set(test))
     named = [path for path in others if path.name.startswith("train-")]
     train = _matching(root, params.train) if params.train else named or others
     if not train:
-        raise sparc.MissingData(f"webdataset: {root} has no shards to train on", hint="expected *.tar; or set 'train'")
+        raise MissingData(f"webdataset: {root} has no shards to train on", hint="expected *.tar; or set 'train'")
     if both := set(train) & set(test):
-        raise sparc.InvalidConfig(f"webdataset: {min(both)} is in train and in test", hint="change 'train' or 'test'")
+        raise InvalidConfig(f"webdataset: {min(both)} is in train and in test", hint="change 'train' or 'test'")
     return {"train": train, "test": test} if test else {"train": train}
 
 
@@ -84,10 +84,10 @@ def _matching(root: Path, patterns: str) -> list[Path]:
     try:
         for pattern in expand_urls(patterns):
             if not (paths := sorted(root.glob(pattern))):
-                raise sparc.MissingData(f"webdataset: {root} has no {pattern}", hint=hint)
+                raise MissingData(f"webdataset: {root} has no {pattern}", hint=hint)
             found.update(dict.fromkeys(paths))
     except (ValueError, NotImplementedError) as error:  # braces that do not close, an absolute path
-        raise sparc.InvalidConfig(f"webdataset: '{patterns}' is no pattern: {error}", hint=hint) from error
+        raise InvalidConfig(f"webdataset: '{patterns}' is no pattern: {error}", hint=hint) from error
     return list(found)
 
 
@@ -107,7 +107,7 @@ def read_headers(shard: IO[bytes]) -> Iterator[dict[str, Any]]:
             if shard.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # a whole tar file ends with zeros
                 raise tarfile.ReadError(f"expected a file or the end mark at byte {tar.offset}")
     except tarfile.TarError as error:
-        raise sparc.CorruptFile(
+        raise CorruptFile(
             f"{shard.name} is cut off, or no tar file: {error}",
             hint="download it again; or leave it out, train=PATTERN; a compressed one must be unpacked to .tar",
         ) from error
@@ -177,7 +177,7 @@ def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
     _refuse_unknown(params, extensions, shards)
     if params.labels and not names:
         message = f"webdataset: no sample has labels in '{params.labels}'"
-        raise sparc.InvalidConfig(message, hint="change 'labels', or leave it out")
+        raise InvalidConfig(message, hint="change 'labels', or leave it out")
     numbers = (np.array(places, np.int64).reshape(-1, 5), np.array(ends, np.int64), np.array(labels, np.int64))
     index = Index(np.array(keys, np.bytes_), *numbers, np.array([name.encode() for name in names], np.bytes_))
     _refuse_duplicates(index, shards)
@@ -186,7 +186,7 @@ def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
 
 def _refuse(shard: IO[bytes], error: Exception) -> NoReturn:
     """Say what the library, or a label, says is wrong in a shard."""
-    raise sparc.CorruptFile(f"{shard.name}: {error.args[0]}", hint="write that shard anew") from error
+    raise CorruptFile(f"{shard.name}: {error.args[0]}", hint="write that shard anew") from error
 
 
 def _read_labels(shard: IO[bytes], sample: dict[str, Any], spec: str) -> list[str]:
@@ -212,7 +212,7 @@ def _refuse_unknown(params: WebDatasetParams, extensions: set[str], shards: Sequ
         if extensions.isdisjoint(any_of):
             missing = " or ".join(f".{extension}" for extension in any_of)
             found = ", ".join(sorted(one for one in extensions if not META.match(one))) or "no samples"
-            raise sparc.InvalidConfig(
+            raise InvalidConfig(
                 f"webdataset: no file {missing} in any of the {len(shards)} shards from {shards[0]} on",
                 hint=f"set '{name}'; there are: {found}",
             )
@@ -226,7 +226,7 @@ def _refuse_duplicates(index: Index, shards: Sequence[Path]) -> None:
     if len(again):
         rows = order[again[0] : again[0] + 2]
         first, second = (shards[index.places[row, 0]] for row in rows)
-        raise sparc.InvalidConfig(
+        raise InvalidConfig(
             f"webdataset: expected keys that differ, found '{Texts(index.keys)[rows[0]]}' in {first} and in {second}",
             hint="a key is an id: rename one, or choose shards with 'train' and 'test'",
         )
@@ -263,13 +263,13 @@ def read_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
 
     said = [INDEX_VERSION, stamps(shards, params.root), params.image, params.caption, params.labels]
     name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
-    path = sparc.cache_dir("webdataset", f"{name}.npz")
+    path = cache_dir("webdataset", f"{name}.npz")
     # One that cannot be read is no loss: it is made anew.
     unreadable = contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
     with unreadable, path.open("rb") as file, np.load(file) as arrays:
         return Index(**{name: arrays[name] for name in Index._fields})
     index = build_index(shards, params)
-    sparc.write_atomically(path, partial(_write_index, index))
+    write_atomically(path, partial(_write_index, index))
     return index
 
 

@@ -24,7 +24,7 @@ from sparc.ablation.plots import draw
 from sparc.ablation.pool import needed_bytes
 from sparc.ablation.results import Results, Spread
 from sparc.cli.ablation_tables import ablation_tables
-from sparc.config.options import RunOptions, SpaceConfig, validated
+from sparc.config import RunConfig, SpaceConfig, validated
 from sparc.errors import MisalignedStreams, WeightsUnavailable
 from tests.conftest import COLOURS, SHAPES
 from tests.interchange.test_import_features import imported, write
@@ -36,7 +36,7 @@ PHOTOS = ("--stream", "hog", "--stream", "char-ngrams", "--n-latents", 32, "--ba
 
 @pytest.fixture
 def base():
-    return validated(RunOptions, {"dataset": "any", "n-latents": 32, "k": 4, "lr": 0.01})
+    return validated(RunConfig, {"dataset": "any", "n-latents": 32, "k": 4, "lr": 0.01})
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
 
 def found(values, axes, seeds=(0, 1)):
     """Results of a grid of `axes`; values by metric, then by cell, then by seed."""
-    options = validated(RunOptions, {"dataset": "any"})
+    options = validated(RunConfig, {"dataset": "any"})
     every = tuple(cells(options, checked_grid(parse_axes(axes))))
     metrics = tuple(one for one in METRICS if one.name in values)
     spreads = {

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sparc.benchmarks.apart import DenseApart
-from sparc.config.options import SpaceConfig, TrainingConfig, validated
+from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.errors import SparcError
 from sparc.system.memory import resident_bytes
 

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-import sparc
 from sparc.errors import PluginError
+from sparc.plugins import BackboneSpec
 from sparc.plugins.checks import check_backbone
 from sparc.plugins.checks.backbone import backbone_outcomes
 from sparc.plugins.registry import discover
@@ -57,7 +57,7 @@ def letters(samples):
 def spec(made, *, modality="image", **changes):
     # Its module is `operator`: this one imports torch.
     load = partial(operator.call, lambda params, device, dtype: made)
-    return replace(sparc.BackboneSpec("good", modality, load, summary="colours"), **changes)
+    return replace(BackboneSpec("good", modality, load, summary="colours"), **changes)
 
 
 def broken(found):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy.sparse import csr_array
 
-import sparc
 from sparc.errors import PluginError
+from sparc.plugins import DatasetSpec, Sample, Taxonomy
 from sparc.plugins.checks import check_dataset
 from sparc.plugins.checks.dataset import dataset_outcomes
 from sparc.plugins.registry import discover
@@ -19,7 +19,7 @@ from sparc.plugins.registry import discover
 class Good:
     """Four red pictures of one label, two in each split."""
 
-    taxonomy = sparc.Taxonomy({"red": []})
+    taxonomy = Taxonomy({"red": []})
 
     def __init__(self, params=None, split="train"):
         self.ids = [f"{split}-{number}" for number in range(2)]
@@ -29,7 +29,7 @@ class Good:
         return len(self.ids)
 
     def __getitem__(self, index):
-        return sparc.Sample(self.ids[index], partial(Image.new, "RGB", (4, 3), "red"), "a red picture")
+        return Sample(self.ids[index], partial(Image.new, "RGB", (4, 3), "red"), "a red picture")
 
     def labels(self):
         return csr_array(np.ones((2, 1)))
@@ -37,7 +37,7 @@ class Good:
 
 def spec(kind=Good, **changes):
     # Its module is `operator`: this one imports scipy and, through pytest's configuration, torch.
-    return replace(sparc.DatasetSpec("good", partial(operator.call, kind), summary="red pictures"), **changes)
+    return replace(DatasetSpec("good", partial(operator.call, kind), summary="red pictures"), **changes)
 
 
 def broken(found):
@@ -62,12 +62,12 @@ class RepeatsIds(Good):
 
 class OtherIds(Good):
     def __getitem__(self, index):
-        return sparc.Sample("other", partial(Image.new, "RGB", (4, 3)), "a picture")
+        return Sample("other", partial(Image.new, "RGB", (4, 3)), "a picture")
 
 
 class NoCaption(Good):
     def __getitem__(self, index):
-        return sparc.Sample(self.ids[index], partial(Image.new, "RGB", (4, 3)), " ")
+        return Sample(self.ids[index], partial(Image.new, "RGB", (4, 3)), " ")
 
 
 class Unsendable(Good):

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparc.benchmarks.autograd import AutogradTraining
 from sparc.benchmarks.dense import DenseTraining
-from sparc.config.options import TrainingConfig
+from sparc.config import TrainingConfig
 from sparc.core.dead import Dead
 from sparc.core.losses import loss_terms, total
 from sparc.core.space import LatentSpace
@@ -219,7 +219,7 @@ def test_ten_training_steps_agree(kind, selection, tables, monkeypatch):
 
 def test_the_dense_step_that_speed_is_compared_with_does_the_same():
     space, _ = pair(3, 4)
-    config = TrainingConfig(lr=0.01, dead_after=15, cross_weight=LAMBDA, aux_weight=1 / 20, k_aux=2)
+    config = TrainingConfig(lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=2)
     dense = DenseTraining(space, config)
     training = Training(space, config)
     for _ in range(10):

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'")
 
-from sparc.config.options import SpaceConfig, TrainingConfig
+from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.kernels import backend, numba_kernels
 from sparc.core.kernels.sparse import Entries, LatentSum, entry_dots, weighted_rows
 from sparc.core.space import LatentSpace

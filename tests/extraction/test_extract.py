@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sparc.config.options import PluginRef
+from sparc.config import PluginRef
 from sparc.errors import (
     BadFeatures,
     BadSample,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparc.config.options import PluginRef
+from sparc.config import PluginRef
 from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData, UnknownName
 from sparc.extraction import How
 from sparc.extraction import imported as plan_imported

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sparc.config.options import SpaceConfig
+from sparc.config import SpaceConfig
 from sparc.errors import InvalidConfig, UnknownName
 from sparc.interchange import write_saelens
 from sparc.storage.checkpoint import SharedLatentSpace

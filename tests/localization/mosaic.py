@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sparc.config.options import SpaceConfig
+from sparc.config import SpaceConfig
 from sparc.localization import Models
 from sparc.storage.checkpoint import SharedLatentSpace
 

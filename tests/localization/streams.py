@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from sparc.config.options import SpaceConfig
+from sparc.config import SpaceConfig
 from sparc.localization import Models
 from sparc.localization.trace import traced
 from sparc.localization.view import View

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sparc.config.options import SpaceConfig
+from sparc.config import SpaceConfig
 from sparc.errors import BadSample, InvalidConfig, MissingData, PluginError, UnknownName
 from sparc.localization import draw, load_models, localize
 from sparc.localization.picture import save

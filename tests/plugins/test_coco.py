@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sparc
 from sparc.errors import BadSample, CorruptFile, MissingData
 from sparc.localization.benchmark import cases_of
+from sparc.plugins import SegmentedDataset
 from sparc.plugins.checks import check_dataset
 from sparc.plugins.registry import discover
 from sparc_plugins.coco import Coco, CocoParams, _identify
@@ -215,7 +215,7 @@ def test_without_instances_there_are_no_labels(pets):
 
 def test_masks_hold_all_objects_of_a_category_together(pets):
     dataset = opened(pets)
-    assert isinstance(dataset, sparc.SegmentedDataset)
+    assert isinstance(dataset, SegmentedDataset)
     masks = dataset.masks(1)
     assert set(masks) == {"dog", "person"}
     assert masks["dog"].dtype == bool

@@ -8,8 +8,8 @@ import transformers as hf
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-import sparc
 from sparc.errors import CorruptFile, InvalidConfig, WeightsUnavailable
+from sparc.plugins import read_weights
 from sparc.plugins.checks import check_backbone
 from sparc.plugins.contracts import Sample
 from sparc_plugins import hf_encoders
@@ -230,7 +230,7 @@ def test_a_model_without_that_pool_says_which_it_has(siglip, bert, tmp_path):
         load_hf("hf-text", siglip, "class")
     # A classifier's file has no pooler, and transformers would draw one at random.
     folder = shutil.copytree(bert, tmp_path / "bert")
-    weights = sparc.read_weights(folder / "model.safetensors")
+    weights = read_weights(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidConfig, match="pool=pooled: expected what the model offers, class, mean; found a Bert"):
@@ -309,7 +309,7 @@ def test_weights_that_cannot_be_had_are_named_with_all_that_can_be_done(stream):
 
 def test_a_folder_whose_weights_lack_a_layer_is_refused(bert, tmp_path):
     folder = shutil.copytree(bert, tmp_path / "bert")
-    weights = sparc.read_weights(folder / "model.safetensors")
+    weights = read_weights(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if "layer.1." not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CorruptFile, match=r"the weights lack encoder.layer.1"):

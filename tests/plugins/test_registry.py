@@ -13,9 +13,9 @@ from pydantic import Field
 
 import sparc
 import sparc_plugins
-from sparc import hookimpl
-from sparc.config.options import SpaceConfig, reference
+from sparc.config import SpaceConfig, reference
 from sparc.errors import PluginError, UnknownName
+from sparc.plugins import hookimpl
 from sparc.plugins.contracts import BackboneSpec, Params
 from sparc.plugins.hookspecs import CONTRACT, GROUP
 from sparc.plugins.registry import checked_params, discover

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 
 import sparc
-from sparc.config.options import SpaceConfig, TrainingConfig
+from sparc.config import SpaceConfig, TrainingConfig
 from sparc.errors import CorruptFile, MissingData
 from sparc.evaluation import Samples, evaluate
 from sparc.storage.card import card

@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from sparc.config.options import TrainingConfig
+from sparc.config import TrainingConfig
 from sparc.errors import MisalignedStreams
 from sparc.training.loader import Loader, _in_thread, _Stream, batches
 

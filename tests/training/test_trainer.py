@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from sparc.config.options import SpaceConfig, TrainingConfig
+from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.losses import loss_terms, total
 from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, InvalidConfig, MissingData, StorageError
 from sparc.storage.checkpoint import SharedLatentSpace, load

@@ -120,6 +120,6 @@ def _imported(module: str) -> tuple[list[str], str]:
 
 def params_of(kind: type[Params], given: Mapping[str, Any] | None, what: str) -> Params:
     """Parameters to check with. Raises InvalidConfig."""
-    from sparc.config.options import validated
+    from sparc.config import validated
 
     return validated(kind, dict(given or {}), what=f"'{what}'")

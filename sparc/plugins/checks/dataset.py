@@ -80,10 +80,10 @@ class _Dataset:
         require(two, f"its splits are {self.spec.splits!r}", change="name one to train on and another to evaluate on")
 
     def _defaults(self) -> None:
-        from sparc.config.options import RunOptions, validated
+        from sparc.config import RunConfig, validated
 
         try:
-            validated(RunOptions, {"dataset": self.spec.name, **self.spec.defaults})
+            validated(RunConfig, {"dataset": self.spec.name, **self.spec.defaults})
         except InvalidConfig as error:
             require(False, error.message, change="mend defaults: names of options of `sparc train`, and their values")
 

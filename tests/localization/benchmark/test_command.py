@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sparc.cli import evaluate
 from sparc.cli.localization_table import latents_table
-from sparc.config.options import SpaceConfig
+from sparc.config import SpaceConfig
 from sparc.localization.benchmark import LatentsReport, cases
 from sparc.storage.checkpoint import SharedLatentSpace
 
