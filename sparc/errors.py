@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -97,6 +98,15 @@ class IncompatibleFormat(SparcError):
 
 class StorageError(SparcError):
     """The disk is full, or the file system refuses."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training that a signal stopped after its step was finished and its state saved."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"training stopped and saved in {path}; resume it with sparc.train(resume={str(path)!r})")
+        self.path = path
+        """Directory of the run to resume."""
 
 
 class SparcDeprecationWarning(FutureWarning):

@@ -1,4 +1,4 @@
-"""The directory of an ablation: what was asked, its runs, and what came out. One object owns its paths."""
+"""The directory of an ablation: its description, its runs and its results. One object owns the paths."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from pathlib import Path
 from typing import Any
 
 from sparc.ablation.grid import Cell, Grid, written
-from sparc.config import RunConfig
+from sparc.config import PlaceOptions, RunConfig, names
 from sparc.errors import CorruptFile, InvalidConfig, MisalignedStreams
 from sparc.storage.run import Run
 from sparc.system.files import read_json, write_json
 
-_PLACES = ("data-root", "features", "store", "device", "out", "seed")
-"""Where things are may change when an ablation goes on; its seeds are listed."""
+_FREE = (*names(PlaceOptions), "out", "seed")
+"""Options that may change when an ablation continues: places, and the seed, since seeds are listed."""
 
 
 @dataclass(frozen=True)
-class Ablation:
-    """Paths of an ablation, and what its description holds."""
+class AblationFolder:
+    """Paths of an ablation, and its description."""
 
     path: Path
 
     def run(self, cell: Cell, seed: int) -> Run:
-        """One training of a cell; it may not be there yet."""
+        """Return the run of a cell with a seed; its directory may not exist yet."""
         return Run(self.path / "runs" / cell.name / f"seed-{seed}")
 
-    def options(self, cell: Cell, seed: int) -> RunConfig:
-        """What a user would have said to `sparc train` for this run."""
-        return cell.options.model_copy(update={"seed": seed, "out": self.run(cell, seed).path})
+    def config(self, cell: Cell, seed: int) -> RunConfig:
+        """Return the configuration with which `sparc train` would make this run."""
+        return cell.config.model_copy(update={"seed": seed, "out": self.run(cell, seed).path})
 
-    def describe(self, asked: Mapping[str, Any], features: Mapping[str, Any]) -> None:
-        """Write what is asked and the digests of the features, by split.
+    def describe(self, content: Mapping[str, Any], features: Mapping[str, Any]) -> None:
+        """Write the description and the digests of the features, by split.
 
-        Raises MisalignedStreams where runs were made on other features.
+        Raises MisalignedStreams if earlier runs were made on other features.
         """
-        content = {**asked, "features": dict(features)}
+        content = {**content, "features": dict(features)}
         if self._description.is_file() and self._read().get("features") != content["features"]:
             raise MisalignedStreams(
                 f"the features in the store are not those that {self.path} was started on",
@@ -44,10 +44,10 @@ class Ablation:
             )
         write_json(self._description, content)
 
-    def check(self, asked: Mapping[str, Any]) -> None:
-        """Raise InvalidConfig, naming the difference, unless this is the place of what is asked, or free.
+    def check(self, content: Mapping[str, Any]) -> None:
+        """Raise InvalidConfig, naming the difference, unless the folder is free or holds the same ablation.
 
-        Other seeds and other values of the same axes are more of the same ablation: its runs are found by both.
+        Other seeds and other values of the same axes are more of the same ablation: runs are found by both.
         """
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
@@ -55,11 +55,11 @@ class Ablation:
         if not self._description.is_file():
             raise InvalidConfig(f"there is something at {self.path} already, and it is no ablation", hint=hint)
         before = self._read()
-        axes, now = (list(content.get("grid", {})) for content in (before, asked))
+        axes, now = (list(one.get("grid", {})) for one in (before, content))
         if axes != now:
-            difference = f"it varies {_said(axes)}, asked for is {_said(now)}"
+            difference = f"it varies {_text(axes)}, asked for is {_text(now)}"
             raise InvalidConfig(f"{self.path} is of another ablation: {difference}", hint=hint)
-        if difference := _difference(before.get("options", {}), asked["options"]):
+        if difference := _difference(before.get("options", {}), content["options"]):
             raise InvalidConfig(f"{self.path} is of another ablation: {difference}", hint=hint)
 
     @property
@@ -73,24 +73,24 @@ class Ablation:
         return content
 
 
-def asked(base: RunConfig, grid: Grid, seeds: list[int]) -> dict[str, Any]:
-    """What makes an ablation what it is, as plain data."""
-    options = base.model_dump(mode="json", by_alias=True)
-    shared = {key: value for key, value in options.items() if key not in (*_PLACES, *grid)}
+def description(config: RunConfig, grid: Grid, seeds: list[int]) -> dict[str, Any]:
+    """Return what identifies an ablation, as plain data: its grid, its seeds, and the options that all cells share."""
+    options = config.model_dump(mode="json", by_alias=True)
+    shared = {key: value for key, value in options.items() if key not in (*_FREE, *grid)}
     return {"grid": grid, "seeds": seeds, "options": shared}
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first difference, in words; none where there is none."""
+    """Return the first difference in words, or nothing."""
     key = next((key for key in (*now, *before) if before.get(key) != now.get(key)), None)
     if key is None:
         return ""
-    return f"it has {key} = {_said(before.get(key))}, asked for is {_said(now.get(key))}"
+    return f"it has {key} = {_text(before.get(key))}, asked for is {_text(now.get(key))}"
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(_said(one) for one in value)
+        return ", ".join(_text(one) for one in value)
     if isinstance(value, dict) and "name" in value:
         params = ",".join(f"{key}={param}" for key, param in value.get("params", {}).items())
         return f"{value['name']}[{params}]" if params else str(value["name"])

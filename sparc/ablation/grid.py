@@ -1,4 +1,4 @@
-"""A grid: values for some settings, and the cells that are their combinations."""
+"""A grid: values for some options, and the cells that are their combinations."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from sparc.config import OPTION_NAMES, SETTINGS, PluginRef, RunConfig, suggestion, validated
+from sparc.config import RunConfig, SpaceOptions, TrainingConfig, names, option_name, suggestion, validated
 from sparc.errors import InvalidConfig
 
 Value = int | float | str
 Grid = dict[str, list[Value]]
 """Values by axis, axes in the order of `AXES`."""
 
-AXES = tuple(name for name in SETTINGS if name != "seed")
-"""What a grid may vary: the settings that leave the features as they are."""
+AXES = tuple(name for name in names(SpaceOptions, TrainingConfig) if name != "seed")
+"""Options that a grid may vary: those that leave the features as they are."""
 _HINT = "KEY=VALUE,VALUE,..., such as k=8,16"
 
 
@@ -25,7 +25,7 @@ class Cell:
 
     values: dict[str, Value]
     """By axis."""
-    options: RunConfig
+    config: RunConfig
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ def parse_axes(words: Iterable[str]) -> dict[str, list[str]]:
 
 
 def checked_grid(axes: Any) -> Grid:
-    """Turn what a user says about axes into a grid, whose values are those of the options.
+    """Turn axes as a user writes them into a grid, with values of the options' types.
 
     Raises InvalidConfig: no axis, a key that no grid can vary, no list, a value that the key cannot have, or one twice.
     """
@@ -61,7 +61,7 @@ def checked_grid(axes: Any) -> Grid:
 
 
 def checked_seeds(count: Any, first: int) -> list[int]:
-    """Return so many seeds from the first on. Raises InvalidConfig where the count is none."""
+    """Return `count` seeds from the first on. Raises InvalidConfig for anything but a positive count."""
     if type(count) is not int or count < 1:
         raise InvalidConfig(f"seeds: expected how many, 1 or more, found {count!r}", hint="--seeds 3, or seeds = 3")
     return list(range(first, first + count))
@@ -81,7 +81,7 @@ def cells(base: RunConfig, grid: Grid) -> list[Cell]:
 
 
 def written(value: Value) -> str:
-    """A value as a user writes it: 1, not 1.0."""
+    """Return a value as a user writes it: 1, not 1.0."""
     return str(value).removesuffix(".0")
 
 
@@ -94,7 +94,7 @@ def _check_key(key: str) -> None:
         return
     if key == "seed":
         raise InvalidConfig("a grid has no 'seed'", hint="--seeds N trains every cell with N seeds, from --seed on")
-    if key in OPTION_NAMES:
+    if key in names(RunConfig):
         raise InvalidConfig(
             f"a grid has no '{key}': all its cells share their features and their place",
             hint=f"keys: {_keys()}; for other features run sparc ablate again",
@@ -103,13 +103,12 @@ def _check_key(key: str) -> None:
 
 
 def _values(key: str, values: Any) -> list[Value]:
-    if not isinstance(values, list) or not values:
+    if not isinstance(values, list | tuple) or not values:
         raise InvalidConfig(f"grid: expected a list of values of {key}, found {values!r}", hint=f"{key} = [..., ...]")
-    dataset = PluginRef(name="any", alias="any")
-    field = next(name for name, field in RunConfig.model_fields.items() if field.alias == key)
+    field = next(name for name in RunConfig.model_fields if option_name(name) == key)
     parsed: list[Value] = []
     for value in values:
-        found = getattr(validated(RunConfig, {"dataset": dataset, key: value}, what="grid"), field)
+        found = getattr(validated(RunConfig, {key: value}, what="grid"), field)
         if found in parsed:
             raise InvalidConfig(
                 f"grid: expected values of {key} that differ, found {value} twice", hint="leave one out"

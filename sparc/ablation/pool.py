@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -35,7 +36,17 @@ class Work:
 
     cell: Cell
     run: Run
-    options: RunConfig
+    config: RunConfig
+
+
+class Ends(Protocol):
+    """Hears of runs that end, in any order."""
+
+    def done(self, work: Work) -> None:
+        """Take note of a run that is trained and measured."""
+
+    def failed(self, work: Work, error: BadFeatures) -> None:
+        """Take note of a run that diverged."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Room:
 def room(works: Sequence[Work], widths: Mapping[str, int], held_out: int, device: str) -> Room:
     """Share the machine among runs, each of which may be the largest; `held_out` is a number of samples."""
     cores = _cores()
-    need = max(needed_bytes(work.options.space(widths), work.options.adam_state, held_out=held_out) for work in works)
+    need = max(needed_bytes(work.config.space(widths), work.config.adam_state, held_out=held_out) for work in works)
     if device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(device)
         most = min(ON_CUDA, free // need)
@@ -74,14 +85,13 @@ def make_all(
     task: Task,
     room: Room,
     *,
-    on_done: Callable[[Work], None] = lambda work: None,
-    on_diverged: Callable[[Work, BadFeatures], None],
+    report: Ends,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Make runs in worker processes; returns False where `should_stop` said so, and half-trained runs were saved.
 
-    `on_diverged` is told of a run whose loss or weights were not finite, and the others go on. Raises the SparcError
-    that a worker met, or one that says that a worker was killed; the others save theirs first. On KeyboardInterrupt
+    A run whose loss or weights are not finite is reported as failed, and the others go on. Raises the SparcError of any
+    other failure, or one that says that a worker was killed; the other workers save theirs first. On KeyboardInterrupt
     nothing is saved.
     """
     others = set(multiprocessing.active_children())
@@ -89,7 +99,7 @@ def make_all(
     executor = ProcessPoolExecutor(room.workers, context, initializer=start, initargs=(task,))
     try:
         with _settings_of_workers(room.threads):
-            futures = {executor.submit(make, work.run, work.options): work for work in works}
+            futures = {executor.submit(make, work.run, work.config): work for work in works}
         pending = set(futures)
         while pending and not should_stop():
             done, pending = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
@@ -97,9 +107,9 @@ def make_all(
                 try:
                     future.result()
                 except BadFeatures as error:  # of this run alone: the settings of others may do
-                    on_diverged(futures[future], error)
+                    report.failed(futures[future], error)
                 else:
-                    on_done(futures[future])
+                    report.done(futures[future])
         return not pending
     except BrokenProcessPool as error:
         time.sleep(POLL)  # who ends all processes of a terminal or a job may reach the workers first

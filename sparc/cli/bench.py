@@ -6,28 +6,63 @@ import dataclasses
 import json
 import os
 import platform
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.table import Table
 
-from sparc.cli.options import AdamState, EncoderProduct
+from sparc.cli.options import with_options
 from sparc.cli.progress import console
-from sparc.config import SpaceConfig, validated
+from sparc.config import Options, Precision, SpaceConfig, option, validated
 from sparc.errors import InvalidConfig
-from sparc.session_options import resolve_device
+from sparc.session.data import resolve_device
 from sparc.system.memory import keep_freed_memory
 
 app = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
 
-Widths = Annotated[str, typer.Option("--widths", metavar="D,D,...", help="Width of each stream.")]
-NLatents = Annotated[int, typer.Option("--n-latents", help="Latents (L).")]
-K = Annotated[int, typer.Option("--k", help="Latents kept per sample.")]
-Batch = Annotated[int, typer.Option("--batch", min=1, help="Samples per step.")]
-Device = Annotated[str, typer.Option("--device", help="auto (CUDA where it is), cpu, cuda, cuda:1, ...")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 PAPER_WIDTHS = "1024,768,768"
+
+_WIDTHS = option(PAPER_WIDTHS, "Width of each stream.", metavar="D,D,...")
+_N_LATENTS = option(8192, "Latents (L).", gt=0)
+_K = option(64, "Latents kept per sample.", gt=0)
+_BATCH = option(256, "Samples per step.", gt=0)
+_JSON = option(False, "Print one JSON object.")
+
+
+class StepOptions(Options):
+    """Options of `sparc bench step`."""
+
+    widths: str = _WIDTHS
+    n_latents: int = _N_LATENTS
+    k: int = _K
+    batch: int = _BATCH
+    encoder_product: Precision = option("float32", "float32; or bfloat16: the same latents.")
+    adam_state: Precision = option("float32", "float32; or bfloat16: half the memory of the optimiser.")
+    steps: int = option(10, "Steps to take the median of.", gt=0)
+    autograd: bool = option(False, "Time the step through autograd too.")
+    oracle: bool = option(False, "Time the naive step too, in its own process.")
+    device: str = option("auto", "auto (CUDA if available), cpu, cuda, cuda:1, ...")
+    json_: bool = _JSON
+
+
+class LoaderOptions(Options):
+    """Options of `sparc bench loader`."""
+
+    widths: str = _WIDTHS
+    samples: int = option(100_000, "Samples to write to a temporary folder.", gt=0)
+    batch: int = _BATCH
+    json_: bool = _JSON
+
+
+class EvaluationOptions(Options):
+    """Options of `sparc bench evaluate`."""
+
+    widths: str = _WIDTHS
+    n_latents: int = _N_LATENTS
+    k: int = _K
+    samples: int = option(20_000, "Held-out samples.", ge=64)
+    n_labels: int = option(600, "Labels in the taxonomy.", ge=16)
+    json_: bool = _JSON
 
 
 @app.callback()
@@ -36,19 +71,8 @@ def _group() -> None:
 
 
 @app.command("step")
-def step(
-    widths: Widths = PAPER_WIDTHS,
-    n_latents: NLatents = 8192,
-    k: K = 64,
-    batch: Batch = 256,
-    encoder_product: EncoderProduct = None,
-    adam_state: AdamState = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps to take the median of.")] = 10,
-    autograd: Annotated[bool, typer.Option("--autograd", help="Time the step through autograd too.")] = False,
-    oracle: Annotated[bool, typer.Option("--oracle", help="Time the naive step too, in its own process.")] = False,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
+@with_options(StepOptions)
+def step(given: dict[str, Any]) -> None:
     """Time a whole training step beside its encoder product, which no exact TopK can do without.
 
     Examples:
@@ -61,18 +85,18 @@ def step(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from sparc.benchmarks.step import measure_step
 
-    shape = _shape(widths, n_latents, k)
-    said = {"encoder_product": encoder_product, "adam_state": adam_state}
-    precision = {name: value for name, value in said.items() if value is not None}
+    options = validated(StepOptions, given)
+    precision = {name: getattr(options, name) for name in ("encoder_product", "adam_state") if name in given}
+    shape = _shape(options.widths, options.n_latents, options.k)
     keep_freed_memory()
     cost = measure_step(
         shape,
-        batch_size=batch,
-        steps=steps,
-        device=resolve_device(device),
+        batch_size=options.batch,
+        steps=options.steps,
+        device=resolve_device(options.device),
         precision=precision,
-        autograd=autograd,
-        oracle=oracle,
+        autograd=options.autograd,
+        oracle=options.oracle,
     )
     found = dataclasses.asdict(cost)
     ratios = {"of_encoder_product": cost.step_ms / cost.encoder_product_ms}
@@ -81,17 +105,13 @@ def step(
     if cost.oracle_step_ms is not None:
         ratios["oracle_to_step"] = cost.oracle_step_ms / cost.step_ms
     found |= {name: round(ratio, 2) for name, ratio in ratios.items()}
-    setting = {"widths": widths, "n_latents": n_latents, "k": k, "batch": batch, "device": device, **precision}
-    _show(found, setting, as_json)
+    setting = options.model_dump(include={"widths", "n_latents", "k", "batch", "device"})
+    _show(found, {**setting, **precision}, options.json_)
 
 
 @app.command("loader")
-def loader(
-    widths: Widths = PAPER_WIDTHS,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Samples to write to a temporary folder.")] = 100_000,
-    batch: Batch = 256,
-    as_json: Json = False,
-) -> None:
+@with_options(LoaderOptions)
+def loader(given: dict[str, Any]) -> None:
     """Time the loader: float16 features of several streams, shuffled by sample, from files in the disk's cache.
 
     Example:
@@ -100,21 +120,16 @@ def loader(
     """
     from sparc.benchmarks.loader import measure_loader
 
-    shape = _shape(widths, 1, 1)
+    options = validated(LoaderOptions, given)
+    shape = _shape(options.widths, 1, 1)
     keep_freed_memory()
-    cost = measure_loader(list(shape.streams.values()), samples=samples, batch_size=batch)
-    _show(dataclasses.asdict(cost), {"widths": widths, "batch": batch}, as_json)
+    cost = measure_loader(list(shape.streams.values()), samples=options.samples, batch_size=options.batch)
+    _show(dataclasses.asdict(cost), options.model_dump(include={"widths", "batch"}), options.json_)
 
 
 @app.command("evaluate")
-def evaluate(
-    widths: Widths = PAPER_WIDTHS,
-    n_latents: NLatents = 8192,
-    k: K = 64,
-    samples: Annotated[int, typer.Option("--samples", min=64, help="Held-out samples.")] = 20_000,
-    n_labels: Annotated[int, typer.Option("--n-labels", min=16, help="Labels in the taxonomy.")] = 600,
-    as_json: Json = False,
-) -> None:
+@with_options(EvaluationOptions)
+def evaluate(given: dict[str, Any]) -> None:
     """Time alignment, patterns, concepts and the search of one pair of streams, on random codes.
 
     Example:
@@ -123,14 +138,16 @@ def evaluate(
     """
     from sparc.benchmarks.evaluate import measure_evaluation
 
-    shape = _shape(widths, n_latents, k)
+    options = validated(EvaluationOptions, given)
+    shape = _shape(options.widths, options.n_latents, options.k)
     if len(shape.streams) < 2:
         raise InvalidConfig(
-            f"--widths: expected two streams at least, found {widths!r}", hint=f"they are compared: {PAPER_WIDTHS}"
+            f"--widths: expected two streams at least, found {options.widths!r}",
+            hint=f"they are compared: {PAPER_WIDTHS}",
         )
-    cost = measure_evaluation(shape, samples=samples, n_labels=n_labels)
-    setting = {"widths": widths, "n_latents": n_latents, "k": k, "samples": samples, "n_labels": n_labels}
-    _show(dataclasses.asdict(cost), setting, as_json)
+    cost = measure_evaluation(shape, samples=options.samples, n_labels=options.n_labels)
+    setting = options.model_dump(include={"widths", "n_latents", "k", "samples", "n_labels"})
+    _show(dataclasses.asdict(cost), setting, options.json_)
 
 
 def _shape(widths: str, n_latents: int, k: int) -> SpaceConfig:

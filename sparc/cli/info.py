@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from sparc.cli.options import RunPath
 from sparc.cli.progress import console
-from sparc.cli.runs import RunPath, print_report
+from sparc.cli.tables.evaluation import print_evaluation
+from sparc.config import ExtractionOptions, TrainingConfig, names
+from sparc.storage.run import Run
 
 
 def info(run: RunPath) -> None:
@@ -13,10 +16,7 @@ def info(run: RunPath) -> None:
 
         sparc info runs/openmoji
     """
-    from sparc.evaluation import Report
     from sparc.storage.checkpoint import read_config
-    from sparc.storage.run import Run
-    from sparc.system.files import read_json
 
     opened = Run.open(run)
     provenance = opened.provenance()
@@ -29,14 +29,12 @@ def info(run: RunPath) -> None:
         return
     space = read_config(opened.path)
     console.print(f"space: {space.n_latents} latents, {space.k} kept, {space.selection} selection", markup=False)
-    said = provenance["options"]
-    settings = ("lambda", "epochs", "batch-size", "lr", "normalization", "seed")
-    console.print(f"training: {', '.join(f'{name} {said[name]}' for name in settings)}", markup=False)
+    options = provenance["options"]
+    for title, model in (("training", TrainingConfig), ("features", ExtractionOptions)):
+        settings = ", ".join(f"{name} {options[name]}" for name in names(model) if name in options)
+        console.print(f"{title}: {settings}", markup=False, soft_wrap=True)
     console.print(
         f"started {provenance['started']} by: {' '.join(provenance['command'])}", markup=False, soft_wrap=True
     )
     if opened.evaluation.is_file():
-        content = read_json(opened.evaluation, what="the evaluation of a run")
-        report = Report.from_json(content["report"])
-        everything = bool(report.probes and report.probes.classifiers)
-        print_report(report, content["dataset"], content["split"], content["random_weights"], everything=everything)
+        print_evaluation(opened, everything=True)

@@ -3,59 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from sparc.cli.options import Device
-from sparc.cli.progress import console
-from sparc.cli.runs import RunPath, dry_warning
-from sparc.errors import InvalidConfig
-from sparc.session_options import resolve_device
-from sparc.storage.run import Run
+from sparc.cli.options import RunPath, with_options
+from sparc.cli.progress import Screen, console
+from sparc.config import LocalizeOptions
 
 if TYPE_CHECKING:
     from sparc.localization import Localization
 
 LETTERS, WORDS = 80, 12
-"""Of what was looked for, shown at most."""
+"""Letters and words of a query that are printed at most."""
 
 
-def localize(
-    run: RunPath,
-    image: Annotated[
-        list[Path] | None, typer.Option("--image", metavar="FILE", help="Image to look in; repeat for more.")
-    ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option("--text", metavar="WORDS", help="What to look for; repeat for more.")
-    ] = None,
-    latent: Annotated[
-        list[str] | None,
-        typer.Option("--latent", metavar="N[,N...]", help="A latent to look for, or several together; repeat."),
-    ] = None,
-    stream: Annotated[
-        list[str] | None,
-        typer.Option("--stream", metavar="NAME", help="Streams of the run to use; without it, all of them."),
-    ] = None,
-    method: Annotated[
-        str, typer.Option("--method", help="dense: each patch encoded by itself; relevance, grad-cam, layer-cam.")
-    ] = "dense",
-    selection: Annotated[
-        str | None,
-        typer.Option(
-            "--selection",
-            help="joint: image and text, or for latents the image streams, keep the same latents; solo: each its own. "
-            "Without it: joint for texts, solo for latents.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Picture to write. Without it: RUN/localize.png."),
-    ] = None,
-    device: Device = None,
-) -> None:
+@with_options(LocalizeOptions)
+def localize(run: RunPath, given: dict[str, Any]) -> None:
     """Point at words, or at what a latent stands for, in images: each image stream's map, and what carried the match.
 
     The caption is read by the run's first text stream; an image stream needs no text of its own.
@@ -66,51 +29,16 @@ def localize(
 
         sparc localize runs/openmoji --image photo.jpg --latent 93 --method grad-cam --out bus.png
     """
-    from sparc.localization import draw, load_models
-    from sparc.localization import localize as find
-    from sparc.localization.picture import save
+    from sparc.session import localize as find
+    from sparc.session.verbs import dry_warning
 
-    path = out if out is not None else run / "localize.png"
-    latents = [_numbers(word) for word in latent or []]
-    _check(run, image or [], text or [], latents, method, selection, path)
-    models = load_models(run, streams=stream or (), device=resolve_device(device or "auto"))
-    joint = None if selection is None else selection == "joint"
-    found = find(models, image or [], texts=text or [], latents=latents, method=method, joint=joint)
-    if models.random_weights:
-        console.print(dry_warning(list(models.random_weights)), style="bold yellow", markup=False, soft_wrap=True)
-    for one in found:
+    with Screen() as screen:
+        found = find(run, listener=screen, **{name.replace("-", "_"): value for name, value in given.items()})
+    if found.random_weights:
+        console.print(dry_warning(found.random_weights), style="bold yellow", markup=False, soft_wrap=True)
+    for one in found.maps:
         _print(one)
-    save(draw(found), path)
-    console.print(str(path), markup=False, soft_wrap=True)
-
-
-def _check(
-    run: Path,
-    images: list[Path],
-    texts: list[str],
-    latents: list[list[int]],
-    method: str,
-    selection: str | None,
-    out: Path,
-) -> None:
-    """Say what cannot be done before models are loaded."""
-    from sparc.localization.localize import checked_images, checked_queries
-    from sparc.plotting.figures import check_name
-    from sparc.storage.checkpoint import read_config
-
-    if selection not in (None, "joint", "solo"):
-        raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")
-    check_name(out)
-    if Run.open(run).finished:
-        checked_queries(texts, latents, method, read_config(run).n_latents)
-        checked_images(images)
-
-
-def _numbers(words: str) -> list[int]:
-    try:
-        return [int(word) for word in words.split(",")]
-    except ValueError as error:
-        raise InvalidConfig(f"--latent: expected numbers, found '{words}'", hint="such as 93, or 93,107") from error
+    console.print(str(found.picture), markup=False, soft_wrap=True)
 
 
 def _print(one: Localization) -> None:

@@ -1,94 +1,99 @@
-"""What the user may say about a run on the command line."""
+"""Command line options, made from the fields of the models in `sparc.config.options`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from sparc.config import OPTION_NAMES, RunConfig, read_options
-from sparc.session_options import DEFAULT_DATASET, merged
+from sparc.config import Options, option_name
 
-if TYPE_CHECKING:
-    from sparc.plugins.registry import Registry
-
-Streams = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--stream",
-        metavar="NAME[KEY=VALUE,...]",
-        help="Backbone of a stream; repeat for more. 'other=NAME[...]' gives the stream another name.",
-    ),
-]
-Dataset = Annotated[
-    str | None, typer.Option("--dataset", metavar="NAME", help=f"Dataset. Without it: {DEFAULT_DATASET}, the demo.")
-]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the dataset.")]
-Features = Annotated[
-    Path | None,
-    typer.Option("--features", help="Folder that `sparc import features` wrote, instead of a dataset and backbones."),
-]
-Store = Annotated[
-    Path | None,
-    typer.Option("--store", help="Where features are kept. Without it: $SPARC_CACHE/store, else ~/.cache/sparc/store."),
-]
-StoreNow = Annotated[
-    Path | None, typer.Option("--store", help="Where features are kept now. Without it: where they were for the run.")
-]
-Device = Annotated[str | None, typer.Option("--device", help="auto (CUDA where it is), cpu, cuda, cuda:1, ...")]
-SkipBad = Annotated[
-    bool | None, typer.Option("--skip-bad", help="Go on without images that do not decode and empty captions.")
-]
-Precision = Annotated[
-    str | None, typer.Option("--precision", help="Of the backbones' products: float32, bfloat16, float16.")
-]
-StoreDtype = Annotated[str | None, typer.Option("--store-dtype", help="Of features in the store: float32, float16.")]
-Compile = Annotated[bool | None, typer.Option("--compile", help="Compile the backbones with torch.compile first.")]
-Config = Annotated[
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
+ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file with any of these options, by name, without the dashes.")
 ]
-Out = Annotated[
-    Path | None, typer.Option("--out", help="New directory of the run. Without it: runs/DATASET, or -2, -3, ...")
-]
-NLatents = Annotated[int | None, typer.Option("--n-latents", help="Latents shared by all streams (L); paper: 8192.")]
-K = Annotated[int | None, typer.Option("--k", help="Latents kept per sample; paper: 64.")]
-Selection = Annotated[
-    str | None, typer.Option("--selection", help="global: one index set per sample; local: each stream its own.")
-]
-Normalization = Annotated[
-    str | None, typer.Option("--normalization", help="Of raw features: unit (norm per sample), standard, none.")
-]
-Lambda = Annotated[float | None, typer.Option("--lambda", help="Weight of the cross-reconstruction loss; paper: 1.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the training samples; paper: 50.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Samples per step; paper: 256.")]
-Lr = Annotated[float | None, typer.Option("--lr", help="Learning rate of Adam; paper: 1e-4.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of weights and sample order.")]
-EncoderProduct = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder-product",
-        help="float32; or bfloat16: the same latents, faster with large batches where the processor has it.",
-    ),
-]
-AdamState = Annotated[
-    str | None, typer.Option("--adam-state", help="float32; or bfloat16: half the memory of the optimiser.")
-]
-Resume = Annotated[
-    Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run, as it was started.")
-]
+PANELS = {
+    "DataOptions": "Streams and data",
+    "PlaceOptions": "Places",
+    "SpaceOptions": "Space",
+    "TrainingConfig": "Training",
+    "ExtractionOptions": "Extraction",
+}
+"""Titles under which `--help` groups the options of these models."""
 
 
-def said_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a command was told, by the names of the options: those of its arguments that are options of a run."""
-    named = {name.rstrip("_").replace("_", "-"): value for name, value in arguments.items()}
-    return {name: value for name, value in named.items() if name in OPTION_NAMES}
+def with_options(
+    model: type[Options], *, without: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `model`: its parameter `given` receives those on the command line, by option name.
 
-
-def resolve(said: Mapping[str, Any], config: Path | None, registry: Registry) -> RunConfig:
-    """Merge options: the command line, else the config file, else the dataset's own defaults, else the paper's.
-
-    Raises MissingData, InvalidConfig, UnknownName.
+    The command's other parameters stay options of their own. `without` leaves fields out.
     """
-    return merged(said, read_options(config) if config is not None else {}, registry).checked()
+    fields = {name: parameter(model, name) for name in model.model_fields if name not in without}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = dict(inspect.signature(command, eval_str=True).parameters)
+        del own["given"]
+
+        @functools.wraps(command)
+        def called(**values: Any) -> None:
+            given = {option_name(name): values.pop(name) for name in fields}
+            command(given={name: value for name, value in given.items() if value not in (None, [])}, **values)
+
+        parameters = sorted(
+            [*fields.values(), *own.values()], key=lambda one: one.default is not inspect.Parameter.empty
+        )
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        return called
+
+    return decorate
+
+
+def parameter(model: type[Options], field: str) -> inspect.Parameter:
+    """Return the parameter of a Typer command for a field; None says that the option was not given."""
+    info = model.model_fields[field]
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    help_text = info.description or ""
+    if info.default not in (None, (), False, "auto") and isinstance(info.default, str | int | float):
+        help_text += f" Default: {info.default}."
+    shown = typer.Option(
+        f"--{option_name(field)}",
+        metavar=extra.get("metavar") or None,
+        help=help_text,
+        rich_help_panel=PANELS.get(_declaring(model, field)),
+    )
+    kind = _kind(typing.get_type_hints(model, include_extras=True)[field])
+    return inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, shown])
+
+
+def _declaring(model: type[Options], field: str) -> str:
+    """Return the name of the class in whose body the field stands."""
+    return next(one.__name__ for one in model.__mro__ if field in inspect.get_annotations(one))
+
+
+def _kind(hint: Any) -> Any:
+    """Return the type that Typer parses: a plain type, or a list of one, or None."""
+    kinds = _plain(hint)
+    kind = next(one for one in (Path, str, bool, int, float) if one in kinds)
+    return list[kind] | None if Sequence in kinds else kind | None  # type: ignore[valid-type]
+
+
+def _plain(hint: Any) -> set[Any]:
+    """Return all plain types in a type hint, and Sequence if it is one of text or paths."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return _plain(get_args(hint)[0])
+    if origin in (Union, types.UnionType):
+        return set().union(*map(_plain, get_args(hint)))
+    if origin is Literal:
+        return {type(one) for one in get_args(hint)}
+    if origin is Sequence:
+        return {Sequence, *_plain(get_args(hint)[0])}
+    return set() if hint is type(None) else {hint}

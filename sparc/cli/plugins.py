@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sparc.cli.options import Device
 from sparc.cli.progress import console
 from sparc.config import reference
 from sparc.errors import InvalidConfig, PluginError
 from sparc.plugins.contracts import BackboneSpec, Params
-from sparc.session_options import resolve_device
+from sparc.session.data import resolve_device
 
 _Row = tuple[str, ...]
 
@@ -92,7 +91,7 @@ def check_plugin(
     name: Annotated[
         str, typer.Argument(metavar="NAME[KEY=VALUE,...]", help="Stream or dataset, as plugins list them.")
     ],
-    device: Device = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto (CUDA if available), cpu, cuda, ...")] = None,
 ) -> None:
     """Check that a stream or dataset keeps what plugins promise: what is wrong, and what to change.
 

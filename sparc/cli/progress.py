@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from sparc.session import Listener
+
+if TYPE_CHECKING:
+    from sparc.extraction import Progress as Extracting
+    from sparc.training.trainer import Step
+
 PLAIN_SECONDS = 5.0
+"""Seconds between two lines where the output is no terminal."""
+WAITING = 0.05
+"""Share of the time that training may wait for data before the bar says so."""
+BOTTLENECK = {
+    "data": "reading and preprocessing samples",
+    "device": "the backbones",
+    "disk": "writing features",
+}
 
 console = Console(highlight=False, soft_wrap=False)
 
@@ -33,7 +48,7 @@ class Bar:
             )
         self._task = self._fancy.add_task(title, total=None, note="", pace="") if self._fancy else None
         self._begin: tuple[float, int] | None = None
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
         self._done = -1
 
     def __enter__(self) -> Self:
@@ -50,23 +65,113 @@ class Bar:
     def update(self, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` are done, and a note such as the loss."""
         now = time.monotonic()
-        # What a first report finds done was done before: a resumed part says nothing about the speed.
+        # Work done before the first report was done by an earlier process: it says nothing about the speed.
         self._begin = self._begin or (now, done)
         pace = _pace(done - self._begin[1], total - done, now - self._begin[0])
         if self._fancy is not None and self._task is not None:
             self._fancy.update(self._task, completed=done, total=total, pace=pace)
             if note:
                 self._fancy.update(self._task, note=note)
-        elif done != self._done and (done == total or now - self._said > PLAIN_SECONDS):
-            self._said, self._done = now, done
-            said = (self.title, f"{done}/{total} {self.unit}", pace, note)
-            console.print("  ".join(filter(None, said)), soft_wrap=True)
+        elif done != self._done and (done == total or now - self._printed > PLAIN_SECONDS):
+            self._printed, self._done = now, done
+            parts = (self.title, f"{done}/{total} {self.unit}", pace, note)
+            console.print("  ".join(filter(None, parts)), soft_wrap=True)
 
 
 def _pace(done: int, left: int, seconds: float) -> str:
-    """How fast it goes, and how long it takes, as far as can be said; parts that finish together are no rush."""
+    """Return the rate and the time left, or nothing before the first part is done."""
     if done <= 0 or seconds <= 0:
         return ""
     rate = done / seconds
     speed = f"{rate:.0f}/s" if rate >= 1 else f"{1 / rate:.0f} s each"
     return f"{speed}  {left / rate:.0f} s left" if left > 0 else speed
+
+
+class Screen(Listener):
+    """Shows what a session reports: one bar at a time, notes and warnings between bars. A context manager."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+        self._of: object = None
+        self._losses = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def loading(self, what: str) -> None:
+        """Print that something is loaded."""
+        self._line(f"[dim]loading {escape(what)} ...[/dim]")
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._line(f"[dim]{escape(text)}[/dim]")
+
+    def warn(self, text: str) -> None:
+        """Print a line in yellow."""
+        self._line(f"[yellow]{escape(text)}[/yellow]")
+
+    def extracting(self, progress: Extracting) -> None:
+        """Show a bar for the streams that are extracted together, then what their time went into."""
+        if not progress.total:
+            return
+        title = escape(f"extract {', '.join(progress.streams)} {progress.split}")
+        bar = self._bar_of((progress.streams, progress.split), title, "samples")
+        if not progress.finished:
+            bar.update(progress.done, progress.total, f"waits: {_shares(progress.spent)}")
+            return
+        self._line(f"[dim]{_bottleneck(progress.spent)}[/dim]")
+        if progress.skipped:
+            some = ", ".join(progress.skipped[:3]) + (", ..." if len(progress.skipped) > 3 else "")
+            self.warn(
+                f"skipped {len(progress.skipped)} samples that could not be read in "
+                f"{', '.join(progress.streams)}: {some}"
+            )
+
+    def step(self, step: Step) -> None:
+        """Show steps, the losses last logged, and the share of the time spent waiting for data if it is not small."""
+        if step.losses is not None:
+            self._losses = "loss {loss:.3f}  self {self:.3f}  cross {cross:.3f}".format(**_means(step.losses))
+        waiting = f"waiting for data {step.waiting:.0%}" if step.waiting >= WAITING else ""
+        note = "  ".join(filter(None, (self._losses, waiting)))
+        self._bar_of("train", "train", "steps").update(step.number, step.total, note)
+
+    def progress(self, title: str, unit: str, done: int, total: int, note: str = "") -> None:
+        """Show a bar."""
+        self._bar_of(title, title, unit).update(done, total, note)
+
+    def _bar_of(self, of: object, title: str, unit: str) -> Bar:
+        if self._bar is None or self._of != of:
+            self._close()
+            self._of, self._bar = of, Bar(title, unit).__enter__()
+        return self._bar
+
+    def _line(self, markup: str) -> None:
+        self._close()
+        console.print(markup, soft_wrap=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+def _means(losses: dict[str, float]) -> dict[str, float]:
+    def mean(kind: str) -> float:
+        values = [value for name, value in losses.items() if name.startswith(f"{kind}/")]
+        return sum(values) / len(values) if values else 0.0
+
+    return {"loss": losses["loss"], "self": mean("self"), "cross": mean("cross")}
+
+
+def _bottleneck(spent: dict[str, float]) -> str:
+    return f"  waited for {_shares(spent)}: the bottleneck was {BOTTLENECK[max(spent, key=spent.__getitem__)]}"
+
+
+def _shares(spent: dict[str, float]) -> str:
+    total = sum(spent.values()) or 1.0
+    return ", ".join(f"{kind} {seconds / total:.0%}" for kind, seconds in spent.items())

@@ -23,7 +23,7 @@ from sparc.ablation.metrics import METRICS
 from sparc.ablation.plots import draw
 from sparc.ablation.pool import needed_bytes
 from sparc.ablation.results import Results, Spread
-from sparc.cli.ablation_tables import ablation_tables
+from sparc.cli.tables.ablation import ablation_tables
 from sparc.config import RunConfig, SpaceConfig, validated
 from sparc.errors import MisalignedStreams, WeightsUnavailable
 from tests.conftest import COLOURS, SHAPES

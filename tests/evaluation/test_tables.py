@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from sparc.cli.tables import evaluation_tables
+from sparc.cli.tables.evaluation import evaluation_tables
 from sparc.evaluation import Samples, evaluate
 
 

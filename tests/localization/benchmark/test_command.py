@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from sparc.cli import evaluate
-from sparc.cli.localization_table import latents_table
+from sparc.cli.tables.localization import latents_table
 from sparc.config import SpaceConfig
 from sparc.localization.benchmark import LatentsReport, cases
 from sparc.storage.checkpoint import SharedLatentSpace

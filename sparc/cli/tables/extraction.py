@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from sparc.cli.progress import console
-
-if TYPE_CHECKING:
-    from sparc.extraction import Job
+from sparc.extraction import Progress
 
 
-def show_plan(jobs: dict[str, dict[str, Job]]) -> None:
-    """Try some samples of what the store lacks, and print what all of it will take."""
-    from sparc.extraction import probe
-
-    found = probe(job for streams in jobs.values() for job in streams.values())
+def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]]) -> None:
+    """Print what the extraction of everything that the store lacks will take."""
     if not found:
         console.print("nothing to do: all features are in the store")
         return

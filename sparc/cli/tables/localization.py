@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc.cli.details import number, plain_table, with_reach
+from sparc.cli.tables.details import number, plain_table, with_reach
 from sparc.localization.benchmark import LatentsReport, LocalizationReport
 from sparc.localization.benchmark.report import WayReport
 

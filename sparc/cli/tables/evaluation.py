@@ -8,8 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc.cli.details import details, number, plain_table, with_reach
+from sparc.cli.progress import console
+from sparc.cli.tables.details import details, number, plain_table, with_reach
 from sparc.evaluation.report import Ranks, Report, Retrieval
+from sparc.session.verbs import dry_warning
+from sparc.storage.run import Run
+from sparc.system.files import read_json
 
 LEGEND = (
     "joint  streams of a sample encoded together, as in the paper: latents are shared",
@@ -37,6 +41,17 @@ def evaluation_tables(
         parts += ["", _retrieval(report, everything=everything)]
     parts += ["", *(Text(line, style="dim") for line in LEGEND)]
     return [Group(*parts)]
+
+
+def print_evaluation(run: Run, *, everything: bool) -> None:
+    """Print the tables of a run's evaluation: all of them, or those that `sparc train` measures."""
+    content = read_json(run.evaluation, what="the evaluation of a run")
+    report = Report.from_json(content["report"])
+    dry = content["random_weights"]
+    title, caption = f"{content['dataset']} {content['split']}", dry_warning(dry) if dry else ""
+    console.print()
+    for table in evaluation_tables(report, title=title, caption=caption, everything=everything):
+        console.print(table)
 
 
 def _reconstruction(report: Report) -> Table:

@@ -1,0 +1,185 @@
+"""The verb `ablate`: what to train is checked, extracted once, trained by worker processes, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from sparc.ablation.folder import AblationFolder, description
+from sparc.ablation.grid import Cell, Grid, cells, checked_grid, checked_seeds
+from sparc.config import ABLATION_KEYS, RunConfig
+from sparc.config.signatures import RunArguments
+from sparc.errors import BadFeatures, Interrupted, InvalidConfig
+from sparc.plugins.registry import discover
+from sparc.session.data import Data
+from sparc.session.listener import SILENT, Listener
+from sparc.session.options import as_options, resolved, store_root
+from sparc.session.session import program, stop_on_signal
+from sparc.storage.run import Run
+
+if TYPE_CHECKING:
+    from sparc.ablation.pool import Work
+    from sparc.ablation.results import Results
+
+DEFAULT_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Study:
+    """An ablation that makes sense: its runs, its data, and where it is kept."""
+
+    folder: AblationFolder
+    config: RunConfig
+    """What all cells share."""
+    grid: Grid
+    cells: list[Cell]
+    seeds: list[int]
+    data: Data
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What makes this ablation the same as an earlier one in the same folder."""
+        return description(self.config, self.grid, self.seeds)
+
+
+@dataclass
+class Outcome:
+    """Results of the runs that ended well, and the errors of those that diverged, in the order of the plan."""
+
+    results: Results
+    diverged: list[BadFeatures] = field(default_factory=list)
+
+
+def ablate(
+    config: RunConfig | None = None,
+    *,
+    grid: Mapping[str, Sequence[Any]],
+    seeds: int | None = None,
+    listener: Listener = SILENT,
+    **arguments: Unpack[RunArguments],
+) -> Results:
+    """Train and evaluate every combination of a grid with several seeds, as `sparc ablate` does.
+
+    `grid` has a list of values for each option that varies; the other options are the fields of RunConfig. An ablation
+    that was interrupted continues with the same `out`. Warns of runs that diverged. Raises Interrupted, and the
+    SparcError that `sparc ablate` ends with.
+    """
+    study = plan_study(as_options(config, arguments, RunConfig), grid, seeds, listener)
+    outcome = run_study(study, listener)
+    for error in outcome.diverged:
+        listener.warn(error.message)
+    return outcome.results
+
+
+def plan_study(
+    given: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]],
+    seeds: int | None,
+    listener: Listener,
+    file: Mapping[str, Any] | None = None,
+) -> Study:
+    """Check an ablation before anything is extracted. `file` has options, and perhaps `grid` and `seeds`.
+
+    Raises InvalidConfig, UnknownName and the SparcError of a plugin.
+    """
+    file = file or {}
+    table = file.get("grid", {})
+    if twice := [key for key in grid if given.get(key) is not None]:
+        raise InvalidConfig(f"--grid varies {twice[0]}, found --{twice[0]} too", hint="leave one of them out")
+    checked = checked_grid({**table, **grid} if isinstance(table, Mapping) else table)
+    registry = discover()
+    rest = {key: value for key, value in file.items() if key not in ABLATION_KEYS}
+    config = resolved(given, registry, rest)
+    config = config.model_copy(update={"store": store_root(config)})
+    numbers = checked_seeds(seeds if seeds is not None else file.get("seeds", DEFAULT_SEEDS), config.seed)
+    every = cells(config, checked)
+    default = Run.next_free(Path("runs"), f"ablation-{config.source.name}")
+    folder = AblationFolder(Path(config.out) if config.out is not None else default)
+    folder.check(description(config, checked, numbers))
+    return Study(folder, config, checked, every, numbers, Data(config, registry, listener=listener))
+
+
+def run_study(study: Study, listener: Listener) -> Outcome:
+    """Extract, train what is missing, and compare all runs; writes tables and plots into the folder.
+
+    Raises Interrupted, and the error of the first run if all of them diverged.
+    """
+    study.data.extract()
+    diverged = _train_all(study, listener)
+    if len(diverged) == len(study.cells) * len(study.seeds):
+        raise diverged[min(diverged)]
+    from sparc.ablation.plots import draw
+    from sparc.ablation.results import collect
+
+    results = collect(study.cells, study.seeds, study.folder.run)
+    results.write(study.folder.path)
+    draw(results, study.grid, study.folder.path)
+    return Outcome(results, [diverged[place] for place in sorted(diverged)])
+
+
+def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
+    """Train and measure the runs that have no result yet; returns the errors of those that diverged, by place."""
+    from sparc.ablation.pool import Work, make_all, room
+    from sparc.ablation.worker import Task
+
+    _describe(study)
+    held_out = len(study.data.test)
+    works = [
+        Work(cell, study.folder.run(cell, seed), study.folder.config(cell, seed))
+        for cell in study.cells
+        for seed in study.seeds
+    ]
+    waiting = [work for work in works if not work.run.evaluation.is_file()]
+    size = f"{_count(works, 'run')}: {_count(study.cells, 'cell')}, {_count(study.seeds, 'seed')}"
+    if not waiting:
+        listener.note(f"{size}; all are there")
+        return {}
+    share = room(waiting, study.data.train.widths, held_out, study.data.device)
+    there = len(works) - len(waiting)
+    listener.note(
+        f"{size}; {f'{there} are there; ' if there else ''}{share.workers} at a time, threads of each: {share.threads}"
+    )
+    task = Task(study.config, study.data.jobs, study.data.device, program())
+    shown = _Shown(works, there, listener)
+    with stop_on_signal() as stopped:
+        if not make_all(waiting, task, share, report=shown, should_stop=stopped):
+            raise Interrupted(study.folder.path)
+    return shown.diverged
+
+
+class _Shown:
+    """Hears of runs that end, in any order, and keeps the errors of those that diverged."""
+
+    def __init__(self, works: Sequence[Work], done: int, listener: Listener) -> None:
+        self.diverged: dict[int, BadFeatures] = {}
+        """By place in the plan."""
+        self._works = works
+        self._done = done
+        self._listener = listener
+        listener.progress("ablate", "runs", done, len(works))
+
+    def done(self, work: Work) -> None:
+        """Show that a run is trained and measured."""
+        self._done += 1
+        self._listener.progress("ablate", "runs", self._done, len(self._works), work.cell.name)
+
+    def failed(self, work: Work, error: BadFeatures) -> None:
+        """Keep the error of a run that diverged."""
+        where = f"{work.cell.name} with seed {work.config.seed}"
+        hint = "leave that out of the grid, with the same --out: the other runs are kept"
+        self.diverged[self._works.index(work)] = BadFeatures(f"{where}: {error.message}", hint=hint)
+
+
+def _describe(study: Study) -> None:
+    """Check the features, and write down which ones the runs are made on. Raises MisalignedStreams."""
+    from sparc.storage.provenance import digests
+
+    study.data.check([cell.config.normalization for cell in study.cells])
+    features = {"train": digests(study.data.train.manifests), "test": digests(study.data.test.manifests)}
+    study.folder.describe(study.description, features)
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Tables that commands print: what was measured, laid out for people."""

@@ -1,0 +1,38 @@
+"""Options from TOML files: the keys are the options of `sparc train` without the dashes."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from sparc.config.options import RunConfig, names
+from sparc.config.validation import suggestion
+from sparc.errors import InvalidConfig, MissingData
+
+ABLATION_KEYS = ("grid", "seeds")
+"""Keys of a file that only `sparc ablate` reads."""
+
+
+def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
+    """Read options from a TOML file, with the keys of `sparc ablate` too if `ablation`.
+
+    Raises:
+        MissingData: the file does not exist.
+        InvalidConfig: the file is not TOML, or has an unknown key or one of another command.
+    """
+    try:
+        options = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingData(f"config file not found: {path}", hint="check the path given to --config") from error
+    except OSError as error:
+        raise InvalidConfig(f"config file {path} cannot be read: {error.strerror}", hint="check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"config file {path} is not valid TOML: {error}", hint="mend that line") from error
+    known = names(RunConfig)
+    for key in options:
+        if key in ABLATION_KEYS and not ablation:
+            raise InvalidConfig(f"'{key}' in {path} is for sparc ablate", hint=f"sparc ablate --config {path}")
+        if key not in (*known, *ABLATION_KEYS):
+            raise InvalidConfig(f"unknown key '{key}' in {path}", hint=suggestion(key, known))
+    return options

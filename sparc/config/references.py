@@ -1,0 +1,96 @@
+"""Names of backbones and datasets with their parameters, as users write them: `timm[model=vit_base_patch16_224]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparc.errors import InvalidConfig
+
+_REFERENCE = re.compile(r"(?:(?P<alias>[^=\[\],]+)=)?(?P<name>[^=\[\],]+)(?:\[(?P<params>.*)\])?")
+_PAIR = re.compile(
+    r"""\s*(?P<key>[\w-]+)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^,\[\]]*?))\s*(?:,|$)"""
+)
+
+
+class PluginRef(BaseModel):
+    """A backbone or dataset by name, with its parameters: `clip-img`, `clip-img[model=ViT-L-14]`, `a=timm[model=m]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    alias: str
+    """Name of the stream in the space; the same as `name` by default."""
+    params: dict[str, Any] = {}
+
+    @classmethod
+    def parse(cls, value: Any) -> Any:
+        """Read `alias=name[key=value,...]`, or a table with `name`, an optional `alias`, and the parameters.
+
+        A value that contains a comma or a bracket is written in quotes. Raises ValueError for anything else.
+        """
+        if isinstance(value, Mapping) and "params" not in value:
+            params = {key: val for key, val in value.items() if key not in ("name", "alias")}
+            name = value.get("name")
+            if not isinstance(name, str):
+                raise ValueError(f"expected a table with 'name', found {dict(value)}")
+            return {"name": name, "alias": value.get("alias", name), "params": params}
+        if not isinstance(value, str):
+            return value
+        match = _REFERENCE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"expected one NAME or NAME[KEY=VALUE,...], found '{value}'")
+        name = match["name"].strip()
+        return {"name": name, "alias": (match["alias"] or name).strip(), "params": _parameters(match["params"] or "")}
+
+
+RefLike = str | PluginRef | Mapping[str, Any]
+"""The ways to write a reference: text, a parsed reference, or a table with `name`."""
+
+
+def parsed(value: Any) -> PluginRef:
+    """Return the reference that `value` writes. Raises ValueError, with one line of text."""
+    try:
+        return PluginRef.model_validate(PluginRef.parse(value))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{f'{place}: ' if place else ''}{first['msg']}, found {first['input']!r}") from error
+
+
+def parsed_streams(value: Any) -> tuple[PluginRef, ...]:
+    """Return the references of one stream or several. Raises ValueError, also for two streams of one name."""
+    alone = isinstance(value, str | Mapping | PluginRef)
+    if not alone and not isinstance(value, Sequence):
+        raise ValueError(f"expected a list of streams, found {value!r}")
+    streams = tuple(parsed(one) for one in ([value] if alone else value))
+    names = [stream.alias for stream in streams]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"expected streams of different names, found '{twice[0]}' twice; name one, 'other={twice[0]}[...]'"
+        )
+    return streams
+
+
+def reference(text: str) -> PluginRef:
+    """Read `NAME[KEY=VALUE,...]` alone. Raises InvalidConfig."""
+    try:
+        return parsed(text)
+    except ValueError as error:
+        raise InvalidConfig(str(error), hint="write NAME, or NAME[KEY=VALUE,...]") from error
+
+
+def _parameters(text: str) -> dict[str, str]:
+    params: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            raise ValueError(f"expected KEY=VALUE,..., found '{text[position:]}'")
+        params[pair["key"]] = next(value for value in pair.group("double", "single", "bare") if value is not None)
+        position = pair.end()
+    return params

@@ -1,0 +1,185 @@
+"""Keyword arguments of `sparc.train` and its siblings, for editors and type checkers.
+
+Made from `sparc.config.options` by `python docs/tools/signatures.py`; a test compares.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from sparc.config.references import PluginRef
+
+
+class RunArguments(TypedDict, total=False):
+    """Arguments with the fields of `RunConfig`."""
+
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of a stream; repeat for more. 'other=NAME[...]' renames a stream."""
+    dataset: str | PluginRef | Mapping[str, Any]
+    """Dataset. Default: openmoji, the demo."""
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder that `sparc import features` wrote, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: $SPARC_CACHE/store, else ~/.cache/sparc/store; a run knows its own."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    n_latents: int
+    """Latents shared by all streams (L)."""
+    k: int
+    """Latents kept per sample."""
+    selection: Literal["global", "local"]
+    """global: one index set per sample for all streams; local: one per stream."""
+    normalization: Literal["unit", "standard", "none"]
+    """Normalisation of raw features: unit (norm 1 per sample), standard (centred and scaled by statistics of the
+    training features), none."""
+    lambda_: float
+    """Weight of the cross-reconstruction loss."""
+    aux_weight: float
+    """Weight of the AuxK loss, which revives dead latents (alpha)."""
+    k_aux: int
+    """Dead latents that AuxK lets reconstruct the residual."""
+    dead_after: int
+    """Training samples without activation after which a latent is dead."""
+    epochs: int
+    """Passes over the training samples."""
+    batch_size: int
+    """Samples per step."""
+    lr: float
+    """Learning rate of Adam."""
+    seed: int
+    """Seed of the initial weights and of the order of the samples."""
+    encoder_product: Literal["float32", "bfloat16"]
+    """Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates are
+    rescored in float32, and is faster with large batches on processors that have it."""
+    adam_state: Literal["float32", "bfloat16"]
+    """Precision of Adam's moments; bfloat16, rounded stochastically, halves their memory."""
+    precision: Literal["float32", "bfloat16", "float16"]
+    """Precision of the backbones' forward pass."""
+    store_dtype: Literal["float32", "float16"]
+    """Precision of features in the store."""
+    compile: bool
+    """Compile the backbones with torch.compile first."""
+    skip_bad: bool
+    """Skip images that do not decode and empty captions."""
+    out: str | Path | None
+    """New directory of the run. Default: runs/DATASET, or -2, -3, ..."""
+
+
+class ExtractArguments(TypedDict, total=False):
+    """Arguments with the fields of `ExtractOptions`."""
+
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of a stream; repeat for more. 'other=NAME[...]' renames a stream."""
+    dataset: str | PluginRef | Mapping[str, Any]
+    """Dataset. Default: openmoji, the demo."""
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder that `sparc import features` wrote, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: $SPARC_CACHE/store, else ~/.cache/sparc/store; a run knows its own."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    n_latents: int
+    """Latents shared by all streams (L)."""
+    k: int
+    """Latents kept per sample."""
+    selection: Literal["global", "local"]
+    """global: one index set per sample for all streams; local: one per stream."""
+    normalization: Literal["unit", "standard", "none"]
+    """Normalisation of raw features: unit (norm 1 per sample), standard (centred and scaled by statistics of the
+    training features), none."""
+    lambda_: float
+    """Weight of the cross-reconstruction loss."""
+    aux_weight: float
+    """Weight of the AuxK loss, which revives dead latents (alpha)."""
+    k_aux: int
+    """Dead latents that AuxK lets reconstruct the residual."""
+    dead_after: int
+    """Training samples without activation after which a latent is dead."""
+    epochs: int
+    """Passes over the training samples."""
+    batch_size: int
+    """Samples per step."""
+    lr: float
+    """Learning rate of Adam."""
+    seed: int
+    """Seed of the initial weights and of the order of the samples."""
+    encoder_product: Literal["float32", "bfloat16"]
+    """Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates are
+    rescored in float32, and is faster with large batches on processors that have it."""
+    adam_state: Literal["float32", "bfloat16"]
+    """Precision of Adam's moments; bfloat16, rounded stochastically, halves their memory."""
+    precision: Literal["float32", "bfloat16", "float16"]
+    """Precision of the backbones' forward pass."""
+    store_dtype: Literal["float32", "float16"]
+    """Precision of features in the store."""
+    compile: bool
+    """Compile the backbones with torch.compile first."""
+    skip_bad: bool
+    """Skip images that do not decode and empty captions."""
+    out: str | Path | None
+    """New directory of the run. Default: runs/DATASET, or -2, -3, ..."""
+    tokens: Literal["patch"] | None
+    """patch: store the features of image patches too; needs much disk."""
+    shard: str | None
+    """Be process I, from 0, of N that share the work. torchrun sets it by itself."""
+
+
+class EvaluateArguments(TypedDict, total=False):
+    """Arguments with the fields of `EvaluateOptions`."""
+
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder that `sparc import features` wrote, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: $SPARC_CACHE/store, else ~/.cache/sparc/store; a run knows its own."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    concepts: Literal["enrichment", "purity"]
+    """Rule of the concept statistics: enrichment; or purity, the paper's: the label that most samples of a latent have,
+    above 0.3."""
+    localization: bool
+    """Also measure whether maps of concepts point at the right place."""
+
+
+class ExploreArguments(TypedDict, total=False):
+    """Arguments with the fields of `ExploreOptions`."""
+
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder that `sparc import features` wrote, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: $SPARC_CACHE/store, else ~/.cache/sparc/store; a run knows its own."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    latent: int | None
+    """One latent; without it, the most telling ones."""
+    out: str | Path | None
+    """Picture to write. Default: latents.png, or latent-N.png, in the run."""
+
+
+class LocalizeArguments(TypedDict, total=False):
+    """Arguments with the fields of `LocalizeOptions`."""
+
+    image: Sequence[str | Path]
+    """Image to look in; repeat for more."""
+    text: Sequence[str]
+    """Words to look for; repeat for more."""
+    latent: Sequence[int | str | Sequence[int]]
+    """A latent to look for, or several together; repeat for more."""
+    stream: Sequence[str]
+    """Streams of the run to use. Default: all of them."""
+    method: str
+    """dense: each patch encoded by itself; relevance, grad-cam, layer-cam."""
+    selection: Literal["joint", "solo"] | None
+    """joint: image and text, or for latents the image streams, keep the same latents; solo: each its own. Default:
+    joint for texts, solo for latents."""
+    out: str | Path | None
+    """Picture to write. Default: RUN/localize.png."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""

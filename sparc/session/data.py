@@ -1,0 +1,226 @@
+"""Features and samples of a configuration: extracted into the store, opened, and checked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparc.config import RunConfig
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
+from sparc.extraction import IMPORTED, How, Job, Progress, directories, extract, imported, plan, probe
+from sparc.plugins.registry import Registry, checked_params, shared_spaces
+from sparc.session.listener import SILENT, Listener
+from sparc.session.options import store_root
+
+if TYPE_CHECKING:
+    from sparc.evaluation import Samples
+    from sparc.plugins.contracts import Dataset
+    from sparc.storage.store import FeatureStore
+
+Share = tuple[int, int]
+"""Which of how many processes this one is."""
+WHOLE: Share = (0, 1)
+ALIKE = 0.9
+"""Warn if a stream's samples share more than this part of their squared norm; the demo's streams share 0.1 to 0.4."""
+LOOKED_AT = 4096
+"""Samples that `common` looks at."""
+
+
+class Data:
+    """Features and samples of a configuration: in the store, or in it after `extract`.
+
+    Making one checks everything that is known without torch: plugins, parameters, weights files, the dataset's folder.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        registry: Registry,
+        *,
+        jobs: dict[str, dict[str, Job]] | None = None,
+        tokens: bool = False,
+        listener: Listener = SILENT,
+    ) -> None:
+        """Plan the jobs of both splits, unless they are given. Raises the SparcError of `extraction.plan`."""
+        self.config = config
+        self.registry = registry
+        self.listener = listener
+        self.jobs = _jobs(config, registry, tokens=tokens) if jobs is None else jobs
+        """Split to stream to job; the split to train on comes first."""
+
+    @cached_property
+    def device(self) -> str:
+        """Device to compute on. Raises InvalidConfig."""
+        return resolve_device(self.config.device, self.listener)
+
+    def extract(self, share: Share = WHOLE) -> None:
+        """Extract what the store lacks, in a process of its own. Raises the SparcError that it met."""
+        device = _device_of_rank(self.device, share)
+        every = [job for streams in self.jobs.values() for job in streams.values()]
+        there = sum(job.done for job in every)
+        if there:
+            self.listener.note(f"features: {there} of {len(every)} are in the store")
+        extract(_on_device(every, device), self._extracting, part=share)
+
+    def probe(self, share: Share = WHOLE) -> list[tuple[Progress, dict[str, Any]]]:
+        """Try some samples of what the store lacks, and return what all of it will take."""
+        every = [job for streams in self.jobs.values() for job in streams.values()]
+        return probe(_on_device(every, _device_of_rank(self.device, share)))
+
+    def _extracting(self, progress: Progress) -> None:
+        if not progress.total and not progress.split:
+            self.listener.loading(", ".join(progress.streams))
+        else:
+            self.listener.extracting(progress)
+
+    @cached_property
+    def train(self) -> FeatureStore:
+        """Features to train on. Raises MissingData, MisalignedStreams."""
+        return self._opened(next(iter(self.jobs.values())))
+
+    @cached_property
+    def test(self) -> FeatureStore:
+        """Features held out. Raises MissingData, MisalignedStreams."""
+        jobs = self.held_out_jobs
+        lacking = [name for name, job in jobs.items() if not job.done]
+        if lacking:
+            raise MissingData(
+                f"the store has no held-out features of {', '.join(lacking)}",
+                hint="extract them, sparc extract as trained; or say where they are now: --store",
+            )
+        return self._opened(jobs)
+
+    @property
+    def held_out_jobs(self) -> dict[str, Job]:
+        """Jobs of the held-out split, by stream."""
+        return list(self.jobs.values())[-1]
+
+    def _opened(self, jobs: Mapping[str, Job]) -> FeatureStore:
+        from sparc.storage.store import open_streams
+
+        return open_streams(directories(jobs))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Held-out samples. Raises MisalignedStreams if they are not those that were extracted."""
+        from sparc.interchange import ImportedSamples
+
+        if self.config.features is not None:
+            return ImportedSamples(self.test.ids)
+        job = next(iter(self.held_out_jobs.values()))
+        spec = self.registry.dataset(job.dataset.name)
+        dataset = spec.open(checked_params(spec, job.dataset), job.split)
+        if tuple(dataset.ids) != self.test.ids:
+            raise MisalignedStreams(
+                f"the dataset '{spec.name}' holds other samples now than when its features were extracted",
+                hint="bring the old samples back, or train anew",
+            )
+        return dataset
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Held-out samples as `evaluation` takes them, features on the device."""
+        from sparc.evaluation import Samples
+
+        # The name of an imported stream says nothing about its backbone.
+        streams = {name: job.stream for name, job in self.held_out_jobs.items() if job.dataset.name != IMPORTED}
+        return Samples(
+            features={name: rows.to(self.device) for name, rows in self.test.features.items()},
+            groups=self.dataset.groups,
+            labels=self.dataset.labels(),
+            taxonomy=self.dataset.taxonomy,
+            rows=self.test.rows,
+            shared_spaces=shared_spaces(self.registry, streams),
+        )
+
+    def check(self, normalizations: Sequence[str] = ()) -> None:
+        """Warn of samples that lack a stream, and of streams in which all samples are alike.
+
+        `normalizations` are those to train with; by default the configuration's. Raises MissingData if no sample has a
+        stream.
+        """
+        for name, count in missing(self.train).items():
+            if count:
+                self.listener.warn(f"{count} of {len(self.train)} samples lack the stream {name}")
+        if "unit" in (normalizations or [self.config.normalization]):
+            for name, share in common(self.train).items():
+                if share > ALIKE:
+                    self.listener.warn(
+                        f"{name}: {share:.0%} of its features is the same for all samples; "
+                        "--normalization standard takes that off"
+                    )
+
+
+def _jobs(config: RunConfig, registry: Registry, *, tokens: bool) -> dict[str, dict[str, Job]]:
+    how = How(
+        device=config.device,
+        precision=config.precision,
+        store_dtype=config.store_dtype,
+        compile=config.compile,
+        skip_bad=config.skip_bad,
+        tokens=tokens,
+    )
+    if config.features is not None:
+        return imported(Path(config.features), config.streams, how)
+    return plan(registry, config.source, config.streams, root=store_root(config), how=how)
+
+
+def _on_device(jobs: Sequence[Job], device: str) -> list[Job]:
+    return [job.model_copy(update={"how": job.how.model_copy(update={"device": device})}) for job in jobs]
+
+
+def _device_of_rank(device: str, share: Share) -> str:
+    """Give each process that torchrun started on a machine a GPU of its own."""
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if device == "cuda" and local is not None and share[1] > 1 else device
+
+
+def missing(features: FeatureStore) -> dict[str, int]:
+    """Count per stream the samples that lack it. Raises MissingData if all samples lack one."""
+    found = features.missing()
+    for name, count in found.items():
+        if count == len(features):
+            raise MissingData(
+                f"no sample has the stream '{name}': all its features are zero", hint="check its backbone"
+            )
+    return found
+
+
+def common(features: FeatureStore) -> dict[str, float]:
+    """Measure how much a stream's samples have in common: the squared norm of the mean of unit vectors, from 0 to 1.
+
+    Near 1 the samples hardly differ to a space that normalises by `unit`. Looks at some thousand samples.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from sparc.core.space import present
+
+    found = {}
+    for name, shards in features.shards.items():
+        step = max(1, sum(map(len, shards)) // LOOKED_AT)
+        some_ND = torch.cat([rows[::step].float() for rows in shards])
+        unit_ND = F.normalize(some_ND[present(some_ND)], dim=1)
+        found[name] = float(unit_ND.mean(dim=0).square().sum())
+    return found
+
+
+def resolve_device(device: str, listener: Listener = SILENT) -> str:
+    """Turn `auto` into a device, and check that a named one exists. Raises InvalidConfig."""
+    if "torch" not in sys.modules:
+        listener.loading("PyTorch")
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a name, a build or a machine without it
+        raise InvalidConfig(
+            f"--device: '{device}' is not there: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1, ..."
+        ) from error
+    return device

@@ -1,0 +1,85 @@
+"""Options resolved: what a caller gave, else a file, else the dataset's defaults, else the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparc.config import Options, PluginRef, RunConfig, names, option_name, suggestion, validated
+from sparc.errors import InvalidConfig, PluginError
+from sparc.extraction import IMPORTED
+from sparc.plugins.registry import Registry
+from sparc.plugins.weights import cache_dir
+
+
+def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, Any] | None = None) -> RunConfig:
+    """Merge options: those given, else a file's, else the dataset's defaults, else the paper's.
+
+    Keys are option names; None and empty lists count as not given. Whether the parts agree is left to
+    `RunConfig.checked`. Raises InvalidConfig, UnknownName, PluginError.
+    """
+    options = {**(file or {}), **{name: value for name, value in given.items() if value not in (None, [], ())}}
+    if "features" in options:
+        _refuse_beside_features(options)
+        return with_absolute_paths(validated(RunConfig, {**options, "dataset": IMPORTED}))
+    dataset = validated(RunConfig, {key: options[key] for key in ("dataset",) if key in options}).source
+    defaults = registry.dataset(dataset.name).defaults
+    try:
+        if unknown := [name for name in defaults if name not in names(RunConfig)]:
+            raise InvalidConfig(f"unknown parameter '{unknown[0]}'", hint=suggestion(unknown[0], names(RunConfig)))
+        validated(RunConfig, defaults)
+    except InvalidConfig as error:
+        message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
+        raise PluginError(message, hint="repair that plugin") from error
+    return with_absolute_paths(validated(RunConfig, {**defaults, **options}))
+
+
+def as_options(config: Options | None, arguments: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:
+    """Return what a caller of a verb gave, by option name: the fields set in `config`, and keyword arguments.
+
+    Raises InvalidConfig for an argument that is no option, as Python spells it.
+    """
+    given = config.given() if isinstance(config, RunConfig) else {}
+    for name, value in arguments.items():
+        known = tuple(model.model_fields)
+        if option_name(name) not in names(model):
+            raise InvalidConfig(f"unknown parameter '{name}'", hint=suggestion(name, known))
+        given[option_name(name)] = value
+    return given
+
+
+def _refuse_beside_features(options: Mapping[str, Any]) -> None:
+    for name in ("dataset", "data-root", "precision", "store-dtype", "compile", "skip-bad"):
+        if name in options:
+            raise InvalidConfig(
+                f"--features gives features that were made elsewhere, found --{name} too", hint="leave one of them out"
+            )
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Make paths absolute, so that a run can be resumed and evaluated from any folder."""
+    places = {
+        name: Path(place).expanduser().resolve()
+        for name in ("data_root", "features", "store")
+        if (place := getattr(config, name))
+    }
+    own = config.model_copy(update={"data_root": None})
+    refs = {"dataset": _absolute(own.source), "stream": tuple(_absolute(stream) for stream in config.streams)}
+    return config.model_copy(update={**places, **refs})
+
+
+def _absolute(ref: PluginRef) -> PluginRef:
+    """Resolve `root` and `weights`, which are paths by convention; where no file is, they name something else."""
+    params = {
+        key: str(Path(value).expanduser().resolve())
+        if key in ("root", "weights") and isinstance(value, str) and Path(value).expanduser().exists()
+        else value
+        for key, value in ref.params.items()
+    }
+    return ref.model_copy(update={"params": params})
+
+
+def store_root(config: RunConfig) -> Path:
+    """Return the folder of the feature store."""
+    return Path(config.store) if config.store is not None else cache_dir("store").resolve()

@@ -1,0 +1,207 @@
+"""One run: planned or opened, its features prepared, trained, evaluated; interrupted and resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparc.config import PlaceOptions, RunConfig, validated
+from sparc.errors import MisalignedStreams, MissingData
+from sparc.plugins.registry import discover
+from sparc.session.data import Data
+from sparc.session.listener import SILENT, Listener
+from sparc.session.options import resolved, store_root, with_absolute_paths
+from sparc.storage.run import Run
+
+if TYPE_CHECKING:
+    from sparc.evaluation import Evaluation
+    from sparc.storage.checkpoint import SharedLatentSpace
+
+
+@dataclass
+class Session:
+    """One run: its configuration, its data, its directory, and who listens."""
+
+    config: RunConfig
+    data: Data
+    run: Run
+    listener: Listener = SILENT
+    command: Sequence[str] = field(default_factory=lambda: program())
+    """Words of the command that made the run, for its provenance."""
+
+    @classmethod
+    def begin(cls, given: Mapping[str, Any], listener: Listener, file: Mapping[str, Any] | None = None) -> Session:
+        """Plan a new run. Raises the SparcError of anything that is known to be wrong before work starts."""
+        registry = discover()
+        config = resolved(given, registry, file).checked()
+        run = Run(free_path(config))
+        return cls(config, Data(config, registry, listener=listener), run, listener)
+
+    @classmethod
+    def open(cls, path: str | Path, places: PlaceOptions, listener: Listener) -> Session:
+        """Open a run, with its data where `places` says they are now.
+
+        Raises MissingData, or MisalignedStreams if the samples there are not those that the run was trained on.
+        """
+        run = Run.open(Path(path))
+        moved = {name: place for name, place in places.model_dump(by_alias=True).items() if name in places.given()}
+        content = run.provenance().get("options", {})
+        config = with_absolute_paths(validated(RunConfig, {**content, **moved}, what=str(run.path)))
+        session = cls(config, Data(config, discover(), listener=listener), run, listener)
+        session._check_samples()
+        return session
+
+    @property
+    def done(self) -> bool:
+        """True if the run is trained and evaluated."""
+        return self.run.finished and self.run.evaluation.is_file()
+
+    @cached_property
+    def space(self) -> SharedLatentSpace:
+        """Trained space of the run, on the device. Raises MissingData if the training is not finished."""
+        self.check_finished()
+        device = self.data.device
+        from sparc.storage.checkpoint import load
+
+        return load(self.run.path, device=device)
+
+    def check_finished(self) -> None:
+        """Raise MissingData unless the training is finished."""
+        if not self.run.finished:
+            raise MissingData(f"the run {self.run.path} is not finished", hint=f"sparc train --resume {self.run.path}")
+
+    def prepare(self) -> None:
+        """Extract what the store lacks, check the features, and make the run's directory if it is new.
+
+        Raises MisalignedStreams if a run to resume was started on other features.
+        """
+        from sparc.storage.provenance import digests
+
+        self.data.extract()
+        features = self.data.train
+        if self.run.begun and self.run.provenance().get("features") != digests(features.manifests):
+            raise MisalignedStreams(
+                f"the features in the store are not those that {self.run.path} was started on", hint="train anew"
+            )
+        self.data.check()
+        if not self.run.begun:
+            self.create()
+
+    def create(self) -> None:
+        """Make the run's directory, with its provenance. Raises InvalidConfig, StorageError."""
+        from sparc.storage.provenance import provenance
+
+        Run.create(self.run.path)
+        placed = self.config.model_copy(update={"store": store_root(self.config)})
+        self.run.write_provenance(provenance(placed, self.data.train, device=self.data.device, command=self.command))
+
+    def train(self, should_stop: Callable[[], bool] = lambda: False) -> SharedLatentSpace | None:
+        """Train the run on its features, from where it stopped if it did; a finished run is loaded.
+
+        Returns None if `should_stop` ended the training; its state was saved.
+        """
+        from sparc.training.trainer import train as fit
+
+        if self.run.finished:
+            return self.space
+        features = self.data.train
+        return fit(
+            self.config.space(features.widths),
+            self.config.training(),
+            features.shards,
+            self.run,
+            rows=features.rows,
+            device=self.data.device,
+            on_step=self.listener.step,
+            should_stop=should_stop,
+        )
+
+    def evaluate(
+        self, space: SharedLatentSpace, *, concepts: str = "enrichment", classifiers: bool = False
+    ) -> Evaluation:
+        """Measure the space on held-out samples, and write `evaluation.json` and the table of latents into the run.
+
+        Raises StorageError before the work if the run's directory cannot be written to.
+        """
+        from sparc.evaluation import evaluate as measure
+        from sparc.system.files import storage_error, write_json
+
+        try:
+            self.run.pictures.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(self.run.pictures, error) or error from error
+        found = measure(
+            space,
+            self.data.samples,
+            rule=concepts,
+            classifiers=classifiers,
+            seed=self.config.seed,
+            on_part=lambda done, total, part: self.listener.progress("evaluate", "parts", done, total, part),
+        )
+        where = next(iter(self.data.test.manifests.values()))
+        found.latents.write(self.run.pictures / "latents.csv")
+        content = {
+            "dataset": where.dataset,
+            "split": where.split,
+            "random_weights": self.data.test.random_weights,
+            "report": found.report.to_json(),
+        }
+        write_json(self.run.evaluation, content)
+        return found
+
+    def _check_samples(self) -> None:
+        """Refuse other samples than the run was trained on; features may differ, as another machine makes them."""
+        from sparc.storage.store import read_manifest
+
+        trained_on = self.run.provenance().get("features", {})
+        for name, job in next(iter(self.data.jobs.values())).items():
+            known = name in trained_on and job.done
+            if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:
+                raise MisalignedStreams(
+                    f"the samples there are not those that {self.run.path} was trained on",
+                    hint="--data-root, --store and --features say where the same data are now; on other data, train anew",
+                )
+
+
+def free_path(config: RunConfig) -> Path:
+    """Return the directory of a new run: `out`, else `runs/DATASET`, or -2, -3, ... Raises InvalidConfig if taken."""
+    path = Path(config.out) if config.out is not None else Run.next_free(Path("runs"), config.source.name)
+    Run.check_free(path)
+    return path
+
+
+def program() -> list[str]:
+    """Return the words that started this program, `sparc` for its own command."""
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    return ["sparc" if name in ("sparc", "__main__.py") else name, *sys.argv[1:]]
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Let the first SIGINT or SIGTERM finish the step under way; a second one interrupts at once.
+
+    Outside the main thread, where Python allows no handlers, signals keep their meaning.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,293 @@
+"""The verbs of `sparc` as functions: they do what the commands of the same names do, with the same options."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from sparc.config import (
+    EvaluateOptions,
+    ExploreOptions,
+    ExtractOptions,
+    LocalizeOptions,
+    PlaceOptions,
+    RunConfig,
+    names,
+    validated,
+)
+from sparc.config.signatures import (
+    EvaluateArguments,
+    ExploreArguments,
+    ExtractArguments,
+    LocalizeArguments,
+    RunArguments,
+)
+from sparc.errors import Interrupted, InvalidConfig, MissingData
+from sparc.plugins.registry import discover
+from sparc.session.data import WHOLE, Data, Share
+from sparc.session.listener import SILENT, Listener
+from sparc.session.options import as_options, resolved
+from sparc.session.session import Session, stop_on_signal
+
+if TYPE_CHECKING:
+    from sparc.evaluation import Evaluation, Report
+    from sparc.localization import Localization
+    from sparc.storage.checkpoint import SharedLatentSpace
+    from sparc.storage.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class Features:
+    """Extracted features of the samples to train on, and of those held out."""
+
+    data: Data
+
+    @property
+    def train(self) -> FeatureStore:
+        """Features to train on, raw."""
+        return self.data.train
+
+    @property
+    def test(self) -> FeatureStore:
+        """Features held out, raw."""
+        return self.data.test
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained space, and what was measured of it on held-out samples."""
+
+    path: Path
+    """Directory of the run: `sparc.load`, `sparc.explore` and the commands take it."""
+    space: SharedLatentSpace
+    report: Report
+
+
+def extract(
+    config: RunConfig | None = None, *, listener: Listener = SILENT, **arguments: Unpack[ExtractArguments]
+) -> Features:
+    """Extract the features of a dataset into the store, as `sparc extract` does.
+
+    Features in the store are not computed again. Raises the SparcError that `sparc extract` ends with.
+    """
+    data, share = plan_extraction(as_options(config, arguments, ExtractOptions), listener)
+    data.extract(share)
+    return Features(data)
+
+
+def plan_extraction(
+    given: Mapping[str, Any], listener: Listener, file: Mapping[str, Any] | None = None
+) -> tuple[Data, Share]:
+    """Return the data that options of `sparc extract` describe, and which share of them this process extracts.
+
+    Raises InvalidConfig, UnknownName and the SparcError of a plugin.
+    """
+    own = {name: given.get(name) for name in ("tokens", "shard")}
+    registry = discover()
+    config = resolved({name: value for name, value in given.items() if name not in own}, registry, file).checked()
+    if config.features is not None:
+        raise InvalidConfig("imported features are not extracted, found --features", hint="sparc train --config FILE")
+    if own["tokens"] not in (None, "patch"):
+        raise InvalidConfig(
+            f"--tokens: expected patch, found '{own['tokens']}'", hint="--tokens patch, or leave it out"
+        )
+    modalities = {registry.backbone(stream.name).modality for stream in config.streams}
+    if own["tokens"] and modalities and "image" not in modalities:
+        raise InvalidConfig("--tokens patch: none of the streams sees images", hint="add one, or leave --tokens out")
+    share = _share(own["shard"])
+    return Data(config, registry, tokens=own["tokens"] is not None, listener=listener), share
+
+
+def _share(shard: str | None) -> Share:
+    """Read `--shard`, else the variables of torchrun. Raises InvalidConfig."""
+    if shard is None:
+        if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+            return WHOLE
+        shard = f"{os.environ['RANK']}/{os.environ['WORLD_SIZE']}"
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise InvalidConfig(f"--shard: expected I/N with I below N, found '{shard}'", hint="--shard 0/4, ..., 3/4")
+    return int(match[1]), int(match[2])
+
+
+def train(
+    config: RunConfig | None = None,
+    *,
+    resume: str | Path | None = None,
+    listener: Listener = SILENT,
+    **arguments: Unpack[RunArguments],
+) -> Trained:
+    """Extract what is missing, train a shared space, and measure it on held-out samples, as `sparc train` does.
+
+    Options are the fields of RunConfig, as keywords or as one configuration. `resume` is the directory of a run to
+    finish; only options that say where its data are may stand beside it. Ctrl-C, or SIGTERM, finishes the step, saves
+    the state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that `sparc train` ends with.
+    """
+    given = as_options(config, arguments, RunConfig)
+    session = begin_or_resume(given, listener, resume=resume)
+    return run_session(session)
+
+
+def begin_or_resume(
+    given: Mapping[str, Any],
+    listener: Listener,
+    *,
+    resume: str | Path | None = None,
+    file: Mapping[str, Any] | None = None,
+) -> Session:
+    """Plan a new run, or open one to finish. Raises InvalidConfig if options of training stand beside `resume`."""
+    if resume is None:
+        return Session.begin(given, listener, file)
+    others = [name for name, value in given.items() if value not in (None, []) and name not in names(PlaceOptions)]
+    if others or file is not None:
+        raise InvalidConfig(
+            f"--resume goes on with a run as it was started, found --{(others or ['config'])[0]} too",
+            hint="leave it out; or start a new run",
+        )
+    return Session.open(resume, validated(PlaceOptions, dict(given)), listener)
+
+
+def run_session(session: Session) -> Trained:
+    """Extract, train and evaluate whatever a session still lacks. Raises Interrupted, with the state saved."""
+    if session.done:
+        from sparc.evaluation import Report
+        from sparc.system.files import read_json
+
+        session.listener.note(f"{session.run.path} is trained and evaluated already")
+        content = read_json(session.run.evaluation, what="the evaluation of a run")
+        return Trained(session.run.path, session.space, Report.from_json(content["report"]))
+    session.prepare()
+    if session.run.finished:
+        session.listener.note(f"{session.run.path} is trained already")
+    try:
+        with stop_on_signal() as stopped:
+            space = session.train(stopped)
+        if space is None:
+            raise Interrupted(session.run.path)
+        found = session.evaluate(space)
+    except KeyboardInterrupt as error:
+        raise Interrupted(session.run.path) from error
+    return Trained(session.run.path, space, found.report)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measurements of a run, and the folder of their plots."""
+
+    evaluation: Evaluation
+    pictures: Path
+    localization: LocalizationFile | None = None
+    """None unless it was asked for."""
+
+
+def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[EvaluateArguments]) -> Measured:
+    """Measure a run on held-out samples, with probes and plots, as `sparc evaluate` does.
+
+    Writes `evaluation.json`, plots and a table of all latents into the run. Raises the SparcError that
+    `sparc evaluate` ends with.
+    """
+    options = validated(EvaluateOptions, as_options(None, arguments, EvaluateOptions))
+    session = Session.open(run, options, listener)
+    session.check_finished()
+    pointing = _Pointing(session) if options.localization else None  # its errors come before the work
+    found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
+    from sparc.evaluation.plots import draw
+
+    draw(found.report, session.run.pictures)
+    return Measured(found, session.run.pictures, pointing.measure() if pointing is not None else None)
+
+
+def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[ExploreArguments]) -> Path:
+    """Draw what latents mean, as `sparc explore` does, and return the picture's path.
+
+    Raises the SparcError that `sparc explore` ends with.
+    """
+    options = validated(ExploreOptions, as_options(None, arguments, ExploreOptions))
+    out = None if options.out is None else Path(options.out)
+    if out is not None and out.suffix.lower() != ".png":
+        raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")
+    session = Session.open(run, options, listener)
+    if session.config.features is not None:
+        raise MissingData(
+            "its features were imported, so there is no image and no caption to show", hint="see its table: sparc info"
+        )
+    session.check_finished()
+    from sparc.explorer.meanings import meanings, picture
+
+    data, latent = session.data, options.latent
+    raw = {name: rows.to(data.device) for name, rows in data.test.features.items()}
+    labels, taxonomy = data.dataset.labels(), data.dataset.taxonomy
+    found = meanings(session.space, raw, labels, taxonomy, latent=latent, shared=data.test.rows)
+    if not found:
+        raise MissingData(
+            f"no latent is active in several of the {len(data.test)} held-out samples in every stream",
+            hint="hold more samples out, or train longer; or choose --latent",
+        )
+    path = out or session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
+    where = next(iter(data.held_out_jobs.values()))
+    dry = f"  {dry_warning(data.test.random_weights)}" if data.test.random_weights else ""
+    picture(
+        found,
+        lambda row: data.dataset[row],
+        {name: data.registry.backbone(job.stream.name).modality for name, job in data.held_out_jobs.items()},
+        path,
+        title="One latent, every stream" if latent is not None else "What the latents mean",
+        subtitle=f"Held-out samples of {where.dataset.name} ({where.split}), each stream encoded alone.{dry}",
+    )
+    return path
+
+
+def dry_warning(random_weights: Sequence[str]) -> str:
+    """Return the warning to show beside numbers of streams whose weights are random."""
+    return f"{', '.join(random_weights)}: random weights (dry run), so this says nothing about the models."
+
+
+@dataclass(frozen=True)
+class Localized:
+    """Maps of where each image stream sees each query, and their picture."""
+
+    maps: list[Localization]
+    picture: Path
+    random_weights: list[str]
+    """Streams whose weights are random: their maps say nothing about the models."""
+
+
+def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[LocalizeArguments]) -> Localized:
+    """Find words, or what latents stand for, in images, as `sparc localize` does, and draw the maps.
+
+    Raises the SparcError that `sparc localize` ends with.
+    """
+    options = validated(LocalizeOptions, as_options(None, arguments, LocalizeOptions))
+    opened = Run.open(Path(run))
+    path = Path(options.out) if options.out is not None else opened.path / "localize.png"
+    request = checked_request(
+        options.image,
+        n_latents=read_config(opened.path).n_latents,
+        text=options.text,
+        latent=[_latents(one) for one in options.latent],
+        method=options.method,
+        selection=options.selection,
+    )
+    streams = checked_streams(opened, options.stream)
+    from sparc.localization import draw, load_models
+    from sparc.localization import localize as find
+    from sparc.localization.picture import save
+
+    models = load_models(opened, streams, device=resolve_device(options.device, listener))
+    found = find(models, request)
+    save(draw(found), path)
+    return Localized(found, path, list(models.random_weights))
+
+
+def _latents(given: int | str | Sequence[int]) -> int | list[int]:
+    """Read a latent, or several between commas. Raises InvalidConfig."""
+    if isinstance(given, int):
+        return given
+    try:
+        return [int(word) for word in (given.split(",") if isinstance(given, str) else given)]
+    except ValueError as error:
+        raise InvalidConfig(f"--latent: expected numbers, found '{given}'", hint="such as 93, or 93,107") from error
