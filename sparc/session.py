@@ -9,7 +9,7 @@ Options are those of `sparc train`, with `_` where it has `-`, and `lambda_`. No
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from sparc.plugins.registry import Registry, discover
 from sparc.session_measure import held_out, measure, samples_of
 from sparc.session_options import jobs_of, merged, resolve_device, store_root
 from sparc.storage.checkpoint import SharedLatentSpace
-from sparc.storage.provenance import provenance
+from sparc.storage.provenance import provenance_of
 from sparc.storage.run import Run
 from sparc.storage.store import FeatureStore, open_streams
 from sparc.training.trainer import train
@@ -74,7 +74,7 @@ def fit(**options: Any) -> Fitted:
     train_split, test_split = _extracted(resolved, registry).values()
     found = open_streams(directories(train_split))
     missing(found)
-    run = create_run(path, resolved, found, device, command=sys.argv)
+    run = create_run(path, resolved, found, registry.owners, device=device, command=sys.argv)
     widths, rows = found.widths, found.rows
     space = train(resolved.space(widths), resolved.training(), found.shards, run, rows=rows, device=device)
     assert space is not None  # nobody can stop it
@@ -90,11 +90,19 @@ def free_path(options: RunConfig) -> Path:
     return path
 
 
-def create_run(path: Path, options: RunConfig, features: FeatureStore, device: str, *, command: Sequence[str]) -> Run:
+def create_run(
+    path: Path,
+    options: RunConfig,
+    features: FeatureStore,
+    owners: Mapping[tuple[str, str], str],
+    *,
+    device: str,
+    command: Sequence[str],
+) -> Run:
     """Make a run that knows where it comes from. Raises InvalidConfig, StorageError."""
     run = Run.create(path)
     placed = options.model_copy(update={"store": store_root(options)})
-    run.write_provenance(provenance(placed, features, device=device, command=command))
+    run.write_provenance(provenance_of(placed, features, owners=owners, device=device, command=command))
     return run
 
 

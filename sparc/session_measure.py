@@ -58,7 +58,7 @@ def samples_of(
     # What an imported stream is called says nothing of where its features come from.
     streams = {name: job.stream for name, job in jobs.items() if job.dataset.name != IMPORTED}
     return Samples(
-        features={name: rows.to(device) for name, rows in features.features.items()},
+        features={name: rows.to(device) for name, rows in features.in_memory().items()},
         groups=dataset.groups,
         labels=dataset.labels(),
         taxonomy=dataset.taxonomy,

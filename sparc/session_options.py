@@ -87,7 +87,7 @@ def store_root(options: RunConfig) -> Path:
 def options_of(run: Run, places: Mapping[str, Any]) -> RunConfig:
     """Options of a run, but for where things lie now: `data-root`, `features`, `store` and `device`."""
     said = {name: place for name, place in places.items() if place is not None}
-    content = run.provenance().get("options", {})
+    content = run.provenance().options.model_dump(mode="json", by_alias=True)
     return _with_absolute_paths(validated(RunConfig, {**content, **said}, what=str(run.path)))
 
 

@@ -21,7 +21,7 @@ from sparc.extraction import Job
 from sparc.plugins.registry import discover
 from sparc.session_measure import held_out, measure, samples_of
 from sparc.storage.checkpoint import SharedLatentSpace, load
-from sparc.storage.provenance import provenance
+from sparc.storage.provenance import provenance_of
 from sparc.storage.run import Run
 from sparc.storage.store import FeatureStore, open_streams
 from sparc.system.memory import keep_freed_memory
@@ -90,7 +90,9 @@ class Worker:
             return load(run.path, device=self.task.device)
         if not run.begun:
             Run.create(run.path)
-            run.write_provenance(provenance(options, self.features, device=self.task.device, command=self.task.command))
+            owners, task = discover().owners, self.task
+            made_by = provenance_of(options, self.features, owners=owners, device=task.device, command=task.command)
+            run.write_provenance(made_by)
         return train(
             options.space(self.features.widths),
             options.training(),

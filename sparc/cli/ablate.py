@@ -228,13 +228,15 @@ def _count(things: Sequence[object], name: str) -> str:
 def _opened(plan: _Plan, train_split: dict[str, Job], test_split: dict[str, Job]) -> tuple[FeatureStore, int]:
     """The training features, and how many samples are held out; both are written down as what the runs are made on."""
     from sparc.extraction import directories
-    from sparc.storage.provenance import digests
-    from sparc.storage.store import open_streams, read_manifest
+    from sparc.storage.manifest import feature_digests, read_manifest
+    from sparc.storage.store import open_streams
 
     features = open_streams(directories(train_split))
     say_missing(features)
     held_out = {name: read_manifest(job.directory) for name, job in test_split.items()}
-    plan.ablation.describe(plan.asked, {"train": digests(features.manifests), "test": digests(held_out)})
+    plan.ablation.describe(
+        plan.asked, {"train": feature_digests(features.manifests), "test": feature_digests(held_out)}
+    )
     return features, next(iter(held_out.values())).samples
 
 

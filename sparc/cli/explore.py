@@ -49,7 +49,7 @@ def explore(
     resolved = resolve_device(options.device)
     space = space_of(opened, resolved)
     features, dataset = held_out(options, registry, jobs)
-    raw = {name: rows.to(resolved) for name, rows in features.features.items()}
+    raw = {name: rows.to(resolved) for name, rows in features.in_memory().items()}
     found = meanings(space, raw, dataset.labels(), dataset.taxonomy, latent=latent, shared=features.rows)
     if not found:
         raise MissingData(

@@ -96,7 +96,7 @@ def _check(
     """Say what cannot be done before models are loaded."""
     from sparc.localization.localize import checked_images, checked_queries
     from sparc.plotting.figures import check_name
-    from sparc.storage.checkpoint import read_config
+    from sparc.storage.space_config import read_config
 
     if selection not in (None, "joint", "solo"):
         raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")

@@ -35,7 +35,7 @@ def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunConfig, Reg
     run = Run.open(path)
     options = options_of(run, places)
     registry = discover()
-    registry.remember(run.provenance().get("streams", {}))
+    registry.remember({name: one.model_dump() for name, one in run.provenance().streams.items()})
     splits = list(jobs_of(options, registry, "cpu").values())
     _check_samples(run, splits[0])
     return run, options, registry, splits[-1]
@@ -43,9 +43,9 @@ def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunConfig, Reg
 
 def _check_samples(run: Run, jobs: Mapping[str, Job]) -> None:
     """Refuse other samples than a run was trained on; features may be others, as another machine makes them."""
-    from sparc.storage.store import read_manifest
+    from sparc.storage.manifest import read_manifest
 
-    trained_on = run.provenance().get("features", {})
+    trained_on = run.provenance().features
     for name, job in jobs.items():
         if name in trained_on and job.done and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:
             raise MisalignedStreams(

@@ -124,7 +124,7 @@ def _do(plan: _Plan, registry: Registry) -> None:
     """Extract, train, evaluate. Ends the process where the user stopped it."""
     keep_freed_memory()
     if plan.run is not None:
-        registry.remember(plan.run.provenance().get("streams", {}))
+        registry.remember({name: one.model_dump() for name, one in plan.run.provenance().streams.items()})
     device = resolve_device(plan.options.device)
     jobs = extract_missing(plan.options, registry, device)
     train_split, test_split = jobs
@@ -169,11 +169,11 @@ def _resumed(path: Path, said: dict[str, Any], config: Path | None) -> _Plan:
 def _features(plan: _Plan, jobs: dict[str, Job]) -> FeatureStore:
     """The training features. Raises MisalignedStreams where a run to go on with was started on others."""
     from sparc.extraction import directories
-    from sparc.storage.provenance import digests
+    from sparc.storage.manifest import feature_digests
     from sparc.storage.store import open_streams
 
     features = open_streams(directories(jobs))
-    if plan.run is not None and plan.run.provenance().get("features") != digests(features.manifests):
+    if plan.run is not None and plan.run.provenance().features != feature_digests(features.manifests):
         raise MisalignedStreams(
             f"the features in the store are not those that {plan.path} was started on", hint="train anew"
         )
@@ -184,9 +184,11 @@ def _features(plan: _Plan, jobs: dict[str, Job]) -> FeatureStore:
 
 
 def _create(plan: _Plan, features: FeatureStore, device: str) -> Run:
+    from sparc.plugins.registry import discover
     from sparc.session import create_run
 
-    return create_run(plan.path, plan.options, features, device, command=["sparc", *sys.argv[1:]])
+    command = ["sparc", *sys.argv[1:]]
+    return create_run(plan.path, plan.options, features, discover().owners, device=device, command=command)
 
 
 def _fit(run: Run, options: RunConfig, features: FeatureStore, device: str) -> SharedLatentSpace:
