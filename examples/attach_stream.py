@@ -46,7 +46,7 @@ for weight in (space.decoder, space.pre_bias):
 # The paper's loss, all streams encoded together: what the new stream keeps is drawn to what the old ones keep, its code
 # must rebuild their features through decoders that are fixed, and its decoder must read their codes.
 optimizer = torch.optim.Adam([space.encoders[-1], space.latent_bias, space.decoder, space.pre_bias], lr=4e-3)
-features = train.features
+features = train.in_memory()
 generator = torch.Generator().manual_seed(0)
 for _ in range(20):
     for rows in torch.randperm(len(train), generator=generator).split(256):
@@ -65,7 +65,7 @@ moved += ["latent_bias"] * (not torch.equal(after["latent_bias"][:-1], before["l
 moved += ["decoder"] * (not torch.allclose(after["decoder"][:, :width], before["decoder"][:, :width], atol=1e-6))
 print(f"weights of {' and '.join(OLD)} that changed: {', '.join(moved) or 'none'}")
 
-samples = Samples(test.features, groups=test.ids, rows=test.rows)
+samples = Samples(test.in_memory(), groups=test.ids, rows=test.rows)
 for name, one in (("attached", space.eval()), ("trained together", together)):
     report = evaluate(one, samples).report
     nmse, (pair,) = report.solo.nmse, (pair for pair in report.retrieval if (pair.query, pair.target) == (NEW, "hog"))

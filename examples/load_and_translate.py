@@ -15,7 +15,7 @@ space = sparc.load(sys.argv[1] if len(sys.argv) > 1 else "runs/digits")
 
 # Held-out features, as the backbones gave them; the space brings its own normalisation.
 test = sparc.features(dataset="digits", stream=["hog", "char-ngrams"]).test
-features = test.features
+features = test.in_memory()
 
 # Pictures alone go in: nothing of their captions can be in these codes. Text features come out.
 with torch.inference_mode():

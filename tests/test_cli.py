@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import sparc
-from sparc.storage.card import card
+from sparc.storage.card import model_card
 
 STREAMS = ("--stream", "hog", "--stream", "char-ngrams")
 SHAPE = ("--n-latents", "64", "--k", "4", "--batch-size", "16", "--lr", "0.01")
@@ -51,7 +51,7 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert provenance["samples"] + report["samples"] == 60
     assert len(provenance["features"]["hog"]) == 2  # of the list of samples, and of one shard
     assert provenance["streams"]["hog"]["plugin"] == "sparc-classic 0.1.0"
-    assert "Jaccard of labels" in card(run, "lab/space")
+    assert "Jaccard of labels" in str(model_card(run, "lab/space"))
 
     config = tmp_path / "run.toml"
     config.write_text(

@@ -20,6 +20,7 @@ from sparc.plugins.checks import check_backbone, check_dataset
 from sparc.plugins.registry import discover
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
+from tests.runs import provenance
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
@@ -42,7 +43,7 @@ def demo_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     widths = {"effnet-lite0": 1280, "effnet-lite2": 1280, "minilm": 384}
     SharedLatentSpace(SpaceConfig(streams=widths, n_latents=512, k=16)).save_pretrained("runs/openmoji")
-    Run(Path("runs/openmoji")).write_provenance({"options": {"dataset": "openmoji", "stream": list(widths)}})
+    Run(Path("runs/openmoji")).write_provenance(provenance(options={"dataset": "openmoji", "stream": list(widths)}))
     Image.new("RGB", (60, 40), "red").save("photo.jpg")
 
 

@@ -86,7 +86,7 @@ def test_the_site_builds_strictly_and_no_link_in_it_is_dead(tmp_path):
         "sparc.localization.localize.localize",
         "sparc.plugins.checks.check_dataset",
         "sparc.session.Fitted.report",
-        "sparc.storage.store.FeatureStore.features",
+        "sparc.storage.store.FeatureStore.in_memory",
     } <= names
 
 

@@ -65,8 +65,7 @@ def room(works: Sequence[Work], widths: Mapping[str, int], held_out: int, device
         free, _ = torch.cuda.mem_get_info(device)
         most = min(ON_CUDA, free // need)
     else:
-        available = available_bytes()
-        most = cores if available is None else min(cores, available // need)
+        most = min(cores, available_bytes() // need)
     workers = max(1, min(len(works), most))
     # A user who set OMP_NUM_THREADS means no process to have more.
     return Room(workers, max(1, min(cores // workers, torch.get_num_threads())))

@@ -85,7 +85,7 @@ def measure_step(
         step()
     peak = _peak(device)
     working = None
-    if peak is not None and before is not None:
+    if peak is not None:
         held = [*space.state_dict().values(), *itertools.chain(*training.adam.moments.values())]
         held += [training.dead.samples_since_active, *(features.values() if device == "cpu" else ())]
         working = peak - sum(tensor.nbytes for tensor in held) - (before if device == "cpu" else 0)

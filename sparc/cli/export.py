@@ -34,11 +34,12 @@ def export(
     if not run.is_dir():
         raise MissingData(f"no run at {run}", hint="give the --out of a training")
     opened = Run(run)
-    made_by = (opened.provenance().get("streams", {}) if opened.begun else {}).get(stream)
+    made_by = (opened.provenance().streams if opened.begun else {}).get(stream)
+    backbone = None
     if made_by is not None:
-        made_by = {**made_by, "params": without_paths(made_by["params"])}
+        backbone = {**made_by.model_dump(), "params": without_paths(made_by.params)}
     space = load(run)
-    FORMATS[format_](space, stream, out, backbone=made_by)
+    FORMATS[format_](space, stream, out, backbone=backbone)
     console.print(
         f"{out}: stream {stream}, {space.streams[stream]} wide, {space.n_latents} latents, {space.k} kept\n\n"
         f"Next:\n  python -c \"from sae_lens import SAE; print(SAE.load_from_disk('{out}').cfg)\"",

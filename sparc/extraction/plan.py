@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from sparc.config import ForwardPrecision, PluginRef, StoreDtype
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
 from sparc.plugins.registry import Registry, checked_params
-from sparc.storage.store import MANIFEST, fingerprint, is_complete, read_manifest
+from sparc.storage.manifest import MANIFEST, fingerprint, is_complete, read_manifest
 
 IMPORTED = "imported"
 """What the dataset of imported features is called."""

@@ -18,21 +18,8 @@ from sparc.errors import BadSample, CorruptFile, MissingData
 from sparc.extraction.forward import Batch, Computed, Forward, Spent, dtype_of, stored
 from sparc.extraction.items import Items, distinct
 from sparc.plugins.contracts import Dataset
-from sparc.storage.store import (
-    SHARD_ROWS,
-    TOKENS,
-    Manifest,
-    PatchTokens,
-    Shard,
-    digest_ids,
-    read_shard,
-    revoke_manifest,
-    shard_path,
-    tokens_path,
-    write_manifest,
-    write_samples,
-    write_shard,
-)
+from sparc.storage.manifest import Manifest, PatchTokens, Shard, digest_ids, revoke_manifest, write_manifest
+from sparc.storage.store import SHARD_ROWS, TOKENS, read_shard, shard_path, tokens_path, write_samples, write_shard
 from sparc.system.files import sha256
 
 LEFTOVER_SECONDS = 3600

@@ -15,19 +15,8 @@ from sparc.errors import InvalidConfig
 from sparc.interchange.feature_files import Source
 from sparc.plugins.contracts import Sample
 from sparc.plugins.datasets import held_out
-from sparc.storage.store import (
-    MANIFEST,
-    SHARD_ROWS,
-    Manifest,
-    Shard,
-    digest_ids,
-    open_streams,
-    read_manifest,
-    shard_path,
-    write_manifest,
-    write_samples,
-    write_shard,
-)
+from sparc.storage.manifest import MANIFEST, Manifest, Shard, digest_ids, read_manifest, write_manifest
+from sparc.storage.store import SHARD_ROWS, open_streams, shard_path, write_samples, write_shard
 from sparc.system.files import sha256
 
 SPLITS = ("train", "test")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparc.config import PluginRef, RunConfig, validated
+from sparc.config import PluginRef
 from sparc.errors import InvalidConfig, MissingData, UnknownName
 from sparc.plugins.contracts import Backbone
 from sparc.plugins.registry import Registry, checked_params, discover, shared_spaces
@@ -54,7 +54,7 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
     """
     opened = Run.open(Path(run))
     provenance = opened.provenance()
-    options = validated(RunConfig, provenance.get("options", {}), what=str(run))
+    options = provenance.options
     if options.features is not None:
         raise MissingData(
             f"the features of {run} were imported, so its backbones are not known",
@@ -68,7 +68,7 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
             raise UnknownName(f"the run has no stream named '{stream}'", hint=f"its streams: {', '.join(known)}")
     chosen = {name: ref for name, ref in known.items() if name in streams or not streams}
     registry = discover()
-    registry.remember(provenance.get("streams", {}))
+    registry.remember({name: one.model_dump() for name, one in provenance.streams.items()})
     return Models(
         space=load(opened.path, device=device),
         backbones={name: _loaded(registry, ref, device) for name, ref in chosen.items()},

@@ -1,4 +1,7 @@
-"""The model card of a trained space: what somebody who finds it on the Hugging Face Hub needs to know."""
+"""The model card of a trained space on the Hugging Face Hub: streams, usage, training, metrics.
+
+The card is built with `huggingface_hub.ModelCard`, and its text is Markdown.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,40 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sparc.config import SpaceConfig
 from sparc.errors import CorruptFile
+from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance
+from sparc.storage.space_config import CONFIG, read_config
 from sparc.system.files import read_json
 
-PROVENANCE = "provenance.json"
-"""Where a run comes from; a folder that has it is one."""
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
 CARD = "README.md"
-HEAD = """\
----
-library_name: sparc
-tags:
-- sparse-autoencoder
-- interpretability
-- dictionary-learning
-- representation-alignment
-- arxiv:2507.06265
----
-"""
+TAGS = (
+    "sparse-autoencoder",
+    "interpretability",
+    "dictionary-learning",
+    "representation-alignment",
+    "arxiv:2507.06265",
+)
 NORMALIZATIONS = {
-    "unit": "the space scales each sample to unit norm itself, and what it decodes is on that scale",
-    "standard": "the space takes off the mean of the training features and divides by their root mean square norm "
-    "itself, and what it decodes is on that scale",
-    "none": "the space was trained on them as they are, and normalises nothing",
+    "unit": "the space scales each sample to unit norm, and its reconstructions are on that scale",
+    "standard": "the space subtracts the mean of the training features and divides by their root mean square norm, and "
+    "its reconstructions are on that scale",
+    "none": "the space was trained on raw features and normalises nothing",
 }
-TOGETHER = {
-    "global": "Streams that are encoded together keep the same latents; one encoded alone selects for itself.\n",
-    "local": "Each stream selects its latents for itself.\n",
+SELECTIONS = {
+    "global": "Streams that are encoded together keep the same latents; a stream encoded alone selects its own.\n",
+    "local": "Each stream selects its own latents.\n",
 }
 LICENCE = """\
 ## Licence
 
-Not said yet: that is for the author, as `license:` in the metadata of this page. Backbones and data have licences of
-their own.
+No licence is stated yet. The author sets it as `license:` in the metadata of this page. Backbones and data have
+licences of their own.
 """
 CITATION = """\
 ## Citation
@@ -56,22 +59,25 @@ CITATION = """\
 """
 
 
-def card(directory: Path, repo_id: str) -> str:
-    """Return the model card, Markdown, of the run or space in `directory` as the hub repository `repo_id`.
+def model_card(directory: Path, repo_id: str) -> ModelCard:
+    """Return the model card of the run or space in `directory`, as the hub repository `repo_id`.
 
-    It is written from `config.json` and, where they are there, `provenance.json` and `evaluation.json`; no path of this
-    machine gets into it. Raises MissingData or CorruptFile where these cannot be read.
+    The card is written from `config.json` and, if they exist, `provenance.json` and `evaluation.json`. It contains no
+    path of this machine. Raises MissingData or CorruptFile if one of these files cannot be read.
     """
-    config = read_json(directory / "config.json", what="the configuration of a space")
-    provenance = _optional(directory / PROVENANCE, "the provenance of a run")
-    evaluation = _optional(directory / "evaluation.json", "the evaluation of a run")
+    from huggingface_hub import ModelCard, ModelCardData  # slow to import, and only an upload needs it
+
+    space = read_config(directory)
+    training = read_json(directory / CONFIG, what="the configuration of a space").get("training", {})
+    run = read_provenance(directory / PROVENANCE) if (directory / PROVENANCE).is_file() else None
+    path = directory / "evaluation.json"
+    evaluation = read_json(path, what="the evaluation of a run") if path.is_file() else {}
     try:
-        parts = [
-            HEAD,
+        sections = [
             f"# {repo_id}\n",
-            *_what(config["space"], provenance),
-            *_use(config["space"], repo_id),
-            *_training(config.get("training", {}), provenance),
+            *_summary(space, run),
+            *_usage(space, repo_id),
+            *_training(training, run),
             *_metrics(evaluation),
             LICENCE,
             CITATION,
@@ -81,39 +87,36 @@ def card(directory: Path, repo_id: str) -> str:
             f"the files of {directory} are not as this sparc writes them: {type(error).__name__} {error}",
             hint=f"measure anew: sparc evaluate {directory}",
         ) from error
-    return "\n".join(parts)
+    metadata = ModelCardData(library_name="sparc", tags=list(TAGS))
+    return ModelCard("\n".join(["---", metadata.to_yaml(), "---\n", *sections]))
 
 
-def _optional(path: Path, what: str) -> dict[str, Any]:
-    content: dict[str, Any] = read_json(path, what=what) if path.is_file() else {}
-    return content
-
-
-def _what(space: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
-    """What it is, and of which models."""
-    streams = space["streams"]
+def _summary(space: SpaceConfig, run: Provenance | None) -> list[str]:
+    """Say what the space is and which models it was trained on."""
+    streams = space.streams
     several = len(streams) > 1
     models = f"{len(streams)} frozen models" if several else "a frozen model"
-    same = ", trained so that a latent stands for the same in all of them" if several else ""
+    same = ", trained so that a latent stands for the same concept in all of them" if several else ""
     rows = []
     for name, width in streams.items():
-        made_by = provenance.get("streams", {}).get(name, {})
-        backbone = _spelled(made_by["backbone"], made_by["params"]) if made_by else ""
-        rows.append((_code(name), str(width), _code(backbone), _code(made_by.get("weights") or "")))
-    parts = [
-        f"One sparse dictionary for the features of {models}{same}: a sparse autoencoder of {space['n_latents']} "
-        f"latents, of which a sample keeps {space['k']} ({space['selection']} selection), made with sparc after "
-        "[arXiv 2507.06265](https://arxiv.org/abs/2507.06265).\n",
+        origin = run.streams.get(name) if run is not None else None
+        backbone = _spelled(origin.backbone, origin.params) if origin is not None else ""
+        rows.append((_code(name), str(width), _code(backbone), _code(origin.weights if origin is not None else "")))
+    sections = [
+        f"One sparse dictionary for the features of {models}{same}: a sparse autoencoder with {space.n_latents} "
+        f"latents, of which each sample keeps {space.k} ({space.selection} selection), trained with sparc "
+        "([arXiv 2507.06265](https://arxiv.org/abs/2507.06265)).\n",
         _table(("stream", "width", "backbone", "weights"), rows),
     ]
-    if random := provenance.get("random_weights"):
-        parts.append(f"**{', '.join(random)}: random weights, a dry run: nothing here says anything of the models.**\n")
-    return parts
+    if run is not None and run.random_weights:
+        names = ", ".join(run.random_weights)
+        sections.append(f"**{names}: random weights (a dry run), so the numbers here say nothing about the models.**\n")
+    return sections
 
 
-def _use(space: Mapping[str, Any], repo_id: str) -> list[str]:
-    """How to load it and encode with it; the code runs as it stands."""
-    widths = space["streams"]
+def _usage(space: SpaceConfig, repo_id: str) -> list[str]:
+    """Show how to load the space and encode with it. The code runs as it stands."""
+    widths = space.streams
     source, *others = widths
     target = (others or [source])[0]
     key = json.dumps(source, ensure_ascii=False)
@@ -123,44 +126,43 @@ def _use(space: Mapping[str, Any], repo_id: str) -> list[str]:
         "import sparc\n",
         f'space = sparc.load("{repo_id}")',
         "```\n",
-        f"Features go in as their backbone makes them: {NORMALIZATIONS[space['normalization']]}.\n",
+        f"Pass raw backbone features: {NORMALIZATIONS[space.normalization]}.\n",
         "```python",
         "import torch\n",
-        f"x = torch.randn(8, {widths[source]})  # in the place of features of {source}, one row per sample",
+        f"x = torch.randn(8, {widths[source]})  # stands for features of {source}, one row per sample",
         f"codes = space.encode({{{key}: x}})[{key}]",
-        f"codes.indices, codes.values  # (8, {space['k']}) each: the kept latents and their activations",
+        f"codes.indices, codes.values  # (8, {space.k}) each: the kept latents and their activations",
         f"y = space.decode(codes, stream={json.dumps(target, ensure_ascii=False)})"
-        f"  # (8, {widths[target]}): said in features of {target}",
+        f"  # (8, {widths[target]}): reconstructed features of {target}",
         "```\n",
-        TOGETHER[space["selection"]],
+        SELECTIONS[space.selection],
     ]
 
 
-def _training(training: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
-    """Data and options."""
-    said = []
-    if dataset := provenance.get("options", {}).get("dataset"):
-        spelled = dataset if isinstance(dataset, str) else _spelled(dataset["name"], dataset["params"])
-        samples = f", {provenance['samples']} samples" if "samples" in provenance else ""
-        said.append(f"- data: {_code(spelled)}{samples}")
-    said += [f"- {name.replace('_', ' ')}: {value}" for name, value in training.items()]
-    versions = provenance.get("versions", {})
+def _training(training: Mapping[str, Any], run: Provenance | None) -> list[str]:
+    """List data, training options and versions."""
+    lines = []
+    if run is not None:
+        dataset = run.options.dataset
+        lines.append(f"- data: {_code(_spelled(dataset.name, dataset.params))}, {run.samples} samples")
+    lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in training.items()]
+    versions = run.versions if run is not None else {}
     if made_with := [f"{name} {versions[name]}" for name in ("sparc-sae", "torch", "python") if name in versions]:
-        said.append(f"- made with: {', '.join(made_with)}")
-    return ["## Training\n", *said, ""] if said else []
+        lines.append(f"- made with: {', '.join(made_with)}")
+    return ["## Training\n", *lines, ""] if lines else []
 
 
 def _metrics(evaluation: Mapping[str, Any]) -> list[str]:
-    """Tables of what was measured on held-out samples."""
+    """Tabulate the metrics on held-out samples."""
     if not evaluation:
         return []
     report = evaluation["report"]
     ways = [report[way][measure] for way in ("joint", "solo") for measure in ("nmse", "r2")]
     pairs = [(name, name) for name in report["streams"]] + list(permutations(report["streams"], 2))
-    parts = [
+    sections = [
         "## Held-out metrics\n",
         f"{report['samples']} samples, {_code(evaluation['dataset'])} {evaluation['split']}. Joint: the streams of a "
-        "sample are encoded together; solo: each alone, as in a search; null: the same on shuffled pairs.\n",
+        "sample are encoded together. Solo: each stream alone, as in a search. Null: the same on shuffled pairs.\n",
         _table(
             ("reconstruction, from → to", "joint NMSE", "R²", "solo NMSE", "R²"),
             [(f"{_code(a)} → {_code(b)}", *(_number(way[a][b]) for way in ways)) for a, b in pairs],
@@ -169,15 +171,17 @@ def _metrics(evaluation: Mapping[str, Any]) -> list[str]:
     if report["jaccard"]:
         kinds = ("joint", "joint_null", "solo", "solo_null")
         rows = [(str(row["depth"]), *(_number(row[kind]["all"]) for kind in kinds)) for row in report["jaccard"]]
-        parts.append(_table(("Jaccard of labels, at depth", "joint", "null", "solo", "null"), rows))
+        sections.append(_table(("Jaccard of labels, at depth", "joint", "null", "solo", "null"), rows))
     if report["retrieval"]:
         ranks = ("latents", "cross", "chance")
         rows = [
             (f"{_code(pair['query'])} → {_code(pair['target'])}", *(_number(pair[kind]["r1"]) for kind in ranks))
             for pair in report["retrieval"]
         ]
-        parts.append(_table(("R@1, solo, search with → in", "by latents", "by cross-reconstruction", "chance"), rows))
-    return parts
+        sections.append(
+            _table(("R@1, solo, search with → in", "by latents", "by cross-reconstruction", "chance"), rows)
+        )
+    return sections
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -194,13 +198,13 @@ def _number(value: float | None) -> str:
 
 
 def _spelled(name: str, params: Mapping[str, Any]) -> str:
-    """A backbone or dataset as options spell it, without what is not set, and without paths of this machine."""
-    said = {key: value for key, value in without_paths(params).items() if value is not None}
-    return f"{name}[{','.join(f'{key}={value}' for key, value in said.items())}]" if said else name
+    """Write a backbone or dataset as an option, without unset parameters and without paths of this machine."""
+    shown = {key: value for key, value in without_paths(params).items() if value is not None}
+    return f"{name}[{','.join(f'{key}={value}' for key, value in shown.items())}]" if shown else name
 
 
 def without_paths(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters without those that are paths of this machine, to be shown elsewhere."""
+    """Return the parameters that are not paths of this machine, for publishing."""
     return {key: value for key, value in params.items() if not _absolute(value)}
 
 

@@ -1,4 +1,7 @@
-"""Where a run comes from: its data, its settings, and the software that made it."""
+"""`provenance.json`: where a run comes from, that is its data, its options, and the software that made it.
+
+`docs/reference/checkpoint-format.md` is normative.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,103 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparc.plugins.registry import discover
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparc.config import RunConfig
+from sparc.errors import CorruptFile
+from sparc.storage.manifest import feature_digests
+from sparc.system.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from sparc.config import RunConfig
-    from sparc.storage.store import FeatureStore, Manifest
+    from sparc.storage.store import FeatureStore
 
 DISTRIBUTION = "sparc-sae"
+PROVENANCE = "provenance.json"
+"""A directory that has this file is a run."""
+
+
+class StreamOrigin(BaseModel):
+    """The backbone that made a stream's features, and the plugin that offered the backbone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    backbone: str
+    params: dict[str, Any]
+    weights: str
+    """Identity of the weights, as the backbone gives it."""
+    plugin: str | None = None
+    """Package and version; None for imported features."""
+
+
+class Provenance(BaseModel):
+    """Origin of a run. Unknown keys are ignored, so that runs of a newer version can be described."""
+
+    model_config = ConfigDict(frozen=True)
+
+    command: tuple[str, ...]
+    started: str
+    """Local time with its offset, ISO 8601."""
+    seed: int
+    device: str
+    platform: str
+    versions: dict[str, str]
+    """Versions of Python, sparc and its dependencies."""
+    random_weights: tuple[str, ...]
+    """Streams whose backbone had random weights."""
+    streams: dict[str, StreamOrigin]
+    samples: int
+    """Number of training samples."""
+    features: dict[str, list[str]]
+    """Per stream the checksums of its files, which identify the training features to the bit."""
+    options: RunConfig
+    """All options, including defaults."""
+
+
+def provenance_of(
+    config: RunConfig,
+    features: FeatureStore,
+    *,
+    owners: Mapping[tuple[str, str], str],
+    device: str,
+    command: Sequence[str],
+) -> Provenance:
+    """Return the provenance of a run that starts now on these training features.
+
+    `owners` maps kind and name to the package that offers it, as `Registry.owners` does.
+    """
+    plugins = {} if config.features is not None else owners  # imported features come from no plugin
+    return Provenance(
+        command=tuple(command),
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        seed=config.seed,
+        device=device,
+        platform=platform.platform(),
+        versions=library_versions(),
+        random_weights=tuple(features.random_weights),
+        streams={
+            name: StreamOrigin(
+                backbone=manifest.backbone,
+                params=manifest.params,
+                weights=manifest.weights,
+                plugin=plugins.get(("stream", manifest.backbone)),
+            )
+            for name, manifest in features.manifests.items()
+        },
+        samples=len(features),
+        features=feature_digests(features.manifests),
+        options=config,
+    )
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python, of sparc and of what it depends on, as far as they are installed."""
+    """Return the versions of Python, of sparc, and of those of its dependencies that are installed."""
     versions = {"python": platform.python_version()}
     try:
         needed = [text for text in requires(DISTRIBUTION) or () if "extra ==" not in text]
-    except PackageNotFoundError:  # run from a folder, never installed
+    except PackageNotFoundError:  # sparc runs from a folder and was never installed
         needed = []
     for name in [DISTRIBUTION, *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in needed)]:
         try:
@@ -33,35 +116,20 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def provenance(options: RunConfig, features: FeatureStore, *, device: str, command: Sequence[str]) -> dict[str, Any]:
-    """Say where a run comes from, as far as it can be said when it starts."""
-    owners = {} if options.features is not None else discover().owners  # imported features come from no plugin
-    return {
-        "command": list(command),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seed": options.seed,
-        "device": device,
-        "platform": platform.platform(),
-        "versions": library_versions(),
-        "random_weights": features.random_weights,
-        "streams": {
-            name: {
-                "backbone": manifest.backbone,
-                "params": manifest.params,
-                "weights": manifest.weights,
-                "plugin": owners.get(("stream", manifest.backbone)),
-            }
-            for name, manifest in features.manifests.items()
-        },
-        "samples": len(features),
-        "features": digests(features.manifests),
-        "options": options.model_dump(mode="json", by_alias=True),
-    }
+def write_provenance(path: Path, provenance: Provenance) -> None:
+    """Write `provenance` as JSON, with the options named as on the command line. Raises StorageError."""
+    write_json(path, provenance.model_dump(mode="json", by_alias=True))
 
 
-def digests(manifests: Mapping[str, Manifest]) -> dict[str, list[str]]:
-    """What features are, to the bit: per stream the checksums of their files."""
-    return {
-        name: [manifest.samples_file_sha256, *(shard.sha256 for shard in manifest.shards)]
-        for name, manifest in manifests.items()
-    }
+def read_provenance(path: Path) -> Provenance:
+    """Read what `write_provenance` wrote. Raises MissingData or CorruptFile, naming the file."""
+    content = read_json(path, what="the provenance of a run")
+    try:
+        return Provenance.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CorruptFile(
+            f"{path} is not the provenance of a run: {f'{place}: ' if place else ''}{first['msg']}",
+            hint="restore the file, or train anew; the extracted features are kept",
+        ) from error

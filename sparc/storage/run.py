@@ -1,21 +1,33 @@
-"""A run directory: a checkpoint, and what was measured on it. One object owns its paths."""
+"""A run: the directory that holds a trained space and what was recorded about it. `Run` owns the paths.
+
+    <run>/provenance.json               where the run comes from; a directory with this file is a run
+          config.json                   the space: its shape and training options
+          model.safetensors             the space: its weights; a run that has them is finished
+          metrics.jsonl                 losses during training
+          state/training.safetensors    what an interrupted run keeps to resume; removed when training finishes
+          evaluation.json, evaluation/  held-out metrics, plots, latents.csv
+          localization.json             scores of attribution maps
+
+`docs/reference/checkpoint-format.md` is normative.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sparc.errors import InvalidConfig, MissingData
-from sparc.storage.card import PROVENANCE
-from sparc.system.files import read_json, storage_error, write_atomically, write_json
+from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
+from sparc.storage.space_config import MODEL
+from sparc.system.files import storage_error, write_atomically
 
 
 @dataclass(frozen=True)
 class Run:
-    """Paths of a run and what its JSON files hold."""
+    """Paths of a run, its provenance and its log of metrics."""
 
     path: Path
 
@@ -24,7 +36,7 @@ class Run:
         """Make a new run directory.
 
         Raises:
-            InvalidConfig: one is there, and a run is never overwritten.
+            InvalidConfig: `path` is taken; a run is never overwritten.
             StorageError: the directory cannot be made.
         """
         cls.check_free(path)
@@ -36,14 +48,14 @@ class Run:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raise InvalidConfig unless a new run can be made at `path`."""
+        """Raise InvalidConfig unless `path` is free for a new run."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            hint = f"choose another --out; or go on with it: sparc train --resume {path}"
+            hint = f"choose another --out; or resume the run: sparc train --resume {path}"
             raise InvalidConfig(f"there is something at {path} already, and a run is never overwritten", hint=hint)
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Open a run that exists. Raises MissingData."""
+        """Open an existing run. Raises MissingData."""
         run = cls(path)
         if (path / "ablation.json").is_file():
             one = next(path.glob("runs/*/*"), None)
@@ -59,7 +71,7 @@ class Run:
 
     @classmethod
     def next_free(cls, parent: Path, name: str) -> Path:
-        """Return `parent/name`, or the first of `name-2`, `name-3`, ... that is not there."""
+        """Return `parent/name`, or the first of `name-2`, `name-3`, ... that does not exist."""
         candidate, number = parent / name, 1
         while candidate.exists():
             number += 1
@@ -72,49 +84,53 @@ class Run:
 
     @property
     def evaluation(self) -> Path:
-        """What was measured on held-out samples."""
+        """Metrics on held-out samples."""
         return self.path / "evaluation.json"
 
     @property
     def pictures(self) -> Path:
-        """Plots of the evaluation, and its table of latents."""
+        """Directory of the evaluation's plots and of its table of latents, `latents.csv`."""
         return self.path / "evaluation"
 
     @property
     def localization(self) -> Path:
-        """How well maps point."""
+        """Scores of attribution maps, written by `sparc evaluate --localization`."""
         return self.path / "localization.json"
 
     @property
     def state(self) -> Path:
-        """What resuming needs, one file so that it is replaced whole; gone when the training is finished."""
+        """Everything an interrupted run keeps in order to resume, in one file that is replaced as a whole.
+
+        It holds weights, Adam's two moments, the counters of dead latents, and the number of steps done
+        (`sparc.training.trainer.Training.save` writes it, `restore` reads it). The order of samples follows from seed
+        and epoch, so no generator state is needed. The file is removed when training finishes.
+        """
         return self.path / "state" / "training.safetensors"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object per logged step."""
+        """Log of the training, one JSON object per logged step."""
         return self.path / "metrics.jsonl"
 
     @property
     def begun(self) -> bool:
-        """Whether there is a run, finished or not."""
+        """True if the directory is a run, finished or not."""
         return self._provenance.is_file()
 
     @property
     def finished(self) -> bool:
-        """Whether the training came to its end."""
-        return (self.path / "model.safetensors").is_file()
+        """True if the training is complete."""
+        return (self.path / MODEL).is_file()
 
-    def write_provenance(self, content: dict[str, Any]) -> None:
-        """Write where the run comes from: versions, seed, data, command, options."""
-        write_json(self._provenance, content)
+    def write_provenance(self, provenance: Provenance) -> None:
+        """Write where the run comes from, which makes the directory a run. Raises StorageError."""
+        write_provenance(self._provenance, provenance)
 
-    def provenance(self) -> dict[str, Any]:
-        """Read what `write_provenance` wrote."""
-        content: dict[str, Any] = read_json(self._provenance, what="the provenance of a run")
-        return content
+    def provenance(self) -> Provenance:
+        """Read where the run comes from. Raises MissingData or CorruptFile."""
+        return read_provenance(self._provenance)
 
-    def log(self, record: dict[str, Any]) -> None:
+    def log(self, record: Mapping[str, float]) -> None:
         """Append a line to the metrics. Raises StorageError."""
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
@@ -123,7 +139,7 @@ class Run:
             raise storage_error(self.metrics, error) or error from error
 
     def forget_metrics_after(self, step: int) -> None:
-        """Drop logged steps that a resumed training will make again, and a line that was cut short."""
+        """Drop the steps after `step`, which a resumed training logs again, and a truncated last line."""
         if not self.metrics.exists():
             return
         kept = []
@@ -136,5 +152,5 @@ class Run:
         write_atomically(self.metrics, lambda path: path.write_text("".join(kept), encoding="utf-8"))
 
     def drop_state(self) -> None:
-        """Remove what only resuming needed."""
+        """Remove the state, which only resuming needs."""
         shutil.rmtree(self.state.parent, ignore_errors=True)

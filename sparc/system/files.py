@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one, and knowing a file by its content."""
+"""Write files as a whole, so that no reader sees half of one; read JSON; checksum files."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sparc.errors import CorruptFile, MissingData, StorageError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one.
+    """Have `write` fill a temporary file beside `path`, then rename it: readers see the old file or the new one.
 
     Raises:
-        StorageError: the disk is full or refuses; what was there before is untouched.
+        StorageError: the disk is full or refuses; an existing file is untouched.
     """
     write_together({path: write})
 
 
 def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Fill a temporary file beside each path, then rename them one by one: one that cannot be filled changes none.
+    """Fill a temporary file beside each path, then rename them one by one; if one cannot be filled, no file changes.
 
-    Raises StorageError as `write_atomically`; nothing temporary is left behind.
+    Raises StorageError as `write_atomically`. No temporary file is left behind.
     """
     temporaries = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp") for path in files}
     path = next(iter(files), Path())
@@ -39,7 +39,7 @@ def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
             temporary.replace(path)
     except BaseException as error:
         for temporary in temporaries.values():
-            with contextlib.suppress(OSError):  # what is wrong with the place is said below
+            with contextlib.suppress(OSError):  # the error of the path itself is raised below
                 temporary.unlink()
         if (refusal := storage_error(path, error)) is not None:
             raise refusal from error
@@ -51,7 +51,7 @@ def _fill(temporary: Path, write: Callable[[Path], object]) -> None:
     temporary.touch()
     permissions = temporary.stat().st_mode
     write(temporary)
-    temporary.chmod(permissions)  # safetensors makes files that only their owner can read
+    temporary.chmod(permissions)  # safetensors creates files that only the owner can read
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -62,17 +62,17 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def json_writer(content: Any) -> Callable[[Path], object]:
-    """Return what writes `content` as indented JSON, for `write_atomically` and `write_together`."""
+    """Return a function that writes `content` as indented JSON, for `write_atomically` and `write_together`."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     return lambda path: path.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, *, what: str) -> Any:
-    """Read a JSON file; `what` names it in errors.
+    """Read a JSON file; `what` names its content in errors.
 
     Raises:
-        MissingData: it is not there.
-        CorruptFile: it is not JSON.
+        MissingData: the file does not exist.
+        CorruptFile: the file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -85,15 +85,15 @@ def read_json(path: Path, *, what: str) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """Return the hex digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def storage_error(path: Path, error: BaseException) -> StorageError | None:
-    """What the file system said, if it was the file system; safetensors reports its number as text."""
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None
+    """Return `error` as a StorageError if the file system caused it, else None."""
+    in_text = re.search(r"\(os error (\d+)\)", str(error))  # safetensors reports the errno as text
+    number = error.errno if isinstance(error, OSError) else int(in_text[1]) if in_text else None
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(
             f"no space left to write {path}",

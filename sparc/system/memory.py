@@ -1,23 +1,23 @@
-"""What the process does with memory that it has used."""
+"""Memory of the process: how much it holds, how much is left, and whether the C library keeps what is freed."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import sys
 from pathlib import Path
 
-# Parameters of mallopt, as malloc.h numbers them.
+# Parameter numbers of mallopt, from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what a batch frees for the next one, instead of giving it back to the system.
+    """Make the C library keep freed memory for the next batch instead of returning it to the system.
 
-    Memory that comes from the system anew is filled with zeros page by page, which can halve the speed of a backbone on
-    the CPU and costs a training step 5 to 40 % (docs/performance.md). For processes of our own, not of a caller of the
-    library. Only glibc gives memory back so readily; elsewhere nothing happens.
+    The kernel fills returned pages with zeros before it hands them out again, which can halve the speed of a backbone
+    on the CPU and costs a training step 5 to 40 % (docs/performance.md). Call this only in processes that sparc owns,
+    never in a caller's process. Only glibc returns memory so eagerly; elsewhere the call has no effect.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -26,16 +26,19 @@ def keep_freed_memory() -> None:
         libc.mallopt(_MMAP_MAX, 0)
 
 
-def resident_bytes() -> int | None:
-    """Memory that the process holds now; None where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None
+def resident_bytes() -> int:
+    """Return the memory that the process holds now."""
+    import psutil  # not at the top: every command imports this module, few ask for memory
+
+    resident: int = psutil.Process().memory_info().rss
+    return resident
 
 
 def peak_bytes() -> int | None:
-    """The most memory that the process has held so far; None where the system does not say."""
+    """Return the most memory that the process has held so far, or None if the system does not record it.
+
+    psutil reports a peak on Windows only.
+    """
     try:
         import resource
     except ImportError:
@@ -44,18 +47,21 @@ def peak_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def available_bytes() -> int | None:
-    """Memory left for more processes, on the machine or in the control group that limits it; None if it is not said."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        available = 1024 * int(text.partition("MemAvailable:")[2].split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
+def available_bytes() -> int:
+    """Return the memory left for more processes, on the machine or in the control group that limits it."""
+    import psutil
+
+    available: int = psutil.virtual_memory().available
+    left = _left_in_group(_CONTROL_GROUP)  # psutil does not know control groups
+    return available if left is None else max(0, min(available, left))
+
+
+def _left_in_group(group: Path) -> int | None:
+    """Return the bytes below a control group's limit, or None without a limit. Cached files count as free."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        group = Path("/sys/fs/cgroup")
         lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
         used = int((group / "memory.current").read_text(encoding="ascii"))
-        kept = dict(line.split() for line in lines)  # files in the cache give way
-        limit = int((group / "memory.max").read_text(encoding="ascii"))  # 'max' where there is none
-        available = min(available, limit - used + int(kept["inactive_file"]) + int(kept["active_file"]))
-    return max(0, available)
+        cached = dict(line.split() for line in lines)
+        limit = int((group / "memory.max").read_text(encoding="ascii"))  # 'max', no number, without a limit
+        return limit - used + int(cached["inactive_file"]) + int(cached["active_file"])
+    return None

@@ -72,7 +72,7 @@ def test_features_are_those_of_the_samples_in_order(dataset, tmp_path):
     store = open_streams({"brightness": tmp_path / "s"})
     assert store.ids == tuple(dataset.ids)
     expected = mean_colours([dataset[row] for row in range(len(dataset))])
-    assert torch.equal(store.features["brightness"], expected)
+    assert torch.equal(store.in_memory()["brightness"], expected)
 
 
 def test_the_progress_counts_what_was_there_already(dataset, tmp_path):
@@ -162,7 +162,7 @@ def test_what_was_skipped_is_tried_again_unless_skipping_is_asked_for(dataset, p
     image.write_bytes(content)
     untouched = shard_path(tmp_path / "s", 0).stat().st_mtime_ns
     assert extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16).skipped == ()
-    assert (open_streams({"s": tmp_path / "s"}).features["s"] > 0).all()
+    assert (open_streams({"s": tmp_path / "s"}).in_memory()["s"] > 0).all()
     assert shard_path(tmp_path / "s", 0).stat().st_mtime_ns == untouched
 
 
@@ -263,8 +263,8 @@ def test_an_image_or_caption_of_several_samples_is_computed_and_stored_once(tmp_
     assert lengths.seen == 2
     store = open_streams({"colours": tmp_path / "colours", "lengths": tmp_path / "lengths"})
     assert store.ids == Pairs.ids
-    assert torch.equal(store.features["colours"], mean_colours([Pairs()[row] for row in range(5)]))
-    assert store.features["lengths"].flatten().tolist() == [
+    assert torch.equal(store.in_memory()["colours"], mean_colours([Pairs()[row] for row in range(5)]))
+    assert store.in_memory()["lengths"].flatten().tolist() == [
         3 + ord("o"),
         3 + ord("t"),
         3 + ord("t"),
@@ -283,7 +283,7 @@ def test_samples_of_one_image_that_cannot_be_read_lack_it_all(tmp_path):
     assert manifest.skipped == ("e", "c")
     store = open_streams({"s": tmp_path / "s"})
     assert store.missing() == {"s": 2}
-    assert (store.features["s"] == 0).all(dim=1).tolist() == [True, False, True, False, False]
+    assert (store.in_memory()["s"] == 0).all(dim=1).tolist() == [True, False, True, False, False]
 
 
 def test_streams_of_one_modality_are_extracted_together_each_as_if_alone(dataset, tmp_path):
@@ -298,7 +298,7 @@ def test_streams_of_one_modality_are_extracted_together_each_as_if_alone(dataset
     before = shard_path(tmp_path / "once", 1).stat().st_mtime_ns
     extract_streams(dataset, forward, targets, shard_rows=16)
     store = open_streams({name: tmp_path / name for name in targets})
-    assert torch.equal(store.features["twice"], 2 * store.features["once"])
+    assert torch.equal(store.in_memory()["twice"], 2 * store.in_memory()["once"])
     assert shard_path(tmp_path / "once", 1).stat().st_mtime_ns == before
 
 
@@ -398,7 +398,7 @@ def test_features_are_stored_and_computed_as_exactly_as_asked_for(dataset, tmp_p
     manifest = extract_streams(dataset, forward, {"s": target})["s"]
     assert backbone.dtype == torch.bfloat16
     assert (manifest.dtype, manifest.precision) == ("float16", "bfloat16")
-    features = open_streams({"s": tmp_path / "s"}).features["s"]
+    features = open_streams({"s": tmp_path / "s"}).in_memory()["s"]
     assert features.dtype == torch.float16
     exact = mean_colours([dataset[row] for row in range(len(dataset))]) / 3
     torch.testing.assert_close(features.float(), exact, rtol=0.02, atol=0)
@@ -411,7 +411,7 @@ def test_a_feature_that_float16_cannot_hold_is_the_largest_that_it_can(dataset, 
 
     target = Target(tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16")
     extract_streams(dataset, Forward({"s": Huge()}, "image"), {"s": target})
-    assert (open_streams({"s": tmp_path / "s"}).features["s"] == -65504).all()
+    assert (open_streams({"s": tmp_path / "s"}).in_memory()["s"] == -65504).all()
 
 
 def test_a_probe_says_what_all_will_take_and_writes_nothing(dataset):
@@ -523,7 +523,7 @@ def test_features_of_patches_are_stored_beside_those_of_images(dataset, photos, 
     assert manifest.tokens.grid == (1, 2)
     patches = open_patches(tmp_path / "s")
     tokens = torch.cat(patches.shards)[patches.rows]
-    features = open_streams({"s": tmp_path / "s"}).features["s"]
+    features = open_streams({"s": tmp_path / "s"}).in_memory()["s"]
     assert tokens.dtype == torch.float16
     assert tokens.shape == (53, 2, 3)
     assert torch.equal(tokens[:, 0], features)
@@ -610,7 +610,7 @@ def test_two_that_make_the_same_shard_leave_the_first_as_it_is(dataset, tmp_path
 
     extract_stream(dataset, Slow(), tmp_path / "s", shard_rows=16)
     expected = mean_colours([dataset[row] for row in range(len(dataset))])
-    assert torch.equal(open_streams({"s": tmp_path / "s"}).features["s"], expected)
+    assert torch.equal(open_streams({"s": tmp_path / "s"}).in_memory()["s"], expected)
 
 
 def test_a_dataset_without_samples_is_an_error(tmp_path):

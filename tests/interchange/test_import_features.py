@@ -76,8 +76,8 @@ def test_rows_are_joined_by_id_and_what_a_stream_lacks_is_listed(tmp_path):
     assert found.lacking == {"one": ["new"], "other": ["é", "10"]}
     store = open_streams({name: tmp_path / "out" / "train" / name for name in ("one", "other")})
     assert store.ids == ("b", "é", "a", "10", "new")
-    assert store.features["one"].tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [0, 0]]
-    assert store.features["other"].tolist() == [[50, 60], [0, 0], [10, 20], [0, 0], [30, 40]]
+    assert store.in_memory()["one"].tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [0, 0]]
+    assert store.in_memory()["other"].tolist() == [[50, 60], [0, 0], [10, 20], [0, 0], [30, 40]]
 
 
 def test_what_is_held_out_is_drawn_by_id_alone(tmp_path):

@@ -15,6 +15,7 @@ from sparc.errors import InvalidConfig, UnknownName
 from sparc.interchange import write_saelens
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
+from tests.runs import provenance
 
 WIDTHS, LATENTS, KEPT = {"a": 12, "b": 7}, 40, 9
 NORMALIZATIONS = ("unit", "standard", "none")
@@ -139,13 +140,13 @@ def test_the_command_exports_a_run_and_says_what_made_the_features(tmp_path, spa
     drawn_space("unit").save_pretrained(tmp_path / "run")
     made_by = {"backbone": "some-model", "params": {"size": "small"}, "weights": "hub:lab/some-model"}
     here = {**made_by, "params": {"size": "small", "weights": str(tmp_path / "weights.bin")}}
-    Run(tmp_path / "run").write_provenance({"streams": {"b": here}})
+    Run(tmp_path / "run").write_provenance(provenance(streams={"b": here}))
     words = ["export", "run", "--stream", "b", "--format", "saelens", "--out", "sae"]
     done = sparc_here(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert "sae: stream b, 7 wide, 40 latents, 9 kept" in done.stdout
     config = json.loads((tmp_path / "sae" / "cfg.json").read_text())
-    assert config["metadata"]["backbone"] == made_by
+    assert config["metadata"]["backbone"] == {**made_by, "plugin": None}
     assert (config["architecture"], config["d_in"], config["d_sae"], config["k"]) == ("topk", 7, 40, 9)
     shapes = {name: tuple(x.shape) for name, x in load_file(tmp_path / "sae" / "sae_weights.safetensors").items()}
     assert shapes == {"W_enc": (7, 40), "b_enc": (40,), "W_dec": (40, 7), "b_dec": (7,)}

@@ -1,7 +1,5 @@
 """Localisation on models that can be followed by hand, and what a user may get wrong."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +12,7 @@ from sparc.localization.picture import save
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from tests.localization.mosaic import Eye, models, quarters
+from tests.runs import provenance
 
 PHOTO = quarters("red", "blue", "green", (255, 0, 255))  # the last is red and blue
 
@@ -177,7 +176,7 @@ def demo_run(tmp_path):
     torch.manual_seed(0)
     SharedLatentSpace(SpaceConfig(streams=widths, n_latents=64, k=8)).save_pretrained(tmp_path / "run")
     options = {"stream": [{"name": name, "alias": name} for name in widths], "dataset": "openmoji", "n-latents": 64}
-    (tmp_path / "run" / "provenance.json").write_text(json.dumps({"options": {**options, "k": 8}}))
+    Run(tmp_path / "run").write_provenance(provenance(options={**options, "k": 8}))
     (tmp_path / "run" / "evaluation").mkdir()
     rows = ["latent,name,confirmed", *(f"{latent},animal,{latent % 2 == 0}" for latent in range(64))]
     (tmp_path / "run" / "evaluation" / "latents.csv").write_text("\n".join(rows))
@@ -232,10 +231,10 @@ def test_a_run_that_cannot_localise_says_why(demo_run, tmp_path):
         load_models(tmp_path / "nothing")
     with pytest.raises(UnknownName, match="no stream named 'clip-img'"):
         load_models(demo_run, streams=["clip-img"])
-    Run(demo_run).write_provenance({"options": {"features": str(tmp_path), "dataset": "imported"}})
+    Run(demo_run).write_provenance(provenance(options={"features": str(tmp_path), "dataset": "imported"}))
     with pytest.raises(MissingData, match="were imported, so its backbones are not known"):
         load_models(demo_run)
     (demo_run / "model.safetensors").unlink()
-    Run(demo_run).write_provenance({"options": {"stream": ["minilm"], "dataset": "openmoji"}})
+    Run(demo_run).write_provenance(provenance(options={"stream": ["minilm"], "dataset": "openmoji"}))
     with pytest.raises(MissingData, match="is not finished"):
         load_models(demo_run)

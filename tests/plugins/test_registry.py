@@ -21,6 +21,7 @@ from sparc.plugins.hookspecs import CONTRACT, GROUP
 from sparc.plugins.registry import checked_params, discover
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
+from tests.runs import provenance
 
 
 def plugin(monkeypatch, name, **hooks):
@@ -224,10 +225,10 @@ def test_a_run_whose_plugin_is_gone_says_which_package_to_install(command, sparc
     run = Run.create(tmp_path / "run")
     SharedLatentSpace(SpaceConfig(streams={"sky": 4}, n_latents=8, k=2)).save_pretrained(run.path)
     run.write_provenance(
-        {
-            "streams": {"night": {"backbone": "sky", "params": {}, "weights": "", "plugin": "sparc-sky 1.2"}},
-            "options": {"dataset": "digits", "stream": [{"name": "sky", "alias": "night"}]},
-        }
+        provenance(
+            streams={"night": {"backbone": "sky", "params": {}, "weights": "", "plugin": "sparc-sky 1.2"}},
+            options={"dataset": "digits", "stream": [{"name": "sky", "alias": "night"}]},
+        )
     )
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
     done = sparc_here(command[0], "run", *command[1:])

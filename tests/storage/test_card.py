@@ -15,10 +15,11 @@ import sparc
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.errors import CorruptFile, MissingData
 from sparc.evaluation import Samples, evaluate
-from sparc.storage.card import card
+from sparc.storage.card import model_card
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from sparc.system.files import write_json
+from tests.runs import provenance
 
 WIDTHS = {"a": 12, "b": 7}
 
@@ -37,18 +38,21 @@ def run(tmp_path):
     made_by = {"backbone": "timm", "params": {"model": "test_vit", "pool": None}, "weights": "hub:timm/test_vit"}
     dataset = {"name": "hf", "alias": "hf", "params": {"caption": "text", "train": str(tmp_path / "secret.tar")}}
     run.write_provenance(
-        {
-            "command": ["sparc", "train", "--data-root", str(tmp_path)],
-            "versions": {"sparc-sae": "0.1.0"},
-            "random_weights": [],
-            "samples": 1234,
-            "streams": {"a": made_by, "b": {**made_by, "backbone": "words", "params": {}}},
-            "options": {"dataset": dataset, "data-root": str(tmp_path)},
-        }
+        provenance(
+            command=["sparc", "train", "--data-root", str(tmp_path)],
+            versions={"sparc-sae": "0.1.0"},
+            samples=1234,
+            streams={"a": made_by, "b": {**made_by, "backbone": "words", "params": {}}},
+            options={"dataset": dataset, "data-root": str(tmp_path)},
+        )
     )
     report = evaluate(space, Samples(features(), [str(n) for n in range(20)])).report.to_json()
     write_json(run.evaluation, {"dataset": "hf", "split": "test", "random_weights": [], "report": report})
     return run
+
+
+def card(directory, repo_id):
+    return str(model_card(directory, repo_id))
 
 
 def test_a_card_says_what_the_run_says_and_no_path_of_this_machine(run, tmp_path):
@@ -104,7 +108,7 @@ def test_the_code_in_a_card_runs_from_the_cache_that_the_hub_fills(widths, tmp_p
 
 
 def test_a_dry_run_says_so_and_what_cannot_be_read_is_an_error(run, tmp_path):
-    run.write_provenance({**run.provenance(), "random_weights": ["a"]})
+    run.write_provenance(run.provenance().model_copy(update={"random_weights": ("a",)}))
     assert "**a: random weights" in card(run.path, "lab/space")
     write_json(run.evaluation, {"dataset": "hf"})
     with pytest.raises(CorruptFile, match="not as this sparc writes them: KeyError 'report'"):

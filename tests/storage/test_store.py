@@ -8,19 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, MisalignedStreams, MissingData, StorageError
-from sparc.storage.store import (
-    Manifest,
-    Shard,
-    digest_ids,
-    fingerprint,
-    open_streams,
-    read_manifest,
-    read_shard,
-    shard_path,
-    write_manifest,
-    write_samples,
-    write_shard,
-)
+from sparc.storage.manifest import Manifest, Shard, digest_ids, fingerprint, read_manifest, write_manifest
+from sparc.storage.store import open_streams, read_shard, shard_path, write_samples, write_shard
 from sparc.system.files import sha256, write_atomically, write_together
 
 
@@ -66,7 +55,7 @@ def test_features_come_back_as_they_were_with_their_ids(tmp_path, ids):
     assert store.widths == {"photo": 3, "words": 2}
     assert len(store) == 10
     for name, rows in features.items():
-        assert torch.equal(store.features[name], rows)
+        assert torch.equal(store.in_memory()[name], rows)
 
 
 def test_streams_of_different_samples_are_refused_even_if_as_many(tmp_path, ids):

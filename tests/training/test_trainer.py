@@ -11,8 +11,10 @@ from sparc.core.losses import loss_terms, total
 from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, InvalidConfig, MissingData, StorageError
 from sparc.storage.checkpoint import SharedLatentSpace, load
 from sparc.storage.run import Run
+from sparc.storage.space_config import config_content
 from sparc.training.loader import batches
 from sparc.training.trainer import Training, train
+from tests.runs import provenance
 
 CONFIG = TrainingConfig(epochs=8, batch_size=32, lr=1e-2, dead_after=64, k_aux=4, seed=5)
 
@@ -134,7 +136,10 @@ def test_standard_normalization_is_measured_on_the_training_samples(tmp_path, fe
 
 def test_the_settings_of_the_training_are_kept_beside_the_space(tmp_path, features, shape):
     fit(tmp_path / "run", features, shape)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["training"] == CONFIG.model_dump()
+    assert (
+        json.loads((tmp_path / "run" / "config.json").read_text())["training"]
+        == config_content(shape, CONFIG)["training"]
+    )
 
 
 def test_the_seed_alone_decides_the_order_of_samples():
@@ -328,7 +333,7 @@ def test_checkpoints_that_cannot_be_read_say_why(tmp_path, features, shape, monk
 
 def test_of_a_run_that_is_not_finished_there_is_no_space_to_load(tmp_path):
     run = Run.create(tmp_path / "run")
-    run.write_provenance({})
+    run.write_provenance(provenance())
     with pytest.raises(MissingData, match="run is not finished") as error:
         load(run.path)
     assert "sparc train --resume" in error.value.hint
@@ -336,7 +341,7 @@ def test_of_a_run_that_is_not_finished_there_is_no_space_to_load(tmp_path):
 
 def test_a_space_is_not_saved_over_a_run(tmp_path, features, shape):
     space = fit(tmp_path / "run", features, shape)
-    Run(tmp_path / "run").write_provenance({})
+    Run(tmp_path / "run").write_provenance(provenance())
     before = model_bytes(tmp_path / "run")
     with pytest.raises(InvalidConfig, match="never overwritten"):
         SharedLatentSpace(shape, seed=9).save_pretrained(tmp_path / "run")

@@ -11,6 +11,8 @@ from sparc.cli.tables.localization import latents_table
 from sparc.config import SpaceConfig
 from sparc.localization.benchmark import LatentsReport, cases
 from sparc.storage.checkpoint import SharedLatentSpace
+from sparc.storage.run import Run
+from tests.runs import provenance
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def run_of(photos, tmp_path):
             {"name": "timm", "model": "test_vit", "weights": "random"} if name == "timm" else name for name in widths
         ]
         options = {"stream": streams, "dataset": "image-folder", "data-root": str(photos)}
-        (run / "provenance.json").write_text(json.dumps({"options": options}))
+        Run(run).write_provenance(provenance(options=options))
         return run
 
     return make

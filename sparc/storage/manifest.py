@@ -1,0 +1,130 @@
+"""The manifest of one stream's features: what they are and where they came from.
+
+    <root>/<dataset>/<split>/<stream>-<fingerprint>/manifest.json
+
+`docs/store-format.md` is normative. The manifest is written last, so a directory that has one is complete. This module
+imports no torch: commands read manifests before they load anything heavy. `store` reads and writes the features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparc.errors import CorruptFile, IncompatibleFormat
+from sparc.system.files import read_json, write_json
+
+FORMAT_VERSION = 2
+MANIFEST = "manifest.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shard(_Record):
+    """Name, length and checksum of one shard file."""
+
+    file: str
+    rows: int
+    sha256: str
+
+
+class PatchTokens(_Record):
+    """Grid and shard files of the features of patches."""
+
+    grid: tuple[int, int]
+    """Rows and columns of patches."""
+    shards: tuple[Shard, ...]
+
+
+class Manifest(_Record):
+    """Description of one stream's features and of how they were made."""
+
+    format_version: int = FORMAT_VERSION
+    backbone: str
+    params: dict[str, Any]
+    weights: str
+    """Identity of the weights, as the backbone gives it: a digest, a hub name, or `random`."""
+    preprocessing: dict[str, Any] = {}
+    """The backbone's description of how it preprocesses an image or a caption."""
+    precision: str = "float32"
+    """Precision of the backbone's matrix products."""
+    dataset: str
+    split: str
+    width: int
+    dtype: str
+    """Dtype of the stored features."""
+    samples: int
+    samples_sha256: str
+    """Digest of the sample ids, in order. Streams open together only if their digests agree."""
+    samples_file_sha256: str
+    """Checksum of `samples.json`, which maps samples to rows."""
+    skipped: tuple[str, ...] = ()
+    """Samples that could not be read; their rows are zero. Extraction retries them unless it runs with skip-bad."""
+    shards: tuple[Shard, ...]
+    tokens: PatchTokens | None = None
+    versions: dict[str, str] = {}
+
+
+def fingerprint(name: str, params: Mapping[str, Any], identity: str) -> str:
+    """Return the directory name of a plugin's output: its name and a digest of everything that determines the output.
+
+    The digest covers the format version, so features in an older format are not found and are extracted again.
+    `weights` and `root` are paths. If `identity` describes their content, the digest ignores the paths, so that moving
+    the files keeps the features.
+    """
+    telling = {key: value for key, value in params.items() if not identity or key not in ("weights", "root")}
+    text = json.dumps([FORMAT_VERSION, name, telling, identity], sort_keys=True, default=str)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def digest_ids(ids: Sequence[str]) -> str:
+    """Return the digest of sample ids in order."""
+    return hashlib.sha256(json.dumps(list(ids), ensure_ascii=False).encode()).hexdigest()
+
+
+def feature_digests(manifests: Mapping[str, Manifest]) -> dict[str, list[str]]:
+    """Return per stream the checksums of its files, which identify the features to the bit."""
+    return {
+        name: [manifest.samples_file_sha256, *(shard.sha256 for shard in manifest.shards)]
+        for name, manifest in manifests.items()
+    }
+
+
+def is_complete(directory: Path) -> bool:
+    """Return True if a stream's features are complete."""
+    return (directory / MANIFEST).is_file()
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write the manifest, which declares a stream's features complete."""
+    write_json(directory / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def revoke_manifest(directory: Path) -> None:
+    """Remove the manifest before shards change, which declares a stream's features incomplete."""
+    (directory / MANIFEST).unlink(missing_ok=True)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read the manifest of a stream. Raises MissingData, CorruptFile or IncompatibleFormat."""
+    content = read_json(directory / MANIFEST, what="the manifest of a stream")
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise IncompatibleFormat(
+            f"{directory} has format version {version}, this sparc reads up to {FORMAT_VERSION}",
+            hint="upgrade: pip install -U sparc-sae",
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise CorruptFile(
+            f"{directory / MANIFEST} is not a manifest: {error.errors()[0]['msg']}",
+            hint=f"remove {directory} to extract it anew",
+        ) from error

@@ -1,0 +1,47 @@
+"""`config.json` of a trained space: its shape, and how it was trained.
+
+`docs/reference/checkpoint-format.md` is normative. This module imports no torch, so that a command can describe a space
+without loading it. `checkpoint` loads and saves the weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparc.config import SpaceConfig, TrainingConfig, validated
+from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig
+from sparc.system.files import read_json
+
+FORMAT_VERSION = 1
+CONFIG = "config.json"
+MODEL = "model.safetensors"
+_NAMES_IN_FILE = {"lambda_": "cross_weight"}
+"""Training options that format 1 names differently."""
+
+
+def config_content(space: SpaceConfig, training: TrainingConfig | None) -> dict[str, Any]:
+    """Return the content of `config.json`; `training` is kept for the record and may be missing."""
+    content: dict[str, Any] = {"format_version": FORMAT_VERSION, "space": space.model_dump()}
+    if training is not None:
+        options = training.model_dump()
+        content["training"] = {_NAMES_IN_FILE.get(name, name): value for name, value in options.items()}
+    return content
+
+
+def read_config(directory: Path) -> SpaceConfig:
+    """Read the shape of the space in `directory`. Raises MissingData, CorruptFile or IncompatibleFormat."""
+    path = directory / CONFIG
+    content = read_json(path, what="the configuration of a space")
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise CorruptFile(f"{path} has no format version", hint="is this a directory that sparc wrote?")
+    if version > FORMAT_VERSION:
+        raise IncompatibleFormat(
+            f"{directory} has format version {version}, this sparc reads up to {FORMAT_VERSION}",
+            hint="upgrade: pip install -U sparc-sae",
+        )
+    try:
+        return validated(SpaceConfig, content.get("space"), what=str(path))
+    except InvalidConfig as error:
+        raise CorruptFile(error.message, hint="restore the file, or train anew") from error
