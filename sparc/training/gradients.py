@@ -26,7 +26,7 @@ from sparc.core.dead import Dead
 from sparc.core.kernels.sparse import Entries, LatentSum, weighted_rows, weighted_sum
 from sparc.core.losses import Term, pair
 from sparc.core.space import Batch, LatentSpace
-from sparc.core.topk import Affine, select
+from sparc.core.topk import Affine, Select, select
 
 _ALL = slice(None)
 
@@ -84,15 +84,15 @@ def gradients(
     aux_weight: float = 0.0,
     k_aux: int = 1,
     dead: Mapping[str, Dead] | None = None,
-    product: str = "float32",
+    select_with: Select = select,
 ) -> Gradients:
     """Loss of a batch with all streams of the space, its codes, and the gradients as far as through the decoder.
 
-    The weights and `dead` are those of `losses.loss_terms`, `product` that of `LatentSpace.select`.
+    The weights and `dead` are those of `losses.loss_terms`, `select_with` finds the kept latents.
     """
     centered = {name: space.centered(name, x_BD) for name, x_BD in batch.features.items()}
     with record_function("sparc.select"):
-        kept = space.select(centered, batch.present, product=product)
+        kept = space.select(centered, batch.present, select_with)
     codes = {name: Codes(indices, torch.relu(logits), space.n_latents) for name, (indices, logits) in kept.items()}
     found = Gradients(space, batch, centered, codes, cross_weight)
     streams, silent = list(codes), dead or {}

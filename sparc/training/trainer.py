@@ -20,6 +20,7 @@ from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from sparc.system.files import write_atomically
+from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
 from sparc.training.loader import Loader, Rows, Shards
@@ -52,6 +53,7 @@ class Training:
         self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None)
         self.dead = DeadLatents(space.streams, space.n_latents, space.decoder.device)
         self.step = 0
+        self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
 
     def advance(self, batch: Batch) -> list[Term]:
         """Take one step on normalised features: loss, gradients, Adam with the decoder on unit norm, counters."""
@@ -62,7 +64,7 @@ class Training:
             aux_weight=self.config.aux_weight,
             k_aux=self.config.k_aux,
             dead=self.dead.dead(self.config.dead_after),
-            product=self.config.encoder_product,
+            select_with=self._select,
         )
         self.adam.step(found)
         self.dead.update(found.codes, batch)

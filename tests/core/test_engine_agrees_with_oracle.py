@@ -183,7 +183,7 @@ def test_ten_training_steps_agree(kind, selection, tables, monkeypatch):
             monkeypatch.setattr(f"sparc.core.kernels.sparse.{name}", number)
     space, oracle = pair(3, 4, selection)
     weights = {"cross_weight": LAMBDA, "aux_weight": 1 / 20, "k_aux": K_AUX}
-    training = kind(space, TrainingConfig(lr=0.01, dead_after=15, **weights))
+    training = kind(space, TrainingConfig(lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=K_AUX))
     naive_adam = torch.optim.Adam(oracle.parameters(), lr=0.01)
     silence = {name: torch.zeros(L, dtype=torch.int64) for name in space.streams}
     for _ in range(10):
