@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 import sparc
-from sparc.core.losses import loss_terms, total
+from sparc.core.losses import LossWeights, loss_terms, total
 from sparc.evaluation import Samples, evaluate
 
 OLD, NEW = ["hog", "char-ngrams"], "tiny-image"
@@ -51,7 +51,7 @@ generator = torch.Generator().manual_seed(0)
 for _ in range(20):
     for rows in torch.randperm(len(train), generator=generator).split(256):
         batch = space.normalize({name: features[name][rows] for name in space.streams})
-        loss = total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0))
+        loss = total(loss_terms(space, batch, space.encode_batch(batch), LossWeights(cross=1.0)))
         optimizer.zero_grad()
         loss.backward()
         space.project_decoder_gradient()

@@ -58,7 +58,7 @@ class Oracle:
             mask = {s: select(h[s].detach(), self.k) for s in h}
         return {s: torch.relu(h[s]) * mask[s] * there[s] for s in h}
 
-    def terms(self, raw, *, cross_weight, aux_weight, k_aux, dead):
+    def terms(self, raw, weights, dead):
         """Name to (value, weight) of every term of the loss."""
         x, present = self.normalize(raw)
         z = self.encode(x, present)
@@ -72,12 +72,12 @@ class Oracle:
                 if s == t:
                     terms[f"self/{s}"] = (nmse(y, x[t], rows), 1 / S)
                     silent = dead[s].nonzero().flatten().tolist()
-                    if aux_weight and silent:
-                        kept = select(h[s].detach()[:, silent], min(k_aux, len(silent)))
+                    if weights.aux and silent:
+                        kept = select(h[s].detach()[:, silent], min(weights.k_aux, len(silent)))
                         z_aux = torch.zeros_like(h[s])
                         z_aux[:, silent] = torch.relu(h[s][:, silent]) * kept
                         left_over = (x[s] - y).detach()
-                        terms[f"aux/{s}"] = (nmse(z_aux @ self.D[s].T, left_over, rows), aux_weight / S)
-                elif cross_weight:
-                    terms[f"cross/{s}->{t}"] = (nmse(y, x[t], rows), cross_weight / (S * (S - 1)))
+                        terms[f"aux/{s}"] = (nmse(z_aux @ self.D[s].T, left_over, rows), weights.aux / S)
+                elif weights.cross:
+                    terms[f"cross/{s}->{t}"] = (nmse(y, x[t], rows), weights.cross / (S * (S - 1)))
         return terms

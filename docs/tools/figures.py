@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sparc.core.dead import DeadLatents
+from sparc.core.dead import ActivityCounters
 from sparc.core.topk import Affine, select
 from sparc.plugins import Taxonomy
 
@@ -231,7 +231,7 @@ def dead() -> Drawing:
     drawing = Drawing(720, 268)
     after, seen = 256_000, 400_000
     last_active = torch.tensor([399_900, 385_000, 120_000, 310_000, 0, 398_000])
-    counters = DeadLatents({"stream": 1}, len(last_active))
+    counters = ActivityCounters({"stream": 1}, len(last_active))
     counters.samples_since_active[0] = seen - last_active
     dead_latents = counters.dead(after)["stream"].latents.tolist()
     left, scale = 96, 500 / seen

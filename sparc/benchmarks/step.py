@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from sparc.benchmarks.apart import DenseApart
-from sparc.benchmarks.autograd import AutogradTraining
 from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.core.kernels.backend import kernels
 from sparc.core.space import LatentSpace
+from sparc.core.step import AutogradTraining
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.system.memory import peak_bytes, resident_bytes
 from sparc.training.loader import Loader
-from sparc.training.trainer import Training
+from sparc.training.trainer import Training, loss_weights
 
 WARM_UP = 3
 PAUSE = 0.03
@@ -87,11 +87,11 @@ def measure_step(
     working = None
     if peak is not None:
         held = [*space.state_dict().values(), *itertools.chain(*training.adam.moments.values())]
-        held += [training.dead.samples_since_active, *(features.values() if device == "cpu" else ())]
+        held += [training.counters.samples_since_active, *(features.values() if device == "cpu" else ())]
         working = peak - sum(tensor.nbytes for tensor in held) - (before if device == "cpu" else 0)
     runs: dict[str, Callable[[], object]] = {"product": _product(space, batch_size), "step": step}
     if autograd:
-        own = AutogradTraining(copy.deepcopy(space), config)
+        own = AutogradTraining(copy.deepcopy(space), loss_weights(config), lr=config.lr, dead_after=config.dead_after)
         batch = space.normalize(next(source))
         runs["autograd"] = lambda: own.advance(batch)
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,21 @@
-"""The engine: one latent space over any number of streams. torch and nothing else.
+"""The paper: one latent space shared by any number of streams. Imports torch alone.
 
-Read `space` first, then `losses`: that is the paper. `selection` and `sparse` are the two ideas they stand on; `fast`
-is the training step by hand.
+Read in this order:
 
-Shapes, here and in the suffixes of names: B samples in a batch, L latents, K kept latents, D width of one stream,
-T widths of all streams side by side, S streams, G streams that share an index set.
+    space       encoders, decoders, and how features become codes and reconstructions
+    codes       the kept latents of a batch
+    topk        which latents a sample keeps: Global TopK
+    losses      self and cross reconstruction, and AuxK
+    dead        counters of latents that are no longer active
+    unit_norm   decoder columns of norm one
+    step        one training step, all of the above in ten lines
+
+`kernels` computes sums over kept entries, on the CPU and on GPUs; `sparc.training` computes the step faster, by hand.
+
+Shapes, in docstrings and in the suffixes of names:
+
+    B samples of a batch    D width of one stream             S streams
+    L latents               T widths of all streams, summed   G streams that share an index set
+    K kept latents          Q dead latents                    E kept entries of a batch, B K
+    N rows of any table     C candidates for selection        P pieces of a decoder column
 """

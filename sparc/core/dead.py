@@ -1,4 +1,4 @@
-"""Which latents have fallen silent during training."""
+"""Dead latents: which latents have not been active in a stream for many training samples."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from sparc.core.codes import Codes
 from sparc.core.space import Batch
 
 ACTIVE = 1e-3
-"""An activation above this keeps a latent alive."""
+"""A latent is active where its activation exceeds this."""
 
 
 class Dead:
-    """The dead latents of a stream. A GPU counts them while the host goes on, and is asked when they are needed."""
+    """The dead latents of one stream. On a GPU their number is copied to the host while the GPU works on."""
 
     def __init__(self, dead_L: Tensor, count: Callable[[], int] | None = None) -> None:
-        """Say of each latent whether it is dead, (L,) bool, and on a GPU how many are."""
+        """Take the mask of dead latents, (L,) bool, and on a GPU a function that returns how many there are."""
         self._dead_L = dead_L
         self._count = count
 
     @property
     def latents(self) -> Tensor:
-        """Their indices, (Q,) int64, ascending."""
+        """Indices of the dead latents, (Q,) int64, ascending."""
         if self._count is None:
             return self._dead_L.nonzero().squeeze(1)
-        # Not by nonzero, which would wait for all that the device has yet to do.
+        # `nonzero` would sync with the GPU; the count has already been copied.
         return self._dead_L.byte().argsort(descending=True, stable=True)[: self._count()]
 
 
 class _Pending:
-    """Numbers on their way from a GPU to the host."""
+    """Numbers that are being copied from a GPU to the host."""
 
     def __init__(self, numbers: Tensor) -> None:
         self._numbers = torch.empty_like(numbers, device="cpu", pin_memory=True)
         self._numbers.copy_(numbers, non_blocking=True)
-        self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._there.record(torch.cuda.current_stream(numbers.device))
+        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._copied.record(torch.cuda.current_stream(numbers.device))
 
     def read(self, position: int) -> int:
-        """Wait for the numbers, and for what the device had to do before them."""
-        self._there.synchronize()
+        """Return one number, after the copy and the GPU work queued before it are done."""
+        self._copied.synchronize()
         return int(self._numbers[position])
 
 
-class DeadLatents:
+class ActivityCounters:
     """Counts, per stream and latent, the training samples since the latent was last active there.
 
-    The count is state of the training, not of the space: encoding never changes it. It advances by whole batches.
+    The counts belong to the training, not to the space: encoding never changes them. They advance by whole batches.
     """
 
     def __init__(self, streams: Mapping[str, int], n_latents: int, device: torch.device | str = "cpu") -> None:
@@ -60,18 +60,18 @@ class DeadLatents:
         """(S, L) int64."""
 
     def update(self, codes: Mapping[str, Codes], batch: Batch) -> None:
-        """Count a batch that was trained on."""
+        """Count a batch after a training step on it."""
         for position, name in enumerate(self.streams):
             since_L = self.samples_since_active[position]
             since_L += batch.present[name].sum()
-            # Not by a mask of active entries, whose number an accelerator would be waited for.
-            silent_BK = codes[name].values <= ACTIVE
-            heard_L = torch.ones_like(since_L, dtype=torch.uint8)
-            heard_L.scatter_reduce_(0, codes[name].indices.flatten(), silent_BK.flatten().to(torch.uint8), "amin")
-            since_L *= heard_L
+            # No boolean indexing here: its output size would force a GPU sync.
+            inactive_BK = codes[name].values <= ACTIVE
+            silent_L = torch.ones_like(since_L, dtype=torch.uint8)
+            silent_L.scatter_reduce_(0, codes[name].indices.flatten(), inactive_BK.flatten().to(torch.uint8), "amin")
+            since_L *= silent_L
 
     def dead(self, after: int) -> dict[str, Dead]:
-        """Per stream, the latents that were silent for more than `after` samples."""
+        """Return the dead latents of each stream: those inactive for more than `after` samples."""
         dead_SL = self.samples_since_active > after
         if dead_SL.device.type != "cuda":
             return dict(zip(self.streams, map(Dead, dead_SL), strict=True))

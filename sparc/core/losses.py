@@ -1,16 +1,18 @@
-"""The training loss as named terms, over any number of streams.
+"""The training loss as a list of terms, over any number of streams.
 
     NMSE(y, x) = mean_batch( ||y - x||^2 / ||x||^2 )
     loss = mean_s NMSE(y_ss, x_s) + lambda * mean_{s != t} NMSE(y_ts, x_t) + alpha * mean_s AUX_s
     AUX_s = NMSE( D_s z'_s, stopgrad(x_s - y_ss) ),  z'_s = ReLU of the k_aux largest logits among the latents dead in s
 
-arXiv 2507.06265, section 3. The mean over the batch runs over the samples that have both streams.
+arXiv 2507.06265, section 3. The mean over the batch runs over the samples that have both streams. Training computes the
+same terms and their gradients without autograd, in `sparc/training/gradients.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,26 +23,63 @@ from sparc.core.kernels.sparse import kept_logits
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.topk import Affine, select
 
+Kind = Literal["self", "cross", "aux"]
+KINDS: tuple[Kind, ...] = ("self", "cross", "aux")
+"""Kinds of terms, in the order in which terms are listed."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss, and how many dead latents AuxK uses."""
+
+    cross: float
+    """lambda, the weight of cross-reconstruction."""
+    aux: float = 0.0
+    """alpha, the weight of AuxK."""
+    k_aux: int = 1
+    """Dead latents per sample that reconstruct the residual."""
+
+    def reconstruction(self, source: str, target: str, n_streams: int) -> float:
+        """Return the weight of the NMSE of `target` reconstructed from the code of `source`."""
+        return 1 / n_streams if source == target else self.cross / (n_streams * (n_streams - 1))
+
+    def auxiliary(self, n_streams: int) -> float:
+        """Return the weight of the AuxK term of one stream."""
+        return self.aux / n_streams
+
 
 class Term(NamedTuple):
     """One weighted part of the loss."""
 
-    name: str
-    """`self/a`, `cross/a->b` (b rebuilt from the code of a) or `aux/a`."""
+    kind: Kind
+    source: str
+    """Stream whose code is decoded."""
+    target: str
+    """Stream that is reconstructed; `source` itself unless the kind is `cross`."""
     value: Tensor
-    """Scalar, unweighted: what is logged."""
+    """Unweighted scalar, as it is logged."""
     weight: float
+
+    @property
+    def name(self) -> str:
+        """Name in logs and files: `self/a`, `cross/a->b` (b reconstructed from the code of a) or `aux/a`."""
+        return f"{self.kind}/{self.source}->{self.target}" if self.kind == "cross" else f"{self.kind}/{self.source}"
+
+
+def reconstruction_term(source: str, target: str, value: Tensor, weight: float) -> Term:
+    """Return the self or cross term of a pair of streams."""
+    return Term("self" if source == target else "cross", source, target, value, weight)
 
 
 def total(terms: Iterable[Term]) -> Tensor:
-    """Sum the weighted terms: the scalar to minimise."""
+    """Return the weighted sum of the terms, the scalar to minimise."""
     return torch.stack([term.weight * term.value for term in terms]).sum()
 
 
 def nmse(residual_BD: Tensor, target_BD: Tensor, valid_B: Tensor) -> Tensor:
-    """Squared error relative to the target's squared norm, averaged over valid rows: a scalar, 0 where none is valid.
+    """Return the squared error relative to the target's squared norm, averaged over valid rows.
 
-    A target of zeros has no relative error; its row does not count.
+    A scalar, 0 if no row is valid. A row whose target is zero has no relative error and does not count.
     """
     energy_B = target_BD.square().sum(dim=1)
     valid_B = valid_B & (energy_B > 0)
@@ -52,43 +91,30 @@ def loss_terms(
     space: LatentSpace,
     batch: Batch,
     codes: Mapping[str, Codes],
-    *,
-    cross_weight: float,
-    aux_weight: float = 0.0,
-    k_aux: int = 1,
+    weights: LossWeights,
     dead: Mapping[str, Dead] | None = None,
 ) -> list[Term]:
-    """Terms of the loss of a batch with all streams of the space, and its codes.
+    """Return the terms of the loss of a batch that has all streams of the space, given its codes.
 
-    `dead` says per stream which latents are dead; where none is, there is no AuxK term. A term of weight zero is not
-    computed.
+    `dead` holds the dead latents of each stream; a stream without dead latents has no AuxK term. Terms of weight zero
+    are not computed. Terms come in the order of `KINDS`, then of the streams.
     """
-    selfs: list[Term] = []
-    crosses: list[Term] = []
-    auxs: list[Term] = []
+    terms: list[Term] = []
+    n_streams = len(space.streams)
     for source, outputs in space.reconstruct(codes).items():
         for target, y_BD in outputs.items():
             x_BD = batch.features[target]
-            name, weight = pair(source, target, len(space.streams), cross_weight)
-            if weight:
+            if weight := weights.reconstruction(source, target, n_streams):
                 valid_B = batch.present[source] & batch.present[target]
-                term = Term(name, nmse(y_BD - x_BD, x_BD, valid_B), weight)
-                (selfs if target == source else crosses).append(term)
-            if target == source and aux_weight and dead is not None and len(dead_Q := dead[source].latents):
-                value = _aux(space, source, batch, (x_BD - y_BD).detach(), dead_Q, k_aux)
-                auxs.append(Term(f"aux/{source}", value, aux_weight / len(space.streams)))
-    return selfs + crosses + auxs
-
-
-def pair(source: str, target: str, n_streams: int, cross_weight: float) -> tuple[str, float]:
-    """Name and weight of the term of `target` rebuilt from the code of `source`."""
-    if source == target:
-        return f"self/{source}", 1 / n_streams
-    return f"cross/{source}->{target}", cross_weight / (n_streams * (n_streams - 1))
+                terms.append(reconstruction_term(source, target, nmse(y_BD - x_BD, x_BD, valid_B), weight))
+            if target == source and weights.aux and dead is not None and len(dead_Q := dead[source].latents):
+                value = _aux(space, source, batch, (x_BD - y_BD).detach(), dead_Q, weights.k_aux)
+                terms.append(Term("aux", source, source, value, weights.auxiliary(n_streams)))
+    return sorted(terms, key=lambda term: KINDS.index(term.kind))
 
 
 def _aux(space: LatentSpace, stream: str, batch: Batch, residual_BD: Tensor, dead_Q: Tensor, k_aux: int) -> Tensor:
-    """AuxK of one stream: its dead latents alone rebuild what the living left over."""
+    """Return AUX_s: the dead latents of a stream alone reconstruct the residual of the living."""
     weight_LD, bias_L = space.encoder(stream)
     centered_BD = space.centered(stream, batch.features[stream])
     affine = Affine(centered_BD, weight_LD[dead_Q], bias_L[dead_Q], batch.present[stream])

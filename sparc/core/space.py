@@ -17,13 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparc.core import topk as selection
+from sparc.core import topk
 from sparc.core.codes import Codes
 from sparc.core.kernels.sparse import kept_logits, weighted_rows
-from sparc.core.topk import Affine, Kept
+from sparc.core.topk import Affine, Kept, Select
 from sparc.core.unit_norm import UnitColumns
 from sparc.errors import BadFeatures, UnknownName
-from sparc.training import bf16_selection as rounded
 
 _ROUNDING = 1e-12
 """Of the norm of the mean: what rounding leaves of samples that are all alike."""
@@ -172,16 +171,14 @@ class LatentSpace(nn.Module):
         return codes
 
     def select(
-        self, centered: Mapping[str, Tensor], present: Mapping[str, Tensor], *, product: str = "float32"
+        self, centered: Mapping[str, Tensor], present: Mapping[str, Tensor], select: Select = topk.select
     ) -> dict[str, Kept]:
-        """Kept latents of centered features, and their logits; without gradient.
+        """Return the kept latents of centered features (B, D) and their logits, without gradient.
 
-        The product with the encoders may be made in bfloat16, which changes what it costs and not what is kept; it is
-        made in float32 all the same on a processor that has no bfloat16.
+        `select` computes the logits and keeps the k largest; another function may do so at another cost.
         """
         affine = {name: Affine(x_BD, *self.encoder(name), present[name]) for name, x_BD in centered.items()}
-        by = rounded.select if product == "bfloat16" and rounded.pays(self.decoder.device) else selection.select
-        return by(affine, self.k, shared=self.selection == "global")
+        return select(affine, self.k, shared=self.selection == "global")
 
     # Codes in, features out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,13 @@ class Kept(NamedTuple):
     """(B, K) int64; one tensor for all streams where they share it."""
     logits: Tensor
     """(B, K)."""
+
+
+class Select(Protocol):
+    """A function that keeps k latents per sample: `select`, or one that keeps the same at another cost."""
+
+    def __call__(self, streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
+        """Return the kept latents by stream; if `shared`, all streams keep those of the largest summed logits."""
 
 
 @torch.no_grad()

@@ -87,7 +87,7 @@ class Adam:
             self.space.columns.ends if on_norm else [width],
             self._numbers(),
             on_norm=on_norm,
-            out_of_cache=gradient.out_of_cache,
+            out_of_cache=gradient.sums[0][0].out_of_cache,
         )
         return [dots.view_as(summed.values) for dots, (summed, _) in zip(products, gradient.sums, strict=True)]
 

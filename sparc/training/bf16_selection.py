@@ -22,10 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparc.core import topk as selection
+from sparc.config import Precision
+from sparc.core import topk
 from sparc.core.kernels.backend import kernels
 from sparc.core.kernels.sparse import blocks, entry_dots
-from sparc.core.topk import Affine, Kept, Largest, largest, latent_tiles, row_tiles, summed, top_k
+from sparc.core.topk import Affine, Kept, Largest, Select, largest, latent_tiles, row_tiles, summed, top_k
 
 CANDIDATES = 3
 """Candidates for each kept latent: with fewer, many samples of random features are not proven."""
@@ -52,9 +53,14 @@ def pays(device: torch.device) -> bool:
     return any(ask is not None and ask() for ask in asked)
 
 
+def selector(product: Precision, device: torch.device) -> Select:
+    """Return the function that selects by a product of this precision; bfloat16 only if the device multiplies it."""
+    return select if product == "bfloat16" and pays(device) else topk.select
+
+
 @torch.no_grad()
 def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
-    """Keep what `selection.select` keeps, up to the rounding of the full product itself, which decides between ties."""
+    """Keep what `topk.select` keeps, up to the rounding of the full product itself, which decides between ties."""
     if not shared:
         return {name: _select([affine], k)[0] for name, affine in streams.items()}
     return dict(zip(streams, _select(list(streams.values()), k), strict=True))
@@ -63,7 +69,7 @@ def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, 
 def _select(streams: list[Affine], k: int) -> list[Kept]:
     count = max(CANDIDATES * k, AT_LEAST)
     if count >= len(streams[0].weight):
-        return selection.select_shared(streams, k)
+        return topk.select_shared(streams, k)
     candidates = _candidates(streams, count)
     indices_BC = candidates.indices.sort(dim=1).values  # of equals the lowest index comes first
     logits = [_logits(affine, indices_BC) for affine in streams]
@@ -74,7 +80,7 @@ def _select(streams: list[Affine], k: int) -> list[Kept]:
     lost_B = ~(scores_BC.gather(1, best_BK[:, -1:]).squeeze(1) > candidates.others_below)  # also where it is NaN
     if lost_B.any():
         some = [Affine(one.inputs[lost_B], one.weight, one.bias, one.present[lost_B]) for one in streams]
-        again = selection.select_shared(some, k)
+        again = topk.select_shared(some, k)
         indices_BK[lost_B] = again[0].indices
         logits_SBK[:, lost_B] = torch.stack([kept.logits for kept in again])
     return [Kept(indices_BK, logits_BK) for logits_BK in logits_SBK]

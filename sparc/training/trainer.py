@@ -13,13 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sparc.config import SpaceConfig, TrainingConfig
-from sparc.core.dead import DeadLatents
-from sparc.core.losses import Term, total
+from sparc.core.dead import ActivityCounters
+from sparc.core.losses import LossWeights, Term, total
 from sparc.core.space import Batch
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from sparc.system.files import write_atomically
+from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
 from sparc.training.loader import Loader, Rows, Shards
@@ -42,6 +43,11 @@ class Step:
     """Share of the time so far that was spent waiting for data."""
 
 
+def loss_weights(config: TrainingConfig) -> LossWeights:
+    """Return the weights of the loss that a configuration asks for."""
+    return LossWeights(config.lambda_, config.aux_weight, config.k_aux)
+
+
 class Training:
     """A training under way: space, optimiser, counters and the number of steps done; what is saved to resume it."""
 
@@ -50,22 +56,17 @@ class Training:
         self.space = space
         self.config = config
         self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None)
-        self.dead = DeadLatents(space.streams, space.n_latents, space.decoder.device)
+        self.counters = ActivityCounters(space.streams, space.n_latents, space.decoder.device)
         self.step = 0
+        self._weights = loss_weights(config)
+        self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
 
     def advance(self, batch: Batch) -> list[Term]:
         """Take one step on normalised features: loss, gradients, Adam with the decoder on unit norm, counters."""
-        found = gradients(
-            self.space,
-            batch,
-            cross_weight=self.config.lambda_,
-            aux_weight=self.config.aux_weight,
-            k_aux=self.config.k_aux,
-            dead=self.dead.dead(self.config.dead_after),
-            product=self.config.encoder_product,
-        )
+        dead = self.counters.dead(self.config.dead_after)
+        found = gradients(self.space, batch, self._weights, dead, self._select)
         self.adam.step(found)
-        self.dead.update(found.codes, batch)
+        self.counters.update(found.codes, batch)
         self.step += 1
         return found.terms
 
@@ -80,7 +81,7 @@ class Training:
         """Write all of this into one file of the run, replaced whole. Raises StorageError, or as `check`."""
         self.check()
         tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
-        tensors["samples_since_active"] = self.dead.samples_since_active
+        tensors["samples_since_active"] = self.counters.samples_since_active
         for name, (mean, square) in self.adam.moments.items():
             tensors |= {f"adam.exp_avg.{name}": mean, f"adam.exp_avg_sq.{name}": square}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -94,7 +95,7 @@ class Training:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 self.step = int(file.metadata()["step"])
             self.space.load_state_dict(_below("space.", tensors))
-            self.dead.samples_since_active.copy_(tensors["samples_since_active"])
+            self.counters.samples_since_active.copy_(tensors["samples_since_active"])
             self.adam.steps = self.step
             for name, (mean, square) in self.adam.moments.items():
                 mean.copy_(tensors[f"adam.exp_avg.{name}"])

@@ -136,7 +136,7 @@ def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead
     near = {"rtol": 1e-4, "atol": 1e-5 if adam_state == "float32" else 4e-4}
     for name, parameter in fast.space.named_parameters():
         torch.testing.assert_close(parameter, plain.space.get_parameter(name), **near)
-    assert torch.equal(fast.dead.samples_since_active, plain.dead.samples_since_active)
+    assert torch.equal(fast.counters.samples_since_active, plain.counters.samples_since_active)
 
 
 @pytest.mark.parametrize("cached", [2**21, 40])

@@ -8,9 +8,9 @@ import torch
 from torch.autograd import gradcheck
 
 from sparc.core.codes import Codes
-from sparc.core.dead import DeadLatents
+from sparc.core.dead import ActivityCounters
 from sparc.core.kernels.sparse import Entries, LatentSum, entry_dots, kept_logits, weighted_rows, weighted_sum
-from sparc.core.losses import loss_terms, nmse, total
+from sparc.core.losses import LossWeights, loss_terms, nmse, total
 from sparc.core.space import LatentSpace
 from sparc.core.topk import Affine, select_shared, top_k, top_k_without_asking
 from sparc.errors import BadFeatures, UnknownName
@@ -247,7 +247,7 @@ def test_gradients_where_squares_leave_the_floats_are_finite():
     """The hand-written loss divides only by what is a divisor."""
     space = LatentSpace({"photo": 6, "words": 4}, n_latents=16, k=3, normalization="none")
     batch = space.normalize({"photo": torch.full((2, 6), 1e-30), "words": torch.ones(2, 4)})
-    found = gradients(space, batch, cross_weight=1.0)
+    found = gradients(space, batch, LossWeights(cross=1.0))
     assert all(term.value.isfinite() for term in found.terms)
     beyond = found.beyond_decoder(found.decoder.products(space.decoder))
     assert all(part.isfinite().all() for part in (beyond.latent_bias, beyond.pre_bias))
@@ -285,7 +285,7 @@ def test_decoder_columns_stay_on_unit_norm_and_gradients_off_the_radius(widths):
         name: torch.randn(8, width, generator=torch.Generator().manual_seed(0)) for name, width in space.streams.items()
     }
     batch = space.normalize(raw)
-    total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0)).backward()
+    total(loss_terms(space, batch, space.encode_batch(batch), LossWeights(cross=1.0))).backward()
     before = space.decoder.grad.clone()
     space.project_decoder_gradient()
     for segment in space.segments.values():
@@ -407,14 +407,14 @@ def test_no_gradient_of_size_batch_by_latents_is_kept(raw):
     batch = space.normalize(raw)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.shape) or tensor, lambda t: t):
-        total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0))
+        total(loss_terms(space, batch, space.encode_batch(batch), LossWeights(cross=1.0)))
     assert saved
     assert (8, 1024) not in saved
 
 
 def test_dead_latents_are_counted_in_samples_per_stream(space, raw):
     raw["words"][0] = 0
-    counters = DeadLatents(space.streams, 16)
+    counters = ActivityCounters(space.streams, 16)
     batch = space.normalize(raw)
     codes = space.encode_batch(batch)
     counters.update(codes, batch)
@@ -451,7 +451,7 @@ def test_an_update_without_samples_of_a_stream_gives_no_nan(space):
     batch = space.normalize({"photo": torch.zeros(4, 6), "words": torch.ones(4, 4)})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        loss = total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0))
+        loss = total(loss_terms(space, batch, space.encode_batch(batch), LossWeights(cross=1.0)))
         loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in space.parameters())

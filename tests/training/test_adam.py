@@ -4,6 +4,7 @@ import weakref
 
 import torch
 
+from sparc.core.losses import LossWeights
 from sparc.core.space import LatentSpace
 from sparc.training.adam import Adam, _rounded_at_random
 from sparc.training.gradients import TableGradient, gradients
@@ -13,7 +14,7 @@ def space_and_gradients():
     torch.manual_seed(0)
     space = LatentSpace({"a": 12, "b": 7}, n_latents=32, k=4)
     batch = space.normalize({"a": torch.randn(64, 12), "b": torch.randn(64, 7)})
-    return space, gradients(space, batch, cross_weight=1.0)
+    return space, gradients(space, batch, LossWeights(cross=1.0))
 
 
 def test_the_mean_of_squares_follows_a_gradient_that_never_changes():
@@ -43,7 +44,7 @@ def test_steps_are_nearly_those_of_float32_moments():
         torch.manual_seed(1)
         for _ in range(20):
             batch = space.normalize({"a": torch.randn(64, 12), "b": torch.randn(64, 7)})
-            adam.step(gradients(space, batch, cross_weight=1.0))
+            adam.step(gradients(space, batch, LossWeights(cross=1.0)))
         found.append(space.decoder.detach() - before)
     assert (found[1] - found[0]).norm() < 0.1 * found[0].norm()
 

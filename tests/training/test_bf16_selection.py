@@ -58,16 +58,15 @@ def test_it_keeps_what_the_full_product_keeps(seed, shared):
 @pytest.mark.parametrize("supported", [True, False])
 def test_a_cpu_without_bfloat16_makes_the_product_in_float32(monkeypatch, supported):
     """There the rounded product would take several times as long."""
-    asked = []
-    rounds = rounded.select
-    monkeypatch.setattr(rounded, "select", lambda *args, **kwargs: asked.append(args) or rounds(*args, **kwargs))
     monkeypatch.setattr(rounded, "pays", lambda device: supported)
+    chosen = rounded.selector("bfloat16", torch.device("cpu"))
+    assert chosen is (rounded.select if supported else selection.select)
+    assert rounded.selector("float32", torch.device("cpu")) is selection.select
     torch.manual_seed(0)
     space = LatentSpace({"photo": 40, "words": 24}, n_latents=512, k=8)
     batch = space.normalize({"photo": torch.randn(9, 40), "words": torch.randn(9, 24)})
     expected = space.select(batch.features, batch.present)
-    found = space.select(batch.features, batch.present, product="bfloat16")
-    assert bool(asked) == supported
+    found = space.select(batch.features, batch.present, chosen)
     assert all(torch.equal(found[name].indices, kept.indices) for name, kept in expected.items())
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparc.config import SpaceConfig, TrainingConfig
-from sparc.core.losses import loss_terms, total
+from sparc.core.losses import LossWeights, loss_terms, total
 from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, InvalidConfig, MissingData, StorageError
 from sparc.storage.checkpoint import SharedLatentSpace, load
 from sparc.storage.run import Run
@@ -57,7 +57,7 @@ def test_training_lowers_the_loss(tmp_path, features, shape):
 
     def loss(space):
         batch = space.normalize(features)
-        return total(loss_terms(space, batch, space.encode_batch(batch), cross_weight=1.0)).item()
+        return total(loss_terms(space, batch, space.encode_batch(batch), LossWeights(cross=1.0))).item()
 
     assert loss(trained) < 0.5 * loss(untrained)
 
