@@ -3,11 +3,11 @@
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from sparc.cli.options import resolve
 from sparc.config import PluginRef, RunConfig, SpaceConfig, TrainingConfig, read_options, validated
 from sparc.errors import InvalidConfig, MissingData, PluginError, UnknownName
 from sparc.plugins.contracts import DatasetSpec, Taxonomy
 from sparc.plugins.registry import Registry
+from sparc.session.options import resolved
 
 
 def ref(text):
@@ -43,7 +43,7 @@ def test_two_streams_of_one_name_are_refused_with_the_way_out():
 @pytest.mark.parametrize("one", ["timm[model=a]", {"name": "timm", "model": "a"}])
 def test_one_stream_may_stand_by_itself(one):
     options = validated(RunConfig, {"dataset": "d", "stream": one})
-    assert options.stream == (PluginRef(name="timm", alias="timm", params={"model": "a"}),)
+    assert options.streams == (PluginRef(name="timm", alias="timm", params={"model": "a"}),)
 
 
 def test_a_configuration_that_is_a_folder_is_said_to_be_none(tmp_path):
@@ -61,7 +61,7 @@ def test_more_kept_latents_than_there_are_is_refused():
     [
         ({"n-latents": "many"}, "n-latents: input should be a valid integer.*found 'many'"),
         ({"selection": "both"}, "selection: input should be 'global' or 'local', found 'both'"),
-        ({"n_latents": 8}, "unknown parameter 'n_latents'"),
+        ({"n_latent": 8}, "unknown parameter 'n_latent'"),
         ({"lambda": float("nan")}, "lambda: input should be a finite number"),
     ],
 )
@@ -70,7 +70,7 @@ def test_an_option_that_makes_no_sense_is_named_with_what_was_found(options, mes
         validated(RunConfig, {"dataset": "d", **options})
 
 
-@pytest.mark.parametrize(("key", "value"), [("epochs", 0), ("lr", -1.0), ("batch_size", 0), ("lambda_", -0.1)])
+@pytest.mark.parametrize(("key", "value"), [("epochs", 0), ("lr", -1.0), ("batch_size", 0), ("lambda", -0.1)])
 def test_training_settings_out_of_range_are_refused(key, value):
     with pytest.raises(InvalidConfig, match=f"{key.replace('_', '-')}: input should be greater than"):
         validated(TrainingConfig, {key: value})
@@ -116,24 +116,24 @@ def registry():
 def test_the_command_line_wins_over_the_file_the_file_over_the_dataset_the_dataset_over_the_paper(registry, tmp_path):
     path = tmp_path / "run.toml"
     path.write_text('dataset = "toys"\nk = 5\nlr = 0.5\n')
-    options = resolve({"lr": 0.25, "k": None, "stream": []}, path, registry)
+    options = resolved({"lr": 0.25, "k": None, "stream": []}, registry, read_options(path))
     assert (options.lr, options.k, options.n_latents, options.batch_size) == (0.25, 5, 32, 256)
-    assert [stream.name for stream in options.stream] == ["tiny"]
-    assert resolve({"dataset": "plain"}, None, registry).epochs == 50
+    assert [stream.name for stream in options.streams] == ["tiny"]
+    assert resolved({"dataset": "plain"}, registry).epochs == 50
 
 
 def test_what_can_be_checked_is_checked_before_anything_is_extracted(registry):
     with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 32, found 33"):
-        resolve({"dataset": "toys", "k": 33}, None, registry)
+        resolved({"dataset": "toys", "k": 33}, registry).checked()
     with pytest.raises(UnknownName, match="no plugin offers a dataset named 'toy'") as error:
-        resolve({"dataset": "toy"}, None, registry)
+        resolved({"dataset": "toy"}, registry)
     assert "did you mean 'toys'?" in error.value.hint
 
 
 def test_a_dataset_with_defaults_that_are_no_options_is_a_plugin_error():
     bad = DatasetSpec("toys", open=lambda params, split: None, defaults={"n_latents": 3})
     with pytest.raises(PluginError, match="defaults of dataset 'toys' are wrong: unknown parameter 'n_latents'"):
-        resolve({"dataset": "toys"}, None, Registry(datasets={"toys": bad}))
+        resolved({"dataset": "toys"}, Registry(datasets={"toys": bad}))
 
 
 def test_a_label_with_several_parents_counts_at_its_deepest_occurrence():

@@ -6,7 +6,7 @@ import torch
 import sparc
 from sparc.errors import InvalidConfig, MissingData, UnknownName
 from sparc.evaluation import Report
-from sparc.session import common, missing
+from sparc.session.data import common, missing
 from sparc.storage.run import Run
 from sparc.storage.store import FeatureStore
 from sparc.system.files import read_json
@@ -28,13 +28,13 @@ STREAMS = ["tiny-image", "char-ngrams"]
 def test_what_cannot_be_done_is_said_before_any_work(options, error, message, use_example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
-        sparc.fit(**{"dataset": "digits", "stream": STREAMS, "store": tmp_path / "store", **options})
+        sparc.train(**{"dataset": "digits", "stream": STREAMS, "store": tmp_path / "store", **options})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_mistyped_option_is_told_as_python_spells_it():
     with pytest.raises(InvalidConfig) as error:
-        sparc.fit(n_latent=64)
+        sparc.train(n_latent=64)
     assert error.value.hint.startswith("did you mean 'n_latents'? known: stream, dataset, data_root, ")
 
 
@@ -45,14 +45,16 @@ def test_a_run_made_by_a_program_is_one_that_the_commands_know(
     options = {"dataset": "image-folder", "data_root": "photos", "stream": STREAMS, "store": "store"}
     monkeypatch.chdir(photos.parent)
     shape = {"n_latents": 32, "k": 4, "batch_size": 16, "epochs": 2, "seed": 3}
-    fitted = sparc.fit(**options, **shape, lambda_=0.5)
+    with pytest.warns(UserWarning, match="tiny-image: 95% of its features is the same for all samples"):
+        fitted = sparc.train(**options, **shape, lambda_=0.5)
     assert str(fitted.path) == "runs/image-folder"
     assert Report.from_json(read_json(Run(fitted.path).evaluation, what="it")["report"]) == fitted.report
-    said = Run(fitted.path).provenance()["options"]
-    assert (said["lambda"], said["k"], said["seed"], said["data-root"]) == (0.5, 4, 3, str(photos))
+    chosen = Run(fitted.path).provenance().options
+    assert (chosen.lambda_, chosen.k, chosen.seed, chosen.data_root) == (0.5, 4, 3, photos)
     assert "image-folder test" in sparc_here("info", fitted.path).stdout
 
-    train, test = sparc.features(**options)
+    extracted = sparc.extract(**options)
+    train, test = extracted.train, extracted.test
     assert fitted.report.samples == len(test)
     assert not set(train.ids) & set(test.ids)
     assert len(train) + len(test) == 60
@@ -67,7 +69,7 @@ def test_a_run_made_by_a_program_is_one_that_the_commands_know(
     theirs = sparc.load("by-command").state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in fitted.space.state_dict().items())
     with pytest.raises(InvalidConfig, match="a run is never overwritten"):
-        sparc.fit(**options, out=fitted.path)
+        sparc.train(**options, out=fitted.path)
 
 
 def test_a_stream_that_no_sample_has_is_refused():

@@ -17,6 +17,7 @@ from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved, store_root
 from sparc.session.session import program, stop_on_signal
+from sparc.storage.manifest import feature_digests
 from sparc.storage.run import Run
 
 if TYPE_CHECKING:
@@ -174,10 +175,11 @@ class _Shown:
 
 def _describe(study: Study) -> None:
     """Check the features, and write down which ones the runs are made on. Raises MisalignedStreams."""
-    from sparc.storage.provenance import digests
-
     study.data.check([cell.config.normalization for cell in study.cells])
-    features = {"train": digests(study.data.train.manifests), "test": digests(study.data.test.manifests)}
+    features = {
+        "train": feature_digests(study.data.train.manifests),
+        "test": feature_digests(study.data.test.manifests),
+    }
     study.folder.describe(study.description, features)
 
 

@@ -7,6 +7,7 @@ from sparc.cli.progress import console
 from sparc.cli.tables.evaluation import print_evaluation
 from sparc.config import ExtractionOptions, TrainingConfig, names
 from sparc.storage.run import Run
+from sparc.storage.space_config import read_config
 
 
 def info(run: RunPath) -> None:
@@ -16,25 +17,21 @@ def info(run: RunPath) -> None:
 
         sparc info runs/openmoji
     """
-    from sparc.storage.checkpoint import read_config
-
     opened = Run.open(run)
     provenance = opened.provenance()
-    for name, stream in provenance["streams"].items():
-        params = ", ".join(f"{key}={value}" for key, value in stream["params"].items() if value is not None)
-        weights = f"  weights {stream['weights']}" if stream["weights"] else ""
-        console.print(f"stream {name}: {stream['backbone']}[{params}]{weights}", markup=False, soft_wrap=True)
+    for name, stream in provenance.streams.items():
+        params = ", ".join(f"{key}={value}" for key, value in stream.params.items() if value is not None)
+        weights = f"  weights {stream.weights}" if stream.weights else ""
+        console.print(f"stream {name}: {stream.backbone}[{params}]{weights}", markup=False, soft_wrap=True)
     if not opened.finished:
         console.print(f"not finished; go on with: sparc train --resume {run}", markup=False)
         return
     space = read_config(opened.path)
     console.print(f"space: {space.n_latents} latents, {space.k} kept, {space.selection} selection", markup=False)
-    options = provenance["options"]
+    options = provenance.options.model_dump(by_alias=True)
     for title, model in (("training", TrainingConfig), ("features", ExtractionOptions)):
-        settings = ", ".join(f"{name} {options[name]}" for name in names(model) if name in options)
+        settings = ", ".join(f"{name} {options[name]}" for name in names(model))
         console.print(f"{title}: {settings}", markup=False, soft_wrap=True)
-    console.print(
-        f"started {provenance['started']} by: {' '.join(provenance['command'])}", markup=False, soft_wrap=True
-    )
+    console.print(f"started {provenance.started} by: {' '.join(provenance.command)}", markup=False, soft_wrap=True)
     if opened.evaluation.is_file():
-        print_evaluation(opened, everything=True)
+        print_evaluation(opened)

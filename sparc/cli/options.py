@@ -38,8 +38,11 @@ def with_options(
     fields = {name: parameter(model, name) for name in model.model_fields if name not in without}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = dict(inspect.signature(command, eval_str=True).parameters)
-        del own["given"]
+        own = {
+            name: one.replace(kind=one.KEYWORD_ONLY)
+            for name, one in inspect.signature(command, eval_str=True).parameters.items()
+            if name != "given"
+        }
 
         @functools.wraps(command)
         def called(**values: Any) -> None:

@@ -18,6 +18,8 @@ from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
+from sparc.storage.manifest import feature_digests, read_manifest
+from sparc.storage.provenance import provenance_of
 from sparc.storage.run import Run
 
 if TYPE_CHECKING:
@@ -52,8 +54,8 @@ class Session:
         """
         run = Run.open(Path(path))
         moved = {name: place for name, place in places.model_dump(by_alias=True).items() if name in places.given()}
-        content = run.provenance().get("options", {})
-        config = with_absolute_paths(validated(RunConfig, {**content, **moved}, what=str(run.path)))
+        options = run.provenance().options.model_dump(mode="json", by_alias=True)
+        config = with_absolute_paths(validated(RunConfig, {**options, **moved}, what=str(run.path)))
         session = cls(config, Data(config, discover(), listener=listener), run, listener)
         session._check_samples()
         return session
@@ -82,11 +84,10 @@ class Session:
 
         Raises MisalignedStreams if a run to resume was started on other features.
         """
-        from sparc.storage.provenance import digests
 
         self.data.extract()
         features = self.data.train
-        if self.run.begun and self.run.provenance().get("features") != digests(features.manifests):
+        if self.run.begun and self.run.provenance().features != feature_digests(features.manifests):
             raise MisalignedStreams(
                 f"the features in the store are not those that {self.run.path} was started on", hint="train anew"
             )
@@ -96,11 +97,11 @@ class Session:
 
     def create(self) -> None:
         """Make the run's directory, with its provenance. Raises InvalidConfig, StorageError."""
-        from sparc.storage.provenance import provenance
-
         Run.create(self.run.path)
         placed = self.config.model_copy(update={"store": store_root(self.config)})
-        self.run.write_provenance(provenance(placed, self.data.train, device=self.data.device, command=self.command))
+        owners = self.data.registry.owners
+        origin = provenance_of(placed, self.data.train, owners=owners, device=self.data.device, command=self.command)
+        self.run.write_provenance(origin)
 
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> SharedLatentSpace | None:
         """Train the run on its features, from where it stopped if it did; a finished run is loaded.
@@ -158,15 +159,14 @@ class Session:
 
     def _check_samples(self) -> None:
         """Refuse other samples than the run was trained on; features may differ, as another machine makes them."""
-        from sparc.storage.store import read_manifest
-
-        trained_on = self.run.provenance().get("features", {})
+        trained_on = self.run.provenance().features
         for name, job in next(iter(self.data.jobs.values())).items():
             known = name in trained_on and job.done
             if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:
                 raise MisalignedStreams(
                     f"the samples there are not those that {self.run.path} was trained on",
-                    hint="--data-root, --store and --features say where the same data are now; on other data, train anew",
+                    hint="--data-root, --store and --features say where the same data are now; on other data, train "
+                    "anew",
                 )
 
 

@@ -28,14 +28,16 @@ from sparc.config.signatures import (
 )
 from sparc.errors import Interrupted, InvalidConfig, MissingData
 from sparc.plugins.registry import discover
-from sparc.session.data import WHOLE, Data, Share
+from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
 from sparc.session.session import Session, stop_on_signal
+from sparc.storage.run import Run
+from sparc.storage.space_config import read_config
 
 if TYPE_CHECKING:
     from sparc.evaluation import Evaluation, Report
-    from sparc.localization import Localization
+    from sparc.localization import Localization, LocalizationFile
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.storage.store import FeatureStore
 
@@ -264,6 +266,8 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     options = validated(LocalizeOptions, as_options(None, arguments, LocalizeOptions))
     opened = Run.open(Path(run))
     path = Path(options.out) if options.out is not None else opened.path / "localize.png"
+    from sparc.localization.request import checked_request, checked_streams
+
     request = checked_request(
         options.image,
         n_latents=read_config(opened.path).n_latents,
