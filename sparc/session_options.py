@@ -11,7 +11,7 @@ from sparc.errors import InvalidConfig, PluginError
 from sparc.plugins.weights import cache_dir
 
 if TYPE_CHECKING:
-    from sparc.extraction import How, Job
+    from sparc.extraction import ExtractionOptions, Job
     from sparc.plugins.registry import Registry
     from sparc.storage.run import Run
 
@@ -98,14 +98,14 @@ def jobs_of(options: RunConfig, registry: Registry, device: str, *, tokens: bool
     how = how_to_extract(options, device, tokens=tokens)
     if options.features is not None:
         return imported(options.features, options.stream, how)
-    return plan(registry, dataset_ref(options), options.stream, root=store_root(options), how=how)
+    return plan(registry, dataset_ref(options), options.stream, root=store_root(options), options=how)
 
 
-def how_to_extract(options: RunConfig, device: str, *, tokens: bool = False) -> How:
+def how_to_extract(options: RunConfig, device: str, *, tokens: bool = False) -> ExtractionOptions:
     """How features are computed and stored, on this device."""
-    from sparc.extraction import How
+    from sparc.extraction import ExtractionOptions
 
-    return How(
+    return ExtractionOptions(
         device=device,
         precision=options.precision,
         store_dtype=options.store_dtype,
