@@ -45,7 +45,7 @@ class ComputeOptions:
 
 
 @dataclass
-class Spent:
+class WaitingTime:
     """Seconds that an extraction spent waiting for data, for the device, and for the disk."""
 
     data: float = 0.0
@@ -82,7 +82,7 @@ class FeatureExtractor:
     backbones: Mapping[str, Backbone]
     modality: str
     options: ComputeOptions = field(default_factory=ComputeOptions)
-    spent: Spent = field(default_factory=Spent)
+    spent: WaitingTime = field(default_factory=WaitingTime)
     """Waiting times of all calls so far."""
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from sparc.storage.provenance import library_versions
 from sparc.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from sparc.extraction.features import FeatureExtractor, Spent
+    from sparc.extraction.features import FeatureExtractor, WaitingTime
     from sparc.extraction.shards import Destination
 
 Emit = Callable[[dict[str, Any]], None]
@@ -61,7 +61,7 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
         emit({"event": "end", "skipped": skipped, "spent": dataclasses.asdict(extractor.spent)})
 
 
-def _report(emit: Emit, spent: Spent, done: int, total: int) -> None:
+def _report(emit: Emit, spent: WaitingTime, done: int, total: int) -> None:
     emit({"event": "progress", "done": done, "total": total, "spent": dataclasses.asdict(spent)})
 
 
