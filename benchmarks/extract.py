@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sparc.extraction.forward import Computing, Forward, Spent
-from sparc.extraction.read import Reader
-from sparc.extraction.shards import Target, extract_streams
+from sparc.extraction.features import ComputeOptions, FeatureExtractor
+from sparc.extraction.preprocessing import Preprocessor
+from sparc.extraction.shards import Destination, extract_streams
 from sparc.system.memory import keep_freed_memory
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
 from sparc_plugins.timm_image import TimmParams, load_timm
@@ -62,11 +62,11 @@ def measure(dataset, root, n_streams, options):
     backbones = {
         f"stream {number}": load_timm(model, options.device, "float32", backbone="timm") for number in range(n_streams)
     }
-    how = Computing(options.device, options.precision)
-    batch = Forward(backbones, "image", how).batch_size(dataset, range(len(dataset)))
+    how = ComputeOptions(options.device, options.precision)
+    batch = FeatureExtractor(backbones, "image", how).batch_size(dataset, range(len(dataset)))
     rows = [list(range(low, min(low + batch, len(dataset)))) for low in range(0, len(dataset), batch)]
     one = {"one": next(iter(backbones.values())).preprocess}
-    ready = [Reader(one, "image")([(dataset[row], ("one",)) for row in some]).inputs["one"] for some in rows]
+    ready = [Preprocessor(one, "image")([(dataset[row], ("one",)) for row in some]).inputs["one"] for some in rows]
     ready = [pixels.to(options.device) for pixels in ready]
     kind, dtype = torch.device(options.device).type, getattr(torch, options.precision)
 
@@ -83,17 +83,17 @@ def measure(dataset, root, n_streams, options):
         # Preprocessed once per stream, decoded once: what one process needs for it.
         preprocess = {name: backbone.preprocess for name, backbone in backbones.items()}
         for some in rows:
-            Reader(preprocess, "image")([(dataset[row], tuple(preprocess)) for row in some])
+            Preprocessor(preprocess, "image")([(dataset[row], tuple(preprocess)) for row in some])
 
     def extraction():
         with tempfile.TemporaryDirectory(dir=root) as out:
-            targets = {
-                name: Target(Path(out) / str(number), name, {}, "random", "benchmark", "train")
+            destinations = {
+                name: Destination(Path(out) / str(number), name, {}, "random", "benchmark", "train")
                 for number, name in enumerate(backbones)
             }
-            spent = Spent()
-            extract_streams(dataset, Forward(backbones, "image", how), targets, spent=spent)
-        return spent
+            extractor = FeatureExtractor(backbones, "image", how)
+            extract_streams(dataset, extractor, destinations)
+        return extractor.spent
 
     seconds = {"bare": [], "reading": [], "extraction": []}
     for repeat in range(-1, options.repeats):

@@ -1,20 +1,20 @@
-"""Everything that can go wrong because of input, as one tree.
+"""All errors that input can cause, as one tree.
 
 SparcError
   InvalidConfig        an option, config key or combination that makes no sense
   UnknownName          a stream or dataset that no plugin offers
   PluginError          a plugin that breaks its contract
-  WeightsUnavailable   pretrained weights that cannot be had here
-  MissingData          a file, folder, store or run that is not there
+  WeightsUnavailable   pretrained weights that are not on this machine and cannot be downloaded
+  MissingData          a file, folder, store or run that does not exist
   BadSample            a sample that cannot be read
   BadFeatures          features of the wrong shape, or not finite
   MisalignedStreams    streams whose samples differ
   CorruptFile          a truncated or altered file
   IncompatibleFormat   a store or checkpoint that this version cannot read
-  StorageError         the disk is full or refuses
+  StorageError         a full disk, or a refusal of the file system
 
-The message says what was expected and what was found, the hint says what to do. The command line prints both and exits
-with 1; nothing below it catches a SparcError to hide it.
+The message states what was expected and what was found; the hint states what to do. The command line prints both and
+exits with 1. No code below it catches a SparcError to hide it.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from typing import Any, TextIO
 
 
 class SparcError(Exception):
-    """An error that a user can cause and mend: a message and a hint, each one line."""
+    """An error that a user can cause and fix, with a message and a hint of one line each."""
 
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.add_note(f"hint: {hint}")  # for programs, whose tracebacks would not show it
+        self.add_note(f"hint: {hint}")  # shown in the tracebacks of programs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Come whole from one process to another, whatever arguments the kind of error takes."""
+        """Carry message and hint from one process to another, whatever arguments the subclass takes."""
         return remade, (type(self), self.message, self.hint)
 
 
 def remade(kind: type[SparcError], message: str, hint: str) -> SparcError:
-    """Make an error that was raised in another process again; its kind may take other arguments."""
+    """Rebuild an error from another process without calling its constructor, whose arguments may differ."""
     error = kind.__new__(kind)
     SparcError.__init__(error, message, hint=hint)
     return error
@@ -59,7 +59,7 @@ class PluginError(SparcError):
 
 
 class WeightsUnavailable(SparcError):
-    """Pretrained weights that cannot be had on this machine."""
+    """Pretrained weights that are not on this machine and cannot be downloaded."""
 
     def __init__(self, backbone: str, file: str, reason: str) -> None:
         super().__init__(
@@ -73,11 +73,11 @@ class WeightsUnavailable(SparcError):
 
 
 class MissingData(SparcError):
-    """A file, folder, store or run that is not there."""
+    """A file, folder, store or run that does not exist."""
 
 
 class BadSample(SparcError):
-    """A sample that cannot be read: an image that does not decode, an empty caption."""
+    """A sample that cannot be read, such as an image that does not decode or an empty caption."""
 
 
 class BadFeatures(SparcError):
@@ -97,7 +97,7 @@ class IncompatibleFormat(SparcError):
 
 
 class StorageError(SparcError):
-    """The disk is full, or the file system refuses."""
+    """A full disk, or a refusal of the file system."""
 
 
 class Interrupted(KeyboardInterrupt):

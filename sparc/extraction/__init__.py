@@ -1,10 +1,22 @@
-"""The verb `extract`: a dataset through frozen backbones into the feature store.
+"""Extraction: the samples of a dataset become features of frozen backbones, in the feature store.
 
-`plan` says what there is to do, `extract` has a worker process do it. In that process `items` finds what is distinct,
-`forward` computes it batch by batch, and `shards` writes it.
+Read in this order:
+
+- `plan`: a `Job` for every stream and split, and the directory that its features go to.
+- `supervise`: `extract` starts a worker process and turns its events into `Progress`; `probe` only estimates.
+- `worker`: that process. It loads the backbones and does all jobs that read the same images or captions together.
+- `items`: the distinct images or captions of a dataset; each is computed once.
+- `preprocessing`: samples become backbone inputs, in data-loading workers.
+- `features`: inputs become features; here a caption or an image goes through the backbones, batch by batch.
+- `batch_size`: the number of samples that fits into memory.
+- `shards`: features become shard files, and complete shards are never computed again.
+- `estimate`: time, disk and memory that an extraction will take, measured on a few samples.
+
+Importing this package imports no torch. Shapes are written in words: (rows, width), one row per distinct item, or
+(samples, width), one row per sample of a batch.
 """
 
-from sparc.extraction.plan import IMPORTED, How, Job, directories, imported, plan
+from sparc.extraction.plan import IMPORTED, Job, JobOptions, directories, imported, plan
 from sparc.extraction.supervise import Progress, extract, probe
 
-__all__ = ["IMPORTED", "How", "Job", "Progress", "directories", "extract", "imported", "plan", "probe"]
+__all__ = ["IMPORTED", "Job", "JobOptions", "Progress", "directories", "extract", "imported", "plan", "probe"]

@@ -1,4 +1,4 @@
-"""What a stream has to compute: each distinct image or caption of a dataset once, however many samples show it."""
+"""The distinct images or captions of a dataset. A stream computes each once, however many samples share it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sparc.plugins.contracts import Dataset, Sample
 
 @dataclass(frozen=True)
 class Items:
-    """The distinct items of a dataset in the order in which they first appear: a row of features each."""
+    """The distinct items of a dataset, in the order in which they first appear; each has one row of features."""
 
     ids: list[str]
-    """Of the samples."""
+    """Ids of the samples."""
     rows: NDArray[np.int64]
-    """(samples,) the row of each sample."""
+    """Row of each sample, (samples,)."""
     owners: NDArray[np.int64]
-    """(rows,) the first sample of each row: the one that is read."""
+    """First sample of each row, (rows,): the sample that is read."""
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -32,8 +32,8 @@ def distinct(dataset: Dataset, modality: str) -> Items:
     """Find the distinct images, by `Sample.image_id`, or the distinct captions. Opens no image.
 
     Raises:
-        MissingData: there are no samples.
-        InvalidConfig: an id is no text that a file can hold.
+        MissingData: the dataset has no samples.
+        InvalidConfig: an id cannot be encoded as UTF-8.
     """
     if not len(dataset):
         raise MissingData("the dataset has no samples", hint="look at its folder")
@@ -54,7 +54,7 @@ def distinct(dataset: Dataset, modality: str) -> Items:
 
 
 def _key(sample: Sample, modality: str, position: int) -> object:
-    """What equal items have in common; what cannot be read stays apart, so that it is named."""
+    """Return a key that equal items share. An empty caption gets its own key, so that errors name its sample."""
     if modality == "image":
         return position if sample.image_id is None else sample.image_id
     caption = sample.caption or ""

@@ -1,4 +1,4 @@
-"""What there is to extract, and where it goes."""
+"""Plan an extraction: one job per stream and split, with the directory that its features go to."""
 
 from __future__ import annotations
 
@@ -7,32 +7,25 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from sparc.config import ForwardPrecision, PluginRef, StoreDtype
+from sparc.config import ExtractionOptions, PluginRef
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
 from sparc.plugins.registry import Registry, checked_params
 from sparc.storage.manifest import MANIFEST, fingerprint, is_complete, read_manifest
 
 IMPORTED = "imported"
-"""What the dataset of imported features is called."""
+"""Dataset name of imported features."""
 
 
-class How(BaseModel):
-    """How features are computed and stored."""
-
-    model_config = ConfigDict(frozen=True)
+class JobOptions(ExtractionOptions):
+    """How features are computed and stored, with the device to compute on."""
 
     device: str = "cpu"
-    precision: ForwardPrecision = "float32"
-    """Of the backbones' products."""
-    store_dtype: StoreDtype = "float32"
-    compile: bool = False
-    skip_bad: bool = False
     tokens: bool = False
-    """Whether image streams store the features of patches too."""
+    """True stores the features of image patches too."""
 
 
 class Job(BaseModel):
-    """One stream of one split of a dataset: plain data, so that a worker process can be told."""
+    """One stream of one split of a dataset, as plain data that can be sent to a worker process."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,34 +33,34 @@ class Job(BaseModel):
     split: str
     stream: PluginRef
     directory: Path
-    """Where the features go."""
+    """Directory of the features."""
     weights: str
-    """What the backbone says its weights are."""
-    how: How
+    """Identity of the weights, as the backbone gives it."""
+    options: JobOptions
 
     @property
     def done(self) -> bool:
-        """Whether the store has it already. What an earlier run skipped counts only where this one skips too."""
+        """True if the store has these features. Samples that were skipped are retried unless `skip_bad` is set."""
         if not is_complete(self.directory):
             return False
         try:
             manifest = read_manifest(self.directory)
-        except MissingData:  # another process has begun to make a shard anew
+        except MissingData:  # another process is rewriting a shard
             return False
-        has_tokens = manifest.tokens is not None or not self.how.tokens
-        return has_tokens and (self.how.skip_bad or not manifest.skipped)
+        has_tokens = manifest.tokens is not None or not self.options.tokens
+        return has_tokens and (self.options.skip_bad or not manifest.skipped)
 
 
 class Order(BaseModel):
-    """What a worker process shall do."""
+    """Order for a worker process."""
 
     model_config = ConfigDict(frozen=True)
 
     jobs: list[Job]
     part: tuple[int, int] = (0, 1)
-    """Of so many processes that share the jobs, which one this is."""
+    """Number of this process, from 0, and number of processes that share the jobs."""
     probe: bool = False
-    """Whether to try some samples of each job only, and write nothing."""
+    """True computes a few samples of each job for an estimate, and writes nothing."""
 
 
 def plan(
@@ -76,14 +69,14 @@ def plan(
     streams: Sequence[PluginRef],
     *,
     root: Path,
-    how: How,
+    options: JobOptions,
 ) -> dict[str, dict[str, Job]]:
-    """Lay out the jobs of all splits and streams: split to stream to job. Loads no backbone and opens no dataset.
+    """Return the jobs of all splits and streams, by split and stream. Loads no backbone and opens no dataset.
 
     Raises:
-        InvalidConfig: no streams, an unknown parameter, or a stream that reads what the dataset does not have.
-        UnknownName: a stream or dataset that no plugin offers.
-        MissingData, WeightsUnavailable: what a plugin says about a path that is not there.
+        InvalidConfig: there are no streams, a parameter is unknown, or the dataset lacks a stream's modality.
+        UnknownName: no plugin offers a stream or the dataset.
+        MissingData, WeightsUnavailable: a plugin reports a path that does not exist.
     """
     source = registry.dataset(dataset.name)
     source_params = checked_params(source, dataset)
@@ -103,7 +96,7 @@ def plan(
                 hint="choose another stream or dataset; see: sparc plugins list",
             )
         weights = backbone.identify(params)
-        telling = params.model_dump(mode="json") | _unlike_default(how)
+        telling = params.model_dump(mode="json") | _changed_from_default(options)
         name = fingerprint(backbone.name, telling, weights)
         for split in source.splits:
             jobs[split][stream.alias] = Job(
@@ -112,17 +105,17 @@ def plan(
                 stream=stream,
                 directory=folder / split / name,
                 weights=weights,
-                how=how.model_copy(update={"tokens": how.tokens and backbone.modality == "image"}),
+                options=options.model_copy(update={"tokens": options.tokens and backbone.modality == "image"}),
             )
     return jobs
 
 
-def imported(root: Path, streams: Sequence[PluginRef], how: How) -> dict[str, dict[str, Job]]:
-    """The same for features that `sparc import features` wrote into `root`: of these streams, or of all.
+def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> dict[str, dict[str, Job]]:
+    """Return the jobs of features that `sparc import features` wrote into `root`: for these streams, or for all.
 
     Raises:
-        MissingData: there are none, or a split lacks a stream.
-        UnknownName: a stream that was not imported.
+        MissingData: `root` holds no features, or a split lacks a stream.
+        UnknownName: a stream was not imported.
         MisalignedStreams: the splits of a stream have different widths.
     """
     jobs: dict[str, dict[str, Job]] = {}
@@ -154,19 +147,19 @@ def imported(root: Path, streams: Sequence[PluginRef], how: How) -> dict[str, di
                 stream=PluginRef(name=name, alias=name),
                 directory=root / split / name,
                 weights="",
-                how=how,
+                options=options,
             )
             for name in names
         }
     return jobs
 
 
-def _unlike_default(how: How) -> dict[str, str]:
-    """What of `how` changes the features; features as they are by default are found by their backbone alone."""
-    said = {"precision": how.precision, "store-dtype": how.store_dtype}
-    return {name: value for name, value in said.items() if value != "float32"}
+def _changed_from_default(options: JobOptions) -> dict[str, str]:
+    """Return the options that change the features. Defaults are left out, so they add nothing to the fingerprint."""
+    values = {"precision": options.precision, "store-dtype": options.store_dtype}
+    return {name: value for name, value in values.items() if value != "float32"}
 
 
 def directories(jobs: Mapping[str, Job]) -> dict[str, Path]:
-    """Where the streams of a split lie."""
+    """Return the directory of each stream of a split."""
     return {name: job.directory for name, job in jobs.items()}

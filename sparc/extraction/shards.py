@@ -1,4 +1,4 @@
-"""Backbones of one modality over one split, into the shards of their streams. What is complete is never made again."""
+"""Features become the shards of their streams, for one modality and split. Complete shards are never computed again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparc.errors import BadSample, CorruptFile, MissingData
-from sparc.extraction.forward import Batch, Computed, Forward, Spent, dtype_of, stored
+from sparc.extraction.features import BatchFeatures, FeatureExtractor, ItemBatch, dtype_of, stored
 from sparc.extraction.items import Items, distinct
 from sparc.plugins.contracts import Dataset
 from sparc.storage.manifest import Manifest, PatchTokens, Shard, digest_ids, revoke_manifest, write_manifest
@@ -23,13 +23,13 @@ from sparc.storage.store import SHARD_ROWS, TOKENS, read_shard, shard_path, toke
 from sparc.system.files import sha256
 
 LEFTOVER_SECONDS = 3600
-Report = Callable[[int, int], None]
-"""Called with the number of rows done so far, and of all that this process has to do."""
+OnRows = Callable[[int, int], None]
+"""Called with the number of rows done so far and the number of rows of this process's share."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where a stream's features go, and what its manifest says about where they came from."""
+class Destination:
+    """Directory of a stream's features, and what its manifest records about their origin."""
 
     directory: Path
     backbone: str
@@ -38,89 +38,90 @@ class Target:
     dataset: str
     split: str
     dtype: str = "float32"
-    """Of the features in the store."""
+    """Dtype of the stored features."""
     precision: str = "float32"
     preprocessing: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
-class Part:
-    """Which shards a process makes: those whose number leaves `number` when divided by `of`."""
+class Share:
+    """One process's share of the shards: those whose number modulo `of` is `number`."""
 
     number: int = 0
     of: int = 1
 
     def has(self, shard: int) -> bool:
-        """Whether a shard is this process's."""
+        """Return True if the shard belongs to this share."""
         return shard % self.of == self.number
 
 
-WHOLE = Part()
+WHOLE = Share()
 
 
 def extract_streams(
     dataset: Dataset,
-    forward: Forward,
-    targets: Mapping[str, Target],
+    extractor: FeatureExtractor,
+    destinations: Mapping[str, Destination],
     *,
-    part: Part = WHOLE,
+    share: Share = WHOLE,
     shard_rows: int = SHARD_ROWS,
-    spent: Spent | None = None,
-    report: Report = lambda done, total: None,
+    on_rows: OnRows = lambda done, total: None,
 ) -> dict[str, Manifest | None]:
-    """Write the features of all samples for each stream, going on where earlier calls stopped.
+    """Write the features of all samples for each stream, continuing where earlier calls stopped.
 
-    Returns the manifests; None while shards of other processes are missing: whoever makes the last one writes it.
+    Returns the manifests, or None while shards of other processes are missing. The process that writes the last shard
+    writes the manifest.
 
     Raises:
-        BadSample: a sample cannot be read. Where skipping is asked for its row is zero: it lacks the stream.
+        BadSample: a sample cannot be read. With `skip_bad` its row is zero instead, so the sample lacks the stream.
         BadFeatures: a feature is not finite.
-        PluginError: a backbone does not give what it promises.
-        StorageError: the disk is full; complete shards stay.
+        PluginError: a backbone breaks its contract.
+        StorageError: the disk is full; complete shards are kept.
     """
-    spent = spent or Spent()
-    items = distinct(dataset, forward.modality)
-    work = _Work(items, shard_rows, targets, forward)
-    mine = [number for number in range(work.n_shards) if part.has(number)]
-    wanted = {number: lacking for number in mine if (lacking := work.lacking(number))}
-    total = sum(len(work.rows(number)) for number in mine)
-    done = total - sum(len(work.rows(number)) for number in wanted)
-    report(done, total)
-    size = forward.batch_size(dataset, items.owners.tolist()) if wanted else 1
-    batches = {number: work.batches(number, lacking, size) for number, lacking in wanted.items()}
-    computed = forward(dataset, list(chain.from_iterable(batches.values())), spent)
+    items = distinct(dataset, extractor.modality)
+    shards = _StreamShards(items, shard_rows, destinations, extractor)
+    mine = [number for number in range(shards.count) if share.has(number)]
+    wanted = {number: lacking for number in mine if (lacking := shards.lacking(number))}
+    total = sum(len(shards.rows(number)) for number in mine)
+    done = total - sum(len(shards.rows(number)) for number in wanted)
+    on_rows(done, total)
+    size = extractor.batch_size(dataset, items.owners.tolist()) if wanted else 1
+    batches = {number: shards.batches(number, lacking, size) for number, lacking in wanted.items()}
+    computed = extractor(dataset, list(chain.from_iterable(batches.values())))
     with contextlib.closing(computed):
         for number, lacking in wanted.items():
             content = []
             for one in islice(computed, len(batches[number])):
                 content.append(one)
                 done += len(one.readable)
-                report(done, total)
+                on_rows(done, total)
             began = time.perf_counter()
-            work.write(number, lacking, content)
-            spent.disk += time.perf_counter() - began
-    return {name: work.finish(name) for name in targets}
+            shards.write(number, lacking, content)
+            extractor.spent.disk += time.perf_counter() - began
+    return {name: shards.finish(name) for name in destinations}
 
 
-class _Work:
-    """The shards of some streams with the same rows."""
+class _StreamShards:
+    """The shards of several streams with the same rows."""
 
-    def __init__(self, items: Items, shard_rows: int, targets: Mapping[str, Target], forward: Forward) -> None:
+    def __init__(
+        self, items: Items, shard_rows: int, destinations: Mapping[str, Destination], extractor: FeatureExtractor
+    ) -> None:
         self._items = items
         self._shard_rows = shard_rows
-        self._targets = targets
-        self._backbones = forward.backbones
-        self._skip_bad = forward.how.skip_bad
-        self._tokens = forward.how.tokens is not None
+        self._destinations = destinations
+        self._backbones = extractor.backbones
+        self._skip_bad = extractor.options.skip_bad
+        self._tokens = extractor.options.tokens is not None
         self._token_like: dict[str, Tensor] = {}
-        """By stream no rows of its patches' features, of the right shape and dtype."""
-        self.n_shards = -(-len(items) // shard_rows)
-        for target in targets.values():
-            _remove_leftovers(target.directory)
+        """By stream an empty tensor with the shape and dtype of its features of patches."""
+        self.count = -(-len(items) // shard_rows)
+        for destination in destinations.values():
+            _remove_leftovers(destination.directory)
 
     def rows(self, number: int) -> range:
-        """The rows of a shard."""
+        """Return the rows of a shard."""
         start = number * self._shard_rows
         return range(start, min(start + self._shard_rows, len(self._items)))
 
@@ -133,52 +134,52 @@ class _Work:
         return owners
 
     def lacking(self, number: int) -> tuple[str, ...]:
-        """The streams for which a shard is still to be made."""
-        return tuple(name for name in self._targets if not self._complete(name, number))
+        """Return the streams for which a shard is missing or incomplete."""
+        return tuple(name for name in self._destinations if not self._complete(name, number))
 
     def _complete(self, name: str, number: int) -> bool:
         return self._skipped(name, number) is not None and (not self._tokens or self._has_tokens(name, number))
 
     def _has_tokens(self, name: str, number: int) -> bool:
         try:
-            tokens = read_shard(tokens_path(self._targets[name].directory, number), key=TOKENS)
-            # Those of an extraction with other samples skipped were made beside other features.
+            tokens = read_shard(tokens_path(self._destinations[name].directory, number), key=TOKENS)
+            # If other samples were skipped, these tokens belong to an earlier version of the features.
             return tokens.ids == self._ids(number) and tokens.skipped == self._skipped(name, number)
         except (MissingData, CorruptFile):
             return False
 
     def _skipped(self, name: str, number: int) -> list[str] | None:
-        """What was skipped in a shard that is complete; None where it must be made."""
+        """Return the samples skipped in a complete shard, or None if the shard must be computed."""
         try:
-            _, ids, skipped = read_shard(shard_path(self._targets[name].directory, number))
+            _, ids, skipped = read_shard(shard_path(self._destinations[name].directory, number))
         except (MissingData, CorruptFile):
             return None
         return skipped if ids == self._ids(number) and (self._skip_bad or not skipped) else None
 
-    def batches(self, number: int, streams: tuple[str, ...], size: int) -> list[Batch]:
-        """The batches of a shard. None reaches into the next: the same shard is the same bytes, whoever makes it."""
+    def batches(self, number: int, streams: tuple[str, ...], size: int) -> list[ItemBatch]:
+        """Return the batches of a shard. No batch spans two shards, so a shard's bytes don't depend on the process."""
         owners = self._owners(number)
-        return [Batch(owners[low : low + size], streams) for low in range(0, len(owners), size)]
+        return [ItemBatch(owners[low : low + size], streams) for low in range(0, len(owners), size)]
 
-    def write(self, number: int, streams: Sequence[str], computed: Sequence[Computed]) -> None:
-        """Write a shard of each of these streams."""
+    def write(self, number: int, streams: Sequence[str], computed: Sequence[BatchFeatures]) -> None:
+        """Write one shard for each of these streams."""
         ids = self._ids(number)
         readable = [read for one in computed for read in one.readable]
         skipped = [sample for sample, read in zip(ids, readable, strict=True) if not read]
         for name in streams:
-            if self._complete(name, number):  # another process has made it meanwhile
+            if self._complete(name, number):  # another process has written it meanwhile
                 continue
-            target = self._targets[name]
-            revoke_manifest(target.directory)  # a shard may be made anew, and then its checksum is another
+            destination = self._destinations[name]
+            revoke_manifest(destination.directory)  # a rewritten shard may have another checksum
             if self._tokens:
-                tokens, path = self._token_rows(name, computed), tokens_path(target.directory, number)
+                tokens, path = self._token_rows(name, computed), tokens_path(destination.directory, number)
                 write_shard(path, tokens, ids, stream=name, skipped=skipped, key=TOKENS)
             features = torch.cat([one.features[name] for one in computed])
-            path = shard_path(target.directory, number)
-            write_shard(path, stored(features, dtype_of(target.dtype)), ids, stream=name, skipped=skipped)
+            path = shard_path(destination.directory, number)
+            write_shard(path, stored(features, dtype_of(destination.dtype)), ids, stream=name, skipped=skipped)
 
-    def _token_rows(self, name: str, computed: Sequence[Computed]) -> Tensor:
-        """Features of the patches of a shard; zeros for samples that cannot be read."""
+    def _token_rows(self, name: str, computed: Sequence[BatchFeatures]) -> Tensor:
+        """Return the features of patches of a shard, with zeros for samples that cannot be read."""
         for one in computed:
             if name in one.tokens:
                 self._token_like[name] = one.tokens[name][:0]
@@ -192,52 +193,52 @@ class _Work:
         return torch.cat([one.tokens.get(name, zeros) for one, zeros in zip(computed, blank, strict=True)])
 
     def finish(self, name: str) -> Manifest | None:
-        """Declare a stream complete; None where it is not. Raises BadSample where no sample could be read."""
-        target = self._targets[name]
-        if not all(self._complete(name, number) for number in range(self.n_shards)):
+        """Write a stream's manifest if all shards are complete. Raises BadSample if no sample could be read."""
+        destination = self._destinations[name]
+        if not all(self._complete(name, number) for number in range(self.count)):
             return None
-        owners = {one for number in range(self.n_shards) for one in self._skipped(name, number) or ()}
+        owners = {one for number in range(self.count) for one in self._skipped(name, number) or ()}
         bad = np.array([self._items.ids[owner] in owners for owner in self._items.owners], bool)
         if bad.all():
             raise BadSample(
-                f"none of the {len(self._items.ids)} samples of the split '{target.split}' can be read",
+                f"none of the {len(self._items.ids)} samples of the split '{destination.split}' can be read",
                 hint="look at the dataset's files and folders",
             )
         skipped = [self._items.ids[sample] for sample in np.flatnonzero(bad[self._items.rows])]
         tokens = None
         if self._tokens:
             rows, columns = self._backbones[name].grid  # type: ignore[attr-defined]
-            tokens = PatchTokens(grid=(rows, columns), shards=self._shards(target.directory, tokens_path))
+            tokens = PatchTokens(grid=(rows, columns), shards=self._shards(destination.directory, tokens_path))
         manifest = Manifest(
-            backbone=target.backbone,
-            params=target.params,
-            weights=target.weights,
-            preprocessing=dict(target.preprocessing or {}),
-            precision=target.precision,
-            dataset=target.dataset,
-            split=target.split,
+            backbone=destination.backbone,
+            params=destination.params,
+            weights=destination.weights,
+            preprocessing=dict(destination.preprocessing or {}),
+            precision=destination.precision,
+            dataset=destination.dataset,
+            split=destination.split,
             width=self._backbones[name].width,
-            dtype=target.dtype,
+            dtype=destination.dtype,
             samples=len(self._items.ids),
             samples_sha256=digest_ids(self._items.ids),
-            samples_file_sha256=write_samples(target.directory, self._items.ids, self._items.rows),
+            samples_file_sha256=write_samples(destination.directory, self._items.ids, self._items.rows),
             skipped=tuple(skipped),
-            shards=self._shards(target.directory, shard_path),
+            shards=self._shards(destination.directory, shard_path),
             tokens=tokens,
-            versions=dict(target.versions or {}),
+            versions=dict(destination.versions or {}),
         )
-        write_manifest(target.directory, manifest)
+        write_manifest(destination.directory, manifest)
         return manifest
 
     def _shards(self, directory: Path, path_of: Callable[[Path, int], Path]) -> tuple[Shard, ...]:
-        paths = [path_of(directory, number) for number in range(self.n_shards)]
+        paths = [path_of(directory, number) for number in range(self.count)]
         return tuple(
             Shard(file=path.name, rows=len(self.rows(number)), sha256=sha256(path)) for number, path in enumerate(paths)
         )
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Remove half-written files of killed extractions; a young one may belong to another process at work here."""
+    """Remove temporary files of killed extractions. Recent ones are kept: a running process may be writing them."""
     for leftover in directory.glob(".*.tmp"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:

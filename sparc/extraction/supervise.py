@@ -1,4 +1,4 @@
-"""Starts the worker process that extracts, and listens to it."""
+"""Start the worker process of an extraction, and turn its events into progress and errors."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ from sparc.extraction.plan import Job, Order
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the streams are that are extracted together."""
+    """Progress of the streams that are extracted together."""
 
     streams: tuple[str, ...] = ()
+    """While backbones are loaded, the one stream being loaded."""
     split: str = ""
+    """Empty while backbones are loaded."""
     done: int = 0
     total: int = 0
-    """Distinct images or captions; 0 while backbones are loaded."""
+    """Number of distinct images or captions; 0 until it is known."""
     spent: dict[str, float] = field(default_factory=dict)
-    """Seconds that were spent waiting for `data`, `device` and `disk` so far."""
+    """Seconds spent waiting for `data`, `device` and `disk` so far."""
     finished: bool = False
     skipped: tuple[str, ...] = ()
     """Samples that could not be read; known at the end."""
+
+    @property
+    def loading(self) -> bool:
+        """True while the backbone of the one stream in `streams` is being loaded."""
+        return not self.split
 
 
 def extract(
@@ -36,24 +43,30 @@ def extract(
     *,
     part: tuple[int, int] = (0, 1),
 ) -> None:
-    """Do what the store lacks of `jobs`, in a worker process; of (0, 2) every second shard, of (1, 2) the others.
+    """Extract what the store lacks of `jobs`, in a worker process.
 
-    Interrupting loses at most the shard in work. Raises the SparcError that the worker met; an error that is no
-    SparcError becomes a PluginError, with the worker's traceback as its cause.
+    Several processes can share the jobs: with `part` (0, 2) this one writes every second shard, with (1, 2) the others.
+    `on_progress` first hears at once which stream is being loaded. An interruption loses at most one shard's work.
+
+    Raises the SparcError that the worker raised. Any other error becomes a PluginError, with the worker's traceback as
+    its cause.
     """
     waiting = [job for job in jobs if not job.done]
     if not waiting:
         return
-    current = Progress()
+    current = Progress((waiting[0].stream.alias,))
+    on_progress(current)  # before the worker has imported anything, which takes seconds
     for event in _events(Order(jobs=waiting, part=part)):
-        current = _next(current, event)
-        on_progress(current)
+        before, current = current, _next(current, event)
+        if current != before:
+            on_progress(current)
 
 
 def probe(jobs: Iterable[Job]) -> list[tuple[Progress, dict[str, Any]]]:
-    """Try some samples of what the store lacks of `jobs`: what is computed together, and its `Estimate` as a dict.
+    """Estimate what `extract` would take, from a few samples of what the store lacks of `jobs`.
 
-    Raises as `extract`.
+    Returns for each group of streams that are computed together its `Progress` and its `Estimate` as a dict. Raises as
+    `extract`.
     """
     waiting = [job for job in jobs if not job.done]
     found: list[tuple[Progress, dict[str, Any]]] = []
@@ -67,7 +80,7 @@ def probe(jobs: Iterable[Job]) -> list[tuple[Progress, dict[str, Any]]]:
 
 
 def _events(order: Order) -> Iterator[dict[str, Any]]:
-    """What a worker says while it does an order."""
+    """Start a worker with an order, and yield its events."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "sparc.extraction.worker"],
         stdin=subprocess.PIPE,
@@ -97,7 +110,7 @@ def _events(order: Order) -> Iterator[dict[str, Any]]:
 
 
 def _next(current: Progress, event: dict[str, object]) -> Progress:
-    """The progress after an event. Raises the error that the event reports."""
+    """Return the progress after an event. Raises the error that the event reports."""
     match event:
         case {"event": "load", "stream": str(stream)}:
             return Progress((stream,))

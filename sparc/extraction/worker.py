@@ -1,7 +1,7 @@
-"""The process that extracts: an order comes as JSON on standard input, events go as JSON lines to standard output.
+"""The worker process of an extraction: reads an order as JSON from standard input, writes events as JSON lines.
 
-A process of its own: the memory of a backbone and of its batches ends with it, and no process of the user's has its
-allocator changed.
+A separate process returns all memory of the backbones and their batches when it ends, and leaves the allocator of the
+user's process as it is.
 """
 
 from __future__ import annotations
@@ -25,61 +25,59 @@ from sparc.storage.provenance import library_versions
 from sparc.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from sparc.extraction.forward import Forward, Spent
-    from sparc.extraction.shards import Target
+    from sparc.extraction.features import FeatureExtractor, WaitingTime
+    from sparc.extraction.shards import Destination
 
 Emit = Callable[[dict[str, Any]], None]
 
 
 def run(order: Order, registry: Registry, emit: Emit) -> None:
-    """Do the jobs: of each split, all streams of a modality at once. Raises SparcError.
+    """Do the jobs, for each split all streams of a modality together. Raises SparcError.
 
-    All splits are opened first: what is wrong with the last shows before the first is computed.
+    All splits are opened first, so that an error in the last shows before the first is computed.
     """
-    from sparc.extraction.estimate import estimate
-    from sparc.extraction.forward import Spent
-    from sparc.extraction.shards import Part, extract_streams
-
     datasets = {job.split: _opened(job, registry) for job in {job.split: job for job in order.jobs}.values()}
+    from sparc.extraction.estimate import estimate  # imports torch: an error of a dataset need not wait for it
+    from sparc.extraction.shards import Share, extract_streams
+
     backbones = _loaded(order.jobs, registry, emit)
-    for jobs in _at_once(order.jobs, registry):
+    for jobs in _together(order.jobs, registry):
         dataset = datasets[jobs[0].split]
-        forward = _forward(jobs, backbones, registry)
+        extractor = _extractor(jobs, backbones, registry)
         streams = [job.stream.alias for job in jobs]
         emit({"event": "begin", "streams": streams, "split": jobs[0].split})
         if order.probe:
-            emit({"event": "probed", "found": dataclasses.asdict(estimate(dataset, forward, jobs[0].how.store_dtype))})
+            found = estimate(dataset, extractor, jobs[0].options.store_dtype)
+            emit({"event": "probed", "found": dataclasses.asdict(found)})
             continue
-        spent = Spent()
         manifests = extract_streams(
             dataset,
-            forward,
-            {job.stream.alias: _target(job, forward, registry) for job in jobs},
-            part=Part(*order.part),
-            spent=spent,
-            report=partial(_report, emit, spent),
+            extractor,
+            {job.stream.alias: _destination(job, extractor, registry) for job in jobs},
+            share=Share(*order.part),
+            on_rows=partial(_report, emit, extractor.spent),
         )
         skipped = next((list(manifest.skipped) for manifest in manifests.values() if manifest is not None), [])
-        emit({"event": "end", "skipped": skipped, "spent": dataclasses.asdict(spent)})
+        emit({"event": "end", "skipped": skipped, "spent": dataclasses.asdict(extractor.spent)})
 
 
-def _report(emit: Emit, spent: Spent, done: int, total: int) -> None:
+def _report(emit: Emit, spent: WaitingTime, done: int, total: int) -> None:
     emit({"event": "progress", "done": done, "total": total, "spent": dataclasses.asdict(spent)})
 
 
 def _loaded(jobs: list[Job], registry: Registry, emit: Emit) -> dict[str, Backbone]:
-    """Every backbone once, so that models with several towers are loaded once too."""
+    """Load each backbone once, and so each model with several towers once."""
     found: dict[str, Backbone] = {}
     for job in jobs:
         if job.stream.alias not in found:
             emit({"event": "load", "stream": job.stream.alias})
             spec = registry.backbone(job.stream.name)
-            found[job.stream.alias] = spec.load(checked_params(spec, job.stream), job.how.device, "float32")
+            found[job.stream.alias] = spec.load(checked_params(spec, job.stream), job.options.device, "float32")
     return found
 
 
-def _at_once(jobs: list[Job], registry: Registry) -> Iterator[list[Job]]:
-    """Jobs that read the same images or captions."""
+def _together(jobs: list[Job], registry: Registry) -> Iterator[list[Job]]:
+    """Yield groups of jobs that read the same images or captions."""
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         groups.setdefault((job.split, registry.backbone(job.stream.name).modality), []).append(job)
@@ -91,46 +89,46 @@ def _opened(job: Job, registry: Registry) -> Dataset:
     return source.open(checked_params(source, job.dataset), job.split)
 
 
-def _forward(jobs: list[Job], backbones: dict[str, Backbone], registry: Registry) -> Forward:
+def _extractor(jobs: list[Job], backbones: dict[str, Backbone], registry: Registry) -> FeatureExtractor:
     import torch
 
-    from sparc.extraction.forward import Computing, Forward, dtype_of
+    from sparc.extraction.features import ComputeOptions, FeatureExtractor, dtype_of
 
-    how = jobs[0].how
-    if how.precision == "float32":
-        torch.backends.cudnn.allow_tf32 = False  # else convolutions have ten bits
-    tokens = dtype_of(how.store_dtype) if how.tokens else None
-    computing = Computing(how.device, how.precision, how.compile, how.skip_bad, tokens)
+    options = jobs[0].options
+    if options.precision == "float32":
+        torch.backends.cudnn.allow_tf32 = False  # TF32 convolutions keep ten bits of the mantissa
+    tokens = dtype_of(options.store_dtype) if options.tokens else None
+    compute = ComputeOptions(options.device, options.precision, options.compile, options.skip_bad, tokens)
     modality = registry.backbone(jobs[0].stream.name).modality
-    return Forward({job.stream.alias: backbones[job.stream.alias] for job in jobs}, modality, computing)
+    return FeatureExtractor({job.stream.alias: backbones[job.stream.alias] for job in jobs}, modality, compute)
 
 
-def _target(job: Job, forward: Forward, registry: Registry) -> Target:
-    from sparc.extraction.shards import Target
+def _destination(job: Job, extractor: FeatureExtractor, registry: Registry) -> Destination:
+    from sparc.extraction.shards import Destination
 
     spec = registry.backbone(job.stream.name)
-    return Target(
+    return Destination(
         directory=job.directory,
         backbone=spec.name,
         params=checked_params(spec, job.stream).model_dump(mode="json", exclude={"weights"}),
         weights=job.weights,
         dataset=job.dataset.name,
         split=job.split,
-        dtype=job.how.store_dtype,
-        precision=job.how.precision,
-        preprocessing=getattr(forward.backbones[job.stream.alias], "preprocessing", None),
+        dtype=job.options.store_dtype,
+        precision=job.options.precision,
+        preprocessing=getattr(extractor.backbones[job.stream.alias], "preprocessing", None),
         versions=library_versions(),
     )
 
 
 def main() -> None:
-    """Read an order, do it, report; the error of a failed job is an event too."""
-    # Ctrl-C reaches the whole process group; the parent decides, and ends this process with SIGTERM.
+    """Read an order, carry it out, and report. An error is reported as an event too."""
+    # Ctrl-C reaches the whole process group, but the parent decides and ends this process with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
     say_warnings()
-    warnings.simplefilter("ignore", SparcDeprecationWarning)  # the parent has said it
-    # Libraries print what they like: it must not mix with the events.
+    warnings.simplefilter("ignore", SparcDeprecationWarning)  # the parent has shown it
+    # Redirect standard output to standard error, so that prints of libraries don't mix with the events.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -141,7 +139,7 @@ def main() -> None:
     try:
         run(Order.model_validate_json(sys.stdin.buffer.read()), discover(), emit)
     except BrokenPipeError:
-        os._exit(1)  # The parent is gone, so nobody waits for what is left to do.
+        os._exit(1)  # the parent is gone
     except SparcError as error:
         emit({"event": "error", "kind": type(error).__name__, "message": error.message, "hint": error.hint})
     except Exception as error:

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparc.config import RunConfig
+from sparc.config import ExtractionOptions, RunConfig
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
-from sparc.extraction import IMPORTED, How, Job, Progress, directories, extract, imported, plan, probe
+from sparc.extraction import IMPORTED, Job, JobOptions, Progress, directories, extract, imported, plan, probe
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
@@ -72,7 +72,7 @@ class Data:
         return probe(_on_device(every, _device_of_rank(self.device, share)))
 
     def _extracting(self, progress: Progress) -> None:
-        if not progress.total and not progress.split:
+        if progress.loading:
             self.listener.loading(", ".join(progress.streams))
         else:
             self.listener.extracting(progress)
@@ -129,7 +129,7 @@ class Data:
         # The name of an imported stream says nothing about its backbone.
         streams = {name: job.stream for name, job in self.held_out_jobs.items() if job.dataset.name != IMPORTED}
         return Samples(
-            features={name: rows.to(self.device) for name, rows in self.test.features.items()},
+            features={name: rows.to(self.device) for name, rows in self.test.in_memory().items()},
             groups=self.dataset.groups,
             labels=self.dataset.labels(),
             taxonomy=self.dataset.taxonomy,
@@ -156,21 +156,15 @@ class Data:
 
 
 def _jobs(config: RunConfig, registry: Registry, *, tokens: bool) -> dict[str, dict[str, Job]]:
-    how = How(
-        device=config.device,
-        precision=config.precision,
-        store_dtype=config.store_dtype,
-        compile=config.compile,
-        skip_bad=config.skip_bad,
-        tokens=tokens,
-    )
+    own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
+    options = JobOptions(device=config.device, tokens=tokens, **own)
     if config.features is not None:
-        return imported(Path(config.features), config.streams, how)
-    return plan(registry, config.source, config.streams, root=store_root(config), how=how)
+        return imported(Path(config.features), config.streams, options)
+    return plan(registry, config.source, config.streams, root=store_root(config), options=options)
 
 
 def _on_device(jobs: Sequence[Job], device: str) -> list[Job]:
-    return [job.model_copy(update={"how": job.how.model_copy(update={"device": device})}) for job in jobs]
+    return [job.model_copy(update={"options": job.options.model_copy(update={"device": device})}) for job in jobs]
 
 
 def _device_of_rank(device: str, share: Share) -> str:

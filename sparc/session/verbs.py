@@ -221,9 +221,10 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     from sparc.explorer.meanings import meanings, picture
 
     data, latent = session.data, options.latent
-    raw = {name: rows.to(data.device) for name, rows in data.test.features.items()}
-    labels, taxonomy = data.dataset.labels(), data.dataset.taxonomy
-    found = meanings(session.space, raw, labels, taxonomy, latent=latent, shared=data.test.rows)
+    samples = data.samples
+    found = meanings(
+        session.space, samples.features, samples.labels, samples.taxonomy, latent=latent, shared=samples.rows
+    )
     if not found:
         raise MissingData(
             f"no latent is active in several of the {len(data.test)} held-out samples in every stream",

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from sparc.ablation.folder import Ablation
+from sparc.ablation.folder import AblationFolder
 from sparc.ablation.grid import AXES, cells, checked_grid, parse_axes
 from sparc.ablation.metrics import METRICS
 from sparc.ablation.plots import draw
@@ -138,7 +138,7 @@ def test_a_training_needs_its_tables_three_times_and_room_for_its_process():
 
 
 def test_runs_on_other_features_are_not_compared(tmp_path):
-    ablation, what = Ablation(tmp_path / "out"), {"grid": {"k": [4]}, "seeds": [0], "options": {}}
+    ablation, what = AblationFolder(tmp_path / "out"), {"grid": {"k": [4]}, "seeds": [0], "options": {}}
     ablation.describe(what, {"train": {"one": ["a digest"]}})
     ablation.describe(what, {"train": {"one": ["a digest"]}})
     with pytest.raises(MisalignedStreams, match=r"not those that .*out was started on"):

@@ -23,13 +23,13 @@ from sparc.errors import (
     SparcError,
     UnknownName,
 )
-from sparc.extraction import How, plan
+from sparc.extraction import Job, JobOptions, plan
 from sparc.extraction.batch_size import fitting_inputs, fitting_memory
 from sparc.extraction.estimate import estimate
-from sparc.extraction.forward import Computing, Forward
-from sparc.extraction.read import Reader
-from sparc.extraction.shards import Part, Target, extract_streams
-from sparc.extraction.supervise import Progress, _next
+from sparc.extraction.features import ComputeOptions, FeatureExtractor
+from sparc.extraction.preprocessing import Preprocessor
+from sparc.extraction.shards import Destination, Share, extract_streams
+from sparc.extraction.supervise import Progress, _next, extract
 from sparc.plugins.contracts import Sample
 from sparc.plugins.registry import discover
 from sparc.storage.store import open_patches, open_streams, read_shard, shard_path
@@ -55,9 +55,9 @@ def mean_colours(samples):
 
 def extract_stream(dataset, backbone, directory, *, modality="image", skip_bad=False, **kwargs):
     """One stream of its own."""
-    target = Target(directory, "brightness", {}, "", "image-folder", "train")
-    forward = Forward({"s": backbone}, modality, Computing(skip_bad=skip_bad))
-    return extract_streams(dataset, forward, {"s": target}, **kwargs)["s"]
+    destination = Destination(directory, "brightness", {}, "", "image-folder", "train")
+    extractor = FeatureExtractor({"s": backbone}, modality, ComputeOptions(skip_bad=skip_bad))
+    return extract_streams(dataset, extractor, {"s": destination}, **kwargs)["s"]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_the_progress_counts_what_was_there_already(dataset, tmp_path):
     shard_path(tmp_path / "s", 1).unlink()
     seen = []
     extract_stream(
-        dataset, Brightness(), tmp_path / "s", shard_rows=16, report=lambda done, total: seen.append((done, total))
+        dataset, Brightness(), tmp_path / "s", shard_rows=16, on_rows=lambda done, total: seen.append((done, total))
     )
     assert seen == [(37, 53), (53, 53)]
 
@@ -210,7 +210,7 @@ def test_an_image_is_decoded_once_however_often_a_backbone_looks(dataset, tmp_pa
     opened = []
     monkeypatch.setattr(Image, "open", _counting(Image.open, opened))
     preprocess = dict.fromkeys("ab", lambda samples: [sample.image() for sample in samples for _ in range(3)])
-    Reader(preprocess, "image")([(dataset[0], ("a", "b"))])
+    Preprocessor(preprocess, "image")([(dataset[0], ("a", "b"))])
     assert len(opened) == 1
 
 
@@ -291,13 +291,15 @@ def test_streams_of_one_modality_are_extracted_together_each_as_if_alone(dataset
         def forward(self, batch):
             return 2 * batch
 
-    targets = {name: Target(tmp_path / name, name, {}, "", "image-folder", "train") for name in ("once", "twice")}
-    forward = Forward({"once": Brightness(), "twice": Twice()}, "image")
+    destinations = {
+        name: Destination(tmp_path / name, name, {}, "", "image-folder", "train") for name in ("once", "twice")
+    }
+    extractor = FeatureExtractor({"once": Brightness(), "twice": Twice()}, "image")
     # One stream has a shard already: it is not computed again.
-    extract_streams(dataset, forward, {"once": targets["once"]}, shard_rows=16, part=Part(1, 4))
+    extract_streams(dataset, extractor, {"once": destinations["once"]}, shard_rows=16, share=Share(1, 4))
     before = shard_path(tmp_path / "once", 1).stat().st_mtime_ns
-    extract_streams(dataset, forward, targets, shard_rows=16)
-    store = open_streams({name: tmp_path / name for name in targets})
+    extract_streams(dataset, extractor, destinations, shard_rows=16)
+    store = open_streams({name: tmp_path / name for name in destinations})
     assert torch.equal(store.in_memory()["twice"], 2 * store.in_memory()["once"])
     assert shard_path(tmp_path / "once", 1).stat().st_mtime_ns == before
 
@@ -310,7 +312,7 @@ def contents(directory):
 def test_processes_that_share_the_work_leave_the_same_bytes_in_any_order_of_finishing(dataset, tmp_path, order):
     extract_stream(dataset, Brightness(), tmp_path / "whole", shard_rows=8)
     for number in order:
-        manifest = extract_stream(dataset, Brightness(), tmp_path / "parts", shard_rows=8, part=Part(number, 3))
+        manifest = extract_stream(dataset, Brightness(), tmp_path / "parts", shard_rows=8, share=Share(number, 3))
         assert (manifest is None) == (number != order[-1])
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
@@ -358,11 +360,11 @@ def test_the_batch_is_found_from_the_first_sample_that_can_be_read(dataset, phot
         def __init__(self):
             self.preprocess = lambda samples: mean_colours(samples).repeat(1, 2**20)  # 12 MiB each
 
-    forward = Forward({"a": Large(), "b": Brightness()}, "image")
+    extractor = FeatureExtractor({"a": Large(), "b": Brightness()}, "image")
     (photos / dataset.groups[0]).write_bytes(b"no image")
-    assert forward.batch_size(dataset, [0, 1]) == 16  # of 256 MiB
-    assert forward.batch_size(dataset, [0]) == 32
-    assert Forward({"b": Brightness()}, "image").batch_size(dataset, [1]) == 32
+    assert extractor.batch_size(dataset, [0, 1]) == 16  # of 256 MiB
+    assert extractor.batch_size(dataset, [0]) == 32
+    assert FeatureExtractor({"b": Brightness()}, "image").batch_size(dataset, [1]) == 32
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -372,9 +374,9 @@ def test_on_cuda_a_batch_that_would_fill_the_memory_is_computed_in_parts(dataset
             each = torch.cuda.mem_get_info()[1] // 64  # bytes per sample: 32 of them are half of all
             return batch + torch.zeros(len(batch), each, dtype=torch.uint8, device=batch.device)[:, :1]
 
-    forward = Forward({"s": Hungry()}, "image", Computing("cuda"))
-    assert forward.batch_size(dataset, [0]) == 1024
-    assert forward._at_once["s"] in (8, 16)
+    extractor = FeatureExtractor({"s": Hungry()}, "image", ComputeOptions("cuda"))
+    assert extractor.batch_size(dataset, [0]) == 1024
+    assert extractor._at_once["s"] in (8, 16)
 
 
 def test_memory_that_one_sample_does_not_fit_is_an_error(dataset, tmp_path):
@@ -393,9 +395,11 @@ def test_features_are_stored_and_computed_as_exactly_as_asked_for(dataset, tmp_p
             return batch @ torch.eye(3) / 3
 
     backbone = Product()
-    target = Target(tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16", precision="bfloat16")
-    forward = Forward({"s": backbone}, "image", Computing(precision="bfloat16"))
-    manifest = extract_streams(dataset, forward, {"s": target})["s"]
+    destination = Destination(
+        tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16", precision="bfloat16"
+    )
+    extractor = FeatureExtractor({"s": backbone}, "image", ComputeOptions(precision="bfloat16"))
+    manifest = extract_streams(dataset, extractor, {"s": destination})["s"]
     assert backbone.dtype == torch.bfloat16
     assert (manifest.dtype, manifest.precision) == ("float16", "bfloat16")
     features = open_streams({"s": tmp_path / "s"}).in_memory()["s"]
@@ -409,13 +413,13 @@ def test_a_feature_that_float16_cannot_hold_is_the_largest_that_it_can(dataset, 
         def forward(self, batch):
             return torch.full((len(batch), 3), -1e9)
 
-    target = Target(tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16")
-    extract_streams(dataset, Forward({"s": Huge()}, "image"), {"s": target})
+    destination = Destination(tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16")
+    extract_streams(dataset, FeatureExtractor({"s": Huge()}, "image"), {"s": destination})
     assert (open_streams({"s": tmp_path / "s"}).in_memory()["s"] == -65504).all()
 
 
 def test_a_probe_says_what_all_will_take_and_writes_nothing(dataset):
-    found = estimate(dataset, Forward({"s": Brightness()}, "image"), "float16")
+    found = estimate(dataset, FeatureExtractor({"s": Brightness()}, "image"), "float16")
     assert (found.samples, found.rows, found.bytes) == (53, 53, 53 * 3 * 2)
     assert 0 < found.seconds < 60
 
@@ -473,7 +477,7 @@ def test_planning_loads_nothing_and_refuses_what_cannot_work(photos, tmp_path, u
 
     def planned(*names, params=None):
         streams = [PluginRef(name=name, alias=name, params=params or {}) for name in names]
-        return plan(registry, dataset, streams, root=tmp_path, how=How())
+        return plan(registry, dataset, streams, root=tmp_path, options=JobOptions())
 
     assert list(planned("timm", params={"model": "test_vit", "weights": "random"})) == ["train", "test"]
     with pytest.raises(InvalidConfig, match="at least one stream, found none"):
@@ -502,6 +506,36 @@ def test_the_workers_events_become_progress_and_errors():
     assert "where" in str(error.value.__cause__)
 
 
+def test_what_is_being_loaded_is_heard_at_once_then_the_split_and_its_rows(photos, tmp_path, environment, monkeypatch):
+    for name in ("PYTHONPATH", "SPARC_CACHE", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, environment[name])
+    monkeypatch.syspath_prepend(environment["PYTHONPATH"].split(os.pathsep)[0])
+    folder = PluginRef(name="image-folder", alias="image-folder", params={"root": str(photos)})
+    letters = PluginRef(name="char-ngrams", alias="letters")
+    jobs = plan(discover(), folder, [letters], root=tmp_path, options=JobOptions())["train"]
+    seen = []
+    extract(jobs.values(), seen.append)
+    assert seen[0] == Progress(("letters",))
+    assert [progress.loading for progress in seen[:3]] == [True, False, False]
+    assert (seen[1].streams, seen[1].split, seen[1].total) == (("letters",), "train", 0)
+    assert seen[-1].finished
+    assert seen[-1].total == 53
+    assert jobs["letters"].done
+    extract(jobs.values(), seen.append)
+    assert len(seen) == len(set(map(str, seen)))  # nothing to do, nothing to hear
+
+
+def test_an_error_of_the_worker_comes_after_the_stream_that_it_was_loading(tmp_path, photos):
+    folder = PluginRef(name="image-folder", alias="image-folder", params={"root": str(photos)})
+    nobody = PluginRef(name="nobody", alias="nobody")
+    options = JobOptions()
+    job = Job(dataset=folder, split="train", stream=nobody, directory=tmp_path / "s", weights="", options=options)
+    seen = []
+    with pytest.raises(UnknownName, match="no plugin offers a stream named 'nobody'"):
+        extract([job], seen.append)
+    assert seen == [Progress(("nobody",))]
+
+
 class Patched(Brightness):
     """A grid of one row and two columns; patches are the colour, and its negative."""
 
@@ -512,9 +546,9 @@ class Patched(Brightness):
 
 
 def with_tokens(dataset, backbone, directory, **kwargs):
-    target = Target(directory, "patched", {}, "", "image-folder", "train", dtype="float16")
-    forward = Forward({"s": backbone}, "image", Computing(tokens=torch.float16, **kwargs))
-    return extract_streams(dataset, forward, {"s": target}, shard_rows=16)["s"]
+    destination = Destination(directory, "patched", {}, "", "image-folder", "train", dtype="float16")
+    extractor = FeatureExtractor({"s": backbone}, "image", ComputeOptions(tokens=torch.float16, **kwargs))
+    return extract_streams(dataset, extractor, {"s": destination}, shard_rows=16)["s"]
 
 
 def test_features_of_patches_are_stored_beside_those_of_images(dataset, photos, tmp_path):
@@ -532,8 +566,8 @@ def test_features_of_patches_are_stored_beside_those_of_images(dataset, photos, 
 
 
 def test_features_of_patches_are_made_where_only_those_of_images_are_there(dataset, tmp_path):
-    target = Target(tmp_path / "s", "patched", {}, "", "image-folder", "train", dtype="float16")
-    extract_streams(dataset, Forward({"s": Patched()}, "image"), {"s": target}, shard_rows=16)
+    destination = Destination(tmp_path / "s", "patched", {}, "", "image-folder", "train", dtype="float16")
+    extract_streams(dataset, FeatureExtractor({"s": Patched()}, "image"), {"s": destination}, shard_rows=16)
     with pytest.raises(MissingData, match="has no features of patches"):
         open_patches(tmp_path / "s")
     with_tokens(dataset, Patched(), tmp_path / "s")

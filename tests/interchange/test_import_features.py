@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from sparc.config import PluginRef
 from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData, UnknownName
-from sparc.extraction import How
+from sparc.extraction import JobOptions
 from sparc.extraction import imported as plan_imported
 from sparc.interchange import import_features, open_source
 from sparc.storage.store import open_streams
@@ -226,8 +226,8 @@ def test_streams_of_the_splits_must_be_the_same(tmp_path):
         (tmp_path / "out" / split).mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{split}-{name}" / split / name).rename(tmp_path / "out" / split / name)
     with pytest.raises(UnknownName, match="no stream named 'b' was imported as 'test'"):
-        plan_imported(tmp_path / "out", [], How())
-    assert list(plan_imported(tmp_path / "out", [PluginRef(name="a", alias="a")], How())["test"]) == ["a"]
+        plan_imported(tmp_path / "out", [], JobOptions())
+    assert list(plan_imported(tmp_path / "out", [PluginRef(name="a", alias="a")], JobOptions())["test"]) == ["a"]
 
 
 def test_arrays_of_python_objects_and_of_other_names_are_refused_with_the_line_to_write(tmp_path):

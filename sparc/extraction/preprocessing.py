@@ -1,4 +1,4 @@
-"""Samples read and preprocessed, in data-loading workers: each once for all streams that want it."""
+"""Samples become backbone inputs, in data-loading workers: each sample is read once for all streams that need it."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ from sparc.plugins.contracts import Dataset, Sample
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A dataset as torch's DataLoader wants it; each sample comes with the streams that want it."""
+class RequestedSamples:
+    """A dataset for torch's DataLoader, indexed by a sample number and the streams that need that sample."""
 
     dataset: Dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, wanted: tuple[int, tuple[str, ...]]) -> tuple[Sample, tuple[str, ...]]:
-        index, streams = wanted
+    def __getitem__(self, request: tuple[int, tuple[str, ...]]) -> tuple[Sample, tuple[str, ...]]:
+        index, streams = request
         return self.dataset[index], streams
 
 
-class ReadBatch(NamedTuple):
-    """A batch as a data-loading worker made it."""
+class PreprocessedBatch(NamedTuple):
+    """A batch as a data-loading worker returns it."""
 
     inputs: dict[str, Any]
-    """By stream, of the readable samples; empty where none is."""
+    """Inputs of the readable samples by stream; empty if no sample is readable."""
     readable: list[bool]
+    """For each sample True if it could be read and preprocessed."""
     errors: list[tuple[str, str]]
+    """Message and hint of each sample that is not readable."""
     streams: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Reader:
+class Preprocessor:
     """Reads samples and preprocesses the readable ones for each stream, in a data-loading worker.
 
-    Errors come back as data: an exception would lose its hint on the way out of the worker process.
+    Errors are returned as data, because an exception would lose its hint when it leaves the worker process.
     """
 
     preprocess: Mapping[str, Callable[[Sequence[Sample]], Any]]
     modality: str
 
-    def __call__(self, wanted: Sequence[tuple[Sample, tuple[str, ...]]]) -> ReadBatch:
-        """Read and preprocess samples, each with the streams that want it."""
+    def __call__(self, requests: Sequence[tuple[Sample, tuple[str, ...]]]) -> PreprocessedBatch:
+        """Read and preprocess samples. All come with the same streams, those that need the batch."""
         read: list[Sample] = []
         readable: list[bool] = []
         errors: list[tuple[str, str]] = []
-        streams = wanted[0][1]
-        for sample, _ in wanted:
+        streams = requests[0][1]
+        for sample, _ in requests:
             try:
                 read.append(self._read(sample))
                 readable.append(True)
@@ -64,19 +66,19 @@ class Reader:
             if not culprits:
                 raise
             errors += culprits.values()
-            readable = self._without(culprits, [sample.id for sample, _ in wanted], readable)
+            readable = self._without(culprits, [sample.id for sample, _ in requests], readable)
             read = [sample for sample in read if sample.id not in culprits]
             inputs = {name: self.preprocess[name](read) for name in streams} if read else {}
-        return ReadBatch(inputs, readable, errors, streams)
+        return PreprocessedBatch(inputs, readable, errors, streams)
 
     def _refusal(self, sample: Sample, streams: Sequence[str]) -> tuple[str, str] | None:
-        """Why a stream cannot preprocess a sample; None where all can."""
+        """Return message and hint if a stream cannot preprocess a sample, None if all can."""
         for name in streams:
             try:
                 self.preprocess[name]([sample])
             except Exception as error:
                 why = f"{type(error).__name__}: {error}".splitlines()[0]
-                return f"stream '{name}' cannot preprocess sample '{sample.id}': {why}", "mend it; or pass --skip-bad"
+                return f"stream '{name}' cannot preprocess sample '{sample.id}': {why}", "repair it, or pass --skip-bad"
         return None
 
     @staticmethod
@@ -84,7 +86,7 @@ class Reader:
         return [read and sample not in culprits for sample, read in zip(ids, readable, strict=True)]
 
     def _read(self, sample: Sample) -> Sample:
-        """The sample with what these streams read of it already read, once."""
+        """Return the sample with its image or caption read, so that no stream reads it again."""
         if self.modality == "image":
             image = sample.image()
             return replace(sample, open_image=lambda: image)

@@ -1,4 +1,8 @@
-"""Samples through frozen backbones, batch by batch: read once for all of them, computed while the next are read."""
+"""Features of images and captions: preprocessed inputs go through the frozen backbones, batch by batch.
+
+`FeatureExtractor` reads each sample once for all streams of a modality. Data-loading workers preprocess the next
+batches while a batch is computed, and on a GPU one batch is computed while the results of the last are copied.
+"""
 
 from __future__ import annotations
 
@@ -16,78 +20,81 @@ from torch.utils.data import DataLoader
 
 from sparc.errors import BadSample, InvalidConfig, PluginError
 from sparc.extraction.batch_size import LARGEST, LARGEST_ON_GPU, fitting_inputs, fitting_memory
-from sparc.extraction.read import ReadBatch, Reader, Rows
+from sparc.extraction.preprocessing import PreprocessedBatch, Preprocessor, RequestedSamples
 from sparc.plugins.batches import mapped, tensors
 from sparc.plugins.contracts import Backbone, Dataset, GridBackbone
 
 MAX_WORKERS = 16
-TRIED = 8
-"""Samples of which one must be readable to find the batch size."""
+PROBED = 8
+"""Samples that are tried to find a readable one, from which the batch size follows."""
 
 
 @dataclass(frozen=True)
-class Computing:
-    """How features are computed."""
+class ComputeOptions:
+    """Options that control how features are computed."""
 
     device: str = "cpu"
     precision: str = "float32"
-    """Of the backbones' products: float32, bfloat16 or float16, by autocast."""
+    """Precision of the backbones' matrix products, by autocast: float32, bfloat16 or float16."""
     compile: bool = False
-    """Whether torch.compile compiles the backbones first."""
+    """True compiles the backbones with torch.compile."""
     skip_bad: bool = False
-    """Whether samples that cannot be read lack their features, and are no error."""
+    """True gives zeros for samples that cannot be read, instead of raising an error."""
     tokens: torch.dtype | None = None
-    """Dtype of the patches' features, where they are asked for."""
+    """Dtype of the features of patches; None computes none."""
 
 
 @dataclass
-class Spent:
-    """Seconds that an extraction waited for data, for the device, and for the disk."""
+class WaitingTime:
+    """Seconds that an extraction spent waiting for data, for the device, and for the disk."""
 
     data: float = 0.0
     device: float = 0.0
     disk: float = 0.0
 
 
-class Batch(NamedTuple):
-    """Samples to compute together."""
+class ItemBatch(NamedTuple):
+    """Samples to compute together; each stands for one distinct item."""
 
     samples: list[int]
     streams: tuple[str, ...]
-    """The streams that want them."""
+    """Streams that need their features."""
 
 
-class Computed(NamedTuple):
+class BatchFeatures(NamedTuple):
     """Features of a batch."""
 
     features: dict[str, Tensor]
-    """(samples, width) float32 by stream, zero where a sample could not be read."""
+    """(samples, width) float32 by stream; zero for a sample that could not be read."""
     tokens: dict[str, Tensor]
-    """(samples, patches, width) by stream, where they are asked for."""
+    """(samples, patches, width) by stream, if features of patches are computed."""
     readable: list[bool]
+    """For each sample True if it could be read."""
 
 
 @dataclass
-class Forward:
-    """Frozen backbones of one modality, by stream, and how they compute.
+class FeatureExtractor:
+    """Frozen backbones of one modality, by stream, with the options to compute their features.
 
-    Raises InvalidConfig where features of patches are asked for, and a backbone has none.
+    Raises InvalidConfig if features of patches are to be computed and a backbone has none.
     """
 
     backbones: Mapping[str, Backbone]
     modality: str
-    how: Computing = field(default_factory=Computing)
+    options: ComputeOptions = field(default_factory=ComputeOptions)
+    spent: WaitingTime = field(default_factory=WaitingTime)
+    """Waiting times of all calls so far."""
 
     def __post_init__(self) -> None:
         functions = {name: self._function(name) for name in self.backbones}
-        self._run = {name: torch.compile(run) if self.how.compile else run for name, run in functions.items()}
+        self._run = {name: torch.compile(run) if self.options.compile else run for name, run in functions.items()}
         self._at_once: dict[str, int] = {}
-        """Samples that a backbone takes at once where more are too many for the device's memory."""
+        """Number of samples that a backbone computes at once, if a whole batch exceeds the device's memory."""
 
     def _function(self, name: str) -> Callable[[Any], Any]:
         backbone = self.backbones[name]
         function: Callable[[Any], Any] = backbone.forward
-        if self.how.tokens is not None:
+        if self.options.tokens is not None:
             if not isinstance(backbone, GridBackbone) or backbone.grid is None:
                 raise InvalidConfig(
                     f"stream '{name}': its backbone has no patches", hint="leave that stream out, or --tokens"
@@ -97,17 +104,17 @@ class Forward:
 
     @property
     def _on_gpu(self) -> bool:
-        return self.how.device.startswith("cuda")
+        return self.options.device.startswith("cuda")
 
     def batch_size(self, dataset: Dataset, samples: Sequence[int]) -> int:
-        """Find how many samples a batch has, from one of `samples` that can be read.
+        """Return the number of samples per batch, measured on the first readable one of `samples`.
 
-        On a GPU, each backbone's share of a batch is found too, by computing a few copies of that sample.
+        On a GPU this also measures how many samples each backbone can compute at once, on copies of that sample.
         """
-        reader = Reader({name: backbone.preprocess for name, backbone in self.backbones.items()}, self.modality)
+        preprocessor = self._preprocessor()
         largest = LARGEST_ON_GPU if self._on_gpu else LARGEST
-        for sample in samples[:TRIED]:
-            read = reader([(dataset[sample], tuple(self.backbones))])
+        for sample in samples[:PROBED]:
+            read = preprocessor([(dataset[sample], tuple(self.backbones))])
             if read.inputs:
                 size = fitting_inputs(
                     sum(tensor.nbytes for one in read.inputs.values() for tensor in tensors(one)), largest
@@ -118,42 +125,48 @@ class Forward:
                 return size
         return largest
 
-    def __call__(self, dataset: Dataset, batches: Sequence[Batch], spent: Spent) -> Generator[Computed]:
-        """Yield the features of each batch. A batch is on its way through the device while the one before is taken off.
+    def __call__(self, dataset: Dataset, batches: Sequence[ItemBatch]) -> Generator[BatchFeatures]:
+        """Yield the features of each batch. The device computes a batch while the results of the last are copied.
 
         Raises:
-            BadSample: a sample cannot be read, and skipping is not asked for.
-            PluginError: a backbone does not give what it promises.
+            BadSample: a sample cannot be read, and `skip_bad` is not set.
+            PluginError: a backbone breaks its contract.
         """
-        under_way: _UnderWay | None = None
-        for read in _timed(iter(self._loader(dataset, batches)), spent):
+        launched: _LaunchedBatch | None = None
+        for read in self._timed(iter(self._loader(dataset, batches))):
             began = time.perf_counter()
-            following = None if self._refused(read) else self._launch_all(read)
-            done = self._finish(under_way) if under_way is not None else None
-            spent.device += time.perf_counter() - began
+            following = None if read.errors and not self.options.skip_bad else self._launch_all(read)
+            done = self._finish(launched) if launched is not None else None
+            self.spent.device += time.perf_counter() - began
             if done is not None:
                 yield done
             if following is None:
                 message, hint = read.errors[0]
                 raise BadSample(message, hint=hint)
-            under_way = following
-        if under_way is not None:
+            launched = following
+        if launched is not None:
             began = time.perf_counter()
-            done = self._finish(under_way)
-            spent.device += time.perf_counter() - began
+            done = self._finish(launched)
+            self.spent.device += time.perf_counter() - began
             yield done
 
-    def _refused(self, read: ReadBatch) -> bool:
-        return bool(read.errors) and not self.how.skip_bad
+    def _timed(self, batches: Iterator[PreprocessedBatch]) -> Iterator[PreprocessedBatch]:
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.spent.data += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
-    def _launch_all(self, read: ReadBatch) -> _UnderWay:
+    def _launch_all(self, read: PreprocessedBatch) -> _LaunchedBatch:
         count = sum(read.readable)
-        outputs = {name: self._launch(name, made, count) for name, made in read.inputs.items()}
-        return _UnderWay(outputs, read.readable, read.streams)
+        outputs = {name: self._launch(name, inputs, count) for name, inputs in read.inputs.items()}
+        return _LaunchedBatch(outputs, read.readable, read.streams)
 
     def _at_once_on_gpu(self, name: str, inputs: Any, size: int) -> int:
-        """Samples that a backbone takes at once, `size` at most, from the inputs of one."""
-        device = self.how.device
+        """Return how many samples, at most `size`, a backbone computes at once; `inputs` are those of one sample."""
+        device = self.options.device
 
         def peak(count: int) -> int:
             before = torch.cuda.memory_allocated(device)
@@ -165,22 +178,25 @@ class Forward:
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         with contextlib.suppress(torch.OutOfMemoryError):
             return fitting_memory(peak, torch.cuda.mem_get_info(device)[0] + reusable, size)
-        return size  # what is too much is halved when it is computed
+        return size  # `_launch` halves it when it runs out of memory
 
-    def _loader(self, dataset: Dataset, batches: Sequence[Batch]) -> DataLoader[Any]:
+    def _preprocessor(self) -> Preprocessor:
+        return Preprocessor({name: backbone.preprocess for name, backbone in self.backbones.items()}, self.modality)
+
+    def _loader(self, dataset: Dataset, batches: Sequence[ItemBatch]) -> DataLoader[Any]:
         cpus = _cpus()
-        # On the CPU the backbones want the other cores.
+        # On the CPU half of the cores are left to the backbones.
         workers = min(MAX_WORKERS, cpus if self._on_gpu else max(1, cpus // 2)) if self.modality == "image" else 0
         return DataLoader(
-            Rows(dataset),  # type: ignore[arg-type]  # DataLoader asks for less than its annotation says
+            RequestedSamples(dataset),  # type: ignore[arg-type]  # DataLoader needs no more than its two methods
             batch_sampler=([(sample, batch.streams) for sample in batch.samples] for batch in batches),
             num_workers=workers,
-            collate_fn=Reader({name: backbone.preprocess for name, backbone in self.backbones.items()}, self.modality),
+            collate_fn=self._preprocessor(),
             pin_memory=self._on_gpu,
         )
 
     def _launch(self, name: str, inputs: Any, count: int) -> list[_Output]:
-        """Features in pieces, on the device, which may still be computing them."""
+        """Start the computation of a batch, and return its features in pieces, which a GPU may still be computing."""
         at_once = min(count, self._at_once.get(name, count)) or 1
         while True:
             parts = [slice(low, min(low + at_once, count)) for low in range(0, count, at_once)]
@@ -189,11 +205,11 @@ class Forward:
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-            # Not in a handler of the error, whose traceback holds what was in memory.
+            # Outside of the handler, because the error's traceback keeps the tensors alive.
             if self._on_gpu:
                 torch.cuda.empty_cache()
             if at_once == 1:
-                where = self.how.device if self._on_gpu else "this machine"
+                where = self.options.device if self._on_gpu else "this machine"
                 raise PluginError(
                     f"backbone '{name}': the memory of {where} does not hold one sample",
                     hint="free some of it, or choose a smaller model",
@@ -201,37 +217,40 @@ class Forward:
             at_once = self._at_once[name] = (at_once + 1) // 2
 
     def _compute(self, name: str, inputs: Any, part: slice) -> _Output:
-        moved = mapped(inputs, lambda tensor: tensor.to(self.how.device, non_blocking=True))
+        moved = mapped(inputs, lambda tensor: tensor.to(self.options.device, non_blocking=True))
         return self._fetched(self._checked(name, self._run[name], moved, part.stop - part.start))
 
     def _fetched(self, output: _Output) -> _Output:
-        """Let a GPU bring its results over while it computes the next."""
+        """Start the copy of a GPU's results to main memory, which runs while the GPU computes the next batch."""
         if not self._on_gpu:
             return output
         features = _pinned_copy(output.features)
         tokens = None if output.tokens is None else _pinned_copy(output.tokens)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record(torch.cuda.current_stream(self.how.device))
+        arrived.record(torch.cuda.current_stream(self.options.device))
         return _Output(features, tokens, arrived)
 
     def _checked(self, name: str, run: Callable[[Any], Any], inputs: Any, count: int) -> _Output:
-        kind = torch.device(self.how.device).type
-        lower = self.how.precision != "float32"
-        with torch.inference_mode(), torch.autocast(kind, dtype_of(self.how.precision), enabled=lower):
+        """Compute features and check their type and shape. Raises PluginError."""
+        kind = torch.device(self.options.device).type
+        lower = self.options.precision != "float32"
+        with torch.inference_mode(), torch.autocast(kind, dtype_of(self.options.precision), enabled=lower):
             output = run(inputs)
-        output, tokens = output if self.how.tokens is not None else (output, None)
+        output, tokens = output if self.options.tokens is not None else (output, None)
         _check(name, output, (count, self.backbones[name].width))
         if tokens is not None:
             rows, columns = self.backbones[name].grid  # type: ignore[attr-defined]
             _check(name, tokens, (count, rows * columns, tokens.shape[-1]))
-        return _Output(output.detach().float(), tokens if tokens is None else stored(tokens.detach(), self.how.tokens))
+            tokens = stored(tokens.detach(), self.options.tokens)
+        return _Output(output.detach().float(), tokens)
 
-    def _finish(self, under_way: _UnderWay) -> Computed:
-        readable = torch.tensor(under_way.readable)
+    def _finish(self, launched: _LaunchedBatch) -> BatchFeatures:
+        """Wait for the features of a batch, and put zeros for samples that could not be read."""
+        readable = torch.tensor(launched.readable)
         features: dict[str, Tensor] = {}
         tokens: dict[str, Tensor] = {}
-        for name in under_way.streams:
-            pieces = under_way.outputs.get(name, [])
+        for name in launched.streams:
+            pieces = launched.outputs.get(name, [])
             for piece in pieces:
                 if piece.arrived is not None:
                     piece.arrived.synchronize()
@@ -242,7 +261,7 @@ class Forward:
             if parts:
                 tokens[name] = parts[0].new_zeros(len(readable), *parts[0].shape[1:])
                 tokens[name][readable] = torch.cat(parts)
-        return Computed(features, tokens, under_way.readable)
+        return BatchFeatures(features, tokens, launched.readable)
 
 
 class _Output(NamedTuple):
@@ -251,8 +270,14 @@ class _Output(NamedTuple):
     arrived: torch.cuda.Event | None = None
 
 
+class _LaunchedBatch(NamedTuple):
+    outputs: dict[str, list[_Output]]
+    readable: list[bool]
+    streams: tuple[str, ...]
+
+
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """PyTorch has an exception for that, which it raises for an accelerator's memory alone."""
+    """Return True for a lack of memory. On the CPU PyTorch raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
@@ -270,39 +295,23 @@ def _check(name: str, output: Any, shape: tuple[int, ...]) -> None:
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """The dtype of a name such as float16."""
+    """Return the dtype with a name such as `float16`."""
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
 
 def stored(features: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Features in the dtype of the store; a finite one that float16 cannot hold becomes the largest that it can."""
+    """Return features in the dtype of the store. A finite value that overflows float16 becomes its largest value."""
     if dtype is None or features.dtype == dtype:
         return features
     limit = torch.finfo(dtype).max
     return torch.where(features.isfinite(), features.clamp(-limit, limit), features).to(dtype)
 
 
-class _UnderWay(NamedTuple):
-    outputs: dict[str, list[_Output]]
-    readable: list[bool]
-    streams: tuple[str, ...]
-
-
 def _cpus() -> int:
-    """Processors that this process may use, of which others of its machine under torchrun want their share."""
+    """Return the processors that this process may use; under torchrun, its share of them."""
     try:
         usable = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         usable = os.cpu_count() or 1
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def _timed(batches: Iterator[ReadBatch], spent: Spent) -> Iterator[ReadBatch]:
-    while True:
-        began = time.perf_counter()
-        batch = next(batches, None)
-        spent.data += time.perf_counter() - began
-        if batch is None:
-            return
-        yield batch
