@@ -65,7 +65,8 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
 
     shown = " ".join(sparc_here("info", "mine").stdout.split())
     assert "Retrieval" in shown
-    assert "training: lambda 1.0, epochs 20, batch-size 16, lr 0.01, normalization unit, seed 0" in shown
+    assert "space: 64 latents, 4 kept, global selection, unit normalization" in shown
+    assert "training: lambda 1.0, aux-weight 0.03125, k-aux 64, dead-after 256000, epochs 20, batch-size 16" in shown
     mine = tmp_path / "mine"
     before = {path: path.read_bytes() for path in mine.iterdir() if path.is_file()}
     measured = sparc_command("evaluate", "mine")
@@ -76,9 +77,9 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert {"alignment.png", "alignment.svg", "latents.csv"} <= {path.name for path in (mine / "evaluation").iterdir()}
     assert len((mine / "evaluation" / "latents.csv").read_text().splitlines()) == 1 + 64
     refused = sparc_here("evaluate", "mine", "--concepts", "taste")
-    assert_fails(refused, "expected enrichment or purity, found 'taste'", "leave it out")
+    assert_fails(refused, "concepts: input should be 'enrichment' or 'purity', found 'taste'", "change that value")
     drawn = sparc_here("explore", "mine")
-    assert drawn.stdout.strip() == "mine/latents.png", drawn.stderr
+    assert drawn.stdout.splitlines()[-1] == "mine/latents.png", drawn.stderr
     with Image.open(tmp_path / "mine" / "latents.png") as picture:
         assert picture.width > 800
     assert_fails(sparc_here("explore", "mine", "--latent", 64), "expected 0 to 63, found 64", "--latent")

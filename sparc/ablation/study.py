@@ -17,7 +17,7 @@ from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved, store_root
 from sparc.session.session import program, stop_on_signal
-from sparc.storage.manifest import feature_digests
+from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.run import Run
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
     from sparc.ablation.pool import Work, make_all, room
     from sparc.ablation.worker import Task
 
-    _describe(study)
-    held_out = len(study.data.test)
+    held_out = _describe(study)
     works = [
         Work(cell, study.folder.run(cell, seed), study.folder.config(cell, seed))
         for cell in study.cells
@@ -173,14 +172,16 @@ class _Shown:
         self.diverged[self._works.index(work)] = BadFeatures(f"{where}: {error.message}", hint=hint)
 
 
-def _describe(study: Study) -> None:
-    """Check the features, and write down which ones the runs are made on. Raises MisalignedStreams."""
+def _describe(study: Study) -> int:
+    """Check the features, write down which ones the runs are made on, and return the number of held-out samples.
+
+    Raises MisalignedStreams if earlier runs were made on other features.
+    """
     study.data.check([cell.config.normalization for cell in study.cells])
-    features = {
-        "train": feature_digests(study.data.train.manifests),
-        "test": feature_digests(study.data.test.manifests),
-    }
-    study.folder.describe(study.description, features)
+    held_out = {name: read_manifest(job.directory) for name, job in study.data.held_out_jobs.items()}
+    digests = {"train": feature_digests(study.data.train.manifests), "test": feature_digests(held_out)}
+    study.folder.describe(study.description, digests)
+    return next(iter(held_out.values())).samples
 
 
 def _count(things: Sequence[object], name: str) -> str:

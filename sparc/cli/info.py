@@ -27,7 +27,10 @@ def info(run: RunPath) -> None:
         console.print(f"not finished; go on with: sparc train --resume {run}", markup=False)
         return
     space = read_config(opened.path)
-    console.print(f"space: {space.n_latents} latents, {space.k} kept, {space.selection} selection", markup=False)
+    shape = (
+        f"{space.n_latents} latents, {space.k} kept, {space.selection} selection, {space.normalization} normalization"
+    )
+    console.print(f"space: {shape}", markup=False, soft_wrap=True)
     options = provenance.options.model_dump(by_alias=True)
     for title, model in (("training", TrainingConfig), ("features", ExtractionOptions)):
         settings = ", ".join(f"{name} {options[name]}" for name in names(model))

@@ -54,6 +54,10 @@ class Options(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, alias_generator=option_name, populate_by_name=True
     )
 
+    def given(self) -> dict[str, Any]:
+        """Return the options that were set explicitly, by option name."""
+        return {option_name(name): getattr(self, name) for name in self.model_fields_set}
+
 
 class DataOptions(Options):
     """Streams and the dataset that they encode."""
@@ -171,10 +175,6 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, D
         """Return the same configuration if its parts agree, such as k and n-latents. Raises InvalidConfig."""
         self.space(dict.fromkeys([stream.alias for stream in self.streams] or ["any"], 1))
         return self
-
-    def given(self) -> dict[str, Any]:
-        """Return the options that were set explicitly, by option name."""
-        return {option_name(name): getattr(self, name) for name in self.model_fields_set}
 
     def _part(self, model: type[Options]) -> dict[str, Any]:
         return {name: getattr(self, name) for name in model.model_fields}

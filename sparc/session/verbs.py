@@ -195,7 +195,7 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     options = validated(EvaluateOptions, as_options(None, arguments, EvaluateOptions))
     session = Session.open(run, options, listener)
     session.check_finished()
-    pointing = _Pointing(session) if options.localization else None  # its errors come before the work
+    pointing = None
     found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
     from sparc.evaluation.plots import draw
 

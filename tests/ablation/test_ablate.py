@@ -61,8 +61,8 @@ def test_cells_are_all_combinations_named_by_their_values(base):
         "k=16,lambda=1",
         "k=16,lambda=0.25",
     ]
-    assert [(cell.options.k, cell.options.lambda_) for cell in found][2:4] == [(8, 0.25), (16, 0.0)]
-    assert {(cell.options.n_latents, cell.options.lr) for cell in found} == {(32, 0.01)}
+    assert [(cell.config.k, cell.config.lambda_) for cell in found][2:4] == [(8, 0.25), (16, 0.0)]
+    assert {(cell.config.n_latents, cell.config.lr) for cell in found} == {(32, 0.01)}
 
 
 def test_a_grid_may_vary_what_leaves_the_features_as_they_are():
@@ -72,6 +72,9 @@ def test_a_grid_may_vary_what_leaves_the_features_as_they_are():
         "selection",
         "normalization",
         "lambda",
+        "aux-weight",
+        "k-aux",
+        "dead-after",
         "epochs",
         "batch-size",
         "lr",
@@ -95,7 +98,7 @@ def test_a_grid_may_vary_what_leaves_the_features_as_they_are():
         (("--grid", "seed=0,1"), "a grid has no 'seed'", "--seeds N"),
         (("--grid", "k=4,8", "--k", 4), "--grid varies k, found --k too", "leave one of them out"),
         (("--grid", "n-latents=64,32", "--grid", "k=8,48"), "in the cell n-latents=32,k=48: k: expected at most", "ch"),
-        (("--grid", "lr=0.1,-1"), "in the cell lr=-1: lr: input should be greater than 0", "change"),
+        (("--grid", "lr=0.1,-1"), "grid: lr: input should be greater than 0", "change"),
     ],
 )
 def test_a_grid_that_makes_no_sense_is_refused_before_anything_is_made(
