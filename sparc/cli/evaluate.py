@@ -32,5 +32,5 @@ def evaluate(run: RunPath, given: dict[str, Any]) -> None:
         keep_freed_memory()
     with Screen() as screen:
         found = measure(run, listener=screen, **{name.replace("-", "_"): value for name, value in given.items()})
-    print_evaluation(Run(run))
+    print_evaluation(Run(run), everything=True)
     console.print(f"\nplots and a table of all latents: {found.pictures}", markup=False, soft_wrap=True)

@@ -43,11 +43,11 @@ def evaluation_tables(
     return [Group(*parts)]
 
 
-def print_evaluation(run: Run) -> None:
-    """Print the tables of a run's evaluation: all of them after `sparc evaluate`, fewer after `sparc train`."""
+def print_evaluation(run: Run, *, everything: bool | None = None) -> None:
+    """Print the tables of a run's evaluation: everything, or by default as much as was measured."""
     content = read_json(run.evaluation, what="the evaluation of a run")
     report = Report.from_json(content["report"])
-    everything = bool(report.probes and report.probes.classifiers)
+    everything = bool(report.probes and report.probes.classifiers) if everything is None else everything
     dry = content["random_weights"]
     title, caption = f"{content['dataset']} {content['split']}", dry_warning(dry) if dry else ""
     console.print()
