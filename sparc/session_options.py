@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.config import PluginRef, RunConfig, validated
 from sparc.errors import InvalidConfig, PluginError
-from sparc.plugins.weights import cache_dir
+from sparc.system.cache import cache_dir
 
 if TYPE_CHECKING:
     from sparc.extraction import How, Job

@@ -9,13 +9,12 @@ import multiprocessing
 import os
 import signal
 import threading
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from sparc.config import RunConfig
-from sparc.errors import SparcDeprecationWarning, say_warnings
+from sparc.errors import say_warnings
 from sparc.evaluation import Samples
 from sparc.extraction import Job
 from sparc.plugins.registry import discover
@@ -110,7 +109,6 @@ def start(task: Task) -> None:
     global _worker
     _worker = Worker(task)
     say_warnings()
-    warnings.simplefilter("ignore", SparcDeprecationWarning)  # the parent has said it
     keep_freed_memory()
     # A terminal interrupts all processes; the parent alone decides what that means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -35,7 +35,6 @@ def open_run(path: Path, places: Mapping[str, Any]) -> tuple[Run, RunConfig, Reg
     run = Run.open(path)
     options = options_of(run, places)
     registry = discover()
-    registry.remember(run.provenance().get("streams", {}))
     splits = list(jobs_of(options, registry, "cpu").values())
     _check_samples(run, splits[0])
     return run, options, registry, splits[-1]

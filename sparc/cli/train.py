@@ -123,8 +123,6 @@ def train(
 def _do(plan: _Plan, registry: Registry) -> None:
     """Extract, train, evaluate. Ends the process where the user stopped it."""
     keep_freed_memory()
-    if plan.run is not None:
-        registry.remember(plan.run.provenance().get("streams", {}))
     device = resolve_device(plan.options.device)
     jobs = extract_missing(plan.options, registry, device)
     train_split, test_split = jobs
