@@ -26,7 +26,7 @@ def held_out(options: RunConfig, registry: Registry, jobs: Mapping[str, Job]) ->
         MissingData: the store lacks them.
         MisalignedStreams: they hold different samples.
     """
-    from sparc.interchange import ImportedSamples
+    from sparc.interchange.import_features import ImportedSamples
     from sparc.storage.store import open_streams
 
     lacking = [name for name, job in jobs.items() if not job.done]
