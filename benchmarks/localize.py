@@ -42,7 +42,7 @@ def main() -> None:
     torch.manual_seed(0)
     registry, ref = discover(), reference(options.stream)
     spec = registry.backbone(ref.name)
-    backbone = spec.load(checked_params(spec, ref), options.device, "float32")
+    backbone = spec.load(checked_params(spec, ref), options.device)
     space = SharedLatentSpace(SpaceConfig(streams={"image": backbone.width, "text": 384}, n_latents=8192, k=64))
     models = Models(
         space.to(options.device).eval().requires_grad_(False), {"image": backbone}, {"image": "image"}, options.device

@@ -109,13 +109,6 @@ class Interrupted(KeyboardInterrupt):
         """Directory of the run to resume."""
 
 
-class SparcDeprecationWarning(FutureWarning):
-    """What works today and will not for ever: an old plugin, or a parameter that goes. Says what to write instead.
-
-    As a FutureWarning it is seen by users too, who can upgrade a plugin.
-    """
-
-
 def say_warnings() -> None:
     """Show what is warned of as one line on standard error, as the commands of sparc do; once each."""
 

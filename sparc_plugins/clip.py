@@ -1,4 +1,4 @@
-"""Streams `clip-img` and `clip-txt`: the two towers of any CLIP model of open_clip."""
+"""Streams `clip-img` and `clip-txt`: the image and the text tower of any CLIP model in open_clip."""
 
 from __future__ import annotations
 
@@ -41,41 +41,41 @@ class ClipParams(Params):
     """Parameters of both streams."""
 
     model: str = ARCHITECTURE
-    """open_clip's name of the architecture."""
+    """Name of the architecture in open_clip."""
     pretrained: str = TAG
-    """open_clip's tag of the weights."""
+    """Tag of the weights in open_clip."""
     weights: str | None = None
-    """A local file or folder, or `random`; else the hub's. `pretrained` still says how images are normalised."""
+    """Local file or folder, or `random`; default: the hub's. `pretrained` still selects how images are normalised."""
 
 
 def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[Sample]) -> Tensor:
-    """Pixels (B, 3, H, W) of the samples' images."""
+    """Return the pixels (B, 3, H, W) of the samples' images."""
     import torch
 
     return torch.stack([transform(sample.image()) for sample in samples])
 
 
 def to_tokens(model: str, samples: Sequence[Sample]) -> Tensor:
-    """Token ids (B, T) of the samples' captions; what is longer than the model reads is cut."""
+    """Return the token ids (B, T) of the samples' captions, truncated to the model's context length."""
     tokens: Tensor = _tokenizer(model)([sample.text() for sample in samples])
     return tokens
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A loaded model: what the backbones of its two towers share."""
+    """A loaded model, shared by the backbones of its two towers."""
 
     net: Any
     transform: Callable[[Any], Tensor]
     preprocessing: dict[str, Any]
-    """How open_clip prepares images, in its own words."""
+    """open_clip's own configuration of image preprocessing."""
     width: int
-    kind: dict[str, Any]
-    """Type and memory layout of the pixels."""
+    layout: Any
+    """Memory format of the pixels."""
 
 
 class ImageTower:
-    """The image tower of a CLIP model; its feature is the embedding, not normalised."""
+    """Image tower of a CLIP model. Its feature is the embedding, not normalised."""
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
@@ -83,25 +83,25 @@ class ImageTower:
         self.preprocess = partial(to_pixels, clip.transform)
         self.preprocessing = clip.preprocessing
         self.grid: tuple[int, int] | None = None
-        """Rows and columns of the patch tokens; None where open_clip gives none."""
+        """Rows and columns of the patch tokens; None if open_clip does not return them."""
         visual = clip.net.visual
         if hasattr(visual, "output_tokens") and hasattr(visual, "grid_size") and visual.attn_pool is None:
             rows, columns = visual.grid_size
             self.grid = (int(rows), int(columns))
-            # The same tower with the same weights, but told to hand out its tokens as well.
+            # A shallow copy shares the weights, and returns the tokens as well.
             self._with_tokens = copy.copy(visual)
             self._with_tokens.output_tokens = True
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Embeddings (B, d) of pixels (B, 3, H, W)."""
-        features: Tensor = self.clip.net.encode_image(batch.to(**self.clip.kind), normalize=False)
+        """Return the embeddings (B, d) of pixels (B, 3, H, W)."""
+        features: Tensor = self.clip.net.encode_image(batch.to(memory_format=self.clip.layout), normalize=False)
         return features
 
     def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, d), and those of the patch tokens (B, rows * columns, d), normed and projected, row by row.
+        """Return embeddings (B, d), and normed and projected patch tokens (B, rows * columns, d), row by row.
 
         Raises:
-            InvalidConfig: the tower has no patch tokens, or open_clip does not give them.
+            InvalidConfig: the tower has no patch tokens, or open_clip does not return them.
         """
         if self.grid is None:
             raise InvalidConfig(
@@ -109,7 +109,7 @@ class ImageTower:
                 "found one that does not",
                 hint="choose one of open_clip's own vision transformers, such as clip-img[model=ViT-B-32]",
             )
-        features, tokens = self._with_tokens(batch.to(**self.clip.kind))
+        features, tokens = self._with_tokens(batch.to(memory_format=self.clip.layout))
         visual = self.clip.net.visual
         if getattr(visual, "final_ln_after_pool", False):
             tokens = visual.ln_post(tokens)
@@ -117,7 +117,7 @@ class ImageTower:
 
 
 class TextTower:
-    """The text tower of a CLIP model; its feature is the embedding, not normalised."""
+    """Text tower of a CLIP model. Its feature is the embedding, not normalised."""
 
     def __init__(self, clip: Clip, model: str) -> None:
         self.clip = clip
@@ -130,12 +130,12 @@ class TextTower:
         }
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Embeddings (B, d) of token ids (B, T)."""
+        """Return the embeddings (B, d) of token ids (B, T)."""
         features: Tensor = self.clip.net.encode_text(batch, normalize=False)
         return features
 
     def words(self, caption: str) -> list[tuple[str, list[int]]]:
-        """Words with the positions of their tokens; none where the tokenizer is not CLIP's own."""
+        """Return the words with the positions of their tokens; none if the tokenizer is not CLIP's own."""
         tokenizer = _tokenizer(self._model)
         ends = getattr(tokenizer, "decoder", None)
         if ends is None:
@@ -151,45 +151,45 @@ class TextTower:
         return words
 
 
-def load_image_tower(params: ClipParams, device: str, dtype: str) -> ImageTower:
-    """Load the image tower. Raises as `load_model`."""
-    return ImageTower(load_model(params, device, dtype, "clip-img"))
+def load_image_tower(params: ClipParams, device: str) -> ImageTower:
+    """Load the image tower. Raises the errors of `load_model`."""
+    return ImageTower(load_model(params, device, "clip-img"))
 
 
-def load_text_tower(params: ClipParams, device: str, dtype: str) -> TextTower:
-    """Load the text tower. Raises as `load_model`."""
-    return TextTower(load_model(params, device, dtype, "clip-txt"), params.model)
+def load_text_tower(params: ClipParams, device: str) -> TextTower:
+    """Load the text tower. Raises the errors of `load_model`."""
+    return TextTower(load_model(params, device, "clip-txt"), params.model)
 
 
 _loaded: WeakValueDictionary[tuple[Any, ...], Clip] = WeakValueDictionary()
-"""Models that some backbone in this process still uses."""
+"""Models that a backbone in this process still uses."""
 
 
-def load_model(params: ClipParams, device: str, dtype: str, backbone: str) -> Clip:
-    """Load a model, or return it where a backbone already uses it: both towers share one load.
+def load_model(params: ClipParams, device: str, backbone: str) -> Clip:
+    """Load a model, or return the loaded one if a backbone already uses it, so that both towers share one model.
 
     Raises:
         UnknownName: open_clip has no such model or tag.
-        WeightsUnavailable: the hub's weights cannot be had.
-        CorruptFile, MissingData: local weights do not fit the model, or are not there.
+        WeightsUnavailable: the hub's weights are not cached and cannot be downloaded.
+        CorruptFile, MissingData: local weights do not fit the model, or do not exist.
     """
     _check_names(params)
     path = None
     if params.weights != "random":
         path = local_weights(params.weights) if params.weights else _from_hub(params, backbone)
-    key = (params.model, params.pretrained, path, device, dtype)
+    key = (params.model, params.pretrained, path, device)
     clip = _loaded.get(key)
     if clip is None:
-        clip = _loaded[key] = _load(params.model, params.pretrained, path, device, dtype)
+        clip = _loaded[key] = _load(params.model, params.pretrained, path, device)
     return clip
 
 
-def _load(model: str, pretrained: str, path: Path | None, device: str, dtype: str) -> Clip:
+def _load(model: str, pretrained: str, path: Path | None, device: str) -> Clip:
     import open_clip
     import torch
 
     if path is not None:
-        read_weights(path)  # open_clip's own message for a broken file tells less
+        read_weights(path)  # its error for a broken file is clearer than open_clip's
     config = open_clip.get_pretrained_cfg(model, pretrained)
     create = partial(
         open_clip.create_model_and_transforms,
@@ -205,21 +205,21 @@ def _load(model: str, pretrained: str, path: Path | None, device: str, dtype: st
     )
     try:
         net, _, transform = seeded(create)
-    except OSError as error:  # a text tower of transformers asks the hub for its configuration
+    except OSError as error:  # a text tower from transformers downloads its configuration
         raise _needs_the_hub(model, error) from error
     except (RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CorruptFile(
             f"the weights {path} do not fit the model '{model}': {reason}", hint="check model= and weights="
         ) from error
-    # cuDNN convolves faster where the channels lie together.
+    # cuDNN convolutions are faster with channels last.
     layout = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
-    kind = {"dtype": getattr(torch, dtype), "memory_format": layout}
+    net = net.eval().requires_grad_(False).to(dtype=torch.float32, memory_format=layout)
     preprocessing = {
-        name: list(said) if isinstance(said, tuple) else said for name, said in net.visual.preprocess_cfg.items()
+        name: list(value) if isinstance(value, tuple) else value for name, value in net.visual.preprocess_cfg.items()
     }
     width = int(open_clip.get_model_config(model)["embed_dim"])
-    return Clip(net.eval().requires_grad_(False).to(**kind), transform, preprocessing, width, kind)
+    return Clip(net, transform, preprocessing, width, layout)
 
 
 @cache
@@ -240,7 +240,7 @@ def _text_config(model: str) -> dict[str, Any]:
 
 
 def _needs_the_hub(model: str, error: OSError) -> WeightsUnavailable:
-    """What transformers could not find: configuration or tokenizer of a text tower that is one of its models."""
+    """Return the error for a text tower from transformers whose configuration or tokenizer cannot be downloaded."""
     text = _text_config(model)
     repo = text.get("hf_tokenizer_name") or text.get("hf_model_name")
     return WeightsUnavailable("clip-txt", f"{repo} (configuration and tokenizer)", str(error).splitlines()[0])
@@ -253,7 +253,7 @@ def _check_names(params: ClipParams) -> None:
     if params.model not in models:
         raise _unknown("model", params.model, models)
     tags = open_clip.list_pretrained_tags_by_model(params.model)
-    # With weights of one's own the tag still says how images are normalised; where there is none, open_clip's default.
+    # With local weights the tag still selects how images are normalised; without a tag, open_clip's default applies.
     if tags and params.pretrained not in tags and (params.weights is None or "pretrained" in params.model_fields_set):
         raise _unknown(f"weights of '{params.model}'", params.pretrained, tags)
 
@@ -264,7 +264,7 @@ def _unknown(kind: str, name: str, known: Sequence[str]) -> UnknownName:
 
 
 def _hub_repo(params: ClipParams) -> tuple[str, tuple[str, ...]]:
-    """Repository and names of its weights file, the preferred first."""
+    """Return the hub repository and the names of its weights file, in order of preference."""
     import open_clip
 
     where = str(open_clip.get_pretrained_cfg(params.model, params.pretrained).get("hf_hub") or "")
@@ -281,19 +281,20 @@ def _from_hub(params: ClipParams, backbone: str) -> Path:
 
 
 def identify(params: ClipParams) -> str:
-    """Say which weights `params` mean; of the default model without importing open_clip."""
+    """Return the identity of the weights. The default model and missing local weights need no import of open_clip."""
+    local = None if params.weights is None else identify_weights(params.weights, "")
     if (params.model, params.pretrained) == (ARCHITECTURE, TAG):
-        return identify_weights(params.weights, f"{REPOSITORY}/{FILES[0]}")
+        return local or identify_weights(None, f"{REPOSITORY}/{FILES[0]}")
     _check_names(params)
-    if params.weights is not None:
-        return identify_weights(params.weights, "")
+    if local is not None:
+        return local
     repo, names = _hub_repo(params)
     return identify_weights(None, f"{repo}/{names[0]}")
 
 
 @hookimpl
 def sparc_backbones() -> list[BackboneSpec]:
-    """Offer the two towers."""
+    """Return the two towers."""
     spec = partial(
         BackboneSpec,
         params=ClipParams,

@@ -1,7 +1,7 @@
 """Dataset `coco`: MS-COCO's photographs with five captions each, 80 categories in 12 groups, and masks of objects.
 
-The files lie as they are published: `annotations/captions_train2017.json`, `annotations/instances_train2017.json`
-and `train2017/`, the same for `val2017`, or for 2014. Captions are needed. Without instances there are no labels.
+The folder has the published layout: `annotations/captions_train2017.json`, `annotations/instances_train2017.json` and
+`train2017/`, and the same for `val2017`, or for 2014. Captions are required. Without instances there are no labels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 PUBLISHED = {"train": "train", "test": "val"}
-"""What COCO calls our splits. Its own test split has no published captions."""
+"""COCO's name of each split. Its own test split has no published captions."""
 KINDS = {int: "a whole number", str: "a text", list: "a list"}
 Kind = TypeVar("Kind", int, str, list[Any])
 Record = dict[str, Any]
@@ -46,17 +46,17 @@ class CocoParams(Params):
     """Parameters of the dataset."""
 
     root: str
-    """The folder with `annotations` and the folders of images; `--data-root`."""
+    """Folder with `annotations` and the folders of images, also set by `--data-root`."""
     year: int = 2017
     """2017 or 2014."""
     captions: Literal["first", "all", "joined", "random"] = "first"
-    """Of an image with several: the first; all, a sample for each; all joined to one text; or one drawn at random."""
+    """Caption of an image with several: `first`, `all` (a sample for each), `joined` to one text, or a `random` one."""
     caption_seed: int = 0
-    """Seed of which caption is drawn."""
+    """Random seed for `captions=random`."""
 
 
 def _annotations_path(params: CocoParams, kind: str, split: str) -> Path:
-    """Path of an annotation file; that of a compressed one where only that is there."""
+    """Return the path of an annotation file, or of its .gz copy if only that exists."""
     plain = Path(params.root).expanduser() / "annotations" / f"{kind}_{PUBLISHED[split]}{params.year}.json"
     compressed = plain.with_suffix(".json.gz")
     return compressed if compressed.is_file() and not plain.is_file() else plain
@@ -72,10 +72,10 @@ def _captions_path(params: CocoParams, split: str) -> Path:
 
 
 def read_annotations(path: Path, keys: Collection[str]) -> Any:
-    """Read an annotation file, and of each of its objects only `keys`. Raises CorruptFile."""
+    """Read an annotation file, keeping only `keys` of each object. Raises CorruptFile."""
 
     def keep(record: Record) -> Record:
-        # While it is read: the whole of a file of 450 MB would take some GB as Python objects.
+        # Filter while parsing: a file of 450 MB would take several GB as Python objects.
         kept = {key: record[key] for key in keys if key in record}
         if isinstance(outlines := kept.get("segmentation"), list):
             kept["segmentation"] = [array("d", polygon) for polygon in outlines]
@@ -108,7 +108,7 @@ def _field(record: Record, key: str, kind: type[Kind], path: Path) -> Kind:
 
 
 def _by_id(content: Any, key: str, path: Path) -> dict[int, Record]:
-    """Images or categories by their ids, in order of them: whoever writes the file anew may change its order."""
+    """Return images or categories by id, sorted by id, since another copy of the file may have another order."""
     found: dict[int, Record] = {}
     for record in _records(content, key, path):
         number = _field(record, "id", int, path)
@@ -119,7 +119,7 @@ def _by_id(content: Any, key: str, path: Path) -> dict[int, Record]:
 
 
 def read_captions(path: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """File names and captions by image id; captions in the file's order, on one line each. Raises CorruptFile."""
+    """Return file names and captions by image id. Captions are one line each, in file order. Raises CorruptFile."""
     content = read_annotations(path, ("images", "annotations", "id", "file_name", "image_id", "caption"))
     files = {image: _field(record, "file_name", str, path) for image, record in _by_id(content, "images", path).items()}
     captions: dict[int, list[str]] = {image: [] for image in files}
@@ -132,22 +132,22 @@ def read_captions(path: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
 
 
 def choose_captions(captions: Sequence[str], image: int, params: CocoParams) -> list[tuple[str, str]]:
-    """The samples of an image, none where nothing is written: what follows the image's id, and the caption."""
+    """Return the samples of an image, each as (suffix of the image's id, caption). Blank captions make no sample."""
     written = [(f"#{number}", caption) for number, caption in enumerate(captions) if caption]
     if params.captions == "all" or not written:
         return written
     if params.captions == "joined":
         return [("", " ".join(caption for _, caption in written))]
-    # By the image alone: which other images there are changes nothing.
+    # The draw depends on the image alone, not on which other images exist.
     digest = hashlib.sha256(f"{params.caption_seed}:{image}".encode()).digest()
     drawn = int.from_bytes(digest[:8], "big") % len(written) if params.captions == "random" else 0
     return [("", written[drawn][1])]
 
 
 def read_categories(content: Any, path: Path) -> tuple[Taxonomy, dict[int, int]]:
-    """Taxonomy supercategory > category, and the place of each category's label in it. Raises CorruptFile.
+    """Return the taxonomy supercategory > category, and the column of each category. Raises CorruptFile.
 
-    `person` is the only category of the supercategory `person`: one label, with nothing above or below it.
+    `person` is the only category of the supercategory `person`, so both are one label.
     """
     categories = _by_id(content, "categories", path)
     parents: dict[str, tuple[str, ...]] = {}
@@ -164,7 +164,7 @@ def read_categories(content: Any, path: Path) -> tuple[Taxonomy, dict[int, int]]
 
 
 class Coco:
-    """One split: images in order of their ids, but those without a caption. A crowd counts as its category."""
+    """One split: images with a caption, in order of their ids. A crowd counts as its category."""
 
     def __init__(self, params: CocoParams, split: str) -> None:
         import numpy as np
@@ -190,15 +190,15 @@ class Coco:
         self._captions = Texts(caption for _, _, caption in chosen)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker process needs: samples, but no labels and no outlines."""
+        """Return the state for worker processes, which need samples but neither labels nor outlines."""
         return {name: value for name, value in vars(self).items() if name not in ("_instances", "_outlines")}
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples, N."""
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a sample; its image stays closed."""
+        """Return one sample, without opening its image."""
         opener = partial(open_image, self._folder / self._files[index])
         return Sample(self.ids[index], opener, self._captions[index], image_id=self.groups[index])
 
@@ -208,7 +208,10 @@ class Coco:
         return self._instances[0] if self._instances else None
 
     def labels(self) -> csr_array | None:
-        """Multi-hot labels: the categories that are on an image; None without instances. Raises CorruptFile."""
+        """Return multi-hot labels (N, labels), the categories on each image; None without instances.
+
+        Raises CorruptFile.
+        """
         import numpy as np
         from scipy.sparse import csr_array
 
@@ -220,12 +223,12 @@ class Coco:
         ours = known[rows] == images
         pairs = (rows[ours], columns[ours])
         present = csr_array((np.ones(ours.sum()), pairs), shape=(len(known), len(taxonomy.labels)))
-        present.data[:] = 1  # two dogs are a dog
+        present.data[:] = 1  # an image may have several objects of a category
         return csr_array(present[row_of_sample])
 
     @cached_property
     def _instances(self) -> tuple[Taxonomy, NDArray[np.int64], NDArray[np.int64]] | None:
-        """Taxonomy, and of each object its image and its label's column. Read when asked for."""
+        """Taxonomy, and image and label column of each object. Read on first access."""
         import numpy as np
 
         if not (path := self._instances_path).is_file():
@@ -243,9 +246,9 @@ class Coco:
         return taxonomy, images_columns[:, 0], images_columns[:, 1]
 
     def masks(self, index: int) -> dict[str, NDArray[np.bool_]]:
-        """Per category of an image where it is, all its objects together: (height, width), on the pixels as stored.
+        """Return a mask (H, W) for each category of an image, the union of its objects, on the pixels as stored.
 
-        Raises MissingData without pycocotools or instances, and CorruptFile where an outline is none.
+        Raises MissingData without pycocotools or instances, and CorruptFile if an outline is malformed.
         """
         import numpy as np
 
@@ -272,7 +275,7 @@ class Coco:
 
     @cached_property
     def _outlines(self) -> tuple[dict[int, list[int]], list[Any]]:
-        """Height and width of each image, and the outline of each object. Read when masks are asked for."""
+        """Height and width of each image, and the outline of each object. Read on first access."""
         path = self._instances_path
         keys = ("images", "annotations", "id", "height", "width", "segmentation", "counts", "size")
         content = read_annotations(path, keys)
@@ -284,7 +287,10 @@ class Coco:
 
 
 def draw_mask(tools: Any, outline: Any, size: list[int] | None) -> NDArray[np.bool_]:
-    """Mask (height, width) of an outline: of polygons, or of runs of pixels. What it raises says that it is none."""
+    """Return the mask (H, W) of an outline, given as polygons or as runs of pixels.
+
+    `tools` is `pycocotools.mask`. Raises ValueError, TypeError, KeyError or OverflowError if the outline is malformed.
+    """
     import numpy as np
 
     if size is None:
@@ -294,9 +300,9 @@ def draw_mask(tools: Any, outline: Any, size: list[int] | None) -> NDArray[np.bo
             raise ValueError(f"one of size {outline['size']} on an image of {size}")
         runs = [tools.frPyObjects(outline, *size) if isinstance(outline["counts"], list) else outline]
     elif isinstance(outline, list):
-        # Fewer than three points enclose nothing, and pycocotools takes four numbers for a box.
+        # Fewer than three points have no area, and pycocotools would read four numbers as a box.
         polygons = [polygon for polygon in outline if len(polygon) >= 6]
-        # It hangs on points that are much farther away.
+        # pycocotools hangs on points that are much farther away.
         if not all(np.abs(polygon).max() < 1e6 for polygon in polygons):
             raise ValueError("a point that is far from any image")
         runs = tools.frPyObjects(polygons, *size) if polygons else []
@@ -306,11 +312,11 @@ def draw_mask(tools: Any, outline: Any, size: list[int] | None) -> NDArray[np.bo
 
 
 def open_image(path: Path) -> Image:
-    """Read an image as it is stored, whatever its EXIF says: annotations lie on these pixels. Raises BadSample."""
+    """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:  # closed even where it does not decode
+        with Image.open(path) as image:  # closed even if it does not decode
             image.load()
             return image
     except FileNotFoundError as error:
@@ -319,14 +325,14 @@ def open_image(path: Path) -> Image:
 
 
 def _identify(params: CocoParams) -> str:
-    """Digest of the captions: of no labels, since no feature depends on them, nor of 123,000 images, which stay."""
+    """Return the digest of the captions. Features do not depend on labels, and the published images never change."""
     digests = [sha256(_captions_path(params, split)) for split in PUBLISHED]
     return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
 @hookimpl
 def sparc_datasets() -> list[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the dataset."""
     return [
         DatasetSpec(
             name="coco",

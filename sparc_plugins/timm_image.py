@@ -1,4 +1,4 @@
-"""Image streams from timm: `dinov2`, `dinov3`, any other as `timm`; the demo's `effnet-lite0` and `effnet-lite2`."""
+"""Image streams from timm: `dinov2`, `dinov3`, `timm` for any other model, and `effnet-lite0/2` of the demo."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class TimmParams(Params):
     """Parameters of the stream `timm`."""
 
     model: str
-    """timm's name of the model, with or without the tag of its weights."""
+    """Name of the model in timm, with or without the tag of its weights."""
     weights: str | None = None
-    """A local file or folder, or `random`; else the hub's."""
+    """Local file or folder, or `random`; default: the hub's."""
 
 
 class Dinov2Params(TimmParams):
@@ -59,44 +59,46 @@ class Dinov3Params(TimmParams):
 
 
 def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[Sample]) -> Tensor:
-    """Pixels (B, 3, H, W) of the samples' images."""
+    """Return the pixels (B, 3, H, W) of the samples' images."""
     import torch
 
     return torch.stack([transform(sample.image()) for sample in samples])
 
 
 class TimmBackbone:
-    """A timm model without its classifier, for images prepared as timm's data configuration `config` says."""
+    """A timm model without its classifier. `config` is timm's data configuration, which preprocesses the images."""
 
-    def __init__(self, model: nn.Module, config: dict[str, Any], device: str, dtype: str) -> None:
+    def __init__(self, model: nn.Module, config: dict[str, Any], device: str) -> None:
         import torch
         from timm.data import create_transform
 
-        # cuDNN convolves faster where the channels lie together.
-        layout = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
-        self._kind = {"dtype": getattr(torch, dtype), "memory_format": layout}
-        self.model: Any = model.eval().requires_grad_(False).to(device=device, **self._kind)
+        # cuDNN convolutions are faster with channels last.
+        self._layout: Any = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
+        model = model.eval().requires_grad_(False)
+        self.model: Any = model.to(device=device, dtype=torch.float32, memory_format=self._layout)  # type: ignore[call-overload]
         self.preprocess = partial(to_pixels, create_transform(**config))
-        self.preprocessing = {name: list(said) if isinstance(said, tuple) else said for name, said in config.items()}
-        # Measured, since some of timm's models give other features than their `num_features`.
+        self.preprocessing = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in config.items()
+        }
+        # Measured, since the features of some models are not `num_features` wide.
         with torch.inference_mode():
             blank = torch.zeros(1, *config["input_size"], device=device)
             self.width = self.forward(blank).shape[1]
             hidden = self._hidden(blank)
         self.grid: tuple[int, int] | None = _grid(model, hidden)
-        """Rows and columns of the patches that the model keeps to its end; None where there are none."""
+        """Rows and columns of the patches in the model's last layer; None without patches."""
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Features (B, d) before the classifier: of a ViT its class token or pooled tokens, of a CNN its pooled map."""
-        features: Tensor = self.model(batch.to(**self._kind))
+        """Return features (B, d) before the classifier: a ViT's class token or pooled tokens, a CNN's pooled map."""
+        features: Tensor = self.model(batch.to(memory_format=self._layout))
         return features
 
     def _hidden(self, batch: Tensor) -> Any:
-        """What the model hands to its head: tokens, or a map."""
-        return self.model.forward_features(batch.to(**self._kind))
+        """Return the input of the model's head: tokens, or a map."""
+        return self.model.forward_features(batch.to(memory_format=self._layout))
 
     def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, d), and what the model's own head makes of each patch alone (B, rows * columns, d), row by row.
+        """Return features (B, d), and the head's output for each patch alone (B, rows * columns, d), row by row.
 
         Raises:
             InvalidConfig: the model has no grid of patches.
@@ -112,7 +114,7 @@ class TimmBackbone:
 
 
 def _grid(model: Any, hidden: Any) -> tuple[int, int] | None:
-    """Rows and columns of the patches in what a model's `forward_features` gives."""
+    """Return rows and columns of the patches in `hidden`, the output of `forward_features`; None without patches."""
     shape = tuple(getattr(hidden, "shape", ()))
     if len(shape) == 4 and model.num_features in (shape[1], shape[3]):
         return shape[2:] if shape[1] == model.num_features else shape[1:3]
@@ -124,7 +126,7 @@ def _grid(model: Any, hidden: Any) -> tuple[int, int] | None:
 
 
 def _each_alone(model: Any, hidden: Tensor) -> Tensor:
-    """Features (B * patches, d) that the model's head makes of each patch as if it were all."""
+    """Apply the model's head to each patch as if it were the whole image: (B * patches, d), or (B, patches, d)."""
     alone: Tensor
     if hidden.ndim == 4 and hidden.shape[1] == model.num_features:
         alone = model.forward_head(hidden.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None])
@@ -133,24 +135,24 @@ def _each_alone(model: Any, hidden: Tensor) -> Tensor:
     elif getattr(model, "attn_pool", None) is not None:
         alone = model.forward_head(hidden[:, model.num_prefix_tokens :].flatten(0, 1).unsqueeze(1))
     else:
-        # Where tokens are pooled before the last norm, that norm is `fc_norm`; else `fc_norm` does nothing.
+        # If tokens are pooled before the last norm, that norm is `fc_norm`; otherwise `fc_norm` is the identity.
         alone = model.fc_norm(hidden[:, model.num_prefix_tokens :])
     return alone
 
 
-def load_timm(params: TimmParams, device: str, dtype: str, *, backbone: str, **options: Any) -> TimmBackbone:
-    """Load any timm image model; `options` go to `timm.create_model`.
+def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any) -> TimmBackbone:
+    """Load any timm image model. `options` are passed to `timm.create_model`.
 
     Raises:
         UnknownName: timm has no such model.
-        WeightsUnavailable: the hub's weights cannot be had.
-        CorruptFile, MissingData: local weights do not fit the model, or are not there.
+        WeightsUnavailable: the hub's weights are not cached and cannot be downloaded.
+        CorruptFile, MissingData: local weights do not fit the model, or do not exist.
     """
     import timm
     from timm.data import resolve_data_config
 
     _check_name(params.model)
-    # The classifier goes only after loading: without it timm loads leniently, and wrong weights would pass.
+    # Remove the classifier only after loading: without one, timm loads non-strictly and would accept wrong weights.
     if params.weights == "random":
         model = seeded(lambda: timm.create_model(params.model, pretrained=False, **options))
     else:
@@ -160,20 +162,20 @@ def load_timm(params: TimmParams, device: str, dtype: str, *, backbone: str, **o
     config = resolve_data_config({}, model=model)
     if "img_size" in options:
         config["input_size"] = (3, options["img_size"], options["img_size"])
-    return TimmBackbone(model, config, device, dtype)
+    return TimmBackbone(model, config, device)
 
 
-def load_dinov2(params: Dinov2Params, device: str, dtype: str) -> TimmBackbone:
-    """Load a DINOv2 vision transformer at 224 pixels; its feature is the class token after the final norm."""
+def load_dinov2(params: Dinov2Params, device: str) -> TimmBackbone:
+    """Load a DINOv2 vision transformer at 224 pixels. Its feature is the class token after the final norm."""
     _check_family(params.model, "dinov2", "DINOv2")
-    return load_timm(params, device, dtype, backbone="dinov2", img_size=DINOV2_PIXELS, global_pool="token")
+    return load_timm(params, device, backbone="dinov2", img_size=DINOV2_PIXELS, global_pool="token")
 
 
-def load_dinov3(params: Dinov3Params, device: str, dtype: str) -> TimmBackbone:
-    """Load a DINOv3 model at its own size; its feature is the class token after the final norm, or the pooled map."""
+def load_dinov3(params: Dinov3Params, device: str) -> TimmBackbone:
+    """Load a DINOv3 model at its own size. Its feature is the class token after the final norm, or the pooled map."""
     _check_family(params.model, "dinov3", "DINOv3")
     options = {"global_pool": "token"} if params.model.startswith("vit") else {}
-    return load_timm(params, device, dtype, backbone="dinov3", **options)
+    return load_timm(params, device, backbone="dinov3", **options)
 
 
 def _check_family(model: str, family: str, title: str) -> None:
@@ -208,7 +210,7 @@ def _from_hub(name: str, backbone: str) -> Path:
 def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
     import timm
 
-    read_weights(path)  # timm's own message for a broken file tells less
+    read_weights(path)  # its error for a broken file is clearer than timm's
     try:
         model: nn.Module = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
@@ -224,21 +226,34 @@ def _does_not_fit(path: Path, name: str, error: Exception) -> SparcError:
 
 
 def identify_timm(params: TimmParams) -> str:
-    """Say which weights `params` mean; of the models that are offered by default without importing timm."""
+    """Return the identity of the weights. The default models and missing local weights need no import of timm."""
+    local = None if params.weights is None else identify_weights(params.weights, "")
     if params.model in (DINOV2, DINOV3):
-        return identify_weights(params.weights, f"timm/{params.model}/{FILES[0]}")
+        return local or identify_weights(None, f"timm/{params.model}/{FILES[0]}")
     _check_name(params.model)
-    return identify_weights(params.weights, f"{_hub_id(params.model)}/{FILES[0]}")
+    return local or identify_weights(None, f"{_hub_id(params.model)}/{FILES[0]}")
 
 
-# The demo's: weights that come inside packages.
+def identify_dinov2(params: Dinov2Params) -> str:
+    """Return the identity of the weights. Raises InvalidConfig if the model is not a DINOv2 model."""
+    _check_family(params.model, "dinov2", "DINOv2")
+    return identify_timm(params)
+
+
+def identify_dinov3(params: Dinov3Params) -> str:
+    """Return the identity of the weights. Raises InvalidConfig if the model is not a DINOv3 model."""
+    _check_family(params.model, "dinov3", "DINOv3")
+    return identify_timm(params)
+
+
+# Streams of the demo, whose weights come inside packages.
 
 
 class EffnetParams(Params):
     """Parameters of `effnet-lite0` and `effnet-lite2`."""
 
     weights: str | None = None
-    """A local file, or `random`; else the one in the demo's package."""
+    """Local file, or `random`; default: the file in the demo's package."""
 
 
 def _effnet_package(variant: int) -> str:
@@ -246,7 +261,7 @@ def _effnet_package(variant: int) -> str:
 
 
 def _effnet_file(variant: int, params: EffnetParams) -> Path:
-    """The weights file: the user's, or the package's."""
+    """Return the weights file: the user's, or the package's. Raises MissingData."""
     if params.weights is not None:
         return local_weights(params.weights)
     package = _effnet_package(variant)
@@ -259,16 +274,16 @@ def _effnet_file(variant: int, params: EffnetParams) -> Path:
 
 
 def identify_effnet(variant: int, params: EffnetParams) -> str:
-    """Say which weights `params` mean: a file's digest, or `random`."""
+    """Return the identity of the weights: a file's digest, or `random`."""
     return params.weights if params.weights == "random" else f"sha256:{sha256(_effnet_file(variant, params))}"
 
 
-def load_effnet(variant: int, params: EffnetParams, device: str, dtype: str) -> TimmBackbone:
-    """Load EfficientNet-Lite, pooled features (B, 1280), on pixels scaled to (p - 127) / 128 at 224 x 224.
+def load_effnet(variant: int, params: EffnetParams, device: str) -> TimmBackbone:
+    """Load EfficientNet-Lite, with pooled features (B, 1280) of pixels scaled to (p - 127) / 128 at 224 x 224.
 
     Raises:
         MissingData: the package with the weights is not installed.
-        CorruptFile: the weights do not fit.
+        CorruptFile: the weights do not fit the model.
     """
     import timm
 
@@ -277,7 +292,7 @@ def load_effnet(variant: int, params: EffnetParams, device: str, dtype: str) -> 
     if params.weights != "random":
         path = _effnet_file(variant, params)
         theirs, ours = read_weights(path), model.state_dict()
-        # The package calls the same modules by other names, in the same order.
+        # The package has the same tensors in the same order, under other names.
         if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
             raise _does_not_fit(path, name, ValueError("expected the tensors of EfficientNet-Lite in its order"))
         model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
@@ -289,7 +304,7 @@ def load_effnet(variant: int, params: EffnetParams, device: str, dtype: str) -> 
         "std": (128 / 255,) * 3,
         "crop_pct": 1.0,
     }
-    return TimmBackbone(model, config, device, dtype)
+    return TimmBackbone(model, config, device)
 
 
 def _has_package(name: str) -> bool:
@@ -298,7 +313,7 @@ def _has_package(name: str) -> bool:
 
 @hookimpl
 def sparc_backbones() -> list[BackboneSpec]:
-    """Offer the image streams."""
+    """Return the image streams."""
     effnets = [
         BackboneSpec(
             name=f"effnet-lite{variant}",
@@ -319,7 +334,7 @@ def sparc_backbones() -> list[BackboneSpec]:
             load=load_dinov2,
             params=Dinov2Params,
             summary="DINOv2 vision transformers at 224 px, class token (timm)",
-            identify=identify_timm,
+            identify=identify_dinov2,
             width=384,
             has_weights=partial(in_hub_cache, f"timm/{DINOV2}", FILES),
         ),
@@ -329,7 +344,7 @@ def sparc_backbones() -> list[BackboneSpec]:
             load=load_dinov3,
             params=Dinov3Params,
             summary="DINOv3 vision transformers (class token) and ConvNeXts (pooled map), at their own size (timm)",
-            identify=identify_timm,
+            identify=identify_dinov3,
             width=384,
             has_weights=partial(in_hub_cache, f"timm/{DINOV3}", FILES),
         ),

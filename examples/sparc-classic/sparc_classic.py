@@ -1,4 +1,7 @@
-"""Classical descriptors as streams: `hog` and `tiny-image` for images, `char-ngrams` for text."""
+"""Classical descriptors as streams: `hog` and `tiny-image` for images, `char-ngrams` for text.
+
+Letters in shapes: B samples of a batch, d width of the features.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class HogParams(Params):
     """Parameters of the `hog` stream."""
 
     size: int = 64
-    """Side in pixels to which images are scaled."""
+    """Side in pixels to which images are resized."""
 
 
 class NgramParams(Params):
@@ -30,12 +33,12 @@ class NgramParams(Params):
 
 @dataclass(frozen=True)
 class DescribeImages:
-    """Samples to descriptors (B, d). Picklable: data-loading workers call it."""
+    """Preprocessing: B samples to descriptors (B, d). Picklable, since data-loading workers call it."""
 
     size: int
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """Describe each sample's image by its gradients and its colours."""
+        """Return gradients and colours of each sample's image."""
         import numpy as np
         import torch
         from skimage.color import rgb2lab
@@ -46,7 +49,7 @@ class DescribeImages:
             pixels = np.asarray(sample.image().resize((self.size, self.size)))
             gradients = hog(pixels, pixels_per_cell=(16, 16), cells_per_block=(2, 2), channel_axis=-1)
             low, high = (0, -100, -100), (100, 100, 100)
-            # The bluest blue lies outside: clipped, it counts as the bluest there is.
+            # Saturated blue lies outside the histogram's range, so clip it into the last bin.
             lab = np.clip(rgb2lab(pixels).reshape(-1, 3), low, high)
             colours, _ = np.histogramdd(lab, bins=5, range=tuple(zip(low, high, strict=True)))
             rows.append(np.concatenate([gradients, np.sqrt(colours.ravel() / colours.sum())]))
@@ -55,12 +58,12 @@ class DescribeImages:
 
 @dataclass(frozen=True)
 class DescribeText:
-    """Samples to hashed counts of character n-grams (B, width)."""
+    """Preprocessing: B samples to hashed counts of character n-grams (B, width)."""
 
     width: int
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """Describe each sample's caption."""
+        """Return the counts of each sample's caption."""
         import torch
         from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -69,21 +72,21 @@ class DescribeText:
 
 
 class Descriptor:
-    """A backbone whose work is all done while preprocessing, since there is no network."""
+    """A backbone without a network: preprocessing computes the features."""
 
     def __init__(self, preprocess: DescribeImages | DescribeText, width: int) -> None:
         self.preprocess = preprocess
         self.width = width
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Features (B, d): the descriptors as they are."""
+        """Return the descriptors unchanged, (B, d)."""
         return batch
 
 
 class TinyImage:
-    """A picture made tiny, 8 x 8 pixels in colour (Torralba, Fergus and Freeman 2008), and so each of 4 x 4 patches.
+    """Tiny images, 8 x 8 pixels in colour (Torralba, Fergus and Freeman 2008), with a grid of 4 x 4 patches.
 
-    A backbone with a grid: `forward_tokens` sees each patch as if it were the whole picture.
+    `forward_tokens` treats each patch as if it were the whole image.
     """
 
     width = 3 * 8 * 8
@@ -93,20 +96,20 @@ class TinyImage:
         self.preprocess = shrink
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Features (B, 192) of pixels (B, 3, 32, 32)."""
+        """Return features (B, 192) of pixels (B, 3, 32, 32)."""
         import torch.nn.functional as F
 
         return F.adaptive_avg_pool2d(batch, 8).flatten(1)
 
     def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 192) and those of the patches, row by row, (B, 16, 192)."""
-        # (B, 3, 32, 32) is cut into 4 rows and 4 columns of 8 x 8 pixels.
+        """Return features (B, 192), and those of the patches, row by row, (B, 16, 192)."""
+        # Cut (B, 3, 32, 32) into 4 rows and 4 columns of 8 x 8 pixels.
         patches = batch.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5)
         return self.forward(batch), patches.reshape(len(batch), 16, self.width)
 
 
 def shrink(samples: Sequence[Sample]) -> Tensor:
-    """Samples to pixels (B, 3, 32, 32) from 0 to 1."""
+    """Return the samples' pixels (B, 3, 32, 32), from 0 to 1."""
     import numpy as np
     import torch
 
@@ -114,25 +117,25 @@ def shrink(samples: Sequence[Sample]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
 
 
-def load_tiny_image(params: Params, device: str, dtype: str) -> TinyImage:
-    """Make the tiny image."""
+def load_tiny_image(params: Params, device: str) -> TinyImage:
+    """Return the tiny-image backbone."""
     return TinyImage()
 
 
-def load_hog(params: HogParams, device: str, dtype: str) -> Descriptor:
-    """Make the image descriptor: blocks of 2 x 2 cells in 9 directions, and 5 x 5 x 5 colours."""
+def load_hog(params: HogParams, device: str) -> Descriptor:
+    """Return the image descriptor: blocks of 2 x 2 cells in 9 directions, and 5 x 5 x 5 colours."""
     blocks = params.size // 16 - 1
     return Descriptor(DescribeImages(params.size), blocks * blocks * 4 * 9 + 125)
 
 
-def load_ngrams(params: NgramParams, device: str, dtype: str) -> Descriptor:
-    """Make the text descriptor."""
+def load_ngrams(params: NgramParams, device: str) -> Descriptor:
+    """Return the text descriptor."""
     return Descriptor(DescribeText(params.width), params.width)
 
 
 @hookimpl
 def sparc_backbones() -> list[BackboneSpec]:
-    """Offer the streams to sparc."""
+    """Return the streams."""
     return [
         BackboneSpec("hog", "image", load_hog, HogParams, "oriented gradients and colours, no weights"),
         BackboneSpec("tiny-image", "image", load_tiny_image, summary="8 x 8 pixels, also of patches; no weights"),

@@ -1,4 +1,4 @@
-"""The backbones keep what plugins promise, and patches are pictures of their own."""
+"""The backbones keep the contract of plugins, and a patch is treated like a whole image."""
 
 import pytest
 import sparc_classic
@@ -22,7 +22,7 @@ def test_a_patch_has_the_features_of_a_picture_of_it_alone():
     model = sparc_classic.TinyImage()
     (patches,) = model.forward_tokens(model.preprocess([Sample("mosaic", lambda: mosaic)]))[1]
     alone = [Sample(str(colour), lambda colour=colour: Image.new("RGB", (32, 32), colour)) for colour in colours]
-    # Where patches meet, scaling a picture down mixes them: the pixels in their middle do not.
+    # Resizing mixes pixels at the borders between patches, so compare only their middle.
     middle = slice(2, 6)
     found, expected = (
         rows.reshape(16, 3, 8, 8)[..., middle, middle] for rows in (patches, model.forward(model.preprocess(alone)))

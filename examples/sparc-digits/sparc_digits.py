@@ -1,7 +1,9 @@
 """The dataset `digits`: the 1,797 handwritten digits of scikit-learn, 8 x 8 pixels, each with a caption and labels.
 
-The pictures come without captions. What a caption says is measured on the picture: whether its strokes are thin or bold
-and which way it leans, beside other pictures of the same digit.
+The images come without captions. A caption is measured on the image: it says whether the strokes are thin or bold and
+which way the digit leans, compared with other images of the same digit.
+
+Letters in shapes: N samples of a split.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ SLANTS = ("leaning left", "", "leaning right")
 
 
 def taxonomy() -> Taxonomy:
-    """Arrange the labels: numbers are even or odd, and some are prime; beside them stroke and slant."""
+    """Return the taxonomy of the labels: numbers are even or odd, and some are prime; stroke and slant are apart."""
     kinds = {"number": (), "even": ("number",), "odd": ("number",), "prime": ("number",)}
     digits = {
         name: ("even" if digit in EVEN else "odd", *(("prime",) if digit in PRIME else ()))
@@ -37,17 +39,17 @@ def taxonomy() -> Taxonomy:
 
 
 class Pictures(NamedTuple):
-    """All pictures, and what is known of each."""
+    """All images, with stroke, digit and slant of each."""
 
     pixels: NDArray[np.uint8]
-    """(N, 8, 8): 0 where there is no ink, 255 where there is most."""
+    """(N, 8, 8), from 0 without ink to 255."""
     words: list[tuple[str, str, str]]
-    """Stroke, digit and slant; stroke and slant are empty where they are in the middle."""
+    """Stroke, digit and slant of each image; stroke and slant are empty in the middle third."""
 
 
 @cache
 def read_pictures() -> Pictures:
-    """Read the pictures that scikit-learn brings, and measure stroke and slant."""
+    """Read the images that ship with scikit-learn, and measure stroke and slant."""
     import numpy as np
     from sklearn.datasets import load_digits
 
@@ -62,7 +64,7 @@ def read_pictures() -> Pictures:
 
 
 def _slant(ink: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far strokes go to the right on their way up, (N,): the slope of a line through the ink."""
+    """Return the slant (N,): the slope of a line fitted to the ink, positive if it leans right."""
     import numpy as np
 
     down, right = np.mgrid[:8, :8]
@@ -72,7 +74,7 @@ def _slant(ink: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _third(values: NDArray[np.float64], digits: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1 or 2 for each picture, (N,): the lower, middle or upper third of the pictures of its digit."""
+    """Return 0, 1 or 2 for each image, (N,): the lower, middle or upper third among images of its digit."""
     import numpy as np
 
     thirds = np.zeros(len(values), np.int64)
@@ -83,7 +85,7 @@ def _third(values: NDArray[np.float64], digits: NDArray[np.int64]) -> NDArray[np
 
 
 class Digits:
-    """One split: a fifth of the pictures is held out."""
+    """One split of the dataset; a fifth of the images is held out."""
 
     def __init__(self, params: Params, split: str) -> None:
         everything = read_pictures()
@@ -96,16 +98,16 @@ class Digits:
         self._words = [everything.words[number] for number in chosen]
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples, N."""
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return one sample, such as "a bold seven leaning left"."""
+        """Return one sample, with a caption such as "a bold seven leaning left"."""
         caption = " ".join(("a", *filter(None, self._words[index])))
         return Sample(self.ids[index], partial(draw, self._pixels[index]), caption)
 
     def labels(self) -> csr_array:
-        """Mark what each caption says, (N, number of labels): the taxonomy knows what that is a kind of."""
+        """Return multi-hot labels (N, labels), the words of each caption; the taxonomy adds their ancestors."""
         import numpy as np
         from scipy.sparse import csr_array
 
@@ -115,20 +117,20 @@ class Digits:
 
 
 def draw(pixels: NDArray[np.uint8]) -> Image:
-    """Make a picture of pixels (8, 8). A function of the module, so that samples can be sent to other processes."""
+    """Return an image of pixels (8, 8). It is a function of the module, so that samples can be pickled."""
     from PIL import Image
 
     return Image.fromarray(pixels)
 
 
 def identify(params: Params) -> str:
-    """Say which digits these are: scikit-learn has never changed them."""
+    """Return a constant identity, since scikit-learn has never changed these data."""
     return "scikit-learn load_digits 1797"
 
 
 @hookimpl
 def sparc_datasets() -> list[DatasetSpec]:
-    """Offer the dataset to sparc."""
+    """Return the dataset."""
     return [
         DatasetSpec(
             name="digits",

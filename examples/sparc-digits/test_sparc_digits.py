@@ -1,4 +1,4 @@
-"""The dataset keeps what plugins promise, and its captions say what its pictures show."""
+"""The dataset keeps the contract of plugins, and its captions describe its images."""
 
 import numpy as np
 import sparc_digits

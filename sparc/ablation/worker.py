@@ -9,12 +9,11 @@ import multiprocessing
 import os
 import signal
 import threading
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
 from sparc.config import RunConfig
-from sparc.errors import SparcDeprecationWarning, say_warnings
+from sparc.errors import say_warnings
 from sparc.extraction import Job
 from sparc.plugins.registry import discover
 from sparc.session import Data, Session
@@ -81,7 +80,6 @@ def start(task: Task) -> None:
     global _worker
     _worker = Worker(task)
     say_warnings()
-    warnings.simplefilter("ignore", SparcDeprecationWarning)  # the parent has shown it
     keep_freed_memory()
     # A terminal interrupts all processes; the parent alone decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

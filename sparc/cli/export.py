@@ -24,13 +24,14 @@ def export(
         sparc export runs/demo --format saelens --stream NAME --out sae
     """
     from sparc.config import suggestion
-    from sparc.interchange import FORMATS
+    from sparc.interchange import EXPORT_FORMATS
+    from sparc.interchange.export_saelens import write_saelens
     from sparc.storage.card import without_paths
     from sparc.storage.checkpoint import load
     from sparc.storage.run import Run
 
-    if format_ not in FORMATS:
-        raise InvalidConfig(f"--format: found '{format_}'", hint=suggestion(format_, [*FORMATS]))
+    if format_ not in EXPORT_FORMATS:
+        raise InvalidConfig(f"--format: found '{format_}'", hint=suggestion(format_, [*EXPORT_FORMATS]))
     if not run.is_dir():
         raise MissingData(f"no run at {run}", hint="give the --out of a training")
     opened = Run(run)
@@ -39,7 +40,7 @@ def export(
     if made_by is not None:
         backbone = {**made_by.model_dump(), "params": without_paths(made_by.params)}
     space = load(run)
-    FORMATS[format_](space, stream, out, backbone=backbone)
+    write_saelens(space, stream, out, backbone=backbone)
     console.print(
         f"{out}: stream {stream}, {space.streams[stream]} wide, {space.n_latents} latents, {space.k} kept\n\n"
         f"Next:\n  python -c \"from sae_lens import SAE; print(SAE.load_from_disk('{out}').cfg)\"",

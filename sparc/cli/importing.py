@@ -49,8 +49,8 @@ def import_features(
 
         sparc import features --stream a=a.npy --stream b=b.npy --ids ids.txt --split train --out imported
     """
-    from sparc.interchange import SPLITS, open_source
-    from sparc.interchange import import_features as write
+    from sparc.interchange import SPLITS
+    from sparc.interchange.feature_files import open_source
 
     if split is not None and split not in SPLITS:
         raise InvalidConfig(f"--split: expected train or test, found '{split}'", hint="--split train")
@@ -63,6 +63,8 @@ def import_features(
             if name in sources:
                 raise InvalidConfig(f"--stream: found '{name}' twice", hint="a file per stream")
             sources[name] = stack.enter_context(open_source(Path(file).expanduser(), ids))
+        from sparc.interchange.import_features import import_features as write
+
         written = write(sources, out, split=split, holdout=holdout)
     for imported in written:
         console.print(f"{imported.split}: {imported.samples} samples", markup=False)

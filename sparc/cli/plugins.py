@@ -145,8 +145,6 @@ def _what(summary: str, params: type[Params]) -> list[str]:
     """The summary and, below it, the parameters as `--stream` and `--dataset` take them."""
     shown = []
     for name, field in params.model_fields.items():
-        if field.deprecated:
-            continue
         value = "?" if field.is_required() else field.default
         shown.append(name if value is None else f"{name}={value}")
     return [line for line in (summary, f"[{', '.join(shown)}]" if shown else "") if line]

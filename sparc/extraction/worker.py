@@ -12,12 +12,11 @@ import os
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sparc.errors import SparcDeprecationWarning, SparcError, say_warnings
+from sparc.errors import SparcError, say_warnings
 from sparc.extraction.plan import Job, Order
 from sparc.plugins.contracts import Backbone, Dataset
 from sparc.plugins.registry import Registry, checked_params, discover
@@ -72,7 +71,7 @@ def _loaded(jobs: list[Job], registry: Registry, emit: Emit) -> dict[str, Backbo
         if job.stream.alias not in found:
             emit({"event": "load", "stream": job.stream.alias})
             spec = registry.backbone(job.stream.name)
-            found[job.stream.alias] = spec.load(checked_params(spec, job.stream), job.options.device, "float32")
+            found[job.stream.alias] = spec.load(checked_params(spec, job.stream), job.options.device)
     return found
 
 
@@ -127,7 +126,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
     say_warnings()
-    warnings.simplefilter("ignore", SparcDeprecationWarning)  # the parent has shown it
     # Redirect standard output to standard error, so that prints of libraries don't mix with the events.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -1,10 +1,15 @@
-"""Features and spaces of other tools brought in; spaces of ours in the formats of other libraries."""
+"""Import features and spaces that other tools made, and export spaces for other libraries.
 
-from sparc.interchange.feature_files import open_source
-from sparc.interchange.import_features import SPLITS, Imported, ImportedSamples, import_features
-from sparc.interchange.saelens import write_saelens
+    feature_files.py       read a file of features: .npy, .npz, safetensors, Parquet, HDF5
+    import_features.py     `sparc import features`: files of features into a folder for `sparc train --features`
+    import_checkpoint.py   `sparc import checkpoint`: a checkpoint of the paper's research code into a space
+    export_saelens.py      `sparc export --format saelens`: one stream of a space as a sparse autoencoder of SAELens
 
-FORMATS = {"saelens": write_saelens}
-"""By name, what writes one stream of a space into a new folder."""
+The package itself imports neither torch nor a file format's library. Letters in shapes: N samples of a file, d width of
+a stream's features, D the same in suffixes of names, L latents.
+"""
 
-__all__ = ["FORMATS", "SPLITS", "Imported", "ImportedSamples", "import_features", "open_source", "write_saelens"]
+EXPORT_FORMATS = ("saelens",)
+"""Formats of `sparc export`."""
+SPLITS = ("train", "test")
+"""Splits of imported features."""

@@ -1,4 +1,7 @@
-"""Files of features: what they hold, in the formats in which people keep them."""
+"""Read a file of features: .npy, .npz, safetensors, Parquet or HDF5.
+
+torch and the libraries of the formats are imported only after the file was found.
+"""
 
 from __future__ import annotations
 
@@ -8,44 +11,47 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 READ_ROWS = 1024
+"""Rows of a Parquet file that are converted at a time."""
 FEATURES = "features"
 IDS = ("ids", "indices")
+"""Names under which a file may hold its ids."""
 _LINE = "np.savez(file, features=x, ids=ids)"
 _FORMATS = ".npy, .npz, .safetensors, .parquet, .h5, .hdf5"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Features in a file."""
+    """An open file of features, with the ids of its N samples."""
 
     path: Path
     ids: list[str]
     width: int
     read: Callable[[NDArray[np.int64]], Tensor]
-    """Rows, in ascending order, as (rows, width)."""
+    """`read(rows)` returns the features (rows, d) of row numbers in ascending order, as float32."""
 
 
 @contextlib.contextmanager
 def open_source(path: Path, ids: Path | None = None) -> Iterator[Source]:
-    """Open a file with `features` (N, d) and its own `ids` or `indices` (N); where it has none, with those of `ids`.
+    """Open a file with `features` (N, d) and `ids` or `indices` (N). The text file `ids` supplies ids that it lacks.
 
-    Formats: .npy, .npz, .safetensors, .parquet (a row each: a list `features`, and an id), HDF5. `ids` is a file of
-    lines. npz and Parquet are read into memory.
+    A Parquet file has a row for each sample, with a list `features` and an id. The text file has an id in each line.
+    npz and Parquet files are read into memory.
 
     Raises:
-        MissingData: the file is not there, or a library to read it.
-        CorruptFile: it cannot be read.
-        InvalidConfig: it has no features, or no ids, or not as many, or one twice.
+        MissingData: the file does not exist, or the library that reads it is not installed.
+        CorruptFile: the file cannot be read.
+        InvalidConfig: the file has no features or no ids, their numbers differ, or an id occurs twice.
     """
     if not path.is_file():
         raise MissingData(f"features not found: {path}", hint="check the path")
@@ -58,7 +64,7 @@ def open_source(path: Path, ids: Path | None = None) -> Iterator[Source]:
             features, names = _features(path, arrays.get(FEATURES)), _ids(path, arrays, ids)
         except SparcError:
             raise
-        except Exception as error:  # five libraries, each with a dozen unrelated types for broken files
+        except Exception as error:  # each of five libraries raises a dozen unrelated types for broken files
             raise CorruptFile(f"{path} cannot be read: {error}", hint="download or write it again") from error
         if len(names) != len(features):
             raise InvalidConfig(
@@ -74,6 +80,7 @@ def open_source(path: Path, ids: Path | None = None) -> Iterator[Source]:
 
 
 def _features(path: Path, features: Any) -> Any:
+    """Return features (N, d) unchanged. Raises InvalidConfig for another shape or type."""
     shape = None if features is None else getattr(features, "shape", ())
     if shape is None or len(shape) != 2:
         found = "none" if shape is None else str(tuple(shape))
@@ -81,14 +88,14 @@ def _features(path: Path, features: Any) -> Any:
             f"{path}: expected 'features' of shape (samples, width), found {found}",
             hint=f"write them by that name: {_LINE}" if path.suffix == ".npz" else "write them by that name",
         )
-    numbers = features.is_floating_point() if isinstance(features, Tensor) else features.dtype.kind in "fiu"
-    if not numbers:
+    kind = getattr(features.dtype, "kind", None)  # a torch dtype has none
+    if not (features.is_floating_point() if kind is None else kind in "fiu"):
         raise InvalidConfig(f"{path}: expected real numbers as 'features', found {features.dtype}", hint="convert them")
     return features
 
 
 def _ids(path: Path, arrays: Mapping[str, Any], file: Path | None) -> list[str]:
-    """The file's own ids, else those of the file of lines: whose ids are in it is never joined by position."""
+    """Return the ids in the file, or else those in the text file. A file with ids is never joined by row number."""
     for key in IDS:
         if key in arrays:
             found = np.asarray(arrays[key][:])
@@ -113,7 +120,9 @@ def _ids(path: Path, arrays: Mapping[str, Any], file: Path | None) -> list[str]:
 
 
 def _rows(features: Any, rows: NDArray[np.int64]) -> Tensor:
-    if isinstance(features, Tensor):
+    import torch
+
+    if isinstance(features, torch.Tensor):
         return features[torch.from_numpy(rows)].float()
     return torch.from_numpy(np.ascontiguousarray(features[rows], dtype=np.float32))
 
@@ -125,12 +134,13 @@ def _npy(path: Path) -> Iterator[Mapping[str, Any]]:
 
 @contextlib.contextmanager
 def _npz(path: Path) -> Iterator[Mapping[str, Any]]:
-    # numpy leaves a file open that it has opened itself, and that is broken.
+    # numpy does not close a broken file that it opened itself.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         yield {key: _plain(path, file, key) for key in (FEATURES, *IDS) if key in file}
 
 
 def _plain(path: Path, file: Mapping[str, Any], key: str) -> Any:
+    """Return an array of an npz file. Raises InvalidConfig for Python objects, which would need pickle."""
     try:
         return file[key]
     except ValueError as error:
@@ -175,7 +185,7 @@ def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _stacked(file: Any) -> NDArray[np.float32]:
-    """The lists of a Parquet column as one array, some rows at a time: Python lists would be dear."""
+    """Return the lists of a Parquet column as one array, converted in batches to save memory."""
     stacked: NDArray[np.float32] | None = None
     done = 0
     for batch in file.iter_batches(columns=[FEATURES], batch_size=READ_ROWS):

@@ -1,34 +1,43 @@
-"""Checkpoints of the paper's research code, as spaces of ours."""
+"""Import a checkpoint of the paper's research code as a shared latent space."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sparc.config import SpaceConfig, validated
 from sparc.errors import CorruptFile, InvalidConfig, MissingData
-from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.system.files import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparc.storage.checkpoint import SharedLatentSpace
 
 DECODER, ENCODER = "decoders.", "encoders."
 
 
 def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
-    """Read a space from `FILE.pth` and the `RUN_CONFIG.json` beside it; pickled objects in the file are refused.
+    """Read a space from a checkpoint `file` (.pth) and the run configuration (.json) beside it.
 
-    Its codes and reconstructions are the research code's, of features as that code was given them: it does not
-    normalise, so neither does the space (`normalization="none"`). Counters of dead latents are left behind.
+    The space computes the research code's codes and reconstructions. That code does not normalise its inputs, so
+    neither does the space (`normalization="none"`). Counters of dead latents are dropped. Pickled objects in the file
+    are refused.
 
     Raises:
-        MissingData: a file is not there.
-        CorruptFile: a file that is no checkpoint or configuration, or tensors that do not fit each other.
-        InvalidConfig: a selection that sparc does not have.
+        MissingData: a file does not exist.
+        CorruptFile: a file is not a checkpoint or a configuration, or tensors have the wrong shape.
+        InvalidConfig: sparc does not have the configuration's selection.
     """
     args = _arguments(run_config)
+    if not file.is_file():
+        raise MissingData(f"no checkpoint at {file}", hint="check the path")
+
+    import torch
+
+    from sparc.storage.checkpoint import SharedLatentSpace
+
     state = _state(file)
     streams = [name[len(ENCODER) : -len(".weight")] for name in state if name.startswith(ENCODER)]
     widths = {stream: int(_tensor(state, f"{ENCODER}{stream}.weight", 2, file).shape[1]) for stream in streams}
@@ -54,7 +63,7 @@ def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
 
 
 def _arguments(path: Path) -> dict[str, Any]:
-    """What of the run's arguments a space needs."""
+    """Return the run's arguments that a space needs."""
     content = read_json(path, what="the configuration of a run")
     args = content.get("args", content) if isinstance(content, dict) else {}
     lacking = [name for name in ("n_latents", "k") if not isinstance(args.get(name), int)]
@@ -72,12 +81,12 @@ def _arguments(path: Path) -> dict[str, Any]:
 
 
 def _state(path: Path) -> Mapping[str, Tensor]:
-    """The state dict of a checkpoint, which may lie in another dict, its names without a wrapper's `module.`."""
-    if not path.is_file():
-        raise MissingData(f"no checkpoint at {path}", hint="check the path")
+    """Return the state dict of a checkpoint, which may be nested in another dict, without a wrapper's `module.`."""
+    import torch
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many unrelated types for what it cannot read
+    except Exception as error:  # torch raises many unrelated types for files it cannot read
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptFile(
             f"{path} is no file of weights alone: {reason}",
@@ -95,8 +104,11 @@ def _state(path: Path) -> Mapping[str, Tensor]:
 
 
 def _tensor(state: Mapping[str, Tensor], name: str, dimensions: int, file: Path) -> Tensor:
+    """Return a tensor of the state dict. Raises CorruptFile if it is missing or has other dimensions."""
+    import torch
+
     tensor = state.get(name)
-    if not isinstance(tensor, Tensor) or tensor.ndim != dimensions:
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != dimensions:
         found = "none" if tensor is None else f"{getattr(tensor, 'ndim', 0)} dimensions"
         raise CorruptFile(
             f"{file}: expected {name} with {dimensions} dimensions, found {found}",

@@ -1,4 +1,4 @@
-"""Features of some files into a folder that training reads, joined by id."""
+"""Import features: join files of features by sample id, and write them into a folder that training reads."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sparc.errors import InvalidConfig
+from sparc.interchange import SPLITS
 from sparc.interchange.feature_files import Source
 from sparc.plugins.contracts import Sample
 from sparc.plugins.datasets import held_out
@@ -19,31 +20,28 @@ from sparc.storage.manifest import MANIFEST, Manifest, Shard, digest_ids, read_m
 from sparc.storage.store import SHARD_ROWS, open_streams, shard_path, write_samples, write_shard
 from sparc.system.files import sha256
 
-SPLITS = ("train", "test")
-
 
 @dataclass(frozen=True)
-class Imported:
-    """What an import wrote of one split."""
+class ImportedSplit:
+    """Summary of one imported split."""
 
     split: str
     samples: int
     lacking: dict[str, list[str]]
-    """By stream, the samples that it lacks."""
+    """Ids of the samples that each stream lacks."""
 
 
 def import_features(
     sources: Mapping[str, Source], out: Path, *, split: str | None = None, holdout: float = 0.2
-) -> list[Imported]:
-    """Write the features of streams into `out`, which `sparc train --features` reads, aligned by their ids.
+) -> list[ImportedSplit]:
+    """Write the features of several streams, aligned by sample id, into `out`, for `sparc train --features`.
 
-    A sample that some stream lacks gets a row of zeros there. Without `split`, a fraction `holdout` of the samples,
-    drawn by their ids, is the split `test`. An import that is interrupted leaves nothing that counts as complete.
+    A sample that a stream lacks gets a row of zeros there. Without `split`, a fraction `holdout` of the samples, drawn
+    by their ids, goes into the split `test`. Manifests are written last, so an interrupted import leaves none.
 
     Raises:
-        BadFeatures: a value is not finite; names stream and sample.
-        InvalidConfig: no sample is left for a split, a stream shares no sample with another, or `out` holds
-            features already with which these do not go.
+        BadFeatures: a value is not finite. The error names stream and sample.
+        InvalidConfig: a split has no samples, a stream shares no sample with another, or `out` holds other features.
         StorageError: the disk is full.
     """
     ids = list(dict.fromkeys(name for source in sources.values() for name in source.ids))
@@ -62,7 +60,7 @@ def import_features(
 
 
 def _check_shared(sources: Mapping[str, Source]) -> None:
-    """Raise InvalidConfig where a stream has no sample in common with any other."""
+    """Raise InvalidConfig if a stream has no sample in common with any other."""
     counts = Counter(one for source in sources.values() for one in source.ids)
     for name, source in sources.items():
         if len(sources) > 1 and all(counts[one] == 1 for one in source.ids):
@@ -75,7 +73,7 @@ def _check_shared(sources: Mapping[str, Source]) -> None:
 def _check_beside(
     directory: Path, split: str, sources: Mapping[str, Source], chosen: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raise InvalidConfig where a split that is there already does not go with what is to be written."""
+    """Raise InvalidConfig if the split exists already, or does not fit: other streams, or samples in both splits."""
     there = {path.parent.name: read_manifest(path.parent) for path in directory.glob(f"*/{MANIFEST}")}
     if not there:
         return
@@ -93,31 +91,31 @@ def _check_beside(
 
 @dataclass(frozen=True)
 class ImportedSamples:
-    """Samples of which only ids and features are known: a dataset without images, captions and labels."""
+    """A dataset of imported samples, which have an id but no image, caption or label."""
 
     ids: tuple[str, ...]
     taxonomy: None = None
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The ids: nothing is known to be shared."""
+        """Ids of the samples: no two of them are known to belong together."""
         return self.ids
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples."""
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a sample, which has nothing but its id."""
+        """Return one sample, which has an id only."""
         return Sample(self.ids[index])
 
     def labels(self) -> None:
-        """Nothing: no labels are known."""
+        """Return None, since there are no labels."""
         return
 
 
 def _drawn(ids: Sequence[str], holdout: float) -> dict[str, list[str]]:
-    """Held out or not, by the id alone."""
+    """Divide the ids into train and test. The draw depends on each id alone."""
     chosen: dict[str, list[str]] = {name: [] for name in SPLITS}
     for name in ids:
         chosen["test" if held_out(name, holdout) else "train"].append(name)
@@ -126,8 +124,8 @@ def _drawn(ids: Sequence[str], holdout: float) -> dict[str, list[str]]:
 
 def _write_split(
     sources: Mapping[str, Source], out: Path, split: str, ids: list[str]
-) -> tuple[Imported, dict[Path, Manifest]]:
-    """Write the shards of a split; returns the manifests that would make them count."""
+) -> tuple[ImportedSplit, dict[Path, Manifest]]:
+    """Write the shards of a split, and return the manifests, which are written after all shards."""
     lacking: dict[str, list[str]] = {}
     manifests: dict[Path, Manifest] = {}
     for name, source in sources.items():
@@ -136,12 +134,13 @@ def _write_split(
         lacking[name] = [ids[missing] for missing in np.flatnonzero(rows < 0)]
         directory = out / split / name
         manifests[directory] = _write_stream(name, source, directory, split, ids, rows)
-    return Imported(split, len(ids), lacking), manifests
+    return ImportedSplit(split, len(ids), lacking), manifests
 
 
 def _write_stream(
     name: str, source: Source, directory: Path, split: str, ids: list[str], rows: NDArray[np.int64]
 ) -> Manifest:
+    """Write the shards of one stream, and return its manifest. `rows` are the ids' rows in the file, -1 if missing."""
     shards = []
     for number, low in enumerate(range(0, len(ids), SHARD_ROWS)):
         some = rows[low : low + SHARD_ROWS]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparc.errors import BadSample, InvalidConfig, MissingData
 from sparc.localization import targets
-from sparc.localization.geometry import Box, spread, strongest
+from sparc.localization.geometry import spread, strongest
 from sparc.localization.methods import METHODS
 from sparc.localization.models import Models, one_of
 from sparc.localization.targets import Target
@@ -24,6 +24,7 @@ from sparc.localization.view import View
 from sparc.localization.words import Word, words_of
 from sparc.plugins.batches import mapped
 from sparc.plugins.contracts import Sample
+from sparc.plugins.geometry import Box
 
 CARRIERS = 5
 """Latents that are named as those that carried a match."""

@@ -68,7 +68,6 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
             raise UnknownName(f"the run has no stream named '{stream}'", hint=f"its streams: {', '.join(known)}")
     chosen = {name: ref for name, ref in known.items() if name in streams or not streams}
     registry = discover()
-    registry.remember({name: one.model_dump() for name, one in provenance.streams.items()})
     return Models(
         space=load(opened.path, device=device),
         backbones={name: _loaded(registry, ref, device) for name, ref in chosen.items()},
@@ -82,7 +81,7 @@ def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "
 
 def _loaded(registry: Registry, ref: PluginRef, device: str) -> Backbone:
     spec = registry.backbone(ref.name)
-    return spec.load(checked_params(spec, ref), device, "float32")
+    return spec.load(checked_params(spec, ref), device)
 
 
 def _identity(registry: Registry, ref: PluginRef) -> str:

@@ -1,7 +1,20 @@
-"""Everything that a plugin author imports: contracts of backbones and datasets, hooks, weights, and helpers.
+"""Everything that a plugin author imports: the contracts of backbones and datasets, the hooks, and helpers.
 
-A plugin is a Python package with an entry point in the group `sparc.plugins`, and functions marked `hookimpl`
-that return specs. Nothing here imports torch.
+A plugin is a module that an installed package declares in the entry-point group `sparc.plugins`. Its functions marked
+`hookimpl` return specs, which describe backbones and datasets. Nothing here imports torch.
+
+    contracts.py   what a plugin provides: specs, backbones, datasets, samples, taxonomies
+    hookspecs.py   the two hooks
+    weights.py     how a backbone states, finds and loads its weights
+    datasets.py    helpers for datasets
+    registry.py    how sparc finds the installed plugins
+    geometry.py    which part of an image the grid of a backbone covers
+    batches.py     batches that are a tensor or a dict of tensors
+    checks/        the contract as checks that run
+    scaffold.py    `sparc plugins new`, from templates/
+
+Letters in shapes, in this package: B samples of a batch, N samples of a dataset, d width of the features, H and W
+height and width of an image in pixels.
 """
 
 from sparc.errors import (
@@ -28,7 +41,6 @@ from sparc.plugins.contracts import (
 from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.weights import (
-    cache_dir,
     hub_file,
     hub_folder,
     identify_weights,
@@ -37,6 +49,7 @@ from sparc.plugins.weights import (
     read_weights,
     seeded,
 )
+from sparc.system.cache import cache_dir
 from sparc.system.files import sha256, write_atomically
 
 __all__ = [

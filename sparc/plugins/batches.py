@@ -1,4 +1,4 @@
-"""What a backbone preprocesses into: a tensor, or a dict of tensors."""
+"""Batches as backbones preprocess them: one tensor, or a dict of tensors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def tensors(batch: Any) -> list[Tensor]:
-    """Return the tensors of a batch, (B, ...) each."""
+    """Return the tensors of a batch, each (B, ...)."""
     return list(batch.values()) if isinstance(batch, dict) else [batch]
 
 
 def mapped(batch: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Return the same batch with each tensor replaced."""
+    """Return the batch with `function` applied to each tensor."""
     if isinstance(batch, dict):
         return {key: function(value) for key, value in batch.items()}
     return function(batch)

@@ -1,6 +1,7 @@
-"""What plugins hand over and what sparc promises them: backbones, datasets, samples, taxonomies.
+"""The contract between sparc and its plugins: backbones, datasets, samples and taxonomies.
 
-Nothing here imports torch: listing plugins must stay light.
+A plugin returns a `BackboneSpec` or a `DatasetSpec`, whose `load` or `open` returns a `Backbone` or a `Dataset`.
+Nothing here imports torch, so that listing plugins stays fast. The package's docstring explains the letters of shapes.
 """
 
 from __future__ import annotations
@@ -24,27 +25,28 @@ if TYPE_CHECKING:
 
 
 class Params(BaseModel):
-    """Base of a plugin's parameters: frozen, and an unknown key is an error."""
+    """Base class of a plugin's parameters: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image-caption pair. The image is opened only when somebody looks at it."""
+    """One image-caption pair. The image is opened only when `image` is called."""
 
     id: str
-    """Unique in its dataset, and the same every time the dataset is opened."""
+    """Unique id in the dataset, the same every time the dataset is opened."""
     open_image: Callable[[], Image] | None = None
     caption: str | None = None
     image_id: str | None = None
-    """Samples of one dataset with the same one show the same image, which is then computed once; None: nobody else."""
+    """Samples of one dataset with the same `image_id` show the same image, whose features are then computed once.
+    None: no other sample shows this image."""
 
     def image(self) -> Image:
-        """Decode the image, as RGB.
+        """Return the decoded image, as RGB.
 
         Raises:
-            BadSample: there is no image, or it does not decode; names the sample.
+            BadSample: there is no image, or it does not decode. The error names the sample.
         """
         if self.open_image is None:
             raise BadSample(f"sample '{self.id}' has no image", hint="use a text stream, or another dataset")
@@ -54,7 +56,7 @@ class Sample:
             raise
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
-                raise  # the machine's fault, not the file's
+                raise  # a fault of the machine, not of the file
             raise BadSample(
                 f"the image of sample '{self.id}' does not decode: {error}",
                 hint="repair or remove it; or pass --skip-bad to train without it",
@@ -64,7 +66,7 @@ class Sample:
         """Return the caption.
 
         Raises:
-            BadSample: the caption is missing or blank; names the sample.
+            BadSample: the caption is missing or blank. The error names the sample.
         """
         if self.caption is None or not self.caption.strip():
             raise BadSample(
@@ -75,7 +77,7 @@ class Sample:
 
 
 def _eight_bits(image: Image) -> Image:
-    """An image of 16 bits in 8: Pillow's own conversion cuts off whatever is brighter than 255 of 65,535."""
+    """Scale a 16-bit image to 8 bits. Pillow's own conversion clips everything above 255 of 65,535."""
     if not image.mode.startswith("I;16"):
         return image
     import numpy as np
@@ -86,49 +88,49 @@ def _eight_bits(image: Image) -> Image:
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A frozen model, loaded: turns samples into features."""
+    """A loaded frozen model, which turns samples into features."""
 
     @property
     def width(self) -> int:
-        """d, the number of features per sample."""
+        """Number of features per sample, d."""
         ...
 
     @property
     def preprocess(self) -> Callable[[Sequence[Sample]], Any]:
-        """Samples to a batch: a tensor, or a dict of tensors, on the CPU.
+        """Function from B samples to a batch on the CPU: a tensor or a dict of tensors, each with B rows.
 
-        Picklable, since data-loading workers call it; it must not hold the model.
+        It must be picklable, since data-loading workers call it, and must not hold the model.
         """
         ...
 
     def forward(self, batch: Any) -> Tensor:
-        """Features (B, d), in floating point, of a batch that `preprocess` made and sparc moved to the device."""
+        """Return floating-point features (B, d) of a batch that `preprocess` made and sparc moved to the device."""
         ...
 
 
 @runtime_checkable
 class GridBackbone(Backbone, Protocol):
-    """A backbone that also gives features of the patches of an image."""
+    """A backbone that also returns features of the patches of an image."""
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of the patches; None where this model has none."""
+        """Rows and columns of the patches; None if this model has no patches."""
         ...
 
     def forward_tokens(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Features (B, d) as `forward` gives them, and those of the patches, row by row: (B, rows * columns, d').
+        """Return the features (B, d) of `forward`, and the patches' features (B, rows * columns, d'), row by row.
 
-        To find things in an image, d' must be d: what the model's own head makes of a patch as if it were all.
+        Localisation needs d' = d: apply the model's own head to each patch as if it were the whole image.
         """
         ...
 
 
 @runtime_checkable
 class WordBackbone(Backbone, Protocol):
-    """A backbone that also says which words of a caption its tokens are."""
+    """A backbone that also maps its tokens to the words of a caption."""
 
     def words(self, caption: str) -> Sequence[tuple[str, Sequence[int]]]:
-        """Words in order, each with the positions of its tokens in what `preprocess` makes of that caption alone."""
+        """Return the words in order, each with the positions of its tokens in a batch of that caption alone."""
         ...
 
 
@@ -137,104 +139,112 @@ class Dataset(Protocol):
 
     @property
     def ids(self) -> Sequence[str]:
-        """The samples' ids, in order."""
+        """Ids of the samples, in order."""
         ...
 
     @property
     def groups(self) -> Sequence[str]:
-        """Per sample, what it shares with others (the image of several captions); `ids` where nothing is shared."""
+        """Group of each sample, such as the image of several captions; equal to `ids` if samples share nothing."""
         ...
 
     @property
     def taxonomy(self) -> Taxonomy | None:
-        """The labels' taxonomy, where the dataset is labelled."""
+        """Taxonomy of the labels; None without labels."""
         ...
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples, N."""
         ...
 
     def __getitem__(self, index: int) -> Sample:
-        """Return one sample; its image stays closed."""
+        """Return one sample, without opening its image."""
         ...
 
     def labels(self) -> csr_array | None:
-        """Sparse multi-hot labels (N, number of labels), columns as in `taxonomy.labels`; None if unlabelled."""
+        """Return sparse multi-hot labels (N, labels), columns as in `taxonomy.labels`; None without labels."""
         ...
 
 
 @runtime_checkable
 class SegmentedDataset(Dataset, Protocol):
-    """A dataset that also knows where in an image its labels are."""
+    """A dataset that also has masks of its labels."""
 
     def masks(self, index: int) -> Mapping[str, NDArray[np.bool_]]:
-        """Per label of a sample, where it is: (height, width) of the original image, True inside."""
+        """Return a mask (H, W) for each label of a sample, True inside, at the original image's size."""
         ...
 
 
 def _only_parameters(params: Any) -> str:
-    """Identity of a plugin whose parameters say everything."""
+    """Return the identity of a plugin that its parameters identify completely."""
     return ""
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a plugin says about a backbone, without loading it."""
+    """Description of a backbone, which can be listed without loading the model.
+
+    `sparc.plugins.weights` has the functions with which `load`, `identify` and `has_weights` find weights.
+    """
 
     name: str
-    """What `--stream` calls it."""
+    """Name for `--stream`."""
     modality: str
-    """`image` or `text`: the part of a sample that it reads."""
-    load: Callable[[Any, str, str], Backbone]
-    """`load(params, device, dtype)`, for example `load(params, "cuda:0", "float32")`. Heavy imports belong in here."""
+    """Part of a sample that the backbone reads: `image` or `text`."""
+    load: Callable[[Any, str], Backbone]
+    """`load(params, device)` returns the model in float32, for example `load(params, "cuda:0")`. Import heavy libraries
+    in here. Lower precision is up to sparc, which runs `forward` under autocast."""
     params: type[Params] = Params
     summary: str = ""
+    """One line for `sparc plugins list`."""
     width: int | None = None
-    """Width of the features with default parameters; None where it takes a parameter to know."""
+    """Width of the features with default parameters; None if it depends on a parameter without a default."""
     has_weights: Callable[[], bool] | None = None
-    """Whether the weights of the default parameters are on this machine; None where it takes a parameter to know."""
+    """`has_weights()` returns True if the weights for the default parameters are on this machine. None if that depends
+    on a parameter without a default."""
     identify: Callable[[Any], str] = _only_parameters
-    """`identify(params)`: a short text that changes when the weights do, such as a file's digest or a hub name, without
-    loading them. `random` where the weights are. Features are found again by name, parameters and this text; where it
-    says something, not by the parameter `weights`, which is then a mere path."""
+    """`identify(params)` returns a short text that changes when the weights change, such as a file's digest or a name
+    on the hub, without loading them; `random` for random weights. Stored features are keyed by the backbone's name, its
+    parameters and this text. If the text is not empty, the parameter `weights` is a mere path, left out of the key."""
     shared_space: Callable[[Any], str] | None = None
-    """`shared_space(params)` names the space that its features lie in, where those of another backbone lie in it too,
-    as of the two towers of one model: features of one name can be compared with each other. None where they are
-    alone."""
+    """`shared_space(params)` names the space in which the features lie, if those of another backbone lie in it too (the
+    two towers of one model). Features in spaces of one name are comparable. None: the space is not shared."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What a plugin says about a dataset, without opening it."""
+    """Description of a dataset, which can be listed without opening it."""
 
     name: str
+    """Name for `--dataset`."""
     open: Callable[[Any, str], Dataset]
-    """`open(params, split)`."""
+    """`open(params, split)` returns one split."""
     params: type[Params] = Params
     summary: str = ""
+    """One line for `sparc plugins list`."""
     modalities: tuple[str, ...] = ("image", "text")
+    """Parts that every sample has: `image`, `text` or both."""
     splits: tuple[str, str] = ("train", "test")
-    """The split to train on and the split to evaluate on; no group is in both."""
+    """Names of the splits for training and for evaluation. No group is in both."""
     identify: Callable[[Any], str] = _only_parameters
-    """`identify(params)`: a short text that changes when the data do, without reading it all. Where it says something,
-    the parameter `root` is a mere path: the same data elsewhere are found again."""
+    """`identify(params)` returns a short text that changes when the data change, without reading all of them. If the
+    text is not empty, the parameter `root` is a mere path: features are reused when the same data move elsewhere."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Options of `sparc train` that suit this dataset, by their names there (`n-latents`, `stream`, ...): what holds
-    where the user says nothing."""
+    """Options of `sparc train` that suit this dataset, by their names there (`n-latents`, `stream`, ...). They apply
+    unless the user sets those options."""
 
 
 class Taxonomy:
     """A DAG of labels.
 
-    The depth of a label is that of its deepest occurrence: the longest way up to a root, roots being at 0. Where a
-    label has several parents, the deepest is followed, the first declared among equals, so each step up is one depth.
+    The depth of a label is the length of the longest path up to a root; roots have depth 0. `lift` goes up through the
+    deepest parent (the first declared among equals), so that each step reduces the depth by one.
     """
 
     def __init__(self, parents: Mapping[str, Sequence[str]]) -> None:
-        """Build from each label's parents, in the order the labels shall have; a root has none.
+        """Build the DAG from each label's parents. The mapping's order is the order of `labels`; a root has no parents.
 
         Raises:
-            ValueError: parents are no list, a parent is no label, or the labels form a cycle.
+            ValueError: a label's parents are a text, a parent is not a label, or the labels form a cycle.
         """
         self.labels: tuple[str, ...] = tuple(parents)
         self.parents: dict[str, tuple[str, ...]] = {label: tuple(above) for label, above in parents.items()}
@@ -264,11 +274,11 @@ class Taxonomy:
         return max(self._depths.values(), default=0)
 
     def depth(self, label: str) -> int:
-        """Depth of `label`: that of its deepest occurrence, roots being at 0. Raises KeyError for an unknown label."""
+        """Return the depth of `label`; roots have depth 0. Raises KeyError for an unknown label."""
         return self._depths[label]
 
     def lift(self, label: str, depth: int) -> str:
-        """Ancestor of `label` at `depth`; the label itself where it lies no deeper. Raises KeyError if unknown."""
+        """Return the ancestor of `label` at `depth`, or `label` if it is no deeper. Raises KeyError if unknown."""
         while self._depths[label] > depth:
             label = max(self.parents[label], key=self._depths.__getitem__)
         return label

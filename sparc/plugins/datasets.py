@@ -1,4 +1,4 @@
-"""What plugins of datasets share: taxonomies from a file, samples held out by their name, and texts by the million."""
+"""Helpers for dataset plugins: read a taxonomy file, hold samples out by name, store millions of texts compactly."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sparc.plugins.contracts import Taxonomy
 
 
 def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
-    """Read a taxonomy: a JSON object, label to parents. Without a file all labels that are used are roots.
+    """Read a taxonomy file: a JSON object that maps each label to its parents. Without a file, all `used` are roots.
 
     Raises:
-        MissingData: the file is not there.
-        InvalidConfig: it is no taxonomy, or lacks a label that is used.
+        MissingData: the file does not exist.
+        InvalidConfig: the file is not a taxonomy, or lacks one of the labels in `used`.
     """
     if path is None:
         return Taxonomy(dict.fromkeys(sorted(set(used)), ()))
@@ -37,24 +37,24 @@ def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
 
 
 def held_out(name: str, fraction: float, seed: int = 0) -> bool:
-    """Whether a sample, or a group of them, is held out: drawn by its name alone, so that adding others moves none."""
+    """Return True if a sample or group is held out. The draw depends on its name alone, so adding others moves none."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 class Texts(Sequence[str]):
-    """Texts in one piece of memory, which takes less than strings, and which worker processes share."""
+    """A read-only sequence of texts in one buffer: smaller than Python strings, and shared by forked workers."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         import numpy as np
 
-        # Half of a surrogate pair can be written in JSON, but is no text.
+        # JSON can hold half of a surrogate pair, which UTF-8 cannot encode.
         pieces = [text.encode("utf-8", "replace") for text in texts]
         self._bytes = b"".join(pieces)
         self._bounds = np.cumsum([0, *map(len, pieces)])
 
     def __len__(self) -> int:
-        """Count the texts."""
+        """Return the number of texts."""
         return len(self._bounds) - 1
 
     @overload
@@ -62,7 +62,7 @@ class Texts(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        """Return one text, or a list of those in a slice."""
+        """Return one text, or a list of texts for a slice."""
         if isinstance(index, slice):
             return [self[place] for place in range(len(self))[index]]
         place = range(len(self))[index]

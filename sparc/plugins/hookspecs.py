@@ -1,4 +1,4 @@
-"""The two questions sparc asks every plugin."""
+"""The two hooks that sparc calls on every plugin."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import pluggy
 from sparc.plugins.contracts import BackboneSpec, DatasetSpec
 
 CONTRACT = 1
-"""Version of what plugins and sparc promise each other. A plugin's module says the one that it was written for as
-`SPARC_CONTRACT`; it changes when a plugin has to."""
-OLDEST = 1
-"""The oldest version that still works; a plugin for an older one than CONTRACT is loaded with a warning."""
+"""Number of the contract between sparc and its plugins. A plugin's module states the number it was written for as
+`SPARC_CONTRACT`. The number changes when plugins have to change."""
 GROUP = "sparc.plugins"
-"""Entry-point group of plugins, ours and everybody's."""
+"""Entry-point group in which every plugin is declared, ours included."""
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
@@ -22,9 +20,9 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def sparc_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]
-    """Frozen backbones that this plugin offers as streams."""
+    """Return the frozen backbones that this plugin offers as streams."""
 
 
 @hookspec
 def sparc_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
-    """Paired datasets that this plugin offers."""
+    """Return the paired datasets that this plugin offers."""

@@ -1,4 +1,4 @@
-"""A plugin's package to begin with: it works as it stands, and says where the author's own goes."""
+"""Write the package of a new plugin from templates. It works as written and marks what its author replaces."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FILES = {
 
 
 def new_plugin(name: str, kind: str, parent: Path) -> Path:
-    """Write the package of a plugin that offers `name` into a new folder below `parent`; returns the folder.
+    """Write the package of a plugin that offers `name` into a new folder in `parent`, and return the folder.
 
     Raises:
-        InvalidConfig: a name that no package can have, an unknown kind, or a folder that is there.
-        StorageError: the disk is full or refuses.
+        InvalidConfig: the name is not valid for a package, the kind is unknown, or the folder exists already.
+        StorageError: the disk is full or not writable.
     """
     if kind not in KINDS:
         raise InvalidConfig(f"--kind: expected {' or '.join(KINDS)}, found '{kind}'", hint="choose one of them")
@@ -43,7 +43,7 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
         "module": module,
         "klass": "".join(part.capitalize() for part in re.split("[-_]", name)),
     }
-    templates = files("sparc") / "templates" / kind
+    templates = files("sparc.plugins") / "templates" / kind
     try:
         folder.mkdir(parents=True)
         for target, source in FILES.items():

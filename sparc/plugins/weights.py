@@ -1,8 +1,17 @@
-"""Where weights come from: local files, and the Hugging Face Hub through its cache. And where sparc keeps its own."""
+"""How a backbone plugin states, finds and loads its weights: the Hugging Face Hub, local files, or random numbers.
+
+A `BackboneSpec` says three things about its weights, and this module has a function for each:
+
+- `identify(params)`: which weights they are. Return `identify_weights(params.weights, "OWNER/NAME/FILE")`.
+- `has_weights()`: True if they are on this machine. Use `partial(in_hub_cache, "OWNER/NAME", [FILE])`.
+- `load(params, device)`: get the file with `hub_file`, `hub_folder` or `local_weights` and read it with `read_weights`;
+  wrap the construction of a model with random weights in `seeded`.
+
+By convention the parameter `weights` is None for the hub's weights, a local file or folder, or `random`.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,19 +30,15 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "open_clip_pytorch_model.bin",
 )
-"""Names under which the hub serves weights, the preferred first."""
-
-
-def cache_dir(*parts: str) -> Path:
-    """Return a folder below the root of caches and stores: `$SPARC_CACHE`, else `~/.cache/sparc`. It may not exist."""
-    return Path(os.environ.get("SPARC_CACHE") or Path.home() / ".cache" / "sparc").joinpath(*parts)
+"""File names under which the hub serves weights, in order of preference."""
 
 
 def hub_file(repo: str, filenames: Sequence[str], *, backbone: str) -> Path:
     """Return the local path of the first of `filenames` that a hub repository has, downloading it the first time.
 
     Raises:
-        WeightsUnavailable: neither in the cache (`HF_HOME`) nor to be downloaded; names `backbone` and the file.
+        WeightsUnavailable: the file is not in the cache (`HF_HOME`) and cannot be downloaded. The error names
+            `backbone` and the file.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -45,16 +50,16 @@ def hub_file(repo: str, filenames: Sequence[str], *, backbone: str) -> Path:
             return Path(hf_hub_download(repo, filename, local_files_only=unreachable))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
             failure = failure or error
-            # It takes half a minute until the hub's client gives up: once is enough.
+            # The hub's client retries for half a minute before it gives up, so ask the network only once.
             unreachable = unreachable or isinstance(error, LocalEntryNotFoundError)
     raise WeightsUnavailable(backbone, f"{repo}/{filenames[0]}", _reason(failure)) from failure
 
 
 def hub_folder(repo: str, patterns: Sequence[str], *, needs: str, backbone: str) -> Path:
-    """Return a local folder with the files of a hub repository that match `patterns`, `needs` among them.
+    """Return a local folder with the files of a hub repository that match `patterns`, including the file `needs`.
 
     Raises:
-        WeightsUnavailable: they are neither in the cache (`HF_HOME`) nor to be downloaded.
+        WeightsUnavailable: the files are not in the cache (`HF_HOME`) and cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -69,7 +74,7 @@ def hub_folder(repo: str, patterns: Sequence[str], *, needs: str, backbone: str)
 
 
 def in_hub_cache(repo: str, filenames: Sequence[str]) -> bool:
-    """Whether the hub's cache on this machine (`HF_HOME`) has one of the files of a repository. Asks no network."""
+    """Return True if the hub's local cache (`HF_HOME`) has one of the files of a repository. Uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     return any(isinstance(try_to_load_from_cache(repo, filename), str) for filename in filenames)
@@ -86,10 +91,10 @@ def _reason(error: Exception | None) -> str:
 
 
 def local_weights(weights: str) -> Path:
-    """Return the weights file at a local path: the file itself, or the one that a folder from the hub holds.
+    """Return the weights file at a local path: the file itself, or the weights file in a folder from the hub.
 
     Raises:
-        MissingData: nothing is there, or a folder without weights.
+        MissingData: the path does not exist, or the folder holds no weights file.
     """
     path = Path(weights).expanduser()
     if path.is_file():
@@ -107,14 +112,17 @@ def local_weights(weights: str) -> Path:
 
 
 def identify_weights(weights: str | None, hub: str) -> str:
-    """Say in a short text which weights those are: a local file by its digest, `random`, or the hub's by name."""
+    """Return a short text that identifies weights: a local file's digest, `random`, or the name `hub` on the hub."""
     if weights is None:
         return f"hub:{hub}"
     return weights if weights == "random" else f"sha256:{sha256(local_weights(weights))}"
 
 
 def seeded(make: Callable[[], _Made]) -> _Made:
-    """Call `make` so that the weights it draws at random are the same every time; other draws go on as they were."""
+    """Return `make()`, called with a fixed random seed, so that random weights are always the same.
+
+    The global random state is restored afterwards.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -123,10 +131,10 @@ def seeded(make: Callable[[], _Made]) -> _Made:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a .safetensors file, or from a torch file without executing anything in it.
+    """Read a state dict from a .safetensors file, or from a torch file without unpickling arbitrary objects.
 
     Raises:
-        CorruptFile: the file is neither, or is truncated.
+        CorruptFile: the file has neither format, or is truncated.
     """
     import torch
     from safetensors.torch import load_file

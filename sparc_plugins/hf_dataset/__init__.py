@@ -1,4 +1,4 @@
-"""Dataset `hf`: any dataset with images and captions that the library `datasets` reads, on the hub or in a folder."""
+"""Dataset `hf`: any dataset of images and captions that the library `datasets` reads, from the hub or a folder."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 def _column(table: Any, name: str) -> Any:
-    """A column in Arrow, mapped."""
+    """Return a column as a memory-mapped Arrow array."""
     return table.select_columns([name]).with_format("arrow")[:][name]
 
 
 def _names(table: Any, parameter: str, column: str) -> Any:
-    """A column of ids or groups, as texts."""
+    """Return a column of ids or groups as texts. Raises InvalidConfig for other types and empty cells."""
     import pyarrow as pa
 
     try:
@@ -51,7 +51,7 @@ def _names(table: Any, parameter: str, column: str) -> Any:
 
 
 def _ids(table: Any, params: HFParams, role: str) -> Any:
-    """What the rows are called, each differently."""
+    """Return a unique id for each row. Raises InvalidConfig if the column of ids repeats one."""
     import pyarrow as pa
 
     if params.id is None:
@@ -69,12 +69,12 @@ def _ids(table: Any, params: HFParams, role: str) -> Any:
 
 
 class Labels(NamedTuple):
-    """Which labels are on which rows: an entry for each."""
+    """Pairs of a row and a label on it, in coordinate form."""
 
     rows: NDArray[np.int64]
     numbers: NDArray[np.int64]
     names: list[str]
-    """By number."""
+    """Label of each number."""
 
 
 def read_labels(table: Any, name: str) -> Labels:
@@ -96,10 +96,10 @@ def read_labels(table: Any, name: str) -> Labels:
             hint="change 'labels', or leave it out",
         )
     classes = getattr(feature, "names", None)
-    # The library writes a class that is not known as -1.
-    said = pc.greater_equal(values, 0) if classes else pc.not_equal(values.cast(pa.string()), "")
-    said = said.fill_null(False)
-    values, rows = values.filter(said), rows[said.to_numpy(zero_copy_only=False)]
+    # The library encodes an unknown class as -1.
+    labelled = pc.greater_equal(values, 0) if classes else pc.not_equal(values.cast(pa.string()), "")
+    labelled = labelled.fill_null(False)
+    values, rows = values.filter(labelled), rows[labelled.to_numpy(zero_copy_only=False)]
     texts = pa.array(classes).take(values) if classes else values.cast(pa.string())
     encoded = texts.dictionary_encode()
     return Labels(rows, encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist())
@@ -144,11 +144,11 @@ class HFDataset:
             self.taxonomy = read_taxonomy(file, [name for one in labels.values() for name in one.names])
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples, N."""
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a sample; its image stays closed."""
+        """Return one sample, without opening its image."""
         row, group = int(self._rows[index]), self.groups[index] if self._share else None
         caption = self._captions[row].as_py()
         if self._lists:
@@ -157,7 +157,7 @@ class HFDataset:
         return Sample(self.ids[index], opener, caption, image_id=group)
 
     def labels(self) -> csr_array | None:
-        """Multi-hot labels, columns as in the taxonomy; None without labels."""
+        """Return multi-hot labels (N, labels), columns as in the taxonomy; None without labels."""
         import numpy as np
         from scipy.sparse import csr_array
 
@@ -167,12 +167,15 @@ class HFDataset:
         numbers = np.array([number_of[label] for label in self._labels.names], np.int64)[self._labels.numbers]
         ones, shape = np.ones(len(numbers)), (len(self._images), len(number_of))
         labels = csr_array((ones, (self._labels.rows, numbers)), shape=shape)[self._rows]
-        labels.data[:] = 1  # a label may be there twice
+        labels.data[:] = 1  # a row may repeat a label
         return csr_array(labels)
 
 
 def _count_captions(captions: Any, params: HFParams, feature: Any) -> NDArray[np.int64] | None:
-    """How many samples each row is, where captions are lists; a row without any is one. Raises InvalidConfig."""
+    """Return the number of samples of each row if captions are lists, else None. Raises InvalidConfig.
+
+    A row with an empty list counts as one sample.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -190,7 +193,7 @@ def _count_captions(captions: Any, params: HFParams, feature: Any) -> NDArray[np
 
 
 def open_image(images: Any, row: int, column: str) -> Image:
-    """Open the image of a row. Raises BadSample where there is none."""
+    """Open the image of a row. Raises BadSample if the row has no image."""
     from PIL import Image
 
     stored = images[row][column] or {"bytes": None, "path": None}
@@ -207,7 +210,7 @@ def open_image(images: Any, row: int, column: str) -> Image:
 
 @hookimpl
 def sparc_datasets() -> list[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the dataset."""
     return [
         DatasetSpec(
             name="hf",

@@ -1,4 +1,4 @@
-"""The splits of a Hugging Face dataset as tables that are mapped, not read: from the hub, a folder, or a stream."""
+"""Splits of a Hugging Face dataset as memory-mapped tables, from the hub, a folder, or a stream."""
 
 from __future__ import annotations
 
@@ -23,65 +23,66 @@ from sparc.plugins import (
 
 EXTRA = "pip install 'sparc-sae[hf]'"
 SAVED = ("dataset_dict.json", "state.json")
-"""One of these lies in a folder that `save_to_disk` wrote."""
+"""Files that mark a folder written by `save_to_disk`; it has one of them."""
 BATCH = 100
-"""Rows of a stream that are in memory at a time."""
+"""Rows of a stream in memory at a time."""
 
 
 class HFParams(Params):
     """Parameters of the dataset."""
 
     path: str | None = None
-    """A dataset on the hub, as `nlphuji/flickr30k`."""
+    """Dataset on the hub, such as `nlphuji/flickr30k`."""
     root: str | None = None
-    """Or a folder, `--data-root`: of files that `datasets.load_dataset` reads, or written by `save_to_disk`."""
+    """Or a local folder, also set by `--data-root`: files for `datasets.load_dataset`, or written by `save_to_disk`."""
     name: str | None = None
-    """Configuration, where the dataset has several."""
+    """Configuration, if the dataset has several."""
     image: str = "image"
     """Column of images."""
     caption: str = "caption"
-    """Column of captions: a text; or a list of texts, each of which is a sample."""
+    """Column of captions: a text, or a list of texts, each of which makes a sample."""
     labels: str | None = None
     """Column of labels: a class, a text, a number, or a list of these."""
     id: str | None = None
-    """Column of ids; else split and row, as `train/17`."""
+    """Column of ids; default: split and row, such as `train/17`."""
     group: str | None = None
-    """Column that is equal where rows show the same image."""
+    """Column that is equal for rows that show the same image."""
     train_split: str = "train"
     """Split to train on."""
     test_split: str | None = None
-    """Split to evaluate on; else `test`, or where there is none, a fraction `holdout` of the images."""
+    """Split to evaluate on; default: `test`, or without one a fraction `holdout` of the images."""
     holdout: float = 0.2
-    """Fraction of the images that is held out where there is no split to evaluate on."""
+    """Fraction of the images that is held out if there is no split to evaluate on."""
     split_seed: int = 0
     """Seed of which images are held out."""
     rows: int | None = None
-    """Rows to use of each split, from its start; None: all."""
+    """Number of rows of each split to use, from its start; default: all."""
     streaming: bool = False
-    """Copy the columns and rows that are used into the cache, instead of first downloading all files."""
+    """Copy only the used columns and rows into the cache, instead of downloading all files first."""
     taxonomy: str | None = None
-    """JSON file, label to parents; else all labels are roots."""
+    """JSON file that maps each label to its parents; default: all labels are roots."""
 
     @property
     def columns(self) -> dict[str, str]:
-        """Columns by the parameter that names them."""
+        """Column of each parameter that names one."""
         named = {name: getattr(self, name) for name in ("image", "caption", "labels", "id", "group")}
         return {name: column for name, column in named.items() if column is not None}
 
     @property
     def used(self) -> list[str]:
-        """Each column once."""
+        """Columns in use, each once."""
         return list(dict.fromkeys(self.columns.values()))
 
 
 def read_splits(params: HFParams) -> dict[str, Any]:
-    """Open the splits as tables that are mapped, not read: `train`, and `test` where the dataset has it.
+    """Open the splits as memory-mapped tables: `train`, and `test` if the dataset has one.
 
     Raises:
-        MissingData: the library or the dataset is not there.
-        InvalidConfig: no such configuration, split or column, or a column of the wrong kind.
+        MissingData: the library is not installed, or the dataset does not exist.
+        InvalidConfig: there is no such configuration, split or column, or a column has the wrong type.
         CorruptFile: the dataset's files cannot be read.
     """
+    dataset_place(params)
     try:
         import datasets
     except ModuleNotFoundError as error:
@@ -102,7 +103,7 @@ def read_splits(params: HFParams) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _as_images(params: HFParams, features: Any) -> Iterator[None]:
-    """What the library and Arrow say of types that hold no images."""
+    """Turn the library's errors for a column without images into InvalidConfig."""
     try:
         yield
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -112,22 +113,13 @@ def _as_images(params: HFParams, features: Any) -> Iterator[None]:
         ) from error
 
 
-def _load(params: HFParams) -> Mapping[str, Any]:
-    """All splits by name."""
-    import datasets
-
+def dataset_place(params: HFParams) -> str:
+    """Return the hub repository or the local folder. Raises InvalidConfig and MissingData, without the library."""
     if (params.path is None) == (params.root is None):
         found = "neither" if params.path is None else "both"
         hint = "for example --dataset 'hf[path=nlphuji/flickr30k]'"
         raise InvalidConfig(f"hf: expected path=REPOSITORY or --data-root FOLDER, found {found}", hint=hint)
-    place = params.path or str(_folder(params))
-    try:
-        if params.root is not None and any((_folder(params) / name).is_file() for name in SAVED):
-            found = datasets.load_from_disk(place)
-            return found if isinstance(found, dict) else {params.train_split: found}
-        return dict(datasets.load_dataset(place, params.name, streaming=params.streaming))
-    except Exception as error:  # the library raises dozens of unrelated types
-        raise _refused(place, error) from error
+    return params.path or str(_folder(params))
 
 
 def _folder(params: HFParams) -> Path:
@@ -137,8 +129,22 @@ def _folder(params: HFParams) -> Path:
     return folder
 
 
+def _load(params: HFParams) -> Mapping[str, Any]:
+    """Return all splits by name."""
+    import datasets
+
+    place = dataset_place(params)
+    try:
+        if params.root is not None and any((_folder(params) / name).is_file() for name in SAVED):
+            found = datasets.load_from_disk(place)
+            return found if isinstance(found, dict) else {params.train_split: found}
+        return dict(datasets.load_dataset(place, params.name, streaming=params.streaming))
+    except Exception as error:  # the library raises dozens of unrelated types
+        raise _refused(place, error) from error
+
+
 def _refused(place: str, error: Exception) -> SparcError:
-    """What the library says is wrong, by whose fault it is."""
+    """Return the SparcError for an error of the library: missing data, a wrong option, or a corrupt file."""
     cause = error.__cause__ or error
     reason = " ".join(str(cause).split())[:200] or type(cause).__name__
     if isinstance(error, OSError):
@@ -146,12 +152,12 @@ def _refused(place: str, error: Exception) -> SparcError:
         return MissingData(f"hf: {place} cannot be had: {reason}", hint=hint)
     if type(error) is ValueError:
         return InvalidConfig(f"hf: {place}: {reason}", hint="set 'name' to a configuration of the dataset")
-    hint = "download it again; or see what datasets.load_dataset says of it"
+    hint = "download it again; or try datasets.load_dataset alone"
     return CorruptFile(f"hf: {place} cannot be read: {reason}", hint=hint)
 
 
 def choose_splits(found: Mapping[str, Any], params: HFParams) -> dict[str, Any]:
-    """The split to train on as `train`, and where there is one, that to evaluate on as `test`. Raises InvalidConfig."""
+    """Return the split to train on as `train`, and any split to evaluate on as `test`. Raises InvalidConfig."""
     test = params.test_split
     if test is None and "test" in found and params.train_split != "test":
         test = "test"
@@ -176,21 +182,21 @@ def _check_columns(params: HFParams, present: Sequence[str], role: str) -> None:
 
 
 def _copy_stream(params: HFParams) -> dict[str, Any]:
-    """Walk the splits once, into Arrow files in the cache, and open these. An interrupted copy is begun anew."""
+    """Copy the splits into Arrow files in the cache, once, and open these. An interrupted copy starts again."""
     import datasets
 
-    said = [params.path, params.name, params.columns, params.train_split, params.test_split, params.rows]
-    digest = hashlib.sha256(json.dumps([identify(params), *said]).encode()).hexdigest()
+    options = [params.path, params.name, params.columns, params.train_split, params.test_split, params.rows]
+    digest = hashlib.sha256(json.dumps([identify(params), *options]).encode()).hexdigest()
     folder = cache_dir("hf", digest[:16])
     if not (folder / "train.arrow").is_file():
         streams = choose_splits(_load(params), params)
-        for role in sorted(streams):  # train comes last, and says that all are there
+        for role in sorted(streams):  # train comes last and marks the copy as complete
             write_atomically(folder / f"{role}.arrow", partial(_write_arrow, params, streams[role], role))
     return {path.stem: datasets.Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))}
 
 
 def _write_arrow(params: HFParams, stream: Any, role: str, path: Path) -> None:
-    """Write the columns of a stream that are used, images with their bytes, which a stream has by a path alone."""
+    """Write the used columns of a stream to an Arrow file, with the images' bytes in place of their paths."""
     import pyarrow as pa
 
     writer = None
@@ -204,7 +210,7 @@ def _write_arrow(params: HFParams, stream: Any, role: str, path: Path) -> None:
 
 
 def _tables(params: HFParams, stream: Any, role: str) -> Iterator[Any]:
-    """Pieces of a stream, as they are kept. What goes wrong here is the stream's fault, not the cache's."""
+    """Yield the rows of a stream, batch by batch, as the cache stores them. Errors here come from the stream."""
     import datasets
 
     closed = datasets.Image(decode=False)
@@ -221,12 +227,16 @@ def _tables(params: HFParams, stream: Any, role: str) -> Iterator[Any]:
             yield table.cast(datasets.Features(kept).arrow_schema)
     except SparcError:
         raise
-    except Exception as error:  # a connection that breaks, a file that is cut off: dozens of unrelated types
+    except Exception as error:  # a lost connection or a truncated file raises any of dozens of types
         raise _refused(params.path or str(params.root), error) from error
 
 
 def identify(params: HFParams) -> str:
-    """A folder by its files' names, sizes and times; the hub's by name, since asking it takes a connection."""
+    """Return the identity of the data: names, sizes and times of a folder's files, or the name on the hub.
+
+    The hub's own version is left out, since reading it needs a connection. Raises InvalidConfig and MissingData.
+    """
+    dataset_place(params)
     texts = []
     if params.root is not None:
         folder = _folder(params)

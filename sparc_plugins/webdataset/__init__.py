@@ -1,7 +1,7 @@
 """Dataset `webdataset`: shards of the webdataset format, tar files in which a sample's files share a name.
 
-The format is made for reading from front to back. Samples are asked for by number here, so the first opening reads the
-headers of all shards and keeps in the cache where each image and caption lies; a later one reads that alone.
+The format is made for sequential reading, but sparc reads samples by number. The first opening therefore reads the
+headers of all shards and caches the offset of each image and caption. Later openings read only this index.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 TAXONOMY = "taxonomy.json"
 TRIED = 100
-"""Samples that are read to see whether any of them has the caption that is asked for."""
+"""Number of samples that are read to check that the caption's JSON field exists."""
 
 
 class WebDataset:
-    """One split of the dataset: samples in the order of the shards. No file stays open between two samples."""
+    """One split of the dataset, in the order of the shards. No file stays open between two samples."""
 
     def __init__(self, params: WebDatasetParams, split: str) -> None:
         import numpy as np
@@ -39,8 +39,8 @@ class WebDataset:
         self._refuse_unknown_field(params.caption)
         self._rows = np.arange(len(self._index.keys))
         if "test" not in found:
-            held_out = [held_out(key, params.holdout, params.split_seed) for key in Texts(self._index.keys)]
-            self._rows = np.flatnonzero(np.array(held_out) == (split == "test"))
+            drawn = [held_out(key, params.holdout, params.split_seed) for key in Texts(self._index.keys)]
+            self._rows = np.flatnonzero(np.array(drawn) == (split == "test"))
         if not len(self._rows):
             raise MissingData(
                 f"webdataset: none of {len(self._index.keys)} samples is in the split '{split}'",
@@ -54,7 +54,7 @@ class WebDataset:
             self.taxonomy = read_taxonomy(file if file.is_file() else None, sorted(used))
 
     def _refuse_unknown_field(self, spec: str) -> None:
-        """Stop where none of the first captions can be had: that is no matter of single samples."""
+        """Raise InvalidConfig if none of the first samples has the caption's JSON field."""
         tried = [place for place in self._index.places[:TRIED].tolist() if place[3] >= 0]
         if self._field and tried and all(self._caption(place) is None for place in tried):
             number, _, _, offset, size = tried[0]
@@ -65,18 +65,18 @@ class WebDataset:
             )
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples, N."""
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a sample; its image stays closed. Image or caption may be missing. Raises MissingData."""
+        """Return one sample, without opening its image. Image or caption may be missing. Raises MissingData."""
         place = self._index.places[self._rows[index]].tolist()
         number, offset, size = place[:3]
         opener = None if offset < 0 else partial(open_image, self._shards[number], offset, size)
         return Sample(self.ids[index], opener, self._caption(place))
 
     def _caption(self, place: Sequence[int]) -> str | None:
-        """The caption, None where there is none that can be read: images go on without it."""
+        """Return the caption, or None if it is missing or unreadable: the image is still usable."""
         number, _, _, offset, size = place
         if offset < 0:
             return None
@@ -84,11 +84,11 @@ class WebDataset:
             text = content(read(self._shards[number], offset, size), self._field)
         except ValueError:
             return None
-        # Half of a surrogate pair can be written in JSON, but is no text.
+        # JSON can hold half of a surrogate pair, which UTF-8 cannot encode.
         return text.encode("utf-8", "replace").decode() if isinstance(text, str) else None
 
     def labels(self) -> csr_array | None:
-        """Multi-hot labels, columns as in the taxonomy; None without labels."""
+        """Return multi-hot labels (N, labels), columns as in the taxonomy; None without labels."""
         import numpy as np
         from scipy.sparse import csr_array
 
@@ -102,7 +102,7 @@ class WebDataset:
 
 
 def read(path: Path, offset: int, size: int) -> bytes:
-    """Read a part of a shard. Raises MissingData where the shard has gone."""
+    """Read a part of a shard. Raises MissingData if the shard cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -112,14 +112,14 @@ def read(path: Path, offset: int, size: int) -> bytes:
 
 
 def open_image(path: Path, offset: int, size: int) -> Image:
-    """Open an image in a shard. Raises MissingData; Pillow's errors where it is none."""
+    """Open an image in a shard. Raises MissingData, or Pillow's errors if it is not an image."""
     from PIL import Image
 
     return Image.open(io.BytesIO(read(path, offset, size)))
 
 
 def _identify(params: WebDatasetParams) -> str:
-    """Digest of each shard's name, size and time, and of the taxonomy."""
+    """Return the digest of each shard's name, size and time, and of the taxonomy."""
     shards = find_shards(params)
     digest = hashlib.sha256(json.dumps([[split, stamps(part, params.root)] for split, part in shards.items()]).encode())
     taxonomy = Path(params.root).expanduser() / TAXONOMY
@@ -130,7 +130,7 @@ def _identify(params: WebDatasetParams) -> str:
 
 @hookimpl
 def sparc_datasets() -> list[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the dataset."""
     return [
         DatasetSpec(
             name="webdataset",

@@ -1,4 +1,4 @@
-"""Where the samples of webdataset shards lie: read from the headers of the tar files once, then from the cache."""
+"""Index of the samples in webdataset shards: built once from the headers of the tar files, then cached."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import zipfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
@@ -23,45 +24,44 @@ if TYPE_CHECKING:
 
 EXTRA = "pip install 'sparc-sae[webdataset]'"
 INDEX_VERSION = 1
-"""Part of the cached index's name: a change of what it holds makes it anew."""
+"""Part of the cached index's file name. Raise it when the content of the index changes."""
 META = re.compile(r"__[^/]*__($|/)")
-"""What the webdataset library passes over."""
+"""Names of metadata files, which the webdataset library skips."""
 NOWHERE = (-1, -1)
+"""Offset and size of a missing file."""
 
 
 class WebDatasetParams(Params):
     """Parameters of the dataset."""
 
     root: str
-    """The folder of shards; `--data-root`."""
+    """Folder of the shards, also set by `--data-root`."""
     train: str | None = None
-    """Shards to train on, as `train-{000..099}.tar` or `*.tar`, several with `::` between; else train-*.tar, or where
-    there are none, all that are not test's."""
+    """Shards to train on, such as `train-{000..099}.tar` or `*.tar`; separate patterns by `::`. Default: train-*.tar,
+    or without those all shards that are not in the split `test`."""
     test: str | None = None
-    """Shards to evaluate on; else test-*.tar, or where there are none, a fraction `holdout` of the samples."""
+    """Shards to evaluate on; default: test-*.tar, or without those a fraction `holdout` of the samples."""
     image: str = "jpg;jpeg;png;webp"
-    """Extensions of images, the preferred first."""
+    """Extensions of images, in order of preference."""
     caption: str = "txt"
-    """Extension of captions; `json.FIELD` for a field of a JSON file."""
+    """Extension of captions, or `json.FIELD` for a field of a JSON file."""
     labels: str | None = None
-    """Extension of labels, `cls` or `json.FIELD`: a text, a number, or in JSON a list of these."""
+    """Extension of labels, such as `cls`, or `json.FIELD`: a text, a number, or in JSON a list of these."""
     holdout: float = 0.2
-    """Fraction of the samples that is held out where there are no shards to evaluate on."""
+    """Fraction of the samples that is held out if there are no shards to evaluate on."""
     split_seed: int = 0
     """Seed of which samples are held out."""
 
 
 def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
-    """Find the shards of `train`, and of `test` where there are any, in the order of their patterns and names.
+    """Return the shards of `train`, and of `test` if there are any, in the order of their patterns and names.
 
     Raises:
-        MissingData: the library, the folder, or a shard that a pattern names, is not there.
-        InvalidConfig: a pattern makes no sense, or a shard is in both splits.
+        MissingData: the library is not installed, or the folder or the shards of a pattern do not exist.
+        InvalidConfig: a pattern is malformed, or a shard is in both splits.
     """
-    try:
-        import webdataset  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingData(f"the package '{error.name}' is not installed", hint=EXTRA) from error
+    if find_spec("webdataset") is None:  # the library imports torch, which this check does not need
+        raise MissingData("the package 'webdataset' is not installed", hint=EXTRA)
     root = Path(params.root).expanduser()
     if not root.is_dir():
         raise MissingData(f"webdataset: no folder at {root}", hint="check --data-root")
@@ -86,25 +86,25 @@ def _matching(root: Path, patterns: str) -> list[Path]:
             if not (paths := sorted(root.glob(pattern))):
                 raise MissingData(f"webdataset: {root} has no {pattern}", hint=hint)
             found.update(dict.fromkeys(paths))
-    except (ValueError, NotImplementedError) as error:  # braces that do not close, an absolute path
+    except (ValueError, NotImplementedError) as error:  # unclosed braces, an absolute path
         raise InvalidConfig(f"webdataset: '{patterns}' is no pattern: {error}", hint=hint) from error
     return list(found)
 
 
 def read_headers(shard: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """Read where the files of a shard lie, in order: name, and offset and size in place of the content.
+    """Yield the files of a shard in order, with offset and size in place of the content.
 
-    Raises CorruptFile where it is no tar file, or is cut off: what comes before the cut is not used either, since the
-    same dataset shall have the same samples.
+    Raises CorruptFile if it is not a tar file or is truncated. The files before the cut are not used either, so that a
+    dataset always has the same samples.
     """
     try:
-        # A name that is not UTF-8 must still be text that can be written, and differ from others.
+        # A name that is not UTF-8 must still become distinct, writable text.
         with tarfile.open(fileobj=shard, mode="r:", errors="backslashreplace") as tar:
             for member in tar:
                 if member.isreg() and not META.match(member.name):
                     yield {"fname": member.name, "data": (member.offset_data, member.size), "__url__": shard.name}
             shard.seek(tar.offset)
-            if shard.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # a whole tar file ends with zeros
+            if shard.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tar files end with a block of zeros
                 raise tarfile.ReadError(f"expected a file or the end mark at byte {tar.offset}")
     except tarfile.TarError as error:
         raise CorruptFile(
@@ -114,13 +114,13 @@ def read_headers(shard: IO[bytes]) -> Iterator[dict[str, Any]]:
 
 
 class Texts(Sequence[str]):
-    """Texts in one array of UTF-8: a million strings are dear."""
+    """A read-only sequence of texts in one array of UTF-8, smaller than Python strings."""
 
     def __init__(self, utf8: NDArray[np.bytes_]) -> None:
         self._utf8 = utf8
 
     def __len__(self) -> int:
-        """Count the texts."""
+        """Return the number of texts."""
         return len(self._utf8)
 
     @overload
@@ -128,30 +128,30 @@ class Texts(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[str]: ...
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        """Return one text, or some."""
+        """Return one text, or a sequence of texts for a slice."""
         return Texts(self._utf8[index]) if isinstance(index, slice) else bytes(self._utf8[index]).decode()
 
 
 class Index(NamedTuple):
-    """Where samples lie, and their labels, in the order of the shards."""
+    """Keys, file offsets and labels of M samples, in the order of the shards."""
 
     keys: NDArray[np.bytes_]
     places: NDArray[np.int64]
-    """(samples, 5) number of the shard; offset and size of the image, then of the caption; -1 where there is none."""
+    """(M, 5): number of the shard, offset and size of the image, then of the caption; -1 for a missing file."""
     ends: NDArray[np.int64]
-    """(samples,) where the sample's labels end in `labels`."""
+    """(M,): end of each sample's labels in `labels`."""
     labels: NDArray[np.int64]
-    """Numbers of labels."""
+    """Numbers of the labels of all samples."""
     names: NDArray[np.bytes_]
-    """Names of labels by number."""
+    """Name of each label number."""
 
 
 def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
-    """Read the headers of all shards, and the labels. A sample has an image or a caption; other files are passed over.
+    """Read the headers of all shards, and the labels. A sample has an image or a caption; other files are ignored.
 
     Raises:
-        CorruptFile: a shard is cut off, has a file twice, or labels that are none; names it.
-        InvalidConfig: no sample has an image, a caption or a label, or two have one key.
+        CorruptFile: a shard is truncated, repeats a file, or has malformed labels. The error names the shard.
+        InvalidConfig: no sample has an image, a caption or a label, or two samples share a key.
     """
     import numpy as np
     from webdataset.tariterators import group_by_keys
@@ -185,8 +185,8 @@ def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
 
 
 def _refuse(shard: IO[bytes], error: Exception) -> NoReturn:
-    """Say what the library, or a label, says is wrong in a shard."""
-    raise CorruptFile(f"{shard.name}: {error.args[0]}", hint="write that shard anew") from error
+    """Raise CorruptFile for an error of the library, or for a malformed label, with the name of the shard."""
+    raise CorruptFile(f"{shard.name}: {error.args[0]}", hint="write that shard again") from error
 
 
 def _read_labels(shard: IO[bytes], sample: dict[str, Any], spec: str) -> list[str]:
@@ -233,13 +233,13 @@ def _refuse_duplicates(index: Index, shards: Sequence[Path]) -> None:
 
 
 def column(spec: str) -> tuple[str, str]:
-    """Extension and field that a parameter names: `json` and `text` in `json.text`, `txt` and nothing in `txt`."""
+    """Split a parameter into extension and JSON field: `json.text` into (`json`, `text`), `txt` into (`txt`, "")."""
     before, is_json, field = spec.partition("json.")
     return (f"{before}json".lower(), field) if is_json else (spec.lower(), "")
 
 
 def content(data: bytes, field: str) -> Any:
-    """The text of a file, or a field of it, None where it has none. Raises ValueError where that cannot be read."""
+    """Return the text of a file, or a field of a JSON file (None if absent). Raises ValueError if it is malformed."""
     if not field:
         return data.decode("utf-8-sig")
     record = json.loads(data)
@@ -249,22 +249,22 @@ def content(data: bytes, field: str) -> Any:
 
 
 def stamps(shards: Iterable[Path], root: str) -> list[list[Any]]:
-    """Name in the folder, size and time of each shard."""
+    """Return relative name, size and time of each shard."""
     seen = ((os.path.relpath(path, Path(root).expanduser()), path.stat()) for path in shards)
     return [[name, status.st_size, status.st_mtime_ns] for name, status in seen]
 
 
 def read_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
-    """Index of shards: from the cache, or where they are new or have changed, from their headers.
+    """Return the index of shards from the cache, or build it if shards are new or have changed.
 
-    Raises CorruptFile and InvalidConfig as `build_index`.
+    Raises the errors of `build_index`.
     """
     import numpy as np
 
-    said = [INDEX_VERSION, stamps(shards, params.root), params.image, params.caption, params.labels]
-    name = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    key = [INDEX_VERSION, stamps(shards, params.root), params.image, params.caption, params.labels]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     path = cache_dir("webdataset", f"{name}.npz")
-    # One that cannot be read is no loss: it is made anew.
+    # An unreadable index is rebuilt.
     unreadable = contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
     with unreadable, path.open("rb") as file, np.load(file) as arrays:
         return Index(**{name: arrays[name] for name in Index._fields})

@@ -56,7 +56,7 @@ def letters(samples):
 
 def spec(made, *, modality="image", **changes):
     # Its module is `operator`: this one imports torch.
-    load = partial(operator.call, lambda params, device, dtype: made)
+    load = partial(operator.call, lambda params, device: made)
     return replace(BackboneSpec("good", modality, load, summary="colours"), **changes)
 
 
@@ -136,18 +136,18 @@ def only_large(samples):
     ("made", "promise", "found"),
     [
         (Draws(), "the same sample has the same features again", "put the model in eval mode"),
-        (LooksAround(), "a sample's features do not depend on its neighbours", "mask what pads a batch"),
-        (OneColour(), "features are finite, and differ between samples", "let forward use what preprocess read"),
+        (LooksAround(), "a sample's features do not depend on its neighbours", "mask the padding of a batch"),
+        (OneColour(), "features are finite, and differ between samples", "make forward depend on the batch"),
         (Infinite(), "features are finite, and differ between samples", "not finite"),
-        (Flat(), "features are (samples, width) in floating point", "gives torch.float32 (3, 2), expected .* (3, 3)"),
+        (Flat(), "features are (samples, width) in floating point", "returns torch.float32 (3, 2), expected .* (3, 3)"),
         (Raises(), "features are (samples, width) in floating point", "it raises KeyError: 'layer'"),
         (object(), "it loads", "a object that lacks width, preprocess or forward"),
         (
             Good(preprocess=lambda samples: mean_colours(samples)),
-            "what it preprocesses with can",
+            "its preprocess can be sent",
             "function of a module",
         ),
-        (Good(preprocess=only_large), "images of any kind and shape are read", "of one pixel raises ValueError"),
+        (Good(preprocess=only_large), "it reads images of any kind and shape", "of one pixel raises ValueError"),
         (Patches(), "its patches are", "patches are (3, 5, 3), expected (3, 4, 3); .* class and register tokens"),
     ],
 )
@@ -164,8 +164,7 @@ def test_what_a_spec_says_is_checked_without_loading():
     assert "modality='image' or 'text'" in told["it reads images or text"]
     told = broken(backbone_outcomes(spec(Good(), width=5)))
     assert told == {
-        "its width is what it says before it is loaded": "the spec says 5, the model has 3; mend the spec's width, or "
-        "leave it out"
+        "its width is the spec's": "the spec says 5, the model has 3; correct the spec's width, or leave it out"
     }
     counted = iter("12345678")
     told = broken(backbone_outcomes(spec(Good(), identify=lambda params: next(counted))))
@@ -182,7 +181,7 @@ def test_words_that_are_not_the_captions_are_found():
 
 
 def test_a_plugin_that_imports_a_heavy_library_is_told(tmp_path, monkeypatch):
-    (tmp_path / "heavy_plugin.py").write_text("import torch\n\ndef load(params, device, dtype):\n    return None\n")
+    (tmp_path / "heavy_plugin.py").write_text("import torch\n\ndef load(params, device):\n    return None\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     import heavy_plugin
 

@@ -105,14 +105,14 @@ class Empty(Good):
     ("kind", "promise", "found"),
     [
         (SharesGroups, "no group is in both splits", "1 groups are in both, such as 'one'"),
-        (RepeatsIds, "ids are texts that differ", "2 ids, 1 of them different"),
-        (OtherIds, "samples are what their ids say", "has the id 'other', ids say 'train-0'"),
-        (NoCaption, "samples are what their ids say", "has an empty caption"),
+        (RepeatsIds, "ids are unique texts", "2 ids, 1 of them different"),
+        (OtherIds, "samples match their ids", "has the id 'other', ids say 'train-0'"),
+        (NoCaption, "samples match their ids", "has an empty caption"),
         (Unsendable, "it can be sent to other processes", "use functools.partial"),
         (WideLabels, "labels are multi-hot", "labels of 'train' are (2, 3), expected (2, 1)"),
         (CountsLabels, "labels are multi-hot", "values other than 0 and 1"),
         (Unlabelled, "labels are multi-hot", "'train' has a taxonomy alone"),
-        (WrongMasks, "masks are of the image's size", "bool (4, 3); make it bool, (3, 4)"),
+        (WrongMasks, "masks have the image's size", "bool (4, 3); make it bool, (3, 4)"),
         (Empty, "both splits open", "the split 'train' has no samples"),
     ],
 )

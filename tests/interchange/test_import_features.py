@@ -1,6 +1,8 @@
 """Features computed elsewhere: any of the formats, joined by id, and trained on like one's own."""
 
 import json
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -14,7 +16,8 @@ from sparc.config import PluginRef
 from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData, UnknownName
 from sparc.extraction import JobOptions
 from sparc.extraction import imported as plan_imported
-from sparc.interchange import import_features, open_source
+from sparc.interchange.feature_files import open_source
+from sparc.interchange.import_features import import_features
 from sparc.storage.store import open_streams
 
 IDS = ["b", "é", "a", "10"]
@@ -290,3 +293,31 @@ def test_a_run_is_not_evaluated_on_other_samples(sparc_here, tmp_path):
     (tmp_path / "mine").rename(tmp_path / "gone")
     done = sparc_here("evaluate", "run", "--features", "moved")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from sparc.interchange.feature_files import open_source; open_source(Path('nowhere.npz')).__enter__()",
+        "from sparc.interchange.feature_files import open_source; open_source(Path('ids.txt')).__enter__()",
+        "from sparc.interchange.feature_files import open_source; open_source(Path('some.npy')).__enter__()",
+        "from sparc.interchange.import_checkpoint import read_research_checkpoint as read; "
+        "read(Path('nowhere.pth'), Path('config.json'))",
+    ],
+)
+def test_a_missing_or_wrong_file_is_answered_without_torch(code, tmp_path):
+    (tmp_path / "ids.txt").write_text("a")
+    np.save(tmp_path / "some.npy", FEATURES)  # without ids
+    (tmp_path / "config.json").write_text('{"args": {"n_latents": 8, "k": 2}}')
+    program = f"""
+import sys
+from pathlib import Path
+from sparc.errors import SparcError
+try:
+    {code}
+except SparcError as error:
+    print(type(error).__name__, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] in ("MissingData", "InvalidConfig")
+    assert done.stdout.split()[1] == "False"

@@ -53,7 +53,7 @@ def awake(model):
 
 def timm_stream(model, **options):
     params = TimmParams(model=model, weights="random")
-    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm", **options)
+    backbone = timm_image.load_timm(params, "cpu", backbone="timm", **options)
     if options:
         awake(backbone.model)
     return backbone
@@ -68,7 +68,7 @@ def towers():
         # Other tests look at which models are in use.
         patch.setattr(clip, "_loaded", WeakValueDictionary())
         params = ClipParams(model="tiny", weights="random")
-        both = [load(params, "cpu", "float32") for load in (clip.load_image_tower, clip.load_text_tower)]
+        both = [load(params, "cpu") for load in (clip.load_image_tower, clip.load_text_tower)]
     awake(both[0].clip.net)
     return both
 
@@ -86,7 +86,7 @@ def tokenizer(**options):
 def hf_encoder(config, modality):
     model = hf.AutoModel.from_config(config)
     awake(model)
-    return Encoder(model, modality, "cpu", "float32")
+    return Encoder(model, modality, "cpu")
 
 
 def hf_image(config, processor, pool="pooled"):

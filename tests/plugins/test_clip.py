@@ -27,7 +27,7 @@ def reference(clip_weights):
 @pytest.fixture(scope="module")
 def towers(clip_weights):
     params = ClipParams(model=TINY_CLIP, weights=str(clip_weights))
-    return [load(params, "cpu", "float32") for load in (clip.load_image_tower, clip.load_text_tower)]
+    return [load(params, "cpu") for load in (clip.load_image_tower, clip.load_text_tower)]
 
 
 def test_both_towers_embed_into_one_space_as_open_clip_does(towers, reference):
@@ -55,7 +55,7 @@ def test_the_image_tower_gives_its_patch_tokens_normed_and_projected(towers, ref
 
 
 def test_a_tower_that_is_a_resnet_has_no_grid():
-    image = clip.load_image_tower(ClipParams(model="RN50", weights="random"), "cpu", "float32")
+    image = clip.load_image_tower(ClipParams(model="RN50", weights="random"), "cpu")
     assert image.grid is None
     with pytest.raises(InvalidConfig, match="ModifiedResNet: expected an image tower that gives its patch tokens"):
         image.forward_tokens(torch.zeros(1, 3, 224, 224))
@@ -68,8 +68,8 @@ def test_towers_of_several_models_share_one_load_each_and_let_it_go_when_unused(
     one = ClipParams(model=TINY_CLIP, weights="random")
     two = ClipParams(model=TINY_CLIP, pretrained="nothing", weights="random")
     # One after the other: a memory of the last load alone would load four times.
-    image_one, image_two = (clip.load_image_tower(params, "cpu", "float32") for params in (one, two))
-    text_one, text_two = (clip.load_text_tower(params, "cpu", "float32") for params in (one, two))
+    image_one, image_two = (clip.load_image_tower(params, "cpu") for params in (one, two))
+    text_one, text_two = (clip.load_text_tower(params, "cpu") for params in (one, two))
     assert len(loads) == 2
     assert image_one.clip is text_one.clip is not image_two.clip
     assert image_two.clip is text_two.clip
@@ -107,7 +107,7 @@ def test_what_the_listing_says_of_the_default_is_what_open_clip_says(no_hub, tmp
 @pytest.mark.parametrize("name", ["clip-img", "clip-txt"])
 def test_weights_that_cannot_be_had_are_named_with_all_that_can_be_done(name):
     with pytest.raises(WeightsUnavailable) as error:
-        offered(clip)[name].load(ClipParams(), "cpu", "float32")
+        offered(clip)[name].load(ClipParams(), "cpu")
     assert f"the weights of '{name}'" in error.value.message
     assert "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K/open_clip_model.safetensors" in error.value.message
     for way in ("connect", "HF_HOME", f"--stream '{name}[weights=PATH]'", "sparc train", f"{name}[weights=random]"):
@@ -128,7 +128,7 @@ def test_misspelled_models_get_a_suggestion():
 def test_a_text_tower_that_needs_the_hub_for_its_tokenizer_says_so():
     params = ClipParams(model="roberta-ViT-B-32", weights="random")
     with pytest.raises(WeightsUnavailable, match="roberta-base") as error:
-        clip.load_text_tower(params, "cpu", "float32")
+        clip.load_text_tower(params, "cpu")
     assert "connect to the network" in error.value.hint
 
 
@@ -140,7 +140,7 @@ def test_clip_loads_from_the_hubs_cache_by_tag(clip_weights, no_hub, monkeypatch
     hub_cache(no_hub, "lab/tiny-clip", clip_weights)
     by_tag = ClipParams(model=TINY_CLIP, pretrained="mine")
     by_file = ClipParams(model=TINY_CLIP, pretrained="mine", weights=str(clip_weights.parent))
-    found = [features(clip.load_text_tower(params, "cpu", "float32")) for params in (by_tag, by_file)]
+    found = [features(clip.load_text_tower(params, "cpu")) for params in (by_tag, by_file)]
     assert torch.equal(*found)
     assert clip.identify(by_tag) == "hub:lab/tiny-clip/open_clip_model.safetensors"
 

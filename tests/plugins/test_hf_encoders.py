@@ -1,11 +1,12 @@
 """Streams of transformers, on its real architectures, made small: folders as the hub serves them, random weights."""
 
+import json
 import shutil
 
 import pytest
 import torch
 import transformers as hf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from sparc.errors import CorruptFile, InvalidConfig, WeightsUnavailable
@@ -89,7 +90,7 @@ def siglip2(tmp_path_factory):
 
 def load(stream, folder, **params):
     spec = offered(hf_encoders)[stream]
-    return spec.load(spec.params(weights=str(folder), **params), "cpu", "float32")
+    return spec.load(spec.params(weights=str(folder), **params), "cpu")
 
 
 def load_hf(stream, folder, pool="pooled"):
@@ -276,7 +277,7 @@ def test_encoders_load_from_the_hubs_cache_by_name(siglip, no_hub):
     for stream, samples in (("hf-image", SAMPLES), ("hf-text", [SHORT])):
         spec = offered(hf_encoders)[stream]
         params = spec.params(model="lab/tiny-siglip")
-        from_hub = spec.load(params, "cpu", "float32")
+        from_hub = spec.load(params, "cpu")
         assert torch.equal(features(from_hub, samples), features(load_hf(stream, siglip), samples))
         assert spec.identify(params) == "hub:lab/tiny-siglip/model.safetensors"
 
@@ -285,22 +286,25 @@ def test_random_weights_need_all_but_the_weights_and_are_the_same_every_time(sig
     hub_cache(no_hub, "lab/bare", *(path for path in siglip.iterdir() if path.suffix != ".safetensors"))
     params = EncoderParams(model="lab/bare", weights="random")
     spec = offered(hf_encoders)["hf-image"]
-    first, again = (features(spec.load(params, "cpu", "float32")) for _ in range(2))
+    first, again = (features(spec.load(params, "cpu")) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, features(load_hf("hf-image", siglip)))
 
 
-def test_half_precision_reaches_the_model(dinov2):
-    spec = offered(hf_encoders)["hf-image"]
-    backbone = spec.load(EncoderParams(model="lab/model", weights=str(dinov2)), "cpu", "bfloat16")
-    assert features(backbone).dtype is torch.bfloat16
+def test_weights_of_half_precision_are_computed_in_float32(dinov2, tmp_path):
+    folder = shutil.copytree(dinov2, tmp_path / "half")
+    state = load_file(folder / "model.safetensors")
+    save_file({name: value.half() for name, value in state.items()}, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16", "torch_dtype": "float16"}))
+    assert features(load_hf("hf-image", folder)).dtype is torch.float32
 
 
 @pytest.mark.parametrize("stream", ["hf-image", "hf-text", "sentence"])
 def test_weights_that_cannot_be_had_are_named_with_all_that_can_be_done(stream):
     spec = offered(hf_encoders)[stream]
     with pytest.raises(WeightsUnavailable) as error:
-        spec.load(spec.params(model="lab/nowhere"), "cpu", "float32")
+        spec.load(spec.params(model="lab/nowhere"), "cpu")
     assert f"the weights of '{stream}'" in error.value.message
     assert "lab/nowhere/model.safetensors" in error.value.message
     for way in ("connect", "HF_HOME", f"--stream '{stream}[weights=PATH]'", f"{stream}[weights=random]"):
@@ -329,7 +333,7 @@ def test_a_folder_without_an_encoder_says_what_is_expected(tmp_path):
 def test_what_the_listing_says_of_the_defaults(no_hub, tmp_path):
     specs = offered(hf_encoders)
     assert specs["minilm"].has_weights()
-    assert specs["minilm"].width == specs["minilm"].load(MiniLMParams(), "cpu", "float32").width
+    assert specs["minilm"].width == specs["minilm"].load(MiniLMParams(), "cpu").width
     assert specs["hf-image"].width is specs["hf-image"].has_weights is None
     assert not specs["sentence"].has_weights()
     repo, file = specs["sentence"].identify(SentenceParams()).removeprefix("hub:").rsplit("/", 1)
@@ -340,7 +344,7 @@ def test_what_the_listing_says_of_the_defaults(no_hub, tmp_path):
 
 def test_minilm_is_the_pretrained_one():
     """Its makers' promise, checked: near meanings are near."""
-    backbone = hf_encoders.load_minilm(MiniLMParams(), "cpu", "float32")
+    backbone = hf_encoders.load_minilm(MiniLMParams(), "cpu")
     texts = ["a dog", "a puppy", "the tax report is due in April"]
     dog, puppy, taxes = features(backbone, [Sample(text, caption=text) for text in texts])
     assert torch.cosine_similarity(dog, puppy, dim=0) > 0.6

@@ -14,7 +14,7 @@ from sparc.errors import InvalidConfig
 from sparc.plugins.registry import discover
 from sparc.plugins.scaffold import new_plugin
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("kind", ["backbone", "dataset"])

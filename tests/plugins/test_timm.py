@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, UnknownName, WeightsUnavailable
+from sparc.plugins import read_weights
 from sparc.plugins.checks import check_backbone
 from sparc.plugins.contracts import Sample
 from sparc_plugins import timm_image
@@ -20,7 +21,7 @@ TINY_VIT = "test_vit"
 
 
 def load_timm(**params):
-    return timm_image.load_timm(TimmParams(**params), "cpu", "float32", backbone="timm")
+    return timm_image.load_timm(TimmParams(**params), "cpu", backbone="timm")
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_it_keeps_the_contract(name, shallow):
 
 def test_dinov2_gives_the_class_token_at_224_pixels(shallow, tmp_path):
     model, path = saved(tmp_path, timm_image.DINOV2, img_size=224)
-    backbone = timm_image.load_dinov2(Dinov2Params(weights=str(path)), "cpu", "float32")
+    backbone = timm_image.load_dinov2(Dinov2Params(weights=str(path)), "cpu")
     pixels = backbone.preprocess(SAMPLES)
     assert pixels.shape == (3, 3, 224, 224)
     with torch.inference_mode():
@@ -68,9 +69,7 @@ def test_dinov2_gives_the_class_token_at_224_pixels(shallow, tmp_path):
 def test_dinov2_from_the_hubs_cache_is_the_same_as_from_the_file_made_for_518_pixels(shallow, tmp_path, no_hub):
     _, path = saved(tmp_path, timm_image.DINOV2)
     hub_cache(no_hub, "timm/vit_small_patch14_reg4_dinov2.lvd142m", path)
-    backbones = [
-        timm_image.load_dinov2(Dinov2Params(weights=where), "cpu", "float32") for where in (None, str(path.parent))
-    ]
+    backbones = [timm_image.load_dinov2(Dinov2Params(weights=where), "cpu") for where in (None, str(path.parent))]
     assert torch.equal(*[features(backbone, SAMPLES[:1]) for backbone in backbones])
 
 
@@ -81,7 +80,7 @@ WIDTHS = {"small": 384, "base": 768, "large": 1024, "giant": 1536}
 @pytest.mark.parametrize("size", WIDTHS)
 def test_dinov2_comes_in_all_sizes_with_and_without_registers(size, registers, shallow):
     name = f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2.lvd142m"
-    backbone = timm_image.load_dinov2(Dinov2Params(model=name, weights="random"), "cpu", "float32")
+    backbone = timm_image.load_dinov2(Dinov2Params(model=name, weights="random"), "cpu")
     assert features(backbone, SAMPLES[:1]).shape == (1, WIDTHS[size])
     assert backbone.model.num_prefix_tokens == (5 if registers else 1)
     assert timm_image.identify_timm(Dinov2Params(model=name)) == f"hub:timm/{name}/model.safetensors"
@@ -89,7 +88,7 @@ def test_dinov2_comes_in_all_sizes_with_and_without_registers(size, registers, s
 
 def test_dinov3_gives_the_class_token_at_its_own_size(shallow, tmp_path):
     model, path = saved(tmp_path, timm_image.DINOV3)
-    backbone = timm_image.load_dinov3(Dinov3Params(weights=str(path)), "cpu", "float32")
+    backbone = timm_image.load_dinov3(Dinov3Params(weights=str(path)), "cpu")
     assert backbone.preprocessing["input_size"] == [3, 256, 256]
     with torch.inference_mode():
         hidden = model.forward_features(backbone.preprocess(SAMPLES))
@@ -100,7 +99,7 @@ def test_dinov3_gives_the_class_token_at_its_own_size(shallow, tmp_path):
 
 def test_a_convnext_of_dinov3_gives_its_pooled_map_and_each_place_of_it_normed(shallow):
     params = Dinov3Params(model="convnext_tiny.dinov3_lvd1689m", weights="random")
-    backbone = timm_image.load_dinov3(params, "cpu", "float32")
+    backbone = timm_image.load_dinov3(params, "cpu")
     with torch.inference_mode():
         pixels = backbone.preprocess(SAMPLES[:1])
         maps = backbone.model.forward_features(pixels)
@@ -114,7 +113,7 @@ def test_a_convnext_of_dinov3_gives_its_pooled_map_and_each_place_of_it_normed(s
 @pytest.mark.parametrize("model", ["resnet18", "mobilenetv3_small_100", "swin_tiny_patch4_window7_224"])
 def test_a_grid_of_one_place_is_the_whole_image(model, tmp_path):
     """What the head makes of a place alone is what it makes of an image that is that place all over."""
-    backbone = timm_image.load_timm(TimmParams(model=model, weights="random"), "cpu", "float32", backbone="timm")
+    backbone = timm_image.load_timm(TimmParams(model=model, weights="random"), "cpu", backbone="timm")
     rows, columns = backbone.grid
     assert (rows, columns) == (7, 7)
     found = tokens(backbone, SAMPLES[:1])[0]
@@ -131,7 +130,7 @@ def test_a_grid_of_one_place_is_the_whole_image(model, tmp_path):
 
 def test_a_model_that_pools_by_attention_attends_to_each_patch_alone(shallow):
     params = TimmParams(model="vit_base_patch16_siglip_224", weights="random")
-    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm")
+    backbone = timm_image.load_timm(params, "cpu", backbone="timm")
     found = tokens(backbone, SAMPLES[:1])[0]
     with torch.inference_mode():
         hidden = backbone.model.forward_features(backbone.preprocess(SAMPLES[:1]))
@@ -142,7 +141,7 @@ def test_a_model_that_pools_by_attention_attends_to_each_patch_alone(shallow):
 
 def test_a_model_without_a_grid_says_so():
     params = TimmParams(model="resmlp_12_224", weights="random")
-    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm")
+    backbone = timm_image.load_timm(params, "cpu", backbone="timm")
     assert backbone.grid is None
     with pytest.raises(InvalidConfig, match="MlpMixer: expected a model with a grid of patches"):
         backbone.forward_tokens(torch.zeros(1, 3, 224, 224))
@@ -150,15 +149,15 @@ def test_a_model_without_a_grid_says_so():
 
 def test_a_model_of_another_family_is_refused():
     with pytest.raises(InvalidConfig, match="'dinov2': expected a DINOv2 model, found 'resnet18'"):
-        timm_image.load_dinov2(Dinov2Params(model="resnet18"), "cpu", "float32")
+        timm_image.load_dinov2(Dinov2Params(model="resnet18"), "cpu")
     with pytest.raises(InvalidConfig, match="'dinov3': expected a DINOv3 model, found 'vit_small"):
-        timm_image.load_dinov3(Dinov3Params(model="vit_small_patch14_dinov2.lvd142m"), "cpu", "float32")
+        timm_image.load_dinov3(Dinov3Params(model="vit_small_patch14_dinov2.lvd142m"), "cpu")
 
 
 @pytest.mark.parametrize("name", ["dinov2", "dinov3"])
 def test_what_the_listing_says_of_the_default_is_what_timm_says(name, shallow, no_hub, tmp_path):
     spec = offered(timm_image)[name]
-    assert spec.load(spec.params(weights="random"), "cpu", "float32").width == spec.width
+    assert spec.load(spec.params(weights="random"), "cpu").width == spec.width
     assert not spec.has_weights()
     repo, file = spec.identify(spec.params()).removeprefix("hub:").rsplit("/", 1)
     assert repo == timm_image._hub_id(spec.params().model)
@@ -170,11 +169,9 @@ def test_what_the_listing_says_of_the_default_is_what_timm_says(name, shallow, n
 def test_any_timm_model_gives_its_pooled_features(tiny_vit):
     import timm
 
-    backbone = timm_image.load_timm(
-        TimmParams(model=TINY_VIT, weights=str(tiny_vit)), "cpu", "float32", backbone="timm"
-    )
+    backbone = timm_image.load_timm(TimmParams(model=TINY_VIT, weights=str(tiny_vit)), "cpu", backbone="timm")
     reference = timm.create_model(TINY_VIT, pretrained=False)
-    reference.load_state_dict(timm_image.sparc.read_weights(tiny_vit))
+    reference.load_state_dict(read_weights(tiny_vit))
     pixels = backbone.preprocess(SAMPLES)
     with torch.inference_mode():
         expected = reference.eval().forward_head(reference.forward_features(pixels), pre_logits=True)
@@ -183,7 +180,7 @@ def test_any_timm_model_gives_its_pooled_features(tiny_vit):
 
 def test_tokens_are_normed_where_the_norm_comes_after_pooling():
     params = TimmParams(model=TINY_VIT, weights="random")
-    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm", global_pool="avg")
+    backbone = timm_image.load_timm(params, "cpu", backbone="timm", global_pool="avg")
     assert backbone.grid == (10, 10)
     # A LayerNorm as it is made leaves each token with mean 0 and variance 1.
     found = tokens(backbone)
@@ -202,22 +199,22 @@ def test_the_recorded_preprocessing_makes_the_same_pixels_by_timm_alone(name):
 
     spec = offered(timm_image)[name]
     params = {"model": TINY_VIT} if name == "timm" else {}
-    backbone = spec.load(spec.params(weights="random", **params), "cpu", "float32")
+    backbone = spec.load(spec.params(weights="random", **params), "cpu")
     transform = create_transform(**backbone.preprocessing)
     assert torch.equal(backbone.preprocess(SAMPLES)[0], transform(SAMPLES[0].image()))
 
 
 def test_a_timm_model_whose_head_widens_its_features_has_the_width_that_it_gives():
     params = TimmParams(model="mobilenetv3_small_050", weights="random")
-    backbone = timm_image.load_timm(params, "cpu", "float32", backbone="timm")
+    backbone = timm_image.load_timm(params, "cpu", backbone="timm")
     assert features(backbone).shape == (3, backbone.width) == (3, 1024)
 
 
 def test_weights_in_torchs_own_format_load_without_executing_anything(tiny_vit, tmp_path):
     path = tmp_path / "pytorch_model.bin"
-    torch.save(timm_image.sparc.read_weights(tiny_vit), path)  # noqa: TID251
+    torch.save(read_weights(tiny_vit), path)  # noqa: TID251
     load = [TimmParams(model=TINY_VIT, weights=str(where)) for where in (tiny_vit, path, tmp_path)]
-    found = [features(timm_image.load_timm(params, "cpu", "float32", backbone="timm")) for params in load]
+    found = [features(timm_image.load_timm(params, "cpu", backbone="timm")) for params in load]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
@@ -227,12 +224,12 @@ def test_weights_in_torchs_own_format_load_without_executing_anything(tiny_vit, 
 
     torch.save({"weight": Evil()}, path)  # noqa: TID251
     with pytest.raises(CorruptFile, match="holds no weights that can be read"):
-        timm_image.load_timm(TimmParams(model=TINY_VIT, weights=str(path)), "cpu", "float32", backbone="timm")
+        timm_image.load_timm(TimmParams(model=TINY_VIT, weights=str(path)), "cpu", backbone="timm")
 
 
 def test_random_weights_are_the_same_every_time():
     params = TimmParams(model=TINY_VIT, weights="random")
-    first, again = (timm_image.load_timm(params, "cpu", "float32", backbone="timm") for _ in range(2))
+    first, again = (timm_image.load_timm(params, "cpu", backbone="timm") for _ in range(2))
     assert torch.equal(features(first), features(again))
     assert timm_image.identify_timm(params) == "random"
 
@@ -249,8 +246,8 @@ def test_identity_follows_the_content_of_the_weights_not_their_place(tiny_vit, t
 
 
 LOADS = {
-    "dinov2": lambda: timm_image.load_dinov2(Dinov2Params(), "cpu", "float32"),
-    "dinov3": lambda: timm_image.load_dinov3(Dinov3Params(), "cpu", "float32"),
+    "dinov2": lambda: timm_image.load_dinov2(Dinov2Params(), "cpu"),
+    "dinov3": lambda: timm_image.load_dinov3(Dinov3Params(), "cpu"),
     "timm": lambda: load_timm(model="resnet18.a1_in1k"),
 }
 FILES = {
@@ -272,7 +269,7 @@ def test_weights_that_cannot_be_had_are_named_with_all_that_can_be_done(name):
 
 def test_local_weights_that_do_not_fit_or_are_not_there_are_named(tiny_vit, tmp_path):
     def load(weights, model=TINY_VIT):
-        return timm_image.load_timm(TimmParams(model=model, weights=str(weights)), "cpu", "float32", backbone="timm")
+        return timm_image.load_timm(TimmParams(model=model, weights=str(weights)), "cpu", backbone="timm")
 
     with pytest.raises(CorruptFile, match=r"do not fit the model 'resnet18'"):
         load(tiny_vit, "resnet18")
@@ -303,7 +300,7 @@ def test_effnet_is_the_pretrained_one(variant, tmp_path, monkeypatch):
     ]
     contrast = {}
     for weights in (None, "random"):
-        backbone = timm_image.load_effnet(variant, EffnetParams(weights=weights), "cpu", "float32")
+        backbone = timm_image.load_effnet(variant, EffnetParams(weights=weights), "cpu")
         found = torch.nn.functional.normalize(features(backbone, clocks_and_cats), dim=1)
         assert backbone.width == 1280
         similar = found @ found.T
@@ -314,4 +311,4 @@ def test_effnet_is_the_pretrained_one(variant, tmp_path, monkeypatch):
 
 def test_effnet_refuses_other_weights(tiny_vit):
     with pytest.raises(CorruptFile, match="do not fit the model 'tf_efficientnet_lite0'"):
-        timm_image.load_effnet(0, EffnetParams(weights=str(tiny_vit)), "cpu", "float32")
+        timm_image.load_effnet(0, EffnetParams(weights=str(tiny_vit)), "cpu")

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sparc.localization.geometry import Box, spread, strongest
+from sparc.localization.geometry import spread, strongest
+from sparc.plugins.geometry import Box
 
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
 """Of a map scaled to 0 .. 1."""

@@ -1,4 +1,4 @@
-"""The contract between sparc and its plugins as checks that run, for the tests of whoever writes a plugin.
+"""The contract of plugins as checks, for `sparc plugins check` and for the tests of plugin authors.
 
 from sparc.plugins.checks import check_backbone
 

@@ -1,8 +1,8 @@
-"""What a dataset promises."""
+"""The contract of a dataset as checks."""
 
 from __future__ import annotations
 
-import pickle  # noqa: TID251  # data-loading workers are given the dataset in this form
+import pickle  # noqa: TID251  # data-loading workers receive the dataset pickled
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -27,19 +27,19 @@ from sparc.plugins.checks.checks import (
 from sparc.plugins.contracts import Dataset, DatasetSpec, Params, Sample, SegmentedDataset
 
 LOOKED_AT = 16
-"""Samples of a split that are opened."""
+"""Number of samples of a split that are opened."""
 
 
 def check_dataset(spec: DatasetSpec, params: Mapping[str, Any] | None = None) -> None:
-    """Check all that a dataset promises, with parameters such as root="path/to/folder".
+    """Check the whole contract of a dataset, with parameters such as {"root": "path/to/folder"}.
 
-    Raises PluginError that names each broken promise, what was found, and what to change.
+    Raises PluginError, which names each broken promise, what was found, and what to change.
     """
     raise_broken(f"the dataset '{spec.name}'", dataset_outcomes(spec, params))
 
 
 def dataset_outcomes(spec: DatasetSpec, params: Mapping[str, Any] | None = None) -> Iterator[Outcome]:
-    """The same, promise by promise. Ends early where a split does not open."""
+    """Yield the outcome of each check. Ends early if a split does not open."""
     return outcomes(_Dataset(spec, params).checks())
 
 
@@ -65,13 +65,13 @@ class _Dataset:
         yield "both splits open", self._open
         if len(self.splits) < 2:
             return
-        yield "ids are texts that differ, and the same when it is opened again", self._ids
+        yield "ids are unique texts, and the same when it is opened again", self._ids
         yield "no group is in both splits", self._groups
-        yield "samples are what their ids say, and have what the dataset says", self._samples
+        yield "samples match their ids, and have an image and a caption as the spec says", self._samples
         yield "it can be sent to other processes", self._pickle
         yield "labels are multi-hot, with a column for each label of the taxonomy", self._labels
         if all(isinstance(one, SegmentedDataset) for one in self.splits.values()):
-            yield "masks are of the image's size", self._masks
+            yield "masks have the image's size", self._masks
 
     def _modalities(self) -> None:
         good = bool(self.spec.modalities) and set(self.spec.modalities) <= {"image", "text"}
@@ -85,13 +85,15 @@ class _Dataset:
         try:
             validated(RunConfig, {"dataset": self.spec.name, **self.spec.defaults})
         except InvalidConfig as error:
-            require(False, error.message, change="mend defaults: names of options of `sparc train`, and their values")
+            require(False, error.message, change="use the names and values of options of `sparc train` in defaults")
 
     def _open(self) -> None:
         for split in self.spec.splits:
             opened: Dataset = self.spec.open(self.params, split)
             require(
-                len(opened) > 0, f"the split '{split}' has no samples", change="refuse to open, with what is missing"
+                len(opened) > 0,
+                f"the split '{split}' has no samples",
+                change="raise MissingData when nothing can be opened",
             )
             self.splits[split] = opened
 
@@ -99,16 +101,18 @@ class _Dataset:
         for split, opened in self.splits.items():
             ids = list(opened.ids)
             texts = all(isinstance(one, str) and one for one in ids)
-            require(texts, f"in '{split}' an id is no text", change="let ids be a list of str")
+            require(texts, f"in '{split}' an id is not a text", change="return ids as a list of str")
             counts = (len(ids), len(set(ids)), len(opened), len(list(opened.groups)))
             require(
                 len(set(counts)) == 1,
                 f"in '{split}' there are {counts[0]} ids, {counts[1]} of them different, {counts[2]} samples and "
                 f"{counts[3]} groups",
-                change="give each sample an id of its own, and a group; groups are the ids where nothing is shared",
+                change="give each sample a unique id, and a group; return the ids as groups if samples share nothing",
             )
             again = list(self.spec.open(self.params, split).ids)
-            require(again == ids, f"opened again, '{split}' has other ids", change="sort, and seed what is drawn")
+            require(
+                again == ids, f"opened again, '{split}' has other ids", change="sort the samples, and seed random draws"
+            )
 
     def _groups(self) -> None:
         first, second = (set(opened.groups) for opened in self.splits.values())
@@ -116,7 +120,7 @@ class _Dataset:
         require(
             not shared,
             f"{len(shared)} groups are in both, such as '{next(iter(shared), '')}'",
-            change="split by group, so that nobody is evaluated on what was trained on: sparc.held_out helps",
+            change="split by group, so that test samples are not in training; sparc.plugins.held_out helps",
         )
 
     def _samples(self) -> None:
@@ -125,24 +129,26 @@ class _Dataset:
                 sample = opened[place]
                 where = f"sample {place} of '{split}'"
                 require(
-                    isinstance(sample, Sample), f"{where} is a {type(sample).__name__}", change="return sparc.Sample"
+                    isinstance(sample, Sample),
+                    f"{where} is a {type(sample).__name__}",
+                    change="return sparc.plugins.Sample",
                 )
                 same = sample.id == opened.ids[place]
                 require(
-                    same, f"{where} has the id '{sample.id}', ids say '{opened.ids[place]}'", change="let them agree"
+                    same, f"{where} has the id '{sample.id}', ids say '{opened.ids[place]}'", change="make them agree"
                 )
                 try:
                     if "image" in self.spec.modalities:
                         image = sample.image()
                         require(
                             isinstance(image, Image.Image),
-                            f"{where} has no image of Pillow",
+                            f"{where} has no Pillow image",
                             change="open it with Pillow",
                         )
                     if "text" in self.spec.modalities:
                         sample.text()
                 except BadSample as error:
-                    require(False, error.message, change="leave that sample out, or mend it")
+                    require(False, error.message, change="leave that sample out, or repair it")
 
     def _pickle(self) -> None:
         for split, opened in self.splits.items():
@@ -150,11 +156,11 @@ class _Dataset:
                 restored = pickle.loads(pickle.dumps(opened))
             except Exception as error:
                 reason = f"pickling '{split}' raises {type(error).__name__}: {error}".splitlines()[0]
-                require(
-                    False, reason, change="hold no open files and no functions inside functions; use functools.partial"
-                )
+                require(False, reason, change="hold no open files and no nested functions; use functools.partial")
             require(
-                restored[0].id == opened[0].id, f"'{split}' differs when it was sent", change="pickle what it needs"
+                restored[0].id == opened[0].id,
+                f"'{split}' differs after pickling",
+                change="pickle all that samples need",
             )
 
     def _labels(self) -> None:
@@ -164,16 +170,20 @@ class _Dataset:
             require(
                 both,
                 f"'{split}' has {'labels' if taxonomy is None else 'a taxonomy'} alone",
-                change="give both, or none",
+                change="provide both, or neither",
             )
             if labels is None:
                 continue
             shape = (len(opened), len(taxonomy.labels))
             require(
-                labels.shape == shape, f"labels of '{split}' are {labels.shape}, expected {shape}", change="mend them"
+                labels.shape == shape,
+                f"labels of '{split}' are {labels.shape}, expected {shape}",
+                change="return that shape",
             )
             hot = bool(np.isin(labels.data, (0, 1)).all())
-            require(hot, f"labels of '{split}' have values other than 0 and 1", change="let a label be there once")
+            require(
+                hot, f"labels of '{split}' have values other than 0 and 1", change="set each label of a sample to 1"
+            )
 
     def _masks(self) -> None:
         for split, opened in self.splits.items():
@@ -186,6 +196,6 @@ class _Dataset:
 
 
 def _places(count: int) -> list[int]:
-    """Some samples from all over."""
+    """Return evenly spaced sample numbers."""
     places: list[int] = np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int)).tolist()
     return places

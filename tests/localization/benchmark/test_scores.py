@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from sparc.localization.benchmark.scores import THRESHOLDS, likeness, mean_average_precision, overlaps, points_right
-from sparc.localization.geometry import Box, spread
+from sparc.localization.geometry import spread
+from sparc.plugins.geometry import Box
 
 
 def mask_of(rows, columns, size=(64, 64)):

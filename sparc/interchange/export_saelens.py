@@ -1,13 +1,13 @@
-"""One stream of a space as a TopK SAE that SAELens loads.
+"""Export one stream of a space as a TopK SAE for SAELens.
 
-SAELens computes, with rows for samples (its `TopKSAE`, version 6):
+SAELens (`TopKSAE`, version 6) computes for rows x of samples:
 
     u    = norm(x),  h = (u - b_dec) W_enc + b_enc      logits
     z    = ReLU(h) on TopK_k(h), 0 elsewhere            as a space encodes one stream alone
     y    = norm^-1(z W_dec + b_dec)                     in the space of the raw features
 
-What a space does to raw features is linear given the sample, so it goes into `norm` and the weights: the codes are the
-space's, and y is the space's reconstruction with its normalisation undone.
+The normalisation of a space is linear for a given sample, so it is folded into `norm` and the weights. The codes z
+equal the space's codes, and y is the space's reconstruction with its normalisation undone.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from sparc.system.files import json_writer, write_together
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 FORMAT = "6.0.0"
-"""The SAELens whose configurations look like this; one that names none is taken for older, and loses its metadata."""
+"""SAELens version of this configuration. Without it, SAELens assumes an older version and drops the metadata."""
 
 
 def write_saelens(space: SharedLatentSpace, stream: str, out: Path, *, backbone: dict[str, Any] | None = None) -> None:
-    """Write a stream of `space` into the folder `out` as a TopK SAE of SAELens; `backbone` says what made its features.
+    """Write one stream of `space` into the new folder `out` as a TopK SAE of SAELens.
 
-    Given raw features, it has the codes of that stream encoded alone, by the same latents. A row of zeros, which a
-    space takes for a sample that lacks the stream, is like any other row to SAELens, and NaN with unit norm.
+    Given raw features, the SAE computes the codes of that stream encoded alone, with the same latents. A row of zeros
+    marks a missing stream in a space, but is an ordinary sample to SAELens, and gives NaN with unit norm. `backbone`
+    describes the origin of the features in the metadata.
 
     Raises:
-        UnknownName: a stream that the space does not have.
-        InvalidConfig: there is something at `out` already.
-        StorageError: the disk is full; nothing is left there.
+        UnknownName: the space has no such stream.
+        InvalidConfig: `out` exists already and is not empty.
+        StorageError: the disk is full. Nothing is left at `out`.
     """
     if stream not in space.streams:
         raise UnknownName(f"the space has no stream named '{stream}'", hint=suggestion(stream, [*space.streams]))
@@ -55,7 +56,7 @@ def write_saelens(space: SharedLatentSpace, stream: str, out: Path, *, backbone:
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,
-        # Scales each sample to the norm sqrt(d_in), and its reconstruction back.
+        # It scales each sample to the norm sqrt(d_in), and its reconstruction back.
         "normalize_activations": "constant_norm_rescale" if space.normalization == "unit" else "none",
         "reshape_activations": "none",
         "rescale_acts_by_decoder_norm": False,
@@ -74,10 +75,10 @@ def write_saelens(space: SharedLatentSpace, stream: str, out: Path, *, backbone:
 
 @torch.no_grad()
 def _weights(space: SharedLatentSpace, stream: str) -> dict[str, Tensor]:
-    """The SAE's parameters, (D, L), (L,), (L, D) and (D,) float32, with normalisation folded in.
+    """Return W_enc (D, L), b_enc (L,), W_dec (L, D) and b_dec (D,) in float32, with normalisation folded in.
 
-    The space sees (x - center) / scale, where SAELens' own normalisation gives x: there is one factor and one offset
-    for each way to normalise, and the rest is the same.
+    The space encodes (u - center) / scale, where u is SAELens' own normalisation of x. Each kind of normalisation sets
+    `scale` and `center`; the formulas are the same.
     """
     segment = space.segments[stream]
     center_D, scale = torch.zeros(space.streams[stream], dtype=torch.float64), 1.0

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sparc.config import SpaceConfig
 from sparc.errors import InvalidConfig, UnknownName
-from sparc.interchange import write_saelens
+from sparc.interchange.export_saelens import write_saelens
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from tests.runs import provenance
