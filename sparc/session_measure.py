@@ -14,7 +14,7 @@ from sparc.storage.run import Run
 
 if TYPE_CHECKING:
     from sparc.core.space import LatentSpace
-    from sparc.evaluation import Evaluation, OnPart, Samples
+    from sparc.evaluation import Evaluation, HeldOut, OnPart
     from sparc.plugins.contracts import Dataset
     from sparc.storage.store import FeatureStore
 
@@ -51,13 +51,13 @@ def held_out(options: RunConfig, registry: Registry, jobs: Mapping[str, Job]) ->
 
 def samples_of(
     features: FeatureStore, dataset: Dataset, registry: Registry, jobs: Mapping[str, Job], device: str
-) -> Samples:
+) -> HeldOut:
     """Lay out held-out samples for the verb `evaluate`, features on a device."""
-    from sparc.evaluation import Samples
+    from sparc.evaluation import HeldOut
 
     # What an imported stream is called says nothing of where its features come from.
     streams = {name: job.stream for name, job in jobs.items() if job.dataset.name != IMPORTED}
-    return Samples(
+    return HeldOut(
         features={name: rows.to(device) for name, rows in features.features.items()},
         groups=dataset.groups,
         labels=dataset.labels(),
@@ -70,7 +70,7 @@ def samples_of(
 def measure(
     run: Run,
     space: LatentSpace,
-    samples: Samples,
+    samples: HeldOut,
     features: FeatureStore,
     *,
     rule: str = "enrichment",
@@ -80,7 +80,9 @@ def measure(
 ) -> Evaluation:
     """Measure `space`, and write `evaluation.json` and the table of latents into the run. Raises StorageError."""
     from sparc.evaluation import evaluate
-    from sparc.system.files import storage_error, write_json
+    from sparc.evaluation.report import EvaluationFile
+    from sparc.storage.latent_names import LATENTS
+    from sparc.system.files import storage_error
 
     try:
         run.pictures.mkdir(exist_ok=True)  # before the work, not after it
@@ -88,12 +90,8 @@ def measure(
         raise storage_error(run.pictures, error) or error from error
     found = evaluate(space, samples, rule=rule, classifiers=classifiers, seed=seed, on_part=on_part)
     where = next(iter(features.manifests.values()))
-    found.latents.write(run.pictures / "latents.csv")
-    content = {
-        "dataset": where.dataset,
-        "split": where.split,
-        "random_weights": features.random_weights,
-        "report": found.report.to_json(),
-    }
-    write_json(run.evaluation, content)
+    found.latents.write(run.pictures / LATENTS)
+    EvaluationFile(
+        dataset=where.dataset, split=where.split, random_weights=tuple(features.random_weights), report=found.report
+    ).write(run.evaluation)
     return found

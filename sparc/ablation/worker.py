@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sparc.config import RunConfig
 from sparc.errors import SparcDeprecationWarning, say_warnings
-from sparc.evaluation import Samples
+from sparc.evaluation import HeldOut
 from sparc.extraction import Job
 from sparc.plugins.registry import discover
 from sparc.session_measure import held_out, measure, samples_of
@@ -59,7 +59,7 @@ class Worker:
         return open_streams(self.task.features)
 
     @cached_property
-    def held_out(self) -> tuple[FeatureStore, Samples]:
+    def held_out(self) -> tuple[FeatureStore, HeldOut]:
         """Held-out features, and the same laid out on the device."""
         registry = discover()
         features, dataset = held_out(self.task.options, registry, self.task.held_out)

@@ -36,8 +36,10 @@ def explore(
         sparc explore runs/openmoji --latent 93 --out latent-93.png
     """
 
-    from sparc.explorer.meanings import meanings, picture
+    from sparc.explorer.contact_sheet import draw
+    from sparc.explorer.meanings import meanings
     from sparc.session_measure import held_out
+    from sparc.storage.latent_names import LATENTS, read_latent_names
 
     if out is not None and out.suffix.lower() != ".png":
         raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")
@@ -50,7 +52,8 @@ def explore(
     space = space_of(opened, resolved)
     features, dataset = held_out(options, registry, jobs)
     raw = {name: rows.to(resolved) for name, rows in features.features.items()}
-    found = meanings(space, raw, dataset.labels(), dataset.taxonomy, latent=latent, shared=features.rows)
+    names = read_latent_names(opened.pictures / LATENTS)
+    found = meanings(space, raw, names, latent=latent, shared=features.rows)
     if not found:
         raise MissingData(
             f"no latent is active in several of the {len(features)} held-out samples in every stream",
@@ -60,7 +63,7 @@ def explore(
     path = out if out is not None else opened.path / default
     where = next(iter(jobs.values()))
     dry = f"  {dry_warning(features.random_weights)}" if features.random_weights else ""
-    picture(
+    draw(
         found,
         lambda row: dataset[row],
         {name: registry.backbone(job.stream.name).modality for name, job in jobs.items()},

@@ -13,10 +13,9 @@ def info(run: RunPath) -> None:
 
         sparc info runs/openmoji
     """
-    from sparc.evaluation import Report
+    from sparc.evaluation.report import EvaluationFile
     from sparc.storage.checkpoint import read_config
     from sparc.storage.run import Run
-    from sparc.system.files import read_json
 
     opened = Run.open(run)
     provenance = opened.provenance()
@@ -36,7 +35,6 @@ def info(run: RunPath) -> None:
         f"started {provenance['started']} by: {' '.join(provenance['command'])}", markup=False, soft_wrap=True
     )
     if opened.evaluation.is_file():
-        content = read_json(opened.evaluation, what="the evaluation of a run")
-        report = Report.from_json(content["report"])
-        everything = bool(report.probes and report.probes.classifiers)
-        print_report(report, content["dataset"], content["split"], content["random_weights"], everything=everything)
+        file = EvaluationFile.read(opened.evaluation)
+        everything = bool(file.report.probes and file.report.probes.classifiers)
+        print_report(file.report, file.dataset, file.split, file.random_weights, everything=everything)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +63,7 @@ def space_of(run: Run, device: str) -> SharedLatentSpace:
     return load(run.path, device=device)
 
 
-def print_report(report: Report, dataset: str, split: str, random_weights: list[str], *, everything: bool) -> None:
+def print_report(report: Report, dataset: str, split: str, random_weights: Sequence[str], *, everything: bool) -> None:
     """Print the tables of an evaluation."""
     caption = dry_warning(random_weights) if random_weights else ""
     console.print()
@@ -71,6 +71,6 @@ def print_report(report: Report, dataset: str, split: str, random_weights: list[
         console.print(table)
 
 
-def dry_warning(random_weights: list[str]) -> str:
+def dry_warning(random_weights: Sequence[str]) -> str:
     """What to think of numbers of streams whose weights are random."""
     return f"{', '.join(random_weights)}: random weights (dry run), so this says nothing about the models."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from sparc.evaluation.report import Depth, Probes, Report
+    from sparc.evaluation.report import DepthOverlap, Probes, Report
 
 JOINT, SOLO = Mark("joint", COLOURS[0], "o"), Mark("solo", COLOURS[1], "s")
 LINEAR, MLP = Mark("linear", COLOURS[2], "o"), Mark("MLP", COLOURS[3], "D")
@@ -78,7 +78,7 @@ def alignment(report: Report) -> Figure | None:
     return figure
 
 
-def _overlaps(axes: Axes, depths: Sequence[Depth], over: str) -> None:
+def _overlaps(axes: Axes, depths: Sequence[DepthOverlap], over: str) -> None:
     """Draw the four kinds of overlap, a little apart so that their bars do not hide each other."""
     for mark, aside in ((JOINT, -0.04), (SOLO, 0.04)):
         places = [depth.depth + aside for depth in depths]

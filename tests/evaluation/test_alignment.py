@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 import sparc.evaluation.alignment
 from sparc.core.codes import Codes
 from sparc.evaluation.alignment import Activity, bootstrap, hierarchical_jaccard, jaccard, shuffles
-from sparc.evaluation.encoding import activity, encode_joint, encode_solo
+from sparc.evaluation.encoding import activity, encode
 from sparc.evaluation.labels import levels, parts
 from sparc.plugins.contracts import Taxonomy
 from tests.evaluation.conftest import multi_hot
@@ -98,7 +98,7 @@ def counted(labels, taxonomy, depth):
         if said < all_
     ]
     names = [*taxonomy.labels, *less]
-    rows = found.said.toarray() * found.counted[:, depth]
+    rows = found.columns.toarray() * found.counted[:, depth]
     return [sorted(names[column] for column in np.flatnonzero(row)) for row in rows]
 
 
@@ -189,8 +189,7 @@ def test_the_null_keeps_what_a_stream_activates_and_breaks_the_pairs(plain_space
     kinds = torch.arange(200) % 2
     features = dict.fromkeys(("a", "b"), torch.eye(2)[kinds])
     labels = multi_hot([{"cat"} if kind == 0 else {"car"} for kind in kinds], ANIMALS)
-    joint, solo = encode_joint(space, features), encode_solo(space, features)
-    found = hierarchical_jaccard(space, features, joint, solo, labels, ANIMALS, GROUPS[:200], seed=0)
+    found = hierarchical_jaccard(encode(space, features), labels, ANIMALS, GROUPS[:200], seed=0)
     assert [row.depth for row in found] == [0, 1]
     for row in found:
         assert row.joint.alive == row.solo.alive == 1
@@ -200,6 +199,5 @@ def test_the_null_keeps_what_a_stream_activates_and_breaks_the_pairs(plain_space
 
 def test_the_joint_null_is_high_because_streams_share_their_latents(random_space, held):
     space = random_space()
-    joint, solo = encode_joint(space, held.features), encode_solo(space, held.features)
-    first = hierarchical_jaccard(space, held.features, joint, solo, held.matrix, held.taxonomy, held.groups, 0)[-1]
+    first = hierarchical_jaccard(encode(space, held.features), held.matrix, held.taxonomy, held.groups, 0)[-1]
     assert first.joint_null.alive > first.solo_null.alive

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binomtest, spearmanr
 
 from sparc.core.codes import Codes
-from sparc.evaluation.concepts import concepts
+from sparc.evaluation.concepts import concepts, count_halves
 from sparc.plugins.contracts import Taxonomy
 from sparc.plugins.datasets import held_out
 from tests.evaluation.conftest import multi_hot
@@ -25,7 +25,8 @@ def codes(active_NL):
 
 def named(active_NL, rule="enrichment", labels=LABELS, groups=NAMES, taxonomy=PETS):
     """What latents are called, and all that was found."""
-    found, names = concepts({"a": codes(active_NL)}, multi_hot(labels, taxonomy), taxonomy, groups, rule=rule)
+    halves = count_halves({"a": codes(active_NL)}, multi_hot(labels, taxonomy), taxonomy, groups)
+    found, names = concepts(halves, rule)
     return [None if label < 0 else taxonomy.labels[label] for label in names.label], found, names
 
 
@@ -141,7 +142,7 @@ def test_a_name_that_no_image_of_the_other_half_has_counts_as_impure():
 def test_a_latent_that_is_active_in_any_stream_is_active():
     one, other = (KINDS == 0) & (np.arange(400) < 200), (KINDS == 0) & (np.arange(400) >= 200)
     streams = {"a": codes(one[:, None]), "b": codes(other[:, None] * 0.1)}
-    _, names = concepts(streams, multi_hot(LABELS, PETS), PETS, NAMES, rule="enrichment")
+    _, names = concepts(count_halves(streams, multi_hot(LABELS, PETS), PETS, NAMES), "enrichment")
     assert names.confirmed.tolist() == [True]
     assert names.purity.tolist() == [1]
 

@@ -13,10 +13,10 @@ from sparc.errors import StorageError
 from sparc.evaluation import plots
 from sparc.evaluation.report import (
     Classifier,
+    CodeMeasures,
     ConceptDepth,
     Concepts,
-    Depth,
-    Encoded,
+    DepthOverlap,
     IndexOverlap,
     Overlap,
     Pattern,
@@ -43,7 +43,7 @@ def encoded(streams, error, alive):
     sets = [some for size in range(1, len(streams)) for some in combinations(streams, size)]
     patterns = tuple(Pattern(streams=some, latents=3 + number % 40) for number, some in enumerate(sets[:100]))
     mixed = sum(pattern.latents for pattern in patterns)
-    return Encoded(
+    return CodeMeasures(
         nmse=nmse,
         r2={source: {target: 1 - 1.4 * value for target, value in row.items()} for source, row in nmse.items()},
         l0=dict.fromkeys(streams, 21.5),
@@ -66,7 +66,7 @@ def overlap(value):
 
 
 def depth(number):
-    return Depth(
+    return DepthOverlap(
         depth=number,
         joint=overlap(0.81 - 0.01 * number),
         solo=overlap(0.42 / (1 + number)),

@@ -17,14 +17,15 @@ from sklearn.metrics import log_loss as by_scikit_learn
 import sparc.evaluation.probes
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
+from sparc.evaluation.encoding import Encodings
 from sparc.evaluation.probes import (
     best_correlated,
     chance_precision,
-    entries,
     fit,
     in_test,
     log_loss,
     probes,
+    regressions,
     single_latent,
 )
 from sparc.plugins.datasets import held_out
@@ -51,7 +52,7 @@ def reference(activation, has):
 
 
 def fit_all(activations, has):
-    samples = entries(csc_array(activations), np.arange(activations.shape[1]), has)
+    samples = regressions(csc_array(activations), np.arange(activations.shape[1]), has)
     return samples, fit(samples, ridge=1 / len(has))
 
 
@@ -92,7 +93,7 @@ def test_a_step_that_overshoots_is_taken_back():
     """Three activations close together, of which the largest has the label: Newton's method alone goes astray."""
     has = np.arange(103) == 0
     activation = np.concatenate([[1.09, 1.06, 0.79], np.zeros(100)])
-    samples = entries(csc_array(activation[:, None]), np.array([0]), has)
+    samples = regressions(csc_array(activation[:, None]), np.array([0]), has)
     ((slope,), (intercept,)) = fit(samples, ridge=1e-9)
     wrong = expit(np.where(has, -1, 1) * (slope * activation + intercept))
     pull = np.where(has, -1 / 2, 1 / 2 / 102) * wrong
@@ -109,7 +110,7 @@ def test_a_latent_that_is_never_active_says_nothing():
 
 def test_log_loss_gives_each_class_half():
     activation = np.array([2.0, 0, 0, 0, 1])
-    samples = entries(csc_array(activation[:, None]), np.array([0]), np.array([True, True, False, False, False]))
+    samples = regressions(csc_array(activation[:, None]), np.array([0]), np.array([True, True, False, False, False]))
     # Log-odds are the activation less 1: 1 and -1 with the label, -1, -1 and 0 without it.
     with_it = (softplus(-1) + softplus(1)) / 2
     without_it = (softplus(-1) + softplus(-1) + softplus(0)) / 3
@@ -255,7 +256,7 @@ def measured():
         joint = {name: codes(activations[name]) for name in names}
         solo = {name: codes(dense) for name, dense in (solo or activations).items()}
         matrix = csr_array(np.asarray(labels, dtype=float))
-        return probes(space, features, joint, solo, matrix, groups, classifiers=False, seed=0)
+        return probes(Encodings(space, features, joint, solo), matrix, groups, classifiers=False, seed=0)
 
     return measure
 

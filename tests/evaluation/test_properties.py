@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from sparc.core.space import LatentSpace
-from sparc.evaluation import Samples, evaluate
+from sparc.evaluation import HeldOut, evaluate
 from sparc.plugins.contracts import Taxonomy
 
 TAXONOMY = Taxonomy({"thing": (), "pet": ("thing",), "tool": ("thing",), "cat": ("pet",), "saw": ("tool",), "odd": ()})
@@ -32,12 +32,12 @@ def samples_of(names, seed, count=80):
     features = {name: torch.from_numpy(common @ generator.normal(size=(3, WIDTHS[name]))) for name in sorted(names)}
     labels = csr_array((generator.random((count, 6)) < 0.25).astype(float))
     groups = [f"image {row // 2}" for row in range(count)]
-    return Samples(features, groups, labels, TAXONOMY)
+    return HeldOut(features, groups, labels, TAXONOMY)
 
 
 def permuted(samples, rows):
     features = {name: x[torch.from_numpy(rows)] for name, x in samples.features.items()}
-    return Samples(features, [samples.groups[row] for row in rows], samples.labels[rows], TAXONOMY)
+    return HeldOut(features, [samples.groups[row] for row in rows], samples.labels[rows], TAXONOMY)
 
 
 def told(report):
@@ -117,7 +117,7 @@ def test_identical_streams_agree_in_everything(seed):
     with torch.no_grad():
         space.encoders[1].copy_(space.encoders[0])
     samples = samples_of("a", seed)
-    twice = Samples(dict.fromkeys("ab", samples.features["a"]), samples.groups, samples.labels, TAXONOMY)
+    twice = HeldOut(dict.fromkeys("ab", samples.features["a"]), samples.groups, samples.labels, TAXONOMY)
     report = evaluate(space, twice).report
     for row in report.jaccard:
         # A latent that is active in samples without labels alone overlaps 0 even with itself.
@@ -134,7 +134,7 @@ def test_of_streams_that_have_nothing_in_common_solo_measures_are_those_of_chanc
     features = {name: torch.randn(2000, 16, generator=generator) for name in "ab"}
     space = LatentSpace({"a": 16, "b": 16}, 128, 8, seed=1)
     labels = csr_array((np.random.default_rng(0).random((2000, 6)) < 0.25).astype(float))
-    report = evaluate(space, Samples(features, [str(row) for row in range(2000)], labels, TAXONOMY)).report
+    report = evaluate(space, HeldOut(features, [str(row) for row in range(2000)], labels, TAXONOMY)).report
     for row in report.jaccard:
         assert row.solo.all == pytest.approx(row.solo_null.all, abs=0.02)
         assert row.joint.all == pytest.approx(row.joint_null.all, abs=0.02)
