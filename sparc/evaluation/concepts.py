@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
-from scipy.special import bdtrc, xlogy
+from scipy.special import bdtrc, entr, xlogy
 
 from sparc.core.codes import Codes
 from sparc.evaluation.encoding import activity
@@ -235,7 +235,7 @@ def _depth(depth: int, names: Names, images_C: Floats, own: Ints) -> ConceptDept
         named=len(named),
         confirmed=int(names.confirmed.sum()),
         taken=int((latents_C > 0).sum()),
-        effective=float(np.exp(-(share_C * np.log(share_C)).sum())) if len(named) else 0.0,
+        effective=float(np.exp(entr(share_C).sum())) if len(named) else 0.0,
         frequent_share=float(latents_C[most].sum() / len(named)) if len(named) else None,
         frequency_correlation=float(spearmanr(images_C[there], latents_C).statistic) if varied else None,
     )

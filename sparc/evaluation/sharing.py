@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from scipy.special import entr
 from torch import Tensor
 
 from sparc.core.codes import Codes
@@ -152,8 +153,7 @@ def _entropy(rates_LS: Floats) -> Floats:
     if rates_LS.shape[1] == 1:
         return np.full(len(total_L), np.nan)
     share_LS = rates_LS / np.where(total_L > 0, total_L, 1)[:, None]
-    entropy_L = -(share_LS * np.log(np.where(share_LS > 0, share_LS, 1))).sum(axis=1)
-    return np.where(total_L > 0, np.abs(entropy_L) / np.log(rates_LS.shape[1]), np.nan)
+    return np.where(total_L > 0, entr(share_LS).sum(axis=1) / np.log(rates_LS.shape[1]), np.nan)
 
 
 @torch.inference_mode()
