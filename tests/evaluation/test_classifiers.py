@@ -1,4 +1,4 @@
-"""Classifiers of all labels at once: what they are shown, that they learn, and that nothing else changes."""
+"""Classifiers of all labels at once: their inputs, that they learn, and that nothing else changes."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ SPLIT = Split(TRAIN, TEST)
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    """Enough to tell two results apart."""
+    """Train for a few steps only, enough to tell two results apart."""
     monkeypatch.setattr(sparc.evaluation.classifiers, "STEPS", 3)
     monkeypatch.setattr(sparc.evaluation.classifiers, "EPOCHS", 1)
 
 
 @pytest.fixture
 def labelled():
-    """Samples in two streams, and three labels that are drawn by themselves."""
+    """Samples in two streams, and three labels independent of the features."""
     generator = torch.Generator().manual_seed(0)
     features = {name: torch.randn(N, width, generator=generator) for name, width in (("a", 6), ("b", 4))}
     space = LatentSpace({"a": 6, "b": 4}, 32, 4, seed=1)
@@ -220,7 +220,7 @@ def test_labels_of_the_test_part_are_not_seen(labelled):
     encodings, _ = labelled
     features = encodings.features
     telling = features["a"][:, :1] > 0
-    features["a"][TEST, 0] *= -1  # what told the label says the opposite
+    features["a"][TEST, 0] *= -1  # the feature now tells the opposite
     found = classify(encodings, csr_array(telling.numpy().astype(float)), SPLIT, seed=0)
     assert found[0].linear < telling[TEST].float().mean()
 

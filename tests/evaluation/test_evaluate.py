@@ -1,4 +1,4 @@
-"""The whole evaluation: against the naive oracle, and what holds of every report."""
+"""The whole evaluation, against the naive oracle; and properties of every report."""
 
 import json
 
@@ -22,7 +22,7 @@ def measure(space, held, seed=0, **changes):
 
 
 def encode_both(space, features):
-    """Dense codes by stream, joint and solo, as lists."""
+    """Return dense codes by stream, joint and solo, as lists."""
     with torch.no_grad():
         joint = {name: code.to_dense().tolist() for name, code in space.encode(features).items()}
         solo = {name: space.encode({name: rows})[name].to_dense().tolist() for name, rows in features.items()}
@@ -177,7 +177,7 @@ def test_a_space_that_went_astray_never_looks_good(random_space, held):
 
 
 def test_features_that_are_all_alike_have_no_r2(random_space):
-    """What is left of their spread is rounding, and 1 - error / rounding a very large number."""
+    """Their spread is rounding error, so 1 - error / spread would be a huge number."""
     space = random_space("ab")
     features = {name: rows.repeat(9, 1) for name, rows in {"a": torch.rand(1, 7), "b": torch.rand(1, 5)}.items()}
     features = {name: rows.double() for name, rows in features.items()}

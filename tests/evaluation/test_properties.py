@@ -1,4 +1,4 @@
-"""What holds of every evaluation, whatever the space and the samples."""
+"""Properties of every evaluation, for any space and samples."""
 
 import json
 
@@ -41,7 +41,7 @@ def permuted(samples, rows):
 
 
 def told(report):
-    """All that a report says, less what is drawn by the place of a sample: the nulls."""
+    """The content of a report without the nulls, which depend on the order of the samples."""
     content = report.to_json()
     for row in content["jaccard"]:
         del row["joint_null"], row["solo_null"]
@@ -52,7 +52,7 @@ def told(report):
 
 
 def alike(one, other, place="report"):
-    """Numbers to 1e-6: sums run in another order."""
+    """Compare numbers to 1e-6, because sums run in another order."""
     if isinstance(one, dict):
         assert one.keys() == other.keys(), place
         for key in one:
@@ -129,7 +129,7 @@ def test_identical_streams_agree_in_everything(seed):
 
 
 def test_of_streams_that_have_nothing_in_common_solo_measures_are_those_of_chance():
-    """Joint ones are not: the shared index set alone makes them high, and the joint null says so."""
+    """Joint overlaps stay high, as the joint null shows: the shared index set alone causes them."""
     generator = torch.Generator().manual_seed(0)
     features = {name: torch.randn(2000, 16, generator=generator) for name in "ab"}
     space = LatentSpace({"a": 16, "b": 16}, 128, 8, seed=1)

@@ -128,7 +128,7 @@ def test_pairs_that_no_sample_has_are_left_out(plain_space):
 
 
 def test_a_joint_encoding_would_leak_the_match_and_a_solo_one_does_not():
-    """Streams that have nothing in common, in an untrained space: whoever finds the match has been told."""
+    """Independent streams in an untrained space: only a leak can find the match."""
     torch.manual_seed(0)
     features = {"a": torch.randn(200, 16), "b": torch.randn(200, 16)}
     space = LatentSpace({"a": 16, "b": 16}, n_latents=256, k=8, seed=1)
@@ -153,7 +153,7 @@ def test_perfect_streams_find_each_other():
 
 
 def test_what_several_samples_show_is_one_query_and_one_candidate(random_space, held):
-    """Each image with two captions: with the copies of other images in the way, ranks would be twice as high."""
+    """Each image has two captions. If copies of images counted as candidates, ranks would be twice as high."""
     space = random_space("ab")
     image, caption = held.features["a"][9:19], held.features["b"][9:29]
     twice = torch.arange(10).repeat_interleave(2)

@@ -1,4 +1,4 @@
-"""The tables that people see: every number in its place, at 100 columns, and in a file."""
+"""The tables of a report: every number in its place, at 100 columns and in a file."""
 
 import io
 import re
@@ -19,7 +19,7 @@ def show(report, caption="", width=100, **kwargs):
 
 
 def numbers(text, start, nth=0):
-    """The numbers of the nth line that starts with `start`, without their intervals."""
+    """Return the numbers of the nth line that starts with `start`, without their intervals."""
     line = [line for line in text.splitlines() if line.startswith(start)][nth]
     return [
         float(number)

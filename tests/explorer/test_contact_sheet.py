@@ -111,7 +111,7 @@ def accents(image):
 
 
 def test_a_frame_says_that_a_sample_is_shown_in_every_stream(tmp_path):
-    """Of ten samples kept per stream a picture shows fewer: one that is not seen elsewhere has no frame."""
+    """The sheet shows fewer than the ten samples kept per stream; a sample not shown in the other has no frame."""
     first, second = [(row, 1.0) for row in range(10)], [(row, 1.0) for row in range(9, -1, -1)]
     gallery = {"a": "image", "b": "image"}
 
@@ -130,7 +130,7 @@ def test_nothing_is_framed_where_there_is_one_stream(tmp_path):
 
 
 def test_captions_in_any_script_are_drawn_without_empty_boxes(tmp_path):
-    """The bundled font is English: accents are dropped, so that what is left can be read."""
+    """The bundled font has Latin letters without accents: accents are dropped, so that words stay readable."""
     found = [Meaning(1, 0.5, None, {"a": [(0, 1.0)], "b": [(0, 1.0)]})]
     words = {"accented": "légende – naïve", "bare": "legende - naive", "other": "猫 🐈"}
     pictures = {
@@ -146,7 +146,7 @@ def test_captions_in_any_script_are_drawn_without_empty_boxes(tmp_path):
 
 
 def test_long_captions_stay_in_their_column(tmp_path):
-    """Of three text streams the middle one has endless words: the one to its right looks as if it had none."""
+    """The middle one of three text streams has very long words: the column to its right must not change."""
     found = [Meaning(1, 0.5, CAT, {"a": [(0, 1.0)], "b": [(1, 1.0)], "c": [(2, 1.0)]})] * 2
     modalities = dict.fromkeys("abc", "text")
 

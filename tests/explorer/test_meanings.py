@@ -30,7 +30,7 @@ def space():
 
 @pytest.fixture
 def features():
-    """Ten cats, ten dogs, ten cars, told apart by the first three features of both streams, ever more clearly."""
+    """Ten cats, ten dogs, ten cars, told apart by the first three features of both streams, with growing strength."""
     strength = 1 + torch.arange(30).float() / 10
     rows = torch.eye(4)[torch.arange(30) // 10] * strength.unsqueeze(1)
     return {"a": rows, "b": rows * 2}
@@ -60,7 +60,7 @@ def test_agreement_is_the_correlation_of_activations_mean_over_pairs_of_streams(
 
 def test_samples_that_lack_a_stream_say_nothing_of_agreement():
     a = [1, 2, 3, 4, 5, 6, 0, 0, 0, 0]
-    b = [6, 5, 4, 3, 2, 1, 0, 0, 0, 0]  # the last four have no b: that both are silent there is no agreement
+    b = [6, 5, 4, 3, 2, 1, 0, 0, 0, 0]  # the last four lack b, so that both are 0 there is no agreement
     active = [activations(a), activations(b)]
     there = [np.ones(10, dtype=bool), np.arange(10) < 6]
     assert correlations(active, there)[0] == pytest.approx(-1)
@@ -81,7 +81,7 @@ def test_of_few_held_out_samples_the_best_latents_are_drawn_all_the_same(space, 
     alone = {name: rows[[0, 10, 19, 20, 29]] for name, rows in features.items()}
     assert 0 not in [one.latent for one in meanings(space, alone, {})]
     (asked,) = meanings(space, alone, {}, latent=0)
-    assert asked.correlation == pytest.approx(1)  # for being seldom it is no less alike
+    assert asked.correlation == pytest.approx(1)  # rare, but equal in both streams
 
 
 def test_samples_of_one_image_take_one_place_among_those_that_activate_a_latent_most(space, features):
@@ -92,7 +92,7 @@ def test_samples_of_one_image_take_one_place_among_those_that_activate_a_latent_
 
 
 def test_a_latent_that_never_varies_agrees_with_nothing():
-    """Of many such latents, since rounding leaves some a little variance, alike in both streams."""
+    """Many such latents, because rounding leaves some of them a small variance that is equal in both streams."""
     steady = [[level / 100] * 100 for level in range(1, 200)]
     active = [activations(*steady), activations(*steady)]
     assert not correlations(active, all_there(active)).any()
@@ -152,7 +152,7 @@ def test_top_samples_are_those_that_activate_most_and_the_silent_are_not_among_t
 
 
 def test_each_stream_is_encoded_alone(space, features):
-    """Were they encoded together, b would speak for a: for a sample that a sees as a cat, the latent of cars."""
+    """Encoded together, b would decide for a: samples that are cats in a would activate the latent of cars."""
     misled = {"a": features["a"], "b": features["b"].roll(2, dims=1) * 10}
     (cat,) = meanings(space, misled, NAMES, latent=0)
     assert all(row < 10 for row, _ in cat.top["a"])
