@@ -12,9 +12,9 @@ from typing import Any
 
 from sparc.ablation.grid import Cell, written
 from sparc.ablation.metrics import METRICS, Metric, by_depth
-from sparc.evaluation import Report
+from sparc.evaluation.report import EvaluationFile, Report
 from sparc.storage.run import Run
-from sparc.system.files import read_json, write_atomically, write_json
+from sparc.system.files import write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,9 @@ def collect(cells: Sequence[Cell], seeds: Sequence[int], run: Callable[[Cell, in
     for cell, seed in product(cells, seeds):
         evaluation = run(cell, seed).evaluation
         if evaluation.is_file():
-            content = read_json(evaluation, what="the evaluation of a run")
-            reports[cell.name].append(Report.from_json(content.pop("report")))
+            file = EvaluationFile.read(evaluation)
+            reports[cell.name].append(file.report)
+            content = file.model_dump(mode="json", exclude={"report"})
     depths = max(len(report.jaccard) for of_cell in reports.values() for report in of_cell)
     spreads: dict[tuple[str, str], Spread] = {}
     for metric, (cell_name, of_cell) in product((*METRICS, *by_depth(depths)), reports.items()):

@@ -15,7 +15,7 @@ from sparc.config import SpaceConfig
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
 from sparc.evaluation.alignment import Activity, by_depth, shuffles
-from sparc.evaluation.concepts import concepts
+from sparc.evaluation.concepts import concepts, count_halves
 from sparc.evaluation.encoding import activity
 from sparc.evaluation.retrieval import between, on_decoded, on_latents, rank
 from sparc.evaluation.sharing import liveness, sharing
@@ -72,7 +72,7 @@ def measure_evaluation(shape: SpaceConfig, *, samples: int, n_labels: int) -> Ev
     return EvaluationCost(
         alignment_s=round(_seconds(alignment), 3),
         patterns_s=round(_seconds(patterns), 3),
-        concepts_s=round(_seconds(lambda: concepts(solo, labels, taxonomy, groups, rule="enrichment")), 3),
+        concepts_s=round(_seconds(lambda: concepts(count_halves(solo, labels, taxonomy, groups), "enrichment")), 3),
         **_search(shape, space, solo, samples),
         peak_bytes=peak_bytes(),
     )

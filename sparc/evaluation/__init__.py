@@ -1,4 +1,31 @@
-"""The verb `evaluate`: what a space is worth on held-out samples, joint, solo and against chance."""
+"""Measure a trained space on held-out samples: joint, solo and against chance.
+
+Where each measure is defined:
+
+    reconstruction.py   NMSE and R2 of every stream rebuilt from every stream (NMSE of the loss: core/losses.py)
+    alignment.py        hierarchical Jaccard of labels, its intervals, and the nulls on shuffled pairs
+    sharing.py          alive, dead and mixed latents, L0, overlap of index sets, cofiring, entropy, duplicates
+    concepts.py         names of latents: enrichment, purity, lift, confirmation
+    retrieval.py        R@k, median rank and MRR of one stream searched with another
+    probes.py           log-loss of the best latent per label (1-D probes)
+    classifiers.py      mean average precision of linear and MLP classifiers
+
+    encoding.py         joint and solo codes of the held-out samples
+    labels.py           labels at every depth of the taxonomy
+    latents.py          the table of all latents, latents.csv
+    report.py           the report and evaluation.json
+    plots.py            plots of a report
+
+Shapes. Array names end in their axes, the same letters in every module:
+
+    N samples      n some of them        M a subset of samples: candidates of a search, rows of a classifier
+    Q queries      B samples of a batch  G groups of samples, such as the captions of one image
+    L latents      l some of them        A alive latents
+    S streams      D features of one     T features of all streams, side by side
+    C labels       H depths of labels    J columns of labels that depths count (`labels.Levels`)
+    P parts of the samples and R replicates of the bootstrap
+    E entries and F regressions of 1-D probes       X any
+"""
 
 from __future__ import annotations
 
@@ -15,32 +42,33 @@ if TYPE_CHECKING:
 
     from sparc.core.codes import Codes
     from sparc.core.space import LatentSpace
-    from sparc.evaluation.concepts import Names
+    from sparc.evaluation.encoding import Encodings
     from sparc.evaluation.latents import LatentTable
-    from sparc.evaluation.report import Encoded
+    from sparc.evaluation.report import CodeMeasures
+    from sparc.storage.latent_names import LatentName
 
-__all__ = ["Evaluation", "Report", "Samples", "evaluate"]
+__all__ = ["Evaluation", "HeldOut", "OnPart", "Report", "evaluate"]
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Held-out samples to measure on."""
+class HeldOut:
+    """Held-out samples to measure on, of all streams of a space."""
 
     features: Mapping[str, Tensor]
-    """Raw, (N, D) per stream of the space, zeros where a sample lacks the stream."""
+    """Raw, (N, D) per stream; a row of zeros if a sample lacks the stream."""
     groups: Sequence[str]
-    """Per sample, what it shares with others: its image."""
+    """Per sample, its image: samples of one group are not independent."""
     labels: csr_array | None = None
-    """(N, n_labels) multi-hot, columns as in `taxonomy.labels`."""
+    """(N, C) multi-hot, columns as in `taxonomy.labels`."""
     taxonomy: Taxonomy | None = None
     rows: Mapping[str, Tensor] | None = None
-    """Per stream (N,), the distinct image or caption of each sample; without it every sample has its own."""
+    """Per stream (N,), the number of each sample's image or caption; None if all are distinct."""
     shared_spaces: Mapping[str, str] | None = None
-    """By stream the name of the space that its features lie in, where another backbone's may lie there too."""
+    """Per stream, the name of the space of its features, if features of other backbones lie in it too."""
 
     @property
     def labelled(self) -> tuple[csr_array, Taxonomy] | None:
-        """Labels and taxonomy; None where there are none."""
+        """Labels and taxonomy; None without labels."""
         if self.labels is None or self.taxonomy is None or not self.taxonomy.labels:
             return None
         return self.labels, self.taxonomy
@@ -48,118 +76,117 @@ class Samples:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found, of the space and of its latents one by one."""
+    """Result of an evaluation: the report, and the table of all latents."""
 
     report: Report
     latents: LatentTable
 
 
 OnPart = Callable[[int, int, str], None]
-"""Called with the number of parts done, of all, and the part that comes now."""
+"""Called with the number of parts done, their total, and the name of the part that begins."""
 
 
 def evaluate(
     space: LatentSpace,
-    samples: Samples,
+    held_out: HeldOut,
     *,
     rule: str = "enrichment",
     classifiers: bool = False,
     seed: int = 0,
     on_part: OnPart = lambda done, total, part: None,
 ) -> Evaluation:
-    """Measure a space on held-out samples; the space is not changed.
+    """Measure a space on held-out samples, without changing the space.
 
-    `rule` is how latents get names (`concepts.RULES`). `classifiers` asks for those of labels too, which take longest.
-    `seed` draws the shuffled pairs of the nulls, the bootstrap and the classifiers' initial weights.
+    `rule` (`concepts.RULES`) is that of the report's concepts section; the names in the table of latents are always
+    those of enrichment. `classifiers` adds the classifiers of labels, which take longest. `seed` draws the shuffled
+    pairs of the nulls, the bootstrap and the classifiers' initial weights.
     """
-    from sparc.core.space import present
     from sparc.evaluation.alignment import shuffles
-    from sparc.evaluation.encoding import encode_joint, encode_solo
+    from sparc.evaluation.encoding import encode
     from sparc.evaluation.latents import latent_table
     from sparc.evaluation.retrieval import retrieval
     from sparc.evaluation.sharing import sharing
 
-    features, several = samples.features, len(space.streams) > 1
-    begin = _Parts(samples, on_part).begin
+    streams, groups = tuple(space.streams), held_out.groups
+    begin = _Parts(held_out, on_part).begin
     begin("codes")
-    joint, solo = encode_joint(space, features), encode_solo(space, features)
+    encodings = encode(space, held_out.features)
     begin("sharing")
-    there = {name: present(rows) for name, rows in features.items()}
-    shared, per_latent = sharing(space, solo, there, shuffles(list(space.streams), len(samples.groups), seed))
+    orders = shuffles(streams, len(groups), seed)
+    shared, per_latent = sharing(space, encodings.solo, encodings.present, orders)
     begin("reconstruction")
-    rebuilt = _encoded(space, features, joint), _encoded(space, features, solo)
+    joint, solo = (_encoded(encodings, codes) for codes in (encodings.joint, encodings.solo))
     begin("retrieval")
-    found = retrieval(space, features, solo, samples.groups, rows=samples.rows, shared_spaces=samples.shared_spaces)
+    found = retrieval(encodings, groups, rows=held_out.rows, shared_spaces=held_out.shared_spaces)
+    from_labels, names = _from_labels(encodings, held_out, rule, classifiers, seed, begin)
+    begin("")
     report = Report(
-        samples=len(samples.groups),
-        streams=tuple(space.streams),
+        samples=len(groups),
+        streams=streams,
         n_latents=space.n_latents,
         k=space.k,
         selection=space.selection,
-        joint=rebuilt[0],
-        solo=rebuilt[1],
-        sharing=shared if several else None,
+        joint=joint,
+        solo=solo,
+        sharing=shared if len(streams) > 1 else None,
         retrieval=found,
+        **from_labels,
     )
-    names = None
-    if (labelled := samples.labelled) is not None:
-        said, names = _by_labels(space, samples, *labelled, joint, solo, rule, classifiers, seed, begin)
-        report = report.model_copy(update=said)
-    begin("")
-    return Evaluation(report, latent_table(per_latent, names, samples.taxonomy))
+    return Evaluation(report, latent_table(per_latent, names))
 
 
 class _Parts:
-    """Says which part of an evaluation comes now."""
+    """Reports the progress of an evaluation, part by part."""
 
-    def __init__(self, samples: Samples, on_part: OnPart) -> None:
-        self._total = 7 if samples.labelled is not None else 4
+    def __init__(self, held_out: HeldOut, on_part: OnPart) -> None:
+        self._total = 7 if held_out.labelled is not None else 4
         self._on_part = on_part
         self._done = 0
 
     def begin(self, part: str) -> None:
-        """Say that all parts before this one are done; no name says that all are."""
+        """Report that all parts before this one are done; an empty name ends the last part."""
         self._on_part(self._done, self._total, part)
         self._done += 1
 
 
-def _by_labels(
-    space: LatentSpace,
-    samples: Samples,
-    labels: csr_array,
-    taxonomy: Taxonomy,
-    joint: dict[str, Codes],
-    solo: dict[str, Codes],
+def _from_labels(
+    encodings: Encodings,
+    held_out: HeldOut,
     rule: str,
     classifiers: bool,
     seed: int,
     begin: Callable[[str], None],
-) -> tuple[dict[str, Any], Names]:
-    """What labels say of a space, as fields of a report, and of each latent."""
+) -> tuple[dict[str, Any], dict[int, LatentName] | None]:
+    """Measure what needs labels: fields of the report, and names of latents; nothing and None without labels."""
     from sparc.evaluation.alignment import hierarchical_jaccard
-    from sparc.evaluation.concepts import concepts
+    from sparc.evaluation.concepts import concepts, count_halves, latent_names
     from sparc.evaluation.labels import levels
     from sparc.evaluation.probes import probes
 
-    features, groups = samples.features, samples.groups
+    if held_out.labelled is None:
+        return {}, None
+    (labels, taxonomy), groups = held_out.labelled, held_out.groups
     begin("concepts")
-    named, names = concepts(solo, labels, taxonomy, groups, rule=rule)
+    halves = count_halves(encodings.solo, labels, taxonomy, groups)
+    by_rule = {each: concepts(halves, each) for each in {rule, "enrichment"}}
+    names = latent_names(by_rule["enrichment"][1], taxonomy)
     begin("probes")
     lifted = levels(labels, taxonomy).lifted
-    probed = probes(space, features, joint, solo, lifted, groups, classifiers=classifiers, seed=seed)
-    found: dict[str, Any] = {"concepts": named, "probes": probed}
+    fields: dict[str, Any] = {
+        "concepts": by_rule[rule][0],
+        "probes": probes(encodings, lifted, groups, classifiers=classifiers, seed=seed),
+    }
     begin("alignment")
-    if len(space.streams) > 1:
-        found["jaccard"] = hierarchical_jaccard(space, features, joint, solo, labels, taxonomy, groups, seed)
-    return found, names
+    if len(encodings.space.streams) > 1:
+        fields["jaccard"] = hierarchical_jaccard(encodings, labels, taxonomy, groups, seed)
+    return fields, names
 
 
-def _encoded(space: LatentSpace, features: Mapping[str, Tensor], codes: dict[str, Codes]) -> Encoded:
-    from sparc.core.space import present
+def _encoded(encodings: Encodings, codes: Mapping[str, Codes]) -> CodeMeasures:
     from sparc.evaluation.reconstruction import reconstruction
-    from sparc.evaluation.report import Encoded
+    from sparc.evaluation.report import CodeMeasures
     from sparc.evaluation.sharing import liveness, mean_l0
 
-    nmse, r2 = reconstruction(space, features, codes)
-    l0 = {name: mean_l0(code, present(features[name])) for name, code in codes.items()}
-    return Encoded(nmse=nmse, r2=r2, l0=l0, **liveness(codes, space.n_latents)._asdict())
+    nmse, r2 = reconstruction(encodings.space, encodings.features, codes)
+    l0 = {name: mean_l0(code, encodings.present[name]) for name, code in codes.items()}
+    return CodeMeasures(nmse=nmse, r2=r2, l0=l0, **liveness(codes, encodings.space.n_latents)._asdict())

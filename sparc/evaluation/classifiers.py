@@ -1,10 +1,15 @@
-"""How well labels are read off features and codes: a linear and a small nonlinear classifier of all labels at once."""
+"""Classifiers of labels from features and codes: one linear, one with a hidden layer; mean average precision.
+
+One network learns all labels at once. For 600 labels of 63,000 samples with 384 features that takes 65 s on one
+thread; scikit-learn's LogisticRegression, a fit per label, takes 343 s and gives other numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import permutations
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,62 +20,58 @@ from torch import Tensor
 
 from sparc.core.codes import Codes
 from sparc.core.kernels.sparse import weighted_rows
-from sparc.core.space import LatentSpace
-from sparc.evaluation.encoding import Features, chunks
+from sparc.evaluation.encoding import Encodings, chunks
 from sparc.evaluation.report import Classifier
 
 HIDDEN = 512
 """Units of the nonlinear classifier's one hidden layer."""
 
 BATCH = 1024
-"""Samples per step at most."""
+"""Most samples per step."""
 
 EPOCHS = 10
-"""Passes over the training part at least."""
+"""Fewest passes over the training part."""
 
 STEPS = 150
-"""Steps at least: few samples are passed over more often. Many more and the linear ones would learn them by heart."""
+"""Fewest steps: a small training part is passed over more often. With many more, linear classifiers would overfit."""
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.01
 
 Inputs = Tensor | Codes
-"""Of M samples: features (M, D), or codes over D latents."""
+"""Features (M, D), or codes over D latents, of M samples."""
 
 Layers = list[tuple[Tensor, Tensor]]
 """Weights (inputs, outputs) and bias (outputs,) of each layer."""
 
 
-def classify(
-    space: LatentSpace,
-    features: Features,
-    solo: Mapping[str, Codes],
-    labels: csr_array,
-    train: Tensor,
-    test: Tensor,
-    seed: int,
-) -> tuple[Classifier, ...]:
-    """Train on some samples, and measure the mean average precision on others, of whatever labels can be read off.
+class Split(NamedTuple):
+    """Rows of the training and the test samples; all of them have all streams."""
 
-    These are each stream's normalised features, its solo code, what is rebuilt from the code of the stream itself, and
-    of each other stream from it. features: (N, D) per stream; labels: (N, C), 0 or 1, each of which some of the `test`
-    samples have; train, test: rows of samples that have all streams. The space is not changed, and every classifier
-    starts from `seed`: on a CPU the numbers are the same again.
+    train: Tensor
+    test: Tensor
+
+
+def classify(encodings: Encodings, labels: csr_array, split: Split, seed: int) -> tuple[Classifier, ...]:
+    """Train classifiers on the training rows, and measure their mean average precision on the test rows.
+
+    Their inputs are each stream's normalised features, its solo codes, its reconstruction from them, and its
+    reconstruction from each other stream's codes. labels: (N, C), 0 or 1; some test samples must have each label. The
+    space is not changed. Every classifier starts from `seed`, so numbers repeat on a CPU.
     """
-    rows = torch.cat([train, test])
+    rows = torch.cat(split)
     has_MC = labels[rows.numpy()].astype(np.bool_).toarray()
     found = []
-    for kind, source, target, inputs in readings(space, features, solo, rows):
-        linear, mlp = (precision(inputs, has_MC, len(train), hidden, seed) for hidden in ((), (HIDDEN,)))
+    for kind, source, target, inputs in readings(encodings, rows):
+        linear, mlp = (precision(inputs, has_MC, len(split.train), hidden, seed) for hidden in ((), (HIDDEN,)))
         found.append(Classifier(features=kind, source=source, target=target, linear=linear, mlp=mlp))
     return tuple(found)
 
 
 @torch.no_grad()
-def readings(
-    space: LatentSpace, features: Features, solo: Mapping[str, Codes], rows: Tensor
-) -> Iterator[tuple[str, str, str, Inputs]]:
-    """What labels are read off, one after the other: its kind, its source stream, its target stream, and itself."""
+def readings(encodings: Encodings, rows: Tensor) -> Iterator[tuple[str, str, str, Inputs]]:
+    """Yield the inputs of the classifiers, for some rows: kind, source stream, target stream, and the inputs."""
+    space, features, solo = encodings.space, encodings.features, encodings.solo
 
     def coded(source: str) -> Codes:
         return solo[source][rows.to(solo[source].indices.device)]
@@ -91,7 +92,7 @@ def readings(
 
 
 def precision(inputs: Inputs, has_MC: NDArray[np.bool_], n_train: int, hidden: tuple[int, ...], seed: int) -> float:
-    """Train a classifier on the first `n_train` samples; its mean average precision on the others."""
+    """Train a classifier on the first `n_train` samples; return its mean average precision on the others."""
     scaled = scale(inputs, n_train)
     device = (inputs.values if isinstance(inputs, Codes) else inputs).device
     layers = learn(scaled[:n_train], torch.from_numpy(has_MC[:n_train]).to(device), hidden, seed)
@@ -100,11 +101,12 @@ def precision(inputs: Inputs, has_MC: NDArray[np.bool_], n_train: int, hidden: t
 
 @torch.no_grad()
 def scale(inputs: Inputs, n_train: int) -> Inputs:
-    """Bring inputs to one scale by the first `n_train` of them, in float32.
+    """Scale inputs by the statistics of the first `n_train` samples, in float32.
 
-    Features are standardised; one that does not vary becomes 0. Codes are not centred, so that they stay sparse: each
-    latent is divided by the RMS of its nonzero activations, so that rare ones are not larger, and all by one number
-    that gives them the mean square of standardised features. A latent that is never active becomes 0.
+    Features are standardised; a constant feature becomes 0. Codes are not centred, so that they stay sparse: each
+    latent is divided by the RMS of its nonzero activations, so that rare latents are not larger than frequent ones.
+    Then all are divided by one number that gives them the mean square of standardised features. A latent that is never
+    active becomes 0.
     """
     if isinstance(inputs, Codes):
         seen = inputs[:n_train]
@@ -116,7 +118,7 @@ def scale(inputs: Inputs, n_train: int) -> Inputs:
         return Codes(inputs.indices, (inputs.values * factor_L[inputs.indices]).float(), inputs.n_latents)
     inputs = inputs.float()
     spread_D, mean_D = torch.std_mean(inputs[:n_train], dim=0, correction=0)
-    # A constant feature differs from its mean by rounding alone, which must not be made as large as the others.
+    # A constant feature differs from its mean by rounding error, which must not be scaled up to unit variance.
     spread_D = torch.where(spread_D > 1e-5 * mean_D.abs(), spread_D, torch.inf)
     return (inputs - mean_D).div_(spread_D)
 
@@ -124,8 +126,8 @@ def scale(inputs: Inputs, n_train: int) -> Inputs:
 def learn(inputs: Inputs, has_MC: Tensor, hidden: tuple[int, ...], seed: int) -> Layers:
     """Fit a classifier of all labels at once by AdamW.
 
-    has_MC: which sample has which label, bool; some have each, and some do not. hidden: the widths of its hidden
-    layers, () where it is linear. What is trained for is the mean over labels of the log-loss.
+    The loss is the log-loss, mean over labels. has_MC: bool, the labels of each sample; some samples have each label,
+    and some lack it. hidden: widths of the hidden layers, () for a linear classifier.
     """
     generator = torch.Generator().manual_seed(seed)
     layers = _initial(inputs, has_MC, hidden, generator)
@@ -144,7 +146,7 @@ def learn(inputs: Inputs, has_MC: Tensor, hidden: tuple[int, ...], seed: int) ->
 
 
 def _initial(inputs: Inputs, has_MC: Tensor, hidden: tuple[int, ...], generator: torch.Generator) -> Layers:
-    """Draw the first weights. The last layer starts with the labels' frequencies alone: what is not learned is 0."""
+    """Draw the initial weights. The last layer starts at 0 with the labels' frequencies as biases."""
     width = inputs.n_latents if isinstance(inputs, Codes) else inputs.shape[1]
     layers = []
     for units in hidden:
@@ -156,7 +158,7 @@ def _initial(inputs: Inputs, has_MC: Tensor, hidden: tuple[int, ...], generator:
 
 
 def logits(layers: Layers, inputs: Inputs) -> Tensor:
-    """Log-odds of every label for every sample, (M, C); the first layer costs a code its kept latents alone."""
+    """Return the log-odds of every label per sample, (M, C). Of codes, the first layer reads the kept latents only."""
     (weight, bias), *others = layers
     if isinstance(inputs, Codes):
         out = weighted_rows(inputs.indices, inputs.values.unsqueeze(1), weight).squeeze(1) + bias
@@ -169,7 +171,7 @@ def logits(layers: Layers, inputs: Inputs) -> Tensor:
 
 @torch.no_grad()
 def scores(layers: Layers, inputs: Inputs) -> NDArray[np.float32]:
-    """Log-odds (M, C) of all samples, a few at a time."""
+    """Return the log-odds (M, C) of all samples, computed in chunks."""
     scored_MC: NDArray[np.float32] = torch.cat(
         [logits(layers, inputs[rows]).cpu() for rows in chunks(len(inputs))]
     ).numpy()
@@ -177,9 +179,9 @@ def scores(layers: Layers, inputs: Inputs) -> NDArray[np.float32]:
 
 
 def average_precision(scores_MC: NDArray[np.float32], has_MC: NDArray[np.bool_]) -> float:
-    """Mean over labels of the average precision of the order that a label's scores give the samples.
+    """Return the average precision of the samples ranked by a label's scores, mean over labels.
 
-    Scores that are no numbers tie at the end: a space that went astray shall not look good.
+    Scores that are not finite tie at the end, so that a diverged space does not look good.
     """
     from sklearn.metrics import average_precision_score
 

@@ -1,4 +1,4 @@
-"""Names for latents: the label that the images which activate a latent have more often than others do.
+"""Names for latents: the label that the images activating a latent have more often than other images do.
 
 A name is found on one half of the images and checked on the other.
 """
@@ -8,26 +8,28 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
-from scipy.special import bdtrc, xlogy
+from scipy.special import bdtrc, entr, xlogy
 
 from sparc.core.codes import Codes
 from sparc.evaluation.encoding import activity
 from sparc.evaluation.labels import dense, levels, summed
+from sparc.evaluation.latents import rounded
 from sparc.evaluation.report import ConceptDepth, Concepts
 from sparc.plugins.contracts import Taxonomy
 from sparc.plugins.datasets import held_out
+from sparc.storage.latent_names import LatentName
 
 PURITY = 0.3
 """The paper's rule: a latent stands for the label that more than this share of its images has."""
 SIGNIFICANCE = 0.05
-"""Odds of finding a name by chance, over all labels of a depth; and of confirming one."""
+"""Largest probability of a chance find, over all labels of a depth; and of a chance confirmation."""
 FREQUENT = 0.1
-"""The labels with most images that are looked at: a tenth."""
+"""Share of the labels, the most frequent ones, whose take of the names is reported."""
 RULES = ("enrichment", "purity")
 
 Floats = NDArray[np.float64]
@@ -36,57 +38,73 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Counts:
-    """Images of one half, in counts."""
+    """Counts of images in one half."""
 
     both: Floats
-    """(L, labels) k: that activate the latent and have the label."""
+    """(L, C) k: images that activate the latent and have the label."""
     active: Floats
-    """(L,) n: that activate the latent."""
+    """(L,) n: images that activate the latent."""
     labelled: Floats
-    """(labels,) K: that have the label."""
+    """(C,) K: images that have the label."""
     images: int
     """N."""
 
     def at(self, latents: Ints, labels: Ints) -> tuple[Floats, Floats, Floats]:
-        """k, n and K of some latents and the labels paired with them."""
+        """Return k, n and K of pairs of a latent and a label."""
         return self.both[latents, labels], self.active[latents], self.labelled[labels]
+
+
+class Halves(NamedTuple):
+    """Counts on the half that names are found on and on the half that they are checked on."""
+
+    finding: Counts
+    checking: Counts
+    depths: NDArray[np.intp]
+    """(C,) depth of each label."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """A label per latent (L,), -1 where none is found, and what the other half of the images says of it."""
+    """A label per latent (L,), and its score on the checking half."""
 
     label: Ints
+    """Column of the label; -1 if none is found."""
     confirmed: NDArray[np.bool_]
     purity: Floats
-    """Share of the latent's images that have the label; not a number where there is no name or no image."""
+    """Share of the latent's images that have the label; NaN without a name or without an image."""
     lift: Floats
-    """Purity over the label's frequency; not a number, too, where no image of that half has the label."""
+    """Purity over the label's frequency; NaN also if no image of the checking half has the label."""
 
 
-def concepts(
-    codes: Mapping[str, Codes], labels: csr_array, taxonomy: Taxonomy, groups: Sequence[str], *, rule: str
-) -> tuple[Concepts, Names]:
-    """Name every latent by the labels of the images that activate it in any stream.
+def count_halves(codes: Mapping[str, Codes], labels: csr_array, taxonomy: Taxonomy, groups: Sequence[str]) -> Halves:
+    """Count, per half, the images that activate each latent in any stream, by label.
 
-    By `enrichment`, the label whose frequency among them is least likely for as many images drawn at large, where that
-    is more than chance gives; by `purity`, the paper's rule, the most frequent one, above 0.3. labels:
-    (N, n_labels) multi-hot, columns as in `taxonomy.labels`; a sample has the labels above its own too. What counts is
-    images, not samples: captions of one image say the same of it. Each depth has names of its own; a latent is called
-    by the best of them, by the paper's rule by the deepest.
+    labels: (N, C) multi-hot, columns as in `taxonomy.labels`; a sample also has the ancestors of its labels. Images are
+    counted, not samples, because captions of one image are not independent.
     """
     by_depth = levels(labels, taxonomy)
     names, group_N = np.unique(np.asarray(groups), return_inverse=True)
     active = _of_images(functools.reduce(csr_array.maximum, (activity(code) for code in codes.values())), group_N)
     lifted = _of_images(by_depth.lifted, group_N)
-    # Not by the bare name, by which a dataset may have drawn its held-out samples.
-    checking_N = np.array([held_out(f"concepts: {name}", 0.5) for name in names], dtype=bool)
-    finding, checking = (_counted(active, lifted, rows_N) for rows_N in (~checking_N, checking_N))
+    # Hash more than the bare name: a dataset may have drawn its held-out samples by the hash of the name.
+    checking_G = np.array([held_out(f"concepts: {name}", 0.5) for name in names], dtype=bool)
+    finding, checking = (_counted(active, lifted, rows_G) for rows_G in (~checking_G, checking_G))
+    return Halves(finding, checking, by_depth.depths)
+
+
+def concepts(halves: Halves, rule: str) -> tuple[Concepts, Names]:
+    """Name every latent, and summarise the names.
+
+    By `enrichment`, the label whose frequency among the latent's images is least likely if as many images were drawn at
+    random, if that is significant. By `purity`, the paper's rule, the most frequent label, above 0.3. Labels of one
+    depth compete first; a latent is called by the best of the winners, by the paper's rule the deepest.
+    """
+    finding, checking, depth_C = halves
     by_label = finding.labelled + checking.labelled
     depths, at_depths, scores = [], [], []
-    for depth in range(taxonomy.max_depth + 1):
-        own = np.flatnonzero(by_depth.depths == depth)
-        found, score_L = _named(finding, checking, rule, own)
+    for depth in range(int(depth_C.max()) + 1):
+        own = np.flatnonzero(depth_C == depth)
+        found, score_L = _named(halves, rule, own)
         at_depths.append(found)
         scores.append(score_L if rule == "enrichment" else np.where(found.label < 0, -np.inf, depth))
         depths.append(_depth(depth, found, by_label, own))
@@ -96,7 +114,7 @@ def concepts(
             rule=rule,
             named=int((best.label >= 0).sum()),
             confirmed=int(best.confirmed.sum()),
-            # Of all names, not of those that hold: these are chosen for being pure on the same images.
+            # Mean over all names: confirmed names were selected for being pure on the same images.
             purity=_mean(best.purity),
             lift=_mean(best.lift),
             depths=tuple(depths),
@@ -105,13 +123,28 @@ def concepts(
     )
 
 
+def latent_names(names: Names, taxonomy: Taxonomy) -> dict[int, LatentName]:
+    """Return the name of each latent that has one, as it is stored with the run."""
+    return {
+        latent: LatentName(
+            label=taxonomy.labels[label],
+            depth=taxonomy.depth(taxonomy.labels[label]),
+            purity=rounded(float(names.purity[latent])),
+            lift=rounded(float(names.lift[latent])),
+            confirmed=bool(names.confirmed[latent]),
+        )
+        for latent, label in enumerate(names.label.tolist())
+        if label >= 0
+    }
+
+
 def _mean(values_L: Floats) -> float | None:
     known_L = np.isfinite(values_L)
     return float(values_L[known_L].mean()) if known_L.any() else None
 
 
 def _of_images(of_samples: csr_array, group_N: NDArray[np.intp]) -> csr_array:
-    """What holds of any sample of an image, (images, columns), 0 or 1."""
+    """Merge the samples of an image: (N, columns) to (G, columns), 0 or 1."""
     n_samples = len(group_N)
     members = csr_array(
         (np.ones(n_samples, np.float32), (group_N, np.arange(n_samples))), shape=(int(group_N.max()) + 1, n_samples)
@@ -121,8 +154,8 @@ def _of_images(of_samples: csr_array, group_N: NDArray[np.intp]) -> csr_array:
     return found
 
 
-def _counted(active: csr_array, lifted: csr_array, rows_N: NDArray[np.bool_]) -> Counts:
-    rows = np.flatnonzero(rows_N)
+def _counted(active: csr_array, lifted: csr_array, rows_G: NDArray[np.bool_]) -> Counts:
+    rows = np.flatnonzero(rows_G)
     some, labels = active[rows], lifted[rows]
     return Counts(
         both=summed(csc_array(some), dense(labels).float()).numpy(),
@@ -133,22 +166,23 @@ def _counted(active: csr_array, lifted: csr_array, rows_N: NDArray[np.bool_]) ->
 
 
 def _scores(counts: Counts, own: Ints, rule: str) -> Floats:
-    """How well each of the labels `own` names each latent, (L, own); -inf where it does not at all."""
+    """Score how well each label of `own` names each latent, (L, own); -inf if it does not at all."""
     both = counts.both[:, own].astype(np.float64)
     share_LC = both / np.maximum(counts.active, 1)[:, None]
-    large_C = counts.labelled[own] / max(1, counts.images)
+    overall_C = counts.labelled[own] / max(1, counts.images)
     if rule == "purity":
-        return np.where(share_LC > large_C, share_LC, -np.inf)  # a label that all images have names nothing
-    # The log-likelihood ratio, which bounds the odds: standard deviations would put a rare label first for one image.
-    with_LC = xlogy(both, share_LC) - xlogy(both, large_C)
-    without_LC = xlogy(counts.active[:, None] - both, 1 - share_LC) - xlogy(counts.active[:, None] - both, 1 - large_C)
-    return np.where(share_LC > large_C, with_LC + without_LC, -np.inf)
+        return np.where(share_LC > overall_C, share_LC, -np.inf)  # a label that all images have names nothing
+    # The log-likelihood ratio bounds the probability. A z-score would rank a rare label first because of one image.
+    rest = counts.active[:, None] - both
+    with_LC = xlogy(both, share_LC) - xlogy(both, overall_C)
+    without_LC = xlogy(rest, 1 - share_LC) - xlogy(rest, 1 - overall_C)
+    return np.where(share_LC > overall_C, with_LC + without_LC, -np.inf)
 
 
-def _best(at_depths: list[Names], scores_DL: Floats) -> Names:
-    """Of a latent's names at several depths the one with the best score; the higher one among equals."""
-    latents = np.arange(scores_DL.shape[1])
-    best_L = scores_DL.argmax(axis=0)
+def _best(at_depths: list[Names], scores_HL: Floats) -> Names:
+    """Choose, per latent, the depth whose name scores best; the lowest depth on a tie."""
+    latents = np.arange(scores_HL.shape[1])
+    best_L = scores_HL.argmax(axis=0)
 
     def of_best(field: str) -> Any:
         return np.stack([getattr(one, field) for one in at_depths])[best_L, latents]
@@ -156,8 +190,9 @@ def _best(at_depths: list[Names], scores_DL: Floats) -> Names:
     return Names(of_best("label"), of_best("confirmed"), of_best("purity"), of_best("lift"))
 
 
-def _named(finding: Counts, checking: Counts, rule: str, own: Ints) -> tuple[Names, Floats]:
-    """The best of the labels `own` where it is good enough, and whether it holds on the other half; and its score."""
+def _named(halves: Halves, rule: str, own: Ints) -> tuple[Names, Floats]:
+    """Choose the best label of `own` per latent, if it is good enough; check it on the other half; return its score."""
+    finding, checking = halves.finding, halves.checking
     scores_LC = _scores(finding, own, rule)
     latents = np.arange(len(scores_LC))
     place_L = scores_LC.argmax(axis=1)
@@ -173,34 +208,34 @@ def _named(finding: Counts, checking: Counts, rule: str, own: Ints) -> tuple[Nam
     share_L = labelled / max(1, checking.images)
     lift_L = np.where(known_L & (share_L > 0), purity_L / np.where(share_L > 0, share_L, 1), np.nan)
     holds_L = purity_L > PURITY if rule == "purity" else _by_chance(checking, latents, best_L) < SIGNIFICANCE
-    # A label that no image of the other half has says nothing there, by either rule.
+    # By either rule, a label that no image of the checking half has cannot be confirmed.
     confirmed_L = known_L & holds_L & (labelled > 0)
     found = Names(np.where(good_L, best_L, -1), confirmed_L, purity_L, lift_L)
     return found, np.where(good_L, score_L, -np.inf)
 
 
 def _by_chance(counts: Counts, latents: Ints, labels: Ints) -> Floats:
-    """Odds that n images drawn at large, each anew, have the label k times or more."""
+    """Probability that at least k of n images, drawn at random with replacement, have the label."""
     both, active, labelled = counts.at(latents, labels)
     return np.asarray(bdtrc(both - 1, active.astype(np.int64), labelled / max(1, counts.images)))
 
 
-def _depth(depth: int, names: Names, samples_C: Floats, own: Ints) -> ConceptDepth:
-    from scipy.stats import spearmanr  # half a second, which only evaluations with labels pay
+def _depth(depth: int, names: Names, images_C: Floats, own: Ints) -> ConceptDepth:
+    from scipy.stats import spearmanr  # takes half a second to import, so only evaluations with labels pay it
 
-    there = own[samples_C[own] > 0]
+    there = own[images_C[own] > 0]
     named = names.label[names.label >= 0]
-    latents_C = np.bincount(named, minlength=len(samples_C))[there]
+    latents_C = np.bincount(named, minlength=len(images_C))[there]
     share_C = latents_C[latents_C > 0] / max(1, len(named))
-    most = np.argsort(-samples_C[there], kind="stable")[: int(np.ceil(FREQUENT * len(there)))]
-    varied = len(there) > 2 and np.ptp(latents_C) > 0 and np.ptp(samples_C[there]) > 0
+    most = np.argsort(-images_C[there], kind="stable")[: int(np.ceil(FREQUENT * len(there)))]
+    varied = len(there) > 2 and np.ptp(latents_C) > 0 and np.ptp(images_C[there]) > 0
     return ConceptDepth(
         depth=depth,
         labels=len(there),
         named=len(named),
         confirmed=int(names.confirmed.sum()),
         taken=int((latents_C > 0).sum()),
-        effective=float(np.exp(-(share_C * np.log(share_C)).sum())) if len(named) else 0.0,
+        effective=float(np.exp(entr(share_C).sum())) if len(named) else 0.0,
         frequent_share=float(latents_C[most].sum() / len(named)) if len(named) else None,
-        frequency_correlation=float(spearmanr(samples_C[there], latents_C).statistic) if varied else None,
+        frequency_correlation=float(spearmanr(images_C[there], latents_C).statistic) if varied else None,
     )

@@ -1,8 +1,10 @@
-"""Held-out samples as codes: together, or each stream alone."""
+"""Codes of held-out samples: joint, all streams of a sample encoded together, and solo, each stream alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,30 +12,51 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from sparc.core.codes import Codes
-from sparc.core.space import LatentSpace
+from sparc.core.space import LatentSpace, present
 
 CHUNK = 1024
 """Samples per call of the space."""
 
 Features = Mapping[str, Tensor]
+"""Raw features by stream, (N, D)."""
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """Held-out samples and their codes in a space."""
+
+    space: LatentSpace
+    features: Features
+    joint: Mapping[str, Codes]
+    solo: Mapping[str, Codes]
+
+    @cached_property
+    def present(self) -> dict[str, Tensor]:
+        """Per stream (N,) bool, the samples that have it."""
+        return {name: present(self.features[name]) for name in self.space.streams}
+
+
+def encode(space: LatentSpace, features: Features) -> Encodings:
+    """Encode all samples both ways."""
+    return Encodings(space, features, encode_joint(space, features), encode_solo(space, features))
 
 
 def chunks(n_samples: int) -> Iterator[slice]:
-    """Slices of consecutive rows."""
+    """Yield slices of consecutive rows."""
     for start in range(0, n_samples, CHUNK):
         yield slice(start, min(start + CHUNK, n_samples))
 
 
 @torch.inference_mode()
 def encode_joint(space: LatentSpace, features: Features) -> dict[str, Codes]:
-    """Codes of all samples, the streams of each encoded together."""
+    """Encode the streams of each sample together."""
     n_samples = len(next(iter(features.values())))
     parts = [space.encode({name: x[rows] for name, x in features.items()}) for rows in chunks(n_samples)]
     return {name: _joined([part[name] for part in parts]) for name in space.streams}
 
 
 def encode_solo(space: LatentSpace, features: Features) -> dict[str, Codes]:
-    """Codes of all samples, each stream encoded alone: it selects for itself, so nothing of the others is in it."""
+    """Encode each stream alone: it selects its own latents, so its codes hold nothing of the other streams."""
     return {name: _alone(space, name, features[name]) for name in space.streams}
 
 
@@ -48,7 +71,7 @@ def _joined(parts: list[Codes]) -> Codes:
 
 
 def activity(codes: Codes) -> csr_array:
-    """Which latents are active in which sample: (N, L), 1 where the activation is above 0."""
+    """Return (N, L) float32, 1 where the activation of a latent is above 0."""
     matrix = codes.to_csr()
     matrix.data = np.ones_like(matrix.data, dtype=np.float32)
     return matrix

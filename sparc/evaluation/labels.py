@@ -1,4 +1,4 @@
-"""Labels at every depth of a taxonomy, as one sparse matrix; and parts of the samples, drawn by their groups' names."""
+"""Labels at every depth of a taxonomy, as one sparse matrix; and the parts of the samples that the bootstrap draws."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from sparc.plugins.contracts import Taxonomy
 
 
 class Levels(NamedTuple):
-    """Labels as the depths of a taxonomy see them.
+    """Labels as every depth of a taxonomy counts them.
 
-    At depth d a sample counts a label above d where it is said of the sample itself, and a label at d where it or one
-    lifted to it is. So two columns per label hold what all depths count, and one where nothing is lifted to it.
+    Depth d counts a label above d if the sample itself has it, and a label at d if the sample has it or a descendant
+    that is lifted to it. So two columns per label are enough for all depths; one if no other label is lifted to it.
     """
 
     lifted: csr_array
-    """(N, labels) float32, 0 or 1: whether the sample has the label, or one that is lifted to it."""
-    said: csr_array
-    """(N, Q) the same, and then what is said of the sample itself, of labels for which that is less."""
+    """(N, C) float32, 1 if the sample has the label, or a descendant that is lifted to it."""
+    columns: csr_array
+    """(N, J) float32: `lifted`, then the labels of the samples themselves, for the labels whose two columns differ."""
     counted: NDArray[np.float32]
-    """(Q, depths): whether a depth counts the column."""
+    """(J, H), 1 if the depth counts the column."""
     depths: NDArray[np.intp]
-    """(labels,) depth of each label."""
+    """(C,) depth of each label."""
 
 
 def levels(labels: csr_array, taxonomy: Taxonomy) -> Levels:
-    """Lay out labels (N, labels) multi-hot, columns as in `taxonomy.labels`, for all depths.
+    """Arrange labels, (N, C) multi-hot with columns as in `taxonomy.labels`, for all depths.
 
-    A sample whose labels share an ancestor counts it once.
+    An ancestor that several labels of a sample share counts once.
     """
     depths = np.array([taxonomy.depth(label) for label in taxonomy.labels], dtype=np.intp)
     column = {label: number for number, label in enumerate(taxonomy.labels)}
@@ -47,14 +47,14 @@ def levels(labels: csr_array, taxonomy: Taxonomy) -> Levels:
     ]
     below, above = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     lift = csr_array((np.ones(len(pairs), np.float32), (below, above)), shape=(len(depths), len(depths)))
-    itself = _binary(labels)
-    lifted = _binary(itself @ lift)
-    less_C = _totals(itself) < _totals(lifted)
-    at_D = np.arange(taxonomy.max_depth + 1)
-    above_CD = depths[:, None] < at_D
-    counted = np.concatenate([(depths[:, None] == at_D) | (above_CD & ~less_C[:, None]), above_CD[less_C]])
-    said = hstack([lifted, itself[:, np.flatnonzero(less_C)]])
-    return Levels(lifted, csr_array(said), counted.astype(np.float32), depths)
+    own = _binary(labels)
+    lifted = _binary(own @ lift)
+    differs_C = _totals(own) < _totals(lifted)
+    at_H = np.arange(taxonomy.max_depth + 1)
+    above_CH = depths[:, None] < at_H
+    counted = np.concatenate([(depths[:, None] == at_H) | (above_CH & ~differs_C[:, None]), above_CH[differs_C]])
+    columns = hstack([lifted, own[:, np.flatnonzero(differs_C)]])
+    return Levels(lifted, csr_array(columns), counted.astype(np.float32), depths)
 
 
 def _totals(matrix: csr_array) -> NDArray[np.float64]:
@@ -69,9 +69,9 @@ def _binary(matrix: csr_array) -> csr_array:
 
 
 def parts(groups: Sequence[str], count: int) -> NDArray[np.intp]:
-    """One of `count` parts for each sample (N,), the same for all of a group; every part has as many groups.
+    """Return the part of each sample, (N,), below `count`. Groups stay whole, and parts have equally many groups.
 
-    By the groups' names alone: the order of the samples changes nothing.
+    The parts depend on the names of the groups alone, not on the order of the samples.
     """
     names, group_N = np.unique(np.asarray(groups), return_inverse=True)
     drawn = [hashlib.sha256(f"part:{name}".encode()).digest() for name in names]
@@ -81,16 +81,16 @@ def parts(groups: Sequence[str], count: int) -> NDArray[np.intp]:
 
 
 def dense(labels: csr_array) -> Tensor:
-    """Labels (N, Q), 0 or 1, as bytes: adding whole rows is faster than looking for the few labels in each."""
+    """Return labels (N, X), 0 or 1, as bytes: adding dense rows is faster than searching for the few labels in each."""
     return torch.from_numpy(labels.astype(np.uint8).toarray())
 
 
-def summed(active: csc_array, labels_NQ: Tensor, latents: slice = slice(None)) -> Tensor:
-    """Per latent of a range, how many of the samples that activate it have each label: (l, Q) float32.
+def summed(active: csc_array, labels_NX: Tensor, latents: slice = slice(None)) -> Tensor:
+    """Count, per latent of a range, the samples that activate it, by label: (l, X) float32.
 
-    active: (N, L), 1 where active; labels_NQ: float32, 0 or 1.
+    active: (N, L), 1 where active; labels_NX: float32, 0 or 1.
     """
     first, last, _ = latents.indices(active.shape[1])
     starts = torch.from_numpy(active.indptr[first : last + 1].astype(np.int64))
     samples = torch.from_numpy(active.indices[starts[0] : starts[-1]].astype(np.int64))
-    return F.embedding_bag(samples, labels_NQ, starts[:-1] - starts[0], mode="sum")
+    return F.embedding_bag(samples, labels_NX, starts[:-1] - starts[0], mode="sum")

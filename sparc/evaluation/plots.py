@@ -1,4 +1,4 @@
-"""An evaluation as pictures: a number stands beside the null or the chance that it has to beat."""
+"""Plots of a report. Every number is drawn beside the null or the chance level that it must beat."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparc.plotting import figures
-from sparc.plotting.figures import COLOURS, GREY, INK, PALE, WIDTH, Mark, Part, label, look, new_figure, number, save
+from sparc.plotting.figures import COLOURS, GREY, INK, PALE, WIDTH, Mark, Segment, label, look, new_figure, number, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from sparc.evaluation.report import Depth, Probes, Report
+    from sparc.evaluation.report import DepthOverlap, Probes, Report
 
 JOINT, SOLO = Mark("joint", COLOURS[0], "o"), Mark("solo", COLOURS[1], "s")
 LINEAR, MLP = Mark("linear", COLOURS[2], "o"), Mark("MLP", COLOURS[3], "D")
@@ -26,11 +26,11 @@ SEARCHES = {
     "raw": Mark("raw features", COLOURS[7], "^"),
 }
 NAMED_PATTERNS = 6
-"""More are one line together: of many streams there are too many to read."""
+"""Patterns with a segment of their own; the others share one, because many streams have too many patterns to read."""
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
-    """Write a picture, PNG and SVG, of each part that the report has, and remove those of parts that it has not.
+    """Write a plot, PNG and SVG, of each section of the report, and remove the plots of sections it lacks.
 
     Returns the paths written. Raises StorageError.
     """
@@ -46,7 +46,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
 
 
 def reconstruction(report: Report) -> Figure:
-    """Draw what is rebuilt from what, and how well: NMSE above R², joint beside solo on one scale of colours."""
+    """Draw NMSE above R² for every pair of streams, joint beside solo, on one colour scale."""
     streams = report.streams
     row = 0.9 if len(streams) < 4 else 0.72
     figure = new_figure(WIDTH, 1.5 + row * len(streams) + 0.6 * figures.crowded(streams))
@@ -78,8 +78,8 @@ def alignment(report: Report) -> Figure | None:
     return figure
 
 
-def _overlaps(axes: Axes, depths: Sequence[Depth], over: str) -> None:
-    """Draw the four kinds of overlap, a little apart so that their bars do not hide each other."""
+def _overlaps(axes: Axes, depths: Sequence[DepthOverlap], over: str) -> None:
+    """Draw the four kinds of overlap, slightly apart so that their bars do not hide each other."""
     for mark, aside in ((JOINT, -0.04), (SOLO, 0.04)):
         places = [depth.depth + aside for depth in depths]
         found = [getattr(depth, mark.words) for depth in depths]
@@ -94,17 +94,17 @@ def _overlaps(axes: Axes, depths: Sequence[Depth], over: str) -> None:
 
 
 def latents(report: Report) -> Figure:
-    """Draw in which streams latents are alive; beside it, how alike the index sets of a sample's streams are."""
-    parts = _parts(report)
+    """Draw the streams that latents are alive in; beside it, the overlap of index sets between streams."""
+    segments = _segments(report)
     pairs = report.sharing.overlaps if report.sharing else ()
     bar, line = 0.9, 0.2
-    lines = 1.5 + sum(len(part.words.splitlines()) for part in parts)
+    lines = 1.5 + sum(len(one.words.splitlines()) for one in segments)
     height = max(bar + line * lines, line * (len({pair.first for pair in pairs}) + len(pairs)))
     figure = new_figure(WIDTH, height + 0.9)
     layout: Any = [["bars", "overlap"], ["table", "overlap"]] if pairs else [["bars"], ["table"]]
     widths = [1.7, 1] if pairs else [1]
     panels = figure.subplot_mosaic(layout, height_ratios=[bar, height - bar], width_ratios=widths)
-    figures.composition(panels["bars"], panels["table"], parts, ("joint", "solo"), (height - bar) / line)
+    figures.composition(panels["bars"], panels["table"], segments, ("joint", "solo"), (height - bar) / line)
     panels["bars"].set_title(f"Where {report.n_latents} latents are alive")
     if pairs:
         axes = panels["overlap"]
@@ -119,8 +119,8 @@ def latents(report: Report) -> Figure:
     return figure
 
 
-def _parts(report: Report) -> list[Part]:
-    """Every latent once, from those alive everywhere to the dead."""
+def _segments(report: Report) -> list[Segment]:
+    """Return the segments that all latents fall into, from those alive in all streams to the dead."""
     ways = (report.joint, report.solo)
     found = [{pattern.streams: pattern.latents for pattern in way.patterns} for way in ways]
     counts = {streams: [way.get(streams, 0) for way in found] for both in found for streams in both}
@@ -131,12 +131,12 @@ def _parts(report: Report) -> list[Part]:
     if rest:
         sums = [sum(counts[streams][way] for streams in rest) for way in range(2)]
         entries.append((f"{len(rest)} other sets of streams", sums))
-    parts = [Part(*entry, shade) for entry, shade in zip(entries, figures.shades(len(entries)), strict=True)]
-    return [*parts, Part("dead", [way.dead for way in ways], PALE)]
+    segments = [Segment(*entry, shade) for entry, shade in zip(entries, figures.shades(len(entries)), strict=True)]
+    return [*segments, Segment("dead", [way.dead for way in ways], PALE)]
 
 
 def _belonging(streams: Sequence[str], every: Sequence[str]) -> str:
-    """Say it the shorter way, by the streams or by those that are missing."""
+    """Describe a pattern by its streams, or by the missing streams if that is shorter."""
     missing = [label(name) for name in every if name not in streams]
     if 1 < len(streams) > len(missing):
         words = f"all but {', '.join(missing)}"
@@ -146,7 +146,7 @@ def _belonging(streams: Sequence[str], every: Sequence[str]) -> str:
 
 
 def retrieval(report: Report) -> Figure | None:
-    """Draw recall at 1, 5 and 10 of each stream searched with each other, by every way of comparing."""
+    """Draw recall at 1, 5 and 10 for every pair of streams, by every way of comparing."""
     if not report.retrieval:
         return None
     pairs = report.retrieval
@@ -157,7 +157,7 @@ def retrieval(report: Report) -> Figure | None:
         names = [(f"with {label(pair.query)}", f"in {label(pair.target)}") for pair in pairs]
         places = figures.paired_rows(axes, names)
         for aside, (kind, mark) in zip((-0.18, -0.06, 0.06, 0.18), SEARCHES.items(), strict=True):
-            values = [getattr(getattr(pair, kind), cut, None) for pair in pairs]  # there may be no raw one
+            values = [getattr(getattr(pair, kind), cut, None) for pair in pairs]  # `raw` may be None
             if any(value is not None for value in values):
                 figures.dots(axes, values, [place + aside for place in places], mark)
         tops, bottoms = [place - 0.5 for place in places], [place + 0.5 for place in places]
@@ -171,7 +171,7 @@ def retrieval(report: Report) -> Figure | None:
 
 
 def concepts(report: Report) -> Figure | None:
-    """Draw how many labels of each depth name a latent, and how much of the latents the frequent ones take."""
+    """Draw, per depth, the labels that name a latent, and the share of named latents that frequent labels take."""
     if not (found := report.concepts) or not found.depths:
         return None
     depths = found.depths
@@ -201,13 +201,13 @@ def concepts(report: Report) -> Figure | None:
 
 
 def probes(report: Report) -> Figure | None:
-    """Draw how well one latent tells a label, and how well a linear and a nonlinear reading of all features do."""
+    """Draw the log-loss of the best latent per label, and below it the precision of the classifiers."""
     if not report.probes:
         return None
-    parts = [_single, _readings] if report.probes.classifiers else [_single]
-    figure = new_figure(WIDTH, len(parts) * (1.4 + 0.26 * len(report.streams)))
-    for part, place in zip(parts, figure.subfigures(len(parts), 1, squeeze=False)[:, 0], strict=True):
-        part(place, report.probes, report.streams)
+    drawings = [_single, _classifiers] if report.probes.classifiers else [_single]
+    figure = new_figure(WIDTH, len(drawings) * (1.4 + 0.26 * len(report.streams)))
+    for drawing, place in zip(drawings, figure.subfigures(len(drawings), 1, squeeze=False)[:, 0], strict=True):
+        drawing(place, report.probes, report.streams)
     return figure
 
 
@@ -223,8 +223,8 @@ def _single(figure: SubFigure, found: Probes, streams: Sequence[str]) -> None:
     figures.legend(figure, axes)
 
 
-def _readings(figure: SubFigure, found: Probes, streams: Sequence[str]) -> None:
-    """A row per stream whose features are read; of cross-reconstruction, with a mark for each stream it comes from."""
+def _classifiers(figure: SubFigure, found: Probes, streams: Sequence[str]) -> None:
+    """Draw a row per target stream; a row of cross-reconstruction has a mark per source stream."""
     kinds = list(dict.fromkeys(one.features for one in found.classifiers))
     grid = figure.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
     for axes, kind in zip(grid, kinds, strict=True):
@@ -244,4 +244,4 @@ def _readings(figure: SubFigure, found: Probes, streams: Sequence[str]) -> None:
 DRAWINGS: dict[str, Callable[[Report], Figure | None]] = {
     drawing.__name__: drawing for drawing in (reconstruction, alignment, latents, retrieval, concepts, probes)
 }
-"""By the name of the file; where there is nothing to draw there is no figure."""
+"""By file name. A drawing returns None if the report lacks its section."""

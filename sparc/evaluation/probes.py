@@ -1,8 +1,12 @@
-"""What latents and features say about labels: the best latent alone, and classifiers."""
+"""Probes of labels: the best single latent per label (1-D probes), and, on request, classifiers of all features.
+
+All regressions of a label are fitted at once, on the nonzero activations alone. For 16 latents active in 1% of
+126,000 samples that takes 7 ms on one thread; scikit-learn's LogisticRegression, a fit per latent, takes 0.9 s.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,48 +14,37 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
-from sparc.core.codes import Codes
-from sparc.core.space import LatentSpace, present
-from sparc.evaluation.classifiers import classify
-from sparc.evaluation.encoding import Features
+from sparc.evaluation.classifiers import Split, classify
+from sparc.evaluation.encoding import Encodings
 from sparc.evaluation.report import Probes
 from sparc.plugins.datasets import held_out
 
 FEWEST = 8
-"""Groups with a label, and without it, that each part must have: the loss of fewer says more of them than of it."""
+"""Fewest groups with a label, and without it, in each part: the loss over fewer would be mostly noise."""
 
 CANDIDATES = 16
-"""Latents fitted per label, of those that a score without fitting puts first."""
+"""Latents fitted per label: those that correlate most with it."""
 
 SCORED = 256
-"""Labels scored at once: scores are (SCORED, L)."""
+"""Labels scored at a time: scores are (SCORED, L)."""
 
 STEPS = 100
-"""Newton's at most. About 10 are taken, and some 15 where a latent tells a label of a million samples exactly."""
+"""Most Newton steps. About 10 are taken; about 15 if a latent separates a label of a million samples exactly."""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
 def probes(
-    space: LatentSpace,
-    features: Features,
-    joint: Mapping[str, Codes],
-    solo: Mapping[str, Codes],
-    labels: csr_array,
-    groups: Sequence[str],
-    *,
-    classifiers: bool,
-    seed: int,
+    encodings: Encodings, labels: csr_array, groups: Sequence[str], *, classifiers: bool, seed: int
 ) -> Probes | None:
-    """Measure how well labels are read off single latents and, if asked for, off features by classifiers.
+    """Measure how well single latents and, with `classifiers`, all features tell labels; None if no label counts.
 
-    features: raw, (N, D) per stream, zeros where a sample lacks it. labels: (N, C), ancestors included. The samples of
-    a group are all in the training or all in the test part, whichever its name says. A label counts where, of samples
-    that have all streams, `FEWEST` groups have it and lack it in each part; None where no label does. `seed` draws the
-    classifiers' first weights and batches; nothing else is drawn.
+    labels: (N, C), ancestors included. The samples of a group are all in the training part or all in the test part,
+    decided by its name. A label counts if in each part, among samples that have all streams, `FEWEST` groups have it
+    and `FEWEST` lack it. `seed` draws the classifiers' initial weights and batches; nothing else is random.
     """
-    there = {name: present(features[name]).cpu().numpy() for name in space.streams}
+    there = {name: present_N.cpu().numpy() for name, present_N in encodings.present.items()}
     complete_N = np.logical_and.reduce(list(there.values()))
     test_N = in_test(groups)
     train_rows, test_rows = (complete_N & ~test_N).nonzero()[0], (complete_N & test_N).nonzero()[0]
@@ -63,34 +56,34 @@ def probes(
     single = {
         way: {
             name: single_latent(codes[name].to_csr(), labels, there[name] & ~test_N, there[name] & test_N)
-            for name in space.streams
+            for name in encodings.space.streams
         }
-        for way, codes in (("joint", joint), ("solo", solo))
+        for way, codes in (("joint", encodings.joint), ("solo", encodings.solo))
     }
-    rows = torch.from_numpy(train_rows), torch.from_numpy(test_rows)
+    split = Split(torch.from_numpy(train_rows), torch.from_numpy(test_rows))
     return Probes(
         labels=labels.shape[1],
         train=len(train_rows),
         test=len(test_rows),
         single=single,
-        classifiers=classify(space, features, solo, labels, *rows, seed) if classifiers else (),
+        classifiers=classify(encodings, labels, split, seed) if classifiers else (),
         chance=chance_precision(np.asarray(labels[test_rows].sum(axis=0)).ravel(), len(test_rows)),
     )
 
 
 def in_test(groups: Sequence[str]) -> Bools:
-    """Which samples are for the test, (N,): about half of the groups."""
-    # Not by the name alone: a dataset whose own split was drawn by it would be on one side as a whole.
+    """Draw the samples of the test part, (N,) bool: about half of the groups."""
+    # Hash more than the bare name: a dataset that drew its held-out samples by it would be in one part entirely.
     drawn = {group: held_out(f"probe: {group}", 0.5) for group in set(groups)}
     return np.array([drawn[group] for group in groups], dtype=bool)
 
 
 def frequent(labels: csr_array, of_group_N: NDArray[np.intp], rows: NDArray[np.intp]) -> Bools:
-    """Which labels samples of enough groups have among these rows, and of enough lack: (C,)."""
-    group_R, n_groups = np.unique(of_group_N[rows], return_inverse=True)[1], len(np.unique(of_group_N[rows]))
-    members = csr_array((np.ones(len(rows)), (group_R, np.arange(len(rows)))), shape=(n_groups, len(rows)))
+    """Return (C,) bool, the labels that enough groups among these rows have and enough lack."""
+    group_M, n_groups = np.unique(of_group_N[rows], return_inverse=True)[1], len(np.unique(of_group_N[rows]))
+    members = csr_array((np.ones(len(rows)), (group_M, np.arange(len(rows)))), shape=(n_groups, len(rows)))
     with_GC = csc_array(members @ csr_array(labels[rows]))
-    all_E = with_GC.data == np.bincount(group_R, minlength=n_groups)[with_GC.indices]
+    all_E = with_GC.data == np.bincount(group_M, minlength=n_groups)[with_GC.indices]
     columns_E = np.repeat(np.arange(labels.shape[1]), np.diff(with_GC.indptr))
     whole_C = np.bincount(columns_E[all_E], minlength=labels.shape[1])
     found: Bools = (np.diff(with_GC.indptr) >= FEWEST) & (n_groups - whole_C >= FEWEST)
@@ -98,10 +91,10 @@ def frequent(labels: csr_array, of_group_N: NDArray[np.intp], rows: NDArray[np.i
 
 
 def chance_precision(with_C: Floats, n_samples: int) -> float:
-    """Average precision of a random order, exactly, as a mean over labels; with_C: how many samples have each.
+    """Return the exact average precision of a random order, mean over labels. with_C: number of samples with each.
 
-    At the place i of a sample with the label (K of n have it), the expected precision is (1 + (K - 1) (i - 1) /
-    (n - 1)) / i, and every place is as likely.
+    If K of n samples have the label and one of them is at rank i, the expected precision there is
+    (1 + (K - 1) (i - 1) / (n - 1)) / i, and every rank is equally likely.
     """
     harmonic = float((1 / np.arange(1, n_samples + 1)).sum()) / n_samples
     share_C = (with_C - 1) / max(1, n_samples - 1)
@@ -112,12 +105,12 @@ def chance_precision(with_C: Floats, n_samples: int) -> float:
 
 
 def single_latent(codes: csr_array, labels: csr_array, train_N: Bools, test_N: Bools) -> float:
-    """Log-loss of the best latent per label on the test part, classes balanced; mean over labels.
+    """Return the log-loss of the best latent per label on the test part, classes balanced, mean over labels.
 
-    codes: (N, L); labels: (N, C); the parts: (N,). Per label, a logistic regression on the activation of one latent, as
-    in arXiv 2507.06265. It is scikit-learn's LogisticRegression(C=1, class_weight="balanced") on the activation divided
-    by the RMS of its nonzero training activations. The latent is the one with the lowest log-loss on the training part,
-    of the `CANDIDATES` that correlate best with the label there.
+    codes: (N, L); labels: (N, C); train_N, test_N: the parts. Each probe is a logistic regression on the activation of
+    one latent, as in arXiv 2507.06265: scikit-learn's LogisticRegression(C=1, class_weight="balanced") on the
+    activation divided by the RMS of its nonzero training activations. The best latent has the lowest log-loss on the
+    training part, among the `CANDIDATES` that correlate most with the label there.
     """
     train, test = _scaled(codes, train_N, test_N)
     losses = []
@@ -125,18 +118,18 @@ def single_latent(codes: csr_array, labels: csr_array, train_N: Bools, test_N: B
         block = labels[:, start : start + SCORED]
         has_train, has_test = csr_array(block[train_N].T), csr_array(block[test_N].T)
         for label, candidates in enumerate(best_correlated(train, has_train)):
-            samples = entries(train, candidates, has_train[[label]].toarray()[0] > 0)
-            lines_2F = fit(samples, ridge=1 / train.shape[0])
-            # Rounded, as are the correlations: latents that tie do so whatever the order of the samples.
-            best = int(np.argmin(log_loss(samples, lines_2F).round(9)))
+            seen = regressions(train, candidates, has_train[[label]].toarray()[0] > 0)
+            lines_2F = fit(seen, ridge=1 / train.shape[0])
+            # Rounded, like the correlations, so that equal latents tie whatever the order of the samples.
+            best = int(np.argmin(log_loss(seen, lines_2F).round(9)))
             chosen = slice(best, best + 1)
-            unseen = entries(test, candidates[chosen], has_test[[label]].toarray()[0] > 0)
+            unseen = regressions(test, candidates[chosen], has_test[[label]].toarray()[0] > 0)
             losses.append(log_loss(unseen, lines_2F[:, chosen]).item())
     return float(np.mean(losses))
 
 
 def _scaled(codes: csr_array, train_N: Bools, test_N: Bools) -> tuple[csc_array, csc_array]:
-    """Both parts of the codes by latent, each over the RMS of its nonzero training activations."""
+    """Return both parts of the codes, each latent divided by the RMS of its nonzero training activations."""
     train, test = (csc_array(codes[part_N].astype(np.float64)) for part_N in (train_N, test_N))
     squares_L = np.asarray(train.power(2).sum(axis=0)).ravel()
     rms_L = np.sqrt(squares_L / np.maximum(1, np.diff(train.indptr)))
@@ -147,10 +140,10 @@ def _scaled(codes: csr_array, train_N: Bools, test_N: Bools) -> tuple[csc_array,
 
 
 def best_correlated(codes: csc_array, has: csr_array) -> NDArray[np.intp]:
-    """The latents whose activations correlate most with each label, classes balanced, in order: (C, CANDIDATES).
+    """Return the latents that correlate most with each label, classes balanced: (C, CANDIDATES), ascending.
 
-    codes: (N, L); has: (C, N). Correlation squared is a quarter of the squared difference of the classes' means over
-    the variance, where each class weighs half. Ties go to the lowest latents.
+    codes: (N, L); has: (C, N). The squared correlation is a quarter of the squared difference of the classes' means,
+    over the variance, with each class weighing half. Ties go to the lowest latents.
     """
     count_C1 = np.asarray(has.sum(axis=1)).reshape(-1, 1)
 
@@ -168,50 +161,51 @@ def best_correlated(codes: csc_array, has: csr_array) -> NDArray[np.intp]:
 # Logistic regression on one activation
 
 
-class Entries(NamedTuple):
-    """Samples of F logistic regressions on one activation each, one after the other: E entries in all.
+class Regressions(NamedTuple):
+    """Data of F logistic regressions on one activation each, concatenated: E entries in all.
 
-    The samples at 0 are two entries, one per class, of the weight of them all: a latent costs its nonzero activations.
+    Samples with activation 0 are merged into two entries, one per class, with the weight of all of them. So the cost of
+    a latent is its number of nonzero activations.
     """
 
     activation: Floats
     sign: Floats
     """1 with the label, -1 without."""
     weight: Floats
-    """Of each regression each class weighs 1/2."""
+    """In each regression, each class weighs 1/2."""
     starts: NDArray[np.intp]
     """(F,) first entry of each regression."""
 
     def sums(self, values_E: Floats) -> Floats:
-        """Weighted sum per regression, (F,)."""
+        """Return the weighted sum per regression, (F,)."""
         total_F: Floats = np.add.reduceat(self.weight * values_E, self.starts)
         return total_F
 
     def losses(self, lines_2F: Floats) -> tuple[Floats, Floats]:
-        """Log-loss of each entry under its regression's slope and intercept, and the probability of the wrong class."""
+        """Return, per entry, the log-loss under its regression, and the probability of the wrong class."""
         slope_E, intercept_E = np.repeat(lines_2F, np.diff(self.starts, append=len(self.sign)), axis=1)
         margin_E = self.sign * (slope_E * self.activation + intercept_E)
         loss_E = np.maximum(-margin_E, 0) + np.log1p(np.exp(-np.abs(margin_E)))
         return loss_E, np.exp(-margin_E - loss_E)
 
 
-def entries(codes: csc_array, latents: NDArray[np.intp], has_N: Bools) -> Entries:
-    """The samples of one label and several latents. has_N: which have the label; some do, and some do not."""
+def regressions(codes: csc_array, latents: NDArray[np.intp], has_N: Bools) -> Regressions:
+    """Arrange the regressions of one label on several latents. has_N: the samples with the label; some, not all."""
     classes = np.bincount(has_N, minlength=2)
     parts = []
     for latent in latents:
         bounds = slice(codes.indptr[latent], codes.indptr[latent + 1])
-        has_A = has_N[codes.indices[bounds]]
-        at_zero = classes - np.bincount(has_A, minlength=2)
+        has_n = has_N[codes.indices[bounds]]
+        at_zero = classes - np.bincount(has_n, minlength=2)
         parts.append(
             (
                 np.concatenate([[0, 0], codes.data[bounds]]),
-                np.concatenate([[False, True], has_A]),
-                np.concatenate([at_zero, np.ones(len(has_A))]),
+                np.concatenate([[False, True], has_n]),
+                np.concatenate([at_zero, np.ones(len(has_n))]),
             )
         )
     activation_E, has_E, count_E = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Entries(
+    return Regressions(
         activation=activation_E,
         sign=np.where(has_E, 1.0, -1.0),
         weight=count_E * np.where(has_E, 0.5 / classes[1], 0.5 / classes[0]),
@@ -219,19 +213,19 @@ def entries(codes: csc_array, latents: NDArray[np.intp], has_N: Bools) -> Entrie
     )
 
 
-def log_loss(samples: Entries, lines_2F: Floats) -> Floats:
-    """Mean log-loss of each regression's slope and intercept, each class weighing half, (F,)."""
-    return samples.sums(samples.losses(lines_2F)[0])
+def log_loss(data: Regressions, lines_2F: Floats) -> Floats:
+    """Return the mean log-loss under each regression's slope and intercept, each class weighing half, (F,)."""
+    return data.sums(data.losses(lines_2F)[0])
 
 
-def fit(samples: Entries, ridge: float) -> Floats:
-    """Slopes and intercepts (2, F) that minimise the log-loss plus ridge / 2 times the squared slope.
+def fit(data: Regressions, ridge: float) -> Floats:
+    """Return slopes and intercepts (2, F) that minimise the log-loss plus ridge / 2 times the squared slope.
 
-    Newton's method on all at once; a step that does not keep a little of what it promises is halved.
+    Newton's method on all regressions at once, with step halving if the loss falls by too little (Armijo's rule).
     """
-    lines_2F = np.zeros((2, len(samples.starts)))
-    length_F = np.ones(len(samples.starts))
-    state_6F = _derivatives(samples, lines_2F, ridge)
+    lines_2F = np.zeros((2, len(data.starts)))
+    length_F = np.ones(len(data.starts))
+    state_6F = _derivatives(data, lines_2F, ridge)
     for _ in range(STEPS):
         value_F, slope_F, intercept_F, bend_F, mixed_F, level_F = state_6F
         step_2F = np.stack([mixed_F * intercept_F - level_F * slope_F, mixed_F * slope_F - bend_F * intercept_F])
@@ -240,8 +234,8 @@ def fit(samples: Entries, ridge: float) -> Floats:
         if (promised_F < 1e-16).all():
             break
         trial_2F = lines_2F + length_F * step_2F
-        tried_6F = _derivatives(samples, trial_2F, ridge)
-        # The slack is what sums round: without it the last, smallest steps would be refused.
+        tried_6F = _derivatives(data, trial_2F, ridge)
+        # The slack covers rounding of the sums, which would refuse the last, smallest steps.
         better_F = tried_6F[0] <= value_F - 1e-4 * length_F * promised_F + 1e-13
         lines_2F = np.where(better_F, trial_2F, lines_2F)
         state_6F = np.where(better_F, tried_6F, state_6F)
@@ -249,18 +243,18 @@ def fit(samples: Entries, ridge: float) -> Floats:
     return lines_2F
 
 
-def _derivatives(samples: Entries, lines_2F: Floats, ridge: float) -> Floats:
-    """The objective, its derivatives in slope and intercept, and the second ones: slope, mixed, intercept; (6, F)."""
-    loss_E, wrong_E = samples.losses(lines_2F)
-    pull_E, curve_E = -samples.sign * wrong_E, wrong_E * (1 - wrong_E)
-    activation_E = samples.activation
+def _derivatives(data: Regressions, lines_2F: Floats, ridge: float) -> Floats:
+    """Return (6, F): the objective, its slope and intercept derivatives, its second ones (slope, mixed, intercept)."""
+    loss_E, wrong_E = data.losses(lines_2F)
+    pull_E, curve_E = -data.sign * wrong_E, wrong_E * (1 - wrong_E)
+    activation_E = data.activation
     return np.stack(
         [
-            samples.sums(loss_E) + ridge / 2 * lines_2F[0] ** 2,
-            samples.sums(pull_E * activation_E) + ridge * lines_2F[0],
-            samples.sums(pull_E),
-            samples.sums(curve_E * activation_E**2) + ridge,
-            samples.sums(curve_E * activation_E),
-            samples.sums(curve_E),
+            data.sums(loss_E) + ridge / 2 * lines_2F[0] ** 2,
+            data.sums(pull_E * activation_E) + ridge * lines_2F[0],
+            data.sums(pull_E),
+            data.sums(curve_E * activation_E**2) + ridge,
+            data.sums(curve_E * activation_E),
+            data.sums(curve_E),
         ]
     )

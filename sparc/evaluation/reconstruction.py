@@ -1,7 +1,8 @@
-"""How well each stream is rebuilt from each stream's codes."""
+"""NMSE and R2: how well each stream is rebuilt from each stream's codes. The NMSE of the loss is in `core.losses`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 
 import torch
@@ -13,21 +14,21 @@ from sparc.evaluation.encoding import Features, chunks
 from sparc.evaluation.report import Matrix
 
 ROUNDING = 1e-12
-"""Spread over energy of features that are all alike: what float32 leaves of nothing."""
+"""Spread over energy up to which features count as identical: the spread is then float32 rounding error."""
 
 
 @torch.inference_mode()
-def reconstruction(space: LatentSpace, features: Features, codes: dict[str, Codes]) -> tuple[Matrix, Matrix]:
-    """NMSE and R^2 of every stream rebuilt from every stream's codes, over the samples that have both.
+def reconstruction(space: LatentSpace, features: Features, codes: Mapping[str, Codes]) -> tuple[Matrix, Matrix]:
+    """Return NMSE and R^2 of every stream rebuilt from every stream's codes, over the samples that have both.
 
-    NMSE is the mean over samples of ||y - x||^2 / ||x||^2, as in the loss (arXiv 2507.06265, section 3); R^2 is
-    1 - sum ||y - x||^2 / sum ||x - mean||^2, the mean being that of all samples that have the target. Sums are in
-    float64; what is not finite is None.
+    NMSE is the mean over samples of ||y - x||^2 / ||x||^2, as in the loss (arXiv 2507.06265, section 3). R^2 is
+    1 - sum ||y - x||^2 / sum ||x - mean||^2, with the mean over all samples that have the target. Sums are in float64.
+    A number that is not finite is None.
     """
     names = list(space.streams)
     n_samples = len(features[names[0]])
     means = _means(space, features, n_samples)
-    # Per pair: samples, sum of relative errors, of squared errors, of squared distances from the mean, of squares.
+    # Per pair: samples, then the sums of relative errors, squared errors, squared distances from the mean, squares.
     sums = {(source, target): torch.zeros(5, dtype=torch.float64) for source in names for target in names}
     for rows in chunks(n_samples):
         batch = space.normalize({name: features[name][rows] for name in names})
@@ -49,7 +50,7 @@ def _finite(value: float) -> float | None:
 
 
 def _means(space: LatentSpace, features: Features, n_samples: int) -> dict[str, Tensor]:
-    """Mean of each stream's normalised features over the samples that have it, float64."""
+    """Return the mean of each stream's normalised features over the samples that have it, float64."""
     totals = {name: torch.zeros(width, dtype=torch.float64) for name, width in space.streams.items()}
     counts = dict.fromkeys(space.streams, 0)
     for rows in chunks(n_samples):

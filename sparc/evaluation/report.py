@@ -1,10 +1,17 @@
-"""What an evaluation found, as plain data that goes to JSON and back."""
+"""The report of an evaluation, and `evaluation.json`, the file that holds it. Imports no torch and no scipy."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparc.errors import CorruptFile
+from sparc.system.files import read_json, write_json
+
+WHAT = "the evaluation of a run"
+"""Name of `evaluation.json` in messages."""
 
 
 class _Record(BaseModel):
@@ -12,25 +19,25 @@ class _Record(BaseModel):
 
 
 Matrix = dict[str, dict[str, float | None]]
-"""Source stream to target stream to number; None where no sample has both, or the number is not finite."""
+"""Source stream to target stream to number; None if no sample has both, or if the number is not finite."""
 
 
 class Pattern(_Record):
-    """Latents that are active in some streams and in no other."""
+    """The number of latents that are active in these streams and in no other."""
 
     streams: tuple[str, ...]
     latents: int
 
 
-class Encoded(_Record):
-    """What holds of the held-out samples encoded one way, joint or solo."""
+class CodeMeasures(_Record):
+    """Measures of the codes of held-out samples, all encoded joint or all solo."""
 
     nmse: Matrix
-    """Squared error over squared norm, mean over samples."""
+    """Squared error over squared norm, mean over samples; 0 is perfect."""
     r2: Matrix
-    """1 less squared error over squared distance from the mean, over all samples."""
+    """1 minus squared error over squared distance from the mean, summed over all samples; 1 is perfect."""
     l0: dict[str, float]
-    """Active latents per sample, of the k kept."""
+    """Per stream, active latents per sample, at most k."""
     alive: int
     """Latents active at least once in every stream."""
     dead: int
@@ -38,69 +45,69 @@ class Encoded(_Record):
     mixed: int
     """Latents active in some streams only."""
     patterns: tuple[Pattern, ...]
-    """The mixed latents by the streams that they are active in."""
+    """The mixed latents by the streams that they are active in, most frequent first."""
     dead_in: dict[str, int]
-    """Per stream, latents that are never active there."""
+    """Per stream, latents that are never active in it."""
 
 
 Interval = tuple[float, float]
-"""95%: so many bootstrap standard errors to each side of the estimate as Student's t says."""
+"""95% interval: the estimate plus and minus bootstrap standard errors, as many as Student's t gives."""
 
 
 class Overlap(_Record):
     """A Jaccard overlap, averaged over latents."""
 
     all: float
-    """Over all latents; one without two streams alive in it counts 0, as in the paper."""
+    """Over all latents; a latent that is not alive in two streams counts 0, as in the paper."""
     alive: float | None
-    """Over the latents with two streams alive in them; None where there is none."""
+    """Over the latents that are alive in two streams; None if there are none."""
     all_interval: Interval | None
-    """None where there are too few groups of samples to tell."""
+    """None if there are too few groups of samples."""
     alive_interval: Interval | None
 
 
-class Depth(_Record):
+class DepthOverlap(_Record):
     """Hierarchical Jaccard with labels lifted to one depth of the taxonomy."""
 
     depth: int
     joint: Overlap
     solo: Overlap
     joint_null: Overlap
-    """Joint, on shuffled pairs: what the shared index set alone forces."""
+    """Joint, on shuffled pairs: the overlap that the shared index set alone causes."""
     solo_null: Overlap
-    """Solo, on shuffled pairs: what the labels' frequencies alone give."""
+    """Solo, on shuffled pairs: the overlap that the labels' frequencies alone cause."""
 
 
 class IndexOverlap(_Record):
-    """How alike the active latents of a sample are in two streams, each encoded alone."""
+    """Overlap of the active latents of a sample in two streams, each encoded alone."""
 
     first: str
     second: str
     overlap: float
-    """Mean over samples of shared over all active latents (Jaccard)."""
+    """Jaccard: latents active in both over latents active in either, mean over samples."""
     null: float
     """The same on shuffled pairs."""
 
 
 class Sharing(_Record):
-    """Which streams a latent belongs to, each stream encoded alone."""
+    """How streams share latents, each stream encoded alone."""
 
     overlaps: tuple[IndexOverlap, ...]
     """Per pair of streams."""
     shared: int
     """Latents active in at least two streams."""
     only: dict[str, int]
-    """Per stream, latents active there and nowhere else."""
+    """Per stream, latents active in it and in no other."""
     dead: int
     duplicates: int
-    """Latents, not dead, with another one whose decoder is nearly the same direction in all streams."""
+    """Alive latents with a duplicate: another alive latent with nearly the same decoder direction in all streams."""
     cofiring: float | None
-    """Of the samples that activate a latent in one of two streams, the share that does in both; mean over pairs of
-    streams, then over the latents that are not dead."""
+    """Share of the samples that activate a latent in both of two streams, of those that do in either; mean over pairs
+    of streams, then over alive latents."""
     cofiring_null: float | None
     """The same on shuffled pairs."""
     entropy: float | None
-    """Of a latent's activations over the streams, 1 where all have it equally often; mean over latents not dead."""
+    """Entropy of a latent's activations over the streams, 1 if all are equally active; mean over alive latents."""
 
 
 class ConceptDepth(_Record):
@@ -110,64 +117,64 @@ class ConceptDepth(_Record):
     labels: int
     """Labels of this depth that any image has."""
     named: int
-    """Latents for which a label of this depth is found."""
+    """Latents for which a label of this depth was found."""
     confirmed: int
-    """Of these, the ones whose label holds on samples that were not used to find it."""
+    """Named latents whose label holds on images that were not used to find it."""
     taken: int
     """Labels that name at least one latent."""
     effective: float
-    """Labels that would name as many latents each, as evenly: exp of the entropy."""
+    """Effective number of names: exp of the entropy of the names over the labels."""
     frequent_share: float | None
-    """Share of the named latents that the tenth of the labels with most images takes."""
+    """Share of the named latents that carry one of the most frequent tenth of the labels."""
     frequency_correlation: float | None
-    """Spearman's, between a label's images and the latents that it names."""
+    """Spearman correlation between a label's images and the latents that it names."""
 
 
 class Concepts(_Record):
-    """What latents stand for, by the labels of the samples that activate them."""
+    """Names of latents, by the labels of the images that activate them."""
 
     rule: str
-    """enrichment, or purity as in the paper."""
+    """`enrichment`, or `purity` as in the paper."""
     named: int
-    """Latents with a name, of any depth."""
+    """Latents with a name, a label of any depth."""
     confirmed: int
     purity: float | None
-    """Mean over named latents of the share of their images that has the label, on images not used to find it."""
+    """Share of a latent's images that have its label, on images not used to find it; mean over named latents."""
     lift: float | None
-    """Mean over named latents of purity over the label's frequency, on the same images."""
+    """Purity over the label's frequency, on the same images; mean over named latents."""
     depths: tuple[ConceptDepth, ...]
 
 
 class Classifier(_Record):
-    """How well labels are read off features: mean average precision over labels, on the test part."""
+    """Mean average precision of classifiers of labels, on the test part."""
 
     features: str
-    """raw, latents, reconstruction or cross-reconstruction."""
+    """The inputs: `raw`, `latents`, `reconstruction` or `cross-reconstruction`."""
     source: str
-    """The stream that is seen."""
+    """The stream that is encoded."""
     target: str
-    """The stream whose features these are; of latents the source again."""
+    """The stream whose features are the inputs; the source again for latents."""
     linear: float
     mlp: float
 
 
 class Probes(_Record):
-    """What a latent, or a linear or small nonlinear reading of features, says about labels."""
+    """How well single latents, and classifiers of all features, tell labels."""
 
     labels: int
     train: int
     test: int
-    """Samples; those of one image are on one side."""
+    """Samples of the test part; all samples of an image are in the same part."""
     single: dict[str, dict[str, float]]
-    """joint or solo, then stream: test log-loss of the best latent per label, classes balanced, mean over labels.
-    Knowing nothing gives ln 2 = 0.693."""
+    """By `joint` or `solo`, then stream: test log-loss of the best latent per label, classes balanced, mean over
+    labels. A constant prediction gives ln 2 = 0.693."""
     classifiers: tuple[Classifier, ...]
     chance: float
-    """Mean average precision of a random order, exactly."""
+    """Exact mean average precision of a random order."""
 
 
 class Ranks(_Record):
-    """Quality of a ranking."""
+    """Recall at 1, 5 and 10, and ranks, of a search."""
 
     r1: float
     r5: float
@@ -179,7 +186,7 @@ class Ranks(_Record):
 
 
 class Retrieval(_Record):
-    """One stream searched with another, each encoded alone. What several samples show is one query, one candidate."""
+    """One stream searched with another, each encoded alone. An image or caption of several samples counts once."""
 
     query: str
     target: str
@@ -192,22 +199,22 @@ class Retrieval(_Record):
     cross: Ranks
     """By cosine between the query's code decoded into the target stream and the target's features."""
     raw: Ranks | None
-    """By cosine between features, where the two backbones share a space; no latents take part."""
+    """By cosine between features, without latents; None unless the two backbones share a space."""
     chance: Ranks
-    """Of a random order, exactly."""
+    """Exact expectation for a random order."""
 
 
 class Report(_Record):
-    """All of an evaluation."""
+    """Everything measured by an evaluation."""
 
     samples: int
     streams: tuple[str, ...]
     n_latents: int
     k: int
     selection: str
-    joint: Encoded
-    solo: Encoded
-    jaccard: tuple[Depth, ...] = ()
+    joint: CodeMeasures
+    solo: CodeMeasures
+    jaccard: tuple[DepthOverlap, ...] = ()
     """Per depth; empty without labels or with one stream."""
     sharing: Sharing | None = None
     """None with one stream."""
@@ -216,7 +223,7 @@ class Report(_Record):
     concepts: Concepts | None = None
     """None without labels."""
     probes: Probes | None = None
-    """None without labels, or where none has enough images with and without it."""
+    """None without labels, or if no label has enough images with and without it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for a JSON file."""
@@ -224,5 +231,33 @@ class Report(_Record):
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Report:
-        """Read what `to_json` gave."""
+        """Return the report of what `to_json` returned."""
         return cls.model_validate(content)
+
+
+class EvaluationFile(_Record):
+    """The content of `evaluation.json`: a report, and the data that it was measured on."""
+
+    dataset: str
+    split: str
+    random_weights: tuple[str, ...]
+    """Streams whose backbone has random weights (a dry run)."""
+    report: Report
+
+    @classmethod
+    def read(cls, path: Path) -> EvaluationFile:
+        """Read the file. Raises MissingData; CorruptFile if it is damaged, or not what this version writes."""
+        content = read_json(path, what=WHAT)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise CorruptFile(
+                f"{WHAT} is not as this sparc writes it: {path} ({f'{place}: ' if place else ''}{first['msg']})",
+                hint=f"measure the run again: sparc evaluate {path.parent}",
+            ) from error
+
+    def write(self, path: Path) -> None:
+        """Write the file. Raises StorageError."""
+        write_json(path, self.model_dump(mode="json"))

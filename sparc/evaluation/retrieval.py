@@ -1,7 +1,7 @@
-"""Searching one stream with another. Both sides are encoded alone: a shared index set would give the match away.
+"""Retrieval: search one stream with another. Both sides are encoded alone: a shared index set would leak the match.
 
-What several samples show, an image with five captions or a caption of two images, is one query and one candidate; what
-belongs to one image is a correct answer to each other.
+An image or caption that several samples share, such as an image with five captions, is one query and one candidate.
+All images and captions of one group are correct answers to each other.
 """
 
 from __future__ import annotations
@@ -18,58 +18,57 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from sparc.core.codes import Codes
-from sparc.core.space import LatentSpace, present
-from sparc.evaluation.encoding import Features, chunks
+from sparc.core.space import LatentSpace
+from sparc.evaluation.encoding import Encodings, chunks
 from sparc.evaluation.report import Ranks, Retrieval
 
 SCORES = 2**25
-"""Scores in memory at a time: 128 MB."""
+"""Scores in memory at a time: 128 MB of float32."""
 MAX_QUERIES = 512
 
 Score = Callable[[slice], Tensor]
-"""Scores (queries in the slice, candidates)."""
+"""Computes the scores (queries in the slice, M)."""
 
 
 class Search(NamedTuple):
-    """Queries, candidates, and which of them belong together."""
+    """Queries, candidates, and the correct pairs."""
 
     queries: Tensor
-    """(Q,) a sample of each."""
+    """(Q,) a sample that shows each query."""
     candidates: Tensor
-    """(M,) a sample of each."""
+    """(M,) a sample that shows each candidate."""
     correct: csr_array
     """(Q, M) bool."""
 
 
 @torch.inference_mode()
 def retrieval(
-    space: LatentSpace,
-    features: Features,
-    solo: Mapping[str, Codes],
+    encodings: Encodings,
     groups: Sequence[str],
     *,
     rows: Mapping[str, Tensor] | None = None,
     shared_spaces: Mapping[str, str] | None = None,
 ) -> tuple[Retrieval, ...]:
-    """Search every stream with every other: by latents, by reconstruction and, where they share a space, by features.
+    """Search every stream with every other: by latents, by reconstruction, and by features if they share a space.
 
-    rows: per stream (N,), the distinct image or caption of each sample; without it every sample has its own. Samples
-    that lack either stream are left out. shared_spaces: by stream the name of the space that its features lie in.
+    Samples that lack either stream are left out. rows: per stream (N,), the number of each sample's image or caption;
+    None if all are distinct. shared_spaces: per stream, the name of the space of its features.
     """
-    there = {name: present(features[name]) for name in space.streams}
+    there, spaces = encodings.present, shared_spaces or {}
     group_N = np.unique(np.asarray(groups), return_inverse=True)[1]
     found = []
-    for query, target in permutations(space.streams, 2):
+    for query, target in permutations(encodings.space.streams, 2):
         both = (there[query] & there[target]).nonzero().squeeze(1).cpu()
         if len(both) == 0:
             continue
         search = _search(both, group_N, *(rows[name] if rows else None for name in (query, target)))
-        found.append(_measured(space, features, solo, query, target, search, shared_spaces or {}))
+        comparable = query in spaces and spaces[query] == spaces.get(target)
+        found.append(_measured(encodings, query, target, search, comparable=comparable))
     return tuple(found)
 
 
 def _search(both: Tensor, group_N: NDArray[np.intp], query_N: Tensor | None, target_N: Tensor | None) -> Search:
-    """Lay out the samples `both` as distinct queries and candidates."""
+    """Find the distinct queries and candidates among the samples `both`, which have both streams."""
     group_B = group_N[both.numpy()]
     sides = []
     for rows_N in (query_N, target_N):
@@ -82,24 +81,17 @@ def _search(both: Tensor, group_N: NDArray[np.intp], query_N: Tensor | None, tar
     return Search(queries, candidates, csr_array(of_queries @ of_candidates.T).astype(bool))
 
 
-def _measured(
-    space: LatentSpace,
-    features: Features,
-    solo: Mapping[str, Codes],
-    query: str,
-    target: str,
-    search: Search,
-    shared_spaces: Mapping[str, str],
-) -> Retrieval:
-    queries, candidates = solo[query][search.queries], solo[target][search.candidates]
+def _measured(encodings: Encodings, query: str, target: str, search: Search, *, comparable: bool) -> Retrieval:
+    space = encodings.space
+    queries, candidates = encodings.solo[query][search.queries], encodings.solo[target][search.candidates]
     decoded = on_decoded(space, queries, target)
-    unit_MD = _unit_features(space, features, target, search.candidates)
+    unit_MD = _unit_features(encodings, target, search.candidates)
     cross = summarize(rank(between(decoded, unit_MD), search.correct))
     raw = None
-    if query in shared_spaces and shared_spaces[query] == shared_spaces.get(target):
-        unit_QD = _unit_features(space, features, query, search.queries)
+    if comparable:
+        unit_QD = _unit_features(encodings, query, search.queries)
         raw = summarize(rank(between(lambda rows: unit_QD[rows], unit_MD), search.correct))
-    del unit_MD  # as large as what comes next
+    del unit_MD  # frees memory: the next array is as large
     rebuilt_MD = F.normalize(_decoded(space, candidates, target), dim=1)
     return Retrieval(
         query=query,
@@ -115,13 +107,13 @@ def _measured(
 
 
 def on_latents(query: Codes, target: Codes) -> Score:
-    """Cosine between codes; a code without active latents is at cosine 0 from everything."""
+    """Score by the cosine between codes. A code without active latents has cosine 0 with every other."""
     queries, candidates = _unit(query.to_csr()), csr_array(_unit(target.to_csr()).T)
     return lambda rows: torch.from_numpy((queries[rows] @ candidates).toarray())
 
 
 def on_decoded(space: LatentSpace, codes: Codes, target: str) -> Callable[[slice], Tensor]:
-    """Codes of some samples decoded into the target stream, (rows, D)."""
+    """Return a function that decodes the codes of some rows into the target stream, (rows, D)."""
     return lambda rows: space.decode(codes[rows], target)
 
 
@@ -129,14 +121,15 @@ def _decoded(space: LatentSpace, codes: Codes, target: str) -> Tensor:
     return torch.cat([space.decode(codes[rows], target) for rows in chunks(len(codes))])
 
 
-def _unit_features(space: LatentSpace, features: Features, stream: str, samples: Tensor) -> Tensor:
-    """Normalised features of some samples, each on unit norm."""
-    raw_MD = features[stream][samples.to(features[stream].device)]
-    return F.normalize(space.normalize({stream: raw_MD}).features[stream], dim=1)
+def _unit_features(encodings: Encodings, stream: str, samples: Tensor) -> Tensor:
+    """Return the normalised features of some samples, scaled to unit norm."""
+    raw_ND = encodings.features[stream]
+    raw_MD = raw_ND[samples.to(raw_ND.device)]
+    return F.normalize(encodings.space.normalize({stream: raw_MD}).features[stream], dim=1)
 
 
 def between(queries: Callable[[slice], Tensor], unit_MD: Tensor) -> Score:
-    """Cosine between features, those of queries made when they are asked for, those of candidates on unit norm."""
+    """Score by the cosine between features. `queries` computes those of some rows; unit_MD are the candidates'."""
     return lambda rows: F.normalize(queries(rows), dim=1) @ unit_MD.T
 
 
@@ -146,10 +139,10 @@ def _unit(matrix: csr_array) -> csr_array:
 
 
 def rank(score: Score, correct: csr_array) -> NDArray[np.int64]:
-    """Rank of the best correct candidate of each query: 1 + the number of wrong ones that score as high or higher.
+    """Rank the best correct candidate of each query: 1 + the number of wrong candidates that score as high or higher.
 
-    Ties count against the query: a code without active latents scores alike with all, and must not look good. Nor must
-    a score that is not a number, which no comparison finds lower. correct: (Q, M) bool, one or more in each row.
+    Ties count against the query, because a code without active latents ties with every candidate. So does NaN, which
+    compares as not lower. correct: (Q, M) bool, at least one per row.
     """
     n_queries, n_candidates = correct.shape
     size = max(1, min(MAX_QUERIES, SCORES // max(1, n_candidates)))
@@ -168,24 +161,24 @@ def rank(score: Score, correct: csr_array) -> NDArray[np.int64]:
 
 
 def summarize(ranks: NDArray[np.int64]) -> Ranks:
-    """Recall at 1, 5 and 10, median rank and mean reciprocal rank."""
+    """Return recall at 1, 5 and 10, median rank and mean reciprocal rank."""
     recall = {f"r{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}
     return Ranks(**recall, median=float(np.median(ranks)), mrr=float((1 / ranks).mean()))
 
 
 def chance(correct_Q: NDArray[np.intp], candidates: int) -> Ranks:
-    """What a random order of the M candidates gives, exactly. correct_Q: how many of them are correct, per query.
+    """Return the exact expectation for a random order of the M candidates. correct_Q: number of correct ones per query.
 
-    With c correct candidates, the rank exceeds j when the first j are all wrong: C(M - c, j) / C(M, j).
+    With c correct candidates, the probability that the first j are all wrong is C(M - c, j) / C(M, j).
     """
     M = candidates
     sizes, counts = np.unique(correct_Q, return_counts=True)
     drawn = np.arange(M)
-    beyond_R = np.zeros(M)
+    beyond_M = np.zeros(M)
     for size, count in zip(sizes, counts, strict=True):
-        beyond_R += count / len(correct_Q) * np.cumprod(np.maximum(M - size - drawn, 0) / (M - drawn))
-    within_R = 1 - beyond_R  # within_R[j - 1]: the probability that the rank is at most j
-    probability_R = np.diff(within_R, prepend=0)
-    recall = {f"r{k}": float(within_R[min(k, M) - 1]) for k in (1, 5, 10)}
-    median = float(np.searchsorted(within_R, 0.5 - 1e-12) + 1)
-    return Ranks(**recall, median=median, mrr=float((probability_R / (drawn + 1)).sum()))
+        beyond_M += count / len(correct_Q) * np.cumprod(np.maximum(M - size - drawn, 0) / (M - drawn))
+    within_M = 1 - beyond_M  # within_M[j - 1]: the probability that the rank is at most j
+    probability_M = np.diff(within_M, prepend=0)
+    recall = {f"r{k}": float(within_M[min(k, M) - 1]) for k in (1, 5, 10)}
+    median = float(np.searchsorted(within_M, 0.5 - 1e-12) + 1)
+    return Ranks(**recall, median=median, mrr=float((probability_M / (drawn + 1)).sum()))

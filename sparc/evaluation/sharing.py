@@ -1,4 +1,4 @@
-"""Which streams a latent belongs to: who activates it, with whom, and whether another latent says the same."""
+"""Liveness and sharing of latents: the streams that activate each, how often together, and duplicate latents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from scipy.special import entr
 from torch import Tensor
 
 from sparc.core.codes import Codes
@@ -19,24 +20,24 @@ from sparc.evaluation.encoding import activity
 from sparc.evaluation.report import IndexOverlap, Pattern, Sharing
 
 DUPLICATE = 0.9
-"""Cosine between the decoders of two latents, all streams side by side, from which they are duplicates."""
+"""Smallest cosine between the decoders of two duplicates, all streams side by side."""
 LATENTS = 1024
-"""Latents compared with all others at a time."""
+"""Latents compared with all others at a time, so that cosines are (LATENTS, A)."""
 
 Floats = NDArray[np.float64]
 
 
 class Liveness(NamedTuple):
-    """Which latents are active at least once where."""
+    """Numbers of latents by the streams that they are active in at least once."""
 
     alive: int
-    """In all streams."""
+    """Active in all streams."""
     dead: int
-    """In none."""
+    """Active in no stream."""
     mixed: int
-    """In some."""
+    """Active in some streams only."""
     patterns: tuple[Pattern, ...]
-    """The mixed ones, most frequent pattern first."""
+    """The mixed latents by the streams they are active in, most frequent pattern first."""
     dead_in: dict[str, int]
 
 
@@ -61,24 +62,24 @@ def liveness(codes: Mapping[str, Codes], n_latents: int) -> Liveness:
 
 
 def mean_l0(codes: Codes, present_N: Tensor) -> float:
-    """Active latents per sample, over the samples that have the stream."""
+    """Return the number of active latents per sample, over the samples that have the stream."""
     return int((codes.values > 0).sum()) / max(1, int(present_N.sum()))
 
 
 def fires(codes: Codes) -> NDArray[np.int64]:
-    """How many samples activate each latent, (L,)."""
+    """Count the samples that activate each latent, (L,)."""
     active = codes.indices[codes.values > 0].cpu()
     return torch.bincount(active, minlength=codes.n_latents).numpy()
 
 
 class PerLatent(NamedTuple):
-    """What `Sharing` averages, latent by latent (L,); not a number where a latent is dead, or there is one stream."""
+    """The values that `Sharing` averages, per latent (L,); NaN for a dead latent, or with a single stream."""
 
     fires: dict[str, NDArray[np.int64]]
     cofiring: Floats
     entropy: Floats
     twin: NDArray[np.int64]
-    """The latent, not dead, whose decoder is nearest; -1 where this one is dead or the only one."""
+    """The alive latent with the nearest decoder; -1 for a dead latent, or if no other is alive."""
     likeness: Floats
     """Cosine with the twin's decoder."""
 
@@ -86,7 +87,10 @@ class PerLatent(NamedTuple):
 def sharing(
     space: LatentSpace, solo: Mapping[str, Codes], present: Mapping[str, Tensor], orders: Mapping[str, Tensor]
 ) -> tuple[Sharing, PerLatent]:
-    """Measure how streams share latents, each encoded alone. present: (N,) bool; orders: that of the null's samples."""
+    """Measure how streams share latents, each encoded alone.
+
+    present: per stream (N,) bool. orders: per stream (N,), the shuffled samples of the null.
+    """
     names = list(solo)
     there = {name: present[name].cpu().numpy() for name in names}
     active = {name: activity(code) for name, code in solo.items()}
@@ -122,7 +126,7 @@ def sharing(
 
 
 def _overlap(first: csr_array, second: csr_array, both_N: NDArray[np.bool_]) -> float:
-    """Mean over samples that have both streams of shared over all active latents; samples with none are left out."""
+    """Return the Jaccard overlap of active latents, mean over samples that have both streams and any active latent."""
     shared_N = _sum(first * second, axis=1)
     union_N = _sum(first, axis=1) + _sum(second, axis=1) - shared_N
     counted_N = both_N & (union_N > 0)
@@ -130,7 +134,7 @@ def _overlap(first: csr_array, second: csr_array, both_N: NDArray[np.bool_]) -> 
 
 
 def _cofiring(active: Mapping[str, csr_array], there: Mapping[str, NDArray[np.bool_]]) -> Floats:
-    """Per latent, samples that activate it in both streams over those that do in one, mean over pairs of streams."""
+    """Return, per latent, samples active in both streams over samples active in either, mean over pairs of streams."""
     shares = [np.full(next(iter(active.values())).shape[1], np.nan)]
     for first, second in combinations(active, 2):
         rows = np.flatnonzero(there[first] & there[second])
@@ -138,24 +142,26 @@ def _cofiring(active: Mapping[str, csr_array], there: Mapping[str, NDArray[np.bo
         both_L = _sum(one * other, axis=0)
         either_L = _sum(one, axis=0) + _sum(other, axis=0) - both_L
         shares.append(np.where(either_L > 0, both_L / np.maximum(either_L, 1), np.nan))
-    found_PL = np.stack(shares)
-    counted_L = np.isfinite(found_PL).sum(axis=0)
-    return np.where(counted_L > 0, np.nansum(found_PL, axis=0) / np.maximum(counted_L, 1), np.nan)
+    by_pair_XL = np.stack(shares)
+    counted_L = np.isfinite(by_pair_XL).sum(axis=0)
+    return np.where(counted_L > 0, np.nansum(by_pair_XL, axis=0) / np.maximum(counted_L, 1), np.nan)
 
 
 def _entropy(rates_LS: Floats) -> Floats:
-    """Entropy of each latent's activations over the streams, in units of the largest there can be."""
+    """Return the entropy of each latent's activations over the streams, as a share of the largest possible."""
     total_L = rates_LS.sum(axis=1)
     if rates_LS.shape[1] == 1:
         return np.full(len(total_L), np.nan)
     share_LS = rates_LS / np.where(total_L > 0, total_L, 1)[:, None]
-    entropy_L = -(share_LS * np.log(np.where(share_LS > 0, share_LS, 1))).sum(axis=1)
-    return np.where(total_L > 0, np.abs(entropy_L) / np.log(rates_LS.shape[1]), np.nan)
+    return np.where(total_L > 0, entr(share_LS).sum(axis=1) / np.log(rates_LS.shape[1]), np.nan)
 
 
 @torch.inference_mode()
 def twins(space: LatentSpace, alive_L: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Floats]:
-    """Of each live latent the live one whose decoder, all streams side by side, is nearest, and their cosine."""
+    """Find, per alive latent, the other alive latent with the nearest decoder, and the cosine of the two.
+
+    Decoders are compared with all streams side by side.
+    """
     twin_L = np.full(len(alive_L), -1, dtype=np.int64)
     likeness_L = np.full(len(alive_L), np.nan)
     alive = torch.from_numpy(np.flatnonzero(alive_L))

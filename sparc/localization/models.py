@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from sparc.errors import InvalidConfig, MissingData, UnknownName
 from sparc.plugins.contracts import Backbone
 from sparc.plugins.registry import Registry, checked_params, discover, shared_spaces
 from sparc.storage.checkpoint import SharedLatentSpace, load
+from sparc.storage.latent_names import LATENTS, read_latent_names
 from sparc.storage.run import Run
 
 
@@ -90,13 +90,9 @@ def _identity(registry: Registry, ref: PluginRef) -> str:
 
 
 def latent_names(run: Run) -> dict[int, str]:
-    """Read what `sparc evaluate` calls latents: names that held on other samples than those they were found on."""
-    path = run.pictures / "latents.csv"
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("name") and row.get("confirmed") == "True"]
-    return {int(row["latent"]): row["name"] for row in rows}
+    """Return the confirmed names of latents, as `sparc evaluate` found them."""
+    names = read_latent_names(run.pictures / LATENTS)
+    return {latent: name.label for latent, name in names.items() if name.confirmed}
 
 
 def one_of(models: Models, modality: str) -> str:

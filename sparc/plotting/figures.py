@@ -1,4 +1,4 @@
-"""Plots as files: one look for all of them, PNG to show and SVG to print, the same bytes from the same numbers."""
+"""One look for all plots, saved as PNG for the screen and SVG for print; equal numbers give equal bytes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 Numbers = Sequence[float | None]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
-"""Of Okabe and Ito: told apart by people with any colour vision."""
+"""The palette of Okabe and Ito, which readers with any colour vision can tell apart."""
 GREY = "#8a8a8a"
-"""For nulls and chance."""
+"""Colour of nulls and of chance."""
 INK, PALE = "#26262b", "#e6e6ea"
-"""For words and axes; for guides and for what is empty."""
+"""Colour of words and axes; colour of guides and of empty cells."""
 WIDTH = 8.0
-"""Inches, so that the smallest words are readable where a page shows a picture 800 pixels wide."""
+"""Inches. The smallest words stay readable if a page shows the picture 800 pixels wide."""
 DASH = "–"
-"""Stands where there is no number."""
+"""Shown in place of a missing number."""
 SETTINGS: Any = {
     "font.size": 9,
     "text.color": INK,
@@ -50,14 +50,14 @@ SETTINGS: Any = {
     "figure.labelsize": 9,
     "figure.constrained_layout.hspace": 0.06,
     "savefig.dpi": 150,
-    "svg.hashsalt": "sparc",  # else ids in the file are drawn anew each time
+    "svg.hashsalt": "sparc",  # without it, the ids in the file are random
     "svg.fonttype": "none",
 }
 
 
 @contextmanager
 def look() -> Iterator[None]:
-    """Within it, axes, titles and legends are made in our look, whatever the user's own settings of matplotlib are."""
+    """Apply our settings within a `with` block, whatever the user's own settings of matplotlib are."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -67,7 +67,7 @@ def look() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty figure of this size in inches, laid out by itself; nothing is shown on a screen."""
+    """Make an empty figure of this size in inches, with automatic layout and no window."""
     from matplotlib.figure import Figure
 
     with look():
@@ -75,15 +75,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write `path` with .png and .svg; returns both. Raises StorageError."""
+    """Write `path`.png and `path`.svg; return both paths. Raises StorageError."""
     for file in files(path):
         write(figure, file)
-        figure.set_layout_engine("none")  # the next file looks the same
+        figure.set_layout_engine("none")  # keep this layout for the next file
     return files(path)
 
 
 def check_name(file: Path) -> str:
-    """Return the kind of picture that a file's name ends with. Raises InvalidConfig for one that cannot be written."""
+    """Return the format named by a file's suffix, such as png. Raises InvalidConfig if matplotlib cannot write it."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     kind = file.suffix[1:].lower()
@@ -94,9 +94,9 @@ def check_name(file: Path) -> str:
 
 
 def write(figure: Figure, file: Path) -> None:
-    """Write one file, of the kind that its name ends with, such as .png, .svg or .pdf.
+    """Write one file, in the format of its suffix, such as .png, .svg or .pdf.
 
-    Raises StorageError; InvalidConfig for a kind that matplotlib does not know.
+    Raises StorageError; InvalidConfig for a format that matplotlib does not know.
     """
     kind = check_name(file)
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.get(kind)
@@ -105,7 +105,7 @@ def write(figure: Figure, file: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove what `save` wrote, where there is such. Raises StorageError."""
+    """Remove the files that `save` writes, if they exist. Raises StorageError."""
     for file in files(path):
         try:
             file.unlink(missing_ok=True)
@@ -114,29 +114,29 @@ def discard(path: Path) -> None:
 
 
 def files(path: Path) -> list[Path]:
-    """What `save` writes."""
+    """Return the paths that `save` writes."""
     return [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Write a number for people: a dash for none, and no sign before a zero."""
+    """Format a number: a dash for None, no minus sign before zero."""
     if value is None:
         return DASH
     return f"{value:.0e}" if abs(value) >= 1000 else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def label(name: str, longest: int = 20) -> str:
-    """Make a name fit beside an axis, and mean itself: matplotlib would read what is between two $ as a formula."""
+    """Shorten a name to fit beside an axis, and escape $, which matplotlib reads as the start of a formula."""
     if len(name) > longest:
         name = f"{name[: longest // 2]}…{name[-((longest - 1) // 2) :]}"
     return name.replace("$", r"\$")
 
 
 def heat_map(axes: Axes, cells: Sequence[Numbers], names: Sequence[str], colour: str, high: float) -> None:
-    """Draw a square matrix with its numbers in the cells, from white at 0 to `colour` at `high` and above."""
+    """Draw a square matrix with its numbers, coloured from white at 0 to `colour` at `high` and above."""
     from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex, to_rgb
 
-    red, green, blue = (0.3 + 0.7 * part for part in to_rgb(colour))  # so pale that dark words can be read on it
+    red, green, blue = (0.3 + 0.7 * part for part in to_rgb(colour))  # pale enough for dark numbers
     scale = LinearSegmentedColormap.from_list("scale", ["#fbfbfb", to_hex((red, green, blue))]).with_extremes(bad=PALE)
     axes.pcolormesh(np.array(cells, dtype=float), cmap=scale, norm=Normalize(0, high), edgecolors="white", linewidth=2)
     size, digits = (9, 3) if len(names) <= 4 else (8, 2)
@@ -151,15 +151,12 @@ def heat_map(axes: Axes, cells: Sequence[Numbers], names: Sequence[str], colour:
 
 
 def crowded(names: Sequence[str]) -> bool:
-    """Whether names have no room side by side under half a figure."""
+    """Return True if the names do not fit side by side under half a figure."""
     return max(len(label(name)) for name in names) * len(names) > 38
 
 
 def rows(axes: Axes, names: Sequence[str], heads: Sequence[int] = ()) -> list[int]:
-    """Make the y axis a list of names from top to bottom, those at `heads` bold, as they are above a group.
-
-    Returns the places of the others.
-    """
+    """List names down the y axis, the group headings at `heads` in bold; return the places of the other names."""
     places = [place for place in range(len(names)) if place not in heads]
     axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
     for head in heads:
@@ -170,7 +167,7 @@ def rows(axes: Axes, names: Sequence[str], heads: Sequence[int] = ()) -> list[in
 
 
 def paired_rows(axes: Axes, pairs: Iterable[tuple[str, str]]) -> list[int]:
-    """Make a row of each second, below the first, which those have in common that follow each other."""
+    """List the second names of pairs down the y axis, grouped below their first name; return their places."""
     names: list[str] = []
     heads: list[int] = []
     for first, group in groupby(pairs, key=itemgetter(0)):
@@ -180,13 +177,13 @@ def paired_rows(axes: Axes, pairs: Iterable[tuple[str, str]]) -> list[int]:
 
 
 def bare_left(axes: Axes) -> None:
-    """Leave names on the y axis, without a line and ticks."""
+    """Remove the line and the ticks of the y axis, and keep its labels."""
     axes.tick_params(axis="y", length=0, pad=6)
     axes.spines["left"].set_visible(False)
 
 
 class Mark(NamedTuple):
-    """What stands for one kind of number, in the plot and in its legend; open where the number is of chance."""
+    """The symbol of one kind of number, in the plot and in its legend; an open symbol stands for a null."""
 
     words: str
     colour: str
@@ -195,14 +192,14 @@ class Mark(NamedTuple):
 
 
 def dots(axes: Axes, values: Numbers, places: Sequence[float], mark: Mark) -> None:
-    """Draw a mark at each place on the y axis, whole at 0 and above its chance; none where there is no number."""
+    """Draw a mark at each place on the y axis, above nulls and not clipped at 0; no mark for None."""
     face, edge, width = ("white", mark.colour, 1.1) if mark.open else (mark.colour, "white", 0.6)
     style: Any = {"mfc": face, "mec": edge, "mew": width, "clip_on": False, "zorder": 2.5 if mark.open else 3}
     axes.plot(np.array(values, dtype=float), places, mark.marker, label=mark.words, **style)
 
 
 def curve(axes: Axes, places: Sequence[float], values: Numbers, mark: Mark, intervals: Sequence[Any] = ()) -> None:
-    """Draw a line over places on the x axis, with bars for intervals; a dash stands where there is no number."""
+    """Draw a line over places on the x axis, with bars for intervals, and a dash for None."""
     style: Any = {"color": mark.colour, "zorder": 2 if mark.open else 3}
     line: Any = {"linestyle": "--", "markerfacecolor": "white"} if mark.open else {}
     line |= {"marker": mark.marker, "markersize": 4.5, "label": mark.words}
@@ -215,31 +212,31 @@ def curve(axes: Axes, places: Sequence[float], values: Numbers, mark: Mark, inte
             axes.annotate(DASH, (place, 0), (7, 2), textcoords="offset points", ha="center", fontweight="bold", **style)
 
 
-class Part(NamedTuple):
-    """A part of a whole, which is counted in several ways."""
+class Segment(NamedTuple):
+    """One segment of the stacked bars of `composition`, with a count per bar."""
 
     words: str
     counts: Sequence[int]
     colour: str
 
 
-def composition(bars: Axes, table: Axes, parts: Sequence[Part], ways: Sequence[str], lines: float) -> None:
-    """Draw a stacked bar for each way, and the parts' names and counts in the same order as a table of `lines` high."""
+def composition(bars: Axes, table: Axes, segments: Sequence[Segment], ways: Sequence[str], lines: float) -> None:
+    """Draw a stacked bar for each way, and below it a table, `lines` high, of the segments' names and counts."""
     places, before = range(len(ways)), [0] * len(ways)
-    for part in parts:
-        bars.barh(places, part.counts, left=before, color=part.colour, edgecolor="white", linewidth=0.8, height=0.72)
-        before = [so_far + count for so_far, count in zip(before, part.counts, strict=True)]
+    for one in segments:
+        bars.barh(places, one.counts, left=before, color=one.colour, edgecolor="white", linewidth=0.8, height=0.72)
+        before = [so_far + count for so_far, count in zip(before, one.counts, strict=True)]
     bars.set(yticks=places, yticklabels=ways, ylim=(len(ways) - 0.5, -0.5), xlim=(0, max(before)))
     bare_left(bars)
     columns = [1 - 0.14 * place for place in reversed(places)]
     for x, way in zip(columns, ways, strict=True):
         table.text(x, 0.5, way, ha="right", va="center", fontweight="bold")
     y = 1.5
-    for part in parts:
-        table.barh(y, 0.035, height=0.62, color=part.colour)
-        for x, count in zip(columns, part.counts, strict=True):
+    for one in segments:
+        table.barh(y, 0.035, height=0.62, color=one.colour)
+        for x, count in zip(columns, one.counts, strict=True):
             table.text(x, y, str(count), ha="right", va="center")
-        for line in part.words.splitlines():
+        for line in one.words.splitlines():
             table.text(0.06, y, line, va="center")
             y += 1
     table.set(xlim=(0, 1), ylim=(max(lines, y), 0))
@@ -247,7 +244,7 @@ def composition(bars: Axes, table: Axes, parts: Sequence[Part], ways: Sequence[s
 
 
 def shades(count: int) -> list[str]:
-    """Colours from dark to light, for parts in an order."""
+    """Return `count` colours from dark to light, for ordered segments."""
     from matplotlib.colors import LinearSegmentedColormap, to_hex
 
     scale = LinearSegmentedColormap.from_list("scale", ["#00543d", COLOURS[2], "#bfe6d9"])
@@ -255,17 +252,17 @@ def shades(count: int) -> list[str]:
 
 
 def from_zero(axes: Axes) -> None:
-    """Let the x axis begin at 0, and hold all that is drawn."""
+    """Start the x axis at 0."""
     axes.set_xlim(0, axes.get_xlim()[1])
 
 
 def headline(figure: FigureBase, words: str) -> None:
-    """Say above all axes what they show; their own titles are plain then."""
+    """Write a title above all axes; the axes' own titles are then plain."""
     figure.suptitle(words, x=0.012, ha="left", fontweight="bold")
 
 
 def legend(figure: FigureBase, *axes: Axes, where: str = "center") -> None:
-    """Explain below all axes the marks of these."""
+    """Draw one legend for the marks of these axes, below all axes."""
     handles = [handle for each in axes for handle in each.get_legend_handles_labels()[0]]
     place: Any = f"outside lower {where}"
     figure.legend(handles=handles, loc=place, ncols=5)

@@ -1,4 +1,4 @@
-"""The measures of an evaluation, naive and dense, with a loop for every sum: what `sparc.evaluation` must agree with.
+"""Naive, dense measures with a loop for every sum. `sparc.evaluation` must agree with them.
 
 Codes are lists of rows of L numbers, labels lists of sets. Nothing is imported from sparc.
 """
@@ -11,7 +11,7 @@ from itertools import combinations, permutations
 
 
 def depth(parents, label):
-    """Longest way up to a root."""
+    """Length of the longest path up to a root."""
     return max((1 + depth(parents, parent) for parent in parents[label]), default=0)
 
 
@@ -24,7 +24,7 @@ def lift(parents, label, level):
 
 
 def counts(codes, labels, latent):
-    """How many samples that activate the latent carry each label."""
+    """Number of samples that activate the latent, by label."""
     return Counter(label for row, names in zip(codes, labels, strict=True) if row[latent] > 0 for label in names)
 
 
@@ -99,7 +99,7 @@ def ranks(queries, candidates, groups):
 
 
 def ranks_among(queries, candidates, query_groups, candidate_groups):
-    """The same for candidates of their own."""
+    """Rank as `ranks` does, with candidates that have groups of their own."""
     found = []
     for query, group in zip(queries, query_groups, strict=True):
         scores = [cosine(query, candidate) for candidate in candidates]

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 import sparc.evaluation.alignment
 from sparc.core.codes import Codes
 from sparc.evaluation.alignment import Activity, bootstrap, hierarchical_jaccard, jaccard, shuffles
-from sparc.evaluation.encoding import activity, encode_joint, encode_solo
+from sparc.evaluation.encoding import activity, encode
 from sparc.evaluation.labels import levels, parts
 from sparc.plugins.contracts import Taxonomy
 from tests.evaluation.conftest import multi_hot
@@ -29,7 +29,7 @@ def overlap(streams, labels, depth=-1, present=None):
 
 
 def codes(dense):
-    """All latents of each sample as its code."""
+    """Codes that keep all latents of each sample."""
     values = torch.tensor(dense, dtype=torch.float32)
     return Codes(torch.arange(values.shape[1]).expand(values.shape), values, values.shape[1])
 
@@ -62,7 +62,7 @@ def test_a_latent_averages_over_the_pairs_of_streams_alive_in_it():
 
 
 def test_a_pair_of_streams_is_measured_on_the_samples_that_have_both():
-    """A latent that is always active means the same in both, however few samples have the second."""
+    """A latent that is always active overlaps fully, however few samples have the second stream."""
     streams = {"a": active([1], [1], [1], [1]), "b": active([1], [0], [1], [0])}
     labels, half = [{"cat"}, {"cat"}, {"dog"}, {"dog"}], {"a": np.ones(4, bool), "b": np.array([1, 0, 1, 0], bool)}
     assert overlap(streams, labels, present=half).alive == 1
@@ -89,7 +89,7 @@ def test_latents_of_unlabelled_samples_overlap_in_nothing():
 
 
 def counted(labels, taxonomy, depth):
-    """Which labels a depth counts of each sample."""
+    """The labels that a depth counts, per sample."""
     matrix = multi_hot(labels, taxonomy)
     found = levels(matrix, taxonomy)
     less = [
@@ -98,7 +98,7 @@ def counted(labels, taxonomy, depth):
         if said < all_
     ]
     names = [*taxonomy.labels, *less]
-    rows = found.said.toarray() * found.counted[:, depth]
+    rows = found.columns.toarray() * found.counted[:, depth]
     return [sorted(names[column] for column in np.flatnonzero(row)) for row in rows]
 
 
@@ -144,7 +144,7 @@ def test_every_replicate_has_half_of_the_parts_twice():
 
 
 def test_the_interval_reaches_as_far_as_the_estimate_varies_from_sample_to_sample():
-    """Overlap of a latent that is active at random in either stream: its spread over many samples of 400."""
+    """The overlap of a latent that is active at random in both streams, over many draws of 400 samples."""
     generator = np.random.default_rng(0)
 
     def draw():
@@ -184,13 +184,12 @@ def test_shuffling_depends_on_the_seed_alone():
 
 
 def test_the_null_keeps_what_a_stream_activates_and_breaks_the_pairs(plain_space):
-    """Both streams see the same two features, so solo they agree fully; with pairs shuffled only by chance."""
+    """Both streams have the same two features: solo they agree fully, on shuffled pairs only by chance."""
     space = plain_space()
     kinds = torch.arange(200) % 2
     features = dict.fromkeys(("a", "b"), torch.eye(2)[kinds])
     labels = multi_hot([{"cat"} if kind == 0 else {"car"} for kind in kinds], ANIMALS)
-    joint, solo = encode_joint(space, features), encode_solo(space, features)
-    found = hierarchical_jaccard(space, features, joint, solo, labels, ANIMALS, GROUPS[:200], seed=0)
+    found = hierarchical_jaccard(encode(space, features), labels, ANIMALS, GROUPS[:200], seed=0)
     assert [row.depth for row in found] == [0, 1]
     for row in found:
         assert row.joint.alive == row.solo.alive == 1
@@ -200,6 +199,5 @@ def test_the_null_keeps_what_a_stream_activates_and_breaks_the_pairs(plain_space
 
 def test_the_joint_null_is_high_because_streams_share_their_latents(random_space, held):
     space = random_space()
-    joint, solo = encode_joint(space, held.features), encode_solo(space, held.features)
-    first = hierarchical_jaccard(space, held.features, joint, solo, held.matrix, held.taxonomy, held.groups, 0)[-1]
+    first = hierarchical_jaccard(encode(space, held.features), held.matrix, held.taxonomy, held.groups, 0)[-1]
     assert first.joint_null.alive > first.solo_null.alive

@@ -1,4 +1,4 @@
-"""Classifiers of all labels at once: what they are shown, that they learn, and that nothing else changes."""
+"""Classifiers of all labels at once: their inputs, that they learn, and that nothing else changes."""
 
 import numpy as np
 import pytest
@@ -8,29 +8,30 @@ from scipy.sparse import csr_array
 import sparc.evaluation.classifiers
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
-from sparc.evaluation.classifiers import average_precision, classify, learn, logits, precision, readings, scale
-from sparc.evaluation.encoding import encode_joint, encode_solo
+from sparc.evaluation.classifiers import Split, average_precision, classify, learn, logits, precision, readings, scale
+from sparc.evaluation.encoding import encode
 from sparc.evaluation.probes import probes
 
 N = 240
 TRAIN, TEST = torch.arange(0, N, 2), torch.arange(1, N, 2)
+SPLIT = Split(TRAIN, TEST)
 
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    """Enough to tell two results apart."""
+    """Train for a few steps only, enough to tell two results apart."""
     monkeypatch.setattr(sparc.evaluation.classifiers, "STEPS", 3)
     monkeypatch.setattr(sparc.evaluation.classifiers, "EPOCHS", 1)
 
 
 @pytest.fixture
 def labelled():
-    """Samples in two streams, and three labels that are drawn by themselves."""
+    """Samples in two streams, and three labels independent of the features."""
     generator = torch.Generator().manual_seed(0)
     features = {name: torch.randn(N, width, generator=generator) for name, width in (("a", 6), ("b", 4))}
     space = LatentSpace({"a": 6, "b": 4}, 32, 4, seed=1)
     labels = csr_array((torch.rand(N, 3, generator=generator) < 0.3).numpy().astype(float))
-    return space, features, encode_solo(space, features), labels
+    return encode(space, features), labels
 
 
 def random_codes(n_samples, n_latents=12, k=3):
@@ -158,9 +159,9 @@ def test_codes_without_any_activation_stay_silent():
 
 
 def test_each_stream_is_read_raw_as_a_code_and_as_rebuilt_from_every_stream(labelled):
-    space, features, solo, _ = labelled
+    encodings, _ = labelled
     rows = torch.tensor([5, 3, 200])
-    found = {(kind, source, target): inputs for kind, source, target, inputs in readings(space, features, solo, rows)}
+    found = {(kind, source, target): inputs for kind, source, target, inputs in readings(encodings, rows)}
     assert list(found) == [
         ("raw", "a", "a"),
         ("raw", "b", "b"),
@@ -171,7 +172,8 @@ def test_each_stream_is_read_raw_as_a_code_and_as_rebuilt_from_every_stream(labe
         ("cross-reconstruction", "a", "b"),
         ("cross-reconstruction", "b", "a"),
     ]
-    batch = space.normalize(features).features
+    space, solo = encodings.space, encodings.solo
+    batch = space.normalize(encodings.features).features
     assert torch.equal(found["raw", "b", "b"], batch["b"][rows])
     assert torch.equal(found["latents", "a", "a"].to_dense(), solo["a"][rows].to_dense())
     with torch.no_grad():
@@ -181,10 +183,10 @@ def test_each_stream_is_read_raw_as_a_code_and_as_rebuilt_from_every_stream(labe
 
 
 def test_reconstructions_are_the_same_however_many_at_once(labelled, monkeypatch):
-    space, features, solo, _ = labelled
-    whole = [inputs for *_, inputs in readings(space, features, solo, TRAIN)][-1]
+    encodings, _ = labelled
+    whole = [inputs for *_, inputs in readings(encodings, TRAIN)][-1]
     monkeypatch.setattr("sparc.evaluation.encoding.CHUNK", 7)
-    pieces = [inputs for *_, inputs in readings(space, features, solo, TRAIN)][-1]
+    pieces = [inputs for *_, inputs in readings(encodings, TRAIN)][-1]
     assert torch.allclose(pieces, whole, atol=1e-6)
 
 
@@ -193,7 +195,7 @@ def test_reconstructions_are_the_same_however_many_at_once(labelled, monkeypatch
 
 @pytest.mark.usefixtures("few_steps")
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others(labelled):
-    first, again, other = (classify(*labelled, TRAIN, TEST, seed) for seed in (0, 0, 1))
+    first, again, other = (classify(*labelled, SPLIT, seed) for seed in (0, 0, 1))
     assert first == again
     assert [found.mlp for found in first] != [found.mlp for found in other]
     assert len({found.linear for found in first}) == len(first)
@@ -201,11 +203,12 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(labelled):
 
 @pytest.mark.usefixtures("few_steps")
 def test_neither_the_space_nor_anybodys_random_numbers_are_touched(labelled):
-    space, features, solo, labels = labelled
+    encodings, labels = labelled
+    space, solo = encodings.space, encodings.solo
     weights = {name: tensor.clone() for name, tensor in space.state_dict().items()}
     values = solo["a"].values.clone()
     state = torch.get_rng_state()
-    classify(space, features, solo, labels, TRAIN, TEST, seed=0)
+    classify(encodings, labels, SPLIT, seed=0)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in space.state_dict().items())
     assert all(parameter.grad is None for parameter in space.parameters())
     assert torch.equal(solo["a"].values, values)
@@ -214,22 +217,23 @@ def test_neither_the_space_nor_anybodys_random_numbers_are_touched(labelled):
 
 @pytest.mark.usefixtures("few_steps")
 def test_labels_of_the_test_part_are_not_seen(labelled):
-    space, features, solo, _ = labelled
+    encodings, _ = labelled
+    features = encodings.features
     telling = features["a"][:, :1] > 0
-    features["a"][TEST, 0] *= -1  # what told the label says the opposite
-    found = classify(space, features, solo, csr_array(telling.numpy().astype(float)), TRAIN, TEST, seed=0)
+    features["a"][TEST, 0] *= -1  # the feature now tells the opposite
+    found = classify(encodings, csr_array(telling.numpy().astype(float)), SPLIT, seed=0)
     assert found[0].linear < telling[TEST].float().mean()
 
 
 @pytest.mark.usefixtures("few_steps")
 def test_probes_hold_the_classifiers_where_they_are_asked_for(labelled):
-    space, features, solo, labels = labelled
+    encodings, labels = labelled
     groups = [str(row) for row in range(N)]
-    features["b"][:5] = 0
-    joint = encode_joint(space, features)
-    found = probes(space, features, joint, solo, labels, groups, classifiers=True, seed=0)
+    encodings.features["b"][:5] = 0
+    encodings = encode(encodings.space, encodings.features)
+    found = probes(encodings, labels, groups, classifiers=True, seed=0)
     assert found.train + found.test == N - 5
     assert len(found.classifiers) == 8
     assert all(0 < value <= 1 for entry in found.classifiers for value in (entry.linear, entry.mlp))
-    alone = probes(space, features, joint, solo, labels, groups, classifiers=False, seed=0)
+    alone = probes(encodings, labels, groups, classifiers=False, seed=0)
     assert alone == found.model_copy(update={"classifiers": ()})

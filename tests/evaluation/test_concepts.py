@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binomtest, spearmanr
 
 from sparc.core.codes import Codes
-from sparc.evaluation.concepts import concepts
+from sparc.evaluation.concepts import concepts, count_halves
 from sparc.plugins.contracts import Taxonomy
 from sparc.plugins.datasets import held_out
 from tests.evaluation.conftest import multi_hot
@@ -24,8 +24,9 @@ def codes(active_NL):
 
 
 def named(active_NL, rule="enrichment", labels=LABELS, groups=NAMES, taxonomy=PETS):
-    """What latents are called, and all that was found."""
-    found, names = concepts({"a": codes(active_NL)}, multi_hot(labels, taxonomy), taxonomy, groups, rule=rule)
+    """Name latents; return the labels, the summary and the names."""
+    halves = count_halves({"a": codes(active_NL)}, multi_hot(labels, taxonomy), taxonomy, groups)
+    found, names = concepts(halves, rule)
     return [None if label < 0 else taxonomy.labels[label] for label in names.label], found, names
 
 
@@ -49,7 +50,7 @@ def test_a_name_by_chance_alone_is_not_given_more_often_than_one_latent_in_twent
 
 
 def test_a_name_that_does_not_hold_on_the_other_half_is_not_confirmed():
-    """Cats activate it in one half, dogs in the other."""
+    """Cats activate the latent in one half, dogs in the other."""
     active_NL = ((KINDS == 0) & ~CHECKING) | ((KINDS == 1) & CHECKING)
     called, found, names = named(active_NL[:, None])
     assert called == ["cat"]
@@ -59,7 +60,7 @@ def test_a_name_that_does_not_hold_on_the_other_half_is_not_confirmed():
 
 
 def test_what_is_found_is_found_on_one_half_and_its_odds_are_binomial():
-    """At the border: as many cats among its samples as just make a name, and one fewer, which do not."""
+    """At the threshold: just enough cats among the samples for a name, and one fewer."""
     rows = np.flatnonzero(~CHECKING)
     cats, others = rows[KINDS[rows] == 0], rows[KINDS[rows] == 3]
     share = len(cats) / len(rows)
@@ -94,7 +95,7 @@ def test_by_the_papers_rule_a_label_that_all_images_have_names_nothing():
 
 
 def test_captions_of_one_image_count_once():
-    """Noise on 300 images with five captions each: labels and activity are the image's, so five agree at once."""
+    """Noise on 300 images with five captions each, which share labels and activity, so samples agree five at once."""
     generator = np.random.default_rng(0)
     names = np.repeat([f"image {row}" for row in range(300)], 5).tolist()
     kinds = np.repeat(generator.integers(0, 4, 300), 5)
@@ -116,7 +117,7 @@ def test_a_label_that_one_image_has_does_not_hide_one_that_all_have():
 
 
 def test_purity_and_lift_are_those_of_all_names_not_of_those_that_hold():
-    """Latents that are half cats: the halves that happen to be purer hold more often, and would look better."""
+    """Latents that are half cats: those that happen to be purer are confirmed more often, which would bias the mean."""
     generator = np.random.default_rng(3)
     active_NL = generator.random((400, 300)) < np.where(KINDS[:, None] == 0, 0.09, 0.03)
     _, found, names = named(active_NL)
@@ -127,7 +128,7 @@ def test_purity_and_lift_are_those_of_all_names_not_of_those_that_hold():
 
 
 def test_a_name_that_no_image_of_the_other_half_has_counts_as_impure():
-    """All images of 'rare' are in the half that names are found on: the other says that the name is wrong."""
+    """All images of 'rare' are in the finding half, so the checking half refutes the name."""
     rare_N = (np.cumsum((KINDS == 0) & ~CHECKING) <= 12) & (KINDS == 0) & ~CHECKING
     labels = [names | {"rare"} if rare else names for names, rare in zip(LABELS, rare_N, strict=True)]
     taxonomy = Taxonomy({**PETS.parents, "rare": ("cat",)})
@@ -141,7 +142,7 @@ def test_a_name_that_no_image_of_the_other_half_has_counts_as_impure():
 def test_a_latent_that_is_active_in_any_stream_is_active():
     one, other = (KINDS == 0) & (np.arange(400) < 200), (KINDS == 0) & (np.arange(400) >= 200)
     streams = {"a": codes(one[:, None]), "b": codes(other[:, None] * 0.1)}
-    _, names = concepts(streams, multi_hot(LABELS, PETS), PETS, NAMES, rule="enrichment")
+    _, names = concepts(count_halves(streams, multi_hot(LABELS, PETS), PETS, NAMES), "enrichment")
     assert names.confirmed.tolist() == [True]
     assert names.purity.tolist() == [1]
 

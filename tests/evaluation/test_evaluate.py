@@ -1,4 +1,4 @@
-"""The whole evaluation: against the naive oracle, and what holds of every report."""
+"""The whole evaluation, against the naive oracle; and properties of every report."""
 
 import json
 
@@ -8,7 +8,7 @@ import torch
 from scipy.sparse import csr_array
 
 import sparc.evaluation.encoding
-from sparc.evaluation import Report, Samples, evaluate
+from sparc.evaluation import HeldOut, Report, evaluate
 from sparc.evaluation.alignment import shuffles
 from sparc.plugins.contracts import Taxonomy
 from tests.evaluation import oracle
@@ -18,11 +18,11 @@ from tests.evaluation.conftest import PARENTS
 def measure(space, held, seed=0, **changes):
     features = {name: held.features[name] for name in space.streams}
     given = {"features": features, "labels": held.matrix, "taxonomy": held.taxonomy, "groups": held.groups, **changes}
-    return evaluate(space, Samples(**given), seed=seed).report
+    return evaluate(space, HeldOut(**given), seed=seed).report
 
 
 def encode_both(space, features):
-    """Dense codes by stream, joint and solo, as lists."""
+    """Return dense codes by stream, joint and solo, as lists."""
     with torch.no_grad():
         joint = {name: code.to_dense().tolist() for name, code in space.encode(features).items()}
         solo = {name: space.encode({name: rows})[name].to_dense().tolist() for name, rows in features.items()}
@@ -177,11 +177,11 @@ def test_a_space_that_went_astray_never_looks_good(random_space, held):
 
 
 def test_features_that_are_all_alike_have_no_r2(random_space):
-    """What is left of their spread is rounding, and 1 - error / rounding a very large number."""
+    """Their spread is rounding error, so 1 - error / spread would be a huge number."""
     space = random_space("ab")
     features = {name: rows.repeat(9, 1) for name, rows in {"a": torch.rand(1, 7), "b": torch.rand(1, 5)}.items()}
     features = {name: rows.double() for name, rows in features.items()}
-    report = evaluate(space, Samples(features, [str(row) for row in range(9)])).report
+    report = evaluate(space, HeldOut(features, [str(row) for row in range(9)])).report
     assert report.solo.r2["a"]["b"] is None
     assert report.solo.nmse["a"]["b"] > 0
 
@@ -199,7 +199,7 @@ def test_a_space_that_went_astray_reads_no_labels(random_space, held):
     labels = csr_array(np.random.default_rng(0).random((100, 8)) < 0.4, dtype=float)
     with torch.no_grad():
         space.pre_bias.fill_(float("nan"))
-    found = evaluate(space, Samples(features, groups, labels, held.taxonomy), classifiers=True).report.probes
+    found = evaluate(space, HeldOut(features, groups, labels, held.taxonomy), classifiers=True).report.probes
     rebuilt = next(one for one in found.classifiers if one.features == "reconstruction")
     assert rebuilt.linear < 0.7
 
@@ -207,7 +207,7 @@ def test_a_space_that_went_astray_reads_no_labels(random_space, held):
 def test_what_has_no_number_is_null_in_json(plain_space):
     space = plain_space()
     features = {"a": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "b": torch.tensor([[0.0, 0.0], [0.0, 1.0]])}
-    report = evaluate(space, Samples(features, ["x", "y"])).report
+    report = evaluate(space, HeldOut(features, ["x", "y"])).report
     content = json.dumps(report.to_json(), allow_nan=False)
     assert report.to_json()["solo"]["nmse"]["a"]["b"] is None
     assert Report.from_json(json.loads(content)) == report

@@ -1,4 +1,4 @@
-"""The plots that people see: every number where it belongs, words that can be read, files that can be relied on."""
+"""Plots of a report: numbers in the right place, readable words, reproducible files."""
 
 import math
 import resource
@@ -13,10 +13,10 @@ from sparc.errors import StorageError
 from sparc.evaluation import plots
 from sparc.evaluation.report import (
     Classifier,
+    CodeMeasures,
     ConceptDepth,
     Concepts,
-    Depth,
-    Encoded,
+    DepthOverlap,
     IndexOverlap,
     Overlap,
     Pattern,
@@ -34,7 +34,7 @@ LATENTS = 4096
 
 
 def encoded(streams, error, alive):
-    """Errors that differ for every source and target, and one more latent for each set of streams."""
+    """Measures that differ for every source and target, with one more latent for each set of streams."""
     places = list(enumerate(streams))
     nmse = {
         source: {target: error + 0.2 * (row != column) + 0.02 * row + 0.007 * column for column, target in places}
@@ -43,7 +43,7 @@ def encoded(streams, error, alive):
     sets = [some for size in range(1, len(streams)) for some in combinations(streams, size)]
     patterns = tuple(Pattern(streams=some, latents=3 + number % 40) for number, some in enumerate(sets[:100]))
     mixed = sum(pattern.latents for pattern in patterns)
-    return Encoded(
+    return CodeMeasures(
         nmse=nmse,
         r2={source: {target: 1 - 1.4 * value for target, value in row.items()} for source, row in nmse.items()},
         l0=dict.fromkeys(streams, 21.5),
@@ -66,7 +66,7 @@ def overlap(value):
 
 
 def depth(number):
-    return Depth(
+    return DepthOverlap(
         depth=number,
         joint=overlap(0.81 - 0.01 * number),
         solo=overlap(0.42 / (1 + number)),
@@ -130,7 +130,7 @@ def labelled(streams):
 
 
 def example(streams=DEMO, *, labels=True):
-    """A report with plausible numbers, all of them different where that tells places apart."""
+    """A report with plausible numbers, all different wherever a test must tell places apart."""
     pairs = list(permutations(streams, 2))
     overlaps = tuple(
         IndexOverlap(first=first, second=second, overlap=0.2 + 0.005 * number, null=0.03 + 0.001 * number)
@@ -179,7 +179,7 @@ def names(axis):
 
 
 def marks(axes, label):
-    """The horizontal places of the marks that the legend calls so, as drawn from top to bottom."""
+    """Return the horizontal places of the marks with this legend entry, from top to bottom."""
     return list(line(axes, label).get_xdata())
 
 
@@ -337,9 +337,9 @@ def test_bars_hold_every_latent_once():
     assert starts == near(sum(joint[:number]) for number in range(len(joint)))
 
 
-def test_the_table_below_names_the_parts_of_the_bars():
-    parts = plots._parts(example())
-    assert [part.words for part in parts] == [
+def test_the_table_below_names_the_segments_of_the_bars():
+    segments = plots._segments(example())
+    assert [one.words for one in segments] == [
         "alive in all",
         "all but effnet-lite0",  # of two streams, the largest first: 3 + 5, 3 + 4, 3 + 3 latents
         "all but effnet-lite2",
@@ -349,31 +349,31 @@ def test_the_table_below_names_the_parts_of_the_bars():
         "only effnet-lite0",
         "dead",
     ]
-    assert [part.counts for part in parts[1:-1]] == [[count, count] for count in (8, 7, 6, 5, 4, 3)]
+    assert [one.counts for one in segments[1:-1]] == [[count, count] for count in (8, 7, 6, 5, 4, 3)]
     table = panel(drawn("latents", example()), "table")
-    assert [text for text in words(table) if not text.isdigit()] == ["joint", "solo", *(part.words for part in parts)]
+    assert [text for text in words(table) if not text.isdigit()] == ["joint", "solo", *(one.words for one in segments)]
     numbers = [int(text) for text in words(table) if text.isdigit()]
-    assert numbers == [count for part in parts for count in part.counts]
+    assert numbers == [count for one in segments for count in one.counts]
 
 
 def test_of_many_sets_of_streams_the_largest_are_named_and_the_others_counted():
     report = example(EIGHT)
-    parts = plots._parts(report)
-    assert parts[-2].words == "94 other sets of streams"
-    assert sum(part.counts[0] for part in parts) == sum(part.counts[1] for part in parts) == LATENTS
+    segments = plots._segments(report)
+    assert segments[-2].words == "94 other sets of streams"
+    assert sum(one.counts[0] for one in segments) == sum(one.counts[1] for one in segments) == LATENTS
 
 
 def test_a_set_that_only_one_way_of_encoding_has_counts_none_in_the_other():
     report = example(DEMO[:2])
     one = report.solo.model_copy(update={"patterns": report.solo.patterns[:1]})
-    parts = plots._parts(report.model_copy(update={"solo": one}))
-    assert [(part.words, part.counts) for part in parts[1:-1]] == [
+    segments = plots._segments(report.model_copy(update={"solo": one}))
+    assert [(one.words, one.counts) for one in segments[1:-1]] == [
         ("only effnet-lite0", [3, 3]),
         ("only effnet-lite2", [4, 0]),
     ]
 
 
-def test_a_set_of_streams_is_said_the_shorter_way():
+def test_a_set_of_streams_is_described_the_shorter_way():
     assert plots._belonging(("a", "b"), "abcde") == "a and b"
     assert plots._belonging(("a", "b", "c"), "abcde") == "all but d, e"
     assert plots._belonging(("a",), "ab") == "only a"
@@ -475,7 +475,7 @@ def test_without_classifiers_the_single_latents_are_alone():
 
 
 def boxes(figure):
-    """Where words stand on the paper, but for those that are turned: their boxes are larger than they are."""
+    """Return the boxes of words on the page, except rotated words, whose boxes are larger than the words."""
     with figures.look():
         figure.draw_without_rendering()
         texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
@@ -488,7 +488,7 @@ def boxes(figure):
 
 
 def beyond_their_axis(figure):
-    """Numbers of ticks that lie outside what an axis shows; they are not drawn."""
+    """Return the tick labels outside the limits of an axis, which are not drawn."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             first, last = sorted(axis.get_view_interval())

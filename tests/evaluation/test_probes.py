@@ -17,14 +17,15 @@ from sklearn.metrics import log_loss as by_scikit_learn
 import sparc.evaluation.probes
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
+from sparc.evaluation.encoding import Encodings
 from sparc.evaluation.probes import (
     best_correlated,
     chance_precision,
-    entries,
     fit,
     in_test,
     log_loss,
     probes,
+    regressions,
     single_latent,
 )
 from sparc.plugins.datasets import held_out
@@ -33,7 +34,7 @@ LN2 = math.log(2)
 
 
 def codes(dense):
-    """All latents of each sample as its code."""
+    """Codes that keep all latents of each sample."""
     values = torch.as_tensor(dense, dtype=torch.float64)
     return Codes(torch.arange(values.shape[1]).expand(values.shape), values, values.shape[1])
 
@@ -51,7 +52,7 @@ def reference(activation, has):
 
 
 def fit_all(activations, has):
-    samples = entries(csc_array(activations), np.arange(activations.shape[1]), has)
+    samples = regressions(csc_array(activations), np.arange(activations.shape[1]), has)
     return samples, fit(samples, ridge=1 / len(has))
 
 
@@ -89,10 +90,10 @@ def test_classes_that_can_be_told_apart_have_a_finite_fit_too(n_samples):
 
 
 def test_a_step_that_overshoots_is_taken_back():
-    """Three activations close together, of which the largest has the label: Newton's method alone goes astray."""
+    """Three close activations, the largest with the label: plain Newton steps diverge."""
     has = np.arange(103) == 0
     activation = np.concatenate([[1.09, 1.06, 0.79], np.zeros(100)])
-    samples = entries(csc_array(activation[:, None]), np.array([0]), has)
+    samples = regressions(csc_array(activation[:, None]), np.array([0]), has)
     ((slope,), (intercept,)) = fit(samples, ridge=1e-9)
     wrong = expit(np.where(has, -1, 1) * (slope * activation + intercept))
     pull = np.where(has, -1 / 2, 1 / 2 / 102) * wrong
@@ -109,7 +110,7 @@ def test_a_latent_that_is_never_active_says_nothing():
 
 def test_log_loss_gives_each_class_half():
     activation = np.array([2.0, 0, 0, 0, 1])
-    samples = entries(csc_array(activation[:, None]), np.array([0]), np.array([True, True, False, False, False]))
+    samples = regressions(csc_array(activation[:, None]), np.array([0]), np.array([True, True, False, False, False]))
     # Log-odds are the activation less 1: 1 and -1 with the label, -1, -1 and 0 without it.
     with_it = (softplus(-1) + softplus(1)) / 2
     without_it = (softplus(-1) + softplus(-1) + softplus(0)) / 3
@@ -170,7 +171,7 @@ def test_the_whole_is_scikit_learns_fit_of_the_latent_that_it_fits_best():
 
 
 def test_the_choice_does_not_look_at_the_test_part():
-    """Latent 0 tells the label in training and never again, latent 1 only in the test: it is latent 0 that is asked."""
+    """Latent 0 tells the label in the training part only, latent 1 in the test part only: latent 0 is chosen."""
     has = np.arange(200) % 2 == 0
     train, test = halves(200)
     activations = np.stack([has & train, has & test], axis=1) * 1.0
@@ -255,7 +256,7 @@ def measured():
         joint = {name: codes(activations[name]) for name in names}
         solo = {name: codes(dense) for name, dense in (solo or activations).items()}
         matrix = csr_array(np.asarray(labels, dtype=float))
-        return probes(space, features, joint, solo, matrix, groups, classifiers=False, seed=0)
+        return probes(Encodings(space, features, joint, solo), matrix, groups, classifiers=False, seed=0)
 
     return measure
 
@@ -320,7 +321,7 @@ def test_joint_and_solo_codes_of_each_stream_are_probed_apart(measured):
 
 
 def test_samples_that_lack_a_stream_are_not_in_its_probe(measured):
-    """Of stream a half of the label's samples are not there; were they, 0 would not tell that a sample lacks it."""
+    """Half of the label's samples lack stream a. If they counted, 0 would not mean that a sample lacks the label."""
     has = label_of(40, 40)
     telling = np.stack([has, np.zeros(200), np.zeros(200)], axis=1) * 1.0
     gone = np.concatenate([TRAIN[:20], TEST[:20]])

@@ -1,4 +1,4 @@
-"""What holds of every evaluation, whatever the space and the samples."""
+"""Properties of every evaluation, for any space and samples."""
 
 import json
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from sparc.core.space import LatentSpace
-from sparc.evaluation import Samples, evaluate
+from sparc.evaluation import HeldOut, evaluate
 from sparc.plugins.contracts import Taxonomy
 
 TAXONOMY = Taxonomy({"thing": (), "pet": ("thing",), "tool": ("thing",), "cat": ("pet",), "saw": ("tool",), "odd": ()})
@@ -32,16 +32,16 @@ def samples_of(names, seed, count=80):
     features = {name: torch.from_numpy(common @ generator.normal(size=(3, WIDTHS[name]))) for name in sorted(names)}
     labels = csr_array((generator.random((count, 6)) < 0.25).astype(float))
     groups = [f"image {row // 2}" for row in range(count)]
-    return Samples(features, groups, labels, TAXONOMY)
+    return HeldOut(features, groups, labels, TAXONOMY)
 
 
 def permuted(samples, rows):
     features = {name: x[torch.from_numpy(rows)] for name, x in samples.features.items()}
-    return Samples(features, [samples.groups[row] for row in rows], samples.labels[rows], TAXONOMY)
+    return HeldOut(features, [samples.groups[row] for row in rows], samples.labels[rows], TAXONOMY)
 
 
 def told(report):
-    """All that a report says, less what is drawn by the place of a sample: the nulls."""
+    """The content of a report without the nulls, which depend on the order of the samples."""
     content = report.to_json()
     for row in content["jaccard"]:
         del row["joint_null"], row["solo_null"]
@@ -52,7 +52,7 @@ def told(report):
 
 
 def alike(one, other, place="report"):
-    """Numbers to 1e-6: sums run in another order."""
+    """Compare numbers to 1e-6, because sums run in another order."""
     if isinstance(one, dict):
         assert one.keys() == other.keys(), place
         for key in one:
@@ -117,7 +117,7 @@ def test_identical_streams_agree_in_everything(seed):
     with torch.no_grad():
         space.encoders[1].copy_(space.encoders[0])
     samples = samples_of("a", seed)
-    twice = Samples(dict.fromkeys("ab", samples.features["a"]), samples.groups, samples.labels, TAXONOMY)
+    twice = HeldOut(dict.fromkeys("ab", samples.features["a"]), samples.groups, samples.labels, TAXONOMY)
     report = evaluate(space, twice).report
     for row in report.jaccard:
         # A latent that is active in samples without labels alone overlaps 0 even with itself.
@@ -129,12 +129,12 @@ def test_identical_streams_agree_in_everything(seed):
 
 
 def test_of_streams_that_have_nothing_in_common_solo_measures_are_those_of_chance():
-    """Joint ones are not: the shared index set alone makes them high, and the joint null says so."""
+    """Joint overlaps stay high, as the joint null shows: the shared index set alone causes them."""
     generator = torch.Generator().manual_seed(0)
     features = {name: torch.randn(2000, 16, generator=generator) for name in "ab"}
     space = LatentSpace({"a": 16, "b": 16}, 128, 8, seed=1)
     labels = csr_array((np.random.default_rng(0).random((2000, 6)) < 0.25).astype(float))
-    report = evaluate(space, Samples(features, [str(row) for row in range(2000)], labels, TAXONOMY)).report
+    report = evaluate(space, HeldOut(features, [str(row) for row in range(2000)], labels, TAXONOMY)).report
     for row in report.jaccard:
         assert row.solo.all == pytest.approx(row.solo_null.all, abs=0.02)
         assert row.joint.all == pytest.approx(row.joint_null.all, abs=0.02)

@@ -52,7 +52,7 @@ def test_streams_that_no_sample_has_both_of_have_no_number(plain_space):
 
 
 def test_long_sums_keep_their_digits(plain_space):
-    """A row of 2**13, then 4,000 of 1, of which only these are rebuilt wrongly: float32 loses 1 beside 2**26."""
+    """A row of 2**13, and 4,000 rows of 1 that alone have errors: in float32, 2**26 + 1 loses the 1."""
     features = {"a": torch.tensor([[2.0**13, 0.0]] + [[0.0, 1.0]] * 4000)}
     space = plain_space(names=("a",))
     with torch.no_grad():

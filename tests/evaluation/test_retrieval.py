@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 import sparc.evaluation.retrieval
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
-from sparc.evaluation.encoding import encode_joint, encode_solo
+from sparc.evaluation.encoding import Encodings, encode, encode_joint
 from sparc.evaluation.retrieval import between, chance, on_decoded, on_latents, rank, retrieval, summarize
 from tests.evaluation import oracle
 
@@ -103,8 +103,8 @@ def test_chance_with_groups_is_the_mean_over_every_order(groups):
 
 def test_each_stream_is_searched_with_each_other_in_the_order_of_the_space(random_space, held):
     space = random_space("cab")
-    solo = encode_solo(space, held.features)
-    found = retrieval(space, held.features, solo, held.groups)
+    encodings = encode(space, held.features)
+    found = retrieval(encodings, held.groups)
     expected = [("c", "a"), ("c", "b"), ("a", "c"), ("a", "b"), ("b", "c"), ("b", "a")]
     assert [(pair.query, pair.target) for pair in found] == expected
 
@@ -113,10 +113,10 @@ def test_samples_that_lack_a_side_are_neither_query_nor_candidate(random_space, 
     space = random_space("ab")
     features = {name: held.features[name] for name in "ab"}
     lacking = [row for row, there in enumerate(held.present["b"]) if not there]
-    found = retrieval(space, features, encode_solo(space, features), held.groups)
+    found = retrieval(encode(space, features), held.groups)
     kept = [row for row in range(50) if row not in lacking]
     fewer = {name: rows[kept] for name, rows in features.items()}
-    again = retrieval(space, fewer, encode_solo(space, fewer), [held.groups[row] for row in kept])
+    again = retrieval(encode(space, fewer), [held.groups[row] for row in kept])
     assert found == again
     assert found[0].candidates == 47
 
@@ -124,17 +124,18 @@ def test_samples_that_lack_a_side_are_neither_query_nor_candidate(random_space, 
 def test_pairs_that_no_sample_has_are_left_out(plain_space):
     features = {"a": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "b": torch.tensor([[0.0, 0.0], [1.0, 0.0]])}
     space = plain_space()
-    assert retrieval(space, features, encode_solo(space, features), ["x", "y"]) == ()
+    assert retrieval(encode(space, features), ["x", "y"]) == ()
 
 
 def test_a_joint_encoding_would_leak_the_match_and_a_solo_one_does_not():
-    """Streams that have nothing in common, in an untrained space: whoever finds the match has been told."""
+    """Independent streams in an untrained space: only a leak can find the match."""
     torch.manual_seed(0)
     features = {"a": torch.randn(200, 16), "b": torch.randn(200, 16)}
     space = LatentSpace({"a": 16, "b": 16}, n_latents=256, k=8, seed=1)
     groups = [str(row) for row in range(200)]
-    honest = retrieval(space, features, encode_solo(space, features), groups)
-    leaking = retrieval(space, features, encode_joint(space, features), groups)
+    honest = retrieval(encode(space, features), groups)
+    joint = encode_joint(space, features)
+    leaking = retrieval(Encodings(space, features, joint, joint), groups)
     assert all(pair.latents.r1 < 0.03 for pair in honest)
     assert all(pair.latents.r1 > 0.5 for pair in leaking)
 
@@ -146,25 +147,25 @@ def test_perfect_streams_find_each_other():
     with torch.no_grad():
         space.encoders[1].copy_(space.encoders[0])
     features = {"a": same, "b": same}
-    for pair in retrieval(space, features, encode_solo(space, features), [str(row) for row in range(40)]):
+    for pair in retrieval(encode(space, features), [str(row) for row in range(40)]):
         assert pair.latents.r1 == 1
         assert pair.latents.median == 1
 
 
 def test_what_several_samples_show_is_one_query_and_one_candidate(random_space, held):
-    """Each image with two captions: with the copies of other images in the way, ranks would be twice as high."""
+    """Each image has two captions. If copies of images counted as candidates, ranks would be twice as high."""
     space = random_space("ab")
     image, caption = held.features["a"][9:19], held.features["b"][9:29]
     twice = torch.arange(10).repeat_interleave(2)
     features = {"a": image[twice], "b": caption}
     groups = [f"image {row}" for row in twice.tolist()]
-    solo = encode_solo(space, features)
-    to_captions, to_images = retrieval(space, features, solo, groups, rows={"a": twice, "b": torch.arange(20)})
+    encodings = encode(space, features)
+    to_captions, to_images = retrieval(encodings, groups, rows={"a": twice, "b": torch.arange(20)})
     assert (to_captions.queries, to_captions.candidates) == (10, 20)
     assert (to_images.queries, to_images.candidates) == (20, 10)
     assert to_images.chance.r1 == pytest.approx(1 / 10)
     assert to_captions.chance.r1 == pytest.approx(2 / 20)
-    codes_of = {name: code.to_dense().tolist() for name, code in solo.items()}
+    codes_of = {name: code.to_dense().tolist() for name, code in encodings.solo.items()}
     expected = oracle.ranks_among(codes_of["b"], codes_of["a"][::2], twice.tolist(), list(range(10)))
     assert to_images.latents.mrr == pytest.approx(np.mean([1 / rank for rank in expected]))
 
@@ -174,7 +175,7 @@ def test_a_caption_of_two_images_finds_either(plain_space):
     features = {"a": torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), "b": torch.eye(2)[[0, 0, 1]]}
     space = plain_space()
     rows = {"a": torch.arange(3), "b": torch.tensor([0, 0, 1])}
-    _, to_images = retrieval(space, features, encode_solo(space, features), ["x", "y", "z"], rows=rows)
+    _, to_images = retrieval(encode(space, features), ["x", "y", "z"], rows=rows)
     assert to_images.queries == 2
     # Query 0 means latent 0: images x and z match it, x is right, z is wrong and level. Query 1 finds y: wrong.
     assert to_images.latents.mrr == pytest.approx((1 / 2 + 1 / 3) / 2)
@@ -183,20 +184,20 @@ def test_a_caption_of_two_images_finds_either(plain_space):
 def test_features_are_compared_only_where_backbones_share_a_space(random_space, held):
     space = LatentSpace({"a": 7, "b": 7, "c": 6}, 16, 3, seed=4).double()
     features = {"a": held.features["a"], "b": held.features["a"] * 2, "c": held.features["c"]}
-    solo = encode_solo(space, features)
+    encodings = encode(space, features)
     spaces = {"a": "clip", "b": "clip", "c": "other"}
-    found = retrieval(space, features, solo, [str(row) for row in range(50)], shared_spaces=spaces)
+    found = retrieval(encodings, [str(row) for row in range(50)], shared_spaces=spaces)
     assert {(pair.query, pair.target) for pair in found if pair.raw is not None} == {("a", "b"), ("b", "a")}
     assert found[0].raw.r1 == 1
-    assert all(pair.raw is None for pair in retrieval(space, features, solo, [str(row) for row in range(50)]))
+    assert all(pair.raw is None for pair in retrieval(encodings, [str(row) for row in range(50)]))
 
 
 def test_reconstruction_compares_what_both_codes_say_in_the_target_stream(random_space, held):
     space = random_space("ab")
     features = {name: held.features[name][9:19] for name in "ab"}
-    solo = encode_solo(space, features)
-    found = retrieval(space, features, solo, [str(row) for row in range(10)])[0]
+    encodings = encode(space, features)
+    found = retrieval(encodings, [str(row) for row in range(10)])[0]
     with torch.no_grad():
-        said, meant = (space.decode(solo[name], "b").tolist() for name in "ab")
+        said, meant = (space.decode(encodings.solo[name], "b").tolist() for name in "ab")
     expected = oracle.ranks(said, meant, list(range(10)))
     assert found.reconstruction.mrr == pytest.approx(np.mean([1 / rank for rank in expected]))

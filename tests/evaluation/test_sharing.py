@@ -1,4 +1,4 @@
-"""Who activates a latent, with whom, and whether another one says the same, worked by hand."""
+"""Liveness, sharing and duplicates of latents, worked by hand."""
 
 import math
 
@@ -13,7 +13,7 @@ from sparc.evaluation.sharing import liveness, mean_l0, sharing, twins
 
 
 def codes(dense):
-    """All latents of each sample as its code."""
+    """Codes that keep all latents of each sample."""
     values = torch.tensor(dense, dtype=torch.float32)
     return Codes(torch.arange(values.shape[1]).expand(values.shape), values, values.shape[1])
 

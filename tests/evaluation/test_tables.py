@@ -1,4 +1,4 @@
-"""The tables that people see: every number in its place, at 100 columns, and in a file."""
+"""The tables of a report: every number in its place, at 100 columns and in a file."""
 
 import io
 import re
@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from sparc.cli.tables.evaluation import evaluation_tables
-from sparc.evaluation import Samples, evaluate
+from sparc.evaluation import HeldOut, evaluate
 
 
 def show(report, caption="", width=100, **kwargs):
@@ -19,7 +19,7 @@ def show(report, caption="", width=100, **kwargs):
 
 
 def numbers(text, start, nth=0):
-    """The numbers of the nth line that starts with `start`, without their intervals."""
+    """Return the numbers of the nth line that starts with `start`, without their intervals."""
     line = [line for line in text.splitlines() if line.startswith(start)][nth]
     return [
         float(number)
@@ -29,7 +29,7 @@ def numbers(text, start, nth=0):
 
 @pytest.fixture
 def report(random_space, held):
-    return evaluate(random_space(), Samples(held.features, held.groups, held.matrix, held.taxonomy)).report
+    return evaluate(random_space(), HeldOut(held.features, held.groups, held.matrix, held.taxonomy)).report
 
 
 def near(*values, digits=3):
@@ -70,7 +70,7 @@ def test_retrieval_is_shown_by_latents_then_by_cross_reconstruction_above_chance
 
 
 def test_everything_adds_what_streams_share_what_latents_are_called_and_what_they_tell(random_space, held):
-    samples = Samples(held.features, held.groups, held.matrix, held.taxonomy)
+    samples = HeldOut(held.features, held.groups, held.matrix, held.taxonomy)
     report = evaluate(random_space(), samples, classifiers=True).report
     text = show(report, everything=True, width=80)
     assert max(map(len, text.splitlines())) <= 80
@@ -104,7 +104,7 @@ def chance(pair):
 
 def test_chance_is_one_line_where_every_sample_has_every_stream(random_space, held):
     features = {name: rows[9:20] for name, rows in held.features.items()}
-    report = evaluate(random_space(), Samples(features, held.groups[9:20])).report
+    report = evaluate(random_space(), HeldOut(features, held.groups[9:20])).report
     text = show(report)
     assert numbers(text, "chance, of 11") == chance(report.retrieval[0])
     assert text.count("chance") == 1
@@ -123,7 +123,7 @@ def test_chance_is_shown_for_each_direction_where_images_have_several_captions(r
     image = torch.arange(10).repeat_interleave(2)
     features = {"a": held.features["a"][9:19][image], "b": held.features["b"][9:29]}
     rows = {"a": image, "b": torch.arange(20)}
-    samples = Samples(features, [str(number) for number in image.tolist()], rows=rows)
+    samples = HeldOut(features, [str(number) for number in image.tolist()], rows=rows)
     report = evaluate(random_space("ab"), samples).report
     text = show(report)
     assert numbers(text, "chance, a → b, of 20") == chance(report.retrieval[0])
@@ -152,14 +152,14 @@ def test_lines_fit_in_100_columns_and_carry_no_codes_in_a_file(report, random_sp
 def test_a_stream_name_is_shown_whole_whatever_is_in_it(plain_space):
     names = ("clip[model=b]", "a")
     features = {name: torch.tensor([[1.0, 0.2], [0.3, 1.0]]) for name in names}
-    text = show(evaluate(plain_space(names), Samples(features, ["x", "y"])).report)
+    text = show(evaluate(plain_space(names), HeldOut(features, ["x", "y"])).report)
     for start in ("clip[model=b] → a", "a → clip[model=b]"):
         assert len([line for line in text.splitlines() if line.startswith(start)]) == 3
     assert "clip[model=b]" in text[text.index("active per sample") :].splitlines()[1]
 
 
 def test_a_single_stream_has_no_alignment_and_no_retrieval(random_space, held):
-    text = show(evaluate(random_space("b"), Samples({"b": held.features["b"]}, held.groups)).report)
+    text = show(evaluate(random_space("b"), HeldOut({"b": held.features["b"]}, held.groups)).report)
     assert "Reconstruction" in text
     assert "Alignment" not in text
     assert "Retrieval" not in text
@@ -167,5 +167,5 @@ def test_a_single_stream_has_no_alignment_and_no_retrieval(random_space, held):
 
 def test_what_has_no_number_is_a_dash(plain_space):
     features = {"a": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "b": torch.tensor([[0.0, 0.0], [0.0, 1.0]])}
-    text = show(evaluate(plain_space(), Samples(features, ["x", "y"])).report)
+    text = show(evaluate(plain_space(), HeldOut(features, ["x", "y"])).report)
     assert re.search(r"^a → b +- +- +- +-", text, re.MULTILINE)

@@ -178,7 +178,8 @@ def demo_run(tmp_path):
     options = {"stream": [{"name": name, "alias": name} for name in widths], "dataset": "openmoji", "n-latents": 64}
     Run(tmp_path / "run").write_provenance(provenance(options={**options, "k": 8}))
     (tmp_path / "run" / "evaluation").mkdir()
-    rows = ["latent,name,confirmed", *(f"{latent},animal,{latent % 2 == 0}" for latent in range(64))]
+    named = (f"{latent},animal,0,0.5,2.0,{latent % 2 == 0}" for latent in range(64))
+    rows = ["latent,name,depth,purity,lift,confirmed", *named]
     (tmp_path / "run" / "evaluation" / "latents.csv").write_text("\n".join(rows))
     return tmp_path / "run"
 

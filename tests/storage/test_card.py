@@ -14,8 +14,8 @@ from huggingface_hub import ModelCard
 import sparc
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.errors import CorruptFile, MissingData
-from sparc.evaluation import Samples, evaluate
 from sparc.storage.card import model_card
+from sparc.evaluation import HeldOut, evaluate
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from sparc.system.files import write_json
@@ -46,7 +46,7 @@ def run(tmp_path):
             options={"dataset": dataset, "data-root": str(tmp_path)},
         )
     )
-    report = evaluate(space, Samples(features(), [str(n) for n in range(20)])).report.to_json()
+    report = evaluate(space, HeldOut(features(), [str(n) for n in range(20)])).report.to_json()
     write_json(run.evaluation, {"dataset": "hf", "split": "test", "random_weights": [], "report": report})
     return run
 

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc.evaluation.report import Classifier, Concepts, Encoded, Interval, Probes, Report, Sharing
+from sparc.evaluation.report import Classifier, CodeMeasures, Concepts, Interval, Probes, Report, Sharing
 
 
 def details(report: Report) -> list[RenderableType]:
@@ -52,7 +52,7 @@ def with_reach(value: float, interval: Interval | None) -> str:
     return f"{number(value)}±{max(value - interval[0], interval[1] - value):.3f}".replace("±0.", "±.")
 
 
-def _patterns(joint: Encoded, solo: Encoded, streams: tuple[str, ...]) -> Table:
+def _patterns(joint: CodeMeasures, solo: CodeMeasures, streams: tuple[str, ...]) -> Table:
     """Mixed latents by where they are active, and dead ones by stream."""
     counts = [{pattern.streams: pattern.latents for pattern in encoded.patterns} for encoded in (joint, solo)]
     table = plain_table("Latents, stream by stream", "", "joint", "solo")

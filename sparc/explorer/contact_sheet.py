@@ -1,12 +1,12 @@
-"""A sheet of latents as a picture: layout and drawing, nothing about what is drawn."""
+"""The look of the contact sheet, the page that `sparc explore` writes: layout, colours, fonts, and its words."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,35 +14,39 @@ from sparc.errors import BadSample
 from sparc.system.files import write_atomically
 
 if TYPE_CHECKING:
+    from sparc.explorer.meanings import Meaning
     from sparc.plugins.contracts import Sample
 
 MARGIN, GAP, COLUMN_GAP = 40, 8, 44
 BAR = 4
 INK, PALE, RULE, BARS, ACCENT, PAPER = "#1c1c22", "#6f6f78", "#e4e4e8", "#a9a9b4", "#e8730c", "#ffffff"
 TYPOGRAPHIC = "‘’“”«»°·"
-"""Signs beyond ASCII that the bundled font has."""
+"""Characters beyond ASCII that the bundled font has."""
 DASHES = str.maketrans("–—−•", "---·")
 
 
-class Drawable(Protocol):
-    """What a sheet draws of a latent."""
+def draw(
+    meanings: Sequence[Meaning],
+    sample: Callable[[int], Sample],
+    modalities: Mapping[str, str],
+    path: Path,
+    *,
+    title: str,
+    subtitle: str,
+) -> None:
+    """Write a PNG of latents, one below another, with the streams side by side: images or captions.
 
-    @property
-    def latent(self) -> int: ...  # noqa: D102
-    @property
-    def correlation(self) -> float: ...  # noqa: D102
-    @property
-    def concept(self) -> str: ...  # noqa: D102
-    @property
-    def of_concept(self) -> int: ...  # noqa: D102
-    @property
-    def active(self) -> int: ...  # noqa: D102
-    @property
-    def top(self) -> Mapping[str, list[tuple[int, float]]]: ...  # noqa: D102
+    sample: returns the sample of a row. modalities: per stream, `image` or `text`. Raises StorageError.
+    """
+    sheet = ContactSheet(modalities, large=len(meanings) == 1)
+    sheet.heading(title, subtitle)
+    for meaning in meanings:
+        sheet.latent(meaning, sample)
+    sheet.save(path)
 
 
-class Sheet:
-    """Draws latents one below another, streams side by side."""
+class ContactSheet:
+    """A picture that grows downward, latent by latent, with a column per stream."""
 
     def __init__(self, modalities: Mapping[str, str], *, large: bool) -> None:
         self._modalities = modalities
@@ -56,14 +60,14 @@ class Sheet:
         self._y = MARGIN
 
     def _room(self, height: int) -> None:
-        """Make the sheet high enough for what is drawn next."""
+        """Extend the sheet so that `height` more pixels fit."""
         if self._y + height + MARGIN > self._image.height:
             taller = Image.new("RGB", (self._width, self._y + height + MARGIN), PAPER)
             taller.paste(self._image)
             self._image, self._draw = taller, ImageDraw.Draw(taller)
 
     def heading(self, title: str, subtitle: str) -> None:
-        """Title, what it is about, how to read it, and the streams' names."""
+        """Draw the title, the subtitle, the legend and the names of the streams."""
         lines = _wrap(_legible(subtitle), _font(17), self._width - 2 * MARGIN)
         self._room(150 + 24 * len(lines))
         self._draw.text((MARGIN, self._y), title, INK, _font(32))
@@ -88,15 +92,15 @@ class Sheet:
         self._words(x + 36, "activation", PALE, 16)
         self._y += 50
 
-    def latent(self, found: Drawable, sample: Callable[[int], Sample]) -> None:
-        """One latent: what it is called, and its top samples in each stream."""
+    def latent(self, meaning: Meaning, sample: Callable[[int], Sample]) -> None:
+        """Draw one latent: its name, and its top samples in each stream."""
         height = self._down * (self._card + GAP + BAR) - GAP
         self._room(height + 90)
         self._draw.line((MARGIN, self._y, self._width - MARGIN, self._y), RULE, 1)
         self._y += 14
-        self._name(found)
+        self._name(meaning)
         self._y += 36
-        shown = {name: best[: self._count] for name, best in found.top.items()}
+        shown = {name: best[: self._count] for name, best in meaning.top.items()}
         strongest = max((value for best in shown.values() for _, value in best), default=1.0)
         rows = [{row for row, _ in best} for best in shown.values()]
         shared = set.intersection(*rows) if len(rows) > 1 else set()
@@ -110,18 +114,20 @@ class Sheet:
                 self._pictures(self._left(number), best)
         self._y += height + 22
 
-    def _name(self, found: Drawable) -> None:
-        """Concept, number and agreement, on one line."""
+    def _name(self, meaning: Meaning) -> None:
+        """Draw the latent's name, number and correlation on one line."""
         x: float = MARGIN
-        if found.concept:
-            x += self._words(x, found.concept, INK, 22) + 16
-            x += self._words(x, f"{found.of_concept} of its {found.active} samples", PALE, 16) + 16
-        x += self._words(x, f"latent {found.latent}", PALE if found.concept else INK, 16 if found.concept else 22) + 16
+        name = meaning.name
+        if name is not None:
+            x += self._words(x, name.label, INK, 22) + 16
+            if name.purity is not None:
+                x += self._words(x, f"purity {name.purity:.2f} on held-out images", PALE, 16) + 16
+        x += self._words(x, f"latent {meaning.latent}", INK if name is None else PALE, 22 if name is None else 16) + 16
         if len(self._modalities) > 1:
-            self._words(x, f"correlation between streams {found.correlation:.2f}", PALE, 16)
+            self._words(x, f"correlation between streams {meaning.correlation:.2f}", PALE, 16)
 
     def _words(self, x: float, text: str, colour: str, size: int) -> float:
-        """Write on the current line; returns the width."""
+        """Write on the current line, and return the width in pixels."""
         text = _legible(text)
         self._draw.text((x, self._y + 20), text, colour, _font(size), anchor="ls")
         return self._draw.textlength(text, _font(size))
@@ -135,7 +141,7 @@ class Sheet:
         self._draw.rectangle((x, y, x + size - 1, y + size - 1), outline=ACCENT if shared else RULE, width=width)
 
     def _pictures(self, left: int, best: list[tuple[Sample, float, bool]]) -> None:
-        """Images in a grid, a bar of the activation below each."""
+        """Draw images in a grid, each above a bar of its activation."""
         for position, (sample, strength, shared) in enumerate(best):
             x = left + position % self._across * (self._card + GAP)
             y = self._y + position // self._across * (self._card + GAP + BAR)
@@ -143,12 +149,12 @@ class Sheet:
             self._draw.rectangle((x, y + self._card + 2, x + self._card * strength, y + self._card + 1 + BAR), BARS)
 
     def _captions(self, left: int, best: list[tuple[Sample, float, bool]], height: int) -> None:
-        """Captions as lines, their image small before them."""
+        """Draw captions as lines, each after a small image and a bar of its activation."""
         step = height // self._count
         thumb, font, line = step - 2, _font(17 if step > 24 else 16), 20
         for position, (sample, strength, shared) in enumerate(best):
             y = self._y + position * step
-            # The image only helps to see what is meant: a caption may be all that there is of a sample.
+            # The image is optional here: a sample may have a caption only.
             with suppress(BadSample):
                 self._framed(sample, left, y, thumb, shared=shared)
             x = left + thumb + 10
@@ -170,7 +176,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _legible(text: str) -> str:
-    """What the font can draw of a text, which is English: accents are dropped, and other signs are a question mark."""
+    """Reduce a text to what the bundled font has: accents are dropped, other characters become question marks."""
     bare = "".join(
         sign for sign in unicodedata.normalize("NFKD", text.translate(DASHES)) if not unicodedata.combining(sign)
     )
@@ -178,7 +184,7 @@ def _legible(text: str) -> str:
 
 
 def _thumbnail(sample: Sample, size: int) -> Image.Image:
-    """The image, whole, on white in a square."""
+    """Return the whole image, centred on a white square."""
     image = sample.image()
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
     square = Image.new("RGB", (size, size), PAPER)
@@ -187,7 +193,7 @@ def _thumbnail(sample: Sample, size: int) -> Image.Image:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
-    """Break a text into lines of at most `width` pixels; a longer word stands alone."""
+    """Break a text into lines of at most `width` pixels; a longer word gets a line of its own."""
     lines: list[str] = []
     for word in text.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
@@ -198,14 +204,14 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, count: int) -> list[str]:
-    """The text in at most `count` lines of at most `width` pixels; what had to be left out is an ellipsis."""
+    """Break a text into at most `count` lines of at most `width` pixels, with an ellipsis for the rest."""
     lines = _wrap(_legible(text), font, width)
     cut = len(lines) > count
     return [_shorten(line, font, width, cut=cut and number == count - 1) for number, line in enumerate(lines[:count])]
 
 
 def _shorten(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, *, cut: bool) -> str:
-    """Drop what does not fit; an ellipsis stands for it, and for what is `cut` off after the line."""
+    """Shorten a line to `width` pixels, ending in an ellipsis if it was shortened or if text after it was `cut`."""
     if not cut and font.getlength(line) <= width:
         return line
     while line and font.getlength(f"{line}…") > width:
