@@ -94,7 +94,7 @@ def _check(
     out: Path,
 ) -> None:
     """Say what cannot be done before models are loaded."""
-    from sparc.localization.localize import checked_images, checked_queries
+    from sparc.localization.pipeline import checked_images, checked_queries
     from sparc.plotting.figures import check_name
     from sparc.storage.checkpoint import read_config
 

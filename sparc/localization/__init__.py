@@ -1,6 +1,6 @@
 """The verb `attribute`: which part of an image, and which words of a caption, the shared latents come from."""
 
-from sparc.localization.localize import Carrier, Localization, Query, localize
+from sparc.localization.pipeline import Carrier, Localization, Query, localize
 from sparc.localization.models import Models, load_models
 from sparc.localization.picture import draw
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from sparc.localization.localize import Localization
+from sparc.localization.pipeline import Localization
 from sparc.plotting import figures
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from sparc.errors import MissingData, PluginError
 from sparc.localization.benchmark.cases import Cases, Wanted
 from sparc.localization.benchmark.report import Interval, LocalizationReport, WayReport
 from sparc.localization.benchmark.scores import THRESHOLDS, likeness, mean_average_precision, overlaps, points_right
-from sparc.localization.benchmark.ways import RANDOM, Pointer, Way
+from sparc.localization.benchmark.pointers import RANDOM, Pointer, Way
 from sparc.localization.models import Models
 from sparc.localization.perturb import area, perturbed
 from sparc.localization.targets import Target

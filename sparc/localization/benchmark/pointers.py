@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sparc.localization import targets
 from sparc.localization.benchmark.cases import Wanted
-from sparc.localization.localize import ReadText, read_text
+from sparc.localization.pipeline import ReadText, read_text
 from sparc.localization.methods import METHODS, Explained, last_grid
 from sparc.localization.models import Models
 from sparc.localization.targets import Target
