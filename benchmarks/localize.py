@@ -22,8 +22,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from sparc.config import SpaceConfig, reference
 from sparc.errors import PluginError
-from sparc.localization.methods import METHODS
 from sparc.localization.models import Models
+from sparc.localization.request import METHODS
 from sparc.localization.targets import similarity
 from sparc.localization.view import View
 from sparc.plugins.contracts import Sample

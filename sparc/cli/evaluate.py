@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from sparc.evaluation import Report
     from sparc.extraction import Job
     from sparc.localization import Models
-    from sparc.localization.benchmark import Cases, LatentsReport, LocalizationReport
+    from sparc.localization.benchmark import Cases
     from sparc.plugins.registry import Registry
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.storage.run import Run
@@ -67,7 +68,7 @@ def evaluate(
     space = space_of(opened, resolved)
     if localization:  # what cannot be measured is said before the work
         keep_freed_memory()
-        models, cases = _to_localize(opened, options, registry, jobs, resolved)
+        models, cases = _to_localize(opened, space, options, registry, jobs)
     report = evaluate_run(opened, space, options, registry, jobs, resolved, rule=rule, classifiers=True)
     draw(report, opened.pictures)
     console.print(f"\nplots and a table of all latents: {opened.pictures}", markup=False, soft_wrap=True)
@@ -101,14 +102,15 @@ def evaluate_run(
 
 
 def _to_localize(
-    run: Run, options: RunConfig, registry: Registry, jobs: dict[str, Job], device: str
+    run: Run, space: SharedLatentSpace, options: RunConfig, registry: Registry, jobs: dict[str, Job]
 ) -> tuple[Models, Cases]:
-    """The run's backbones, and images to point at things in."""
+    """Load the run's backbones, and prepare images to point at things in."""
     from sparc.localization import load_models
     from sparc.localization.benchmark import cases_of
     from sparc.plugins.registry import checked_params
 
-    models = load_models(run.path, device=device)
+    device = resolve_device(options.device)
+    models = load_models(run, device=device, space=space, registry=registry)
     models.with_grid()
     job = next(iter(jobs.values()))
     spec = registry.dataset(job.dataset.name)
@@ -116,35 +118,34 @@ def _to_localize(
 
 
 def _localize(run: Run, models: Models, cases: Cases, job: Job, seed: int) -> None:
-    """Measure how well maps point, write what was found into the run, and print the tables."""
+    """Measure how well maps point, write the result into the run, and print the tables."""
     from sparc.cli.localization_table import latents_table, localization_table
-    from sparc.localization.benchmark import chimeras_of, measure_latents, measure_localization
+    from sparc.localization.benchmark import measure_all
     from sparc.localization.models import latent_names
-    from sparc.system.files import write_json
 
     named = replace(models, names=latent_names(run))
-    with Bar("localize", "images") as bar:
-        report = measure_localization(named, cases, seed=seed, on_case=bar.update)
-    parts: LocalizationReport | None = None
-    latents: tuple[LatentsReport, ...] = ()
-    if cases.draw is not None:
-        with Bar("parts", "images") as bar:
-            chimeras = chimeras_of(cases.dataset, seed=seed)
-            parts = measure_localization(named, chimeras, perturb=0, seed=seed, on_case=bar.update)
-        with Bar("latents", "images") as bar:
-            latents = measure_latents(named, cases, seed=seed, on_case=bar.update)
-    where, dry = {"dataset": job.dataset.name, "split": job.split}, list(models.random_weights)
-    written = {
-        "report": report.model_dump(mode="json"),
-        "parts": None if parts is None else parts.model_dump(mode="json"),
-        "latents": [one.model_dump(mode="json") for one in latents],
-    }
-    write_json(run.localization, {**where, "random_weights": dry, **written})
-    title, caption = " ".join(where.values()), dry_warning(dry) if dry else ""
-    for one in (report, parts):
+    with _Bars() as bars:
+        found = measure_all(named, cases, dataset=job.dataset.name, split=job.split, seed=seed, on_case=bars.update)
+    found.write(run.localization)
+    dry = list(found.random_weights)
+    title, caption = f"{found.dataset} {found.split}", dry_warning(dry) if dry else ""
+    for one in (found.report, found.parts):
         if one is not None:
             console.print()
             console.print(localization_table(one, title=title, caption=caption))
-    if latents:
+    if found.latents:
         console.print()
-        console.print(latents_table(latents))
+        console.print(latents_table(found.latents))
+
+
+class _Bars(ExitStack):
+    """One bar after the other, for the parts of a measurement."""
+
+    part, bar = "", None
+
+    def update(self, part: str, done: int, total: int) -> None:
+        """Show the progress of a part, in a bar of its own."""
+        if part != self.part or self.bar is None:
+            self.close()
+            self.part, self.bar = part, self.enter_context(Bar(part, "images"))
+        self.bar.update(done, total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from sparc.session_options import resolve_device
 from sparc.storage.run import Run
 
 if TYPE_CHECKING:
-    from sparc.localization import Localization
+    from sparc.localization import Localization, Request
 
 LETTERS, WORDS = 80, 12
 """Of what was looked for, shown at most."""
@@ -72,10 +72,11 @@ def localize(
 
     path = out if out is not None else run / "localize.png"
     latents = [_numbers(word) for word in latent or []]
-    _check(run, image or [], text or [], latents, method, selection, path)
+    request = _checked(
+        run, path, stream, image=image or [], text=text or [], latent=latents, method=method, selection=selection
+    )
     models = load_models(run, streams=stream or (), device=resolve_device(device or "auto"))
-    joint = None if selection is None else selection == "joint"
-    found = find(models, image or [], texts=text or [], latents=latents, method=method, joint=joint)
+    found = find(models, request)
     if models.random_weights:
         console.print(dry_warning(list(models.random_weights)), style="bold yellow", markup=False, soft_wrap=True)
     for one in found:
@@ -84,26 +85,15 @@ def localize(
     console.print(str(path), markup=False, soft_wrap=True)
 
 
-def _check(
-    run: Path,
-    images: list[Path],
-    texts: list[str],
-    latents: list[list[int]],
-    method: str,
-    selection: str | None,
-    out: Path,
-) -> None:
-    """Say what cannot be done before models are loaded."""
-    from sparc.localization.pipeline import checked_images, checked_queries
+def _checked(run: Path, out: Path, streams: list[str] | None, **given: Any) -> Request:
+    """Check what a user may get wrong before models are loaded."""
+    from sparc.localization.request import checked_request, checked_streams
     from sparc.plotting.figures import check_name
     from sparc.storage.checkpoint import read_config
 
-    if selection not in (None, "joint", "solo"):
-        raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")
     check_name(out)
-    if Run.open(run).finished:
-        checked_queries(texts, latents, method, read_config(run).n_latents)
-        checked_images(images)
+    checked_streams(Run.open(run), streams or ())
+    return checked_request(n_latents=read_config(run).n_latents, **given)
 
 
 def _numbers(words: str) -> list[int]:

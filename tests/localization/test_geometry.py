@@ -17,7 +17,7 @@ from torchvision.transforms import InterpolationMode
 
 from sparc.errors import PluginError
 from sparc.localization.geometry import Box, measured_box, spread, strongest
-from sparc.localization.methods import METHODS
+from sparc.localization.request import METHODS
 from sparc_plugins.hf_encoders.image import Pixels
 from sparc_plugins.timm_image import to_pixels
 from tests.localization.streams import Cells, direction, stream, view

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparc.errors import InvalidConfig, MissingData
-from sparc.localization.benchmark import cases_of, chimeras_of, measure_latents, measure_localization
+from sparc.errors import CorruptFile, InvalidConfig, MissingData
+from sparc.localization.benchmark import (
+    LocalizationFile,
+    cases_of,
+    chimeras_of,
+    measure_all,
+    measure_latents,
+    measure_localization,
+)
 from sparc.localization.benchmark.cases import CELL
 from sparc.plugins.contracts import Sample, Taxonomy
 from tests.localization.mosaic import COLOURS, Eye, models, quarters
@@ -198,3 +205,30 @@ def test_what_cannot_be_measured_is_said():
     unseen.masks = lambda index: {}
     with pytest.raises(MissingData, match="no held-out image has anything to point at"):
         measure_localization(models(), cases_of(unseen))
+
+
+def test_everything_about_canvases_is_measured_and_goes_to_a_file_and_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparc.localization.benchmark.cases.CANVASES", 3)
+    made, canvases = models(), cases_of(Swatches(), seed=1)
+    seen = []
+    found = measure_all(
+        made, canvases, dataset="swatches", split="test", seed=1, on_case=lambda *progress: seen.append(progress)
+    )
+    assert seen == [(part, done, 3) for part in ("localize", "parts", "latents") for done in (1, 2, 3)]
+    assert found.report == measure_localization(made, canvases, seed=1)
+    assert found.parts == measure_localization(made, chimeras_of(Swatches(), seed=1), perturb=0, seed=1)
+    assert found.latents == measure_latents(made, canvases, seed=1)
+    found.write(tmp_path / "localization.json")
+    assert LocalizationFile.read(tmp_path / "localization.json") == found
+
+
+def test_a_segmented_dataset_has_no_parts_and_no_latents_to_measure():
+    found = measure_all(models(), cases_of(Segmented()), dataset="segmented", split="val")
+    assert (found.parts, found.latents, found.dataset, found.split) == (None, (), "segmented", "val")
+
+
+def test_a_file_that_is_no_localization_is_named_with_what_is_wrong(tmp_path):
+    path = tmp_path / "localization.json"
+    path.write_text('{"dataset": "it"}')
+    with pytest.raises(CorruptFile, match=r"localization\.json is no localization of a run: split: Field required"):
+        LocalizationFile.read(path)
