@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from sparc.localization.request import Query, Request, checked_request
 
 if TYPE_CHECKING:
+    from sparc.localization.benchmark import LocalizationFile
     from sparc.localization.models import Models, load_models
     from sparc.localization.picture import draw
     from sparc.localization.pipeline import Carrier, Localization, localize
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Carrier": "pipeline",
     "Localization": "pipeline",
+    "LocalizationFile": "benchmark",
     "Models": "models",
     "draw": "picture",
     "load_models": "models",
@@ -43,6 +45,7 @@ _LAZY = {
 __all__ = [
     "Carrier",
     "Localization",
+    "LocalizationFile",
     "Models",
     "Query",
     "Request",

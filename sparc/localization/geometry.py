@@ -1,4 +1,4 @@
-"""Geometry: where a backbone's grid lies in an image, measured on its own preprocessing, and a map in image pixels."""
+"""Where the grid of a backbone lies in an image: measured on what the backbone's own preprocessing makes of images."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,15 +51,17 @@ class Models:
 
 def load_models(
     run: Run | str | Path,
+    streams: Collection[str] = (),
     *,
-    streams: Sequence[str] = (),
     device: str = "cpu",
     space: SharedLatentSpace | None = None,
     registry: Registry | None = None,
+    on_load: Callable[[str], None] = lambda stream: None,
 ) -> Models:
     """Load the space of a finished run and the backbones of `streams`, or of all its streams.
 
     space, registry: the run's space on `device` and the plugins, if the caller has them already.
+    on_load: called with each stream before its backbone is loaded, which can take seconds.
 
     Raises:
         MissingData: no run at that path, or one that is not finished, or whose features were imported.
@@ -69,9 +71,13 @@ def load_models(
     opened = run if isinstance(run, Run) else Run.open(Path(run))
     chosen = checked_streams(opened, streams)
     registry = discover() if registry is None else registry
+    backbones: dict[str, Backbone] = {}
+    for name, ref in chosen.items():
+        on_load(name)
+        backbones[name] = _loaded(registry, ref, device)
     return Models(
         space=load(opened.path, device=device) if space is None else space,
-        backbones={name: _loaded(registry, ref, device) for name, ref in chosen.items()},
+        backbones=backbones,
         modalities={name: registry.backbone(ref.name).modality for name, ref in chosen.items()},
         device=device,
         names=latent_names(opened),

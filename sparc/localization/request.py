@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def _sample(image: str | Path | Image.Image, number: int) -> Sample:
         raise BadSample(f"{path} does not decode: {error}", hint="give an image, such as a PNG or a JPEG") from error
 
 
-def checked_streams(run: Run, streams: Sequence[str] = ()) -> dict[str, PluginRef]:
+def checked_streams(run: Run, streams: Collection[str] = ()) -> dict[str, PluginRef]:
     """Return the backbones of a finished run by stream: those of `streams`, or all, in the run's order.
 
     Raises:

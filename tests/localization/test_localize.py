@@ -206,7 +206,9 @@ def test_the_command_points_at_words_with_the_backbones_of_a_run(demo_run, sparc
 
 
 def test_names_of_latents_are_those_that_held(demo_run):
-    loaded = load_models(demo_run, streams=["minilm"])
+    loading = []
+    loaded = load_models(demo_run, ["minilm"], on_load=loading.append)
+    assert loading == ["minilm"]
     assert loaded.names == dict.fromkeys(range(0, 64, 2), "animal")
     assert list(loaded.backbones) == ["minilm"]
 
