@@ -16,7 +16,8 @@ Read the modules in this order, which is the order of the work:
     benchmark/    how often maps point at the right place
 
 Shapes, in names and comments: B rows of a batch, D width of a stream's features, L latents of the space, K latents that
-a code keeps, P patches of a grid (rows * columns), T tokens of a caption, C channels of an activation.
+a code keeps, P patches of a grid (rows * columns), T tokens of a caption, C channels of an activation, S steps of a
+curve, H and W rows and columns of a grid.
 """
 
 from __future__ import annotations

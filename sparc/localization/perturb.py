@@ -40,8 +40,8 @@ def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves
     rank = np.empty(values.size, np.int64)
     rank[np.argsort(-values.ravel(), kind="stable")] = np.arange(values.size)
     gone = torch.tensor(np.linspace(0, values.size, STEPS + 1)).round()
-    first_SRC = (torch.from_numpy(rank) < gone[:, None]).reshape(-1, *values.shape).to(pixels)
-    first = F.interpolate(first_SRC.unsqueeze(1), size=pixels.shape[2:], mode="nearest")
+    first_SHW = (torch.from_numpy(rank) < gone[:, None]).reshape(-1, *values.shape).to(pixels)
+    first = F.interpolate(first_SHW.unsqueeze(1), size=pixels.shape[2:], mode="nearest")
     plain = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
     images = torch.cat([first * plain + (1 - first) * pixels, first * pixels + (1 - first) * plain])
     with torch.inference_mode():

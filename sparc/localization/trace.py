@@ -96,7 +96,7 @@ class Trace(TorchFunctionMode):
             self.activations = [*self.activations[1 - LAST :], tensor]
 
     def _attend(self, given: _DotProductAttention) -> Tensor:
-        """Compute what torch documents for `scaled_dot_product_attention`, without dropout: the models are frozen."""
+        """Compute attention as torch documents it, without dropout, since the models are frozen."""
         query, key, value, mask = given.query, given.key, given.value, given.attn_mask
         if given.enable_gqa:
             groups = query.shape[-3] // key.shape[-3]

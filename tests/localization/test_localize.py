@@ -1,4 +1,4 @@
-"""Localisation on models that can be followed by hand, and what a user may get wrong."""
+"""Localization with models small enough to compute by hand, and the errors that a user can cause."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_a_caption_points_where_its_concept_is():
 def test_joint_selection_keeps_what_image_and_caption_have_together_and_solo_what_each_has_alone():
     photo = quarters("red", "blue", "green", (255, 0, 204))
     by_hand = {
-        # Of red 1 and blue 0.8 the last cell alone keeps red; beside a caption that says blue twice, blue.
+        # The last cell has red 1 and blue 0.8: alone it keeps red, beside a caption with blue twice it keeps blue.
         "joint": [[0, 2], [0, 1.6]],
         "solo": [[0, 2], [0, 0]],
     }
@@ -54,7 +54,7 @@ def test_a_latent_points_where_it_is_active_and_several_point_together():
 @pytest.mark.parametrize("method", ["grad-cam", "layer-cam"])
 def test_a_gradient_finds_it_too_on_a_map_that_is_pooled(method):
     (found,) = found_by(models(), [PHOTO], text=["red"], method=method)
-    # The target is the mean red: each cell's red counts a quarter, and no other channel.
+    # The target is the mean red: the red of each cell counts a quarter, other channels nothing.
     np.testing.assert_allclose(found.values, np.array([[1, 0], [0, 1]]) / 4, rtol=1e-6)
 
 
@@ -176,7 +176,7 @@ def test_the_picture_is_the_same_twice_and_shows_every_query(tmp_path):
 
 @pytest.fixture
 def demo_run(tmp_path):
-    """A run of the demo's backbones whose space is untrained, as `sparc train` leaves it, evaluated."""
+    """A finished and evaluated run of the demo's backbones, with an untrained space."""
     widths = {"effnet-lite0": 1280, "minilm": 384}
     torch.manual_seed(0)
     SharedLatentSpace(SpaceConfig(streams=widths, n_latents=64, k=8)).save_pretrained(tmp_path / "run")

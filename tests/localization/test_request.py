@@ -1,4 +1,4 @@
-"""What a user wants to find is checked, and its images decoded, before anything heavy is loaded."""
+"""A request is checked, and its images decoded, before anything heavy is loaded."""
 
 import subprocess
 import sys
