@@ -1,11 +1,11 @@
-"""What a map costs beside the model itself: time per image, and memory at most.
+"""Measure the cost of a map on top of the model: time per image and peak memory.
 
     uv run python benchmarks/localize.py --stream 'dinov2[weights=random]' --repeat 10
 
-Loads a backbone, makes an untrained space of 8,192 latents, 64 kept, beside a text stream of 384 features, and looks
-for a caption in one image. Prints one JSON object: milliseconds (medians, taken in turns) and MiB
-of tensors beyond what was held before, of a bare forward without gradient, a forward and backward of the target to the
-pixels, and each method with the forward that it takes.
+Loads a backbone, makes an untrained space of 8,192 latents, k = 64, with a text stream of 384 features, and looks for a
+caption in one image. Measures a forward pass without gradient, a forward and backward pass from the target to the
+pixels, and each method with its own forward pass. Prints one JSON object: milliseconds (medians, measured in turns) and
+MiB (peak of tensors above those allocated before).
 """
 
 import argparse
@@ -22,8 +22,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from sparc.config import SpaceConfig, reference
 from sparc.errors import PluginError
-from sparc.localization.methods import METHODS
 from sparc.localization.models import Models
+from sparc.localization.request import METHODS
 from sparc.localization.targets import similarity
 from sparc.localization.view import View
 from sparc.plugins.contracts import Sample
@@ -91,7 +91,7 @@ def synchronize(device: str) -> None:
 
 
 def peak(work, device: str) -> float:
-    """MiB at most beyond what is held before."""
+    """Return the peak memory of `work` in MiB, above what is allocated before."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

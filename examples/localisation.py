@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sparc.localization import draw, load_models, localize
+from sparc.localization import checked_request, draw, load_models, localize
 from sparc.localization.picture import save
 from sparc.plugins.registry import discover
 
@@ -43,7 +43,8 @@ right = asked = 0
 share = 0.0
 for number in range(MOSAICS):
     picture, names = mosaic()
-    for found in localize(models, [picture], texts=[f"a {name}" for name in NAMES]):
+    request = checked_request([picture], text=[f"a {name}" for name in NAMES], n_latents=models.space.n_latents)
+    for found in localize(models, request):
         wanted = str(found.query).split()[-1]
         asked += 1
         if found.peak is not None:  # a map of nothing points nowhere

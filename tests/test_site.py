@@ -83,7 +83,7 @@ def test_the_site_builds_strictly_and_no_link_in_it_is_dead(tmp_path):
     assert {
         "sparc.load",
         "sparc.Backbone.forward",
-        "sparc.localization.localize.localize",
+        "sparc.localization.pipeline.localize",
         "sparc.plugins.checks.check_dataset",
         "sparc.session.Fitted.report",
         "sparc.storage.store.FeatureStore.in_memory",

@@ -1,7 +1,63 @@
-"""The verb `attribute`: which part of an image, and which words of a caption, the shared latents come from."""
+"""Point at things in images: where a caption, or a latent, is found in the image by each image stream of a run.
 
-from sparc.localization.localize import Carrier, Localization, Query, localize
-from sparc.localization.models import Models, load_models
-from sparc.localization.picture import draw
+Read the modules in this order, which is the order of the work:
 
-__all__ = ["Carrier", "Localization", "Models", "Query", "draw", "load_models", "localize"]
+    request.py    what to look for, in which images: checked, and the images decoded (imports no torch)
+    models.py     the trained space and the backbones of a run
+    view.py       an image as one backbone sees it, and a caption as one text stream reads it
+    targets.py    what a map explains: the dot product with a caption's code, or the activation of some latents
+    methods.py    how a map is made: dense codes, attention relevance, Grad-CAM, LayerCAM
+    trace.py      the attention and activations of one forward pass, which the gradient methods need
+    geometry.py   where a backbone's grid lies in the image, and a map in pixels of the image
+    words.py      how much of a match each word of the caption carries
+    pipeline.py   `localize`: all of the above, for each image, query and stream
+    picture.py    the results as a figure
+    perturb.py    deletion and insertion curves of a map
+    benchmark/    how often maps point at the right place
+
+Shapes, in names and comments: B rows of a batch, D width of a stream's features, L latents of the space, K latents that
+a code keeps, P patches of a grid (rows * columns), T tokens of a caption, C channels of an activation, S steps of a
+curve, H and W rows and columns of a grid.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sparc.localization.request import Query, Request, checked_request
+
+if TYPE_CHECKING:
+    from sparc.localization.benchmark import LocalizationFile
+    from sparc.localization.models import Models, load_models
+    from sparc.localization.picture import draw
+    from sparc.localization.pipeline import Carrier, Localization, localize
+
+_LAZY = {
+    "Carrier": "pipeline",
+    "Localization": "pipeline",
+    "LocalizationFile": "benchmark",
+    "Models": "models",
+    "draw": "picture",
+    "load_models": "models",
+    "localize": "pipeline",
+}
+
+__all__ = [
+    "Carrier",
+    "Localization",
+    "LocalizationFile",
+    "Models",
+    "Query",
+    "Request",
+    "checked_request",
+    "draw",
+    "load_models",
+    "localize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"sparc.localization.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'sparc.localization' has no attribute '{name}'")

@@ -11,9 +11,9 @@ from sparc.plugins.geometry import Box
 
 
 def spread(values: NDArray[Any], box: Box, size: tuple[int, int], shown: tuple[int, int]) -> NDArray[np.float32]:
-    """A grid's values (rows, columns) in pixels of an image of `size`, drawn at the size `shown`: (height, width).
+    """Return a grid's values (rows, columns) in pixels of an image of `size`, resized to `shown`: (height, width).
 
-    Bilinear between the middles of the grid's cells; NaN where the box does not reach.
+    size, shown: (width, height). Bilinear between the centres of the grid's cells; NaN outside of the box.
     """
     rows, columns = values.shape
     across = _interpolation(shown[0], size[0], box.left, box.right, columns)
@@ -23,7 +23,7 @@ def spread(values: NDArray[Any], box: Box, size: tuple[int, int], shown: tuple[i
 
 
 def _interpolation(shown: int, length: int, low: float, high: float, cells: int) -> NDArray[np.float64]:
-    """Linear from cells between `low` and `high` to pixels: (shown, cells)."""
+    """Return weights (shown, cells) that interpolate cells between `low` and `high` linearly at each pixel."""
     middles = (np.arange(shown) + 0.5) * length / shown
     place = (middles - low) / (high - low) * cells
     nearest = np.clip(place - 0.5, 0, cells - 1)
@@ -33,9 +33,9 @@ def _interpolation(shown: int, length: int, low: float, high: float, cells: int)
 
 
 def strongest(values: NDArray[Any], box: Box, size: tuple[int, int]) -> tuple[float, float] | None:
-    """The middle (x, y) in the image of the strongest cell, among those whose middle lies in the image.
+    """Return the centre (x, y), in pixels of the image, of the strongest cell whose centre lies in the image.
 
-    None where the map is the same everywhere.
+    None if the map is constant.
     """
     if np.ptp(values) == 0:
         return None

@@ -1,4 +1,4 @@
-"""Maps: how much each patch of an image has to do with a target."""
+"""Methods: how much each patch of an image contributes to a target. Dense codes, and three methods by gradient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparc.localization.trace import Trace
 
 
 def dense(patches_PD: Tensor, target: Target) -> Tensor:
-    """The target of each patch encoded by itself, (P,): no gradient, and nothing of the other patches' codes."""
+    """Return the target of each patch, encoded on its own, (P,). Uses no gradient and no other patch's code."""
     with torch.inference_mode():
         return target(patches_PD)
 
@@ -23,32 +23,33 @@ def dense(patches_PD: Tensor, target: Target) -> Tensor:
 def by_gradient(
     method: str, name: str, features_1D: Tensor, trace: Trace, grid: tuple[int, int], target: Target
 ) -> Tensor:
-    """The target explained by its gradient, (P,): `relevance`, `grad-cam` or `layer-cam`. Zero where it has none.
+    """Return the map of a target by `relevance`, `grad-cam` or `layer-cam`, (P,); zeros if the gradient is zero.
 
-    features_1D: in the graph that `trace` saw; it stays, for other targets.
+    name: the stream, for errors.
+    features_1D: in the graph that `trace` recorded, which is retained for further targets.
 
-    Raises PluginError where the model's architecture does not allow the method.
+    Raises PluginError if the model's architecture does not allow the method.
     """
     leaf_1D = features_1D.detach().requires_grad_()
     with torch.enable_grad():
         (pull_1D,) = torch.autograd.grad(target(leaf_1D).sum(), leaf_1D)
-    if not pull_1D.any():  # the codes share no latent
+    if not pull_1D.any():  # for example, the codes share no latent
         return features_1D.new_zeros(math.prod(grid))
     return GRADIENT_METHODS[method](name, Explained(features_1D, pull_1D, trace, grid))
 
 
 class Explained(NamedTuple):
-    """What methods by gradient go by."""
+    """The input of the gradient methods: features, their gradient, and what the trace recorded."""
 
     features: Tensor
-    """(1, D), in their graph."""
+    """(1, D), in their autograd graph."""
     pull: Tensor
-    """(1, D), the target's gradient by the features."""
+    """(1, D), the gradient of the target with respect to the features."""
     trace: Trace
     grid: tuple[int, int]
 
     def gradients(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The target's gradients; zero where it does not depend on a tensor."""
+        """Return the target's gradient with respect to each tensor; zeros for one that it does not depend on."""
         found = torch.autograd.grad(self.features, tensors, self.pull, retain_graph=True, allow_unused=True)
         return [
             torch.zeros_like(tensor) if gradient is None else gradient
@@ -57,13 +58,13 @@ class Explained(NamedTuple):
 
 
 def relevance(name: str, of: Explained) -> Tensor:
-    """Attention relevance through the layers, (P,), of the last tokens: Chefer et al. 2021, arXiv 2103.15679.
+    """Return the attention relevance of the last P tokens, (P,): Chefer et al. 2021, arXiv 2103.15679, eqs. 5 and 6.
 
-    With A the attention of a layer and dA its gradient, R starts as the identity and becomes R + mean over heads of
-    relu(A dA) R layer by layer. Of R counts what the features are read from: the rows of the last attention's output
-    by the norm of their gradient, which is the class token's row alone where the features are the class token's.
+    With A the attention of a layer and dA its gradient, R starts as the identity. Layer by layer it becomes
+    R + mean over heads of relu(A dA) R. The result is a weighted mean of the rows of R. The weights are the gradient
+    norms of the rows of the last attention's output, so a model that reads its class token uses that token's row alone.
 
-    Raises PluginError where the model's attention does not look at all tokens at once.
+    Raises PluginError if some layer's attention does not span all tokens.
     """
     layers, n_tokens = of.trace.attention, math.prod(of.grid)
     if not layers or not _sees_all([tuple(layer.weights.shape) for layer in layers], n_tokens):
@@ -77,54 +78,55 @@ def relevance(name: str, of: Explained) -> Tensor:
     rollout = identity
     for layer, gradient in zip(layers, gradients, strict=True):
         step = (layer.weights * gradient).clamp(min=0).mean(dim=1)[0].detach()
-        # Attention of a few queries over all tokens pools them.
+        # A layer with few queries pools the tokens and has no residual connection to add.
         rollout = rollout + step @ rollout if step.shape == identity.shape else step @ rollout
     if rollout.shape == identity.shape:
-        rollout = rollout - identity  # what each token says of itself says nothing
+        rollout = rollout - identity  # the initial identity marks the tokens that are read, whatever they hold
     strength = of_output[0].square().sum(dim=(0, 2)).sqrt()
     return (strength / strength.sum().clamp(min=1e-30) @ rollout)[-n_tokens:]
 
 
 def _sees_all(shapes: Sequence[tuple[int, ...]], n_tokens: int) -> bool:
-    """Whether each layer looks from all tokens at all, of which the grid's are the last; the last layer may pool."""
+    """Return True if every layer attends from all tokens to all tokens; the last layer may have fewer queries."""
     batch, _, _, keys = shapes[0]
     squares = all((size[0], *size[2:]) == (1, keys, keys) for size in shapes[:-1])
     return squares and batch == 1 and keys >= n_tokens and shapes[-1][0] == 1 and shapes[-1][3] == keys
 
 
 def grad_cam(name: str, of: Explained) -> Tensor:
-    """Grad-CAM, (P,): the last activations of the grid, channels weighted by their mean gradient (arXiv 1610.02391)."""
+    """Return Grad-CAM, (P,): the grid's last activations, channels weighted by mean gradient (arXiv 1610.02391)."""
     activations_PC, gradient_PC = last_grid(name, of)
     return (activations_PC * gradient_PC.mean(dim=0)).sum(dim=1).clamp(min=0)
 
 
 def layer_cam(name: str, of: Explained) -> Tensor:
-    """LayerCAM, (P,): the same, weighted by each place's own positive gradient (Jiang et al. 2021)."""
+    """Return LayerCAM, (P,): as Grad-CAM, but weighted by the positive gradient of each patch (Jiang et al. 2021)."""
     activations_PC, gradient_PC = last_grid(name, of)
     return (activations_PC * gradient_PC.clamp(min=0)).sum(dim=1).clamp(min=0)
 
 
 def last_grid(name: str, of: Explained) -> tuple[Tensor, Tensor]:
-    """The last activations of the grid that the features depend on, and the target's gradient: (P, channels) each.
+    """Return the grid's last activations that the features depend on, and the target's gradient there: (P, C) each.
 
-    Of a transformer that reads off its class token, what the last block's attention gets; else what is pooled.
+    For a transformer that reads its class token, these are the inputs of the last block's attention; for one that pools
+    its tokens, the pooled tokens.
 
-    Raises PluginError where there are none.
+    Raises PluginError if no recorded activation has the grid's size.
     """
     candidates = of.trace.activations
     gradients = of.gradients(candidates) if candidates else []
     for activations, gradient in zip(reversed(candidates), reversed(gradients), strict=True):
-        places_PC = _places(gradient, of.grid)
-        if places_PC.any():
-            return _places(activations.detach(), of.grid), places_PC
+        grid_PC = _grid_of(gradient, of.grid)
+        if grid_PC.any():
+            return _grid_of(activations.detach(), of.grid), grid_PC
     raise PluginError(
         f"stream '{name}': found no activations with a grid of {of.grid[0]} x {of.grid[1]} that its features depend on",
         hint="choose another --method: dense, or relevance where there is attention",
     )
 
 
-def _places(activations: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Of one image's tokens, or its map, the grid's places: (P, channels)."""
+def _grid_of(activations: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the grid's part of one image's tokens, or of its map, as (P, C)."""
     if activations.ndim == 3:
         return activations[0, -math.prod(grid) :]
     if tuple(activations.shape[2:]) == grid:
@@ -133,4 +135,4 @@ def _places(activations: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 GRADIENT_METHODS = {"relevance": relevance, "grad-cam": grad_cam, "layer-cam": layer_cam}
-METHODS = ("dense", *GRADIENT_METHODS)
+"""By name; with `dense` these are `sparc.localization.request.METHODS`."""

@@ -1,13 +1,14 @@
-"""A trained space together with the frozen backbones that it was trained on."""
+"""The models of a run: its trained space, and the frozen backbones that it was trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparc.config import PluginRef
-from sparc.errors import InvalidConfig, MissingData, UnknownName
+from sparc.errors import InvalidConfig
+from sparc.localization.request import checked_streams, first_of
 from sparc.plugins.contracts import Backbone
 from sparc.plugins.registry import Registry, checked_params, discover, shared_spaces
 from sparc.storage.checkpoint import SharedLatentSpace, load
@@ -17,26 +18,30 @@ from sparc.storage.run import Run
 
 @dataclass(frozen=True)
 class Models:
-    """A space and its backbones, by stream."""
+    """A trained space and its backbones, by stream."""
 
     space: SharedLatentSpace
     backbones: Mapping[str, Backbone]
     modalities: Mapping[str, str]
-    """`image` or `text` of each stream."""
+    """`image` or `text`, by stream."""
     device: str = "cpu"
     names: Mapping[int, str] = field(default_factory=dict)
-    """What `sparc evaluate` calls latents."""
+    """Names of latents, as `sparc evaluate` found them."""
     shared_spaces: Mapping[str, str] = field(default_factory=dict)
-    """The space that features lie in, of streams whose backbones say that others lie there too."""
+    """By stream, a name of the feature space that its backbone shares with others, such as CLIP's two towers."""
     random_weights: Sequence[str] = ()
-    """Streams whose weights are random: what is found with them says nothing about the models."""
+    """Streams whose weights are random, so that their maps say nothing about a model."""
 
     def of(self, modality: str) -> list[str]:
         """Return the streams of a modality, in order."""
         return [stream for stream in self.backbones if self.modalities[stream] == modality]
 
+    def first_of(self, modality: str) -> str:
+        """Return the first stream of a modality. Raises InvalidConfig if there is none."""
+        return first_of({stream: self.modalities[stream] for stream in self.backbones}, modality)
+
     def with_grid(self) -> list[str]:
-        """Return the image streams whose backbone has a grid of patches. Raises InvalidConfig where none has."""
+        """Return the image streams whose backbone has a grid of patches. Raises InvalidConfig if none has."""
         found = [name for name in self.of("image") if getattr(self.backbones[name], "grid", None) is not None]
         if not found:
             message = "no image stream of the run has a grid of patches"
@@ -44,33 +49,35 @@ class Models:
         return found
 
 
-def load_models(run: str | Path, *, streams: Sequence[str] = (), device: str = "cpu") -> Models:
-    """Load the space of a finished run and its backbones; of some of its streams, or of all.
+def load_models(
+    run: Run | str | Path,
+    streams: Collection[str] = (),
+    *,
+    device: str = "cpu",
+    space: SharedLatentSpace | None = None,
+    registry: Registry | None = None,
+    on_load: Callable[[str], None] = lambda stream: None,
+) -> Models:
+    """Load the space of a finished run and the backbones of `streams`, or of all its streams.
+
+    space, registry: the run's space on `device` and the plugins, if the caller has them already.
+    on_load: called with each stream before its backbone is loaded, which can take seconds.
 
     Raises:
-        MissingData: there is no such run, it is not finished, or its features were imported.
-        UnknownName: a stream that it does not have.
-        WeightsUnavailable: what a backbone says about weights that are not there.
+        MissingData: no run at that path, or one that is not finished, or whose features were imported.
+        UnknownName: a stream that the run does not have.
+        WeightsUnavailable: a backbone whose weights are not on this machine and cannot be downloaded.
     """
-    opened = Run.open(Path(run))
-    provenance = opened.provenance()
-    options = provenance.options
-    if options.features is not None:
-        raise MissingData(
-            f"the features of {run} were imported, so its backbones are not known",
-            hint="train with --stream and --dataset to localise",
-        )
-    if not opened.finished:
-        raise MissingData(f"the run {run} is not finished", hint=f"sparc train --resume {run}")
-    known = {ref.alias: ref for ref in options.stream}
-    for stream in streams:
-        if stream not in known:
-            raise UnknownName(f"the run has no stream named '{stream}'", hint=f"its streams: {', '.join(known)}")
-    chosen = {name: ref for name, ref in known.items() if name in streams or not streams}
-    registry = discover()
+    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    chosen = checked_streams(opened, streams)
+    registry = discover() if registry is None else registry
+    backbones: dict[str, Backbone] = {}
+    for name, ref in chosen.items():
+        on_load(name)
+        backbones[name] = _loaded(registry, ref, device)
     return Models(
-        space=load(opened.path, device=device),
-        backbones={name: _loaded(registry, ref, device) for name, ref in chosen.items()},
+        space=load(opened.path, device=device) if space is None else space,
+        backbones=backbones,
         modalities={name: registry.backbone(ref.name).modality for name, ref in chosen.items()},
         device=device,
         names=latent_names(opened),
@@ -93,14 +100,3 @@ def latent_names(run: Run) -> dict[int, str]:
     """Return the confirmed names of latents, as `sparc evaluate` found them."""
     names = read_latent_names(run.pictures / LATENTS)
     return {latent: name.label for latent, name in names.items() if name.confirmed}
-
-
-def one_of(models: Models, modality: str) -> str:
-    """Return the first stream of a modality. Raises InvalidConfig where there is none."""
-    streams = models.of(modality)
-    if not streams:
-        raise InvalidConfig(
-            f"expected a stream that reads {modality}, found {', '.join(models.backbones)}",
-            hint=f"name one with --stream too, or train with one that reads {modality}",
-        )
-    return streams[0]

@@ -1,4 +1,4 @@
-"""Whether a map is right about the model: what is left of the target when the places it names go, or come first."""
+"""Deletion and insertion: how the target changes when the strongest patches of a map are removed or added first."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from sparc.localization.view import View
 from sparc.plugins.batches import mapped, tensors
 
 STEPS = 10
+"""Number of steps from the whole image to a plain one."""
 
 
 class Curves(NamedTuple):
-    """The target with a growing part of the image gone, and there, as a share of its value on the whole image.
+    """The target while more and more of the image is removed, or added, as a share of its value on the whole image.
 
-    A share may exceed 1: what is left, or a plain colour, may have more of the target than the whole image.
+    A share can exceed 1: a part of the image, or a plain colour, can score higher than the whole image.
     """
 
     deletion: NDArray[np.float32]
-    """(STEPS + 1,): the strongest places take the image's mean colour first. The lower, the better the map."""
+    """(STEPS + 1,): the strongest patches take the image's mean colour first. Lower is better."""
     insertion: NDArray[np.float32]
-    """(STEPS + 1,): the strongest places come first, on that colour. The higher, the better the map."""
+    """(STEPS + 1,): the strongest patches appear first, on the image's mean colour. Higher is better."""
 
 
 def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves | None:
-    """Deletion and insertion curves of a map (rows, columns), after Petsiuk et al. 2018 (RISE, arXiv 1806.07421).
+    """Return the deletion and insertion curves of a map (rows, columns): Petsiuk et al. 2018 (RISE, arXiv 1806.07421).
 
-    None where the target is not there to begin with. Raises PluginError where the backbone reads no pixels.
+    None if the target is not positive on the whole image. Raises PluginError if the backbone reads no pixels.
     """
     pixels = _pixels(view)
     rank = np.empty(values.size, np.int64)
     rank[np.argsort(-values.ravel(), kind="stable")] = np.arange(values.size)
     gone = torch.tensor(np.linspace(0, values.size, STEPS + 1)).round()
-    first_SRC = (torch.from_numpy(rank) < gone[:, None]).reshape(-1, *values.shape).to(pixels)
-    first = F.interpolate(first_SRC.unsqueeze(1), size=pixels.shape[2:], mode="nearest")
+    first_SHW = (torch.from_numpy(rank) < gone[:, None]).reshape(-1, *values.shape).to(pixels)
+    first = F.interpolate(first_SHW.unsqueeze(1), size=pixels.shape[2:], mode="nearest")
     plain = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
     images = torch.cat([first * plain + (1 - first) * pixels, first * pixels + (1 - first) * plain])
     with torch.inference_mode():
@@ -54,7 +55,7 @@ def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves
 
 
 def area(curve: NDArray[np.float32]) -> float:
-    """The area under a curve, whose x axis is 1 long."""
+    """Return the area under a curve by trapezia, the x axis running from 0 to 1."""
     return float((curve[1:] + curve[:-1]).mean() / 2)
 
 
@@ -66,5 +67,5 @@ def _pixels(view: View) -> Tensor:
 
 
 def _with_pixels(batch: Any, pixels: Tensor, images: Tensor) -> Any:
-    """The batch with other pixels, and whatever comes beside them as often."""
+    """Return the batch with `images` in place of its pixels; its other tensors are repeated for each image."""
     return mapped(batch, lambda tensor: images if tensor is pixels else tensor.expand(len(images), *tensor.shape[1:]))

@@ -1,4 +1,4 @@
-"""Localizations as a picture: the image, where each stream sees what was looked for, and the words it hangs on."""
+"""Localizations as a figure: the image, each stream's map on it, and the words and latents that carried the match."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from sparc.localization.localize import Localization
+from sparc.localization.pipeline import Localization
 from sparc.plotting import figures
 
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 PANEL = 2.4
-"""Inches of an image's side."""
+"""Inches per side of an image."""
 PIXELS = 480
-"""Of an image's longer side in the picture."""
+"""Pixels of an image's longer side in the figure."""
 WORDS = 40
-"""Words that are shown at most."""
+"""Largest number of words shown."""
 LETTERS = 80
-"""Of a line of words."""
+"""Letters of a line of words."""
 WARM = (0.84, 0.37, 0.0)
-"""What is strong: figures.COLOURS[1]."""
+"""The colour of strong patches and words: figures.COLOURS[1]."""
 
 
 def draw(found: Sequence[Localization]) -> Figure:
-    """Draw localizations: a row per image and query, the image first and then each stream's map on it."""
+    """Draw localizations, a row per image and query: the image, then each stream's map on it."""
     rows = [list(group) for _, group in groupby(found, key=lambda one: (one.name, one.query))]
     across = 1 + max(len(row) for row in rows)
     figure = figures.new_figure(PANEL * across + 0.3, (PANEL + 1.0) * len(rows))
@@ -42,7 +42,7 @@ def draw(found: Sequence[Localization]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the picture, of the kind that its name ends with. Raises StorageError, InvalidConfig."""
+    """Write the figure in the format of the file's suffix. Raises StorageError, InvalidConfig."""
     figures.write(figure, path)
 
 
@@ -53,7 +53,7 @@ def _shown(image: Image.Image) -> Image.Image:
 
 def _draw_row(part: SubFigure, row: Sequence[Localization], across: int, image: Image.Image) -> None:
     lines = _lines(row[0])
-    part.suptitle("\n" * (len(lines) - 1) + " ")  # room for what was looked for
+    part.suptitle("\n" * (len(lines) - 1) + " ")  # reserves the height of the query's lines
     _write(part, lines)
     axes = part.subplots(1, across, squeeze=False)[0]
     for each in axes:
@@ -67,7 +67,7 @@ def _draw_row(part: SubFigure, row: Sequence[Localization], across: int, image: 
 
 
 def _lines(one: Localization) -> list[list[tuple[str, float]]]:
-    """What was looked for in lines of words, each with its strength from 0 to 1."""
+    """Return the query as lines of words, each word with its strength from 0 to 1."""
     words = [(word.text, word.relevance) for word in one.words[:WORDS]] or [(str(one.query), 0.0)]
     strongest = max(relevance for _, relevance in words) or 1.0
     lines: list[list[tuple[str, float]]] = [[]]
@@ -79,7 +79,7 @@ def _lines(one: Localization) -> list[list[tuple[str, float]]]:
 
 
 def _write(part: SubFigure, lines: Sequence[Sequence[tuple[str, float]]]) -> None:
-    """Write the words above all axes, the darker the stronger."""
+    """Write the words above all axes, darker for stronger ones."""
     from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 
     rows: list[Artist] = []
@@ -95,7 +95,7 @@ def _write(part: SubFigure, lines: Sequence[Sequence[tuple[str, float]]]) -> Non
 
 
 def _overlay(axes: Axes, one: Localization, image: Image.Image) -> None:
-    """The image in pale grey, what is above the map's median in colour, and a ring around its peak."""
+    """Draw the image in pale grey, the map above its median in colour, and a ring around its peak."""
     grey = np.asarray(image.convert("L"), np.float32)[..., None].repeat(3, axis=2) / 255
     values = one.on_image(image.size)
     low, high = np.nanmedian(values), np.nanmax(values)
@@ -103,7 +103,7 @@ def _overlay(axes: Axes, one: Localization, image: Image.Image) -> None:
     hidden = np.isnan(values)
     alpha = 0.85 * np.nan_to_num(strength)[..., None]
     mixed = (1 - 0.55 * (1 - grey)) * (1 - alpha) + np.array(WARM) * alpha * (0.45 + 0.55 * grey)
-    mixed[hidden] = 0.75 + 0.25 * grey[hidden]  # where the backbone does not look
+    mixed[hidden] = 0.75 + 0.25 * grey[hidden]  # outside of what the backbone sees
     axes.imshow(np.clip(mixed, 0, 1))
     axes.set_title(f"{figures.label(one.stream)}  {one.score:.3f}", fontweight="normal")
     if one.peak is not None:

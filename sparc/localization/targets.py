@@ -1,4 +1,4 @@
-"""What a map explains: how much of something there is in features, as a number that has a gradient."""
+"""Targets: differentiable functions of an image's features that a map explains."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
 
 Target = Callable[[Tensor], Tensor]
-"""From raw features (B, D) of an image stream to a value of each row, (B,)."""
+"""Maps raw features (B, D) of an image stream to one value per row, (B,)."""
 
 
 class Match(NamedTuple):
-    """Codes of an image stream and a text stream, of as many rows, or one of either for all."""
+    """Codes of an image stream and a text stream: B rows each, or a single row paired with all rows of the other."""
 
     image: Codes
     text: Codes
 
     def shares(self) -> Tensor:
-        """What each latent that the image kept adds to the dot product of both codes, (B, K)."""
+        """Return what each latent of the image's code adds to the dot product of both codes, (B, K)."""
         count = max(len(self.image), len(self.text))
         indices_BK, theirs_BL = self.image.indices.expand(count, -1), self.text.to_dense().expand(count, -1)
         return self.image.values * theirs_BL.gather(1, indices_BK)
 
 
 def match(space: LatentSpace, image: str, *, image_BD: Tensor, text: str, text_BD: Tensor, joint: bool) -> Match:
-    """Encode images (B, D) and texts (B, D); either may be a single row, which is held against each of the other.
+    """Encode images (B, D) and texts (B, D); a single row of either is paired with every row of the other.
 
-    joint: both select their latents together, as in training; else each for itself, and what both kept counts.
+    joint: select the latents of both together, as in training. Otherwise each selects its own, and only latents that
+    both kept contribute.
     """
     if not joint:
         alone = {name: {name: rows_BD} for name, rows_BD in ((image, image_BD), (text, text_BD))}
@@ -43,7 +44,7 @@ def match(space: LatentSpace, image: str, *, image_BD: Tensor, text: str, text_B
 
 
 def similarity(space: LatentSpace, stream: str, text: str, text_1D: Tensor, *, joint: bool) -> Target:
-    """Dot product of the stream's code with a caption's: sum over latents of z_image z_text; `joint` as in `match`."""
+    """Return the target of a caption: the dot product of both codes, the sum over latents of z_image z_text."""
 
     def target(rows_BD: Tensor) -> Tensor:
         return match(space, stream, image_BD=rows_BD, text=text, text_BD=text_1D, joint=joint).shares().sum(dim=1)
@@ -52,7 +53,7 @@ def similarity(space: LatentSpace, stream: str, text: str, text_1D: Tensor, *, j
 
 
 def activation(space: LatentSpace, stream: str, latents: Sequence[int], beside: Mapping[str, Tensor]) -> Target:
-    """Sum of the activations of some latents in the stream's code, selected jointly with the features `beside`."""
+    """Return the sum of some latents' activations as a target, the code selected jointly with the features `beside`."""
     chosen = torch.tensor(list(latents))
 
     def target(rows_BD: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ def activation(space: LatentSpace, stream: str, latents: Sequence[int], beside: 
 
 
 def logit(space: LatentSpace, stream: str, latents: Sequence[int]) -> Target:
-    """Sum of the logits of some latents: what has a gradient where none of them was kept."""
+    """Return the sum of some latents' logits as a target, which has a gradient even if none of them was kept."""
     chosen = list(latents)
 
     def target(rows_BD: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ def latents_target(
     *,
     gradient: bool,
 ) -> Target:
-    """What a map of latents explains: their activation; to a gradient their logit where the image activates none."""
+    """Return the target of latents: their activation; for a gradient, their logit if the image activates none."""
     target = activation(space, stream, latents, beside)
     with torch.inference_mode():
         silent = not bool(target(features_1D).any())

@@ -1,10 +1,10 @@
-"""An image as one backbone sees it: features, patches, what happened on the way, and where the grid lies."""
+"""Views: an image as one backbone sees it (features, patches, trace, grid), a caption as one backbone reads it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from sparc.plugins.geometry import Box, measured_box
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """An image as one backbone sees it; computed when asked for, once for all that is looked for in it."""
+    """An image as one backbone sees it. Each property is computed on first use and shared by all queries."""
 
     models: Models
     stream: str
@@ -32,7 +32,7 @@ class View:
 
     @cached_property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns. Raises InvalidConfig where the backbone has none."""
+        """Rows and columns of the patches. Raises InvalidConfig if the backbone has no grid."""
         grid = getattr(self.models.backbones[self.stream], "grid", None)
         if grid is None:
             raise InvalidConfig(
@@ -44,24 +44,24 @@ class View:
 
     @cached_property
     def image(self) -> Image.Image:
-        """In RGB."""
+        """The image in RGB."""
         return self.sample.image()
 
     @cached_property
     def box(self) -> Box:
-        """What the grid covers of the image."""
+        """The part of the image that the grid covers."""
         return measured_box(self.stream, self.models.backbones[self.stream], self.image.size)
 
     @cached_property
     def batch(self) -> Any:
-        """The image alone, as the backbone prepares it, on its device."""
+        """The image as a batch of one, preprocessed, on the device."""
         return mapped(
             self.models.backbones[self.stream].preprocess([self.sample]), lambda tensor: tensor.to(self.models.device)
         )
 
     @cached_property
     def _patches(self) -> Tensor:
-        """(P, D) in the space of the features."""
+        """Patches (P, D) in the space of the features. Raises InvalidConfig, PluginError."""
         backbone = self.models.backbones[self.stream]
         _ = self.grid
         assert isinstance(backbone, GridBackbone)
@@ -77,21 +77,41 @@ class View:
 
     @cached_property
     def traced(self) -> tuple[Tensor, Trace]:
-        """Features (1, D) in their graph, and what happened on the way."""
+        """Features (1, D) in their autograd graph, and the trace of their forward pass."""
         _ = self.grid
         features_1D, trace = traced(self.stream, self.models.backbones[self.stream], self.batch)
         return features_1D.float(), trace
 
     @cached_property
     def features(self) -> Tensor:
-        """Features (1, D) of the image, without graph."""
+        """Features (1, D), without a graph."""
         with torch.inference_mode():
             return self.models.backbones[self.stream].forward(self.batch).float().clone()
 
     def map(self, method: str, target: Target) -> NDArray[np.float32]:
-        """How much each cell has to do with the target, (rows, columns)."""
+        """Return the map of a target, (rows, columns), by one of `METHODS`. Raises InvalidConfig, PluginError."""
         if method == "dense":
             values = dense(self._patches, target)
         else:
             values = by_gradient(method, self.stream, *self.traced, self.grid, target)
         return values.detach().reshape(self.grid).float().cpu().numpy()
+
+
+class Caption(NamedTuple):
+    """A caption as one text stream reads it."""
+
+    stream: str
+    text: str
+    batch: Any
+    """The caption as a batch of one, preprocessed, on the device."""
+    features: Tensor
+    """(1, D)"""
+
+
+def read_caption(models: Models, text: str, *, stream: str | None = None) -> Caption:
+    """Read a caption with `stream`, or with the first text stream. Raises InvalidConfig if there is no text stream."""
+    stream = models.first_of("text") if stream is None else stream
+    backbone = models.backbones[stream]
+    batch = mapped(backbone.preprocess([Sample(text, caption=text)]), lambda tensor: tensor.to(models.device))
+    with torch.inference_mode():
+        return Caption(stream, text, batch, backbone.forward(batch).float().clone())

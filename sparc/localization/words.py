@@ -1,4 +1,4 @@
-"""Which words of a caption a match hangs on."""
+"""How much of a match each word of a caption carries."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from sparc.plugins.contracts import Backbone, WordBackbone
 
 
 class Word(NamedTuple):
-    """A word as the model reads it."""
+    """A word of a caption, as the model's tokenizer reads it."""
 
     text: str
     relevance: float
-    """Of its tokens together, as a share of all words' relevance."""
+    """Sum over the word's tokens, as a share of the relevance of all words."""
 
 
 def words_of(name: str, backbone: Backbone, caption: str, batch: Any, target: Target) -> tuple[Word, ...]:
-    """Attention relevance of each word for the target; none where the backbone does not tell words or attention.
+    """Return the attention relevance of each word for a target; empty if the backbone offers no words or no attention.
 
-    batch: the caption alone, as the backbone prepares it. Words that the model cut off are missing.
+    name: the stream, for errors.
+    batch: the caption as a batch of one, preprocessed. Words beyond the model's context are missing.
     """
     if not isinstance(backbone, WordBackbone):
         return ()
@@ -30,7 +31,7 @@ def words_of(name: str, backbone: Backbone, caption: str, batch: Any, target: Ta
         features_1D, trace = traced(name, backbone, batch)
         n_tokens = trace.attention[0].weights.shape[-1] if trace.attention else 1
         relevance_T = by_gradient("relevance", name, features_1D.float(), trace, (1, n_tokens), target).tolist()
-    except PluginError:  # a map needs no words
+    except PluginError:  # words are an extra: the map does not need them
         return ()
     words = [(word, sum(relevance_T[token] for token in tokens)) for word, tokens in backbone.words(caption)]
     total = sum(value for _, value in words) or 1.0

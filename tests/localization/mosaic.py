@@ -1,4 +1,4 @@
-"""Models that can be followed by hand: an eye that sees the mean colour of each cell, a tongue that knows three words.
+"""Models small enough to compute by hand: an eye that sees the mean colour of each cell, a tongue with three words.
 
 The space has a latent for red, one for green and one for blue in both streams, and nothing else.
 """
@@ -16,7 +16,7 @@ CELL = 8
 
 
 class Eye:
-    """Squashes an image to a grid of colours; its feature is their mean."""
+    """An image backbone: patches are the mean colours of the cells, the feature is their mean."""
 
     width = 3
 
@@ -31,7 +31,7 @@ class Eye:
         return torch.from_numpy(np.stack(images)).float().permute(0, 3, 1, 2) / 255
 
     def _map(self, batch):
-        # Something that is neither a view nor the identity, as the last map of a CNN is.
+        # Neither a view nor the identity, like the last map of a CNN.
         return torch.nn.functional.avg_pool2d(batch, CELL) + 0.0
 
     def forward(self, batch):
@@ -42,7 +42,7 @@ class Eye:
 
 
 class Tongue:
-    """A caption's feature is how often it has each word."""
+    """A text backbone: the feature counts each of the three words."""
 
     width = 3
 
@@ -57,7 +57,7 @@ class Tongue:
 
 
 def space(k=3, **options):
-    """Encoders are the identity, so a code is a colour: kept are its k strongest channels."""
+    """Return a space whose encoders are the identity, so a code is the k strongest channels of a colour."""
     made = SharedLatentSpace(
         SpaceConfig(streams={"eye": 3, "tongue": 3}, n_latents=3, k=k, **{"normalization": "none", **options})
     )
@@ -74,7 +74,7 @@ def models(*, k=3, eye=None, tongue=True, names=(), **options):
 
 
 def quarters(*colours, size=(64, 64)):
-    """An image of four colours, by name or as numbers."""
+    """Return an image of four colours, given by name or as numbers."""
     small = Image.new("RGB", (2, 2))
     small.putdata([COLOURS.get(colour, colour) for colour in colours])
     return small.resize(size, Image.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""What the tests of attribution look into: real architectures, made small, with random weights that matter."""
+"""Real architectures, made small, with random weights that have an effect in every layer."""
 
 from functools import cache
 from weakref import WeakValueDictionary
@@ -40,7 +40,7 @@ CLIP = {
 
 
 def awake(model):
-    """As they are made, some layers add next to nothing to what they get, and attention looks everywhere alike."""
+    """Redraw all weights: with the default ones some layers add almost nothing, and attention is uniform."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -65,7 +65,7 @@ def towers():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", CLIP)
-        # Other tests look at which models are in use.
+        # Other tests check which models are in use.
         patch.setattr(clip, "_loaded", WeakValueDictionary())
         params = ClipParams(model="tiny", weights="random")
         both = [load(params, "cpu") for load in (clip.load_image_tower, clip.load_text_tower)]
@@ -74,7 +74,7 @@ def towers():
 
 
 def tokenizer(**options):
-    """Of whole words, with a token before and one behind, as BERT's and CLIP's do."""
+    """Return a tokenizer of whole words with a start and an end token, like those of BERT and CLIP."""
     backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     ends = [("<s>", 2), ("</s>", 3)]
@@ -131,12 +131,12 @@ TEXTS = {
 
 @cache
 def stream(name):
-    """The backbone: one for all tests, which leave it as it is."""
+    """Return a backbone, shared by all tests, which must not change it."""
     return {**IMAGES, **TEXTS}[name]()
 
 
 def batch(name, count=1):
-    """Pictures or captions as the stream prepares them; captions are of different lengths."""
+    """Return preprocessed pictures or captions; the captions differ in length."""
     samples = PICTURES if name in IMAGES else CAPTIONS
     return stream(name).preprocess(samples[-count:])
 
@@ -151,13 +151,13 @@ def trace_of(name, count=1):
 
 
 def direction(width, seed=0):
-    """A target that has the same gradient everywhere, and not the same in any two dimensions."""
+    """Return a linear target with a different weight in each dimension."""
     weights = torch.randn(width, generator=torch.Generator().manual_seed(seed))
     return lambda rows: rows @ weights
 
 
 class Cells:
-    """A backbone whose features are linear in pixels: mean colours of cells, and a weighted sum of them."""
+    """A backbone that is linear in the pixels: patches are mean colours of cells, the feature their weighted sum."""
 
     width = 3
 
@@ -180,7 +180,7 @@ class Cells:
 
 
 def view(backbone, image):
-    """An image as a backbone sees it, of models whose space nobody asks for anything."""
+    """Return the view of an image by a backbone; the space of its models is not used."""
     space = SharedLatentSpace(SpaceConfig(streams={"stream": backbone.width}, n_latents=8, k=2))
     sample = Sample("image", lambda: image)
     return View(Models(space, {"stream": backbone}, {"stream": "image"}), "stream", sample)

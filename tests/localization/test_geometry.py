@@ -1,4 +1,4 @@
-"""Where a grid lies in an image, against what the preprocessing of each library does, worked out by hand."""
+"""The place of a grid in an image, compared with each library's preprocessing, computed by hand."""
 
 import copy
 from functools import partial
@@ -17,7 +17,7 @@ from torchvision.transforms import InterpolationMode
 
 from sparc.errors import PluginError
 from sparc.localization.geometry import spread, strongest
-from sparc.localization.methods import METHODS
+from sparc.localization.request import METHODS
 from sparc.plugins.geometry import Box, measured_box
 from sparc_plugins.hf_encoders.image import Pixels
 from sparc_plugins.timm_image import to_pixels
@@ -39,7 +39,7 @@ def open_clip(resize_mode):
 
 
 def padded(image):
-    """Pillow's own letterbox, grey where there is no image."""
+    """Pad with Pillow's own letterbox, in grey."""
     return transforms.functional.to_tensor(ImageOps.pad(image, (96, 96), color=(128, 128, 128)))
 
 
@@ -48,7 +48,7 @@ def measured(preprocess, size):
 
 
 def middle(width, height, left_out):
-    """The middle of an image, of which this share is cut off at each end."""
+    """Return the middle of an image after this share is cut off at each end."""
     return Box(width * left_out, height * left_out, width * (1 - left_out), height * (1 - left_out))
 
 
@@ -218,7 +218,7 @@ def test_the_strongest_cell_is_told_by_its_middle():
 
 
 def test_the_strongest_cell_is_none_whose_middle_is_padding():
-    # 80 x 40 in the middle of 80 x 80: of four rows of cells, the first and the last hold nothing of the image.
+    # 80 x 40 in the middle of 80 x 80: of four rows of cells, the first and the last are padding.
     values = np.arange(16.0).reshape(4, 4)
     assert strongest(values, Box(0, -20, 80, 60), (80, 40)) == (70, 30)
     assert strongest(-values, Box(0, -20, 80, 60), (80, 40)) == (10, 10)
@@ -256,7 +256,7 @@ def test_the_peak_of_a_map_is_the_middle_of_the_bright_square():
 
 @pytest.fixture(scope="module")
 def nowhere():
-    """A vision transformer that does not know where its patches are: what it makes of them moves with them."""
+    """A vision transformer without position embeddings, whose outputs move with its patches."""
     backbone = copy.deepcopy(stream("dinov2"))
     backbone.model.pos_embed.zero_()
     return backbone

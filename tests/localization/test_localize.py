@@ -1,4 +1,4 @@
-"""Localisation on models that can be followed by hand, and what a user may get wrong."""
+"""Localization with models small enough to compute by hand, and the errors that a user can cause."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from PIL import Image
 
 from sparc.config import SpaceConfig
 from sparc.errors import BadSample, InvalidConfig, MissingData, PluginError, UnknownName
-from sparc.localization import draw, load_models, localize
+from sparc.localization import checked_request, draw, load_models, localize
 from sparc.localization.picture import save
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
@@ -17,8 +17,12 @@ from tests.runs import provenance
 PHOTO = quarters("red", "blue", "green", (255, 0, 255))  # the last is red and blue
 
 
+def found_by(made, images, **wanted):
+    return localize(made, checked_request(images, n_latents=made.space.n_latents, **wanted))
+
+
 def test_a_caption_points_where_its_concept_is():
-    (found,) = localize(models(), [PHOTO], texts=["a red thing"])
+    (found,) = found_by(models(), [PHOTO], text=["a red thing"])
     np.testing.assert_allclose(found.values, [[1, 0], [0, 1]])
     assert found.peak == pytest.approx((16, 16), abs=0.3)
     assert found.score == pytest.approx(0.5)  # half of the image is red
@@ -28,17 +32,17 @@ def test_a_caption_points_where_its_concept_is():
 def test_joint_selection_keeps_what_image_and_caption_have_together_and_solo_what_each_has_alone():
     photo = quarters("red", "blue", "green", (255, 0, 204))
     by_hand = {
-        # Of red 1 and blue 0.8 the last cell alone keeps red; beside a caption that says blue twice, blue.
-        True: [[0, 2], [0, 1.6]],
-        False: [[0, 2], [0, 0]],
+        # The last cell has red 1 and blue 0.8: alone it keeps red, beside a caption with blue twice it keeps blue.
+        "joint": [[0, 2], [0, 1.6]],
+        "solo": [[0, 2], [0, 0]],
     }
-    for joint, expected in by_hand.items():
-        (found,) = localize(models(k=1), [photo], texts=["blue blue"], joint=joint)
+    for selection, expected in by_hand.items():
+        (found,) = found_by(models(k=1), [photo], text=["blue blue"], selection=selection)
         np.testing.assert_allclose(found.values, expected, rtol=1e-6)
 
 
 def test_a_latent_points_where_it_is_active_and_several_point_together():
-    red, both = localize(models(names={2: "sky"}), [PHOTO], latents=[0, (0, 2)])
+    red, both = found_by(models(names={2: "sky"}), [PHOTO], latent=[0, (0, 2)])
     np.testing.assert_allclose(red.values, [[1, 0], [0, 1]])
     np.testing.assert_allclose(both.values, [[1, 1], [0, 2]])
     assert red.score == pytest.approx(0.5)
@@ -48,20 +52,20 @@ def test_a_latent_points_where_it_is_active_and_several_point_together():
 
 @pytest.mark.parametrize("method", ["grad-cam", "layer-cam"])
 def test_a_gradient_finds_it_too_on_a_map_that_is_pooled(method):
-    (found,) = localize(models(), [PHOTO], texts=["red"], method=method)
-    # The target is the mean red: each cell's red counts a quarter, and no other channel.
+    (found,) = found_by(models(), [PHOTO], text=["red"], method=method)
+    # The target is the mean red: the red of each cell counts a quarter, other channels nothing.
     np.testing.assert_allclose(found.values, np.array([[1, 0], [0, 1]]) / 4, rtol=1e-6)
 
 
 def test_a_latent_that_an_image_did_not_keep_is_found_by_its_logit():
     photo = quarters("red", "red", "red", (0, 0, 51))
-    (found,) = localize(models(k=1), [photo], latents=[2], method="grad-cam")
+    (found,) = found_by(models(k=1), [photo], latent=[2], method="grad-cam")
     assert (found.score, found.carriers) == (0, ())
     np.testing.assert_allclose(found.values, np.array([[0, 0], [0, 0.2]]) / 4, rtol=1e-6)
 
 
 def test_there_is_a_result_for_each_image_query_and_stream_in_this_order():
-    found = localize(models(), [PHOTO, quarters("blue", "blue", "red", "blue")], texts=["red", "blue"], latents=[1])
+    found = found_by(models(), [PHOTO, quarters("blue", "blue", "red", "blue")], text=["red", "blue"], latent=[1])
     assert [(one.name, str(one.query), one.stream) for one in found] == [
         (f"image {number}", query, "eye") for number in (0, 1) for query in ("red", "blue", "latent 1")
     ]
@@ -70,20 +74,20 @@ def test_there_is_a_result_for_each_image_query_and_stream_in_this_order():
 
 def test_what_is_given_twice_counts_once(tmp_path):
     PHOTO.save(tmp_path / "photo.png")
-    found = localize(models(), [tmp_path / "photo.png"] * 2, texts=["red", "red"], latents=[1, (1,), (0, 0, 2)])
+    found = found_by(models(), [tmp_path / "photo.png"] * 2, text=["red", "red"], latent=[1, (1,), (0, 0, 2)])
     assert [str(one.query) for one in found] == ["red", "latent 1", "latents 0, 2"]
 
 
 def test_an_image_of_16_bits_is_seen_as_in_8(tmp_path):
     deep = np.array([[65535, 0], [32768, 256]], np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    (found,) = localize(models(), [tmp_path / "deep.png"], texts=["red"])
+    (found,) = found_by(models(), [tmp_path / "deep.png"], text=["red"])
     np.testing.assert_array_equal(np.asarray(found.image)[..., 0], [[255, 0], [128, 1]])
 
 
 def test_codes_that_share_nothing_give_an_empty_map():
     for method in ("dense", "grad-cam"):
-        (found,) = localize(models(), [quarters(*["green"] * 4)], texts=["red"], method=method)
+        (found,) = found_by(models(), [quarters(*["green"] * 4)], text=["red"], method=method)
         assert not found.values.any()
         assert found.peak is None
         assert (found.score, found.carriers) == (0, ())
@@ -92,14 +96,14 @@ def test_codes_that_share_nothing_give_an_empty_map():
 
 @pytest.mark.parametrize("size", [(8, 8), (3, 200), (640, 64)])
 def test_images_of_any_shape_are_pointed_at_in_their_own_pixels(size):
-    (found,) = localize(models(), [quarters("red", "blue", "blue", "blue").resize(size, 0)], texts=["red"])
+    (found,) = found_by(models(), [quarters("red", "blue", "blue", "blue").resize(size, 0)], text=["red"])
     width, height = size
     assert found.on_image().shape == (height, width)
     assert np.abs(np.array(found.peak) / size - 0.25).max() < 0.03
 
 
 def test_an_image_of_one_pixel_has_no_peak():
-    (found,) = localize(models(), [Image.new("RGB", (1, 1), (255, 0, 0))], texts=["red"])
+    (found,) = found_by(models(), [Image.new("RGB", (1, 1), (255, 0, 0))], text=["red"])
     assert (found.peak, found.on_image().shape) == (None, (1, 1))
 
 
@@ -107,7 +111,7 @@ def test_what_is_transparent_is_seen_as_training_saw_it(tmp_path):
     photo = PHOTO.convert("RGBA")
     photo.putalpha(0)
     photo.save(tmp_path / "photo.png")
-    (seen,), (opaque,) = (localize(models(), [image], texts=["red"]) for image in (tmp_path / "photo.png", PHOTO))
+    (seen,), (opaque,) = (found_by(models(), [image], text=["red"]) for image in (tmp_path / "photo.png", PHOTO))
     np.testing.assert_array_equal(seen.values, opaque.values)
 
 
@@ -121,27 +125,27 @@ WIDE.forward_tokens = lambda batch: (Eye.forward(WIDE, batch), torch.zeros(len(b
     ("wanted", "error", "message", "hint"),
     [
         ({}, InvalidConfig, "expected something to look for", "add --text WORDS or --latent NUMBER"),
-        ({"texts": ["  "]}, InvalidConfig, "--text: expected words, found an empty text", "say what"),
-        ({"latents": [3]}, InvalidConfig, "latent: expected 0 to 2, found 3", "choose another"),
+        ({"text": ["  "]}, InvalidConfig, "--text: expected words, found an empty text", "say what"),
+        ({"latent": [3]}, InvalidConfig, "latent: expected 0 to 2, found 3", "choose another"),
         (
-            {"texts": ["red"], "method": "rise"},
+            {"text": ["red"], "method": "rise"},
             InvalidConfig,
             "dense, relevance, grad-cam, layer-cam, found 'rise'",
             "",
         ),
-        ({"texts": ["red"], "images": []}, InvalidConfig, "expected at least one image", "add --image FILE"),
-        ({"texts": ["red"], "images": ["nowhere.png"]}, MissingData, "no image at nowhere.png", "check --image"),
-        ({"texts": ["red"], "images": [__file__]}, BadSample, "test_localize.py does not decode", "give an image"),
-        ({"texts": ["red"], "eye": NO_GRID}, InvalidConfig, "'eye': expected a backbone with a grid", "--stream"),
-        ({"texts": ["red"], "eye": WIDE}, PluginError, "'eye': expected patches of width 3 .* found 5", "--method"),
+        ({"text": ["red"], "images": []}, InvalidConfig, "expected at least one image", "add --image FILE"),
+        ({"text": ["red"], "images": ["nowhere.png"]}, MissingData, "no image at nowhere.png", "check --image"),
+        ({"text": ["red"], "images": [__file__]}, BadSample, "test_localize.py does not decode", "give an image"),
+        ({"text": ["red"], "eye": NO_GRID}, InvalidConfig, "'eye': expected a backbone with a grid", "--stream"),
+        ({"text": ["red"], "eye": WIDE}, PluginError, "'eye': expected patches of width 3 .* found 5", "--method"),
         (
-            {"texts": ["red"], "tongue": False},
+            {"text": ["red"], "tongue": False},
             InvalidConfig,
             "expected a stream that reads text, found eye",
             "--stream",
         ),
         (
-            {"texts": ["red"], "method": "relevance"},
+            {"text": ["red"], "method": "relevance"},
             PluginError,
             "over all 4 tokens in every layer, found none",
             "grad",
@@ -151,12 +155,12 @@ WIDE.forward_tokens = lambda batch: (Eye.forward(WIDE, batch), torch.zeros(len(b
 def test_what_cannot_be_done_is_said(wanted, error, message, hint):
     made = models(**{name: wanted.pop(name) for name in ("eye", "tongue") if name in wanted})
     with pytest.raises(error, match=message) as raised:
-        localize(made, wanted.pop("images", [PHOTO]), **wanted)
+        found_by(made, wanted.pop("images", [PHOTO]), **wanted)
     assert hint in raised.value.hint
 
 
 def test_the_picture_is_the_same_twice_and_shows_every_query(tmp_path):
-    found = localize(models(), [PHOTO], texts=["a $red thing", "blue"], latents=[0])
+    found = found_by(models(), [PHOTO], text=["a $red thing", "blue"], latent=[0])
     for name in ("one.png", "two.png"):
         save(draw(found), tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
@@ -171,7 +175,7 @@ def test_the_picture_is_the_same_twice_and_shows_every_query(tmp_path):
 
 @pytest.fixture
 def demo_run(tmp_path):
-    """A run of the demo's backbones whose space is untrained, as `sparc train` leaves it, evaluated."""
+    """A finished and evaluated run of the demo's backbones, with an untrained space."""
     widths = {"effnet-lite0": 1280, "minilm": 384}
     torch.manual_seed(0)
     SharedLatentSpace(SpaceConfig(streams=widths, n_latents=64, k=8)).save_pretrained(tmp_path / "run")
@@ -202,7 +206,9 @@ def test_the_command_points_at_words_with_the_backbones_of_a_run(demo_run, sparc
 
 
 def test_names_of_latents_are_those_that_held(demo_run):
-    loaded = load_models(demo_run, streams=["minilm"])
+    loading = []
+    loaded = load_models(demo_run, ["minilm"], on_load=loading.append)
+    assert loading == ["minilm"]
     assert loaded.names == dict.fromkeys(range(0, 64, 2), "animal")
     assert list(loaded.backbones) == ["minilm"]
 

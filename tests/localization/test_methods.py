@@ -1,4 +1,4 @@
-"""Maps, against captum and against the papers' formulas worked out in loops, on real architectures."""
+"""Maps on real architectures, compared with captum and with the papers' formulas written as loops."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.plugins.backbones import noise
 
 
 def explained(method, name, target, trace=None):
-    """The map of a stream's last picture, or of its last caption as a row of tokens."""
+    """Return the map of a stream's last picture, or of its last caption as a row of tokens."""
     found, seen = trace or trace_of(name)
     grid = getattr(stream(name), "grid", None) or (1, seen.attention[0].weights.shape[-1])
     return by_gradient(method, name, found, seen, grid, target).detach().numpy()
@@ -47,7 +47,7 @@ def test_the_dense_map_is_the_target_of_each_patch_alone(name):
 
 
 class Tap(nn.Module):
-    """A norm whose output at the patches passes through a layer as a map, channels first, for captum to look at."""
+    """A norm whose output at the patches passes through an identity layer as a map, channels first, for captum."""
 
     def __init__(self, norm, grid):
         super().__init__()
@@ -95,7 +95,7 @@ def pixels_of(name):
 
 
 def forward_of(name):
-    """Features of pixels alone."""
+    """Return a function from pixels to features."""
     backbone = stream(name)
     return lambda pixels: backbone.forward({"pixel_values": pixels} if name.startswith("hf") else pixels)
 
@@ -133,7 +133,7 @@ def test_layer_cam_is_its_papers_formula(name, monkeypatch):
 
 
 def test_grad_cam_of_pooled_tokens_looks_at_what_is_pooled():
-    """timm norms after pooling: what is pooled, the sum of the last block, is the output of no norm."""
+    """timm norms after pooling, so the pooled tokens, the sum of the last block, are the output of no norm."""
     attr = pytest.importorskip("captum.attr")
     target, backbone = target_of("pooled"), stream("pooled")
     last = nn.Sequential(backbone.model.blocks[-1], Tap(nn.Identity(), backbone.grid))
@@ -153,7 +153,7 @@ def test_maps_by_activations_are_there_for_every_architecture_with_a_grid(name, 
         assert found.shape == (stream(name).grid[0] * stream(name).grid[1],)
         assert np.isfinite(found).all()
         assert found.min() >= 0
-    # What speaks against a target everywhere speaks for its opposite.
+    # A map that is empty for a target is not empty for its negative.
     assert max(found.max() for found in both) > 0
 
 
@@ -166,7 +166,7 @@ def test_a_text_has_no_activations_with_a_grid_and_says_so():
 
 
 def rolled_out(layers):
-    """Equations 5 and 6 of Chefer et al. 2021, by loops: layers of attention and its gradient (heads, Q, N) each."""
+    """Compute equations 5 and 6 of Chefer et al. 2021 by loops; attention and its gradient are (heads, Q, N)."""
     n_tokens = layers[0][0].shape[2]
     relevance = np.eye(n_tokens)
     for attention, gradient in layers:
@@ -180,25 +180,25 @@ def rolled_out(layers):
 
 
 def heads_of(rows, n_heads):
-    """(N, width) to (heads, N, width of a head)."""
+    """Reshape (N, width) to (heads, N, width of a head)."""
     return rows.unflatten(1, (n_heads, -1)).transpose(0, 1)
 
 
 class ByHand:
-    """Attention of one sample in the open, whose weights and outputs are kept for their gradients."""
+    """Attention of one sample, step by step, which keeps weights and outputs for their gradients."""
 
     def __init__(self):
         self.weights, self.outputs = [], []
 
     def attend(self, query, key, value, n_heads, mask=0.0):
-        """Rows (Q, width) of queries over rows (N, width); the heads' outputs side by side, (Q, width)."""
+        """Attend from queries (Q, width) to tokens (N, width); return the concatenated heads, (Q, width)."""
         query, key, value = (heads_of(rows, n_heads) for rows in (query, key, value))
         self.weights.append((query @ key.mT / query.shape[2] ** 0.5 + mask).softmax(dim=-1))
         self.outputs.append((self.weights[-1] @ value).transpose(0, 1).flatten(1))
         return self.outputs[-1]
 
     def layers(self, value):
-        """Weights and their gradients, (heads, Q, N) each."""
+        """Return the weights and their gradients per layer, (heads, Q, N) each."""
         gradients = torch.autograd.grad(value, self.weights, retain_graph=True)
         return [
             [tensor.detach().reshape(tensor.shape[-3:]).numpy() for tensor in pair]
@@ -207,7 +207,7 @@ class ByHand:
 
 
 def tokens_of(name, seen, monkeypatch):
-    """Tokens of a vision transformer of timm, whose own code computes attention in the open."""
+    """Return the tokens of a timm vision transformer, whose own unfused attention is recorded."""
     model, hooks = stream(name).model, []
     for block in model.blocks:
         monkeypatch.setattr(block.attn, "fused_attn", False)
@@ -254,7 +254,7 @@ def test_relevance_of_attention_that_pools_is_its_step_times_the_rollout(monkeyp
 
 
 def clip_text_by_hand(seen, ids):
-    """The text tower of open_clip, layer by layer; the feature is read off the end token, whose id is the largest."""
+    """Run open_clip's text tower layer by layer; the feature is that of the end token, which has the largest id."""
     net = stream("clip-txt").clip.net
     mask = torch.full((len(ids), len(ids)), -torch.inf).triu(diagonal=1)
     rows = (net.token_embedding(ids) + net.positional_embedding).requires_grad_()
@@ -324,7 +324,7 @@ def test_targets_on_one_trace_give_what_each_gives_on_its_own(name, method):
 def test_a_target_twice_as_large_gives_a_map_that_only_scales(method):
     target = target_of("dinov2")
     once, twice = (explained(method, "dinov2", lambda rows, by=by: by * target(rows)) for by in (1, 2))
-    # Two layers, each with its gradient: what goes through both grows fourfold.
+    # Each of two layers is multiplied by its gradient, so a path through both grows fourfold.
     if method == "relevance":
         assert (twice >= 2 * once * (1 - 1e-5)).all()
         assert (twice <= 4 * once * (1 + 1e-5)).all()

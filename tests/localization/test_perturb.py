@@ -1,4 +1,4 @@
-"""Deletion and insertion curves, by hand on features that are linear in pixels, and on real architectures."""
+"""Deletion and insertion curves, computed by hand for features linear in the pixels, and on real architectures."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ CELL = 8
 
 
 def painted(levels):
-    """An image of grey cells."""
+    """Return an image of grey cells."""
     cells = np.repeat(np.repeat(np.array(levels, np.uint8), CELL, axis=0), CELL, axis=1)
     return Image.fromarray(cells).convert("RGB")
 
@@ -28,7 +28,7 @@ def grey(rows):
 
 
 def curves_by_hand(levels, weights, values):
-    """What is gone has the mean colour of the image."""
+    """Compute both curves in a loop; a deleted cell takes the mean colour of the image."""
     levels, weights = np.ravel(levels).astype(float), np.ravel(weights)
     order = sorted(range(len(levels)), key=lambda cell: -np.ravel(values)[cell])
     whole = sum(weights * levels)
@@ -69,7 +69,7 @@ def test_curves_are_those_worked_out_by_hand(name):
 
 
 def test_curves_of_two_cells_are_those_on_paper():
-    """A white cell beside a black one, of which the white one counts: gone, both are half as bright."""
+    """A white cell counts, a black one does not; deleted, both take the mean, half of white."""
     seen = view(Cells((1, 2), [1, 0]), painted([[255, 0]]))
     right = perturbed(seen, np.float32([[2, 1]]), grey)
     np.testing.assert_allclose(right.deletion, [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], atol=1e-6)
@@ -93,7 +93,7 @@ def test_the_right_map_deletes_sooner_and_inserts_sooner_than_the_reversed_one()
 
 
 def test_what_one_curve_loses_the_other_gains_where_features_are_linear():
-    """In a large grid several cells go at once."""
+    """In a large grid several cells change in one step."""
     seen = view(Cells((8, 7), np.random.default_rng(3).uniform(0, 1, (8, 7))), noise(1, size=(48, 42)).image())
     deletion, insertion = perturbed(seen, np.random.default_rng(4).normal(size=(8, 7)).astype(np.float32), grey)
     assert deletion[0] == insertion[-1] == 1

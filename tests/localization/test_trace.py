@@ -1,4 +1,4 @@
-"""A trace sees what happens in a model, and changes nothing of it: real architectures with random weights."""
+"""A trace records attention and activations without changing the model, on real architectures with random weights."""
 
 import copy
 from types import SimpleNamespace
@@ -83,7 +83,7 @@ def test_attention_that_pools_is_recorded_last_with_its_one_query(monkeypatch):
 
 
 def tower_of(name):
-    """The model of transformers, told to compute attention in the open."""
+    """Return a copy of the transformers model with eager attention."""
     tower = copy.deepcopy(stream(name).encoder.tower)
     tower.set_attn_implementation("eager")
     return tower
@@ -204,7 +204,7 @@ def test_attention_is_what_torch_says_that_its_function_computes(options):
     with Trace() as trace:
         output = attend(query, key, value, **ATTENTIONS[options])
     close(output, attend(query, key, value, **ATTENTIONS[options]))
-    # Attention to the rows of the identity is the weights themselves.
+    # With the identity as values, the output equals the weights.
     close(trace.attention[0].weights, attend(query, key, torch.eye(4).expand(2, 6, 4, 4), **ATTENTIONS[options]))
     close(trace.attention[0].output, output)
 
@@ -240,7 +240,7 @@ def test_a_text_has_attention_and_no_activations_with_a_grid():
     assert [len(layer.weights) for layer in trace.attention] == [1, 1]
 
 
-# What breaks the graph.
+# A detached graph.
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

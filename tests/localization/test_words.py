@@ -1,4 +1,4 @@
-"""Which words a target hangs on: on MiniLM as it was trained, and on small towers with random weights."""
+"""Relevance of words for a target, on the trained MiniLM and on small towers with random weights."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def hung_on(backbone, caption, target=None):
 
 
 def likeness(backbone, text):
-    """How similar to a text."""
+    """Return a target: the cosine similarity with a text."""
     other = features(backbone, prepared(backbone, text)).clone()
     return lambda rows: torch.cosine_similarity(rows, other)
 
@@ -88,7 +88,7 @@ def test_words_come_in_the_captions_order_and_share_all_relevance(name):
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_caption_longer_than_the_context_lacks_the_words_that_were_cut(name):
-    """Twelve tokens, of which two are the ends."""
+    """The context has twelve tokens, of which two are the ends."""
     caption = " ".join(["picture", "number", *map(str, range(10)), "picture"])
     words = hung_on(stream(name), caption)
     assert [one.text for one in words] == caption.split()[:10]
@@ -122,5 +122,5 @@ def test_a_backbone_that_does_not_tell_words_has_none():
 
 
 def test_a_text_model_whose_attention_is_not_seen_has_no_words():
-    """transformers computes MPNet's attention, and DeBERTa's, with functions of its own."""
+    """transformers computes the attention of MPNet and DeBERTa without torch's attention functions."""
     assert hung_on(stream("mpnet"), "picture number") == ()

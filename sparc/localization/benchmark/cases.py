@@ -1,4 +1,4 @@
-"""Images where it is known what is where: those of a segmented dataset, or such as are made of held-out images."""
+"""Cases: images in which the place of each thing is known, from a dataset's masks or composed of held-out images."""
 
 from __future__ import annotations
 
@@ -15,97 +15,103 @@ from sparc.errors import BadSample, MissingData
 from sparc.plugins.contracts import Dataset, Sample, SegmentedDataset
 
 CELL = 224
-"""Pixels of a cell's side on a canvas, which has two by two."""
+"""Pixels per side of a canvas's cell; a canvas has two by two."""
 CANVASES = 100
+"""Number of composed images."""
 MATCH = 0.2
-"""IoU at which a prediction counts as right: the paper's."""
+"""Smallest IoU of a right prediction, as in the paper."""
 
-Draw = Callable[[Sequence[Image.Image]], tuple[Image.Image, list[NDArray[np.bool_]]]]
-"""From images to one of them all, and where each is in it, (height, width)."""
+Compose = Callable[[Sequence[Image.Image]], tuple[Image.Image, list[NDArray[np.bool_]]]]
+"""Makes one image of several, and the mask of each in it, (height, width)."""
 
 
 class Wanted(NamedTuple):
-    """What is looked for in an image, and where it is."""
+    """A thing to find in an image, and where it is."""
 
     text: str
-    """What a text stream reads."""
+    """The text that a text stream reads."""
     mask: NDArray[np.bool_]
-    """(height, width) of the image."""
+    """(height, width) of the image, True on the thing."""
     category: str
-    """What an average precision is averaged over."""
+    """The category in which its prediction is ranked; empty without categories."""
     concepts: tuple[str, ...]
-    """Labels of it that nothing else in the image has, the most special first."""
+    """Its labels that nothing else in the image has, the most specific first."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An image and what is looked for in it."""
+    """An image and the things to find in it."""
 
     sample: Sample
     wanted: tuple[Wanted, ...]
     places: tuple[int, ...]
-    """The samples of the dataset that it is made of."""
+    """Places in the dataset of the samples it is made of."""
 
 
 @dataclass(frozen=True)
 class Cases:
-    """Cases of a dataset, made when they are asked for, the same every time."""
+    """The cases of a dataset, made one at a time while iterating, the same in every iteration."""
 
     dataset: Dataset
     what: str
-    """In words."""
+    """The images, in words."""
     places: tuple[tuple[int, ...], ...]
-    """Per case, the samples that it is made of."""
+    """Per case, the places in the dataset of the samples it is made of."""
     match: float | None = None
-    """IoU at which a prediction counts as right; None where there are no categories to rank predictions in."""
-    draw: Draw | None = None
-    """What makes one image of those of a case's samples, and says where each is; None where a sample is a case."""
+    """Smallest IoU of a right prediction; None without categories to rank predictions in."""
+    compose: Compose | None = None
+    """Makes a case's image of its samples; None if every case is one sample with masks."""
+
+    @property
+    def composed(self) -> bool:
+        """True if each case is composed of several samples."""
+        return self.compose is not None
 
     def __len__(self) -> int:
-        """Count the cases."""
+        """Return the number of cases, unreadable ones included."""
         return len(self.places)
 
     def __iter__(self) -> Iterator[Case]:
-        """Make the cases, one after the other; those of samples that cannot be read are left out."""
+        """Yield the cases; those with a sample that cannot be read are left out."""
         labels = _labels(self.dataset)
         for places in self.places:
             try:
-                if self.draw is None:
+                if self.compose is None:
                     yield _segmented(self.dataset, places[0])
                 else:
-                    yield _made(self.dataset, places, self.draw, labels)
+                    yield _composed(self.dataset, places, self.compose, labels)
             except BadSample:
                 continue
 
 
 def cases_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Cases:
-    """Take the masks of a segmented dataset, each image once; else draw canvases of four of its images.
+    """Take each image of a segmented dataset with its masks, or else compose canvases of four images.
 
-    count: of canvases; CANVASES where it is left out.
+    count: number of canvases, by default CANVASES.
 
-    Raises MissingData where there are fewer than four images, or no captions.
+    Raises MissingData if canvases are needed and the dataset has fewer than four images.
     """
     firsts = _firsts(dataset)
     if isinstance(dataset, SegmentedDataset):
         return Cases(dataset, "images and the masks of their categories", tuple((place,) for place in firsts), MATCH)
     drawn = _drawn(firsts, 4, count, seed)
-    return Cases(dataset, "canvases of four held-out images, each looked for by its caption", drawn, draw=_square)
+    return Cases(dataset, "canvases of four held-out images, each looked for by its caption", drawn, compose=_square)
 
 
 def chimeras_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Cases:
-    """Draw images that are one held-out image's upper half on another's lower half: parts of one thing.
+    """Compose chimeras, one image's upper half on another's lower half, in which parts have to be told apart.
 
-    count: CANVASES where it is left out.
+    count: number of chimeras, by default CANVASES.
 
-    Raises MissingData where there are fewer than two images, or no captions.
+    Raises MissingData if the dataset has fewer than two images.
     """
     drawn = _drawn(_firsts(dataset), 2, count, seed)
     what = "chimeras, the upper half of one held-out image on the lower half of another, each looked for by its caption"
-    return Cases(dataset, what, drawn, draw=_halves)
+    return Cases(dataset, what, drawn, compose=_halves)
 
 
 def _firsts(dataset: Dataset) -> list[int]:
-    """Of each image the first sample."""
+    """Return the place of the first sample of each image."""
     groups: dict[str, int] = {}
     for place, group in enumerate(dataset.groups):
         groups.setdefault(group, place)
@@ -122,17 +128,17 @@ def _drawn(images: list[int], together: int, count: int | None, seed: int) -> tu
 
 
 def _segmented(dataset: Dataset, place: int) -> Case:
-    """An image and its categories; their names are what is looked for."""
+    """Return an image and its categories, each to be found by its name."""
     assert isinstance(dataset, SegmentedDataset)
     masks = dataset.masks(place)
     wanted = (Wanted(label, mask, label, (label,)) for label, mask in masks.items() if mask.any())
     return Case(dataset[place], tuple(wanted), (place,))
 
 
-def _made(dataset: Dataset, places: Sequence[int], draw: Draw, labels: Mapping[int, tuple[str, ...]]) -> Case:
-    """One image of several, each looked for by its caption and by labels that no other has."""
+def _composed(dataset: Dataset, places: Sequence[int], compose: Compose, labels: Mapping[int, tuple[str, ...]]) -> Case:
+    """Compose one image of several, each to be found by its caption and by the labels that no other has."""
     samples = [dataset[place] for place in places]
-    canvas, masks = draw([sample.image() for sample in samples])
+    canvas, masks = compose([sample.image() for sample in samples])
     wanted = []
     for place, sample, mask in zip(places, samples, masks, strict=True):
         others = {label for other in places if other != place for label in labels.get(other, ())}
@@ -143,7 +149,7 @@ def _made(dataset: Dataset, places: Sequence[int], draw: Draw, labels: Mapping[i
 
 
 def _square(images: Sequence[Image.Image]) -> tuple[Image.Image, list[NDArray[np.bool_]]]:
-    """Two by two, and where each is."""
+    """Compose four images two by two."""
     canvas = Image.new("RGB", (2 * CELL, 2 * CELL), "white")
     masks = []
     for number, image in enumerate(images):
@@ -156,7 +162,7 @@ def _square(images: Sequence[Image.Image]) -> tuple[Image.Image, list[NDArray[np
 
 
 def _halves(images: Sequence[Image.Image]) -> tuple[Image.Image, list[NDArray[np.bool_]]]:
-    """The first one's upper half on the second one's lower half, and where each is."""
+    """Compose the first image's upper half and the second image's lower half."""
     upper, lower = (_on_white(image, 2 * CELL) for image in images)
     lower.paste(upper.crop((0, 0, 2 * CELL, CELL)), (0, 0))
     above = np.zeros((2 * CELL, 2 * CELL), np.bool_)
@@ -165,7 +171,7 @@ def _halves(images: Sequence[Image.Image]) -> tuple[Image.Image, list[NDArray[np
 
 
 def _on_white(image: Image.Image, side: int) -> Image.Image:
-    """The whole image in the middle of a white square."""
+    """Return the whole image, centred on a white square."""
     scale = side / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     square = Image.new("RGB", (side, side), "white")
@@ -174,7 +180,7 @@ def _on_white(image: Image.Image, side: int) -> Image.Image:
 
 
 def _labels(dataset: Dataset) -> dict[int, tuple[str, ...]]:
-    """Of each sample its labels and what they are kinds of, the deepest first."""
+    """Return the labels of each sample with all their ancestors, the deepest first."""
     matrix, taxonomy = dataset.labels(), dataset.taxonomy
     if matrix is None or taxonomy is None:
         return {}

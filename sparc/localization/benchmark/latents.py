@@ -1,4 +1,4 @@
-"""Do maps of latents point right, whether they fire seldom or often?"""
+"""Maps of single latents: how well they point, for latents that fire seldom and for latents that fire often."""
 
 from __future__ import annotations
 
@@ -13,42 +13,43 @@ from sparc.errors import PluginError
 from sparc.localization.benchmark.cases import Cases
 from sparc.localization.benchmark.report import LatentsReport
 from sparc.localization.benchmark.scores import points_right
-from sparc.localization.methods import METHODS
 from sparc.localization.models import Models
+from sparc.localization.request import METHODS
 from sparc.localization.targets import latents_target
 from sparc.localization.view import View
 
 GROUPS = 3
-"""Of queries, by how often their latent fires."""
+"""Number of groups of trials, by how often their latent fires."""
 
 
-class _Query(NamedTuple):
+class _Trial(NamedTuple):
+    """One latent pointed at on one canvas, by every method that the architecture allows."""
+
     latent: int
     right: dict[str, bool]
-    """By method."""
     breadth: dict[str, float]
 
 
 @dataclass
-class _Seen:
-    """What a stream keeps of single images, each encoded alone."""
+class _Kept:
+    """The latents that a stream keeps of single images, each encoded alone once."""
 
     models: Models
     cases: Cases
     stream: str
-    kept: dict[int, frozenset[int]] = field(default_factory=dict)
+    by_place: dict[int, frozenset[int]] = field(default_factory=dict)
 
     def latents(self, place: int) -> frozenset[int]:
-        """Latents that are active in an image."""
-        if place not in self.kept:
+        """Return the latents that are active in the image at `place` in the dataset."""
+        if place not in self.by_place:
             features_1D = View(self.models, self.stream, self.cases.dataset[place]).features
             codes = self.models.space.encode({self.stream: features_1D})[self.stream]
-            self.kept[place] = frozenset(codes.indices[codes.values > 0].tolist())
-        return self.kept[place]
+            self.by_place[place] = frozenset(codes.indices[codes.values > 0].tolist())
+        return self.by_place[place]
 
     def frequency(self, latent: int) -> float:
-        """Share of the images that were seen whose code has the latent."""
-        return sum(latent in kept for kept in self.kept.values()) / len(self.kept)
+        """Return the share of the encoded images that keep a latent."""
+        return sum(latent in kept for kept in self.by_place.values()) / len(self.by_place)
 
 
 def measure_latents(
@@ -58,56 +59,58 @@ def measure_latents(
     seed: int = 0,
     on_case: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[LatentsReport, ...]:
-    """On each canvas ask for one latent of each image, drawn from those that it alone keeps when seen by itself.
+    """Point at one latent of each image of each canvas, drawn from those that no other image of the canvas keeps.
 
-    A map that is right has its peak on that image. Queries are told in thirds, by how often their latent fires.
+    A map is right if its peak lies on that image. Results are grouped in thirds, by how often the latent fires.
+
+    Raises InvalidConfig if no image stream has a grid.
     """
     streams = models.with_grid()
-    seen = {stream: _Seen(models, canvases, stream) for stream in streams}
-    queries: dict[str, list[_Query]] = {stream: [] for stream in streams}
-    draw = np.random.default_rng(seed)
+    kept = {stream: _Kept(models, canvases, stream) for stream in streams}
+    trials: dict[str, list[_Trial]] = {stream: [] for stream in streams}
+    random = np.random.default_rng(seed)
     for number, case in enumerate(canvases):
         for stream in streams:
-            kept = [seen[stream].latents(place) for place in case.places]
+            latents = [kept[stream].latents(place) for place in case.places]
             view = View(models, stream, case.sample)
             for place, wanted in enumerate(case.wanted):
-                own = sorted(kept[place].difference(*kept[:place], *kept[place + 1 :]))
+                own = sorted(latents[place].difference(*latents[:place], *latents[place + 1 :]))
                 if own:
-                    queries[stream].append(_asked(view, own[draw.integers(len(own))], wanted.mask))
+                    trials[stream].append(_trial(view, own[random.integers(len(own))], wanted.mask))
         on_case(number + 1, len(canvases))
-    return tuple(report for stream in streams for report in _reports(seen[stream], queries[stream]))
+    return tuple(report for stream in streams for report in _reports(kept[stream], trials[stream]))
 
 
-def _asked(view: View, latent: int, mask: NDArray[np.bool_]) -> _Query:
-    query = _Query(latent, {}, {})
+def _trial(view: View, latent: int, mask: NDArray[np.bool_]) -> _Trial:
+    trial = _Trial(latent, {}, {})
     for method in METHODS:
         target = latents_target(view.models.space, view.stream, [latent], {}, view.features, gradient=method != "dense")
         try:
             values = view.map(method, target)
-        except PluginError:  # the architecture does not allow it: measure_localization says why
+        except PluginError:  # the architecture does not allow the method; `measure_localization` reports why
             continue
-        query.right[method] = points_right(values, view.box, mask)
+        trial.right[method] = points_right(values, view.box, mask)
         low, high = values.min(), values.max()
-        query.breadth[method] = float((values >= (low + high) / 2).mean())
-    return query
+        trial.breadth[method] = float((values >= (low + high) / 2).mean())
+    return trial
 
 
-def _reports(seen: _Seen, queries: list[_Query]) -> list[LatentsReport]:
-    """A report per method and third of the queries."""
-    frequency = np.array([seen.frequency(query.latent) for query in queries])
+def _reports(kept: _Kept, trials: list[_Trial]) -> list[LatentsReport]:
+    """Return a report per method and third of the trials."""
+    frequency = np.array([kept.frequency(trial.latent) for trial in trials])
     found = []
     for method in METHODS:
-        places = [place for place in np.argsort(frequency, kind="stable") if method in queries[place].right]
-        for some in np.array_split(np.array(places, dtype=np.int64), GROUPS):
-            if len(some):
+        places = [place for place in np.argsort(frequency, kind="stable") if method in trials[place].right]
+        for group in np.array_split(np.array(places, dtype=np.int64), GROUPS):
+            if len(group):
                 found.append(
                     LatentsReport(
-                        stream=seen.stream,
+                        stream=kept.stream,
                         method=method,
-                        frequency=float(frequency[some].mean()),
-                        queries=len(some),
-                        pointing=float(np.mean([queries[place].right[method] for place in some])),
-                        breadth=float(np.mean([queries[place].breadth[method] for place in some])),
+                        frequency=float(frequency[group].mean()),
+                        queries=len(group),
+                        pointing=float(np.mean([trials[place].right[method] for place in group])),
+                        breadth=float(np.mean([trials[place].breadth[method] for place in group])),
                     )
                 )
     return found

@@ -1,8 +1,8 @@
-"""Points at everything that is wanted in every case, in every way, and counts how often that is right."""
+"""Measure every way to point on every case: pointing, IoU, average precision, likeness, deletion and insertion."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,25 +10,26 @@ import torch
 from numpy.typing import NDArray
 
 from sparc.errors import MissingData, PluginError
-from sparc.localization.benchmark.cases import Cases, Wanted
+from sparc.localization.benchmark.cases import Case, Cases, Wanted
+from sparc.localization.benchmark.pointers import RANDOM, Pointer, Way
 from sparc.localization.benchmark.report import Interval, LocalizationReport, WayReport
 from sparc.localization.benchmark.scores import THRESHOLDS, likeness, mean_average_precision, overlaps, points_right
-from sparc.localization.benchmark.ways import RANDOM, Pointer, Way
 from sparc.localization.models import Models
 from sparc.localization.perturb import area, perturbed
 from sparc.localization.targets import Target
 from sparc.localization.view import View
 
 PERTURBED = 20
-"""Cases of which one map is checked by perturbation, which takes 22 forwards each."""
+"""Number of cases on which one map is checked by perturbation, at a cost of 22 forward passes each."""
 CAPTION = Way("caption", "dense", "joint")
-"""What maps at random are checked against."""
+"""The way whose target checks the random maps."""
 DRAWS = 1000
+"""Number of bootstrap samples."""
 
 
 @dataclass
-class _Found:
-    """What was found in one way so far, a number per query."""
+class _Tally:
+    """The scores of one stream and way so far, one entry per query."""
 
     image: list[int] = field(default_factory=list)
     right: list[bool] = field(default_factory=list)
@@ -40,6 +41,17 @@ class _Found:
     insertion: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _SeenCase:
+    """A case as every image stream sees it."""
+
+    number: int
+    wanted: Sequence[Wanted]
+    views: Mapping[str, View]
+    perturb: int | None
+    """Place of the one wanted thing whose map is checked by perturbation."""
+
+
 def measure_localization(
     models: Models,
     cases: Cases,
@@ -48,9 +60,9 @@ def measure_localization(
     seed: int = 0,
     on_case: Callable[[int, int], None] = lambda done, total: None,
 ) -> LocalizationReport:
-    """Point with every image stream of `models` that has a grid; captions are read by the first text stream.
+    """Point with every image stream of `models` that has a grid; the first text stream reads the captions.
 
-    perturb: cases of which one map is checked by perturbation too.
+    perturb: number of cases on which one map is also checked by perturbation.
 
     Raises:
         InvalidConfig: no image stream has a grid.
@@ -58,8 +70,8 @@ def measure_localization(
     """
     streams = models.with_grid()
     pointer = Pointer(models, seed)
-    found: dict[str, dict[Way, _Found]] = {
-        stream: {way: _Found() for way in pointer.ways(stream)} for stream in streams
+    tallies: dict[str, dict[Way, _Tally]] = {
+        stream: {way: _Tally() for way in pointer.ways(stream)} for stream in streams
     }
     refused: dict[str, str] = {}
     areas: list[float] = []
@@ -67,25 +79,22 @@ def measure_localization(
     for number, case in enumerate(cases):
         images += bool(case.wanted)
         areas += [float(wanted.mask.mean()) for wanted in case.wanted]
-        views = {stream: View(models, stream, case.sample) for stream in models.of("image")}
-        # Each time another place of the image, of which a canvas has four.
-        checked = number % len(case.wanted) if number < perturb and case.wanted else None
+        seen = _seen(models, case, number, perturb=number < perturb)
         for stream in streams:
-            others = [view for name, view in views.items() if name != stream]
-            for way in list(found[stream]):
+            for way in list(tallies[stream]):
                 try:
-                    _point(pointer, way, views[stream], others, case.wanted, number, checked, found[stream][way])
+                    _point(pointer, way, stream, seen, tallies[stream][way])
                 except PluginError as error:
                     refused[f"{stream} {way.method}"] = error.message
-                    del found[stream][way]
+                    del tallies[stream][way]
         on_case(number + 1, len(cases))
     if not areas:
         raise MissingData("no held-out image has anything to point at", hint="choose another dataset")
     rows = [
-        _report(stream, way, of, cases.match, seed)
-        for stream, ways in found.items()
-        for way, of in ways.items()
-        if len(of.right) > 1
+        _report(stream, way, tally, cases.match, seed)
+        for stream, ways in tallies.items()
+        for way, tally in ways.items()
+        if len(tally.right) > 1
     ]
     chance = float(np.mean(areas))
     return LocalizationReport(
@@ -93,59 +102,60 @@ def measure_localization(
     )
 
 
-def _point(
-    pointer: Pointer,
-    way: Way,
-    view: View,
-    others: Sequence[View],
-    wanted: Sequence[Wanted],
-    number: int,
-    checked_place: int | None,
-    found: _Found,
-) -> None:
+def _seen(models: Models, case: Case, number: int, *, perturb: bool) -> _SeenCase:
+    views = {stream: View(models, stream, case.sample) for stream in models.of("image")}
+    # Cycle through the places of the case, so that each of the four on a canvas is checked.
+    place = number % len(case.wanted) if perturb and case.wanted else None
+    return _SeenCase(number, case.wanted, views, place)
+
+
+def _point(pointer: Pointer, way: Way, stream: str, seen: _SeenCase, tally: _Tally) -> None:
+    """Point at everything wanted in a case in one way, and add the scores. Raises PluginError."""
+    view = seen.views[stream]
+    others = [other for name, other in seen.views.items() if name != stream]
     maps = []
-    for place, one in enumerate(wanted):
-        target = pointer.target(way, view, one, others)
+    for place, wanted in enumerate(seen.wanted):
+        target = pointer.target(way, view, wanted, others)
         if way.target and target is None:
             continue
         values = pointer.map(way, view, target, place)
         maps.append(values)
-        found.image.append(number)
-        found.right.append(points_right(values, view.box, one.mask))
-        found.overlap.append(overlaps(values, view.box, one.mask))
-        found.category.append(one.category)
+        tally.image.append(seen.number)
+        tally.right.append(points_right(values, view.box, wanted.mask))
+        tally.overlap.append(overlaps(values, view.box, wanted.mask))
+        tally.category.append(wanted.category)
         with torch.inference_mode():
-            found.score.append(1.0 if target is None else float(target(view.features)[0]))
-        if place == checked_place:
-            checked = (
-                target if way[::2] == CAPTION[::2] else pointer.target(CAPTION, view, one) if way == RANDOM else None
-            )
+            tally.score.append(1.0 if target is None else float(target(view.features)[0]))
+        if place == seen.perturb:
+            # Random maps are checked with the caption's target, to show the curves of an uninformed map.
+            by_caption = (way.target, way.selection) == (CAPTION.target, CAPTION.selection)
+            checked = pointer.target(CAPTION, view, wanted) if way == RANDOM else target if by_caption else None
             if checked is not None:
-                _perturb(view, values, checked, found)
+                _perturb(view, values, checked, tally)
     if len(maps) > 1:
-        found.likeness += likeness(maps)
+        tally.likeness += likeness(maps)
 
 
-def _perturb(view: View, values: NDArray[np.float32], target: Target, found: _Found) -> None:
-    """Check a map, where the backbone's pixels are there to be changed."""
+def _perturb(view: View, values: NDArray[np.float32], target: Target, tally: _Tally) -> None:
+    """Add the areas under the map's curves, unless the backbone reads no pixels that could be changed."""
     try:
         curves = perturbed(view, values, target)
     except PluginError:
         return
     if curves is not None:
-        found.deletion.append(area(curves.deletion))
-        found.insertion.append(area(curves.insertion))
+        tally.deletion.append(area(curves.deletion))
+        tally.insertion.append(area(curves.insertion))
 
 
-def _report(stream: str, way: Way, found: _Found, match: float | None, seed: int) -> WayReport:
-    image, right = np.array(found.image), np.array(found.right)
+def _report(stream: str, way: Way, tally: _Tally, match: float | None, seed: int) -> WayReport:
+    image, right = np.array(tally.image), np.array(tally.right)
     order = np.random.default_rng(seed).permutation(np.unique(image))
     tuning = np.isin(image, order[: len(order) // 2])
-    overlap = np.stack(found.overlap)
+    overlap = np.stack(tally.overlap)
     best = int(overlap[tuning].mean(axis=0).argmax()) if tuning.any() else len(THRESHOLDS) // 2
     held = ~tuning
     at_best = overlap[held, best]
-    categories = [category for category, kept in zip(found.category, held.tolist(), strict=True) if kept]
+    categories = [category for category, kept in zip(tally.category, held.tolist(), strict=True) if kept]
     return WayReport(
         stream=stream,
         target=way.target,
@@ -158,10 +168,10 @@ def _report(stream: str, way: Way, found: _Found, match: float | None, seed: int
         miou=float(at_best.mean()),
         map=None
         if match is None
-        else mean_average_precision(np.array(found.score)[held], at_best >= match, categories),
-        likeness=_mean(found.likeness),
-        deletion=_mean(found.deletion),
-        insertion=_mean(found.insertion),
+        else mean_average_precision(np.array(tally.score)[held], at_best >= match, categories),
+        likeness=_mean(tally.likeness),
+        deletion=_mean(tally.deletion),
+        insertion=_mean(tally.insertion),
     )
 
 
@@ -170,7 +180,10 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _interval(right: NDArray[np.bool_], image: NDArray[np.int64], seed: int) -> Interval:
-    """Of a mean over queries, images being drawn anew with all their queries."""
+    """Return the 95% bootstrap interval of a mean over queries, drawing whole images with all their queries.
+
+    Written out because `scipy.stats.bootstrap` refuses a single image and rounds the quantiles differently.
+    """
     _, place = np.unique(image, return_inverse=True)
     hits, counts = np.bincount(place, weights=right), np.bincount(place)
     drawn = np.random.default_rng(seed).integers(0, len(counts), (DRAWS, len(counts)))

@@ -1,60 +1,66 @@
-"""What was found out about maps: reports, as they are written into a run."""
+"""Reports of the benchmark, and the file `localization.json` that holds them in a run."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparc.errors import CorruptFile
+from sparc.system.files import read_json, write_json
 
 Interval = tuple[float, float]
 
 
-class _Record(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class WayReport(_Record):
+class WayReport(_Frozen):
     """How well one stream points in one way."""
 
     stream: str
     target: str
-    """`caption`, `concept`, or, of a baseline, nothing."""
+    """`caption`, `concept`, or an empty string for a baseline."""
     method: str
     selection: str
     queries: int
     pointing: float
-    """Share of queries whose map has its peak where the wanted is."""
+    """Share of queries whose map has its peak in the mask."""
     pointing_interval: Interval
-    """95%, by a bootstrap over images."""
+    """95% interval by a bootstrap over images."""
     threshold: float
-    """At which maps count as predictions: chosen on half of the images, for what follows on the other half."""
+    """Threshold from which on a map predicts; chosen on half of the images, used on the other half."""
     miou: float
-    """Mean IoU, a map of nothing counting 0."""
+    """Mean IoU on the other half, a constant map counting 0."""
     map: float | None
-    """Mean average precision at the report's IoU, predictions ranked by the target's value; None without categories."""
+    """Mean average precision on the other half, predictions ranked by the target's value; None without categories."""
     likeness: float | None
-    """Mean correlation between the maps of different queries on one image; None where no image has two."""
+    """Mean correlation between the maps of different queries on one image; None if no image has two queries."""
     deletion: float | None
-    """Mean area under the deletion curve, the lower the better; None but for captions, joint, and for chance."""
+    """Mean area under the deletion curve, lower is better; only for captions with joint selection and for chance."""
     insertion: float | None
-    """Mean area under the insertion curve, the higher the better."""
+    """Mean area under the insertion curve, higher is better."""
 
 
-class LocalizationReport(_Record):
-    """What a localisation benchmark found."""
+class LocalizationReport(_Frozen):
+    """How well every way points on one set of images."""
 
     what: str
     """The images, in words."""
     images: int
     match: float | None
-    """IoU at which a prediction counts as right: 0.2 on masks, as in the paper; None on canvases."""
+    """Smallest IoU of a right prediction: 0.2 on masks, as in the paper; None on composed images."""
     chance: float
-    """Mean share of an image that the wanted takes: how often a blind guess is right."""
+    """Mean share of the image that a mask covers, which is how often a blind guess is right."""
     ways: tuple[WayReport, ...]
     refused: dict[str, str]
-    """Methods that an architecture does not allow, by stream and method, with the reason."""
+    """Methods that an architecture does not allow: `STREAM METHOD` to the reason."""
 
 
-class LatentsReport(_Record):
-    """How well one stream's maps of single latents point, of latents that fire about as often."""
+class LatentsReport(_Frozen):
+    """How well one stream's maps of single latents point, for latents that fire about equally often."""
 
     stream: str
     method: str
@@ -62,6 +68,37 @@ class LatentsReport(_Record):
     """Mean share of images that keep the latent, each encoded alone."""
     queries: int
     pointing: float
-    """Share of queries whose map has its peak on the one image of a canvas that keeps the latent when seen alone."""
+    """Share of queries whose map has its peak on the one image of the canvas that keeps the latent by itself."""
     breadth: float
-    """Mean share of the grid above half of the map's range: 1 where it is the same everywhere."""
+    """Mean share of the grid above half of the map's range; 1 for a constant map."""
+
+
+class LocalizationFile(_Frozen):
+    """The content of `localization.json`."""
+
+    dataset: str
+    split: str
+    random_weights: tuple[str, ...]
+    """Streams with random weights, whose numbers say nothing about a model."""
+    report: LocalizationReport
+    parts: LocalizationReport | None
+    """The same on chimeras; None on a segmented dataset."""
+    latents: tuple[LatentsReport, ...]
+
+    def write(self, path: Path) -> None:
+        """Write the file, atomically. Raises StorageError."""
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file that `write` wrote. Raises MissingData, CorruptFile."""
+        content = read_json(path, what="the localization of a run")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise CorruptFile(
+                f"{path} is no localization of a run: {place}: {first['msg']}",
+                hint="measure it anew: sparc evaluate RUN --localization",
+            ) from error

@@ -1,4 +1,4 @@
-"""Maps against masks: the pointing game, IoU at every threshold, average precision."""
+"""Scores of maps against masks: the pointing game, IoU at every threshold, average precision, likeness."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sparc.localization.geometry import spread, strongest
 from sparc.plugins.geometry import Box
 
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
-"""Of a map scaled to 0 .. 1."""
+"""Thresholds on a map that is scaled to 0 .. 1."""
 SHOWN = 128
-"""Pixels of the longer side at which maps and masks are compared."""
+"""Pixels of the longer side of the image at which maps and masks are compared."""
 
 
 def points_right(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> bool:
-    """Whether the map's peak lies in the mask: the pointing game (Zhang et al. 2016), without a margin.
+    """Return True if the map's peak lies in the mask: the pointing game (Zhang et al. 2016), without a margin.
 
-    A map that is the same everywhere has no peak, and points nowhere.
+    A constant map has no peak, so it is never right.
     """
     height, width = mask.shape
     peak = strongest(values, box, (width, height))
@@ -31,7 +31,7 @@ def points_right(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_])
 
 
 def overlaps(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """IoU of a mask and of the map above each threshold, (thresholds,); where the map does not reach it says no."""
+    """Return the IoU of a mask and the map above each threshold, (thresholds,); pixels outside of the box are below."""
     height, width = mask.shape
     scale = min(1.0, SHOWN / max(height, width))
     shown = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -40,7 +40,7 @@ def overlaps(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> 
     low, high = np.nanmin(pixels), np.nanmax(pixels)
     if not high > low:
         return np.zeros(len(THRESHOLDS))
-    # Pixels of each share, in the mask and in all, counted once for all thresholds.
+    # Count pixels per interval between thresholds once, inside the mask and overall; sums from above give each IoU.
     bins = np.searchsorted(THRESHOLDS, np.nan_to_num((pixels - low) / (high - low), nan=-1), side="right")
     above = np.bincount(bins.ravel(), minlength=len(THRESHOLDS) + 1)[::-1].cumsum()[::-1][1:]
     both = np.bincount(bins[inside], minlength=len(THRESHOLDS) + 1)[::-1].cumsum()[::-1][1:]
@@ -49,23 +49,25 @@ def overlaps(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> 
 
 
 def mean_average_precision(scores: NDArray[np.float64], right: NDArray[np.bool_], categories: Sequence[str]) -> float:
-    """Average precision of predictions ranked by score, mean over categories.
+    """Return the average precision of predictions ranked by score, mean over categories.
 
-    Each prediction is for an object that is there: one that is missing, which has the score 0, is never right.
+    Every prediction stands for an object in its image. A score of 0 means no prediction, which is never right.
+    Written out because scikit-learn's `average_precision_score` merges equal scores into one rank, which would change
+    the baselines, whose scores are all 1.
     """
     found = []
     names = np.array(categories)
     for category in np.unique(names):
-        of_it = names == category
-        order = np.argsort(-scores[of_it], kind="stable")
-        hits = (right & (scores > 0))[of_it][order]
+        chosen = names == category
+        order = np.argsort(-scores[chosen], kind="stable")
+        hits = (right & (scores > 0))[chosen][order]
         precision = hits.cumsum() / np.arange(1, len(hits) + 1)
         found.append(float(precision[hits].sum() / len(hits)))
     return float(np.mean(found))
 
 
 def likeness(maps: Sequence[NDArray[np.float32]]) -> list[float]:
-    """Pearson's correlation of each two maps of one image: 1 where different queries see the same."""
+    """Return Pearson's correlation of each pair of maps of one image, constant maps left out."""
     flat = np.stack([values.ravel() for values in maps]).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(flat, axis=1)

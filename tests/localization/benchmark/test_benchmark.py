@@ -1,18 +1,25 @@
-"""The benchmark on models that can be followed by hand: it says right where they are, and chance where nobody knows."""
+"""The benchmark with models small enough to compute by hand: they point right, baselines point right by chance."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sparc.errors import InvalidConfig, MissingData
-from sparc.localization.benchmark import cases_of, chimeras_of, measure_latents, measure_localization
+from sparc.errors import CorruptFile, InvalidConfig, MissingData
+from sparc.localization.benchmark import (
+    LocalizationFile,
+    cases_of,
+    chimeras_of,
+    measure_all,
+    measure_latents,
+    measure_localization,
+)
 from sparc.localization.benchmark.cases import CELL
 from sparc.plugins.contracts import Sample, Taxonomy
 from tests.localization.mosaic import COLOURS, Eye, models, quarters
 
 
 class Swatches:
-    """Eight images of one colour each, wide, with captions and labels."""
+    """Wide images of one colour each, with captions and labels."""
 
     def __init__(self, names=("red", "green", "blue", "red", "blue", "green", "blue", "red")):
         self.names = names
@@ -36,7 +43,7 @@ class Swatches:
 
 
 class Segmented(Swatches):
-    """Images of four colours, and where each is."""
+    """Images of four quarters with a mask per colour."""
 
     def __getitem__(self, index):
         return Sample(self.ids[index], lambda: quarters("red", "blue", "green", "green", size=(40, 40)), "a photo")
@@ -62,7 +69,7 @@ def test_a_canvas_has_four_images_whole_each_where_its_mask_is():
         for one in case.wanted:
             assert one.mask.sum() == CELL * CELL
             seen = image[one.mask].reshape(CELL, CELL, 3)
-            # Three by two in a square: white above and below.
+            # A 3:2 image in a square has white above and below.
             name = one.text.split()[1]
             assert tuple(seen[CELL // 2, CELL // 2]) == COLOURS[name]
             assert tuple(seen[5, CELL // 2]) == (255, 255, 255)
@@ -84,7 +91,7 @@ def test_a_chimera_has_the_upper_half_of_one_image_and_the_lower_half_of_another
     upper, lower = (COLOURS[one.text.split()[1]] for one in case.wanted)
     image = np.asarray(case.sample.image())
     assert image.shape == (2 * CELL, 2 * CELL, 3)
-    # Three by two in a square: white above 75 and below 373 of 448 rows.
+    # A 3:2 image in a square: rows above 75 and below 373 of 448 are white.
     for row, seen in ((5, (255, 255, 255)), (CELL - 5, upper), (CELL + 5, lower), (2 * CELL - 5, (255, 255, 255))):
         assert tuple(image[row, CELL]) == seen
     above, below = (one.mask for one in case.wanted)
@@ -112,10 +119,10 @@ def test_latents_that_one_image_of_a_canvas_alone_keeps_are_found_there():
         names = [one.text.split()[1] for one in case.wanted]
         asked += sum(names.count(colour) == 1 for colour in COLOURS)
     assert sum(one.queries for one in reports) == asked
-    # Of six images three keep the latent of red, one each the others; seldom ones come first.
+    # Three of six images keep the latent of red, one each the others; rare latents come first.
     assert [one.frequency for one in reports] == sorted(one.frequency for one in reports)
     assert reports[0].frequency == pytest.approx(1 / 6)
-    # White bands around the others have a third of each colour: below half of the range.
+    # The white bands of the other images have a third of each colour, which is below half of the range.
     assert [(one.pointing, one.breadth) for one in reports] == [(1, 0.25)] * 3
 
 
@@ -131,12 +138,12 @@ def test_models_that_see_and_read_colours_point_right_and_baselines_at_chance():
     report = measure_localization(models(names={0: "red", 2: "blue"}), cases_of(dataset, count=12))
     found = by_way(report)
     assert (report.images, report.chance, report.match) == (12, 0.25, None)
-    # The tongue does not know black, whose map is empty; the others are found, as white has less of a colour beside it.
+    # The tongue does not know black, so its map is empty. The others are found: white has less of their colour.
     assert found["caption", "dense", "joint"].pointing >= 0.75
     assert found["caption", "dense", "solo"].miou > 0.4
     assert found["concept", "dense", "solo"].pointing == 1
     assert found["concept", "dense", "solo"].queries == 24
-    # All four cells of this grid are as near to the centre: what is the same everywhere points nowhere.
+    # All four cells of this grid are equally near the centre, so the map is constant and has no peak.
     assert found["", "centre", ""].pointing == 0
     assert found["", "activation", ""].likeness == pytest.approx(1)
     assert abs(found["", "random", ""].pointing - 0.25) < 0.2
@@ -198,3 +205,30 @@ def test_what_cannot_be_measured_is_said():
     unseen.masks = lambda index: {}
     with pytest.raises(MissingData, match="no held-out image has anything to point at"):
         measure_localization(models(), cases_of(unseen))
+
+
+def test_everything_about_canvases_is_measured_and_goes_to_a_file_and_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparc.localization.benchmark.cases.CANVASES", 3)
+    made, canvases = models(), cases_of(Swatches(), seed=1)
+    seen = []
+    found = measure_all(
+        made, canvases, dataset="swatches", split="test", seed=1, on_case=lambda *progress: seen.append(progress)
+    )
+    assert seen == [(part, done, 3) for part in ("localize", "parts", "latents") for done in (1, 2, 3)]
+    assert found.report == measure_localization(made, canvases, seed=1)
+    assert found.parts == measure_localization(made, chimeras_of(Swatches(), seed=1), perturb=0, seed=1)
+    assert found.latents == measure_latents(made, canvases, seed=1)
+    found.write(tmp_path / "localization.json")
+    assert LocalizationFile.read(tmp_path / "localization.json") == found
+
+
+def test_a_segmented_dataset_has_no_parts_and_no_latents_to_measure():
+    found = measure_all(models(), cases_of(Segmented()), dataset="segmented", split="val")
+    assert (found.parts, found.latents, found.dataset, found.split) == (None, (), "segmented", "val")
+
+
+def test_a_file_that_is_no_localization_is_named_with_what_is_wrong(tmp_path):
+    path = tmp_path / "localization.json"
+    path.write_text('{"dataset": "it"}')
+    with pytest.raises(CorruptFile, match=r"localization\.json is no localization of a run: split: Field required"):
+        LocalizationFile.read(path)

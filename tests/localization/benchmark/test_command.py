@@ -17,7 +17,7 @@ from tests.runs import provenance
 
 @pytest.fixture
 def run_of(photos, tmp_path):
-    """A finished run of streams with an untrained space: what is measured does not depend on what it learned."""
+    """A finished run of these streams with an untrained space, which suffices here."""
 
     def make(**widths):
         run = tmp_path / "run"
@@ -35,7 +35,7 @@ def run_of(photos, tmp_path):
 def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, sparc_here, monkeypatch):
     run = run_of(timm=64, **{"char-ngrams": 256})
     monkeypatch.setattr(cases, "CANVASES", 6)
-    # The rest has tests of its own, and takes ten seconds.
+    # The rest of the evaluation has its own tests, and takes ten seconds.
     monkeypatch.setattr(evaluate, "evaluate_run", lambda *args, **kwargs: None)
     monkeypatch.setattr("sparc.evaluation.plots.draw", lambda report, folder: None)
     done = sparc_here("evaluate", run, "--localization")
@@ -48,7 +48,7 @@ def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, 
     assert ways >= {("caption", "dense"), ("caption", "relevance"), ("caption", "grad-cam"), ("", "random")}
     assert found["parts"]["what"].startswith("chimeras")
     assert "a blind guess is right 0.500" in done.stdout
-    assert found["latents"] == []  # to random weights all images are alike, and no latent is one image's own
+    assert found["latents"] == []  # random weights see all images alike, so no latent belongs to one image only
     assert (found["report"]["images"], found["split"], found["random_weights"]) == (6, "test", ["timm"])
 
 
@@ -68,5 +68,5 @@ def test_pointing_by_latents_is_shown_by_how_often_they_fire():
 def test_a_run_without_a_grid_is_refused_before_the_work(run_of, sparc_here):
     done = sparc_here("evaluate", run_of(hog=10), "--localization")
     assert done.returncode == 1
-    # Not what the evaluation would say, that the store has no features.
+    # Comes before the evaluation, which would report that the store has no features.
     assert "error: no image stream of the run has a grid of patches\nhint:  train with" in done.stderr

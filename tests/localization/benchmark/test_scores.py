@@ -1,4 +1,4 @@
-"""Scores of maps against masks, by hand and by naive loops."""
+"""Scores of maps against masks, computed by hand and by naive loops."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ WHOLE = Box(0, 0, 64, 64)
 def test_a_map_points_right_where_its_peak_is_in_the_mask():
     assert points_right(np.array([[0.1, 0.2], [0.9, 0.3]]), WHOLE, LEFT)
     assert not points_right(np.array([[0.1, 0.2], [0.3, 0.9]]), WHOLE, LEFT)
-    # Half of the image is outside of what the backbone sees: its left column is the image's middle.
+    # The backbone sees only the right half of the image, so its left column is in the middle of the image.
     assert not points_right(np.array([[0.9, 0.2]]), Box(32, 0, 64, 64), LEFT)
 
 
@@ -52,7 +52,7 @@ def test_an_image_is_compared_at_a_smaller_size():
 def test_average_precision_is_that_of_scikit_learn_where_every_object_has_a_prediction():
     generator = np.random.default_rng(1)
     scores, right = generator.random(60), generator.random(60) < 0.4
-    # scikit-learn counts the right predictions as all objects; here the wrong ones are objects that were missed.
+    # scikit-learn divides by the right predictions, ours by all objects, of which each has one prediction.
     expected = average_precision_score(right, scores) * right.sum() / len(right)
     assert mean_average_precision(scores, right, ["a"] * 60) == pytest.approx(expected)
 
@@ -60,7 +60,7 @@ def test_average_precision_is_that_of_scikit_learn_where_every_object_has_a_pred
 def test_average_precision_is_averaged_over_categories_and_what_is_missing_counts_0():
     scores = np.array([0.9, 0.8, 0.7, 0.0])
     right = np.array([True, False, True, True])
-    # of a: right at rank 1, wrong at rank 2; of b: right at rank 1, the second is missing
+    # Category a: right at rank 1, wrong at rank 2. Category b: right at rank 1, the second is missing.
     assert mean_average_precision(scores, right, ["a", "a", "b", "b"]) == pytest.approx((1 / 2 + 1 / 2) / 2)
 
 

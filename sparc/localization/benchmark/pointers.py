@@ -1,4 +1,4 @@
-"""The ways to point at something: through the space, by each target and method, and without it, as a baseline."""
+"""Ways to point at a thing: through the space, by each target, method and selection, and baselines without it."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from numpy.typing import NDArray
 
 from sparc.localization import targets
 from sparc.localization.benchmark.cases import Wanted
-from sparc.localization.localize import ReadText, read_text
-from sparc.localization.methods import METHODS, Explained, last_grid
+from sparc.localization.methods import Explained, last_grid
 from sparc.localization.models import Models
+from sparc.localization.request import METHODS
 from sparc.localization.targets import Target
-from sparc.localization.view import View
+from sparc.localization.view import Caption, View, read_caption
 
 
 class Way(NamedTuple):
-    """A way to point."""
+    """A way to point: a target, a method and a selection."""
 
     target: str
-    """`caption`, `concept`, or, of a baseline, nothing."""
+    """`caption`, `concept`, or an empty string for a baseline."""
     method: str
     selection: str = ""
-    """`joint` or `solo`."""
+    """`joint`, `solo`, or an empty string for a baseline."""
 
 
 CENTRE, RANDOM = Way("", "centre"), Way("", "random")
 GRADIENT, ACTIVATION = Way("", "gradient"), Way("", "activation")
 SIMILARITY = Way("", "similarity")
-"""Without the space, of a backbone whose features can be compared with a text stream's: two towers of one model."""
+"""Similarity of patches and caption without the space, for two towers of one model, whose features are comparable."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pointer:
-    """Points at things in images, with the streams of `models`."""
+    """Makes the target and the map of every way, with the streams of `models`; captions are read once."""
 
     models: Models
     seed: int = 0
-    _texts: dict[tuple[str, str], ReadText] = field(default_factory=dict)
+    _captions: dict[tuple[str, str], Caption] = field(default_factory=dict)
 
     @cached_property
     def text(self) -> str | None:
-        """The text stream that reads captions."""
+        """The text stream that reads captions, or None."""
         return next(iter(self.models.of("text")), None)
 
     @cached_property
     def _concepts(self) -> Mapping[str, list[int]]:
-        """Latents by what they are called."""
+        """Latents by name."""
         found: dict[str, list[int]] = {}
         for latent, name in self.models.names.items():
             found.setdefault(name, []).append(latent)
         return found
 
     def ways(self, stream: str) -> list[Way]:
-        """All ways for an image stream; an architecture may refuse some."""
+        """Return all ways for an image stream; its architecture may refuse some."""
         by_caption = [Way("caption", method, how) for how in ("joint", "solo") for method in METHODS]
-        # With the only image stream there is nobody to select with.
+        # A single image stream has no other to select jointly with.
         hows = ("joint", "solo") if len(self.models.of("image")) > 1 else ("solo",)
         by_concept = [Way("concept", method, how) for how in hows for method in METHODS]
         found = by_caption if self.text is not None else []
@@ -68,9 +68,9 @@ class Pointer:
         return found + [CENTRE, RANDOM, GRADIENT, ACTIVATION] + ([SIMILARITY] if self._sibling(stream) else [])
 
     def target(self, way: Way, view: View, wanted: Wanted, others: Sequence[View] = ()) -> Target | None:
-        """What a map of this way explains; None where there is nothing to explain: no latent has the wanted's name.
+        """Return the target of a way's map; None for a baseline, or if no latent is named after the wanted thing.
 
-        others: the same image as the other image streams see it, which joint selection of latents asks.
+        others: the same image as the other image streams see it, for joint selection of latents.
         """
         space = self.models.space
         if way.target == "caption" and self.text is not None:
@@ -90,7 +90,10 @@ class Pointer:
         return None
 
     def map(self, way: Way, view: View, target: Target | None, number: int) -> NDArray[np.float32]:
-        """The map of the wanted `number`; that of a baseline is the same for whatever is wanted, but for chance."""
+        """Return the map of a target, or a baseline's map.
+
+        number: place of the wanted thing in its case, for random maps; the other baselines give all things one map.
+        """
         if target is not None:
             return view.map("dense" if way == SIMILARITY else way.method, target)
         if way == CENTRE:
@@ -100,20 +103,20 @@ class Pointer:
             key = [self.seed, number, *view.sample.id.encode()]
             return np.random.default_rng(key).random(view.grid, dtype=np.float32)
         features_1D, trace = view.traced
-        # Of the features' norm: what the backbone itself finds remarkable.
-        of = Explained(features_1D, F.normalize(features_1D.detach(), dim=1), trace, view.grid)
-        activations_PC, gradient_PC = last_grid(view.stream, of)
+        # The gradient of the features' norm, which needs no query.
+        norm = Explained(features_1D, F.normalize(features_1D.detach(), dim=1), trace, view.grid)
+        activations_PC, gradient_PC = last_grid(view.stream, norm)
         seen_PC = gradient_PC if way == GRADIENT else activations_PC
         values: NDArray[np.float32] = seen_PC.norm(dim=1).reshape(view.grid).float().cpu().numpy()
         return values
 
-    def _read(self, stream: str, text: str) -> ReadText:
-        if (stream, text) not in self._texts:
-            self._texts[stream, text] = read_text(self.models, text, stream=stream)
-        return self._texts[stream, text]
+    def _read(self, stream: str, text: str) -> Caption:
+        if (stream, text) not in self._captions:
+            self._captions[stream, text] = read_caption(self.models, text, stream=stream)
+        return self._captions[stream, text]
 
     def _sibling(self, stream: str) -> str | None:
-        """The text stream whose features lie in the same space as those of an image stream."""
+        """Return the text stream whose features share a space with those of an image stream, or None."""
         spaces = self.models.shared_spaces
         same = (text for text in self.models.of("text") if text in spaces and spaces[text] == spaces.get(stream))
         return next(same, None)

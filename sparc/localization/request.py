@@ -1,0 +1,155 @@
+"""A request: what to look for and in which images, checked before anything heavy loads. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from sparc.config import PluginRef, RunConfig, validated
+from sparc.errors import BadSample, InvalidConfig, MissingData, UnknownName
+from sparc.plugins.contracts import Sample
+from sparc.storage.run import Run
+
+METHODS = ("dense", "relevance", "grad-cam", "layer-cam")
+SELECTIONS = ("joint", "solo")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One thing to look for: a caption, or a set of latents taken together."""
+
+    text: str = ""
+    latents: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the caption, or `latents 3, 5`."""
+        return self.text or f"latent{'s' if len(self.latents) > 1 else ''} {', '.join(map(str, self.latents))}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Queries, the decoded images to look in, and how to look. `checked_request` makes it."""
+
+    images: tuple[Sample, ...]
+    queries: tuple[Query, ...]
+    method: str = "dense"
+    selection: str | None = None
+    """`joint` or `solo`; None leaves it to the query, see `joint`."""
+
+    def joint(self, query: Query) -> bool:
+        """Return True if the latents of a query are selected jointly, False if each stream selects its own.
+
+        A caption is selected jointly with the image, latents jointly with the other image streams. By default captions
+        are joint and latents solo.
+        """
+        return bool(query.text) if self.selection is None else self.selection == "joint"
+
+
+def checked_request(
+    image: Sequence[str | Path | Image.Image],
+    *,
+    n_latents: int,
+    text: Sequence[str] = (),
+    latent: Sequence[int | Sequence[int]] = (),
+    method: str = "dense",
+    selection: str | None = None,
+) -> Request:
+    """Check what a user wants to find, for a space of `n_latents`, and decode each image once.
+
+    A query or a file that is given twice counts once. A sequence of latents is one query for all of them together.
+
+    Raises:
+        InvalidConfig: no image, no query, an empty text, a latent that the space does not have, or an unknown method or
+            selection.
+        MissingData: an image file that does not exist.
+        BadSample: an image file that does not decode.
+    """
+    if selection is not None and selection not in SELECTIONS:
+        raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")
+    if method not in METHODS:
+        raise InvalidConfig(f"expected a method of {', '.join(METHODS)}, found '{method}'", hint="leave --method out")
+    queries = _checked_queries(text, latent, n_latents)
+    return Request(_decoded(image), queries, method, selection)
+
+
+def _checked_queries(texts: Sequence[str], latents: Sequence[int | Sequence[int]], n_latents: int) -> tuple[Query, ...]:
+    queries = [Query(text=text) for text in texts]
+    sets = [(one,) if isinstance(one, int) else tuple(dict.fromkeys(one)) for one in latents]
+    queries += [Query(latents=one) for one in sets]
+    if not queries:
+        raise InvalidConfig("expected something to look for, found nothing", hint="add --text WORDS or --latent NUMBER")
+    for query in queries:
+        if not query.text.strip() and not query.latents:
+            raise InvalidConfig("--text: expected words, found an empty text", hint="say what to look for")
+        for latent in query.latents:
+            if not 0 <= latent < n_latents:
+                raise InvalidConfig(f"latent: expected 0 to {n_latents - 1}, found {latent}", hint="choose another")
+    return tuple(dict.fromkeys(queries))
+
+
+def _decoded(images: Sequence[str | Path | Image.Image]) -> tuple[Sample, ...]:
+    samples = {sample.id: sample for sample in (_sample(image, number) for number, image in enumerate(images))}
+    if not samples:
+        raise InvalidConfig("expected at least one image, found none", hint="add --image FILE")
+    return tuple(samples.values())
+
+
+def _sample(image: str | Path | Image.Image, number: int) -> Sample:
+    """Decode an image file now and keep the pixels."""
+    if isinstance(image, Image.Image):
+        return Sample(f"image {number}", lambda: image)
+    path = Path(image).expanduser()
+    if not path.is_file():
+        raise MissingData(f"no image at {path}", hint="check --image")
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return Sample(str(image), lambda: opened)
+    except Exception as error:  # Pillow raises a dozen unrelated types for broken files
+        raise BadSample(f"{path} does not decode: {error}", hint="give an image, such as a PNG or a JPEG") from error
+
+
+def checked_streams(run: Run, streams: Collection[str] = ()) -> dict[str, PluginRef]:
+    """Return the backbones of a finished run by stream: those of `streams`, or all, in the run's order.
+
+    Raises:
+        MissingData: the run is not finished, or its features were imported, so its backbones are unknown.
+        UnknownName: a stream that the run does not have.
+    """
+    options = validated(RunConfig, run.provenance().get("options", {}), what=str(run.path))
+    if options.features is not None:
+        raise MissingData(
+            f"the features of {run.path} were imported, so its backbones are not known",
+            hint="train with --stream and --dataset to localise",
+        )
+    if not run.finished:
+        raise MissingData(f"the run {run.path} is not finished", hint=f"sparc train --resume {run.path}")
+    known = {ref.alias: ref for ref in options.stream}
+    for stream in streams:
+        if stream not in known:
+            raise UnknownName(f"the run has no stream named '{stream}'", hint=f"its streams: {', '.join(known)}")
+    return {name: ref for name, ref in known.items() if name in streams or not streams}
+
+
+def check_modalities(request: Request, modalities: Mapping[str, str]) -> None:
+    """Raise InvalidConfig unless some stream reads images and, for captions, some stream reads text.
+
+    modalities: `image` or `text` by stream; a backbone's spec tells it without loading the model.
+    """
+    first_of(modalities, "image")
+    if any(query.text for query in request.queries):
+        first_of(modalities, "text")
+
+
+def first_of(modalities: Mapping[str, str], modality: str) -> str:
+    """Return the first stream of a modality. Raises InvalidConfig if there is none."""
+    for stream, reads in modalities.items():
+        if reads == modality:
+            return stream
+    raise InvalidConfig(
+        f"expected a stream that reads {modality}, found {', '.join(modalities)}",
+        hint=f"name one with --stream too, or train with one that reads {modality}",
+    )
