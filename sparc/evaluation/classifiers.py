@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from sparc.core.codes import Codes
-from sparc.core.kernels.sparse import weighted_rows
+from sparc.core.kernels import weighted_rows
 from sparc.core.space import LatentSpace
 from sparc.evaluation.encoding import Features, chunks
 from sparc.evaluation.report import Classifier
