@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from sparc.benchmarks.apart import DenseApart
 from sparc.config import SpaceConfig, TrainingConfig, validated
-from sparc.core.kernels.backend import kernels
+from sparc.core.kernels import kernels
 from sparc.core.space import LatentSpace
 from sparc.core.step import AutogradTraining
 from sparc.storage.checkpoint import SharedLatentSpace
@@ -67,9 +67,10 @@ def measure_step(
 
     `precision` are the keys of `TrainingConfig` that say how exact the engine is.
     """
-    compiled = kernels(torch.empty(shape.n_latents, sum(shape.streams.values())))
-    if compiled is not None:  # what they load and compile is not working memory
-        compiled.weighted_rows(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 1, 4), torch.zeros(8, 8))
+    # Load and compile the kernels first: that is not working memory.
+    table = torch.empty(shape.n_latents, sum(shape.streams.values()))
+    kernels(table).weighted_rows(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 1, 4), torch.zeros(8, 8))
+    del table
     before = resident_bytes()
     config = validated(TrainingConfig, {"batch_size": batch_size, "epochs": 2**31, **(precision or {})})
     space = SharedLatentSpace(shape).to(device)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparc.core.codes import Codes
 from sparc.core.dead import Dead
-from sparc.core.kernels.sparse import kept_logits
+from sparc.core.kernels import kept_logits
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.topk import Affine, select
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sparc.core import topk
 from sparc.core.codes import Codes
-from sparc.core.kernels.sparse import kept_logits, weighted_rows
+from sparc.core.kernels import kept_logits, weighted_rows
 from sparc.core.topk import Affine, Kept, Select
 from sparc.core.unit_norm import UnitColumns
 from sparc.errors import BadFeatures, UnknownName

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparc.core.kernels import tiles
+
 SAMPLES, LATENTS = 256, 8192
 """Logits in memory at a time on the CPU, of so many samples and latents: 8 MB a stream, which its cache holds."""
 MANY_SAMPLES, MANY_LATENTS = 2048, 65536
@@ -135,11 +137,6 @@ def row_tiles(inputs_BD: Tensor) -> list[slice]:
 def latent_tiles(weight_LD: Tensor) -> list[slice]:
     """Latents to make logits of at a time."""
     return tiles(len(weight_LD), LATENTS if weight_LD.device.type == "cpu" else MANY_LATENTS)
-
-
-def tiles(length: int, size: int) -> list[slice]:
-    """Ranges of at most `size` that cover `length`; of nothing, one that is empty."""
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)] or [slice(0, 0)]
 
 
 @torch.no_grad()

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sparc.core.kernels.backend import kernels
-from sparc.core.kernels.sparse import blocks, row_dots
+from sparc.core.kernels import blocks, kernels, row_dots
 
 SHORTEST = 64
 """Columns that a common piece of the decoders must have."""
@@ -41,9 +40,7 @@ class UnitColumns(nn.Module):
     @torch.no_grad()
     def project(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
         """Remove from a gradient of columns (on unit norm) the part along them, in place."""
-        compiled = getattr(kernels(columns_LT), "project_columns", None)
-        if compiled is not None and gradient_LT.is_contiguous():
-            compiled(gradient_LT, columns_LT, self.ends)
+        if kernels(columns_LT).project_columns(gradient_LT, columns_LT, self.ends):
             return
         for some in blocks(len(columns_LT), columns_LT):
             self.project_rows(gradient_LT[some], columns_LT[some])
@@ -57,9 +54,7 @@ class UnitColumns(nn.Module):
     @torch.no_grad()
     def normalize(self, columns_LT: Tensor) -> None:
         """Put columns on unit norm, in place; those of zeros stay so."""
-        compiled = getattr(kernels(columns_LT), "normalize_columns", None)
-        if compiled is not None and columns_LT.is_contiguous():
-            compiled(columns_LT, self.ends)
+        if kernels(columns_LT).normalize_columns(columns_LT, self.ends):
             return
         for some in blocks(len(columns_LT), columns_LT):
             self.normalize_rows(columns_LT[some])

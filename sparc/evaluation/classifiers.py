@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from sparc.core.codes import Codes
-from sparc.core.kernels.sparse import weighted_rows
+from sparc.core.kernels import weighted_rows
 from sparc.evaluation.encoding import Encodings, chunks
 from sparc.evaluation.report import Classifier
 

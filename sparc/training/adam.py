@@ -1,40 +1,36 @@
-"""Adam over a latent space, one block of latents at a time: each weight is read and written once a step.
+"""The optimiser and the unit norms of `core/step.py` by hand: Adam, one block of latents at a time.
 
-On the CPU a block's gradient is summed, projected, applied and its columns put back on unit norm while it is in the
-cache. Where the rows to be summed are many, the gradients of some blocks are summed together, as many as take no more
-memory than those rows: that of a large table never exists as a whole. Kingma and Ba, arXiv 1412.6980; the arithmetic is
-that of `torch.optim.Adam(fused=True)`.
+Each weight is read and written once a step. On the CPU a block's gradient is summed, projected and applied, and its
+columns are put back on unit norm, while the block is in the cache. If the rows to sum exceed the cache, the gradients
+of several blocks are summed together, as many as take no more memory than those rows, so the gradient of a large table
+never exists as a whole. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of `torch.optim.Adam(fused=True)`.
 
-Moments may be kept in bfloat16. A step changes the mean of squares by a thousandth, less than half a unit of bfloat16's
-last place, and rounding to the nearest would keep it where it is; so both are rounded up or down at random, with the
+Moments may be kept in bfloat16. A step changes the mean of squares by a thousandth, which is less than half a unit in
+bfloat16's last place: rounding to nearest would never move it. So both moments are rounded up or down at random, with
 odds that keep their expectation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from sparc.core.kernels.backend import AdamStep, kernels
-from sparc.core.kernels.sparse import blocks
+from sparc.core.kernels import AdamStep, blocks, kernels, tiles
 from sparc.core.space import LatentSpace
-from sparc.core.topk import tiles
 from sparc.training.gradients import Gradients, TableGradient
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 UNPACKED = 2**22
-"""Weights whose moments are in float32 at a time where they are kept in bfloat16."""
+"""Number of bfloat16 moments that are converted to float32 at a time."""
 
 
 class Adam:
     """First and second moments of a space's parameters, and the step that uses them."""
 
     def __init__(self, space: LatentSpace, lr: float, state: torch.dtype | None = None) -> None:
-        """Start with moments of zero, of dtype `state`: that of the parameters, or bfloat16."""
+        """Start with moments of zero, in the dtype `state`: by default that of the parameters, or bfloat16."""
         self.space = space
         self.lr = lr
         self.moments = {
@@ -45,12 +41,15 @@ class Adam:
         self.steps = 0
         """Steps taken."""
         self._steps = torch.zeros((), device=space.decoder.device)
-        """The same where the fused operator reads it: of a GPU the host need not ask."""
+        """The step count as a device tensor, as `_fused_adam_` needs it (no sync)."""
 
     @torch.no_grad()
     def step(self, gradients: Gradients) -> None:
-        """Update every parameter. The decoder's columns stay on unit norm: their gradient's part along them is removed
-        before the update, and they are scaled back after it."""
+        """Update every parameter, and keep the decoder's columns on unit norm.
+
+        The part of the decoder's gradient along the columns is removed before the update, and the columns are scaled
+        back after it.
+        """
         self.steps += 1
         self._steps.fill_(self.steps)
         with record_function("sparc.decoder"):
@@ -70,26 +69,15 @@ class Adam:
         self._update(self.space.pre_bias, beyond.pre_bias, *self.moments["pre_bias"])
 
     def _update_at_once(self, name: str, gradient: TableGradient, *, on_norm: bool) -> list[Tensor] | None:
-        """Update a table by a kernel, which gives `gradient.products` of what the table was.
+        """Update a table by a fused kernel and return `gradient.products` with the table before the update.
 
-        None, and nothing done, where no kernel can.
+        Returns None, and leaves the table as it is, if no kernel does this.
         """
-        table = self.space.get_parameter(name)
-        update: Callable[..., list[Tensor]] | None = getattr(kernels(table), "update_by_latent", None)
-        if update is None or self.moments[name][0].dtype != table.dtype:
+        table, moments = self.space.get_parameter(name), self.moments[name]
+        if moments[0].dtype != table.dtype:
             return None
-        width = table.shape[1]
-        products = update(
-            [summed.sorted_entries() for summed, _ in gradient.sums],
-            [columns.indices(width)[:2] for _, columns in gradient.sums],
-            table,
-            self.moments[name],
-            self.space.columns.ends if on_norm else [width],
-            self._numbers(),
-            on_norm=on_norm,
-            out_of_cache=gradient.sums[0][0].out_of_cache,
-        )
-        return [dots.view_as(summed.values) for dots, (summed, _) in zip(products, gradient.sums, strict=True)]
+        unit_ends = self.space.columns.ends if on_norm else None
+        return kernels(table).update_by_latent(gradient.sums, table, moments, self._scalars(), unit_ends)
 
     def _update_by_blocks(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
         table, (mean, square) = self.space.get_parameter(name).detach(), self.moments[name]
@@ -98,7 +86,7 @@ class Adam:
             for some in blocks(len(gradient_LD), table):
                 latents = slice(together.start + some.start, together.start + some.stop)
                 self._update_rows(table[latents], gradient_LD[some], mean[latents], square[latents], on_norm=on_norm)
-            del gradient_LD  # the next is made when this one is gone
+            del gradient_LD  # free its memory before the next one is computed
 
     def _update_rows(self, rows: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, *, on_norm: bool) -> None:
         if on_norm:
@@ -107,7 +95,7 @@ class Adam:
         if on_norm:
             self.space.columns.normalize_rows(rows)
 
-    def _numbers(self) -> AdamStep:
+    def _scalars(self) -> AdamStep:
         (beta1, beta2), steps = BETAS, self.steps
         correction = (1 - beta2**steps) ** 0.5
         return AdamStep(
@@ -150,9 +138,9 @@ class Adam:
 
 
 def _rounded_at_random(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Float32 values as ones that bfloat16 holds, up or down with odds that keep the expectation.
+    """Round float32 values to ones that bfloat16 represents, up or down with odds that keep the expectation.
 
-    The last axis draws its noise once for all rows, so their errors are alike; each is still right on average.
+    All rows use the same noise along the last axis, so their errors are correlated; each is still right on average.
     """
     noise = torch.randint(2**16, values.shape[-1:], generator=generator, dtype=torch.int32, device=values.device)
     bits = values.float().view(torch.int32) + noise

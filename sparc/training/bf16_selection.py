@@ -24,8 +24,7 @@ from torch import Tensor
 
 from sparc.config import Precision
 from sparc.core import topk
-from sparc.core.kernels.backend import kernels
-from sparc.core.kernels.sparse import blocks, entry_dots
+from sparc.core.kernels import blocks, entry_dots, kernels
 from sparc.core.topk import Affine, Kept, Largest, Select, largest, latent_tiles, row_tiles, summed, top_k
 
 CANDIDATES = 3
@@ -172,8 +171,7 @@ def _round(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Tensor)
 
     The sum of squares of each row, and that of what rounding takes from it, are added to `squares_L2`.
     """
-    if (compiled := getattr(kernels(table_LD), "round_rows", None)) is not None:
-        compiled(table_LD, rounded_LC, first, squares_L2)
+    if kernels(table_LD).round_rows(table_LD, rounded_LC, first, squares_L2):
         return
     for block in blocks(len(table_LD), table_LD):
         exact, rounded = table_LD[block], rounded_LC[block, first : first + table_LD.shape[1]]

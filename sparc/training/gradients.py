@@ -24,7 +24,7 @@ from torch.profiler import record_function
 from sparc.core import topk
 from sparc.core.codes import Codes
 from sparc.core.dead import Dead
-from sparc.core.kernels.sparse import Entries, LatentSum, weighted_rows, weighted_sum
+from sparc.core.kernels import Entries, LatentSum, products_by_latent, sum_by_latent, weighted_rows, weighted_sum
 from sparc.core.losses import KINDS, LossWeights, Term, reconstruction_term
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.topk import Affine, Select
@@ -50,9 +50,9 @@ class TableGradient:
 
     def block(self, latents: slice) -> Tensor:
         """Return the gradient of a range of latents, (latents, D)."""
-        gradient = self.sums[0][0].block(latents)
+        gradient = sum_by_latent(self.sums[0][0], latents)
         for summed, columns in self.sums[1:]:
-            gradient[:, columns] += summed.block(latents)
+            gradient[:, columns] += sum_by_latent(summed, latents)
         return gradient
 
     def products(self, table_LD: Tensor) -> list[Tensor]:
@@ -60,7 +60,7 @@ class TableGradient:
 
         Only the sum's columns of the table count.
         """
-        return [summed.products(table_LD[:, columns]) for summed, columns in self.sums]
+        return [products_by_latent(summed, table_LD[:, columns]) for summed, columns in self.sums]
 
 
 class EncoderGradients(NamedTuple):

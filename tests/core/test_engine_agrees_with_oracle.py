@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sparc.benchmarks.dense import DenseTraining
 from sparc.config import TrainingConfig
 from sparc.core.dead import Dead
+from sparc.core.kernels import cache, choose
+from sparc.core.kernels.plain import PLAIN
 from sparc.core.losses import LossWeights, loss_terms, total
 from sparc.core.space import LatentSpace
 from sparc.core.step import AutogradTraining
@@ -181,11 +183,11 @@ def test_they_agree_where_kept_sums_are_negative():
 def test_ten_training_steps_agree(kind, selection, tables, monkeypatch):
     """A training step (project, Adam, renormalise, count), by hand or by autograd, stays on the oracle's path."""
     if tables != "whole":
-        monkeypatch.setattr("sparc.core.kernels.sparse.BLOCK", 80)  # five latents of the decoder
-        monkeypatch.setattr("sparc.core.kernels.sparse.FEWEST", 1)
+        monkeypatch.setattr(cache, "BLOCK", 80)  # five latents of the decoder
+        monkeypatch.setattr(cache, "FEWEST", 1)
     if tables == "by blocks and columns":  # ten latents of a local decoder are summed together
         for name, number in {"CACHED": 1, "COLUMNS": 4, "OFTEN": 1}.items():
-            monkeypatch.setattr(f"sparc.core.kernels.sparse.{name}", number)
+            monkeypatch.setattr(cache, name, number)
     space, oracle = pair(3, 4, selection)
     config = TrainingConfig(lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=K_AUX)
     training = kind(space, config)
@@ -260,7 +262,7 @@ def test_a_step_waits_for_no_answer_of_a_gpu(n_dead, monkeypatch):
     How many latents are dead, the one question, is answered here: that answer is on its way before the step begins.
     """
     monkeypatch.setattr("sparc.core.dead._Pending", lambda counts: SimpleNamespace(read=lambda position: n_dead))
-    monkeypatch.setattr("sparc.core.kernels.backend._load", lambda *names: None)
+    monkeypatch.setattr(choose, "_triton", lambda: PLAIN)
     space = LatentSpace({"photo": 12, "words": 8}, n_latents=256, k=4)
     with FakeTensorMode(allow_non_fake_inputs=True):
         try:
@@ -315,7 +317,7 @@ def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
     """Nor, by hand, one of the size of the decoders: at most what AuxK searches, the encoder of one stream's dead."""
     monkeypatch.setattr("sparc.core.topk.SAMPLES", 16)
     monkeypatch.setattr("sparc.core.topk.LATENTS", 64)
-    monkeypatch.setattr("sparc.core.kernels.sparse.BLOCK", 1)  # of 64 latents then, the least
+    monkeypatch.setattr(cache, "BLOCK", 1)  # of 64 latents then, the least
     n_latents, n_samples = 4096, 64
     space = LatentSpace({"photo": 6, "words": 4}, n_latents=n_latents, k=3)
     training = kind(space, TrainingConfig(dead_after=1, k_aux=4))

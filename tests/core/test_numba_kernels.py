@@ -8,42 +8,45 @@ import torch
 pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'")
 
 from sparc.config import SpaceConfig, TrainingConfig
-from sparc.core.kernels import backend, numba_kernels
-from sparc.core.kernels.sparse import Entries, LatentSum, entry_dots, weighted_rows
+from sparc.core.kernels import AdamStep, Entries, LatentSum, cache, choose
+from sparc.core.kernels.numba_cpu import NumbaKernels
+from sparc.core.kernels.plain import PLAIN
 from sparc.core.space import LatentSpace
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.training.gradients import TableGradient
 from sparc.training.trainer import Training
 
+NUMBA = NumbaKernels()
 SHAPES = [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 7, 300), (1, 1, 50, 1)]  # rows, streams that share, kept, width
 
 
 @pytest.fixture
 def compiled(monkeypatch):
     """Use the kernels for tables of any size."""
-    monkeypatch.setattr(backend, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(choose, "WORTH_COMPILING", 0)
 
 
 @pytest.mark.parametrize("cached", [2**21, 1000, 1])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kernels_agree_with_the_plain_operators(monkeypatch, shape, cached):
-    monkeypatch.setattr(numba_kernels, "CACHED", cached)
+    monkeypatch.setattr(cache, "CACHED", cached)
     rows, shared, kept, width = shape
     torch.manual_seed(0)
     indices = torch.stack([torch.randperm(50)[:kept] for _ in range(rows)])
     values, table, by_row = torch.randn(rows, shared, kept), torch.randn(50, width), torch.randn(rows, shared, width)
-    assert backend.kernels(table) is None
-    torch.testing.assert_close(
-        numba_kernels.weighted_rows(indices, values, table), weighted_rows(indices, values, table)
-    )
-    torch.testing.assert_close(numba_kernels.entry_dots(by_row, table, indices), entry_dots(by_row, table, indices))
+    close = torch.testing.assert_close
+    close(NUMBA.weighted_rows(indices, values, table), PLAIN.weighted_rows(indices, values, table))
+    close(NUMBA.entry_dots(by_row, table, indices), PLAIN.entry_dots(by_row, table, indices))
     entries = Entries(indices, 50)
     summed = LatentSum(entries, entries.in_order(values), by_row)
-    torch.testing.assert_close(numba_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
     for out_of_cache in (False, True):
-        both = numba_kernels.sum_with_products(*summed.sorted_entries(), table, out_of_cache=out_of_cache)
-        torch.testing.assert_close(both[0], summed.whole())
-        torch.testing.assert_close(both[1].view_as(summed.values), summed.products(table))
+        summed.out_of_cache = out_of_cache
+        sums, products = PLAIN.sum_by_latent(summed), PLAIN.products_by_latent(summed, table)
+        close(NUMBA.sum_by_latent(summed), sums)
+        close(NUMBA.products_by_latent(summed, table), products)
+        both = NUMBA.sum_with_products(summed, table)
+        close(both[0], sums)
+        close(both[1], products)
 
 
 def test_products_of_an_update_are_those_of_the_table_before_it():
@@ -56,13 +59,11 @@ def test_products_of_an_update_are_those_of_the_table_before_it():
         rows = torch.randn(9, shared, 12)[:, :, columns].contiguous()
         gradient.add(LatentSum(entries, torch.randn(9 * kept, shared), rows), columns)
     before, expected = gradient.products(table.clone()), gradient.block(slice(0, 50)).clone()
-    step = backend.AdamStep(rate=0.1, beta1=0.9, rest1=0.1, beta2=0.999, rest2=0.001, epsilon=1e-8)
-    sums = [summed.sorted_entries() for summed, _ in gradient.sums]
-    found = numba_kernels.update_by_latent(
-        sums, [(0, 12), (8, 12)], table, moments, [12], step, on_norm=False, out_of_cache=True
-    )
+    step = AdamStep(rate=0.1, beta1=0.9, rest1=0.1, beta2=0.999, rest2=0.001, epsilon=1e-8)
+    gradient.sums[0][0].out_of_cache = True
+    found = NUMBA.update_by_latent(gradient.sums, table, moments, step, unit_ends=None)
     for products, others in zip(found, before, strict=True):
-        torch.testing.assert_close(products.view_as(others), others)
+        torch.testing.assert_close(products, others)
     torch.testing.assert_close(moments[0], 0.1 * expected)
 
 
@@ -79,7 +80,7 @@ def test_projection_and_unit_norm_are_those_of_the_plain_operators(monkeypatch, 
     fast.decoder.grad = gradient.clone(memory_format=torch.preserve_format)
     plain.renormalize_decoder()
     plain.project_decoder_gradient()
-    monkeypatch.setattr(backend, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(choose, "WORTH_COMPILING", 0)
     fast.renormalize_decoder()
     fast.project_decoder_gradient()
     torch.testing.assert_close(fast.decoder, plain.decoder)
@@ -89,9 +90,9 @@ def test_projection_and_unit_norm_are_those_of_the_plain_operators(monkeypatch, 
 
 def test_a_latent_that_the_table_lacks_is_refused():
     with pytest.raises(IndexError, match="table of 4"):
-        numba_kernels.entry_dots(torch.ones(1, 1, 3), torch.ones(4, 3), torch.tensor([[1, 4]]))
+        NUMBA.entry_dots(torch.ones(1, 1, 3), torch.ones(4, 3), torch.tensor([[1, 4]]))
     with pytest.raises(IndexError, match="table of 4"):
-        numba_kernels.weighted_rows(torch.tensor([[1, -1]]), torch.ones(1, 1, 2), torch.ones(4, 3))
+        NUMBA.weighted_rows(torch.tensor([[1, -1]]), torch.ones(1, 1, 2), torch.ones(4, 3))
 
 
 def test_rounding_is_that_of_pytorch_and_says_what_it_took():
@@ -99,7 +100,7 @@ def test_rounding_is_that_of_pytorch_and_says_what_it_took():
     edges = [0.0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.4e38, 1e-40, float("inf"), -1.0]
     table = torch.cat([torch.tensor([edges]), torch.randn(6, len(edges))])
     rounded, squares = torch.full((7, len(edges) + 3), 9, dtype=torch.bfloat16), torch.ones(7, 2)
-    numba_kernels.round_rows(table, rounded, 1, squares)
+    assert NUMBA.round_rows(table, rounded, 1, squares)
     assert torch.equal(rounded[:, 1:-2], table.bfloat16())
     assert (rounded[:, [0, -2, -1]] == 9).all()
     lost = table[1:] - table[1:].bfloat16()
@@ -111,13 +112,12 @@ def test_rounding_is_that_of_pytorch_and_says_what_it_took():
 @pytest.mark.parametrize(("selection", "dead_after"), [("global", 10**9), ("global", 20), ("local", 10**9)])
 def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead_after, cached, adam_state):
     """With latents dead, in different streams, and with none; with rows that the cache holds, and that it does not."""
-    monkeypatch.setattr("sparc.core.kernels.sparse.OFTEN", 0)
-    for module in ("sparc.core.kernels.sparse", "sparc.core.kernels.numba_kernels"):
-        monkeypatch.setattr(f"{module}.CACHED", cached)
+    monkeypatch.setattr(cache, "OFTEN", 0)
+    monkeypatch.setattr(cache, "CACHED", cached)
     config = TrainingConfig(lr=0.01, dead_after=dead_after, k_aux=3, adam_state=adam_state)
 
     def trained(threshold):
-        monkeypatch.setattr(backend, "WORTH_COMPILING", threshold)
+        monkeypatch.setattr(choose, "WORTH_COMPILING", threshold)
         torch.manual_seed(0)
         shape = SpaceConfig(streams={"photo": 9, "words": 5}, n_latents=64, k=4, selection=selection)
         training = Training(SharedLatentSpace(shape), config)
@@ -142,9 +142,8 @@ def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead
 @pytest.mark.parametrize("cached", [2**21, 40])
 def test_the_same_step_gives_the_same_bits(compiled, monkeypatch, cached):
     """With any number of threads, of what the kernels do."""
-    monkeypatch.setattr("sparc.core.kernels.sparse.OFTEN", 0)
-    for module in ("sparc.core.kernels.sparse", "sparc.core.kernels.numba_kernels"):
-        monkeypatch.setattr(f"{module}.CACHED", cached)
+    monkeypatch.setattr(cache, "OFTEN", 0)
+    monkeypatch.setattr(cache, "CACHED", cached)
 
     def step(threads):
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -165,6 +164,6 @@ def test_features_that_are_not_finite_stay_so(compiled):
     values = torch.tensor([[[1.0, float("inf")]]])
     table = torch.ones(4, 3)
     table[1] = float("nan")
-    found = numba_kernels.weighted_rows(torch.tensor([[0, 2]]), values, table)
+    found = NUMBA.weighted_rows(torch.tensor([[0, 2]]), values, table)
     assert found.isinf().all()
-    assert numba_kernels.weighted_rows(torch.tensor([[1, 0]]), torch.ones(1, 1, 2), table).isnan().all()
+    assert NUMBA.weighted_rows(torch.tensor([[1, 0]]), torch.ones(1, 1, 2), table).isnan().all()

@@ -9,7 +9,17 @@ from torch.autograd import gradcheck
 
 from sparc.core.codes import Codes
 from sparc.core.dead import ActivityCounters
-from sparc.core.kernels.sparse import Entries, LatentSum, entry_dots, kept_logits, weighted_rows, weighted_sum
+from sparc.core.kernels import (
+    Entries,
+    LatentSum,
+    cache,
+    entry_dots,
+    kept_logits,
+    products_by_latent,
+    sum_by_latent,
+    weighted_rows,
+    weighted_sum,
+)
 from sparc.core.losses import LossWeights, loss_terms, nmse, total
 from sparc.core.space import LatentSpace
 from sparc.core.topk import Affine, select_shared, top_k, top_k_without_asking
@@ -336,7 +346,12 @@ def test_a_latent_sum_is_the_transpose_of_weighted_rows():
     values = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
     rows = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
     entries = Entries(indices, 4)
-    assert LatentSum(entries, entries.in_order(values), rows).whole().tolist() == [[1, 0], [0, 4], [2, 3], [0, 0]]
+    assert sum_by_latent(LatentSum(entries, entries.in_order(values), rows)).tolist() == [
+        [1, 0],
+        [0, 4],
+        [2, 3],
+        [0, 0],
+    ]
 
 
 def test_a_batch_of_no_samples_has_gradients_of_zero():
@@ -349,9 +364,9 @@ def test_a_batch_of_no_samples_has_gradients_of_zero():
 @pytest.mark.parametrize("kept", [5, 40])
 def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     """Latents that no sample keeps, and blocks without any entry, have sums of zero; many entries go by columns."""
-    monkeypatch.setattr("sparc.core.kernels.sparse.BLOCK", 42)  # 14 latents, and 28 together by columns
+    monkeypatch.setattr(cache, "BLOCK", 42)  # 14 latents, and 28 together by columns
     for name, number in {"FEWEST": 1, "CACHED": 7, "COLUMNS": 2}.items():
-        monkeypatch.setattr(f"sparc.core.kernels.sparse.{name}", number)
+        monkeypatch.setattr(cache, name, number)
     torch.manual_seed(0)
     n_samples, n_latents, shared = 14, 138, 2
     some = torch.tensor([*range(50), *range(100, 138)])
@@ -365,12 +380,12 @@ def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     summed = LatentSum(entries, entries.in_order(values), rows)
     assert summed.out_of_cache == (kept == 40)
     assert len(summed.blocks()) == (5 if kept == 40 else 10)
-    torch.testing.assert_close(torch.cat([summed.block(block) for block in summed.blocks()]), expected)
-    torch.testing.assert_close(summed.whole(), expected)
+    torch.testing.assert_close(torch.cat([sum_by_latent(summed, latents) for latents in summed.blocks()]), expected)
+    torch.testing.assert_close(sum_by_latent(summed), expected)
     table = torch.randn(n_latents, 3, dtype=torch.float64)
     dots = torch.einsum("bgd,bkd->bgk", rows, table[indices])
     torch.testing.assert_close(entry_dots(rows, table, indices), dots)
-    torch.testing.assert_close(summed.products(table), entries.in_order(dots))
+    torch.testing.assert_close(products_by_latent(summed, table), entries.in_order(dots))
 
 
 @pytest.mark.parametrize(("n_latents", "k"), [(40, 3), (4096, 16), (4091, 16)])  # searched at once, and in groups

@@ -10,23 +10,26 @@ pytest.importorskip("triton", reason="needs triton, which comes with torch for C
 
 AGREES = """
 import torch
-from sparc.core.kernels import triton_kernels
-from sparc.core.kernels.sparse import Entries, LatentSum, entry_dots, weighted_rows
+from sparc.core.kernels import Entries, LatentSum
+from sparc.core.kernels.plain import PLAIN
+from sparc.core.kernels.triton_gpu import TritonKernels
 
+TRITON = TritonKernels()
 torch.manual_seed(0)
 for rows, shared, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 66, 300)]:
     indices = torch.stack([torch.randperm(90)[:kept] for _ in range(rows)])
     values, table, by_row = torch.randn(rows, shared, kept), torch.randn(90, width), torch.randn(rows, shared, width)
     close = torch.testing.assert_close
-    close(triton_kernels.weighted_rows(indices, values, table), weighted_rows(indices, values, table))
-    close(triton_kernels.entry_dots(by_row, table, indices), entry_dots(by_row, table, indices))
+    close(TRITON.weighted_rows(indices, values, table), PLAIN.weighted_rows(indices, values, table))
+    close(TRITON.entry_dots(by_row, table, indices), PLAIN.entry_dots(by_row, table, indices))
     entries = Entries(indices, 90)
     summed = LatentSum(entries, entries.in_order(values), by_row)
-    close(triton_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
+    close(TRITON.sum_by_latent(summed), PLAIN.sum_by_latent(summed))
+    close(TRITON.products_by_latent(summed, table), PLAIN.products_by_latent(summed, table))
     # As features of a data frame are, column by column.
     first = torch.randn(width, rows).T
     summed = LatentSum(entries, entries.in_order(values[:, :1]), first.unsqueeze(1))
-    close(triton_kernels.sum_by_latent(*summed.sorted_entries()), summed.whole())
+    close(TRITON.sum_by_latent(summed), PLAIN.sum_by_latent(summed))
 print("agree")
 """
 
@@ -34,7 +37,7 @@ COMPILES = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from sparc.core.kernels import triton_kernels as kernels
+from sparc.core.kernels import triton_gpu as kernels
 
 tables = dict.fromkeys(("indices", "positions", "starts"), "*i64")
 tables |= dict.fromkeys(("rows", "values", "table", "summed", "dots"), "*fp32")

@@ -4,6 +4,7 @@ import weakref
 
 import torch
 
+from sparc.core.kernels import cache
 from sparc.core.losses import LossWeights
 from sparc.core.space import LatentSpace
 from sparc.training.adam import Adam, _rounded_at_random
@@ -65,8 +66,8 @@ def test_pieces_of_a_table_are_stepped_alike(monkeypatch):
 
 def test_a_part_of_a_gradient_is_gone_before_the_next_is_made(monkeypatch):
     """By hand: of 32 latents 190 numbers hold 10 of the decoder, 15 and 27 of the encoders: 4, 3 and 2 parts."""
-    monkeypatch.setattr("sparc.core.kernels.sparse.BLOCK", 190)
-    monkeypatch.setattr("sparc.core.kernels.sparse.FEWEST", 1)
+    monkeypatch.setattr(cache, "BLOCK", 190)
+    monkeypatch.setattr(cache, "FEWEST", 1)
     space, same = space_and_gradients()
     made, whole = [], TableGradient.block
 

@@ -81,7 +81,7 @@ def test_a_cpu_is_asked_whether_it_has_bfloat16():
 @pytest.mark.parametrize("seed", range(3))
 def test_it_does_so_with_compiled_kernels(monkeypatch, seed):
     pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'")
-    monkeypatch.setattr("sparc.core.kernels.backend.WORTH_COMPILING", 0)
+    monkeypatch.setattr("sparc.core.kernels.choose.WORTH_COMPILING", 0)
     again = counted(monkeypatch)
     assert_keeps_the_same(streams(seed), 8)
     assert sum(again[1:]) < 100 / 2  # the first is the full product that it is compared with
@@ -90,7 +90,7 @@ def test_it_does_so_with_compiled_kernels(monkeypatch, seed):
 def test_it_does_so_in_tiles_that_do_not_divide_samples_and_latents(monkeypatch):
     for name, size in (("SAMPLES", 33), ("LATENTS", 90)):
         monkeypatch.setattr(selection, name, size)
-    monkeypatch.setattr("sparc.core.kernels.sparse.BLOCK", 1)
+    monkeypatch.setattr("sparc.core.kernels.cache.BLOCK", 1)
     assert_keeps_the_same(streams(0), 8)
 
 
@@ -130,7 +130,7 @@ def test_no_latent_that_is_not_a_candidate_reaches_the_bound():
 @pytest.mark.parametrize("worth_compiling", [2**60, 0])
 def test_of_equal_latents_the_lowest_are_kept(monkeypatch, worth_compiling, equal):
     """More of them than there are candidates, and fewer."""
-    monkeypatch.setattr("sparc.core.kernels.backend.WORTH_COMPILING", worth_compiling)
+    monkeypatch.setattr("sparc.core.kernels.choose.WORTH_COMPILING", worth_compiling)
     affine = {
         name: Affine(one.inputs.abs(), one.weight.clone(), one.bias, one.present) for name, one in streams(0).items()
     }

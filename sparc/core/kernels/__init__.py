@@ -1,5 +1,47 @@
-"""The training step by hand: what `losses` and autograd define, at a fraction of their memory.
+"""Sums and products over the kept entries of a batch, on the CPU and on GPUs.
 
-`gradients` makes loss and gradients without a graph, `adam` applies them block by block, and `backend` chooses compiled
-kernels for the sums over kept entries where a compiler is installed. Nothing here is needed to use a space.
+A kernel backend is an object with the methods of `protocol.Kernels`. `plain.PlainKernels` implements them by the
+operators of PyTorch, on any device; Numba (CPU) and Triton (GPU) inherit from it and override what they compute faster.
+
+To add a backend, for AMD GPUs say, subclass `PlainKernels` in a new module, override the methods that pay, and return
+it for its device in `choose.kernels`. Compute each sum in one order, without atomics: equal inputs give equal bits.
+`tests/core/test_numba_kernels.py` shows how a backend is tested against the plain one.
+
+    cache      how much data to process at a time
+    entries    the kept entries of a batch sorted by latent, and sums over them
+    protocol   the methods of a backend
+    plain      PyTorch's operators; numba_cpu (with numba_loops) and triton_gpu are the compiled backends
+    choose     the backend for a table
+    sparse     what the rest of the package calls, differentiable where training by autograd needs it
 """
+
+from sparc.core.kernels.cache import blocks, tiles
+from sparc.core.kernels.choose import kernels
+from sparc.core.kernels.entries import Entries, LatentSum
+from sparc.core.kernels.plain import row_dots
+from sparc.core.kernels.protocol import AdamStep, Kernels
+from sparc.core.kernels.sparse import (
+    entry_dots,
+    kept_logits,
+    products_by_latent,
+    sum_by_latent,
+    weighted_rows,
+    weighted_sum,
+)
+
+__all__ = [
+    "AdamStep",
+    "Entries",
+    "Kernels",
+    "LatentSum",
+    "blocks",
+    "entry_dots",
+    "kept_logits",
+    "kernels",
+    "products_by_latent",
+    "row_dots",
+    "sum_by_latent",
+    "tiles",
+    "weighted_rows",
+    "weighted_sum",
+]

@@ -1,4 +1,4 @@
-"""The loops of `numba_kernels`, over arrays: compiled when first called, and kept on disk for later processes."""
+"""The loops of `numba_cpu`, over arrays: compiled when first called, and kept on disk for later processes."""
 
 import numba
 import numpy as np
@@ -11,7 +11,7 @@ _inlined = numba.njit(inline="always")
 
 @_compiled
 def weighted_rows(indices, values, table, summed):
-    """`numba_kernels.weighted_rows` into `summed`."""
+    """`numba_cpu.weighted_rows` into `summed`."""
     n_rows, n_shared, n_kept = values.shape
     for b in numba.prange(n_rows):
         summed[b] = 0
@@ -35,7 +35,7 @@ def weighted_rows(indices, values, table, summed):
 
 @_compiled
 def entry_dots(rows, table, indices, dots, in_cache):
-    """`numba_kernels.entry_dots` into `dots`, of rows of which `in_cache` numbers are read at a time."""
+    """`numba_cpu.entry_dots` into `dots`, of rows of which `in_cache` numbers are read at a time."""
     n_rows, n_shared, n_kept = dots.shape
     at_a_time = max(1, in_cache // (n_shared * table.shape[1]))
     for begin in range(0, n_rows, at_a_time):
@@ -79,7 +79,7 @@ def _by_latent(indices, n_latents):
 
 @_compiled
 def sum_by_latent(positions, values, rows, starts, summed):
-    """`numba_kernels.sum_by_latent` into `summed`."""
+    """`numba_cpu.sum_by_latent` into `summed`."""
     for latent in numba.prange(len(summed)):
         out = summed[latent]
         out[:] = 0
@@ -93,7 +93,7 @@ def sum_by_latent(positions, values, rows, starts, summed):
 def update_by_latent(
     positions, values, rows, starts, products, columns, parameter, mean, square, ends, numbers, on_norm, group, in_cache
 ):
-    """`numba_kernels.update_by_latent`, `group` latents at a time."""
+    """`numba_cpu.update_by_latent`, `group` latents at a time."""
     n_latents, width = parameter.shape
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
@@ -111,7 +111,7 @@ def update_by_latent(
 
 @_compiled
 def sum_with_products(positions, values, rows, starts, table, products, summed, group, in_cache):
-    """`numba_kernels.sum_with_products` into `products` and `summed`, `group` latents at a time."""
+    """`numba_cpu.sum_with_products` into `products` and `summed`, `group` latents at a time."""
     n_latents = len(table)
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
@@ -181,7 +181,7 @@ def _step(gradient, own, mean, square, numbers, on_norm):
 
 @_compiled
 def project_columns(gradient, parameter, ends):
-    """`numba_kernels.project_columns`."""
+    """`numba_cpu.project_columns`."""
     for latent in numba.prange(len(parameter)):
         begin = 0
         for end in ends:
@@ -196,7 +196,7 @@ def project_columns(gradient, parameter, ends):
 
 @_compiled
 def normalize_columns(parameter, ends):
-    """`numba_kernels.normalize_columns`."""
+    """`numba_cpu.normalize_columns`."""
     for latent in numba.prange(len(parameter)):
         begin = 0
         for end in ends:
@@ -212,7 +212,7 @@ def normalize_columns(parameter, ends):
 
 @_compiled
 def round_rows(table, rounded, first, squares):
-    """`numba_kernels.round_rows`."""
+    """`numba_cpu.round_rows`."""
     n_latents, width = table.shape
     for latent in numba.prange(n_latents):
         row, upper = table[latent], np.empty(width, np.int32)

@@ -1,7 +1,7 @@
-"""The sums over kept entries of `sparse`, as Triton kernels: same arguments, same meaning, without atomics.
+"""The kernels compiled by Triton for GPUs, without atomics.
 
 Each program writes its own part of the result and sums in one order, so the same input gives the same bits. The streams
-that share an index set are neighbours in the grid: a row of the table comes from the cache for all but the first.
+that share an index set are neighbours in the grid: all but the first find a row of the table in the cache.
 """
 
 from __future__ import annotations
@@ -11,62 +11,73 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparc.core.kernels.entries import LatentSum
+from sparc.core.kernels.plain import PlainKernels
+
 ENTRIES, COLUMNS = 64, 64
-"""Rows of a table, and of them columns, that a program holds at a time."""
+"""Rows of a table, and columns of them, that a program holds at a time."""
 
 
-def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
-    """Sum over j of values[b, g, j] * table[indices[b, j]]: (B, G, D)."""
-    n_rows, n_shared, n_kept = values_BGK.shape
-    width = table_LD.shape[1]
-    summed = values_BGK.new_empty(n_rows, n_shared, width)
-    with torch.cuda.device_of(table_LD):
-        _weighted_rows[(n_rows * n_shared, triton.cdiv(width, COLUMNS))](
-            indices_BK.contiguous(),
-            values_BGK.contiguous(),
-            table_LD,
-            summed,
-            table_LD.stride(0),
-            width,
-            n_kept,
-            n_shared,
-            ENTRIES,
-            COLUMNS,
-        )
-    return summed
+class TritonKernels(PlainKernels):
+    """One Triton kernel per sum; see `Kernels`."""
+
+    def weighted_rows(self, indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
+        """See `Kernels`."""
+        n_rows, n_shared, n_kept = values_BGK.shape
+        width = table_LD.shape[1]
+        summed = values_BGK.new_empty(n_rows, n_shared, width)
+        with torch.cuda.device_of(table_LD):
+            _weighted_rows[(n_rows * n_shared, triton.cdiv(width, COLUMNS))](
+                indices_BK.contiguous(),
+                values_BGK.contiguous(),
+                table_LD,
+                summed,
+                table_LD.stride(0),
+                width,
+                n_kept,
+                n_shared,
+                ENTRIES,
+                COLUMNS,
+            )
+        return summed
+
+    def entry_dots(self, rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+        """See `Kernels`."""
+        n_rows, n_shared, width = rows_BGD.shape
+        n_kept = indices_BK.shape[1]
+        dots = rows_BGD.new_empty(n_rows, n_shared, n_kept)
+        with torch.cuda.device_of(table_LD):
+            _entry_dots[(n_rows * n_shared, triton.cdiv(n_kept, ENTRIES))](
+                rows_BGD.contiguous(),
+                table_LD,
+                indices_BK.contiguous(),
+                dots,
+                table_LD.stride(0),
+                width,
+                n_kept,
+                n_shared,
+                ENTRIES,
+                COLUMNS,
+            )
+        return dots
+
+    def sum_by_latent(self, summed: LatentSum) -> Tensor:
+        """See `Kernels`."""
+        n_latents, width = summed.entries.n_latents, summed.rows.shape[1]
+        rows_ND = summed.rows.contiguous()
+        sums = rows_ND.new_empty(n_latents, width)
+        with torch.cuda.device_of(rows_ND):
+            _sum_by_latent[(n_latents, triton.cdiv(width, 4 * COLUMNS))](
+                summed.positions, summed.weights, rows_ND, summed.starts, sums, width, width, 4 * COLUMNS
+            )
+        return sums
+
+    def products_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
+        """See `Kernels`."""
+        return self._products_by_sample(summed, table_LD)
 
 
-def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
-    """Product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
-    n_rows, n_shared, width = rows_BGD.shape
-    n_kept = indices_BK.shape[1]
-    dots = rows_BGD.new_empty(n_rows, n_shared, n_kept)
-    with torch.cuda.device_of(table_LD):
-        _entry_dots[(n_rows * n_shared, triton.cdiv(n_kept, ENTRIES))](
-            rows_BGD.contiguous(),
-            table_LD,
-            indices_BK.contiguous(),
-            dots,
-            table_LD.stride(0),
-            width,
-            n_kept,
-            n_shared,
-            ENTRIES,
-            COLUMNS,
-        )
-    return dots
-
-
-def sum_by_latent(positions_E: Tensor, values_E: Tensor, rows_ND: Tensor, starts_L1: Tensor) -> Tensor:
-    """Sum over e from starts[l] to starts[l + 1] of values[e] * rows[positions[e]]: (L, D)."""
-    n_latents, width = len(starts_L1) - 1, rows_ND.shape[1]
-    rows_ND = rows_ND.contiguous()
-    summed = rows_ND.new_empty(n_latents, width)
-    with torch.cuda.device_of(rows_ND):
-        _sum_by_latent[(n_latents, triton.cdiv(width, 4 * COLUMNS))](
-            positions_E, values_E, rows_ND, starts_L1, summed, width, width, 4 * COLUMNS
-        )
-    return summed
+# Triton takes pointers and numbers one by one, so these functions have more than six parameters.
 
 
 @triton.jit
