@@ -48,7 +48,7 @@ def test_a_run_made_by_a_program_is_one_that_the_commands_know(
     fitted = sparc.fit(**options, **shape, lambda_=0.5)
     assert str(fitted.path) == "runs/image-folder"
     assert Report.from_json(read_json(Run(fitted.path).evaluation, what="it")["report"]) == fitted.report
-    said = Run(fitted.path).provenance()["options"]
+    said = Run(fitted.path).provenance().options.model_dump(mode="json", by_alias=True)
     assert (said["lambda"], said["k"], said["seed"], said["data-root"]) == (0.5, 4, 3, str(photos))
     assert "image-folder test" in sparc_here("info", fitted.path).stdout
 
