@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sparc.cli.options import with_options
 from sparc.cli.progress import console
-from sparc.config import Options, Precision, SpaceConfig, option, validated
+from sparc.config import Options, Precision, SpaceConfig, option, option_name, validated
 from sparc.errors import InvalidConfig
 from sparc.session.data import resolve_device
 from sparc.system.memory import keep_freed_memory
@@ -86,7 +86,8 @@ def step(given: dict[str, Any]) -> None:
     from sparc.benchmarks.step import measure_step
 
     options = validated(StepOptions, given)
-    precision = {name: getattr(options, name) for name in ("encoder_product", "adam_state") if name in given}
+    given_names = [name for name in ("encoder_product", "adam_state") if option_name(name) in given]
+    precision: dict[str, Any] = {name: getattr(options, name) for name in given_names}
     shape = _shape(options.widths, options.n_latents, options.k)
     keep_freed_memory()
     cost = measure_step(

@@ -7,6 +7,7 @@ from typing import Any
 from sparc.cli.options import RunPath, with_options
 from sparc.cli.progress import Screen, console
 from sparc.cli.tables.evaluation import print_evaluation
+from sparc.cli.tables.localization import print_localization
 from sparc.config import EvaluateOptions
 from sparc.storage.run import Run
 
@@ -34,3 +35,5 @@ def evaluate(run: RunPath, given: dict[str, Any]) -> None:
         found = measure(run, listener=screen, **{name.replace("-", "_"): value for name, value in given.items()})
     print_evaluation(Run(run), everything=True)
     console.print(f"\nplots and a table of all latents: {found.pictures}", markup=False, soft_wrap=True)
+    if found.localization is not None:
+        print_localization(found.localization)

@@ -68,7 +68,7 @@ def parameter(model: type[Options], field: str) -> inspect.Parameter:
         help_text += f" Default: {info.default}."
     shown = typer.Option(
         f"--{option_name(field)}",
-        metavar=extra.get("metavar") or None,
+        metavar=str(extra.get("metavar") or "") or None,
         help=help_text,
         rich_help_panel=PANELS.get(_declaring(model, field)),
     )

@@ -14,12 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from sparc.localization import targets
-from sparc.localization.geometry import Box, spread, strongest
+from sparc.localization.geometry import spread, strongest
 from sparc.localization.models import Models
 from sparc.localization.request import Query, Request, check_modalities
 from sparc.localization.targets import Target
 from sparc.localization.view import Caption, View, read_caption
 from sparc.localization.words import Word, words_of
+from sparc.plugins.geometry import Box
 
 CARRIERS = 5
 """Number of latents that a result names as those that carried the match."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sparc.config import PluginRef, RunConfig, validated
+from sparc.config import PluginRef
 from sparc.errors import BadSample, InvalidConfig, MissingData, UnknownName
 from sparc.plugins.contracts import Sample
 from sparc.storage.run import Run
@@ -119,7 +119,7 @@ def checked_streams(run: Run, streams: Collection[str] = ()) -> dict[str, Plugin
         MissingData: the run is not finished, or its features were imported, so its backbones are unknown.
         UnknownName: a stream that the run does not have.
     """
-    options = validated(RunConfig, run.provenance().get("options", {}), what=str(run.path))
+    options = run.provenance().options
     if options.features is not None:
         raise MissingData(
             f"the features of {run.path} were imported, so its backbones are not known",
@@ -127,7 +127,7 @@ def checked_streams(run: Run, streams: Collection[str] = ()) -> dict[str, Plugin
         )
     if not run.finished:
         raise MissingData(f"the run {run.path} is not finished", hint=f"sparc train --resume {run.path}")
-    known = {ref.alias: ref for ref in options.stream}
+    known = {ref.alias: ref for ref in options.streams}
     for stream in streams:
         if stream not in known:
             raise UnknownName(f"the run has no stream named '{stream}'", hint=f"its streams: {', '.join(known)}")

@@ -17,7 +17,6 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
 
 if TYPE_CHECKING:
-    from sparc.evaluation import Samples
     from sparc.plugins.contracts import Dataset
     from sparc.storage.store import FeatureStore
 
@@ -107,7 +106,7 @@ class Data:
     @cached_property
     def dataset(self) -> Dataset:
         """Held-out samples. Raises MisalignedStreams if they are not those that were extracted."""
-        from sparc.interchange import ImportedSamples
+        from sparc.interchange.import_features import ImportedSamples
 
         if self.config.features is not None:
             return ImportedSamples(self.test.ids)
@@ -122,13 +121,13 @@ class Data:
         return dataset
 
     @cached_property
-    def samples(self) -> Samples:
+    def held_out(self) -> HeldOut:
         """Held-out samples as `evaluation` takes them, features on the device."""
-        from sparc.evaluation import Samples
+        from sparc.evaluation import HeldOut
 
         # The name of an imported stream says nothing about its backbone.
         streams = {name: job.stream for name, job in self.held_out_jobs.items() if job.dataset.name != IMPORTED}
-        return Samples(
+        return HeldOut(
             features={name: rows.to(self.device) for name, rows in self.test.in_memory().items()},
             groups=self.dataset.groups,
             labels=self.dataset.labels(),

@@ -10,7 +10,7 @@ from sparc.config import Options, PluginRef, RunConfig, names, option_name, sugg
 from sparc.errors import InvalidConfig, PluginError
 from sparc.extraction import IMPORTED
 from sparc.plugins.registry import Registry
-from sparc.plugins.weights import cache_dir
+from sparc.system.cache import cache_dir
 
 
 def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, Any] | None = None) -> RunConfig:

@@ -18,12 +18,14 @@ from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
+from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.provenance import provenance_of
 from sparc.storage.run import Run
+from sparc.system.files import storage_error
 
 if TYPE_CHECKING:
-    from sparc.evaluation import Evaluation
+    from sparc.evaluation.report import EvaluationFile
     from sparc.storage.checkpoint import SharedLatentSpace
 
 
@@ -126,13 +128,13 @@ class Session:
 
     def evaluate(
         self, space: SharedLatentSpace, *, concepts: str = "enrichment", classifiers: bool = False
-    ) -> Evaluation:
+    ) -> EvaluationFile:
         """Measure the space on held-out samples, and write `evaluation.json` and the table of latents into the run.
 
         Raises StorageError before the work if the run's directory cannot be written to.
         """
         from sparc.evaluation import evaluate as measure
-        from sparc.system.files import storage_error, write_json
+        from sparc.evaluation.report import EvaluationFile
 
         try:
             self.run.pictures.mkdir(exist_ok=True)
@@ -140,22 +142,22 @@ class Session:
             raise storage_error(self.run.pictures, error) or error from error
         found = measure(
             space,
-            self.data.samples,
+            self.data.held_out,
             rule=concepts,
             classifiers=classifiers,
             seed=self.config.seed,
             on_part=lambda done, total, part: self.listener.progress("evaluate", "parts", done, total, part),
         )
+        found.latents.write(self.run.pictures / LATENTS)
         where = next(iter(self.data.test.manifests.values()))
-        found.latents.write(self.run.pictures / "latents.csv")
-        content = {
-            "dataset": where.dataset,
-            "split": where.split,
-            "random_weights": self.data.test.random_weights,
-            "report": found.report.to_json(),
-        }
-        write_json(self.run.evaluation, content)
-        return found
+        file = EvaluationFile(
+            dataset=where.dataset,
+            split=where.split,
+            random_weights=tuple(self.data.test.random_weights),
+            report=found.report,
+        )
+        file.write(self.run.evaluation)
+        return file
 
     def _check_samples(self) -> None:
         """Refuse other samples than the run was trained on; features may differ, as another machine makes them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -27,17 +27,21 @@ from sparc.config.signatures import (
     RunArguments,
 )
 from sparc.errors import Interrupted, InvalidConfig, MissingData
+from sparc.localization.request import checked_request, checked_streams
+from sparc.plotting.figures import check_name
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
 from sparc.session.session import Session, stop_on_signal
+from sparc.storage.latent_names import LATENTS, read_latent_names
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
 
 if TYPE_CHECKING:
-    from sparc.evaluation import Evaluation, Report
-    from sparc.localization import Localization, LocalizationFile
+    from sparc.evaluation.report import EvaluationFile, Report
+    from sparc.localization import Localization, Models
+    from sparc.localization.benchmark import Cases, LocalizationFile
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.storage.store import FeatureStore
 
@@ -156,12 +160,10 @@ def begin_or_resume(
 def run_session(session: Session) -> Trained:
     """Extract, train and evaluate whatever a session still lacks. Raises Interrupted, with the state saved."""
     if session.done:
-        from sparc.evaluation import Report
-        from sparc.system.files import read_json
+        from sparc.evaluation.report import EvaluationFile
 
         session.listener.note(f"{session.run.path} is trained and evaluated already")
-        content = read_json(session.run.evaluation, what="the evaluation of a run")
-        return Trained(session.run.path, session.space, Report.from_json(content["report"]))
+        return Trained(session.run.path, session.space, EvaluationFile.read(session.run.evaluation).report)
     session.prepare()
     if session.run.finished:
         session.listener.note(f"{session.run.path} is trained already")
@@ -180,7 +182,7 @@ def run_session(session: Session) -> Trained:
 class Measured:
     """Measurements of a run, and the folder of their plots."""
 
-    evaluation: Evaluation
+    evaluation: EvaluationFile
     pictures: Path
     localization: LocalizationFile | None = None
     """None unless it was asked for."""
@@ -189,18 +191,50 @@ class Measured:
 def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[EvaluateArguments]) -> Measured:
     """Measure a run on held-out samples, with probes and plots, as `sparc evaluate` does.
 
-    Writes `evaluation.json`, plots and a table of all latents into the run. Raises the SparcError that
-    `sparc evaluate` ends with.
+    Writes `evaluation.json`, plots and a table of all latents into the run, and `localization.json` if asked for.
+    Raises the SparcError that `sparc evaluate` ends with.
     """
     options = validated(EvaluateOptions, as_options(None, arguments, EvaluateOptions))
     session = Session.open(run, options, listener)
     session.check_finished()
-    pointing = None
+    pointing = _pointing(session) if options.localization else None  # its errors come before the work
     found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
     from sparc.evaluation.plots import draw
 
     draw(found.report, session.run.pictures)
-    return Measured(found, session.run.pictures, pointing.measure() if pointing is not None else None)
+    return Measured(found, session.run.pictures, _localization(session, *pointing) if pointing is not None else None)
+
+
+def _pointing(session: Session) -> tuple[Models, Cases]:
+    """Load the run's backbones, and prepare images to point at things in. Raises InvalidConfig, MissingData."""
+    from sparc.localization import load_models
+    from sparc.localization.benchmark import cases_of
+
+    data, space = session.data, session.space
+    checked_streams(session.run)
+    models = load_models(
+        session.run, device=data.device, space=space, registry=data.registry, on_load=session.listener.loading
+    )
+    models.with_grid()
+    return models, cases_of(data.dataset, seed=session.config.seed)
+
+
+def _localization(session: Session, models: Models, cases: Cases) -> LocalizationFile:
+    """Measure how well maps point, and write `localization.json`."""
+    from sparc.localization.benchmark import measure_all
+    from sparc.localization.models import latent_names
+
+    job = next(iter(session.data.held_out_jobs.values()))
+    found = measure_all(
+        replace(models, names=latent_names(session.run)),
+        cases,
+        dataset=job.dataset.name,
+        split=job.split,
+        seed=session.config.seed,
+        on_case=lambda part, done, total: session.listener.progress(part, "images", done, total),
+    )
+    found.write(session.run.localization)
+    return found
 
 
 def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[ExploreArguments]) -> Path:
@@ -218,13 +252,12 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
             "its features were imported, so there is no image and no caption to show", hint="see its table: sparc info"
         )
     session.check_finished()
-    from sparc.explorer.meanings import meanings, picture
+    from sparc.explorer.contact_sheet import draw
+    from sparc.explorer.meanings import meanings
 
-    data, latent = session.data, options.latent
-    samples = data.samples
-    found = meanings(
-        session.space, samples.features, samples.labels, samples.taxonomy, latent=latent, shared=samples.rows
-    )
+    data, latent, held_out = session.data, options.latent, session.data.held_out
+    names = read_latent_names(session.run.pictures / LATENTS)
+    found = meanings(session.space, held_out.features, names, latent=latent, shared=held_out.rows)
     if not found:
         raise MissingData(
             f"no latent is active in several of the {len(data.test)} held-out samples in every stream",
@@ -233,7 +266,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     path = out or session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
     where = next(iter(data.held_out_jobs.values()))
     dry = f"  {dry_warning(data.test.random_weights)}" if data.test.random_weights else ""
-    picture(
+    draw(
         found,
         lambda row: data.dataset[row],
         {name: data.registry.backbone(job.stream.name).modality for name, job in data.held_out_jobs.items()},
@@ -267,8 +300,8 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     options = validated(LocalizeOptions, as_options(None, arguments, LocalizeOptions))
     opened = Run.open(Path(run))
     path = Path(options.out) if options.out is not None else opened.path / "localize.png"
-    from sparc.localization.request import checked_request, checked_streams
-
+    check_name(path)
+    checked_streams(opened, options.stream)
     request = checked_request(
         options.image,
         n_latents=read_config(opened.path).n_latents,
@@ -277,12 +310,12 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
         method=options.method,
         selection=options.selection,
     )
-    streams = checked_streams(opened, options.stream)
+    device = resolve_device(options.device, listener)
     from sparc.localization import draw, load_models
     from sparc.localization import localize as find
     from sparc.localization.picture import save
 
-    models = load_models(opened, streams, device=resolve_device(options.device, listener))
+    models = load_models(opened, options.stream, device=device, on_load=listener.loading)
     found = find(models, request)
     save(draw(found), path)
     return Localized(found, path, list(models.random_weights))

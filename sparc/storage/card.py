@@ -143,7 +143,7 @@ def _training(training: Mapping[str, Any], run: Provenance | None) -> list[str]:
     """List data, training options and versions."""
     lines = []
     if run is not None:
-        dataset = run.options.dataset
+        dataset = run.options.source
         lines.append(f"- data: {_code(_spelled(dataset.name, dataset.params))}, {run.samples} samples")
     lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in training.items()]
     versions = run.versions if run is not None else {}

@@ -14,8 +14,8 @@ from huggingface_hub import ModelCard
 import sparc
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.errors import CorruptFile, MissingData
-from sparc.storage.card import model_card
 from sparc.evaluation import HeldOut, evaluate
+from sparc.storage.card import model_card
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from sparc.system.files import write_json

@@ -10,10 +10,9 @@ from rich.text import Text
 
 from sparc.cli.progress import console
 from sparc.cli.tables.details import details, number, plain_table, with_reach
-from sparc.evaluation.report import Ranks, Report, Retrieval
+from sparc.evaluation.report import EvaluationFile, Ranks, Report, Retrieval
 from sparc.session.verbs import dry_warning
 from sparc.storage.run import Run
-from sparc.system.files import read_json
 
 LEGEND = (
     "joint  streams of a sample encoded together, as in the paper: latents are shared",
@@ -45,13 +44,12 @@ def evaluation_tables(
 
 def print_evaluation(run: Run, *, everything: bool | None = None) -> None:
     """Print the tables of a run's evaluation: everything, or by default as much as was measured."""
-    content = read_json(run.evaluation, what="the evaluation of a run")
-    report = Report.from_json(content["report"])
-    everything = bool(report.probes and report.probes.classifiers) if everything is None else everything
-    dry = content["random_weights"]
-    title, caption = f"{content['dataset']} {content['split']}", dry_warning(dry) if dry else ""
+    file = EvaluationFile.read(run.evaluation)
+    everything = bool(file.report.probes and file.report.probes.classifiers) if everything is None else everything
+    title = f"{file.dataset} {file.split}"
+    caption = dry_warning(file.random_weights) if file.random_weights else ""
     console.print()
-    for table in evaluation_tables(report, title=title, caption=caption, everything=everything):
+    for table in evaluation_tables(file.report, title=title, caption=caption, everything=everything):
         console.print(table)
 
 

@@ -10,9 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparc.cli.progress import console
 from sparc.cli.tables.details import number, plain_table, with_reach
-from sparc.localization.benchmark import LatentsReport, LocalizationReport
-from sparc.localization.benchmark.report import WayReport
+from sparc.localization.benchmark.report import LatentsReport, LocalizationFile, LocalizationReport, WayReport
+from sparc.session.verbs import dry_warning
 
 WORDS = {"caption": "by its caption", "concept": "by latents of its name", "": "without the space"}
 LEGEND = (
@@ -27,6 +28,18 @@ LATENTS_LEGEND = (
     "kept by   share of images that keep the latent, each encoded alone",
     "broad     share of the grid above half of the map's range: 1 where it is the same everywhere",
 )
+
+
+def print_localization(file: LocalizationFile) -> None:
+    """Print the tables of a run's localisation benchmark."""
+    title, caption = f"{file.dataset} {file.split}", dry_warning(file.random_weights) if file.random_weights else ""
+    for one in (file.report, file.parts):
+        if one is not None:
+            console.print()
+            console.print(localization_table(one, title=title, caption=caption))
+    if file.latents:
+        console.print()
+        console.print(latents_table(file.latents))
 
 
 def localization_table(report: LocalizationReport, *, title: str, caption: str = "") -> RenderableType:
