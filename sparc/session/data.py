@@ -17,6 +17,7 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
 
 if TYPE_CHECKING:
+    from sparc.evaluation import HeldOut
     from sparc.plugins.contracts import Dataset
     from sparc.storage.store import FeatureStore
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,8 +13,10 @@ from rich.text import Text
 
 from sparc.cli.progress import console
 from sparc.cli.tables.details import number, plain_table, with_reach
-from sparc.localization.benchmark.report import LatentsReport, LocalizationFile, LocalizationReport, WayReport
 from sparc.session.verbs import dry_warning
+
+if TYPE_CHECKING:
+    from sparc.localization.benchmark.report import LatentsReport, LocalizationFile, LocalizationReport, WayReport
 
 WORDS = {"caption": "by its caption", "concept": "by latents of its name", "": "without the space"}
 LEGEND = (
