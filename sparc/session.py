@@ -75,9 +75,8 @@ def fit(**options: Any) -> Fitted:
     found = open_streams(directories(train_split))
     missing(found)
     run = create_run(path, resolved, found, device, command=sys.argv)
-    widths, rows = found.widths, found.rows
-    space = train(resolved.space(widths), resolved.training(), found.shards, run, rows=rows, device=device)
-    assert space is not None  # nobody can stop it
+    space = SharedLatentSpace(resolved.space(found.widths), seed=resolved.seed).to(device)
+    train(space, resolved.training(), found, run)
     tested, dataset = held_out(resolved, registry, test_split)
     samples = samples_of(tested, dataset, registry, test_split, device)
     return Fitted(path, space, measure(run, space, samples, tested, seed=resolved.seed).report)

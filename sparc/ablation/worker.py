@@ -91,15 +91,9 @@ class Worker:
         if not run.begun:
             Run.create(run.path)
             run.write_provenance(provenance(options, self.features, device=self.task.device, command=self.task.command))
-        return train(
-            options.space(self.features.widths),
-            options.training(),
-            self.features.shards,
-            run,
-            rows=self.features.rows,
-            device=self.task.device,
-            should_stop=lambda: self._terminated,
-        )
+        space = SharedLatentSpace(options.space(self.features.widths), seed=options.seed).to(self.task.device)
+        finished = train(space, options.training(), self.features, run, should_stop=lambda: self._terminated)
+        return space if finished else None
 
 
 _worker: Worker

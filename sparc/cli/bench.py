@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sparc.cli.options import AdamState, EncoderProduct
 from sparc.cli.progress import console
-from sparc.config import SpaceConfig, validated
+from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.errors import InvalidConfig
 from sparc.session_options import resolve_device
 from sparc.system.memory import keep_freed_memory
@@ -65,15 +65,8 @@ def step(
     said = {"encoder_product": encoder_product, "adam_state": adam_state}
     precision = {name: value for name, value in said.items() if value is not None}
     keep_freed_memory()
-    cost = measure_step(
-        shape,
-        batch_size=batch,
-        steps=steps,
-        device=resolve_device(device),
-        precision=precision,
-        autograd=autograd,
-        oracle=oracle,
-    )
+    config = validated(TrainingConfig, {"batch_size": batch, **precision})
+    cost = measure_step(shape, config, steps=steps, device=resolve_device(device), autograd=autograd, oracle=oracle)
     found = dataclasses.asdict(cost)
     ratios = {"of_encoder_product": cost.step_ms / cost.encoder_product_ms}
     if cost.autograd_step_ms is not None:

@@ -191,24 +191,18 @@ def _create(plan: _Plan, features: FeatureStore, device: str) -> Run:
 
 def _fit(run: Run, options: RunConfig, features: FeatureStore, device: str) -> SharedLatentSpace:
     """Train on the extracted features, unless the run did. Raises KeyboardInterrupt where the user stopped it."""
-    from sparc.storage.checkpoint import load
+    from sparc.storage.checkpoint import SharedLatentSpace, load
     from sparc.training.trainer import train as fit
 
     if run.finished:
         console.print(f"{run.path} is trained already", markup=False)
         return load(run.path, device=device)
+    space = SharedLatentSpace(options.space(features.widths), seed=options.seed).to(device)
     with Bar("train", "steps") as bar, stop_on_signal() as stopped:
-        space = fit(
-            options.space(features.widths),
-            options.training(),
-            features.shards,
-            run,
-            rows=features.rows,
-            device=device,
-            on_step=_Losses(bar),
-            should_stop=lambda: bool(stopped),
+        finished = fit(
+            space, options.training(), features, run, on_step=_Losses(bar), should_stop=lambda: bool(stopped)
         )
-    if space is None:
+    if not finished:
         raise KeyboardInterrupt
     return space
 
@@ -222,17 +216,10 @@ class _Losses:
 
     def __call__(self, step: Step) -> None:
         if step.losses is not None:
-            self._note = "loss {loss:.3f}  self {self:.3f}  cross {cross:.3f}".format(**_means(step.losses))
+            means = step.losses.means
+            self._note = f"loss {step.losses.loss:.3f}  self {means['self']:.3f}  cross {means['cross']:.3f}"
         waiting = f"waiting for data {step.waiting:.0%}" if step.waiting >= WAITING else ""
         self._bar.update(step.number, step.total, "  ".join(filter(None, (self._note, waiting))))
-
-
-def _means(losses: dict[str, float]) -> dict[str, float]:
-    def mean(kind: str) -> float:
-        values = [value for name, value in losses.items() if name.startswith(f"{kind}/")]
-        return sum(values) / len(values) if values else 0.0
-
-    return {"loss": losses["loss"], "self": mean("self"), "cross": mean("cross")}
 
 
 @contextlib.contextmanager
