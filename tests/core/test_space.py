@@ -22,7 +22,7 @@ from sparc.core.kernels import (
 )
 from sparc.core.losses import LossWeights, loss_terms, nmse, total
 from sparc.core.space import LatentSpace
-from sparc.core.topk import Affine, select_shared, top_k, top_k_without_asking
+from sparc.core.topk import Affine, select_shared, top_k, top_k_without_sync
 from sparc.errors import BadFeatures, UnknownName
 from sparc.training.gradients import gradients
 
@@ -405,8 +405,8 @@ def test_an_accelerator_keeps_the_lowest_of_equal_scores_too(n_latents, k, kind)
             scores[:, ::29] = torch.nan
             scores[:, 3::31] = -torch.nan
     expected = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-    assert torch.equal(top_k_without_asking(scores, k), expected)
-    assert top_k_without_asking(scores[:0], k).shape == (0, k)
+    assert torch.equal(top_k_without_sync(scores, k), expected)
+    assert top_k_without_sync(scores[:0], k).shape == (0, k)
 
 
 def test_a_weighted_sum_of_latents_is_the_plain_product():
