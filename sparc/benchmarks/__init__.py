@@ -1,4 +1,4 @@
-"""What a training step, the loader and an evaluation cost, on the user's own machine.
+"""Time and memory of a training step, the loader and an evaluation, on the user's own machine.
 
-Each measurement returns plain numbers, for `sparc bench` to print; `docs/performance.md` holds ours.
+Each measurement returns plain numbers, which `sparc bench` prints; `docs/performance.md` lists ours.
 """

@@ -1,7 +1,7 @@
 """The naive training step: dense codes, a dense product for each pair of streams, autograd and PyTorch's Adam.
 
-It does what research code does, the paper's included, and is what `sparc bench step --oracle` compares with. The tests
-hold it and the engine to the same numbers.
+Research code, the paper's included, does this, and `sparc bench step --oracle` compares the engine with it. Tests hold
+both to the same numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sparc.core.space import Batch, LatentSpace
 
 
 class DenseTraining:
-    """A training of a copy of a space with global selection."""
+    """Training of a copy of a space that selects globally."""
 
     def __init__(self, space: LatentSpace, config: TrainingConfig) -> None:
         """Copy the parameters."""
@@ -34,7 +34,7 @@ class DenseTraining:
         self.silence = {name: torch.zeros(space.n_latents, device=space.decoder.device) for name in space.streams}
 
     def advance(self, batch: Batch) -> Tensor:
-        """Take one step on normalised features of samples that have every stream; return the loss."""
+        """Take one step on normalised features of samples that have every stream, and return the loss."""
         x = batch.features
         logits = {
             name: F.linear(x[name] - self.pre_bias[name], self.encoders[name], self.latent_bias[name]) for name in x

@@ -1,4 +1,4 @@
-"""How long an evaluation takes, on synthetic codes of any size."""
+"""Time of an evaluation, on synthetic codes of any size."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ ROOTS = 8
 
 @dataclass(frozen=True)
 class EvaluationCost:
-    """Seconds, and queries per second of one pair of streams."""
+    """Seconds of each measurement, and queries per second of retrieval in one pair of streams."""
 
     alignment_s: float
     """Hierarchical Jaccard at every depth, joint, solo and both nulls, with intervals."""
     patterns_s: float
-    """Which latents are alive where, and shared with whom."""
+    """Liveness of the latents, and which streams share them."""
     concepts_s: float
+    """Concepts of the latents, by enrichment."""
     latents_queries_per_s: float
-    """Searched by latents: scores against all samples, and the rank of the right one."""
+    """Retrieval by latents: scores of all samples, and the rank of the correct one."""
     cross_queries_per_s: float
-    """Searched by cross-reconstruction."""
+    """Retrieval by cross-reconstruction."""
     product_queries_per_s: float
-    """The bare product of queries with the features of all samples, nothing else."""
+    """The product of the queries with the features of all samples alone, for comparison."""
     peak_bytes: int | None
-    """The most that the process held."""
+    """Peak memory of the process."""
 
 
 def measure_evaluation(shape: SpaceConfig, *, samples: int, n_labels: int) -> EvaluationCost:
-    """Time measurements on random codes, frequent and rare latents and labels among them, on the CPU."""
+    """Time the measurements of an evaluation on the CPU, on random codes with frequent and rare latents and labels."""
     generator = np.random.default_rng(0)
     labels, taxonomy = _labels(samples, n_labels, generator)
     groups = [str(row) for row in range(samples)]
@@ -94,19 +95,20 @@ def _search(shape: SpaceConfig, space: LatentSpace, solo: dict[str, Codes], samp
 
 
 def _products(x_MD: Tensor, count: int) -> None:
-    """The products of the first rows with all, each forgotten."""
+    """Multiply the first `count` rows with all, 256 at a time, and discard the products."""
     for start in range(0, count, 256):
         torch.mm(x_MD[start : min(start + 256, count)], x_MD.T)
 
 
 def _codes(shape: SpaceConfig, samples: int, generator: np.random.Generator) -> Codes:
-    """Codes of frequent and rare latents, a tenth of them silent after all."""
+    """Draw codes with frequent and rare latents; a tenth of the kept latents is inactive."""
     indices = _skewed(shape.n_latents, (samples, shape.k), generator)
     values = torch.from_numpy(generator.random(indices.shape, np.float32)) - 0.1
     return Codes(torch.from_numpy(indices), values.relu(), shape.n_latents)
 
 
 def _labels(samples: int, n_labels: int, generator: np.random.Generator) -> tuple[csr_array, Taxonomy]:
+    """Draw the labels of samples, (samples, labels), from a taxonomy of `n_labels`."""
     parents: dict[str, tuple[str, ...]] = {}
     for number in range(n_labels):
         parents[f"label {number}"] = (f"label {number // CHILDREN - 1}",) if number >= ROOTS else ()
@@ -118,7 +120,7 @@ def _labels(samples: int, n_labels: int, generator: np.random.Generator) -> tupl
 
 
 def _skewed(count: int, shape: tuple[int, ...], generator: np.random.Generator) -> np.typing.NDArray[np.int64]:
-    """Numbers below `count`, the first drawn most often."""
+    """Draw numbers below `count`, small ones most often."""
     weight = np.arange(1, count + 1) ** -0.6
     return np.minimum(np.searchsorted(np.cumsum(weight / weight.sum()), generator.random(shape)), count - 1)
 

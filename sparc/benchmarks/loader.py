@@ -1,4 +1,4 @@
-"""How many samples a second the loader gives."""
+"""Throughput of the training loader."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Tensor
 
 from sparc.config import TrainingConfig, validated
 from sparc.storage.store import SHARD_ROWS
-from sparc.training.loader import Loader
+from sparc.training.loader import FeaturesInMemory, Loader
 
 
 @dataclass(frozen=True)
 class LoaderCost:
-    """Samples a second, each with a row of every stream, in a shuffled order."""
+    """Samples per second in shuffled order, each with a row of every stream."""
 
     first_epoch: float
-    """While the files' pages are mapped into the process; they come from the disk's cache."""
+    """While pages of the files are first mapped into the process; they are in the page cache already."""
     later_epochs: float
     shard_rows: int
     samples: int
 
 
 def measure_loader(widths: list[int], *, samples: int, batch_size: int, epochs: int = 3) -> LoaderCost:
-    """Time the loader on float16 features in shards as a store has them, in files that were just written."""
+    """Time the loader on float16 features in files with the shards of a store, written just before."""
     with tempfile.TemporaryDirectory(prefix="sparc-bench-") as folder:
         shards: dict[str, list[Tensor]] = {}
         for number, width in enumerate(widths):
@@ -43,7 +43,7 @@ def measure_loader(widths: list[int], *, samples: int, batch_size: int, epochs: 
         seconds = []
         for seed in range(epochs):
             config = validated(TrainingConfig, {"batch_size": batch_size, "epochs": 1, "seed": seed})
-            loader = Loader(shards, config)
+            loader = Loader(FeaturesInMemory(shards), config)
             began = time.perf_counter()
             loaded = sum(len(next(iter(batch.values()))) for batch in loader)
             seconds.append((time.perf_counter() - began) / loaded)

@@ -1,4 +1,4 @@
-"""How long a training step takes, beside the one product that it cannot do without."""
+"""Time of a training step, beside the one product that no exact TopK can do without."""
 
 from __future__ import annotations
 
@@ -7,76 +7,77 @@ import copy
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from sparc.benchmarks.apart import DenseApart
-from sparc.config import SpaceConfig, TrainingConfig, validated
+from sparc.benchmarks.dense_process import DenseProcess
+from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.kernels import kernels
 from sparc.core.space import LatentSpace
 from sparc.core.step import AutogradTraining
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.system.memory import peak_bytes, resident_bytes
-from sparc.training.loader import Loader
+from sparc.training.loader import FeaturesInMemory, Loader
 from sparc.training.trainer import Training, loss_weights
 
 WARM_UP = 3
 PAUSE = 0.03
-"""Seconds before each measurement, until threads that have just finished elsewhere no longer spin."""
+"""Seconds before each measurement, in which threads of the previous one stop spinning."""
 WHOLE = "sparc.whole"
+ENDLESS = 2**31
+"""Epochs: the loader must not run out of batches."""
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """Medians over the measured steps, in milliseconds, and memory in bytes; None where it was not measured."""
+    """Medians over the measured steps, in milliseconds, and memory in bytes; None if not measured."""
 
     step_ms: float
     """A whole step: load from memory, normalise, loss, gradients, Adam, norms, counters.
 
-    The loader reads some thousand rows at a time, which the median does not see: `measure_loader` does."""
+    The loader reads some thousand rows at a time, which the median does not show: see `measure_loader`."""
     encoder_product_ms: float
-    """The bare product of the features side by side with all encoders, by `torch.mm`, into memory that is there."""
+    """The product of the features with all encoders side by side, by `torch.mm` into memory allocated before."""
     autograd_step_ms: float | None
-    """The step through autograd and `torch.optim.Adam(fused=True)`."""
+    """The step of `core.step`, by autograd and `torch.optim.Adam(fused=True)`."""
     oracle_step_ms: float | None
     """The naive dense step, in a process of its own."""
     peak_bytes: int | None
-    """The most that the process (on CUDA: its tensors) held in its first steps, before anything else was measured."""
+    """Peak memory of the process in its first steps (on CUDA: of its tensors), before anything else was measured."""
     working_bytes: int | None
-    """What of the peak is neither parameters, moments, counters nor features, nor was there before."""
+    """The peak without parameters, moments, counters, features, and what the process held before."""
     phases: dict[str, float]
-    """Milliseconds of a step by part, `other` what is in none; the time of the host, which on CUDA only launches."""
+    """Milliseconds of a step by phase, `other` for the rest. Time of the host, which on CUDA only launches kernels."""
 
 
 def measure_step(
     shape: SpaceConfig,
+    config: TrainingConfig,
     *,
-    batch_size: int,
     steps: int,
     device: str = "cpu",
-    precision: Mapping[str, Any] | None = None,
     autograd: bool = False,
     oracle: bool = False,
 ) -> StepCost:
-    """Time whole training steps on random features, interleaved with the bare product and what else is asked for.
+    """Time whole training steps on random features, interleaved with the encoder product.
 
-    `precision` are the keys of `TrainingConfig` that say how exact the engine is.
+    With `autograd` and `oracle`, the step by autograd and the naive dense step are interleaved with them too.
     """
     # Load and compile the kernels first: that is not working memory.
     table = torch.empty(shape.n_latents, sum(shape.streams.values()))
     kernels(table).weighted_rows(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 1, 4), torch.zeros(8, 8))
     del table
     before = resident_bytes()
-    config = validated(TrainingConfig, {"batch_size": batch_size, "epochs": 2**31, **(precision or {})})
+    config = config.model_copy(update={"epochs": ENDLESS})
     space = SharedLatentSpace(shape).to(device)
     training = Training(space, config)
-    features = {name: torch.randn(4 * batch_size, width) for name, width in space.streams.items()}
-    source = iter(Loader({name: [rows] for name, rows in features.items()}, config, device=device))
+    features = {name: torch.randn(4 * config.batch_size, width) for name, width in space.streams.items()}
+    loader = Loader(FeaturesInMemory({name: [rows] for name, rows in features.items()}), config, device=device)
+    source = iter(loader)
     _reset_peak(device)
 
     def step() -> None:
@@ -90,14 +91,14 @@ def measure_step(
         held = [*space.state_dict().values(), *itertools.chain(*training.adam.moments.values())]
         held += [training.counters.samples_since_active, *(features.values() if device == "cpu" else ())]
         working = peak - sum(tensor.nbytes for tensor in held) - (before if device == "cpu" else 0)
-    runs: dict[str, Callable[[], object]] = {"product": _product(space, batch_size), "step": step}
+    runs: dict[str, Callable[[], object]] = {"product": _product(space, config.batch_size), "step": step}
     if autograd:
         own = AutogradTraining(copy.deepcopy(space), loss_weights(config), lr=config.lr, dead_after=config.dead_after)
         batch = space.normalize(next(source))
         runs["autograd"] = lambda: own.advance(batch)
     with contextlib.ExitStack() as stack:
         if oracle:
-            runs["oracle"] = stack.enter_context(DenseApart(shape, config, device)).advance
+            runs["oracle"] = stack.enter_context(DenseProcess(shape, config, device)).advance
         times = _interleaved(runs, steps, device)
     return StepCost(
         step_ms=times["step"],
@@ -118,22 +119,22 @@ def _product(space: LatentSpace, batch_size: int) -> Callable[[], Tensor]:
 
 
 def _interleaved(runs: dict[str, Callable[[], object]], steps: int, device: str) -> dict[str, float]:
-    """Median milliseconds of each, in turns, so that what else the machine does falls on all of them."""
+    """Return the median milliseconds of each run, measured in turns so that other load affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(-1, steps):
         for name, run in runs.items():
-            _wait(device)
+            _synchronize(device)
             time.sleep(PAUSE)
             began = time.perf_counter()
             run()
-            _wait(device)
+            _synchronize(device)
             if number >= 0:
                 seconds[name].append(time.perf_counter() - began)
     return {name: round(1000 * statistics.median(measured), 3) for name, measured in seconds.items()}
 
 
 def _phases(step: Callable[[], None], step_ms: float, steps: int = 3) -> dict[str, float]:
-    """Milliseconds by part: shares from a profile of some steps more, of the step without a profiler."""
+    """Return the milliseconds of each phase: its share in some profiled steps, times `step_ms` without a profiler."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(steps):
             with record_function(WHOLE):
@@ -145,7 +146,7 @@ def _phases(step: Callable[[], None], step_ms: float, steps: int = 3) -> dict[st
     return {name: round(part, 3) for name, part in parts.items()}
 
 
-def _wait(device: str) -> None:
+def _synchronize(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 

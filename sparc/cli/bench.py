@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sparc.cli.options import with_options
 from sparc.cli.progress import console
-from sparc.config import Options, Precision, SpaceConfig, option, option_name, validated
+from sparc.config import Options, Precision, SpaceConfig, TrainingConfig, option, option_name, validated
 from sparc.errors import InvalidConfig
 from sparc.session.data import resolve_device
 from sparc.system.memory import keep_freed_memory
@@ -90,14 +90,10 @@ def step(given: dict[str, Any]) -> None:
     precision: dict[str, Any] = {name: getattr(options, name) for name in given_names}
     shape = _shape(options.widths, options.n_latents, options.k)
     keep_freed_memory()
+    config = validated(TrainingConfig, {"batch_size": options.batch, **precision})
+    device = resolve_device(options.device)
     cost = measure_step(
-        shape,
-        batch_size=options.batch,
-        steps=options.steps,
-        device=resolve_device(options.device),
-        precision=precision,
-        autograd=options.autograd,
-        oracle=options.oracle,
+        shape, config, steps=options.steps, device=device, autograd=options.autograd, oracle=options.oracle
     )
     found = dataclasses.asdict(cost)
     ratios = {"of_encoder_product": cost.step_ms / cost.encoder_product_ms}

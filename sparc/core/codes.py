@@ -17,18 +17,18 @@ class Codes:
     """Codes of a batch of samples in one stream. Latents outside `indices` are exactly zero."""
 
     indices: Tensor
-    """(B, K) kept latents, int64; the same in all streams where the selection was shared."""
+    """(B, K) kept latents, int64; the same tensor in all streams that share the selection."""
     values: Tensor
-    """(B, K) their activations after ReLU, never negative, so fewer than K may be active."""
+    """(B, K) their activations after ReLU, so some may be zero, that is, inactive."""
     n_latents: int
-    """L."""
+    """Number of latents, L."""
 
     def __len__(self) -> int:
-        """B, the number of samples."""
+        """Number of samples, B."""
         return len(self.indices)
 
     def __getitem__(self, rows: slice | Tensor) -> Codes:
-        """Return the codes of some samples, or of the samples in another order."""
+        """Return the codes of some samples, by a slice, indices or a mask."""
         return Codes(self.indices[rows], self.values[rows], self.n_latents)
 
     def to_dense(self) -> Tensor:

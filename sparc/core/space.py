@@ -25,29 +25,29 @@ from sparc.core.unit_norm import UnitColumns
 from sparc.errors import BadFeatures, UnknownName
 
 _ROUNDING = 1e-12
-"""Of the norm of the mean: what rounding leaves of samples that are all alike."""
+"""Relative to the mean's norm; a smaller spread is rounding error of identical samples."""
 
 
 class Batch(NamedTuple):
-    """Normalised features of samples, by stream, and which of them are there."""
+    """Normalised features of samples by stream, and which samples have the stream."""
 
     features: dict[str, Tensor]
-    """(B, D) each; zero where the sample lacks the stream."""
+    """(B, D) each; zero if the sample lacks the stream."""
     present: dict[str, Tensor]
     """(B,) each, bool."""
 
 
 def present(raw_BD: Tensor) -> Tensor:
-    """Which samples have a stream, (B,) bool: those whose raw features are not all zero."""
-    # On a CPU `any` takes two to six times as long.
+    """Return which samples have a stream, (B,) bool: those whose raw features are not all zero."""
+    # `any` takes two to six times as long on the CPU.
     return (raw_BD.amax(dim=1) != 0) | (raw_BD.amin(dim=1) != 0)
 
 
 class LatentSpace(nn.Module):
     """One sparse dictionary shared by any number of streams.
 
-    Stream names are data, not attribute names: parameters lie in the order of `widths`, and sums over streams run in
-    that order, since float addition is order dependent and near ties would select otherwise.
+    Streams are ordered as in `widths`. Parameters lie in that order, and sums over streams run in it, since float
+    addition depends on the order, which decides near ties of the selection.
     """
 
     def __init__(
@@ -60,7 +60,10 @@ class LatentSpace(nn.Module):
         normalization: str = "unit",
         seed: int = 0,
     ) -> None:
-        """Draw initial weights with `seed`: encoders uniform in 1/sqrt(D), decoders their transpose on unit norm."""
+        """Draw the initial weights with `seed`.
+
+        Encoders are uniform within 1/sqrt(D), and decoders their transpose with columns of unit norm.
+        """
         super().__init__()
         self.streams = dict(widths)
         self.n_latents = n_latents
@@ -79,7 +82,7 @@ class LatentSpace(nn.Module):
             for width in self.streams.values()
         )
         self.latent_bias = nn.Parameter(torch.zeros(len(self.streams), n_latents))
-        # All decoders side by side: one sparse product gives a code's reconstruction of every stream.
+        # All decoders side by side, (L, T): one sparse product decodes a code into every stream.
         self.decoder = nn.Parameter(torch.cat([F.normalize(weight.detach(), dim=1) for weight in self.encoders], dim=1))
         self.pre_bias = nn.Parameter(torch.zeros(total))
         self.register_buffer("center", torch.zeros(total))
@@ -89,7 +92,7 @@ class LatentSpace(nn.Module):
         self.columns = UnitColumns(list(self.streams.values()), self.decoder.dtype)
 
     def __repr__(self) -> str:
-        """One line: streams with their widths, and shape."""
+        """Return one line with the streams, their widths, and the shape."""
         return (
             f"{type(self).__name__}({self.streams}, n_latents={self.n_latents}, k={self.k}, "
             f"selection={self.selection!r}, normalization={self.normalization!r})"
@@ -98,9 +101,9 @@ class LatentSpace(nn.Module):
     # Features in, codes out
 
     def normalize(self, features: Mapping[str, Tensor]) -> Batch:
-        """Normalise raw features (B, D) of some streams, as the space was trained to see them.
+        """Normalise raw features (B, D) of some streams as in training.
 
-        A row of zeros says that the sample lacks the stream: it takes no part in selection and in no loss.
+        A row of zeros means that the sample lacks the stream, which then takes no part in selection or in a loss.
 
         Raises UnknownName for a stream that the space does not have.
         """
@@ -112,7 +115,7 @@ class LatentSpace(nn.Module):
             raw_BD = features[name].to(self.decoder)
             there[name] = present(raw_BD)
             if self.normalization == "unit":
-                # By the largest first: squares of very large or very small features would leave the floats.
+                # Divide by the largest entry first, so that squaring neither overflows nor underflows.
                 largest_B1 = raw_BD.abs().amax(dim=1, keepdim=True)
                 raw_BD = F.normalize(raw_BD / torch.where(largest_B1 > 0, largest_B1, 1), dim=1)
             elif self.normalization == "standard":
@@ -122,14 +125,14 @@ class LatentSpace(nn.Module):
         return Batch(normalized, there)
 
     def fit_normalization(self, features: Mapping[str, Sequence[Tensor]]) -> None:
-        """Measure what 'standard' normalisation subtracts and divides by: each stream's mean, and its one RMS norm.
+        """Fit 'standard' normalisation: per stream the mean to subtract, and the RMS norm to divide by.
 
-        Features come in pieces (rows, D). The scale is one number per stream, so that directions keep their relative
-        size. Rows of zeros do not count.
+        Features come in pieces (N, D). One scale for all directions of a stream keeps their relative size. Rows of
+        zeros do not count.
 
         Raises:
             UnknownName: a stream that the space does not have.
-            BadFeatures: a width that does not fit, or a stream whose samples are all alike: it has no scale.
+            BadFeatures: a width does not fit, or all samples of a stream are alike, so that it has no scale.
         """
         for name, pieces in features.items():
             self._known(name)
@@ -150,19 +153,19 @@ class LatentSpace(nn.Module):
     def encode(self, features: Mapping[str, Tensor]) -> dict[str, Codes]:
         """Encode raw backbone features (B, D) of some streams.
 
-        Streams encoded together share one index set per sample (unless the space selects locally); a stream encoded
-        alone selects for itself, so nothing of another stream can leak into its code.
+        Streams encoded together share one index set per sample, unless the space selects locally. A stream encoded
+        alone selects for itself, so that no other stream can leak into its code.
 
         Raises:
             UnknownName: a stream that the space does not have.
-            BadFeatures: no tensors by stream, a width or number of samples that does not fit, or a value that is not
-                finite.
+            BadFeatures: not a dict of tensors by stream, a width or number of samples that does not fit, or a value
+                that is not finite.
         """
         self._check(features)
         return self.encode_batch(self.normalize(features))
 
     def encode_batch(self, batch: Batch) -> dict[str, Codes]:
-        """Encode normalised features (B, D), selected as `encode` says; differentiable in the values of the codes."""
+        """Encode normalised features (B, D), as `encode`; the values of the codes are differentiable."""
         centered = {name: self.centered(name, x_BD) for name, x_BD in batch.features.items()}
         codes: dict[str, Codes] = {}
         for name, kept in self.select(centered, batch.present).items():
@@ -183,27 +186,27 @@ class LatentSpace(nn.Module):
     # Codes in, features out
 
     def decode(self, codes: Codes, stream: str) -> Tensor:
-        """Translate codes into the features (B, D) of any stream, as normalised by the space.
+        """Translate the codes of one stream into the normalised features (B, D) of any stream.
 
         Raises:
             UnknownName: a stream that the space does not have.
-            BadFeatures: codes of another space, or no codes of one stream.
+            BadFeatures: not the codes of one stream, or those of another space.
         """
         self._known(stream)
         self._check_codes(codes, stream)
         return self.decode_linear(codes, stream) + self.pre_bias[self.segments[stream]]
 
     def decode_linear(self, codes: Codes, stream: str) -> Tensor:
-        """D_t z, (B, D): the decoder's product alone, without the pre-bias."""
+        """Return D_t z, (B, D), without the pre-bias."""
         table_LD = self.decoder[:, self.segments[stream]].contiguous()
         return weighted_rows(codes.indices, codes.values.unsqueeze(1), table_LD).squeeze(1)
 
     def reconstruct(self, codes: Mapping[str, Codes]) -> dict[str, dict[str, Tensor]]:
-        """Rebuild every stream's normalised features (B, D) from each stream's codes: `[source][target]`.
+        """Reconstruct every stream's normalised features (B, D) from each stream's codes: `[source][target]`.
 
-        Sources that share an index set are decoded at once.
+        Sources that share an index set are decoded together.
 
-        Raises BadFeatures for what is not codes by stream.
+        Raises BadFeatures unless `codes` holds codes of this space by stream.
         """
         if not isinstance(codes, Mapping) or not codes:
             raise BadFeatures(
@@ -227,24 +230,24 @@ class LatentSpace(nn.Module):
             for name, flat_BT in flat.items()
         }
 
-    # What training needs of a space
+    # Parts of a space that training uses
 
     def centered(self, stream: str, x_BD: Tensor) -> Tensor:
-        """Normalised features less the stream's pre-bias: x_s - b_s, (B, D)."""
+        """Return normalised features minus the stream's pre-bias: x_s - b_s, (B, D)."""
         return x_BD - self.pre_bias[self.segments[stream]]
 
     def encoder(self, stream: str) -> tuple[Tensor, Tensor]:
-        """W_s (L, D) and c_s (L,) of a stream."""
+        """Return W_s (L, D) and c_s (L,) of a stream."""
         position = self._position[stream]
         return self.encoders[position], self.latent_bias[position]
 
     def project_decoder_gradient(self) -> None:
-        """Remove from the decoders' gradient what would only change the norm of a column. Before the optimiser."""
+        """Remove from the decoders' gradient its part along each column. Call it before the optimiser."""
         if self.decoder.grad is not None:
             self.columns.project(self.decoder.grad, self.decoder)
 
     def renormalize_decoder(self) -> None:
-        """Put each latent's column in each decoder on unit norm. After the optimiser."""
+        """Scale each latent's column in each decoder to unit norm. Call it after the optimiser."""
         self.columns.normalize(self.decoder)
 
     # Checks
@@ -297,7 +300,7 @@ class LatentSpace(nn.Module):
                     hint=f'write space.encode({{"{name}": torch.as_tensor(features)}})',
                 )
             self._check_width(name, x_BD)
-            # As `normalize` has them: what a wider dtype holds may be too large.
+            # Convert first, as `normalize` does: a finite value of a wider dtype may overflow.
             if not (finite_B := x_BD.to(self.decoder).isfinite().all(dim=1)).all():
                 raise BadFeatures(
                     f"stream '{name}': row {int((~finite_B).nonzero()[0])} has a value that is not finite in "

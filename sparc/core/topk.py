@@ -1,4 +1,8 @@
-"""Which latents a sample keeps: the paper's TopK over the one product that must be dense."""
+"""Global TopK: which latents a sample keeps.
+
+The encoder product is the one dense product of a step. Its logits are computed, searched and discarded for some samples
+and latents at a time. Of equal scores the one with the lowest index is kept, on every device.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,17 @@ from torch import Tensor
 from sparc.core.kernels import tiles
 
 SAMPLES, LATENTS = 256, 8192
-"""Logits in memory at a time on the CPU, of so many samples and latents: 8 MB a stream, which its cache holds."""
+"""Samples and latents whose logits are in memory at a time on the CPU: 8 MB per stream, which fit in its cache."""
 MANY_SAMPLES, MANY_LATENTS = 2048, 65536
-"""The same on an accelerator, which wants large products: 0.5 GB a stream."""
-_GROUPS = 8
-_LARGEST = 2**31 - 1
+"""The same on a GPU, which needs large products to be fast: 0.5 GB per stream."""
+_FOLD = 8
+"""Scores of a long row that are first reduced to their maximum."""
+_LARGEST_INT32 = 2**31 - 1
 _ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class Affine(NamedTuple):
-    """What makes one stream's logits: inputs @ weight.T + bias, and 0 for samples that lack the stream."""
+    """One stream's affine map to logits: inputs @ weight.T + bias, and 0 for samples that lack the stream."""
 
     inputs: Tensor
     """(B, D)."""
@@ -37,13 +42,13 @@ class Kept(NamedTuple):
     """Kept latents of one stream, largest score first."""
 
     indices: Tensor
-    """(B, K) int64; one tensor for all streams where they share it."""
+    """(B, K) int64; streams that share latents have the same tensor."""
     logits: Tensor
     """(B, K)."""
 
 
 class Select(Protocol):
-    """A function that keeps k latents per sample: `select`, or one that keeps the same at another cost."""
+    """A function that keeps k latents per sample: `select`, or one that keeps the same latents at another cost."""
 
     def __call__(self, streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
         """Return the kept latents by stream; if `shared`, all streams keep those of the largest summed logits."""
@@ -51,11 +56,10 @@ class Select(Protocol):
 
 @torch.no_grad()
 def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
-    """Keep the k latents of largest logit, or of largest sum of the streams' logits where they share.
+    """Keep the k latents of the largest logits or, if `shared`, of the largest sums of the streams' logits.
 
-    The logits of a few samples and latents at a time are computed, searched and forgotten: no [B, L] tensor is held.
-    Sums over streams run in the order of the mapping: float addition is order dependent, and near ties would select
-    otherwise.
+    No [B, L] tensor is held. Sums over streams run in the order of the mapping: float addition depends on the order,
+    which decides near ties.
     """
     if not shared:
         return {name: select_shared([affine], k)[0] for name, affine in streams.items()}
@@ -63,7 +67,7 @@ def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, 
 
 
 def select_shared(streams: list[Affine], k: int) -> list[Kept]:
-    """Kept latents of streams that share them."""
+    """Return the kept latents of streams that share them."""
     ranges = latent_tiles(streams[0].weight)
     parts = [_search(streams, k, rows, ranges) for rows in row_tiles(streams[0].inputs)]
     indices_BK = torch.cat([indices for indices, _ in parts])
@@ -72,10 +76,10 @@ def select_shared(streams: list[Affine], k: int) -> list[Kept]:
 
 
 def _search(streams: list[Affine], k: int, rows: slice, ranges: list[slice]) -> tuple[Tensor, Tensor]:
-    """Indices (b, K) that some samples keep, and the logits (S, b, K) of the streams there.
+    """Return the indices (B, K) that some samples keep, and the streams' logits (S, B, K) there.
 
-    Of several ranges of latents each gives its k best, among which the k best of all are. Those are put in the order of
-    their indices first, so that of equal scores the lowest indices are kept.
+    With several ranges of latents, the k best of all are among the k best of each. The candidates are sorted by index
+    first, so that of equal scores the lowest index is kept.
     """
     if len(ranges) == 1:
         best = _best(streams, k, rows, ranges[0])
@@ -88,24 +92,27 @@ def _search(streams: list[Affine], k: int, rows: slice, ranges: list[slice]) -> 
     return indices_BC.gather(1, best_BK), torch.cat([tile.logits for tile in found], dim=2).gather(2, places_BK)
 
 
-class _Tile(NamedTuple):
+class _Best(NamedTuple):
     """The k best of a range of latents."""
 
     indices: Tensor
+    """(B, K)."""
     scores: Tensor
+    """(B, K)."""
     logits: Tensor
+    """(S, B, K)."""
 
 
-def _best(streams: list[Affine], k: int, rows: slice, latents: slice) -> _Tile:
+def _best(streams: list[Affine], k: int, rows: slice, latents: slice) -> _Best:
     logits = [_logits(affine, rows, latents) for affine in streams]
     scores_BL = summed(logits)
     best_BK = top_k(scores_BL, k)
     kept_SBK = torch.stack([logits_BL.gather(1, best_BK) for logits_BL in logits])
-    return _Tile(best_BK + latents.start, scores_BL.gather(1, best_BK), kept_SBK)
+    return _Best(best_BK + latents.start, scores_BL.gather(1, best_BK), kept_SBK)
 
 
 def summed(logits: list[Tensor]) -> Tensor:
-    """Sum of the streams' logits, each (B, L), in their order."""
+    """Return the sum of the streams' logits (B, L), added in their order."""
     first, *others = logits
     if not others:
         return first
@@ -119,39 +126,39 @@ def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:
     inputs_BD, weight_LD, bias_L = affine.inputs[rows], affine.weight[latents], affine.bias[latents]
     present_B = affine.present[rows]
     if _ONEDNN and inputs_BD.device.type == "cpu" and inputs_BD.dtype == torch.float32:
-        # oneDNN takes 0.7 to 0.85 of the time of MKL (docs/performance.md). Its public way copies the logits once more.
+        # oneDNN takes 0.7 to 0.85 of MKL's time (docs/performance.md); its public operator copies the logits once more.
         logits_BL: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_BD, weight_LD, bias_L, "none", [], "")
     else:
         logits_BL = F.linear(inputs_BD, weight_LD, bias_L)
-    # Asking an accelerator whether any is missing would wait for it.
+    # On a GPU, `all` would sync, so it always multiplies.
     if logits_BL.device.type != "cpu" or not present_B.all():
         logits_BL *= present_B.unsqueeze(1)
     return logits_BL
 
 
 def row_tiles(inputs_BD: Tensor) -> list[slice]:
-    """Samples to make logits of at a time."""
+    """Return the ranges of samples to compute logits of at a time."""
     return tiles(len(inputs_BD), SAMPLES if inputs_BD.device.type == "cpu" else MANY_SAMPLES)
 
 
 def latent_tiles(weight_LD: Tensor) -> list[slice]:
-    """Latents to make logits of at a time."""
+    """Return the ranges of latents to compute logits of at a time."""
     return tiles(len(weight_LD), LATENTS if weight_LD.device.type == "cpu" else MANY_LATENTS)
 
 
 @torch.no_grad()
 def top_k(scores_BL: Tensor, k: int) -> Tensor:
-    """Indices (B, K) of the k largest scores of each row, largest first; among equal scores the lowest index is kept.
+    """Return the indices (B, K) of the k largest scores of each row, largest first; of equal scores the lowest index.
 
-    `torch.topk` breaks ties as it likes, and differently on each device. Only a tie between the last kept and the first
-    dropped score changes the set, so only such rows are sorted. An accelerator would be waited for to hear which those
-    are: there all scores are told apart.
+    `torch.topk` breaks ties arbitrarily, and differently on each device. Only a tie between the last kept and the first
+    dropped score changes the set, so only rows with such a tie are sorted. On a GPU, asking which rows tie would sync,
+    so all scores are made distinct there.
     """
     n_latents = scores_BL.shape[1]
     if k == n_latents:
         return scores_BL.argsort(dim=1, descending=True, stable=True)
     if scores_BL.device.type != "cpu" and scores_BL.dtype == torch.float32:
-        return top_k_without_asking(scores_BL, k)
+        return top_k_without_sync(scores_BL, k)
     top = largest(scores_BL, k + 1)
     indices_BK = top.indices[:, :k].contiguous()
     tied_B = top.values[:, k - 1] == top.values[:, k]
@@ -160,29 +167,29 @@ def top_k(scores_BL: Tensor, k: int) -> Tensor:
     return indices_BK
 
 
-def top_k_without_asking(scores_BL: Tensor, k: int) -> Tensor:
-    """What `top_k` gives, for float32, with no question to the device: scores that tell equal ones apart have no ties.
+def top_k_without_sync(scores_BL: Tensor, k: int) -> Tensor:
+    """Return what `top_k` returns for float32 scores, without a GPU sync: scores made distinct have no ties.
 
-    Of a long row, neighbours are searched as groups by their maxima: an element of the k largest lies in a group of the
-    k largest maxima, and among equal maxima the first groups hold the lowest indices.
+    In a long row, groups of neighbours are searched by their maxima: each of the k largest scores is in a group with
+    one of the k largest maxima, and of equal maxima the first groups hold the lowest indices.
     """
     n_latents, device = scores_BL.shape[1], scores_BL.device
-    if n_latents < 4 * _GROUPS * k:
-        return _told_apart(scores_BL, torch.arange(n_latents, device=device)).topk(k, dim=1).indices
-    scores_BL = F.pad(scores_BL, (0, -n_latents % _GROUPS), value=-torch.inf)  # of the highest indices: never kept
-    n_groups = scores_BL.shape[1] // _GROUPS
-    maxima_BC = scores_BL.reshape(len(scores_BL), n_groups, _GROUPS).amax(dim=2)
-    groups_BK = _told_apart(maxima_BC, torch.arange(n_groups, device=device)).topk(k, dim=1).indices
-    candidates_BC = (groups_BK.unsqueeze(2) * _GROUPS + torch.arange(_GROUPS, device=device)).flatten(1)
-    best_BK = _told_apart(scores_BL.gather(1, candidates_BC), candidates_BC).topk(k, dim=1).indices
+    if n_latents < 4 * _FOLD * k:
+        return _made_distinct(scores_BL, torch.arange(n_latents, device=device)).topk(k, dim=1).indices
+    scores_BL = F.pad(scores_BL, (0, -n_latents % _FOLD), value=-torch.inf)  # at the end, so never kept
+    n_groups = scores_BL.shape[1] // _FOLD
+    maxima_BC = scores_BL.reshape(len(scores_BL), n_groups, _FOLD).amax(dim=2)
+    groups_BK = _made_distinct(maxima_BC, torch.arange(n_groups, device=device)).topk(k, dim=1).indices
+    candidates_BC = (groups_BK.unsqueeze(2) * _FOLD + torch.arange(_FOLD, device=device)).flatten(1)
+    best_BK = _made_distinct(scores_BL.gather(1, candidates_BC), candidates_BC).topk(k, dim=1).indices
     return candidates_BC.gather(1, best_BK)
 
 
-def _told_apart(scores: Tensor, indices: Tensor) -> Tensor:
-    """Integers in the order of float32 scores, NaN the largest; where those are equal in the reverse one of indices."""
+def _made_distinct(scores: Tensor, indices: Tensor) -> Tensor:
+    """Return integers in the order of float32 scores, NaN the largest, and of equal scores the lowest index larger."""
     bits = (scores + 0.0).view(torch.int32)  # -0 becomes 0
-    in_order = bits ^ ((bits >> 31) & _LARGEST)  # the bits of negative floats run backwards
-    in_order = torch.where(scores.isnan(), _LARGEST, in_order)
+    in_order = bits ^ ((bits >> 31) & _LARGEST_INT32)  # the bits of negative floats are in reverse order
+    in_order = torch.where(scores.isnan(), _LARGEST_INT32, in_order)
     return in_order.long().bitwise_left_shift_(32).sub_(indices)
 
 
@@ -196,18 +203,18 @@ class Largest(NamedTuple):
 
 
 def largest(scores_BL: Tensor, k: int) -> Largest:
-    """The k largest scores of each row; among equal scores any.
+    """Return the k largest scores of each row, with ties broken arbitrarily.
 
-    Long rows are folded into columns of eight, of which only those with the k largest maxima are searched: an element
-    of the k largest lies in one of them, for were k other maxima larger, so were k elements.
+    Long rows are folded into columns of eight scores. Only the columns with the k largest maxima are searched: each of
+    the k largest scores is in one of them, since k larger maxima would be k larger scores.
     """
     n_latents = scores_BL.shape[1]
-    if n_latents % _GROUPS or n_latents < 4 * _GROUPS * k:
+    if n_latents % _FOLD or n_latents < 4 * _FOLD * k:
         return Largest(*scores_BL.topk(k, dim=1))
-    n_columns = n_latents // _GROUPS
-    maxima_BC = scores_BL.reshape(len(scores_BL), _GROUPS, n_columns).amax(dim=1)
+    n_columns = n_latents // _FOLD
+    maxima_BC = scores_BL.reshape(len(scores_BL), _FOLD, n_columns).amax(dim=1)
     columns_BK = maxima_BC.topk(k, dim=1, sorted=False).indices
-    offsets_G1 = torch.arange(0, n_latents, n_columns, device=scores_BL.device).unsqueeze(1)
-    candidates_BC = (columns_BK.unsqueeze(1) + offsets_G1).flatten(1)
+    offsets = torch.arange(0, n_latents, n_columns, device=scores_BL.device).unsqueeze(1)
+    candidates_BC = (columns_BK.unsqueeze(1) + offsets).flatten(1)
     values_BK, places_BK = scores_BL.gather(1, candidates_BC).topk(k, dim=1)
     return Largest(values_BK, candidates_BC.gather(1, places_BK))

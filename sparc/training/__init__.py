@@ -1,1 +1,10 @@
-"""."""
+"""Training of a shared latent space on features in memory or in a store.
+
+    trainer         the loop: steps, metrics, the state to resume from
+    loader          batches of features, in a seeded order
+    gradients       `core/losses.py` by hand: the loss and its gradients without autograd
+    adam            the optimiser and the unit norms of `core/step.py` by hand
+    bf16_selection  Global TopK by a product in bfloat16, with the result of the one in float32
+
+Shapes are those of `sparc.core`.
+"""

@@ -1,14 +1,16 @@
-"""Selection by a product in bfloat16, proven to be that of the full product.
+"""Global TopK by a product in bfloat16 that keeps what the product in float32 keeps.
 
-The rounded product names candidates, three times as many as are kept; their logits are made again in full precision,
-and the best of them are kept. Rounding inputs x to x' and weights w to w' moves a logit no further than (Cauchy and
-Schwarz)
+The bfloat16 product finds candidates, three times as many as are kept. Their logits are computed again in float32, and
+the largest are kept. Rounding inputs x to x' and weights w to w' changes a logit by at most (Cauchy-Schwarz)
 
     |<x, w> - <x', w'>|  <=  |x - x'| |w| + |x'| |w - w'|
 
-and both roundings are at hand. The bound is a product too, of (|x - x'|, |x'|) with (|w|, |w - w'|): as columns beside
-x' and w' it makes the rounded product an upper bound of every logit. A sample whose last kept candidate is above the
-upper bound of the last candidate has lost nothing; any other sample is selected again by the full product.
+and both rounding errors are known. The bound is itself a product, of (|x - x'|, |x'|) with (|w|, |w - w'|). As columns
+beside x' and w' it makes the bfloat16 product an upper bound of every logit. If a sample's last kept score is above the
+upper bound of its last candidate, no latent outside the candidates can be among the k largest. All other samples are
+selected again by the float32 product.
+
+R counts the columns of the rounded tables: features of all streams, their biases, and bounds.
 """
 
 from __future__ import annotations
@@ -28,38 +30,38 @@ from sparc.core.kernels import blocks, entry_dots, kernels
 from sparc.core.topk import Affine, Kept, Largest, Select, largest, latent_tiles, row_tiles, summed, top_k
 
 CANDIDATES = 3
-"""Candidates for each kept latent: with fewer, many samples of random features are not proven."""
+"""Candidates per kept latent; with fewer, many samples of random features must be selected again."""
 AT_LEAST = 64
-"""Candidates where few are kept."""
+"""Smallest number of candidates."""
 _HALF_ULP = 2.0**-8
-"""Of bfloat16, relative to the number."""
+"""Largest relative rounding error of bfloat16."""
 _UP = 1 + 2.0**-7
-"""Times this, a number is not below what it was after rounding."""
+"""A number times this, rounded to bfloat16, is not below the number."""
 _TINY = 1e-15
-"""Norms count as at least this: squares of smaller ones leave the floats."""
+"""Lower bound of norms; squares of smaller ones underflow."""
 _ALIGNED = 32
-"""Columns of the rounded table come in such numbers, which the product wants."""
+"""The rounded tables have a multiple of this many columns, with which the product is fast."""
 
 
 def pays(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16: a CPU that does not takes several times as long as for float32."""
+    """Return True if a device multiplies bfloat16. A CPU that does not takes several times as long as for float32."""
     if device.type != "cpu":
         return True
-    if platform.machine().lower() in {"x86_64", "amd64"}:  # where oneDNN calls AVX-512 enough, and converts
-        asked = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    if platform.machine().lower() in {"x86_64", "amd64"}:  # oneDNN also accepts plain AVX-512, but converts there
+        checks = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
     else:
-        asked = [getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)]
-    return any(ask is not None and ask() for ask in asked)
+        checks = [getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)]
+    return any(check is not None and check() for check in checks)
 
 
 def selector(product: Precision, device: torch.device) -> Select:
-    """Return the function that selects by a product of this precision; bfloat16 only if the device multiplies it."""
+    """Return the function that selects by a product of this precision, or float32 if bfloat16 does not pay here."""
     return select if product == "bfloat16" and pays(device) else topk.select
 
 
 @torch.no_grad()
 def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
-    """Keep what `topk.select` keeps, up to the rounding of the full product itself, which decides between ties."""
+    """Keep what `topk.select` keeps. Only near ties may differ, which rounding in float32 itself decides."""
     if not shared:
         return {name: _select([affine], k)[0] for name, affine in streams.items()}
     return dict(zip(streams, _select(list(streams.values()), k), strict=True))
@@ -70,18 +72,18 @@ def _select(streams: list[Affine], k: int) -> list[Kept]:
     if count >= len(streams[0].weight):
         return topk.select_shared(streams, k)
     candidates = _candidates(streams, count)
-    indices_BC = candidates.indices.sort(dim=1).values  # of equals the lowest index comes first
+    indices_BC = candidates.indices.sort(dim=1).values  # so that of equal scores the lowest index is kept
     logits = [_logits(affine, indices_BC) for affine in streams]
     scores_BC = summed(logits)
     best_BK = top_k(scores_BC, k)
     indices_BK = indices_BC.gather(1, best_BK)
     logits_SBK = torch.stack([logits_BC.gather(1, best_BK) for logits_BC in logits])
-    lost_B = ~(scores_BC.gather(1, best_BK[:, -1:]).squeeze(1) > candidates.others_below)  # also where it is NaN
-    if lost_B.any():
-        some = [Affine(one.inputs[lost_B], one.weight, one.bias, one.present[lost_B]) for one in streams]
+    unproven_B = ~(scores_BC.gather(1, best_BK[:, -1:]).squeeze(1) > candidates.others_below)  # NaN too
+    if unproven_B.any():
+        some = [Affine(one.inputs[unproven_B], one.weight, one.bias, one.present[unproven_B]) for one in streams]
         again = topk.select_shared(some, k)
-        indices_BK[lost_B] = again[0].indices
-        logits_SBK[:, lost_B] = torch.stack([kept.logits for kept in again])
+        indices_BK[unproven_B] = again[0].indices
+        logits_SBK[:, unproven_B] = torch.stack([kept.logits for kept in again])
     return [Kept(indices_BK, logits_BK) for logits_BK in logits_SBK]
 
 
@@ -91,21 +93,23 @@ def _logits(affine: Affine, indices_BC: Tensor) -> Tensor:
 
 
 class _Candidates(NamedTuple):
+    """Candidates of each sample."""
+
     indices: Tensor
     """(B, C)."""
     others_below: Tensor
-    """(B,) what no score of another latent reaches."""
+    """(B,) upper bound of the scores of all other latents."""
 
 
 def _candidates(streams: list[Affine], count: int) -> _Candidates:
-    inputs_BC = _rounded_inputs(streams)
+    inputs_BR = _rounded_inputs(streams)
     found: list[Largest] = []
     for latents in latent_tiles(streams[0].weight):
-        weights_LC = _rounded_weights(streams, latents)
-        for_each = min(count, len(weights_LC))
+        weights_LR = _rounded_weights(streams, latents)
+        for_each = min(count, len(weights_LR))
         with _sums_in_float32():
-            tops = [largest(F.linear(inputs_BC[rows], weights_LC), for_each) for rows in row_tiles(inputs_BC)]
-        del weights_LC  # before the next is made
+            tops = [largest(F.linear(inputs_BR[rows], weights_LR), for_each) for rows in row_tiles(inputs_BR)]
+        del weights_LR  # free its memory before the next one is computed
         indices_BC = torch.cat([top.indices for top in tops]) + latents.start
         found.append(Largest(torch.cat([top.values for top in tops]), indices_BC))
     scores, places = torch.cat([top.values for top in found], dim=1).topk(count, dim=1)
@@ -116,7 +120,7 @@ def _candidates(streams: list[Affine], count: int) -> _Candidates:
 
 @contextlib.contextmanager
 def _sums_in_float32() -> Iterator[None]:
-    """CUDA may else add partial sums in bfloat16, which no bound here covers."""
+    """Keep CUDA from adding partial sums in bfloat16, which the bound does not cover."""
     settings = torch.backends.cuda.matmul
     if not settings.allow_bf16_reduced_precision_reduction:
         yield
@@ -128,8 +132,8 @@ def _sums_in_float32() -> Iterator[None]:
         settings.allow_bf16_reduced_precision_reduction = True
 
 
-# Columns of both tables: features or weights of each stream; for each stream 1 where it is present, or its bias, twice,
-# for the bias is in two parts; and three whose product bounds what rounding and summing may move.
+# Columns of both tables: the features or weights of each stream; per stream twice its presence or its bias, which is
+# split into a high and a low part; and three columns whose product bounds the error of rounding and summing.
 
 
 def _rounded_inputs(streams: list[Affine]) -> Tensor:
@@ -147,41 +151,38 @@ def _rounded_weights(streams: list[Affine], latents: slice) -> Tensor:
     like, count, n_streams = streams[0].weight, latents.stop - latents.start, len(streams)
     ends = torch.tensor([affine.weight.shape[1] for affine in streams]).cumsum(0).tolist()
     width = ends[-1] + 2 * n_streams + 3
-    rows_LC = like.new_empty(count, width + _padding(streams), dtype=torch.bfloat16)
-    rows_LC[:, width:] = 0
+    rows_LR = like.new_empty(count, width + _padding(streams), dtype=torch.bfloat16)
+    rows_LR[:, width:] = 0
     squares_L2 = torch.zeros(count, 2, device=like.device)
     for affine, end in zip(streams, ends, strict=True):
-        _round(affine.weight[latents], rows_LC, end - affine.weight.shape[1], squares_L2)
+        _round(affine.weight[latents], rows_LR, end - affine.weight.shape[1], squares_L2)
     norm_L, lost_L = squares_L2.sqrt().clamp(min=_TINY).unbind(1)
-    # Both products sum so many terms in float32, in an order of their own.
+    # Relative error of summing `width` terms in float32 in any order, in both products.
     summing = 2 * width * 2.0**-24
     bias_LS = torch.stack([affine.bias[latents] for affine in streams], dim=1)
     high_LS = bias_LS.bfloat16()
     low_LS = (bias_LS - high_LS).bfloat16()
     by_bias_L = (bias_LS - high_LS - low_LS).abs().sum(dim=1) + summing * bias_LS.abs().sum(dim=1)
-    rows_LC[:, ends[-1] : ends[-1] + n_streams] = high_LS
-    rows_LC[:, ends[-1] + n_streams : ends[-1] + 2 * n_streams] = low_LS
+    rows_LR[:, ends[-1] : ends[-1] + n_streams] = high_LS
+    rows_LR[:, ends[-1] + n_streams : ends[-1] + 2 * n_streams] = low_LS
     bounds_L3 = torch.stack([norm_L, lost_L + summing * norm_L, by_bias_L.float()], dim=1)
-    rows_LC[:, width - 3 : width] = bounds_L3 * _UP
-    return rows_LC
+    rows_LR[:, width - 3 : width] = bounds_L3 * _UP
+    return rows_LR
 
 
-def _round(table_LD: Tensor, rounded_LC: Tensor, first: int, squares_L2: Tensor) -> None:
-    """Round a table into the columns of another from `first` on.
-
-    The sum of squares of each row, and that of what rounding takes from it, are added to `squares_L2`.
-    """
-    if kernels(table_LD).round_rows(table_LD, rounded_LC, first, squares_L2):
+def _round(table_LD: Tensor, rounded_LR: Tensor, first: int, squares_L2: Tensor) -> None:
+    """Do `Kernels.round_rows` by PyTorch's operators if no kernel does."""
+    if kernels(table_LD).round_rows(table_LD, rounded_LR, first, squares_L2):
         return
     for block in blocks(len(table_LD), table_LD):
-        exact, rounded = table_LD[block], rounded_LC[block, first : first + table_LD.shape[1]]
+        exact, rounded = table_LD[block], rounded_LR[block, first : first + table_LD.shape[1]]
         rounded.copy_(exact)
         squares_L2[block, 0] += _norm(exact).square()
         squares_L2[block, 1] += _norm(exact - rounded).square()
 
 
 def _norm(rows: Tensor) -> Tensor:
-    """Norm of each row in float32, infinite where its squares are."""
+    """Return the norm of each row in float32, infinite if the squares overflow."""
     norm: Tensor = torch.linalg.vector_norm(rows.float(), dim=1)
     return norm.clamp(min=_TINY)
 

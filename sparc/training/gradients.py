@@ -24,7 +24,7 @@ from torch.profiler import record_function
 from sparc.core import topk
 from sparc.core.codes import Codes
 from sparc.core.dead import Dead
-from sparc.core.kernels import Entries, LatentSum, products_by_latent, sum_by_latent, weighted_rows, weighted_sum
+from sparc.core.kernels import LatentSum, SortedEntries, products_by_latent, sum_by_latent, weighted_rows, weighted_sum
 from sparc.core.losses import KINDS, LossWeights, Term, reconstruction_term
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.topk import Affine, Select
@@ -185,7 +185,7 @@ class Gradients:
         self, shared: list[str], indices_BK: Tensor, values_BGK: Tensor, G_BGT: Tensor, columns: slice = _ALL
     ) -> None:
         with record_function("sparc.sort"):
-            entries = Entries(indices_BK, self._space.n_latents)
+            entries = SortedEntries(indices_BK, self._space.n_latents)
             self.decoder.add(LatentSum(entries, entries.in_order(values_BGK), G_BGT), columns)
         self._sources.append(shared)
 

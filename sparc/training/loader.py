@@ -1,7 +1,7 @@
 """Batches of features for training: every sample once an epoch, in a seeded order, from shards in memory or on disk.
 
-The order is a permutation of all samples, so any two may share a batch. Rows are read some thousands at a time, sorted,
-since neighbours lie on the same pages of a file; shards that were opened from a store are mapped, not read, until then.
+The order is a permutation of all samples, so any two may share a batch. Some thousand rows are read at a time, sorted,
+since neighbours lie on the same pages of a file. Shards from a store are memory-mapped, so nothing is read before.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,39 +22,53 @@ from torch import Tensor
 from sparc.config import TrainingConfig
 from sparc.errors import MisalignedStreams
 
-READ_ROWS, READ_BYTES = 8192, 48 * 2**20
-"""Rows read at a time, or fewer: as many as so many bytes hold, all streams together."""
+READ_ROWS = 8192
+"""Rows per stream that are read at a time."""
+READ_BYTES = 48 * 2**20
+"""Bytes that are read at a time, all streams together, if that is fewer rows."""
 AHEAD = 4
-"""Batches made ready while an accelerator computes."""
+"""Batches that the thread prepares while a GPU computes."""
 
-Shards = Mapping[str, Sequence[Tensor]]
-"""Features by stream, in pieces (rows, width) that follow one another."""
-Rows = Mapping[str, Tensor]
-"""By stream (samples,): the row of each sample, where samples share rows."""
+
+class TrainingFeatures(Protocol):
+    """Raw features to train on: a feature store, or `FeaturesInMemory`."""
+
+    @property
+    def shards(self) -> Mapping[str, Sequence[Tensor]]:
+        """Features by stream, in pieces (rows, D) that follow one another."""
+
+    @property
+    def rows(self) -> Mapping[str, Tensor] | None:
+        """By stream (samples,), the row of each sample, if samples share rows; None if each sample has its own row."""
+
+
+@dataclass(frozen=True)
+class FeaturesInMemory:
+    """Raw features held in tensors."""
+
+    shards: Mapping[str, Sequence[Tensor]]
+    """See `TrainingFeatures`."""
+    rows: Mapping[str, Tensor] | None = None
+    """See `TrainingFeatures`."""
 
 
 class Loader:
-    """Raw features (batch_size, width) by stream, on the device, in the dtype in which they are stored.
+    """Raw features (B, D) by stream, on the device, in the dtype in which they are stored.
 
-    Where an accelerator computes, a thread gathers rows meanwhile; on the CPU, which has nothing to gain
-    from a thread that takes its cores, when they are asked for.
+    For a GPU, a thread prepares batches ahead. On the CPU a thread would only take cores from the training, so batches
+    are read when they are requested.
     """
 
     def __init__(
         self,
-        shards: Shards,
+        features: TrainingFeatures,
         config: TrainingConfig,
         *,
-        rows: Rows | None = None,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
         start: int = 0,
     ) -> None:
-        """Begin at step `start`; without `rows` a sample is a row.
-
-        Raises MisalignedStreams where a stream has more samples than another.
-        """
-        self._shards = shards
-        self._rows = rows
+        """Prepare to load from step `start` on. Raises MisalignedStreams if the streams differ in length."""
+        self._features = features
         self._config = config
         self._device = torch.device(device)
         self._start = start
@@ -67,20 +83,20 @@ class Loader:
         batches = self._batches() if self._device.type == "cpu" else _in_thread(self._batches())
         with contextlib.suppress(StopIteration):
             while True:
-                yield self._next(batches)  # not by a name, which would hold the batch while the next is asked for
+                yield self._next(batches)  # without a local name, which would keep the batch alive
 
     def _next(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
-        asked = time.perf_counter()
+        began = time.perf_counter()
         try:
             return next(batches)
         finally:
-            self.waited += time.perf_counter() - asked
+            self.waited += time.perf_counter() - began
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
         order = batches(self.n_samples, self._config, start=self._start)
         streams = self._streams()
-        rows = min(READ_ROWS, READ_BYTES // sum(stream.row_bytes for stream in streams.values()))
-        at_once = max(1, rows // self._config.batch_size)
+        n_rows = min(READ_ROWS, READ_BYTES // sum(stream.row_bytes for stream in streams.values()))
+        at_once = max(1, n_rows // self._config.batch_size)
         while block := list(itertools.islice(order, at_once)):
             samples = torch.cat(block)
             in_order = _sorted(samples)
@@ -88,16 +104,15 @@ class Loader:
             first = 0
             for batch in block:
                 one = slice(first, first := first + len(batch))
-                # An index in brackets would take twice as long.
+                # Advanced indexing takes twice as long as index_select.
                 yield {
                     name: self._moved(rows_ND.index_select(0, position[one]))
                     for name, (rows_ND, position) in read.items()
                 }
 
     def _streams(self) -> dict[str, _Stream]:
-        return {
-            name: _Stream(pieces, self._rows[name] if self._rows else None) for name, pieces in self._shards.items()
-        }
+        rows = self._features.rows
+        return {name: _Stream(pieces, rows[name] if rows else None) for name, pieces in self._features.shards.items()}
 
     def _moved(self, rows: Tensor) -> Tensor:
         if self._device.type == "cuda":
@@ -117,7 +132,7 @@ class _Stream:
         self._read = shards[0][:0]
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Number of samples."""
         return int(self._ends[-1]) if self._rows is None else len(self._rows)
 
     @property
@@ -126,10 +141,10 @@ class _Stream:
         return max(1, self._read.element_size() * self._read.shape[1])
 
     def read(self, samples: Tensor, in_order: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Copy the features of samples (n,) into memory that the next call uses again, and say where each one's are.
+        """Copy the features of some samples (n,) into a buffer that the next call overwrites.
 
-        `in_order` is `_sorted(samples)`, which serves all streams where a sample is a row. Returns the rows (n, width)
-        in the order of the files, and for each sample (n,) the place of its own.
+        `in_order` is `_sorted(samples)`, computed once for all streams whose samples have a row each. Returns the rows
+        (n, D) in the order of the files, and the position of each sample's row among them, (n,).
         """
         rows, position = in_order if self._rows is None else _sorted(self._rows[samples])
         if len(self._read) < len(rows):
@@ -146,7 +161,7 @@ class _Stream:
 
 
 def _sorted(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers (n,) in order, and for each (n,) its place there."""
+    """Return numbers (n,) in ascending order, and the position of each number there, (n,)."""
     in_order, origin = numbers.sort()
     return in_order, torch.empty_like(origin).scatter_(0, origin, torch.arange(len(origin)))
 
@@ -162,15 +177,15 @@ def _common_length(streams: Mapping[str, _Stream]) -> int:
 
 
 def steps_per_epoch(n_samples: int, config: TrainingConfig) -> int:
-    """How many batches an epoch has: those that the samples fill, or one."""
+    """Return the number of full batches in an epoch, at least one."""
     return max(1, n_samples // config.batch_size)
 
 
 def batches(n_samples: int, config: TrainingConfig, *, start: int = 0) -> Iterator[Tensor]:
-    """Rows of each batch (batch_size,) from step `start` on.
+    """Yield the samples of each batch (B,) from step `start` on.
 
-    Every epoch is a new permutation of the samples, drawn from seed and epoch alone, so any step can be entered. What
-    does not fill a batch is left out, other samples each epoch; fewer samples than a batch are one batch.
+    Every epoch is a new permutation of the samples, drawn from seed and epoch alone, so training can start at any step.
+    Samples that do not fill a batch are left out, others in each epoch; fewer samples than a batch are one batch.
     """
     per_epoch = steps_per_epoch(n_samples, config)
     first_epoch, offset = divmod(start, per_epoch)
@@ -181,7 +196,7 @@ def batches(n_samples: int, config: TrainingConfig, *, start: int = 0) -> Iterat
 
 
 def _in_thread(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Take batches in a thread, some ahead of the consumer. What goes wrong there is raised here."""
+    """Read batches in a thread, `AHEAD` of the consumer. Raises here whatever is raised there."""
     ready: queue.Queue[dict[str, Tensor] | BaseException | None] = queue.Queue(maxsize=AHEAD)
     stopped = threading.Event()
 
@@ -206,6 +221,6 @@ def _in_thread(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tenso
     finally:
         stopped.set()
         while thread.is_alive():
-            with contextlib.suppress(queue.Empty):  # a full queue would hold the thread for ever
+            with contextlib.suppress(queue.Empty):  # a full queue would block the thread for ever
                 ready.get_nowait()
             thread.join(timeout=0.01)

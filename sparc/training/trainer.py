@@ -1,20 +1,23 @@
-"""The verb `train`: features in, a shared latent space out. Knows no plugin and no backbone."""
+"""Train a shared latent space on features: steps, metrics, and the state to resume from. Knows no plugin or backbone.
+
+`Training.advance` takes one step. It computes what `core/step.py` defines, by `gradients` and `adam`.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sparc.config import SpaceConfig, TrainingConfig
+from sparc.config import TrainingConfig
 from sparc.core.dead import ActivityCounters
-from sparc.core.losses import LossWeights, Term, total
+from sparc.core.losses import KINDS, Kind, LossWeights, Term, total
 from sparc.core.space import Batch
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
@@ -23,7 +26,7 @@ from sparc.system.files import write_atomically
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
-from sparc.training.loader import Loader, Rows, Shards
+from sparc.training.loader import Loader, TrainingFeatures
 
 LOG_EVERY = 50
 SAVE_SECONDS = 30.0
@@ -31,28 +34,52 @@ _DIVERGED = "lower --lr, with another --out; the features are kept"
 
 
 @dataclass(frozen=True)
+class Losses:
+    """The loss of one batch, as numbers."""
+
+    loss: float
+    """Weighted sum of the terms."""
+    terms: dict[str, float]
+    """Unweighted terms by `Term.name`."""
+    means: dict[Kind, float]
+    """Mean of the unweighted terms of each kind; 0 if there is none."""
+
+    @classmethod
+    def of(cls, terms: list[Term]) -> Losses:
+        """Read the terms' values from their device."""
+        values = {term.name: term.value.item() for term in terms}
+        by_kind = {kind: [values[term.name] for term in terms if term.kind == kind] for kind in KINDS}
+        means = {kind: sum(found) / len(found) if found else 0.0 for kind, found in by_kind.items()}
+        return cls(total(terms).item(), values, means)
+
+    def record(self) -> dict[str, float]:
+        """Return what a line of `metrics.jsonl` holds: `loss`, then the terms by name."""
+        return {"loss": self.loss, **self.terms}
+
+
+@dataclass(frozen=True)
 class Step:
-    """What the caller hears after each step."""
+    """Progress of a training after one step."""
 
     number: int
     """Steps done."""
     total: int
-    losses: dict[str, float] | None
-    """Terms of this step's batch, unweighted, and `loss`, their weighted sum; only at logged steps."""
+    losses: Losses | None
+    """Losses of this step's batch; None unless this step is logged."""
     waiting: float
     """Share of the time so far that was spent waiting for data."""
 
 
 def loss_weights(config: TrainingConfig) -> LossWeights:
-    """Return the weights of the loss that a configuration asks for."""
+    """Return the weights of the loss from a configuration."""
     return LossWeights(config.lambda_, config.aux_weight, config.k_aux)
 
 
 class Training:
-    """A training under way: space, optimiser, counters and the number of steps done; what is saved to resume it."""
+    """A training in progress: space, optimiser, counters and number of steps, which together are saved to resume."""
 
     def __init__(self, space: SharedLatentSpace, config: TrainingConfig) -> None:
-        """Start from the space as it is."""
+        """Start at step 0 from the weights that the space has."""
         self.space = space
         self.config = config
         self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None)
@@ -62,7 +89,7 @@ class Training:
         self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
 
     def advance(self, batch: Batch) -> list[Term]:
-        """Take one step on normalised features: loss, gradients, Adam with the decoder on unit norm, counters."""
+        """Take one step on normalised features and return the terms of its loss."""
         dead = self.counters.dead(self.config.dead_after)
         found = gradients(self.space, batch, self._weights, dead, self._select)
         self.adam.step(found)
@@ -71,14 +98,14 @@ class Training:
         return found.terms
 
     def check(self) -> None:
-        """Raise BadFeatures where a step has left a parameter that is not finite: its loss is known a step later."""
+        """Raise BadFeatures if the last step made a parameter infinite or NaN, which its loss does not show yet."""
         for name, parameter in self.space.named_parameters():
-            least, most = parameter.detach().aminmax()  # of something that is not a number neither is one
+            least, most = parameter.detach().aminmax()  # both are NaN if any value is
             if not (least.isfinite() and most.isfinite()):
                 raise BadFeatures(f"the parameter '{name}' is not finite after step {self.step}", hint=_DIVERGED)
 
     def save(self, run: Run) -> None:
-        """Write all of this into one file of the run, replaced whole. Raises StorageError, or as `check`."""
+        """Save the state into one file of the run, atomically. Raises StorageError, and BadFeatures as `check`."""
         self.check()
         tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
         tensors["samples_since_active"] = self.counters.samples_since_active
@@ -89,7 +116,7 @@ class Training:
         write_atomically(run.state, lambda path: save_file(tensors, path, metadata=metadata))
 
     def restore(self, run: Run) -> None:
-        """Read what `save` wrote. Raises CorruptFile."""
+        """Read the state that `save` wrote. Raises CorruptFile."""
         try:
             with safe_open(run.state, framework="pt", device=str(self.space.decoder.device)) as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -108,66 +135,63 @@ class Training:
 
 
 def train(
-    space_config: SpaceConfig,
+    space: SharedLatentSpace,
     config: TrainingConfig,
-    features: Shards,
+    features: TrainingFeatures,
     run: Run,
     *,
-    rows: Rows | None = None,
-    device: str = "cpu",
     on_step: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> SharedLatentSpace | None:
-    """Fit a shared latent space to raw features by stream, each in pieces (rows, width), and save it into the run.
+) -> bool:
+    """Train a space in place, on its device, on raw features, and save it into the run.
 
-    `rows` says which row is each sample's, where samples share rows; 'standard' normalisation counts a row once.
-    Where the run holds the state of an interrupted training it goes on from there, to the same weights, bit for bit on
-    the CPU, as if it had never stopped. Returns the space, or None where `should_stop` said so and the state was saved.
+    If the run holds the state of an interrupted training, resume from it. On the CPU the final weights are the same
+    bits as without the interruption. 'standard' normalisation is fitted to the features first, each row counted once.
+
+    Returns True if the training is complete, and False if `should_stop` ended it and the state was saved.
 
     Raises:
         BadFeatures: a loss or a parameter is not finite; names it and the step.
+        MisalignedStreams: the streams have different numbers of samples.
+        CorruptFile: the saved state cannot be read.
         StorageError: the disk is full; the last saved state stays.
     """
-    space = SharedLatentSpace(space_config, seed=config.seed)
-    if space_config.normalization == "standard":
-        space.fit_normalization(features)
-    training = Training(space.to(device), config)
+    if space.normalization == "standard":
+        space.fit_normalization(features.shards)
+    training = Training(space, config)
     if run.state.is_file():
         training.restore(run)
     run.forget_metrics_after(training.step)
-    loader = Loader(features, config, rows=rows, device=device, start=training.step)
+    loader = Loader(features, config, device=space.decoder.device, start=training.step)
     n_steps = loader.per_epoch * config.epochs
     began = saved = time.monotonic()
     for batch in map(space.normalize, loader):
         if should_stop():
             training.save(run)
-            return None
+            return False
         terms = training.advance(batch)
         losses = None
         if training.step % LOG_EVERY == 0 or training.step == n_steps:
-            losses = _read(terms, training.step)
-            run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **losses})
+            losses = _finite_losses(terms, training.step)
+            run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **losses.record()})
         on_step(Step(training.step, n_steps, losses, loader.waited / max(1e-9, time.monotonic() - began)))
         if time.monotonic() - saved > SAVE_SECONDS:
-            _read(terms, training.step)
+            _finite_losses(terms, training.step)
             training.save(run)
             saved = time.monotonic()
     training.check()
     space.eval().save_pretrained(run.path, training=config)
     run.drop_state()
-    return space
+    return True
 
 
-def _read(terms: list[Term], step: int) -> dict[str, float]:
-    """The terms as numbers. Raises BadFeatures where one is not finite."""
-    values = {"loss": total(terms).item(), **{term.name: term.value.item() for term in terms}}
-    for name, value in values.items():
-        if not np.isfinite(value) and name != "loss":
-            raise BadFeatures(
-                f"the loss term '{name}' is {value} at step {step}",
-                hint=_DIVERGED,
-            )
-    return values
+def _finite_losses(terms: list[Term], step: int) -> Losses:
+    """Return the terms as numbers. Raises BadFeatures if one is not finite."""
+    losses = Losses.of(terms)
+    for name, value in losses.terms.items():
+        if not math.isfinite(value):
+            raise BadFeatures(f"the loss term '{name}' is {value} at step {step}", hint=_DIVERGED)
+    return losses
 
 
 def _below(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:

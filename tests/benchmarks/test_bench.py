@@ -1,4 +1,4 @@
-"""`sparc bench` and what it stands on: numbers that are there, add up, and are not judged here."""
+"""`sparc bench`: the numbers exist and add up; their size is not judged here."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sparc.benchmarks.apart import DenseApart
+from sparc.benchmarks.dense_process import DenseProcess
 from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.errors import SparcError
 from sparc.system.memory import resident_bytes
@@ -25,7 +25,7 @@ def test_a_step_is_measured_beside_its_product_and_by_phase(sparc_command):
     found = measured(sparc_command, "step", *SMALL, "--batch", 16, "--steps", 2, "--oracle")
     for name in ("step_ms", "encoder_product_ms", "oracle_step_ms", "peak_bytes"):
         assert found[name] > 0
-    assert found["autograd_step_ms"] is None  # not asked for
+    assert found["autograd_step_ms"] is None  # without --autograd
     assert {"select", "decode", "losses", "code_gradients", "decoder", "encoders", "other"} < found["phases"].keys()
     assert all(part > 0 for part in found["phases"].values())
     assert sum(found["phases"].values()) < 1.01 * found["step_ms"]
@@ -80,7 +80,7 @@ def test_resident_memory_is_that_of_the_process():
 
 def test_the_naive_step_that_ends_early_is_an_error():
     shape = validated(SpaceConfig, {"streams": {"a": 12, "b": 8}, "n_latents": 64, "k": 4})
-    with DenseApart(shape, TrainingConfig(batch_size=16), "cpu") as dense:
+    with DenseProcess(shape, TrainingConfig(batch_size=16), "cpu") as dense:
         dense.advance()
         dense._process.kill()
         with pytest.raises(SparcError, match="the process of the naive step ended with code"):

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'")
 
 from sparc.config import SpaceConfig, TrainingConfig
-from sparc.core.kernels import AdamStep, Entries, LatentSum, cache, choose
+from sparc.core.kernels import AdamStep, LatentSum, SortedEntries, cache, choose
 from sparc.core.kernels.numba_cpu import NumbaKernels
 from sparc.core.kernels.plain import PLAIN
 from sparc.core.space import LatentSpace
@@ -37,7 +37,7 @@ def test_kernels_agree_with_the_plain_operators(monkeypatch, shape, cached):
     close = torch.testing.assert_close
     close(NUMBA.weighted_rows(indices, values, table), PLAIN.weighted_rows(indices, values, table))
     close(NUMBA.entry_dots(by_row, table, indices), PLAIN.entry_dots(by_row, table, indices))
-    entries = Entries(indices, 50)
+    entries = SortedEntries(indices, 50)
     summed = LatentSum(entries, entries.in_order(values), by_row)
     for out_of_cache in (False, True):
         summed.out_of_cache = out_of_cache
@@ -55,7 +55,7 @@ def test_products_of_an_update_are_those_of_the_table_before_it():
     table = torch.nn.functional.normalize(torch.randn(50, 12))
     moments, gradient = (torch.zeros(50, 12), torch.zeros(50, 12)), TableGradient()
     for columns, kept, shared in ((slice(None), 6, 2), (slice(8, 12), 3, 1)):
-        entries = Entries(torch.stack([torch.randperm(50)[:kept] for _ in range(9)]), 50)
+        entries = SortedEntries(torch.stack([torch.randperm(50)[:kept] for _ in range(9)]), 50)
         rows = torch.randn(9, shared, 12)[:, :, columns].contiguous()
         gradient.add(LatentSum(entries, torch.randn(9 * kept, shared), rows), columns)
     before, expected = gradient.products(table.clone()), gradient.block(slice(0, 50)).clone()

@@ -10,8 +10,8 @@ from torch.autograd import gradcheck
 from sparc.core.codes import Codes
 from sparc.core.dead import ActivityCounters
 from sparc.core.kernels import (
-    Entries,
     LatentSum,
+    SortedEntries,
     cache,
     entry_dots,
     kept_logits,
@@ -22,7 +22,7 @@ from sparc.core.kernels import (
 )
 from sparc.core.losses import LossWeights, loss_terms, nmse, total
 from sparc.core.space import LatentSpace
-from sparc.core.topk import Affine, select_shared, top_k, top_k_without_asking
+from sparc.core.topk import Affine, select_shared, top_k, top_k_without_sync
 from sparc.errors import BadFeatures, UnknownName
 from sparc.training.gradients import gradients
 
@@ -345,7 +345,7 @@ def test_a_latent_sum_is_the_transpose_of_weighted_rows():
     indices = torch.tensor([[0, 2], [2, 1]])
     values = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
     rows = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
-    entries = Entries(indices, 4)
+    entries = SortedEntries(indices, 4)
     assert sum_by_latent(LatentSum(entries, entries.in_order(values), rows)).tolist() == [
         [1, 0],
         [0, 4],
@@ -376,7 +376,7 @@ def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     dense = torch.zeros(n_samples, shared, n_latents, dtype=torch.float64)
     dense.scatter_(2, indices.unsqueeze(1).expand(-1, shared, -1), values)
     expected = torch.einsum("bgl,bgd->ld", dense, rows)
-    entries = Entries(indices, n_latents)
+    entries = SortedEntries(indices, n_latents)
     summed = LatentSum(entries, entries.in_order(values), rows)
     assert summed.out_of_cache == (kept == 40)
     assert len(summed.blocks()) == (5 if kept == 40 else 10)
@@ -405,8 +405,8 @@ def test_an_accelerator_keeps_the_lowest_of_equal_scores_too(n_latents, k, kind)
             scores[:, ::29] = torch.nan
             scores[:, 3::31] = -torch.nan
     expected = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-    assert torch.equal(top_k_without_asking(scores, k), expected)
-    assert top_k_without_asking(scores[:0], k).shape == (0, k)
+    assert torch.equal(top_k_without_sync(scores, k), expected)
+    assert top_k_without_sync(scores[:0], k).shape == (0, k)
 
 
 def test_a_weighted_sum_of_latents_is_the_plain_product():

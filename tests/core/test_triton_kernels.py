@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="needs triton, which comes with torch for C
 
 AGREES = """
 import torch
-from sparc.core.kernels import Entries, LatentSum
+from sparc.core.kernels import SortedEntries, LatentSum
 from sparc.core.kernels.plain import PLAIN
 from sparc.core.kernels.triton_gpu import TritonKernels
 
@@ -22,7 +22,7 @@ for rows, shared, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 66, 300)]
     close = torch.testing.assert_close
     close(TRITON.weighted_rows(indices, values, table), PLAIN.weighted_rows(indices, values, table))
     close(TRITON.entry_dots(by_row, table, indices), PLAIN.entry_dots(by_row, table, indices))
-    entries = Entries(indices, 90)
+    entries = SortedEntries(indices, 90)
     summed = LatentSum(entries, entries.in_order(values), by_row)
     close(TRITON.sum_by_latent(summed), PLAIN.sum_by_latent(summed))
     close(TRITON.products_by_latent(summed, table), PLAIN.products_by_latent(summed, table))

@@ -7,7 +7,7 @@ import torch
 
 from sparc.config import TrainingConfig
 from sparc.errors import MisalignedStreams
-from sparc.training.loader import Loader, _in_thread, _Stream, batches
+from sparc.training.loader import FeaturesInMemory, Loader, _in_thread, _Stream, batches
 
 CONFIG = TrainingConfig(epochs=2, batch_size=16, seed=3)
 
@@ -18,13 +18,18 @@ def features():
     return {"a": torch.stack([rows, rows + 1000], dim=1).half(), "b": (rows + 0.5).unsqueeze(1)}
 
 
+def whole(features):
+    """Each stream in one shard."""
+    return FeaturesInMemory({name: [rows] for name, rows in features.items()})
+
+
 @pytest.mark.parametrize("sizes", [[100], [50, 50], [1, 98, 1], [30, 30, 30, 10]])
 @pytest.mark.parametrize("read_rows", [1, 40, 8192])
 @pytest.mark.parametrize("read_bytes", [1, 2**20])
 def test_batches_hold_the_rows_that_the_order_names(features, sizes, read_rows, read_bytes, monkeypatch):
     monkeypatch.setattr("sparc.training.loader.READ_ROWS", read_rows)
     monkeypatch.setattr("sparc.training.loader.READ_BYTES", read_bytes)
-    loader = Loader({name: rows.split(sizes) for name, rows in features.items()}, CONFIG, start=2)
+    loader = Loader(FeaturesInMemory({name: rows.split(sizes) for name, rows in features.items()}), CONFIG, start=2)
     found = list(loader)
     assert loader.per_epoch == 6
     assert len(found) == 2 * 6 - 2
@@ -38,15 +43,15 @@ def test_as_many_rows_are_read_at_a_time_as_fit(features, monkeypatch):
     """A sample of both streams takes 4 + 4 bytes, and a batch has 16 of them."""
     monkeypatch.setattr("sparc.training.loader.READ_BYTES", 2 * 16 * 8 + 1)
     read = []
-    whole = _Stream.read
-    monkeypatch.setattr(_Stream, "read", lambda self, *what: read.append(len(what[0])) or whole(self, *what))
-    next(iter(Loader({name: [rows] for name, rows in features.items()}, CONFIG)))
+    original = _Stream.read
+    monkeypatch.setattr(_Stream, "read", lambda self, *what: read.append(len(what[0])) or original(self, *what))
+    next(iter(Loader(whole(features), CONFIG)))
     assert read == [32, 32]
 
 
 def test_a_batch_is_let_go_while_it_is_used(features):
     """The consumer alone holds it: a step on a large batch needs the memory."""
-    loader = iter(Loader({name: [rows] for name, rows in features.items()}, CONFIG))
+    loader = iter(Loader(whole(features), CONFIG))
     held = weakref.ref(next(loader)["a"])
     assert held() is None
 
@@ -55,7 +60,7 @@ def test_samples_that_share_a_row_get_it_each(features):
     shared = torch.tensor([7, 3, 7, 0, 99, 3] * 10)
     rows = {"a": shared, "b": torch.arange(60)}
     shards = {"a": features["a"].split(30), "b": [features["b"][:60]]}
-    found = list(Loader(shards, CONFIG, rows=rows))
+    found = list(Loader(FeaturesInMemory(shards, rows), CONFIG))
     for batch, samples in zip(found, batches(60, CONFIG), strict=True):
         assert torch.equal(batch["a"], features["a"][shared[samples]])
         assert torch.equal(batch["b"], features["b"][samples])
@@ -63,12 +68,12 @@ def test_samples_that_share_a_row_get_it_each(features):
 
 def test_streams_of_different_length_are_refused(features):
     with pytest.raises(MisalignedStreams, match="expected as many samples in every stream, found a 100, b 80"):
-        Loader({"a": [features["a"]], "b": features["b"][:80].split(50)}, CONFIG)
+        Loader(FeaturesInMemory({"a": [features["a"]], "b": features["b"][:80].split(50)}), CONFIG)
 
 
 def test_two_loops_over_one_loader_do_not_meet(features, monkeypatch):
     monkeypatch.setattr("sparc.training.loader.READ_ROWS", 16)
-    loader = Loader({"b": [features["b"]]}, CONFIG)
+    loader = Loader(whole({"b": features["b"]}), CONFIG)
     ahead, behind = iter(loader), iter(loader)
     next(ahead)
     for first, rows in zip(behind, batches(100, CONFIG), strict=True):
@@ -78,7 +83,7 @@ def test_two_loops_over_one_loader_do_not_meet(features, monkeypatch):
 
 def test_a_batch_is_not_overwritten_by_the_next(features, monkeypatch):
     monkeypatch.setattr("sparc.training.loader.READ_ROWS", 16)
-    loader = iter(Loader({"b": [features["b"]]}, CONFIG))
+    loader = iter(Loader(whole({"b": features["b"]}), CONFIG))
     first = next(loader)["b"]
     kept = first.clone()
     next(loader)

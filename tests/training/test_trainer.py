@@ -12,7 +12,7 @@ from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, InvalidCo
 from sparc.storage.checkpoint import SharedLatentSpace, load
 from sparc.storage.run import Run
 from sparc.storage.space_config import config_content
-from sparc.training.loader import batches
+from sparc.training.loader import FeaturesInMemory, batches
 from sparc.training.trainer import Training, train
 from tests.runs import provenance
 
@@ -34,11 +34,18 @@ def shape():
 
 def shards(features):
     """In pieces, as a store has them."""
-    return {name: rows.split(60) for name, rows in features.items()}
+    return FeaturesInMemory({name: rows.split(60) for name, rows in features.items()})
 
 
-def fit(path, features, shape, config=CONFIG, **kwargs):
-    return train(shape, config, shards(features), Run.create(path), **kwargs)
+def resume(run, features, shape, config=CONFIG, **kwargs):
+    """Train a space drawn by the configuration's seed; return True if it was trained to the end."""
+    return train(SharedLatentSpace(shape, seed=config.seed), config, shards(features), run, **kwargs)
+
+
+def fit(path, features, shape, config=CONFIG):
+    space = SharedLatentSpace(shape, seed=config.seed)
+    assert train(space, config, shards(features), Run.create(path))
+    return space
 
 
 def model_bytes(path):
@@ -80,10 +87,9 @@ def test_interrupting_at_any_step_and_resuming_gives_the_same_bits(
         path = tmp_path / f"stopped-{stop_at[0]}"
         Run.create(path)
         for stop in stop_at:
-            done = train(shape, config, shards(features), Run(path), should_stop=after(stop))
-            assert done is None
+            assert not resume(Run(path), features, shape, config, should_stop=after(stop))
             assert not Run(path).finished
-        assert train(shape, config, shards(features), Run(path)) is not None
+        assert resume(Run(path), features, shape, config)
         assert model_bytes(path) == model_bytes(tmp_path / "whole")
         assert not Run(path).state.exists()
 
@@ -92,11 +98,11 @@ def test_resuming_makes_the_same_metrics(tmp_path, features, shape, monkeypatch)
     monkeypatch.setattr("sparc.training.trainer.LOG_EVERY", 5)
     fit(tmp_path / "whole", features, shape)
     run = Run.create(tmp_path / "killed")
-    train(shape, CONFIG, shards(features), run, should_stop=after(13))
+    resume(run, features, shape, should_stop=after(13))
     run.log({"step": 15, "loss": -1.0})  # logged after the state was saved, before a kill
     with run.metrics.open("a") as file:
         file.write('{"step": 20, "lo')
-    train(shape, CONFIG, shards(features), run)
+    resume(run, features, shape)
     assert run.metrics.read_text() == Run(tmp_path / "whole").metrics.read_text()
 
 
@@ -105,7 +111,7 @@ def test_a_training_that_is_killed_before_its_first_save_logs_no_step_twice(tmp_
     fit(tmp_path / "whole", features, shape)
     run = Run.create(tmp_path / "killed")
     run.log({"step": 5, "loss": -1.0})
-    train(shape, CONFIG, shards(features), run)
+    resume(run, features, shape)
     assert run.metrics.read_text() == Run(tmp_path / "whole").metrics.read_text()
 
 
@@ -121,11 +127,25 @@ def test_a_training_that_is_killed_goes_on_from_its_last_save_to_the_same_bits(t
     fit(tmp_path / "whole", features, shape)
     run = Run.create(tmp_path / "killed")
     with pytest.raises(Killed):
-        train(shape, CONFIG, shards(features), run, on_step=kill_at_20)
+        resume(run, features, shape, on_step=kill_at_20)
     steps = []
-    train(shape, CONFIG, shards(features), run, on_step=lambda step: steps.append(step.number))
+    resume(run, features, shape, on_step=lambda step: steps.append(step.number))
     assert steps[0] == 20  # the state of step 19 was the last that was saved
     assert model_bytes(tmp_path / "killed") == model_bytes(tmp_path / "whole")
+
+
+def test_a_step_that_is_logged_has_the_mean_of_each_kind_of_term(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setattr("sparc.training.trainer.LOG_EVERY", 5)
+    run, steps = Run.create(tmp_path / "run"), []
+    resume(run, features, shape, CONFIG.model_copy(update={"dead_after": 32}), on_step=steps.append)
+    assert [step.number for step in steps if step.losses] == [*range(5, 48, 5), 48]
+    logged = json.loads(run.metrics.read_text().splitlines()[-1])
+    losses = steps[-1].losses
+    assert losses.record() == {name: value for name, value in logged.items() if name not in ("step", "epoch")}
+    assert losses.means["self"] == (logged["self/a"] + logged["self/b"]) / 2
+    assert losses.means["cross"] == (logged["cross/a->b"] + logged["cross/b->a"]) / 2
+    auxs = [value for name, value in logged.items() if name.startswith("aux/")]
+    assert losses.means["aux"] == sum(auxs) / len(auxs)
 
 
 def test_standard_normalization_is_measured_on_the_training_samples(tmp_path, features, shape):
@@ -227,9 +247,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path, features, 
     space = SharedLatentSpace(shape)
     with torch.no_grad():
         space.pre_bias.fill_(float("inf"))
-    monkeypatch.setattr("sparc.training.trainer.SharedLatentSpace", lambda config, seed: space)
     with pytest.raises(BadFeatures, match=r"the loss term 'self/a' is (nan|inf) at step 1"):
-        fit(tmp_path / "run", features, shape)
+        train(space, CONFIG, shards(features), Run.create(tmp_path / "run"))
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, features, shape):
@@ -237,22 +256,22 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, features, shape):
     diverging = CONFIG.model_copy(update={"lr": 1e38, "epochs": 1, "batch_size": 200})
     run = Run.create(tmp_path / "one-step")
     with pytest.raises(BadFeatures, match=r"the parameter '.*' is not finite after step 1"):
-        train(shape, diverging, shards(features), run)
+        resume(run, features, shape, diverging)
     assert not run.finished
 
     run = Run.create(tmp_path / "stopped")
     many = diverging.model_copy(update={"epochs": 9})
     with pytest.raises(BadFeatures, match=r"the parameter '.*' is not finite after step 1"):
-        train(shape, many, shards(features), run, should_stop=after(1))
+        resume(run, features, shape, many, should_stop=after(1))
     assert not run.state.exists()
 
 
 def test_a_damaged_state_is_refused(tmp_path, features, shape):
     run = Run.create(tmp_path / "run")
-    train(shape, CONFIG, shards(features), run, should_stop=lambda: True)
+    resume(run, features, shape, should_stop=lambda: True)
     run.state.write_bytes(run.state.read_bytes()[:-100])
     with pytest.raises(CorruptFile, match=r"saved state .* truncated") as error:
-        train(shape, CONFIG, shards(features), run)
+        resume(run, features, shape)
     assert "features are kept" in error.value.hint
 
 

@@ -17,7 +17,7 @@ it for its device in `choose.kernels`. Compute each sum in one order, without at
 
 from sparc.core.kernels.cache import blocks, tiles
 from sparc.core.kernels.choose import kernels
-from sparc.core.kernels.entries import Entries, LatentSum
+from sparc.core.kernels.entries import LatentSum, SortedEntries
 from sparc.core.kernels.plain import row_dots
 from sparc.core.kernels.protocol import AdamStep, Kernels
 from sparc.core.kernels.sparse import (
@@ -31,9 +31,9 @@ from sparc.core.kernels.sparse import (
 
 __all__ = [
     "AdamStep",
-    "Entries",
     "Kernels",
     "LatentSum",
+    "SortedEntries",
     "blocks",
     "entry_dots",
     "kept_logits",

@@ -13,7 +13,7 @@ CACHED = 2**21
 COLUMNS = 128
 """Columns that are summed at a time if the rows of a sum exceed `CACHED`."""
 OFTEN = 4
-"""Entries per latent, on average, from which summing some columns at a time pays."""
+"""SortedEntries per latent, on average, from which summing some columns at a time pays."""
 
 
 def tiles(length: int, size: int) -> list[slice]:

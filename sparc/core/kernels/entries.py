@@ -11,7 +11,7 @@ from sparc.core.kernels import cache
 from sparc.core.kernels.cache import blocks
 
 
-class Entries:
+class SortedEntries:
     """The entries of a batch sorted by latent, so that the entries of a latent are neighbours.
 
     The sort is stable: each sum runs in one order, and the same input gives the same bits.
@@ -67,7 +67,7 @@ class LatentSum:
     of all sums, sorted by latent, are weights[m] * rows[positions[m]].
     """
 
-    def __init__(self, entries: Entries, values_EG: Tensor, rows_BGD: Tensor) -> None:
+    def __init__(self, entries: SortedEntries, values_EG: Tensor, rows_BGD: Tensor) -> None:
         """Prepare the sum of `rows_BGD` weighted by `values_EG`, the values of the sorted entries."""
         self.entries = entries
         self.values = values_EG.contiguous()

@@ -1,4 +1,4 @@
-"""The loops of `numba_cpu`, over arrays: compiled when first called, and kept on disk for later processes."""
+"""The loops of `numba_cpu`, over NumPy arrays. Numba compiles each on its first call and caches it on disk."""
 
 import numba
 import numpy as np
@@ -6,12 +6,12 @@ import numpy as np
 _compiled = numba.njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 _inlined = numba.njit(inline="always")
 
-# Four rows of a table are taken at a time: a result is then read and written a quarter as often.
+# Loops process four rows at a time, so that a result is read and written a quarter as often.
 
 
 @_compiled
 def weighted_rows(indices, values, table, summed):
-    """`numba_cpu.weighted_rows` into `summed`."""
+    """Compute `Kernels.weighted_rows` into `summed`."""
     n_rows, n_shared, n_kept = values.shape
     for b in numba.prange(n_rows):
         summed[b] = 0
@@ -35,15 +35,15 @@ def weighted_rows(indices, values, table, summed):
 
 @_compiled
 def entry_dots(rows, table, indices, dots, in_cache):
-    """`numba_cpu.entry_dots` into `dots`, of rows of which `in_cache` numbers are read at a time."""
+    """Compute `Kernels.entry_dots` into `dots`, for as many rows at a time as hold `in_cache` numbers."""
     n_rows, n_shared, n_kept = dots.shape
     at_a_time = max(1, in_cache // (n_shared * table.shape[1]))
     for begin in range(0, n_rows, at_a_time):
         entries, starts = _by_latent(indices[begin : begin + at_a_time], len(table))
-        # A latent's row is read once for all samples that keep it, whose own rows lie in the cache.
+        # A latent's row is read once for all samples that keep it, and the rows of those are in the cache.
         for latent in numba.prange(len(table)):
             own, last = table[latent], starts[latent + 1] - 1
-            # The last entry stands in for what four lack: so an entry has the same bits whatever else a batch holds.
+            # The last entry fills up an incomplete four, so an entry's bits don't depend on the rest of the batch.
             for e in range(starts[latent], last + 1, 4):
                 b0, j0 = divmod(entries[e], n_kept)
                 b1, j1 = divmod(entries[min(e + 1, last)], n_kept)
@@ -64,7 +64,7 @@ def entry_dots(rows, table, indices, dots, in_cache):
 
 @numba.njit(cache=True)
 def _by_latent(indices, n_latents):
-    """Positions of the entries in the order of their latents, and where each latent's start."""
+    """Return the positions of the entries sorted by latent, and where each latent's entries start."""
     starts = np.zeros(n_latents + 1, np.int64)
     for latent in indices.flat:
         starts[latent + 1] += 1
@@ -79,7 +79,7 @@ def _by_latent(indices, n_latents):
 
 @_compiled
 def sum_by_latent(positions, values, rows, starts, summed):
-    """`numba_cpu.sum_by_latent` into `summed`."""
+    """Compute `Kernels.sum_by_latent` into `summed`."""
     for latent in numba.prange(len(summed)):
         out = summed[latent]
         out[:] = 0
@@ -93,7 +93,7 @@ def sum_by_latent(positions, values, rows, starts, summed):
 def update_by_latent(
     positions, values, rows, starts, products, columns, parameter, mean, square, ends, numbers, on_norm, group, in_cache
 ):
-    """`numba_cpu.update_by_latent`, `group` latents at a time."""
+    """Do `Kernels.update_by_latent`, `group` latents at a time; write the products of each sum into `products`."""
     n_latents, width = parameter.shape
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
@@ -111,7 +111,7 @@ def update_by_latent(
 
 @_compiled
 def sum_with_products(positions, values, rows, starts, table, products, summed, group, in_cache):
-    """`numba_cpu.sum_with_products` into `products` and `summed`, `group` latents at a time."""
+    """Compute `Kernels.sum_with_products` into `products` and `summed`, `group` latents at a time."""
     n_latents = len(table)
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
@@ -122,7 +122,7 @@ def sum_with_products(positions, values, rows, starts, table, products, summed, 
 
 @_inlined
 def _sum_group(positions, values, rows, starts, table, columns, products, sums, in_cache):
-    """Add rows to the sums of some latents, and multiply them with the latents' own, a part of the rows at a time."""
+    """Add rows to the sums of some latents and compute their products, a part of the rows at a time."""
     begin, end = columns
     at_a_time = max(1, min(len(rows), in_cache // (end - begin)))
     reached = starts[:-1].copy()
@@ -181,7 +181,7 @@ def _step(gradient, own, mean, square, numbers, on_norm):
 
 @_compiled
 def project_columns(gradient, parameter, ends):
-    """`numba_cpu.project_columns`."""
+    """Do `Kernels.project_columns`."""
     for latent in numba.prange(len(parameter)):
         begin = 0
         for end in ends:
@@ -196,7 +196,7 @@ def project_columns(gradient, parameter, ends):
 
 @_compiled
 def normalize_columns(parameter, ends):
-    """`numba_cpu.normalize_columns`."""
+    """Do `Kernels.normalize_columns`."""
     for latent in numba.prange(len(parameter)):
         begin = 0
         for end in ends:
@@ -212,13 +212,13 @@ def normalize_columns(parameter, ends):
 
 @_compiled
 def round_rows(table, rounded, first, squares):
-    """`numba_cpu.round_rows`."""
+    """Do `Kernels.round_rows`; the bits of bfloat16 are written as int16."""
     n_latents, width = table.shape
     for latent in numba.prange(n_latents):
         row, upper = table[latent], np.empty(width, np.int32)
         bits, out = row.view(np.int32), rounded[latent, first : first + width]
         for t in range(width):
-            upper[t] = (bits[t] + 0x7FFF + ((bits[t] >> 16) & 1)) & -0x10000  # to the nearest, of two the even one
+            upper[t] = (bits[t] + 0x7FFF + ((bits[t] >> 16) & 1)) & -0x10000  # to nearest, ties to even
             out[t] = upper[t] >> 16
         nearest = upper.view(np.float32)
         square = lost = np.float32(0)

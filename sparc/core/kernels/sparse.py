@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparc.core.kernels.choose import kernels
-from sparc.core.kernels.entries import Entries, LatentSum
+from sparc.core.kernels.entries import LatentSum, SortedEntries
 from sparc.core.kernels.plain import sum_range
 
 _PARTS = 8
@@ -78,7 +78,7 @@ class _WeightedRows(torch.autograd.Function):
         grad_BGD = grad_BGD.contiguous()
         if not ctx.needs_input_grad[2]:
             return None, entry_dots(grad_BGD, table_LD, indices_BK), None
-        entries = Entries(indices_BK, len(table_LD))
+        entries = SortedEntries(indices_BK, len(table_LD))
         summed = LatentSum(entries, entries.in_order(values_BGK), grad_BGD)
         if not ctx.needs_input_grad[1]:
             return None, None, sum_by_latent(summed)
@@ -101,7 +101,7 @@ class _KeptLogits(torch.autograd.Function):
     def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         inputs_BD, weight_LD, indices_BK = ctx.saved_tensors
         grad_B1K = grad_BK.unsqueeze(1).contiguous()
-        entries = Entries(indices_BK, len(weight_LD))
+        entries = SortedEntries(indices_BK, len(weight_LD))
         grad_E1 = entries.in_order(grad_B1K)
         grad_weight_LD = sum_by_latent(LatentSum(entries, grad_E1, inputs_BD.unsqueeze(1)))
         grad_bias_L = entries.sum_values(grad_E1.squeeze(1))
