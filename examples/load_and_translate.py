@@ -9,7 +9,7 @@ import sys
 import torch
 
 import sparc
-from sparc.plugins.registry import discover
+from sparc.plugins import discover
 
 space = sparc.load(sys.argv[1] if len(sys.argv) > 1 else "runs/digits")
 

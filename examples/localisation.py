@@ -14,7 +14,7 @@ from PIL import Image
 
 from sparc.localization import checked_request, draw, load_models, localize
 from sparc.localization.picture import save
-from sparc.plugins.registry import discover
+from sparc.plugins import discover
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MOSAICS = 10

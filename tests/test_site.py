@@ -82,10 +82,10 @@ def test_the_site_builds_strictly_and_no_link_in_it_is_dead(tmp_path):
     names = {place for path in (site / "reference").glob("*.html") for place in Page(path).places}
     assert {
         "sparc.load",
-        "sparc.Backbone.forward",
+        "sparc.plugins.Backbone.forward",
         "sparc.localization.pipeline.localize",
         "sparc.plugins.checks.check_dataset",
-        "sparc.session.Fitted.report",
+        "sparc.session.Trained.report",
         "sparc.storage.store.FeatureStore.in_memory",
     } <= names
 
@@ -133,12 +133,13 @@ def test_every_public_name_has_a_section_in_the_reference():
     public = {f"sparc.{name}" for name in sparc.__all__} - {"sparc.__version__", "sparc.hookimpl"}
     public |= {f"sparc.localization.{name}" for name in sparc.localization.__all__}
     public |= {f"sparc.plugins.checks.{name}" for name in sparc.plugins.checks.__all__}
+    public |= {f"sparc.plugins.{name}" for name in sparc.plugins.__all__ if name not in (*sparc.__all__, "hookimpl")}
     assert public - documented() == set()
 
 
 def public_objects():
     """Public names and the public members of the classes among them: (name, object)."""
-    for module in (sparc, sparc.localization, sparc.plugins.checks):
+    for module in (sparc, sparc.localization, sparc.plugins, sparc.plugins.checks):
         for name in module.__all__:
             found = getattr(module, name)
             if not callable(found) or name == "hookimpl":

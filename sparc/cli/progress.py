@@ -135,7 +135,8 @@ class Screen(Listener):
     def step(self, step: Step) -> None:
         """Show steps, the losses last logged, and the share of the time spent waiting for data if it is not small."""
         if step.losses is not None:
-            self._losses = "loss {loss:.3f}  self {self:.3f}  cross {cross:.3f}".format(**_means(step.losses))
+            means = step.losses.means
+            self._losses = f"loss {step.losses.loss:.3f}  self {means['self']:.3f}  cross {means['cross']:.3f}"
         waiting = f"waiting for data {step.waiting:.0%}" if step.waiting >= WAITING else ""
         note = "  ".join(filter(None, (self._losses, waiting)))
         self._bar_of("train", "train", "steps").update(step.number, step.total, note)
@@ -158,14 +159,6 @@ class Screen(Listener):
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None
-
-
-def _means(losses: dict[str, float]) -> dict[str, float]:
-    def mean(kind: str) -> float:
-        values = [value for name, value in losses.items() if name.startswith(f"{kind}/")]
-        return sum(values) / len(values) if values else 0.0
-
-    return {"loss": losses["loss"], "self": mean("self"), "cross": mean("cross")}
 
 
 def _bottleneck(spent: dict[str, float]) -> str:

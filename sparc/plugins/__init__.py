@@ -40,6 +40,7 @@ from sparc.plugins.contracts import (
 )
 from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
+from sparc.plugins.registry import discover
 from sparc.plugins.weights import (
     hub_file,
     hub_folder,
@@ -72,6 +73,7 @@ __all__ = [
     "WeightsUnavailable",
     "WordBackbone",
     "cache_dir",
+    "discover",
     "held_out",
     "hookimpl",
     "hub_file",

@@ -110,21 +110,22 @@ class Session:
 
         Returns None if `should_stop` ended the training; its state was saved.
         """
-        from sparc.training.trainer import train as fit
-
         if self.run.finished:
             return self.space
+        from sparc.storage.checkpoint import SharedLatentSpace
+        from sparc.training.trainer import train
+
         features = self.data.train
-        return fit(
-            self.config.space(features.widths),
+        space = SharedLatentSpace(self.config.space(features.widths), seed=self.config.seed).to(self.data.device)
+        complete = train(
+            space,
             self.config.training(),
-            features.shards,
+            features,
             self.run,
-            rows=features.rows,
-            device=self.data.device,
             on_step=self.listener.step,
             should_stop=should_stop,
         )
+        return space if complete else None
 
     def evaluate(
         self, space: SharedLatentSpace, *, concepts: str = "enrichment", classifiers: bool = False

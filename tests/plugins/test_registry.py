@@ -131,13 +131,10 @@ def test_the_order_of_installation_does_not_matter(monkeypatch):
 
 def test_every_shipped_plugin_is_declared_and_loads():
     shipped = {module.name for module in iter_modules(sparc_plugins.__path__)}
-    declared = {
-        point.value.removeprefix("sparc_plugins.")
-        for point in entry_points(group=GROUP)
-        if point.value.startswith("sparc_plugins.")
-    }
+    points = [point for point in entry_points(group=GROUP) if point.value.startswith("sparc_plugins.")]
+    declared = {point.value.removeprefix("sparc_plugins.") for point in points}
     assert declared == shipped, "declare it in pyproject.toml, then install again"
-    assert discover().broken == {}
+    assert discover(points).broken == {}
 
 
 def test_installed_packages_of_strangers_are_found_like_our_own(installed_example, sparc_command):
@@ -225,64 +222,68 @@ def test_the_public_names_are_all_there_and_sorted():
 
 
 HEAVY = ("torch", "timm", "transformers", "open_clip", "scipy", "datasets", "webdataset")
+OURS = """
+from importlib.metadata import entry_points
+from sparc.plugins.registry import checked_params, discover
+ours = discover([one for one in entry_points(group="sparc.plugins") if one.value.startswith("sparc_plugins.")])
+"""
 
 
 def heavy_imports(code):
-    """Heavy libraries that a program imports, in a process of its own, and what it prints."""
+    """Heavy libraries that a program imports, in a process of its own, and the lines that it prints."""
     code = f"{code}\nimport sys\nprint('heavy:', *[name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    printed, _, found = done.stdout.rpartition("heavy:")
-    return found.split(), printed
+    *lines, heavy = done.stdout.splitlines()
+    return heavy.split()[1:], lines
 
 
 def test_the_test_of_heavy_imports_can_fail():
-    assert heavy_imports("import scipy") == (["scipy"], "")
+    assert heavy_imports("import scipy; print('loaded')") == (["scipy"], ["loaded"])
 
 
 def test_naming_the_weights_of_the_default_models_imports_no_library_of_models():
-    found, printed = heavy_imports("""
-from sparc.plugins.registry import discover
-for spec in discover().backbones.values():
+    found, lines = heavy_imports(f"""{OURS}
+for name, spec in ours.backbones.items():
     if spec.has_weights is not None:
-        print(spec.name, spec.has_weights() in (True, False), spec.identify(spec.params()).split(":")[0])
+        print(name, spec.has_weights() in (True, False), spec.identify(spec.params()).split(":")[0])
 """)
-    names = {line.split()[0] for line in printed.splitlines()}
-    assert {"clip-img", "clip-txt", "dinov2", "dinov3", "sentence", "minilm", "effnet-lite0", "effnet-lite2"} <= names
-    assert "dinov2 True hub" in printed
+    hub, packages = ("clip-img", "clip-txt", "dinov2", "dinov3", "sentence"), ("minilm", "effnet-lite0", "effnet-lite2")
+    assert sorted(lines) == sorted(
+        [*(f"{name} True hub" for name in hub), *(f"{name} True sha256" for name in packages)]
+    )
     assert found == []
 
 
-@pytest.mark.parametrize(
-    ("reference", "message"),
-    [
-        ("clip-img[weights=nowhere]", "weights: no file or folder at nowhere"),
-        ("clip-img[model=RN50,weights=nowhere]", "weights: no file or folder at nowhere"),
-        ("timm[model=resnet18,weights=nowhere]", "weights: no file or folder at nowhere"),
-        ("hf-image[model=lab/model,weights=nowhere]", "weights: no file or folder at nowhere"),
-        ("effnet-lite0[weights=nowhere]", "weights: no file or folder at nowhere"),
-        ("dinov2[model=resnet18]", "'dinov2': expected a DINOv2 model, found 'resnet18'"),
-        ("dinov3[model=resnet18]", "'dinov3': expected a DINOv3 model, found 'resnet18'"),
-        ("minilm[model=x]", "'minilm': unknown parameter 'model'"),
-        ("coco[root=nowhere]", "coco: no folder at nowhere"),
-        ("hf[root=nowhere]", "hf: no folder at nowhere"),
-        ("hf", "hf: expected path=REPOSITORY or --data-root FOLDER, found neither"),
-        ("image-folder[root=nowhere]", "image-folder: no folder at nowhere"),
-        ("open-images[root=nowhere]", "open-images: no folder at nowhere"),
-        ("webdataset[root=nowhere]", "webdataset: no folder at nowhere"),
-        ("openmoji[seed=1]", "'openmoji': unknown parameter 'seed'"),
-    ],
-)
-def test_a_wrong_parameter_is_answered_without_heavy_libraries(reference, message):
-    found, printed = heavy_imports(f"""
+WRONG = {
+    "clip-img[weights=nowhere]": "weights: no file or folder at nowhere",
+    "clip-img[model=RN50,weights=nowhere]": "weights: no file or folder at nowhere",
+    "timm[model=resnet18,weights=nowhere]": "weights: no file or folder at nowhere",
+    "hf-image[model=lab/model,weights=nowhere]": "weights: no file or folder at nowhere",
+    "effnet-lite0[weights=nowhere]": "weights: no file or folder at nowhere",
+    "dinov2[model=resnet18]": "'dinov2': expected a DINOv2 model, found 'resnet18'",
+    "dinov3[model=resnet18]": "'dinov3': expected a DINOv3 model, found 'resnet18'",
+    "minilm[model=x]": "'minilm': unknown parameter 'model'",
+    "coco[root=nowhere]": "coco: no folder at nowhere",
+    "hf[root=nowhere]": "hf: no folder at nowhere",
+    "hf": "hf: expected path=REPOSITORY or --data-root FOLDER, found neither",
+    "image-folder[root=nowhere]": "image-folder: no folder at nowhere",
+    "open-images[root=nowhere]": "open-images: no folder at nowhere",
+    "webdataset[root=nowhere]": "webdataset: no folder at nowhere",
+    "openmoji[seed=1]": "'openmoji': unknown parameter 'seed'",
+}
+
+
+def test_wrong_parameters_are_answered_without_heavy_libraries():
+    found, lines = heavy_imports(f"""{OURS}
 from sparc.config import reference
 from sparc.errors import SparcError
-from sparc.plugins.registry import checked_params, discover
-ref = reference({reference!r})
-spec = discover().either(ref.name)
-try:
-    spec.identify(checked_params(spec, ref))
-except SparcError as error:
-    print(error.message)
+for one in {[*WRONG]}:
+    ref = reference(one)
+    spec = ours.either(ref.name)
+    try:
+        spec.identify(checked_params(spec, ref))
+    except SparcError as error:
+        print(error.message)
 """)
-    assert printed.strip().startswith(message)
+    assert lines == [*WRONG.values()]
     assert found == []

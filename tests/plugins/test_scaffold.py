@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparc.errors import InvalidConfig
+from sparc.plugins import registry
 from sparc.plugins.registry import discover
 from sparc.plugins.scaffold import new_plugin
 
@@ -79,7 +80,8 @@ def test_what_is_there_is_not_overwritten(tmp_path):
         new_plugin("moon", "model", tmp_path)
 
 
-def test_the_command_says_what_comes_next(sparc_here, tmp_path):
+def test_the_command_says_what_comes_next(sparc_here, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [])  # somebody may have installed a plugin named sky
     done = sparc_here("plugins", "new", "sky", "--kind", "dataset")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "sparc-sky"
