@@ -81,17 +81,16 @@ def step(given: dict[str, Any]) -> None:
 
         sparc bench step --widths 1024,768,768 --n-latents 65536 --json
     """
-    # PyTorch's profiler, which measures the phases, else reports on itself.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    from sparc.benchmarks.step import measure_step
-
     options = validated(StepOptions, given)
     given_names = [name for name in ("encoder_product", "adam_state") if option_name(name) in given]
     precision: dict[str, Any] = {name: getattr(options, name) for name in given_names}
     shape = _shape(options.widths, options.n_latents, options.k)
     keep_freed_memory()
     config = validated(TrainingConfig, {"batch_size": options.batch, **precision})
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler reports on itself
     device = resolve_device(options.device)
+    from sparc.benchmarks.step import measure_step
+
     cost = measure_step(
         shape, config, steps=options.steps, device=device, autograd=options.autograd, oracle=options.oracle
     )
@@ -115,11 +114,11 @@ def loader(given: dict[str, Any]) -> None:
 
         sparc bench loader --widths 1024,768,768 --json
     """
-    from sparc.benchmarks.loader import measure_loader
-
     options = validated(LoaderOptions, given)
     shape = _shape(options.widths, 1, 1)
     keep_freed_memory()
+    from sparc.benchmarks.loader import measure_loader
+
     cost = measure_loader(list(shape.streams.values()), samples=options.samples, batch_size=options.batch)
     _show(dataclasses.asdict(cost), options.model_dump(include={"widths", "batch"}), options.json_)
 
@@ -133,8 +132,6 @@ def evaluate(given: dict[str, Any]) -> None:
 
         sparc bench evaluate --samples 126000 --json
     """
-    from sparc.benchmarks.evaluate import measure_evaluation
-
     options = validated(EvaluationOptions, given)
     shape = _shape(options.widths, options.n_latents, options.k)
     if len(shape.streams) < 2:
@@ -142,6 +139,8 @@ def evaluate(given: dict[str, Any]) -> None:
             f"--widths: expected two streams at least, found {options.widths!r}",
             hint=f"they are compared: {PAPER_WIDTHS}",
         )
+    from sparc.benchmarks.evaluate import measure_evaluation
+
     cost = measure_evaluation(shape, samples=options.samples, n_labels=options.n_labels)
     setting = options.model_dump(include={"widths", "n_latents", "k", "samples", "n_labels"})
     _show(dataclasses.asdict(cost), setting, options.json_)

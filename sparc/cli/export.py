@@ -7,8 +7,13 @@ from typing import Annotated
 
 import typer
 
-from sparc.cli.progress import console
-from sparc.errors import InvalidConfig, MissingData
+from sparc.cli.progress import Screen, console
+from sparc.config import suggestion
+from sparc.errors import InvalidConfig, MissingData, UnknownName
+from sparc.interchange import EXPORT_FORMATS
+from sparc.storage.card import without_paths
+from sparc.storage.run import Run
+from sparc.storage.space_config import read_config
 
 
 def export(
@@ -23,13 +28,6 @@ def export(
 
         sparc export runs/demo --format saelens --stream NAME --out sae
     """
-    from sparc.config import suggestion
-    from sparc.interchange import EXPORT_FORMATS
-    from sparc.interchange.export_saelens import write_saelens
-    from sparc.storage.card import without_paths
-    from sparc.storage.checkpoint import load
-    from sparc.storage.run import Run
-
     if format_ not in EXPORT_FORMATS:
         raise InvalidConfig(f"--format: found '{format_}'", hint=suggestion(format_, [*EXPORT_FORMATS]))
     if not run.is_dir():
@@ -39,6 +37,13 @@ def export(
     backbone = None
     if made_by is not None:
         backbone = {**made_by.model_dump(), "params": without_paths(made_by.params)}
+    if stream not in (known := read_config(run).streams):
+        raise UnknownName(f"the space has no stream named '{stream}'", hint=f"its streams: {', '.join(known)}")
+    with Screen() as screen:
+        screen.loading("PyTorch")
+    from sparc.interchange.export_saelens import write_saelens
+    from sparc.storage.checkpoint import load
+
     space = load(run)
     write_saelens(space, stream, out, backbone=backbone)
     console.print(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sparc.cli.progress import console
+from sparc.cli.progress import Screen, console
 from sparc.config import reference
 from sparc.errors import InvalidConfig, PluginError
 from sparc.plugins.contracts import BackboneSpec, Params
@@ -101,8 +101,6 @@ def check_plugin(
 
         sparc plugins check image-folder[root=photos]
     """
-    from sparc.plugins.checks.backbone import backbone_outcomes
-    from sparc.plugins.checks.dataset import dataset_outcomes
     from sparc.plugins.registry import checked_params, discover
 
     registry, ref = discover(), reference(name)
@@ -111,8 +109,14 @@ def check_plugin(
         spec.params, Params
     ):  # else a promise is broken, and not by the user
         checked_params(spec, ref)
+    with Screen() as screen:
+        resolved = resolve_device(device or "auto", screen)
+        screen.loading(ref.name)
+    from sparc.plugins.checks.backbone import backbone_outcomes
+    from sparc.plugins.checks.dataset import dataset_outcomes
+
     if isinstance(spec, BackboneSpec):
-        found = backbone_outcomes(spec, ref.params, device=resolve_device(device or "auto"))
+        found = backbone_outcomes(spec, ref.params, device=resolved)
     else:
         found = dataset_outcomes(spec, ref.params)
     say = partial(console.print, markup=False, soft_wrap=True)
