@@ -34,7 +34,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparc.evaluation.report import Report
-from sparc.plugins.contracts import Taxonomy
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from sparc.evaluation.encoding import Encodings
     from sparc.evaluation.latents import LatentTable
     from sparc.evaluation.report import CodeMeasures
+    from sparc.plugins.contracts import Taxonomy
     from sparc.storage.latent_names import LatentName
 
 __all__ = ["Evaluation", "HeldOut", "OnPart", "Report", "evaluate"]
