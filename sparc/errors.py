@@ -1,20 +1,20 @@
-"""Everything that can go wrong because of input, as one tree.
+"""All errors that a user can cause, as one tree.
 
 SparcError
-  InvalidConfig        an option, config key or combination that makes no sense
+  InvalidConfig        an invalid option, config key or combination
   UnknownName          a stream or dataset that no plugin offers
   PluginError          a plugin that breaks its contract
-  WeightsUnavailable   pretrained weights that cannot be had here
-  MissingData          a file, folder, store or run that is not there
+  WeightsUnavailable   pretrained weights that are neither here nor downloadable
+  MissingData          a file, folder, store or run that does not exist
   BadSample            a sample that cannot be read
   BadFeatures          features of the wrong shape, or not finite
   MisalignedStreams    streams whose samples differ
   CorruptFile          a truncated or altered file
   IncompatibleFormat   a store or checkpoint that this version cannot read
-  StorageError         the disk is full or refuses
+  StorageError         a full disk, or a file system that refuses to write
 
-The message says what was expected and what was found, the hint says what to do. The command line prints both and exits
-with 1; nothing below it catches a SparcError to hide it.
+The message states what was expected and what was found; the hint states what to do. The command line prints both and
+exits with 1. Nothing below it catches a SparcError to hide it.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from typing import Any, TextIO
 
 
 class SparcError(Exception):
-    """An error that a user can cause and mend: a message and a hint, each one line."""
+    """Error that a user can cause and fix, with a message and a hint of one line each."""
 
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.add_note(f"hint: {hint}")  # for programs, whose tracebacks would not show it
+        self.add_note(f"hint: {hint}")  # shows the hint in tracebacks, too
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Come whole from one process to another, whatever arguments the kind of error takes."""
+        """Pickle message and hint, since the constructors of subclasses take other arguments."""
         return remade, (type(self), self.message, self.hint)
 
 
 def remade(kind: type[SparcError], message: str, hint: str) -> SparcError:
-    """Make an error that was raised in another process again; its kind may take other arguments."""
+    """Rebuild a pickled error of another process, without calling the constructor of its class."""
     error = kind.__new__(kind)
     SparcError.__init__(error, message, hint=hint)
     return error
 
 
 class InvalidConfig(SparcError):
-    """An option, a config key or a combination of them that makes no sense."""
+    """An invalid option, config key or combination of them."""
 
 
 class UnknownName(SparcError):
@@ -58,7 +58,7 @@ class PluginError(SparcError):
 
 
 class WeightsUnavailable(SparcError):
-    """Pretrained weights that cannot be had on this machine."""
+    """Pretrained weights that are not on this machine and cannot be downloaded."""
 
     def __init__(self, backbone: str, file: str, reason: str) -> None:
         super().__init__(
@@ -72,7 +72,7 @@ class WeightsUnavailable(SparcError):
 
 
 class MissingData(SparcError):
-    """A file, folder, store or run that is not there."""
+    """A file, folder, store or run that does not exist."""
 
 
 class BadSample(SparcError):
@@ -96,11 +96,11 @@ class IncompatibleFormat(SparcError):
 
 
 class StorageError(SparcError):
-    """The disk is full, or the file system refuses."""
+    """A full disk, or a file system that refuses to write."""
 
 
 def say_warnings() -> None:
-    """Show what is warned of as one line on standard error, as the commands of sparc do; once each."""
+    """Print each warning once, as one line on standard error, as the commands of sparc do."""
 
     def show(
         message: Warning | str,
