@@ -90,7 +90,7 @@ def read_annotations(path: Path, keys: Collection[str]) -> Any:
 
 
 def _corrupt(path: Path, message: str) -> CorruptFile:
-    return CorruptFile(f"{path}: {message}", hint="download and unzip it again, or mend it")
+    return CorruptFile(f"{path}: {message}", hint="download and unzip it again, or repair it")
 
 
 def _records(content: Any, key: str, path: Path) -> list[Record]:
@@ -113,7 +113,7 @@ def _by_id(content: Any, key: str, path: Path) -> dict[int, Record]:
     for record in _records(content, key, path):
         number = _field(record, "id", int, path)
         if number in found:
-            raise _corrupt(path, f"expected ids that differ in '{key}', found {number} twice")
+            raise _corrupt(path, f"expected unique ids in '{key}', found {number} twice")
         found[number] = record
     return dict(sorted(found.items()))
 
@@ -182,7 +182,7 @@ class Coco:
             for suffix, caption in choose_captions(captions[image], image, params)
         ]
         if not chosen:
-            raise MissingData(f"{path} has no image with a caption", hint="see that it is the right file")
+            raise MissingData(f"{path} has no image with a caption", hint="check that it is the right file")
         self._images = np.array([image for image, _, _ in chosen], dtype=np.int64)
         self.ids = Texts(name for _, name, _ in chosen)
         self.groups = Texts(f"{image:012d}" for image, _, _ in chosen)
@@ -258,7 +258,7 @@ class Coco:
             message = "coco: masks need pycocotools, which is not installed"
             raise MissingData(message, hint="pip install 'sparc-sae[coco]'") from error
         if self._instances is None:
-            message = f"coco: masks need {self._instances_path}, which is not there"
+            message = f"coco: masks need {self._instances_path}, which does not exist"
             raise MissingData(message, hint="unzip COCO's annotations again")
         taxonomy, images, columns = self._instances
         image, (sizes, outlines) = int(self._images[index]), self._outlines
@@ -320,7 +320,7 @@ def open_image(path: Path) -> Image:
             image.load()
             return image
     except FileNotFoundError as error:
-        hint = f"unzip {path.parent.name}.zip again; or pass --skip-bad to go on without it"
+        hint = f"unzip {path.parent.name}.zip again; or pass --skip-bad to continue without it"
         raise BadSample(f"image not found: {path}", hint=hint) from error
 
 

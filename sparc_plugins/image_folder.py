@@ -89,7 +89,7 @@ def read_index(params: ImageFolderParams) -> list[Row]:
         if split_of.setdefault(image, row.split) != row.split:
             raise _wrong(path, line, f"expected one split per image, found '{image}' in train and in test")
         if row.id in seen:
-            raise _wrong(path, line, f"expected ids that differ, found '{row.id}' in line {seen[row.id]} too")
+            raise _wrong(path, line, f"expected unique ids, found '{row.id}' in line {seen[row.id]} too")
         seen[row.id] = line
         rows.append(row)
     if not rows:
@@ -153,7 +153,7 @@ def _labels(value: Any, path: Path, line: int) -> tuple[str, ...]:
 
 
 def _wrong(path: Path, line: int, message: str) -> InvalidConfig:
-    return InvalidConfig(f"{path}, line {line}: {message}", hint=f"mend that line; {FORM}")
+    return InvalidConfig(f"{path}, line {line}: {message}", hint=f"correct that line; {FORM}")
 
 
 def _taxonomy_of(params: ImageFolderParams, rows: Sequence[Row]) -> Taxonomy | None:
@@ -216,7 +216,7 @@ def open_image(path: Path) -> Image:
             return image
     except FileNotFoundError as error:
         raise BadSample(
-            f"image not found: {path}", hint="check the column 'image'; or pass --skip-bad to go on without it"
+            f"image not found: {path}", hint="check the column 'image'; or pass --skip-bad to continue without it"
         ) from error
 
 

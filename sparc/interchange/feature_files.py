@@ -73,9 +73,7 @@ def open_source(path: Path, ids: Path | None = None) -> Iterator[Source]:
             )
         if len(set(names)) < len(names):
             twice = Counter(names).most_common(1)[0][0]
-            raise InvalidConfig(
-                f"{path}: expected ids that differ, found '{twice}' twice", hint="remove one of the two"
-            )
+            raise InvalidConfig(f"{path}: expected unique ids, found '{twice}' twice", hint="remove one of the two")
         yield Source(path, names, int(features.shape[1]), lambda rows: _rows(features, rows))
 
 
@@ -86,7 +84,7 @@ def _features(path: Path, features: Any) -> Any:
         found = "none" if shape is None else str(tuple(shape))
         raise InvalidConfig(
             f"{path}: expected 'features' of shape (samples, width), found {found}",
-            hint=f"write them by that name: {_LINE}" if path.suffix == ".npz" else "write them by that name",
+            hint=f"save them under that name: {_LINE}" if path.suffix == ".npz" else "save them under that name",
         )
     kind = getattr(features.dtype, "kind", None)  # a torch dtype has none
     if not (features.is_floating_point() if kind is None else kind in "fiu"):

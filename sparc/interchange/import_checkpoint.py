@@ -75,7 +75,7 @@ def _arguments(path: Path) -> dict[str, Any]:
     selection = args.get("topk_type", "global")
     if selection not in ("global", "local"):
         raise InvalidConfig(
-            f"{path}: expected topk_type global or local, found '{selection}'", hint="sparc has no other"
+            f"{path}: expected topk_type global or local, found '{selection}'", hint="sparc has no other selection"
         )
     return {"n_latents": args["n_latents"], "k": args["k"], "topk_type": selection}
 
@@ -89,7 +89,7 @@ def _state(path: Path) -> Mapping[str, Tensor]:
     except Exception as error:  # torch raises many unrelated types for files it cannot read
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptFile(
-            f"{path} is no file of weights alone: {reason}",
+            f"{path} is not a file of weights alone: {reason}",
             hint="export its state_dict with torch.save, and nothing else",
         ) from error
     inner = list(content.values()) if isinstance(content, dict) else []

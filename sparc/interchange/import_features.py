@@ -66,7 +66,7 @@ def _check_shared(sources: Mapping[str, Source]) -> None:
         if len(sources) > 1 and all(counts[one] == 1 for one in source.ids):
             shown = "; ".join(f"{other}: {', '.join(some.ids[:2])}, ..." for other, some in sources.items())
             raise InvalidConfig(
-                f"stream '{name}' has no sample in common with another: {shown}", hint="their ids must be written alike"
+                f"stream '{name}' has no sample in common with another: {shown}", hint="write their ids in the same way"
             )
 
 
@@ -86,7 +86,7 @@ def _check_beside(
         )
     others = set(open_streams({name: directory / name for name in there}).ids)
     if shared := next((one for members in chosen.values() for one in members if one in others), None):
-        raise InvalidConfig(f"the sample '{shared}' is in {directory} too", hint="a sample is for one split")
+        raise InvalidConfig(f"the sample '{shared}' is in {directory} too", hint="a sample belongs to one split")
 
 
 @dataclass(frozen=True)

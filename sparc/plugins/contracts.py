@@ -253,7 +253,7 @@ class Taxonomy:
                 raise ValueError(f"label '{label}' has the text '{parents[label]}' where a list of parents is expected")
             for parent in above:
                 if parent not in self.parents:
-                    raise ValueError(f"label '{label}' has the parent '{parent}', which is no label")
+                    raise ValueError(f"label '{label}' has the parent '{parent}', which is not a label")
         self._depths = self._measure()
 
     def _measure(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
         raise MissingData(f"no taxonomy at {path}", hint="check the path") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidConfig(
-            f"{path} is no taxonomy: {error}", hint='expected {"label": ["parent", ...], ...}, roots with []'
+            f"{path} is not a taxonomy: {error}", hint='expected {"label": ["parent", ...], ...}, roots with []'
         ) from error
     if unknown := next((label for label in used if label not in taxonomy.parents), None):
         raise InvalidConfig(

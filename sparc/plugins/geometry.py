@@ -34,7 +34,7 @@ def measured_box(name: str, backbone: Backbone, size: tuple[int, int]) -> Box:
     white image, which calibrate the grey values. A line fitted to each ramp gives the rectangle. This works for
     resizing, cropping and padding along the axes, in any library.
 
-    Raises PluginError if `preprocess` makes no pixels (B, 3, H, W), or makes black of white. `name` is for that error.
+    Raises PluginError if `preprocess` makes no pixels (B, 3, H, W), or turns white into black. `name` is for the error.
     """
     width, height = size
     across = np.rint(255 * (np.arange(width) + 0.5) / width).astype(np.uint8)
@@ -46,7 +46,7 @@ def measured_box(name: str, backbone: Backbone, size: tuple[int, int]) -> Box:
     contrast = white - black
     seen = contrast > 0.5 * contrast.max()
     if not contrast.max() > 0:
-        raise PluginError(f"backbone '{name}': its preprocessing makes black of white", hint="repair its preprocess")
+        raise PluginError(f"backbone '{name}': its preprocessing turns white into black", hint="repair its preprocess")
     shares = [(ramp - black) / np.where(seen, contrast, 1) for ramp in prepared]
     left, right = _span(shares[0], seen, axis=1, length=width)
     top, bottom = _span(shares[1], seen, axis=0, length=height)

@@ -145,5 +145,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many unrelated types for broken files
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptFile(f"{path} holds no weights that can be read: {reason}", hint="download it again") from error
+        raise CorruptFile(f"{path} holds no readable weights: {reason}", hint="download it again") from error
     return state

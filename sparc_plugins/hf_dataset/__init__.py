@@ -46,7 +46,7 @@ def _names(table: Any, parameter: str, column: str) -> Any:
         ) from error
     if texts.null_count:
         row = texts.is_null().index(True).as_py()
-        raise InvalidConfig(f"hf: row {row} has nothing in '{column}'", hint=f"change '{parameter}'")
+        raise InvalidConfig(f"hf: row {row} is empty in '{column}'", hint=f"change '{parameter}'")
     return texts.combine_chunks()
 
 
@@ -62,7 +62,7 @@ def _ids(table: Any, params: HFParams, role: str) -> Any:
         for row, name in enumerate(names.to_pylist()):
             if seen.setdefault(name, row) != row:
                 raise InvalidConfig(
-                    f"hf: expected ids that differ, found '{name}' in the rows {seen[name]} and {row}",
+                    f"hf: expected unique ids, found '{name}' in the rows {seen[name]} and {row}",
                     hint="change 'id', or leave it out; a column of images, which may repeat, is 'group'",
                 )
     return names
@@ -199,7 +199,7 @@ def open_image(images: Any, row: int, column: str) -> Image:
     stored = images[row][column] or {"bytes": None, "path": None}
     if stored["bytes"] is not None:
         return Image.open(io.BytesIO(stored["bytes"]))
-    hint = f"check the column '{column}'; or pass --skip-bad to go on without it"
+    hint = f"check the column '{column}'; or pass --skip-bad to continue without it"
     if stored["path"] is None:
         raise BadSample(f"hf: row {row} has no image", hint=hint)
     try:

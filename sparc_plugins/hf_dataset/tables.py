@@ -149,7 +149,7 @@ def _refused(place: str, error: Exception) -> SparcError:
     reason = " ".join(str(cause).split())[:200] or type(cause).__name__
     if isinstance(error, OSError):
         hint = "check the name and the connection; for a dataset behind a gate, log in: hf auth login"
-        return MissingData(f"hf: {place} cannot be had: {reason}", hint=hint)
+        return MissingData(f"hf: {place} is not available: {reason}", hint=hint)
     if type(error) is ValueError:
         return InvalidConfig(f"hf: {place}: {reason}", hint="set 'name' to a configuration of the dataset")
     hint = "download it again; or try datasets.load_dataset alone"
@@ -169,7 +169,7 @@ def choose_splits(found: Mapping[str, Any], params: HFParams) -> dict[str, Any]:
             )
     if test == params.train_split:
         hint = "name another; or leave 'test_split' out to hold out a part"
-        raise InvalidConfig(f"hf: the split '{test}' is to train and to evaluate on", hint=hint)
+        raise InvalidConfig(f"hf: the split '{test}' is used both to train and to evaluate", hint=hint)
     return {role: found[split] for role, split in chosen.items()}
 
 

@@ -133,7 +133,7 @@ def open_image(path: Path) -> Image:
             image.load()
             return image
     except FileNotFoundError as error:
-        raise BadSample(f"image not found: {path}", hint="bring it back; or pass --skip-bad") from error
+        raise BadSample(f"image not found: {path}", hint="restore it; or pass --skip-bad") from error
 
 
 def _identify(params: OpenImagesParams) -> str:

@@ -41,7 +41,7 @@ def read_hierarchy(path: Path) -> Taxonomy:
         _collect(json.loads(content), None, parents)
         return Taxonomy(parents)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        message = f"{path} is no hierarchy of LabelName, Subcategory and Part: {error}"
+        message = f"{path} is not a hierarchy of LabelName, Subcategory and Part: {error}"
         raise CorruptFile(message, hint=AGAIN) from error
 
 

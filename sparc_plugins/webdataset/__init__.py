@@ -108,7 +108,7 @@ def read(path: Path, offset: int, size: int) -> bytes:
             file.seek(offset)
             return file.read(size)
     except OSError as error:
-        raise MissingData(f"{path} cannot be read: {error.strerror}", hint="put the shard back") from error
+        raise MissingData(f"{path} cannot be read: {error.strerror}", hint="restore the shard") from error
 
 
 def open_image(path: Path, offset: int, size: int) -> Image:

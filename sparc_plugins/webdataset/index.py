@@ -87,7 +87,7 @@ def _matching(root: Path, patterns: str) -> list[Path]:
                 raise MissingData(f"webdataset: {root} has no {pattern}", hint=hint)
             found.update(dict.fromkeys(paths))
     except (ValueError, NotImplementedError) as error:  # unclosed braces, an absolute path
-        raise InvalidConfig(f"webdataset: '{patterns}' is no pattern: {error}", hint=hint) from error
+        raise InvalidConfig(f"webdataset: '{patterns}' is not a pattern: {error}", hint=hint) from error
     return list(found)
 
 
@@ -108,8 +108,8 @@ def read_headers(shard: IO[bytes]) -> Iterator[dict[str, Any]]:
                 raise tarfile.ReadError(f"expected a file or the end mark at byte {tar.offset}")
     except tarfile.TarError as error:
         raise CorruptFile(
-            f"{shard.name} is cut off, or no tar file: {error}",
-            hint="download it again; or leave it out, train=PATTERN; a compressed one must be unpacked to .tar",
+            f"{shard.name} is truncated, or not a tar file: {error}",
+            hint="download it again; or leave it out, train=PATTERN; decompress a compressed one to .tar",
         ) from error
 
 
@@ -213,8 +213,8 @@ def _refuse_unknown(params: WebDatasetParams, extensions: set[str], shards: Sequ
             missing = " or ".join(f".{extension}" for extension in any_of)
             found = ", ".join(sorted(one for one in extensions if not META.match(one))) or "no samples"
             raise InvalidConfig(
-                f"webdataset: no file {missing} in any of the {len(shards)} shards from {shards[0]} on",
-                hint=f"set '{name}'; there are: {found}",
+                f"webdataset: no file {missing} in any of the {len(shards)} shards starting with {shards[0]}",
+                hint=f"set '{name}'; found: {found}",
             )
 
 
@@ -227,7 +227,7 @@ def _refuse_duplicates(index: Index, shards: Sequence[Path]) -> None:
         rows = order[again[0] : again[0] + 2]
         first, second = (shards[index.places[row, 0]] for row in rows)
         raise InvalidConfig(
-            f"webdataset: expected keys that differ, found '{Texts(index.keys)[rows[0]]}' in {first} and in {second}",
+            f"webdataset: expected unique keys, found '{Texts(index.keys)[rows[0]]}' in {first} and in {second}",
             hint="a key is an id: rename one, or choose shards with 'train' and 'test'",
         )
 

@@ -105,7 +105,7 @@ class Harmful:
             r"expected decoders.dino.weight of shape \(6, 12\), found \(6, 5\)",
         ),
         (lambda tensors: tensors.clear(), CorruptFile, "expected tensors such as encoders.STREAM.weight, found none"),
-        (lambda tensors: tensors.update(trainer=Harmful()), CorruptFile, "is no file of weights alone"),
+        (lambda tensors: tensors.update(trainer=Harmful()), CorruptFile, "is not a file of weights alone"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_runs(change, error, message, tmp_path, capsys):
@@ -131,5 +131,5 @@ def test_a_configuration_that_does_not_fit_is_refused(tmp_path):
         read_research_checkpoint(file, tmp_path / "other.json")
     file, config = written(tmp_path, state())
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(CorruptFile, match="is no file of weights alone"):
+    with pytest.raises(CorruptFile, match="is not a file of weights alone"):
         read_research_checkpoint(file, config)

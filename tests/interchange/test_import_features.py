@@ -122,7 +122,7 @@ def test_files_that_are_no_features_are_refused(tmp_path):
         "flat.npy": r"expected 'features' of shape \(samples, width\), found \(4,\)",
         "named.npz": r"expected 'features' of shape \(samples, width\), found none",
         "short.npz": "expected as many ids as features, found 1 and 4",
-        "twice.npz": "expected ids that differ, found 'a' twice",
+        "twice.npz": "expected unique ids, found 'a' twice",
         "none.npz": "has no ids: expected 'ids' or 'indices' in it",
         "text.csv": "found '.csv'",
     }.items():
@@ -239,7 +239,7 @@ def test_arrays_of_python_objects_and_of_other_names_are_refused_with_the_line_t
     for arrays, message, hint in (
         ({"features": FEATURES, "ids": objects}, "'ids' are Python objects", "save ids.astype(str)"),
         ({"features": FEATURES.astype(object)}, "'features' are Python objects", "save features.astype('float32')"),
-        ({"x": FEATURES, "names": objects}, r"expected 'features' of .* found none", f"by that name: {line}"),
+        ({"x": FEATURES, "names": objects}, r"expected 'features' of .* found none", f"under that name: {line}"),
         ({"features": FEATURES, "names": objects}, "has no ids", f"or write them too: {line}"),
     ):
         np.savez(tmp_path / "some.npz", **arrays)

@@ -148,7 +148,7 @@ def test_a_preprocessing_that_makes_no_pixels_is_named_with_what_it_makes():
     with pytest.raises(PluginError, match=r"backbone 'it': expected its preprocess to make pixels .*\(4, 16, 192\)"):
         measured(patches, (64, 64))
     inverted = torchvision(transforms.Resize((8, 8)), ImageOps.invert)
-    with pytest.raises(PluginError, match="makes black of white"):
+    with pytest.raises(PluginError, match="turns white into black"):
         measured(inverted, (64, 64))
 
 

@@ -356,7 +356,7 @@ def test_a_truncated_file_is_refused(pets, suffix):
         ({"images": [{"id": 1}]}, r"expected a text 'file_name', found \{'id': 1\}"),
         (
             {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]},
-            "ids that differ in 'images', found 1",
+            "unique ids in 'images', found 1",
         ),
         (
             {"images": [], "annotations": [{"id": 5, "image_id": 3, "caption": "a dog"}]},

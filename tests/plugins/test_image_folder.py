@@ -67,10 +67,10 @@ def test_a_taxonomy_file_gives_labels_their_parents(folder):
     with pytest.raises(InvalidConfig, match="the label 'poodle' is not in"):
         opened(root)
     (root / "taxonomy.json").write_text(json.dumps({"poodle": ["dog"]}))
-    with pytest.raises(InvalidConfig, match="is no taxonomy: label 'poodle' has the parent 'dog'"):
+    with pytest.raises(InvalidConfig, match="is not a taxonomy: label 'poodle' has the parent 'dog'"):
         opened(root)
     (root / "taxonomy.json").write_text(json.dumps({"animal": [], "poodle": "animal"}))
-    with pytest.raises(InvalidConfig, match="is no taxonomy: label 'poodle' has the text 'animal'"):
+    with pytest.raises(InvalidConfig, match="is not a taxonomy: label 'poodle' has the text 'animal'"):
         opened(root)
 
 
@@ -115,7 +115,7 @@ def test_a_jsonl_caption_may_hold_any_line_separator_of_unicode(folder):
         (["caption", "x"], "line 2: expected a text 'image', found columns caption"),
         (["image,caption,split", "a.png,x,dev"], "line 2: expected split train or test, found 'dev'"),
         (["image,caption,split", "a.png,x,train", "./a.png,y,test"], "line 3: expected one split per image, found"),
-        (["image,caption,id", "a.png,x,1", "b.png,y,1"], "line 3: expected ids that differ, found '1' in line 2 too"),
+        (["image,caption,id", "a.png,x,1", "b.png,y,1"], "line 3: expected unique ids, found '1' in line 2 too"),
     ],
 )
 def test_a_line_that_makes_no_sense_is_named(folder, lines, message):

@@ -336,7 +336,7 @@ def test_a_hierarchy_may_be_gzipped_and_have_a_bom_and_crlf(tmp_path):
 )
 def test_what_is_no_hierarchy_is_refused(tmp_path, content):
     (tmp_path / "h.json").write_text(content)
-    with pytest.raises(CorruptFile, match=r"h.json is no hierarchy"):
+    with pytest.raises(CorruptFile, match=r"h.json is not a hierarchy"):
         read_hierarchy(tmp_path / "h.json")
 
 
