@@ -1,5 +1,12 @@
 """What a user may write, and what is said when it makes no sense."""
 
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from pydantic import BaseModel, ConfigDict
 
@@ -8,6 +15,8 @@ from sparc.errors import InvalidConfig, MissingData, PluginError, UnknownName
 from sparc.plugins.contracts import DatasetSpec, Taxonomy
 from sparc.plugins.registry import Registry
 from sparc.session.options import resolved
+
+ROOT = Path(__file__).parent.parent
 
 
 def ref(text):
@@ -175,3 +184,55 @@ def test_a_parameter_that_is_lacking_says_how_to_give_it():
     with pytest.raises(InvalidConfig, match="unknown parameter 'modle'") as error:
         validated(Wanted, {"root": "r", "modle": "m"})
     assert "did you mean 'model'?" in error.value.hint
+
+
+ONE_MORE = """
+import contextlib, inspect, io, os, sys
+from pathlib import Path
+from sparc.cli import main
+
+def answer(*words):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+        main([*words])
+    return out.getvalue() + err.getvalue()
+
+refused = "momentum: input should be greater than or equal to 0"
+assert refused in answer("train", "--momentum", "-1")
+Path("run.toml").write_text("momentum = -2")
+assert refused in answer("train", "--config", "run.toml")
+assert refused in answer("ablate", "--grid", "momentum=0.5,-1")
+assert "momentum" in answer("ablate", "--grid", "momentums=1")
+import sparc
+try:
+    sparc.train(momentum=-3)
+except sparc.InvalidConfig as error:
+    assert refused in error.message
+sys.path.insert(0, sys.argv[1])
+import signatures, cli_reference
+assert "    momentum: float\\n" in signatures.page()
+row = "| `--momentum` | `NUMBER` | Momentum of the optimiser. Default: 0.9. |"
+assert cli_reference.page().count(row) == 2, cli_reference.page()
+from sparc.config import RunConfig
+assert RunConfig().training().momentum == 0.9
+"""
+
+
+def test_an_option_is_added_in_one_place(tmp_path):
+    """A field more in a copy of sparc: command line, file, program, ablation, signature and reference have it."""
+    shutil.copytree(ROOT / "sparc", tmp_path / "sparc", ignore=shutil.ignore_patterns("__pycache__"))
+    declared = tmp_path / "sparc" / "config" / "options.py"
+    before = "    epochs: int = option("
+    one_more = '    momentum: float = option(0.9, "Momentum of the optimiser.", ge=0)\n'
+    assert declared.read_text().count(before) == 1
+    declared.write_text(declared.read_text().replace(before, one_more + before))
+    (tmp_path / "try.py").write_text(ONE_MORE)
+    command = [sys.executable, "try.py", ROOT / "docs" / "tools"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_typed_arguments_of_the_verbs_are_made_from_the_options():
+    namespace = runpy.run_path(str(ROOT / "docs" / "tools" / "signatures.py"))
+    assert namespace["FILE"].read_text() == namespace["page"](), "run: python docs/tools/signatures.py"

@@ -1,9 +1,13 @@
 """What programs call instead of the command: the same options, the same runs."""
 
+import os
+import signal
+
 import pytest
 import torch
 
 import sparc
+import sparc.session
 from sparc.errors import InvalidConfig, MissingData, UnknownName
 from sparc.evaluation import Report
 from sparc.session.data import common, missing
@@ -87,3 +91,93 @@ def test_what_the_samples_of_a_stream_have_in_common_is_the_squared_norm_of_thei
     rows = {name: torch.arange(3) for name in shards}
     found = common(FeatureStore(shards, rows, ("1", "2", "3"), {}))
     assert found == {"near": pytest.approx(0.98), "far": pytest.approx(1 / 3)}
+
+
+def files_of(run):
+    """Every file of a run by its path; provenance without the time, the command and the place."""
+    content = {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.name != "provenance.json"
+    }
+    provenance = read_json(run / "provenance.json", what="it")
+    for key in ("started", "command"):
+        del provenance[key]
+    del provenance["options"]["out"]
+    return {**content, "provenance": provenance}
+
+
+def warned(lines):
+    return [line for line in lines if "is the same for all samples" in line or "lack the stream" in line]
+
+
+def test_the_command_a_program_and_an_ablation_make_the_same_run_with_the_same_warnings(
+    photos, environment, use_example, sparc_here, monkeypatch, tmp_path
+):
+    """Every file, from one configuration; of two captions one is empty, so both warnings are due."""
+    lines = (photos / "samples.csv").read_text().splitlines()
+    name, _, labels = lines[1].split(",")
+    (photos / "samples.csv").write_text("\n".join([lines[0], f"{name},,{labels}", *lines[2:]]))
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    monkeypatch.chdir(tmp_path)
+    chosen = {"dataset": "image-folder", "data_root": "photos", "store": "store", "skip_bad": True, "device": "cpu"}
+    shape = {"n_latents": 32, "k": 4, "batch_size": 16, "epochs": 2, "aux_weight": 0.5, "dead_after": 16, "k_aux": 8}
+    words = ["--stream", STREAMS[0], "--stream", STREAMS[1], "--dataset", "image-folder", "--data-root", "photos"]
+    words += ["--store", "store", "--skip-bad", "--device", "cpu"]
+    words += [word for name, value in shape.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = sparc_here("train", *words, "--out", "by-command")
+    assert command.returncode == 0, command.stderr
+    with pytest.warns(UserWarning, match="tiny-image") as told:
+        sparc.train(stream=STREAMS, **chosen, **shape, out="by-program")
+    kept = words.index("--k")
+    ablation = sparc_here("ablate", *words[:kept], *words[kept + 2 :], "--grid", "k=4", "--seeds", 1, "--out", "many")
+    assert ablation.returncode == 0, ablation.stderr
+
+    said = warned(str(one.message) for one in told)
+    assert len(said) == 2
+    assert warned(command.stdout.splitlines()) == said
+    assert warned(ablation.stdout.splitlines()) == said
+    runs = [tmp_path / "by-command", tmp_path / "by-program", tmp_path / "many" / "runs" / "k=4" / "seed-0"]
+    files = [files_of(run) for run in runs]
+    assert {"config.json", "model.safetensors", "metrics.jsonl", "evaluation.json", "provenance"} <= files[0].keys()
+    assert files[0] == files[1] == files[2]
+
+
+class Stopper(sparc.session.Listener):
+    """Presses Ctrl-C after some steps."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def step(self, step):
+        if step.number == self.after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_program_that_is_interrupted_resumes_to_the_same_bits(extracted, environment, use_example, monkeypatch):
+    monkeypatch.setenv("SPARC_CACHE", environment["SPARC_CACHE"])
+    monkeypatch.chdir(extracted.parent)
+    options = {"dataset": "image-folder", "data_root": "photos", "stream": ["hog", "char-ngrams"]}
+    shape = {"n_latents": 32, "k": 4, "batch_size": 16, "epochs": 40}
+    whole = sparc.train(**options, **shape, out="whole")
+    with pytest.raises(sparc.Interrupted, match=r"sparc.train\(resume='stopped'\)") as stopped:
+        sparc.train(**options, **shape, out="stopped", listener=Stopper(60))
+    assert Run(stopped.value.path).state.is_file()
+    with pytest.raises(InvalidConfig, match="--resume goes on with a run as it was started, found --k too"):
+        sparc.train(resume="stopped", k=3)
+    resumed = sparc.train(resume="stopped")
+    assert (stopped.value.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert (stopped.value.path / "metrics.jsonl").read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
+    assert resumed.report == whole.report
+    assert sparc.train(resume="stopped").report == whole.report  # which is trained and evaluated already
+
+
+def test_one_configuration_is_the_same_as_its_options(extracted, environment, use_example, monkeypatch):
+    monkeypatch.setenv("SPARC_CACHE", environment["SPARC_CACHE"])
+    monkeypatch.chdir(extracted.parent)
+    options = {"dataset": "image-folder", "data_root": "photos", "stream": "hog"}
+    shape = {"n_latents": 16, "k": 2, "epochs": 1}
+    config = sparc.RunConfig(**options, **shape)
+    one, other = sparc.train(config, out="one"), sparc.train(**options, **shape, out="other")
+    assert one.path.name == "one"
+    assert all(torch.equal(tensor, other.space.state_dict()[name]) for name, tensor in one.space.state_dict().items())

@@ -1,0 +1,30 @@
+"""Calls that mypy checks as a user's editor does: it runs on this file, and each wrong call must be an error."""
+
+from pathlib import Path
+
+import sparc
+
+
+def calls_that_are_right(run: Path) -> sparc.Report:
+    """Options by keyword or as one configuration, with the types that users write."""
+    sparc.extract(dataset="image-folder", data_root="photos", stream=["dinov2", "clip-img"], tokens="patch")
+    config = sparc.RunConfig(stream=["dinov2", {"name": "timm", "model": "m"}], n_latents=64, lambda_=0.5, store=run)
+    trained = sparc.train(config)
+    sparc.train(stream="dinov2", n_latents=64, k=4, aux_weight=0.0, out=run)
+    sparc.train(resume=trained.path, device="cpu")
+    sparc.ablate(config, grid={"k": [4, 8]}, seeds=2)
+    sparc.evaluate(run, concepts="purity", localization=True)
+    sparc.explore(str(run), latent=3, out="latent.png")
+    sparc.localize(run, image=["photo.jpg"], text=["a red bus"], latent=[3, "4,5", [6, 7]])
+    return trained.report
+
+
+def calls_that_are_wrong(run: Path) -> None:
+    """A misspelled option, a wrong type, a wrong choice."""
+    sparc.train(n_latent=64)  # type: ignore[call-arg]
+    sparc.train(n_latents="many")  # type: ignore[arg-type]
+    sparc.RunConfig(n_latent=64)  # type: ignore[call-arg]
+    sparc.RunConfig(n_latents="many")  # type: ignore[arg-type]
+    sparc.train(selection="both")  # type: ignore[arg-type]
+    sparc.evaluate(run, concepts="taste")  # type: ignore[arg-type]
+    sparc.explore(run, latent="three")  # type: ignore[arg-type]
