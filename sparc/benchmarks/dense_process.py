@@ -43,12 +43,12 @@ class DenseProcess:
         if not self._process.stdout.readline():
             raise SparcError(
                 f"the process of the naive step ended with code {self._process.wait()}",
-                hint="if it was killed, the dense codes need more memory than there is: measure without --oracle",
+                hint="if it was killed, the dense codes need more memory than there is; measure without --oracle",
             )
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `advance` finds that there is no answer
+        with contextlib.suppress(BrokenPipeError):  # `advance` notices, since no answer comes
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 

@@ -10,7 +10,7 @@ Read in this order:
     unit_norm   decoder columns of norm one
     step        one training step, all of the above in ten lines
 
-`kernels` computes sums over kept entries, on the CPU and on GPUs; `sparc.training` computes the step faster, by hand.
+`kernels` computes sums over kept entries, on the CPU and on GPUs. `sparc.training` computes the same step by hand.
 
 Shapes, in docstrings and in the suffixes of names:
 
@@ -18,4 +18,5 @@ Shapes, in docstrings and in the suffixes of names:
     L latents               T widths of all streams, summed   G streams that share an index set
     K kept latents          Q dead latents                    E kept entries of a batch, B K
     N rows of any table     C candidates for selection        P pieces of a decoder column
+    M terms of all sums of a table's gradient, E G
 """

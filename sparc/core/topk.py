@@ -130,7 +130,7 @@ def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:
         logits_BL: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_BD, weight_LD, bias_L, "none", [], "")
     else:
         logits_BL = F.linear(inputs_BD, weight_LD, bias_L)
-    # On a GPU, `all` would sync, so it always multiplies.
+    # On a GPU `all` would sync, so the mask is always applied.
     if logits_BL.device.type != "cpu" or not present_B.all():
         logits_BL *= present_B.unsqueeze(1)
     return logits_BL

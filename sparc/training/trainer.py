@@ -42,7 +42,7 @@ class Losses:
     terms: dict[str, float]
     """Unweighted terms by `Term.name`."""
     means: dict[Kind, float]
-    """Mean of the unweighted terms of each kind; 0 if there is none."""
+    """Mean of the unweighted terms of each kind; 0 for a kind without terms."""
 
     @classmethod
     def of(cls, terms: list[Term]) -> Losses:

@@ -135,7 +135,7 @@ def test_codes_losses_and_gradients_agree(n_streams, k, selection):
 
 
 @pytest.mark.parametrize("selection", ["global", "local"])
-def test_they_agree_where_samples_lack_streams(selection):
+def test_they_agree_if_samples_lack_streams(selection):
     space, oracle = pair(3, 4, selection)
     assert_agree(space, oracle, features(space, missing=True), some_dead(space))
 
@@ -145,7 +145,7 @@ def test_they_agree_without_cross_reconstruction():
     assert_agree(space, oracle, features(space), some_dead(space), cross_weight=0.0)
 
 
-def test_they_agree_where_all_latents_are_dead_and_where_none_is():
+def test_they_agree_if_all_latents_are_dead_and_if_none_is():
     for fraction in (0, 1):
         space, oracle = pair(2, 4)
         assert_agree(space, oracle, features(space), dict.fromkeys(space.streams, torch.full((L,), bool(fraction))))
@@ -165,7 +165,7 @@ def test_they_agree_on_ties(k):
     assert_agree(space, oracle, features(space), some_dead(space))
 
 
-def test_they_agree_where_kept_sums_are_negative():
+def test_they_agree_if_kept_sums_are_negative():
     """A latent may be kept with a negative logit; ReLU then makes its activation zero, and its gradient."""
     space, oracle = pair(3, 6)
     with torch.no_grad():
@@ -241,7 +241,7 @@ def test_the_step_by_hand_is_the_readable_step(selection):
     assert torch.equal(by_hand.counters.samples_since_active, by_autograd.counters.samples_since_active)
 
 
-def test_the_dense_step_that_speed_is_compared_with_does_the_same():
+def test_the_dense_step_of_the_benchmark_is_the_step_by_hand():
     space, _ = pair(3, 4)
     config = TrainingConfig(lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=2)
     dense = DenseTraining(space, config)
@@ -256,10 +256,10 @@ def test_the_dense_step_that_speed_is_compared_with_does_the_same():
 
 
 @pytest.mark.parametrize("n_dead", [0, 5])
-def test_a_step_waits_for_no_answer_of_a_gpu(n_dead, monkeypatch):
-    """Tensors without data stand for a GPU's, and raise where Python asks for their values.
+def test_a_step_does_not_sync_with_a_gpu(n_dead, monkeypatch):
+    """Fake CUDA tensors have no data, and raise if Python reads a value.
 
-    How many latents are dead, the one question, is answered here: that answer is on its way before the step begins.
+    The number of dead latents is the one value that a step reads. Its copy starts before the step, and is faked here.
     """
     monkeypatch.setattr("sparc.core.dead._Pending", lambda counts: SimpleNamespace(read=lambda position: n_dead))
     monkeypatch.setattr(choose, "_triton", lambda: PLAIN)
@@ -281,7 +281,7 @@ def test_a_step_waits_for_no_answer_of_a_gpu(n_dead, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_on_a_gpu_synchronises_with_nothing():
-    """The count of the dead is waited for by an event, which is there before the step begins."""
+    """The number of dead latents is read after an event, which is recorded before the step begins."""
     space = LatentSpace({"photo": 12, "words": 8}, n_latents=256, k=4).to("cuda")
     training = Training(space, TrainingConfig(k_aux=3, dead_after=1))
     batches = [
@@ -299,7 +299,7 @@ def test_a_step_on_a_gpu_synchronises_with_nothing():
 
 
 class _Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operator makes; a view of what is there is none."""
+    """Notes the size of the largest tensor that any operator allocates; views do not count."""
 
     numel = 0
 

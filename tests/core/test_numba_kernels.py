@@ -1,4 +1,4 @@
-"""The Numba kernels against the plain operators, which the oracle holds: in float32, as they are used."""
+"""The Numba kernels against the plain operators, which the oracle checks: in float32, as training uses them."""
 
 import copy
 
@@ -50,7 +50,7 @@ def test_kernels_agree_with_the_plain_operators(monkeypatch, shape, cached):
 
 
 def test_products_of_an_update_are_those_of_the_table_before_it():
-    """Of two sums, the second in some columns only."""
+    """Two sums, the second in some columns only."""
     torch.manual_seed(0)
     table = torch.nn.functional.normalize(torch.randn(50, 12))
     moments, gradient = (torch.zeros(50, 12), torch.zeros(50, 12)), TableGradient()
@@ -88,15 +88,15 @@ def test_projection_and_unit_norm_are_those_of_the_plain_operators(monkeypatch, 
     assert not torch.allclose(fast.decoder.grad, gradient)
 
 
-def test_a_latent_that_the_table_lacks_is_refused():
+def test_an_index_beyond_the_table_is_refused():
     with pytest.raises(IndexError, match="table of 4"):
         NUMBA.entry_dots(torch.ones(1, 1, 3), torch.ones(4, 3), torch.tensor([[1, 4]]))
     with pytest.raises(IndexError, match="table of 4"):
         NUMBA.weighted_rows(torch.tensor([[1, -1]]), torch.ones(1, 1, 2), torch.ones(4, 3))
 
 
-def test_rounding_is_that_of_pytorch_and_says_what_it_took():
-    """To the nearest, of two that are as near the even one; numbers too large for bfloat16 become infinite."""
+def test_rounding_is_that_of_pytorch_and_returns_its_errors():
+    """To nearest, ties to even; numbers too large for bfloat16 become infinite."""
     edges = [0.0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.4e38, 1e-40, float("inf"), -1.0]
     table = torch.cat([torch.tensor([edges]), torch.randn(6, len(edges))])
     rounded, squares = torch.full((7, len(edges) + 3), 9, dtype=torch.bfloat16), torch.ones(7, 2)
@@ -111,7 +111,7 @@ def test_rounding_is_that_of_pytorch_and_says_what_it_took():
 @pytest.mark.parametrize(("cached", "adam_state"), [(2**21, "float32"), (40, "float32"), (40, "bfloat16")])
 @pytest.mark.parametrize(("selection", "dead_after"), [("global", 10**9), ("global", 20), ("local", 10**9)])
 def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead_after, cached, adam_state):
-    """With latents dead, in different streams, and with none; with rows that the cache holds, and that it does not."""
+    """With dead latents and without, with rows that fit into the cache and rows that do not."""
     monkeypatch.setattr(cache, "OFTEN", 0)
     monkeypatch.setattr(cache, "CACHED", cached)
     config = TrainingConfig(lr=0.01, dead_after=dead_after, k_aux=3, adam_state=adam_state)
@@ -141,7 +141,7 @@ def test_ten_steps_are_those_of_the_plain_operators(monkeypatch, selection, dead
 
 @pytest.mark.parametrize("cached", [2**21, 40])
 def test_the_same_step_gives_the_same_bits(compiled, monkeypatch, cached):
-    """With any number of threads, of what the kernels do."""
+    """With any number of threads in the kernels."""
     monkeypatch.setattr(cache, "OFTEN", 0)
     monkeypatch.setattr(cache, "CACHED", cached)
 
@@ -160,7 +160,7 @@ def test_the_same_step_gives_the_same_bits(compiled, monkeypatch, cached):
 
 
 def test_features_that_are_not_finite_stay_so(compiled):
-    """A training that diverges must be seen to."""
+    """Divergence must show in the loss."""
     values = torch.tensor([[[1.0, float("inf")]]])
     table = torch.ones(4, 3)
     table[1] = float("nan")

@@ -1,4 +1,4 @@
-"""Adam by blocks of latents, a part of a gradient at a time; moments in bfloat16: half the memory, the same means."""
+"""Adam by blocks of latents, one part of a gradient at a time; bfloat16 moments take half the memory."""
 
 import weakref
 
@@ -19,7 +19,7 @@ def space_and_gradients():
 
 
 def test_the_mean_of_squares_follows_a_gradient_that_never_changes():
-    """By nearest rounding it would stop at a third: there a step is half a unit of bfloat16's last place."""
+    """Rounding to nearest would stop it at a third, where a step is half a unit in bfloat16's last place."""
     space, same = space_and_gradients()
     adam = Adam(space, lr=0.0, state=torch.bfloat16)
     for _ in range(2000):
@@ -64,7 +64,7 @@ def test_pieces_of_a_table_are_stepped_alike(monkeypatch):
         torch.testing.assert_close(in_pieces[name], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_a_part_of_a_gradient_is_gone_before_the_next_is_made(monkeypatch):
+def test_a_part_of_a_gradient_is_freed_before_the_next_is_computed(monkeypatch):
     """By hand: of 32 latents 190 numbers hold 10 of the decoder, 15 and 27 of the encoders: 4, 3 and 2 parts."""
     monkeypatch.setattr(cache, "BLOCK", 190)
     monkeypatch.setattr(cache, "FEWEST", 1)
@@ -91,7 +91,7 @@ def test_moments_take_half_the_memory():
     assert sizes[1] * 2 == sizes[0]
 
 
-def test_rounding_keeps_what_is_no_number():
+def test_rounding_keeps_nan_and_infinity():
     noise = torch.Generator().manual_seed(0)
     bits = torch.tensor([0x7FFFFFFF, 0x7F800001, 0x7FC00000, 0x7F800000], dtype=torch.int32)
     found = _rounded_at_random(bits.view(torch.float32), noise)

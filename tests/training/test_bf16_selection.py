@@ -1,4 +1,4 @@
-"""Selection by a product in bfloat16 against the full one: the same latents, always."""
+"""Selection by a product in bfloat16 keeps the same latents as the float32 product, always."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def streams(seed, *, n_latents=512, n_samples=100, lacking=0.1):
 
 
 def counted(monkeypatch):
-    """Counts samples that are selected again by the full product."""
+    """Record how many samples are selected again by the full product."""
     again = []
     full = selection.select_shared
 
@@ -57,7 +57,7 @@ def test_it_keeps_what_the_full_product_keeps(seed, shared):
 
 @pytest.mark.parametrize("supported", [True, False])
 def test_a_cpu_without_bfloat16_makes_the_product_in_float32(monkeypatch, supported):
-    """There the rounded product would take several times as long."""
+    """The rounded product would take several times as long."""
     monkeypatch.setattr(rounded, "pays", lambda device: supported)
     chosen = rounded.selector("bfloat16", torch.device("cpu"))
     assert chosen is (rounded.select if supported else selection.select)
@@ -70,8 +70,8 @@ def test_a_cpu_without_bfloat16_makes_the_product_in_float32(monkeypatch, suppor
     assert all(torch.equal(found[name].indices, kept.indices) for name, kept in expected.items())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what the processor has")
-def test_a_cpu_is_asked_whether_it_has_bfloat16():
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the processor's flags from Linux")
+def test_the_processors_flags_decide_whether_bfloat16_pays():
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii").split()
     if "flags" not in flags:
         pytest.skip("not an x86 processor")
@@ -94,8 +94,8 @@ def test_it_does_so_in_tiles_that_do_not_divide_samples_and_latents(monkeypatch)
     assert_keeps_the_same(streams(0), 8)
 
 
-def test_it_does_so_where_rounding_alone_would_keep_others(monkeypatch):
-    """With as many candidates as are kept nothing can be proven; what is not proven is selected again."""
+def test_it_does_so_if_rounding_alone_would_keep_others(monkeypatch):
+    """With as many candidates as kept latents no sample is proven, so all are selected again."""
     affine = streams(0)
     raw = torch.cat([one.inputs * one.present.unsqueeze(1) for one in affine.values()], dim=1).bfloat16()
     table = torch.cat([one.weight for one in affine.values()], dim=1).bfloat16()

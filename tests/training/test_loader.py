@@ -1,4 +1,4 @@
-"""Batches: the rows that the order names, from shards of any size, ahead of time or not."""
+"""Batches hold the rows in the seeded order, from shards of any size, read in a thread or not."""
 
 import weakref
 
@@ -49,8 +49,8 @@ def test_as_many_rows_are_read_at_a_time_as_fit(features, monkeypatch):
     assert read == [32, 32]
 
 
-def test_a_batch_is_let_go_while_it_is_used(features):
-    """The consumer alone holds it: a step on a large batch needs the memory."""
+def test_the_loader_keeps_no_batch_alive(features):
+    """Only the consumer holds a batch: a step on a large one needs the memory."""
     loader = iter(Loader(whole(features), CONFIG))
     held = weakref.ref(next(loader)["a"])
     assert held() is None
@@ -71,7 +71,7 @@ def test_streams_of_different_length_are_refused(features):
         Loader(FeaturesInMemory({"a": [features["a"]], "b": features["b"][:80].split(50)}), CONFIG)
 
 
-def test_two_loops_over_one_loader_do_not_meet(features, monkeypatch):
+def test_two_loops_over_one_loader_are_independent(features, monkeypatch):
     monkeypatch.setattr("sparc.training.loader.READ_ROWS", 16)
     loader = Loader(whole({"b": features["b"]}), CONFIG)
     ahead, behind = iter(loader), iter(loader)
@@ -90,7 +90,7 @@ def test_a_batch_is_not_overwritten_by_the_next(features, monkeypatch):
     assert torch.equal(first, kept)
 
 
-def test_a_thread_gives_the_same_batches_and_passes_on_what_goes_wrong():
+def test_a_thread_gives_the_same_batches_and_raises_its_errors_in_the_consumer():
     assert list(_in_thread(iter(range(50)))) == list(range(50))
 
     def failing():

@@ -1,4 +1,7 @@
-"""The loops of `numba_cpu`, over NumPy arrays. Numba compiles each on its first call and caches it on disk."""
+"""The loops of `numba_cpu`, over NumPy arrays. Numba compiles each on its first call and caches it on disk.
+
+Numba passes no nested tuples into a parallel loop, so the operands of several sums are separate parameters.
+"""
 
 import numba
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a kernel backend computes."""
+"""The methods of a kernel backend."""
 
 from __future__ import annotations
 
