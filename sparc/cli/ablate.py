@@ -57,7 +57,7 @@ def ablate(
         try:
             outcome = run_study(study, screen)
         except Interrupted:
-            screen.note(f"stopped. Go on with: {_again(study)}")
+            screen.note(f"stopped. Resume it with: {_again(study)}")
             sys.exit(INTERRUPTED)
     for part in ablation_tables(outcome.results):
         console.print(part)
