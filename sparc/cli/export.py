@@ -34,7 +34,7 @@ def export(
             hint=suggestion(format_, [*EXPORT_FORMATS]),
         )
     if not run.is_dir():
-        raise MissingData(f"no run at {run}", hint="give the directory of a run, as sparc train printed it")
+        raise MissingData(f"no run at {run}", hint="give the directory of a run")
     opened = Run(run)
     made_by = (opened.provenance().streams if opened.begun else {}).get(stream)
     backbone = None

@@ -244,4 +244,4 @@ def _classifiers(figure: SubFigure, found: Probes, streams: Sequence[str]) -> No
 DRAWINGS: dict[str, Callable[[Report], Figure | None]] = {
     drawing.__name__: drawing for drawing in (reconstruction, alignment, latents, retrieval, concepts, probes)
 }
-"""By file name. A drawing returns None if the report lacks its section."""
+"""Drawings by file name. A drawing returns None if the report lacks its section."""

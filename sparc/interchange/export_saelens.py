@@ -45,7 +45,7 @@ def write_saelens(space: SharedLatentSpace, stream: str, out: Path, *, backbone:
     if stream not in space.streams:
         raise UnknownName(f"the space has no stream named '{stream}'", hint=suggestion(stream, [*space.streams]))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidConfig(f"{out} exists already, and an export overwrites nothing", hint="choose another --out")
+        raise InvalidConfig(f"{out} already exists, and an export overwrites nothing", hint="choose another --out")
     config = {
         "architecture": "topk",
         "d_in": space.streams[stream],
