@@ -31,7 +31,7 @@ SECTIONS: dict[type[Options], tuple[str, str]] = {
     DataOptions: ("Streams and data", "Options of `sparc train`, `extract` and `ablate`."),
     PlaceOptions: (
         "Places",
-        "Options of `sparc train`, `extract`, `ablate`, `evaluate` and `explore`; `extract` and `explore` have no `--features`.",
+        "Options of `sparc train`, `extract`, `ablate`, `evaluate`, `explore`; not `--features` of `extract` and `explore`.",
     ),
     SpaceOptions: ("Space", "Options of `sparc train` and `ablate`."),
     TrainingConfig: ("Training", "Options of `sparc train` and `ablate`."),
