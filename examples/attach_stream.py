@@ -44,8 +44,8 @@ for weight in (space.decoder, space.pre_bias):
         lambda gradient: torch.cat([torch.zeros_like(gradient[..., :width]), gradient[..., width:]], -1)
     )
 
-# The paper's loss, with all streams encoded together. It makes the new stream keep the latents that the old streams keep,
-# makes its code rebuild their features through their fixed decoders, and makes its decoder read their codes.
+# The paper's loss, with all streams encoded together. It makes the new stream keep the latents that the old streams
+# keep, makes its code rebuild their features through their fixed decoders, and makes its decoder read their codes.
 optimizer = torch.optim.Adam([space.encoders[-1], space.latent_bias, space.decoder, space.pre_bias], lr=4e-3)
 rows_of = train.in_memory()
 generator = torch.Generator().manual_seed(0)
