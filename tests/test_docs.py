@@ -242,6 +242,16 @@ def test_the_latent_of_the_readmes_slogan_is_the_only_one_that_it_names():
     assert len(set(named)) == 1
 
 
+def test_the_numbers_of_the_readme_are_in_the_demos_table():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2:4] for line in readme.splitlines() if line.startswith("| ")][2:7]
+    shown = [number for row in rows for number in re.findall(r"[\d.]+", " ".join(row))]
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    printed = re.findall(r"\d[\d.]*", page.split("## The demo's numbers")[1].split("```")[1].replace("±", " "))
+    assert len(shown) == 14
+    assert set(shown) <= set(printed)
+
+
 def test_readme_and_quickstart_install_the_same():
     pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/quickstart.md")]
     for command in ("uv run --extra demo sparc train", "pip install -e '.[demo]'"):

@@ -31,7 +31,7 @@ SECTIONS: dict[type[Options], tuple[str, str]] = {
     DataOptions: ("Streams and data", "Options of `sparc train`, `extract` and `ablate`."),
     PlaceOptions: (
         "Places",
-        "Options of `sparc train`, `ablate`, `evaluate`, and without `--features` of `extract` and `explore`.",
+        "Options of `sparc train`, `ablate` and `evaluate`; `extract` and `explore` have all but `--features`.",
     ),
     SpaceOptions: ("Space", "Options of `sparc train` and `ablate`."),
     TrainingConfig: ("Training", "Options of `sparc train` and `ablate`."),
