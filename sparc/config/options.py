@@ -196,8 +196,8 @@ class EvaluateOptions(PlaceOptions):
 
     concepts: Literal["enrichment", "purity"] = option(
         "enrichment",
-        "Rule of the concept statistics: enrichment; or purity, the paper's: the label that most samples of a latent "
-        "have, above 0.3.",
+        "Rule of the concept statistics: enrichment; or purity: the label that most samples of a latent have, above the "
+        "paper's threshold of 0.3. Names of latents are by enrichment always.",
     )
     localization: bool = option(False, "Also measure whether maps of concepts point at the right place.")
 
