@@ -65,7 +65,7 @@ def parameter(model: type[Options], field: str) -> inspect.Parameter:
     info = model.model_fields[field]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     help_text = info.description or ""
-    if info.default not in (None, (), False, "auto") and isinstance(info.default, str | int | float):
+    if isinstance(info.default, str | int | float) and not isinstance(info.default, bool) and info.default != "auto":
         help_text += f" Default: {info.default}."
     shown = typer.Option(
         f"--{option_name(field)}",

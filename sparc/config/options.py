@@ -196,8 +196,8 @@ class EvaluateOptions(PlaceOptions):
 
     concepts: Literal["enrichment", "purity"] = option(
         "enrichment",
-        "Rule by which the concept statistics name latents: enrichment; or purity, the paper's rule: the most frequent "
-        "label of a latent's samples, if its share is above 0.3.",
+        "Rule of the concept statistics: enrichment; or purity: the label that most samples of a latent have, above "
+        "the paper's threshold of 0.3. Names of latents are by enrichment always.",
     )
     localization: bool = option(False, "Also measure how well maps of concepts point at them.")
 

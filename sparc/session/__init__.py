@@ -16,6 +16,7 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.session import Session
 from sparc.session.verbs import (
     Features,
+    Localized,
     Measured,
     Trained,
     evaluate,
@@ -30,6 +31,7 @@ __all__ = [
     "Data",
     "Features",
     "Listener",
+    "Localized",
     "Measured",
     "Session",
     "Trained",

@@ -241,7 +241,7 @@ def _localization(session: Session, models: Models, cases: Cases) -> Localizatio
 def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[ExploreArguments]) -> Path:
     """Draw what latents mean, as `sparc explore` does, and return the picture's path.
 
-    Raises the SparcError that `sparc explore` ends with.
+    Raises the SparcError that `sparc explore` ends with, such as InvalidConfig or MissingData.
     """
     options = validated(ExploreOptions, as_options(None, arguments, ExploreOptions))
     out = None if options.out is None else Path(options.out)
