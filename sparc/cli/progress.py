@@ -162,7 +162,7 @@ class Screen(Listener):
 
 
 def _bottleneck(spent: dict[str, float]) -> str:
-    return f"  time spent waiting: {_shares(spent)}; the bottleneck was {BOTTLENECK[max(spent, key=spent.__getitem__)]}"
+    return f"  waiting: {_shares(spent)}; bottleneck: {BOTTLENECK[max(spent, key=spent.__getitem__)]}"
 
 
 def _shares(spent: dict[str, float]) -> str:

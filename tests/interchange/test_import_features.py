@@ -160,7 +160,9 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     assert done.returncode == 0, done.stderr
     assert "samples lack the stream clip-txt" in done.stdout
     # Sums of positive numbers are similar; after centring they are not.
-    assert "of its features is the same for all samples; --normalization standard removes it" in done.stdout
+    assert (
+        "of the features' squared norm is the same for all samples; --normalization standard removes it" in done.stdout
+    )
     assert "Retrieval" in done.stdout
     done = sparc_here("train", "--features", "mine", *small, "--normalization", "standard", "--out", "centred")
     assert done.returncode == 0, done.stderr
