@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparc.config import PlaceOptions, RunConfig, validated
+from sparc.config import PlaceOptions, RunConfig, names, validated
 from sparc.errors import MisalignedStreams, MissingData
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
@@ -55,7 +55,7 @@ class Session:
         Raises MissingData, or MisalignedStreams if the samples there are not those that the run was trained on.
         """
         run = Run.open(Path(path))
-        moved = {name: place for name, place in places.model_dump(by_alias=True).items() if name in places.given()}
+        moved = {name: place for name, place in places.given().items() if name in names(PlaceOptions)}
         options = run.provenance().options.model_dump(mode="json", by_alias=True)
         config = with_absolute_paths(validated(RunConfig, {**options, **moved}, what=str(run.path)))
         session = cls(config, Data(config, discover(), listener=listener), run, listener)

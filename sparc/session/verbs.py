@@ -27,7 +27,7 @@ from sparc.config.signatures import (
     RunArguments,
 )
 from sparc.errors import Interrupted, InvalidConfig, MissingData
-from sparc.localization.request import checked_request, checked_streams
+from sparc.localization.request import check_modalities, checked_request, checked_streams
 from sparc.plotting.figures import check_name
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
@@ -301,7 +301,7 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     opened = Run.open(Path(run))
     path = Path(options.out) if options.out is not None else opened.path / "localize.png"
     check_name(path)
-    checked_streams(opened, options.stream)
+    streams = checked_streams(opened, options.stream)
     request = checked_request(
         options.image,
         n_latents=read_config(opened.path).n_latents,
@@ -310,12 +310,14 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
         method=options.method,
         selection=options.selection,
     )
+    registry = discover()
+    check_modalities(request, {name: registry.backbone(ref.name).modality for name, ref in streams.items()})
     device = resolve_device(options.device, listener)
     from sparc.localization import draw, load_models
     from sparc.localization import localize as find
     from sparc.localization.picture import save
 
-    models = load_models(opened, options.stream, device=device, on_load=listener.loading)
+    models = load_models(opened, options.stream, device=device, registry=registry, on_load=listener.loading)
     found = find(models, request)
     save(draw(found), path)
     return Localized(found, path, list(models.random_weights))

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparc.plugins import DatasetSpec, InvalidConfig, MissingData, Sample, Taxonomy, held_out, hookimpl, read_taxonomy
-from sparc_plugins.webdataset.index import Texts, WebDatasetParams, column, content, find_shards, read_index, stamps
+from sparc_plugins.webdataset.index import (
+    EncodedTexts,
+    WebDatasetParams,
+    column,
+    content,
+    find_shards,
+    read_index,
+    stamps,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,17 +47,17 @@ class WebDataset:
         self._refuse_unknown_field(params.caption)
         self._rows = np.arange(len(self._index.keys))
         if "test" not in found:
-            drawn = [held_out(key, params.holdout, params.split_seed) for key in Texts(self._index.keys)]
+            drawn = [held_out(key, params.holdout, params.split_seed) for key in EncodedTexts(self._index.keys)]
             self._rows = np.flatnonzero(np.array(drawn) == (split == "test"))
         if not len(self._rows):
             raise MissingData(
                 f"webdataset: none of {len(self._index.keys)} samples is in the split '{split}'",
                 hint="add samples; or name shards with 'test'; or change 'holdout'",
             )
-        self.ids = self.groups = Texts(self._index.keys[self._rows])
+        self.ids = self.groups = EncodedTexts(self._index.keys[self._rows])
         self.taxonomy: Taxonomy | None = None
         if params.labels:
-            used = {name for shards in found.values() for name in Texts(read_index(shards, params).names)}
+            used = {name for shards in found.values() for name in EncodedTexts(read_index(shards, params).names)}
             file = Path(params.root).expanduser() / TAXONOMY
             self.taxonomy = read_taxonomy(file if file.is_file() else None, sorted(used))
 
@@ -95,7 +103,7 @@ class WebDataset:
         if self.taxonomy is None:
             return None
         number_of = {label: number for number, label in enumerate(self.taxonomy.labels)}
-        numbers = np.array([number_of[label] for label in Texts(self._index.names)], np.int64)
+        numbers = np.array([number_of[label] for label in EncodedTexts(self._index.names)], np.int64)
         ends = np.concatenate([[0], self._index.ends])
         ones, shape = np.ones(len(self._index.labels)), (len(self._index.keys), len(number_of))
         return csr_array(csr_array((ones, numbers[self._index.labels], ends), shape=shape)[self._rows])

@@ -113,7 +113,7 @@ def read_headers(shard: IO[bytes]) -> Iterator[dict[str, Any]]:
         ) from error
 
 
-class Texts(Sequence[str]):
+class EncodedTexts(Sequence[str]):
     """A read-only sequence of texts in one array of UTF-8, smaller than Python strings."""
 
     def __init__(self, utf8: NDArray[np.bytes_]) -> None:
@@ -129,7 +129,7 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: slice) -> Sequence[str]: ...
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         """Return one text, or a sequence of texts for a slice."""
-        return Texts(self._utf8[index]) if isinstance(index, slice) else bytes(self._utf8[index]).decode()
+        return EncodedTexts(self._utf8[index]) if isinstance(index, slice) else bytes(self._utf8[index]).decode()
 
 
 class Index(NamedTuple):
@@ -227,7 +227,7 @@ def _refuse_duplicates(index: Index, shards: Sequence[Path]) -> None:
         rows = order[again[0] : again[0] + 2]
         first, second = (shards[index.places[row, 0]] for row in rows)
         raise InvalidConfig(
-            f"webdataset: expected unique keys, found '{Texts(index.keys)[rows[0]]}' in {first} and in {second}",
+            f"webdataset: expected unique keys, found '{EncodedTexts(index.keys)[rows[0]]}' in {first} and in {second}",
             hint="a key is an id: rename one, or choose shards with 'train' and 'test'",
         )
 

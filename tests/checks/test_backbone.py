@@ -1,4 +1,4 @@
-"""The contract of backbones as checks: ours keep it, and whoever breaks it is told what to change."""
+"""The contract of backbones as checks: our backbones pass, and a broken promise says what to change."""
 
 import operator
 from dataclasses import replace
@@ -33,7 +33,7 @@ class Good:
 
 
 class Letters:
-    """How often a caption has each letter."""
+    """Counts of each letter in a caption."""
 
     width = 26
 
@@ -55,7 +55,7 @@ def letters(samples):
 
 
 def spec(made, *, modality="image", **changes):
-    # Its module is `operator`: this one imports torch.
+    # The module of `load` is `operator`, since this module imports torch.
     load = partial(operator.call, lambda params, device: made)
     return replace(BackboneSpec("good", modality, load, summary="colours"), **changes)
 
@@ -84,7 +84,7 @@ def test_ours_keep_it(name, params, use_example):
 
 
 class Draws(Good):
-    """Another number each time, as dropout gives."""
+    """A different feature each time, like dropout."""
 
     calls = 0
 

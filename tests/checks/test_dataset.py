@@ -1,4 +1,4 @@
-"""The contract of datasets as checks: ours keep it, and whoever breaks it is told what to change."""
+"""The contract of datasets as checks: our datasets pass, and a broken promise says what to change."""
 
 import operator
 from dataclasses import replace
@@ -17,7 +17,7 @@ from sparc.plugins.registry import discover
 
 
 class Good:
-    """Four red pictures of one label, two in each split."""
+    """Four red images with one label, two in each split."""
 
     taxonomy = Taxonomy({"red": []})
 
@@ -36,7 +36,7 @@ class Good:
 
 
 def spec(kind=Good, **changes):
-    # Its module is `operator`: this one imports scipy and, through pytest's configuration, torch.
+    # The module of `open` is `operator`, since this module imports scipy, and torch through pytest's configuration.
     return replace(DatasetSpec("good", partial(operator.call, kind), summary="red pictures"), **changes)
 
 

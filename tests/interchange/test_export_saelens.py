@@ -1,4 +1,4 @@
-"""An exported stream is the space's stream, in SAELens as in an SAE written here from its equations."""
+"""An exported stream equals the space's stream, in SAELens and in an SAE written here from its equations."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ NORMALIZATIONS = ("unit", "standard", "none")
 
 
 def drawn_space(normalization):
-    """A space of which no parameter is at its start: biases are not 0, decoders not the encoders transposed."""
+    """A space without initial values: biases are not 0, and decoders are not the transposed encoders."""
     config = SpaceConfig(streams=WIDTHS, n_latents=LATENTS, k=KEPT, normalization=normalization)
     space = SharedLatentSpace(config, seed=1).eval()
     torch.manual_seed(0)
@@ -36,14 +36,14 @@ def drawn_space(normalization):
 
 
 def raw_features(stream):
-    """Far from the origin, and of norms that differ tenfold."""
+    """Features far from the origin, whose norms differ tenfold."""
     torch.manual_seed(2)
     samples = torch.randn(64, WIDTHS[stream]) * 3 + torch.linspace(-4, 9, WIDTHS[stream])
     return samples * torch.linspace(0.2, 2, 64).unsqueeze(1)
 
 
 def undone(space, stream, normalized, raw):
-    """Reconstructions as a space makes them, in the space of the raw features."""
+    """Return a space's reconstructions, in the space of the raw features."""
     if space.normalization == "unit":
         return normalized * raw.norm(dim=1, keepdim=True)
     if space.normalization == "standard":
@@ -53,7 +53,7 @@ def undone(space, stream, normalized, raw):
 
 
 def expected(space, stream):
-    """Codes and reconstructions of the stream encoded alone."""
+    """Return codes and reconstructions of the stream encoded alone."""
     raw = raw_features(stream)
     codes = space.encode({stream: raw})[stream]
     with torch.no_grad():
@@ -65,7 +65,7 @@ def close(found, wanted):
 
 
 def saelens_by_hand(folder, raw):
-    """What SAELens computes of a folder, from its own TopKSAE."""
+    """Return codes and reconstructions of an exported folder, from the equations of SAELens' TopKSAE."""
     config, weights = json.loads((folder / "cfg.json").read_text()), load_file(folder / "sae_weights.safetensors")
     factor = torch.ones(len(raw), 1)
     if config["normalize_activations"] == "constant_norm_rescale":
@@ -106,7 +106,7 @@ for folder in map(Path, sys.argv[1:]):
 
 @pytest.mark.skipif(importlib.util.find_spec("sae_lens") is None, reason="sae-lens is not installed (extra dev)")
 def test_saelens_itself_loads_an_export_and_computes_the_same(tmp_path):
-    """In one process of its own for all: importing it takes seconds, and warns."""
+    """Run SAELens once for all exports, in a new process, since importing it takes seconds and warns."""
     folders = {normalization: tmp_path / normalization for normalization in NORMALIZATIONS}
     for normalization, folder in folders.items():
         write_saelens(drawn_space(normalization), "b", folder)

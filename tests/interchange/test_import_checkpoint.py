@@ -1,4 +1,4 @@
-"""Checkpoints of the paper's research code, written here as that code lays them out, give the same codes in ours."""
+"""Checkpoints in the layout of the paper's research code give the same codes in sparc."""
 
 import json
 
@@ -34,7 +34,7 @@ def written(folder, content, topk_type="global", **args):
 
 
 def by_hand(tensors, features, topk_type):
-    """Codes, sample by sample, and reconstructions of every stream from every other, from the paper's equations."""
+    """Return codes by sample, and reconstructions of every stream from every other, from the paper's equations."""
     logits = {
         stream: (x - tensors[f"pre_biases.{stream}"]) @ tensors[f"encoders.{stream}.weight"].T
         + tensors[f"latent_biases.{stream}"]

@@ -1,4 +1,4 @@
-"""Features computed elsewhere: any of the formats, joined by id, and trained on like one's own."""
+"""Features computed elsewhere: read in every format, joined by id, and used for training."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ FEATURES = np.arange(8, dtype=np.float32).reshape(4, 2) + 1
 
 
 def write(path, features=FEATURES, ids=IDS):
-    """A file in the format that its name says, in the ways people write them."""
+    """Write a file in the format of its suffix, in the usual way."""
     match path.suffix:
         case ".npy":
             np.save(path, features)
@@ -63,7 +63,7 @@ def test_every_format_gives_features_and_ids(tmp_path, suffix):
 
 
 def test_the_layout_of_the_papers_authors_is_read(tmp_path):
-    """HDF5 with `features` [N, d] and `indices` [N]."""
+    """HDF5 with `features` (N, d) and `indices` (N)."""
     with h5py.File(tmp_path / "paper.h5", "w") as file:
         file["features"] = FEATURES
         file["indices"] = np.array([30, 10, 20, 40])
@@ -145,7 +145,7 @@ STREAMS = ("--stream", "clip-img=one.npz", "--stream", "clip-txt=two.h5")
 
 
 def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_here, tmp_path):
-    """Under the names of two backbones that share a space, which these features do not."""
+    """Imported features do not share a space, even under the names of two backbones that do."""
     generator = np.random.default_rng(0)
     causes = generator.random((300, 5))
     ids = [f"sample {number}" for number in range(300)]
@@ -159,7 +159,7 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     done = sparc_command("train", "--features", "mine", *small)
     assert done.returncode == 0, done.stderr
     assert "samples lack the stream clip-txt" in done.stdout
-    # Sums of positive numbers are much alike; centred they are not.
+    # Sums of positive numbers are similar; after centring they are not.
     assert "of its features is the same for all samples; --normalization standard takes that off" in done.stdout
     assert "Retrieval" in done.stdout
     done = sparc_here("train", "--features", "mine", *small, "--normalization", "standard", "--out", "centred")
@@ -190,7 +190,7 @@ def test_training_on_imported_features_refuses_what_makes_no_sense(sparc_here, a
 
 
 def test_ids_of_lines_are_for_files_that_have_none(tmp_path):
-    """Rows of a file that has ids of its own are never joined by their position."""
+    """A file with ids is never joined by row number."""
     write(tmp_path / "one.npy")
     other = write(tmp_path / "other.npz", FEATURES[::-1], IDS[::-1])
     with open_source(tmp_path / "one.npy", tmp_path / "ids.txt") as first:
@@ -277,7 +277,7 @@ def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
 
 
 def test_a_run_is_not_evaluated_on_other_samples(sparc_here, tmp_path):
-    """Its evaluation would be replaced by one that says nothing of what it was trained on."""
+    """The evaluation would be replaced by one on other samples than those of the training."""
     rows = np.random.default_rng(0).random((60, 6)).astype(np.float32)
     for folder, first in (("mine", 0), ("moved", 0), ("other", 1)):
         ids = [str(first + number) for number in range(60)]

@@ -195,7 +195,8 @@ def test_the_command_points_at_words_with_the_backbones_of_a_run(demo_run, sparc
         "localize", demo_run, "--image", photo, "--text", "a red bus", "--latent", "3,5", "--out", "map.png"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("loading")]
+    assert [f"loading {stream} ..." in done.stdout for stream in ("effnet-lite0", "minilm")] == [True, True]
     assert lines[0].startswith(f"{photo}  a red bus  effnet-lite0: strongest at (")
     assert "of 300 x 200, score" in lines[0]
     assert any(line.split()[0::2][:3] == ["a", "red", "bus"] for line in lines)
@@ -220,7 +221,11 @@ def test_names_of_latents_are_those_that_held(demo_run):
         (["--text", "bus", "--out", "map"], "expected a picture's name, found map", "end it with .png"),
         (["--latent", "512"], "latent: expected 0 to 63, found 512", "choose another"),
         (["--latent", "three"], "--latent: expected numbers, found 'three'", "such as 93"),
-        (["--text", "bus", "--selection", "both"], "--selection: expected joint or solo, found 'both'", "leave it out"),
+        (
+            ["--text", "bus", "--selection", "both"],
+            "selection: input should be 'joint' or 'solo', found 'both'",
+            "change that value",
+        ),
     ],
 )
 def test_wrong_words_on_the_command_line_end_in_an_error_and_a_hint(

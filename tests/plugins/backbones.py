@@ -1,4 +1,4 @@
-"""What the tests of backbones share: pictures of noise, a backbone run as extraction runs it, the hub's cache."""
+"""Shared by the tests of backbones: images of noise, a backbone run as extraction runs it, a hub cache."""
 
 import json
 import pickle  # noqa: TID251
@@ -22,7 +22,7 @@ GREY_AS_RGB = Sample("rgb", lambda: Image.merge("RGB", [GREY.open_image()] * 3),
 
 
 def features(backbone, samples=SAMPLES):
-    """As data-loading workers and the extraction do it; what goes into the manifest is plain JSON."""
+    """Compute features with a pickled preprocess, as extraction does; check that `preprocessing` is plain JSON."""
     assert isinstance(backbone, Backbone)
     assert json.loads(json.dumps(backbone.preprocessing)) == backbone.preprocessing
     preprocess = pickle.loads(pickle.dumps(backbone.preprocess))
@@ -31,7 +31,7 @@ def features(backbone, samples=SAMPLES):
 
 
 def tokens(backbone, samples=SAMPLES):
-    """Patch tokens, after a check that the features beside them are those of `forward` and the grid is theirs."""
+    """Return patch tokens; check that their features equal those of `forward` and their number fits the grid."""
     with torch.inference_mode():
         pooled, found = backbone.forward_tokens(backbone.preprocess(samples))
     torch.testing.assert_close(pooled, features(backbone, samples), rtol=0, atol=1e-6)
@@ -41,7 +41,7 @@ def tokens(backbone, samples=SAMPLES):
 
 
 def hub_cache(root, repo, *files):
-    """The layout that the hub's own client keeps, holding these files."""
+    """Write a hub cache with these files, in the layout of the hub's own client."""
     folder = root / f"models--{repo.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("c0ffee")
@@ -52,5 +52,5 @@ def hub_cache(root, repo, *files):
 
 
 def offered(plugin):
-    """What a plugin's hook answers, by name."""
+    """Return the specs of a plugin's hook by name."""
     return {spec.name: spec for spec in plugin.sparc_backbones()}

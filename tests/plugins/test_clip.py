@@ -51,7 +51,7 @@ def test_the_image_tower_gives_its_patch_tokens_normed_and_projected(towers, ref
     with torch.inference_mode():
         hidden = model.visual.transformer(model.visual._embeds(image.preprocess(SAMPLES)))
         torch.testing.assert_close(found, model.visual.ln_post(hidden)[:, 1:] @ model.visual.proj)
-    assert features(image).shape == (3, 256)  # what gives tokens leaves the tower itself as it was
+    assert features(image).shape == (3, 256)  # the copy that returns tokens leaves the tower unchanged
 
 
 def test_a_tower_that_is_a_resnet_has_no_grid():
@@ -67,7 +67,7 @@ def test_towers_of_several_models_share_one_load_each_and_let_it_go_when_unused(
     monkeypatch.setattr(clip, "_load", lambda *given: loads.append(given) or load(*given))
     one = ClipParams(model=TINY_CLIP, weights="random")
     two = ClipParams(model=TINY_CLIP, pretrained="nothing", weights="random")
-    # One after the other: a memory of the last load alone would load four times.
+    # The loads alternate, so a cache of only the last model would load four times.
     image_one, image_two = (clip.load_image_tower(params, "cpu") for params in (one, two))
     text_one, text_two = (clip.load_text_tower(params, "cpu") for params in (one, two))
     assert len(loads) == 2

@@ -1,4 +1,4 @@
-"""MS-COCO as it is published, in good order and in bad."""
+"""MS-COCO in its published layout, valid and broken."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ def inside(rows, columns):
 
 
 def annotations(key, numbers, found, *, year=2017, **more):
-    """The content of an annotation file with all that is published, though nobody reads it."""
+    """Return an annotation file with all published fields, including those that nobody reads."""
     images = [
         {
             "license": 3,
@@ -70,7 +70,7 @@ def captions_of(texts, **more):
 
 
 def instances_of(numbers, objects, **more):
-    """Objects are image, category, outline, and whether they are a crowd."""
+    """Return an instances file. An object is (image, category, outline, is it a crowd)."""
     found = [
         {
             "segmentation": outline,
@@ -96,7 +96,7 @@ def write(root, kind, content, split="train2017"):
 
 @pytest.fixture
 def pets(tmp_path):
-    """Two images out of order, three captions and one; two dogs and a crowd of people on the first, a car besides."""
+    """Two images out of order, with three captions and one. The first has two dogs, a crowd of people and a car."""
     texts = {9: ["a dog runs", "two dogs ", "\ndogs and\npeople"], 4: ["a car"]}
     people = {"counts": [0, HEIGHT, HEIGHT * (WIDTH - 1)], "size": [HEIGHT, WIDTH]}
     objects = [(9, 18, BOX, 0), (9, 18, [[0, 5, 2, 5, 2, 6, 0, 6]], 0), (9, 1, people, 1), (4, 3, BOX, 0)]
@@ -230,9 +230,9 @@ def test_masks_hold_all_objects_of_a_category_together(pets):
     [
         (BOX, (slice(1, 4), slice(2, 6))),
         ([*BOX, [0, 0, 1, 0, 1, 1, 0, 1]], ([0, *[1] * 4, *[2] * 4, *[3] * 4], [0, *[2, 3, 4, 5] * 3])),
-        # Runs go down the columns, from a run outside: a column and a half left out, half a column inside.
+        # Runs go down the columns and start outside: one and a half columns outside, half a column inside.
         ({"counts": [9, 3, 36], "size": [HEIGHT, WIDTH]}, (slice(3, 6), 1)),
-        # Compressed, a number below 16 is the character that many after '0'; 36 = 4 + 1 * 32, low digits first.
+        # In compressed runs, a number n below 16 is the character chr(48 + n); 36 = 4 + 1 * 32, low digits first.
         ({"counts": "93T1", "size": [HEIGHT, WIDTH]}, (slice(3, 6), 1)),
         ([[1, 1, 5, 5]], ([], [])),
         ([[1.5, 2.5], *BOX], (slice(1, 4), slice(2, 6))),
@@ -283,7 +283,7 @@ def test_its_masks_are_what_localisation_is_measured_on(pets):
 
 def test_masks_lie_on_the_pixels_as_stored_whatever_exif_says(pets):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # rotate by a quarter
     Image.new("RGB", (WIDTH, HEIGHT)).save(pets / "train2017" / "000000000004.jpg", exif=exif)
     dataset = opened(pets)
     assert dataset[0].image().size == dataset.masks(0)["car"].shape[::-1] == (WIDTH, HEIGHT)

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face library, from files in every form that it reads: nothing here asks the hub."""
+"""Datasets of the Hugging Face library, from files in every format that it reads, without the hub."""
 
 import io
 import json
@@ -50,7 +50,7 @@ def features(**more):
 
 @pytest.fixture
 def parquet(tmp_path):
-    """Parquet files of four rows to train on and two to evaluate on, as the hub serves them."""
+    """Parquet files as on the hub, with four rows to train on and two to evaluate on."""
     folder = tmp_path / "parquet"
     folder.mkdir()
     classes = datasets.Sequence(datasets.ClassLabel(names=["dog", "cat", "bird"]))
@@ -63,7 +63,7 @@ def parquet(tmp_path):
 
 @pytest.fixture
 def image_folder(tmp_path):
-    """A folder as the library's `imagefolder` reads it."""
+    """A folder for the library's `imagefolder`."""
     folder = tmp_path / "images"
     (folder / "train").mkdir(parents=True)
     for name in ("a.png", "b.png"):
@@ -74,7 +74,7 @@ def image_folder(tmp_path):
 
 
 def saved(tmp_path, columns, kinds=None):
-    """A folder that `save_to_disk` wrote, of one split."""
+    """A folder with one split, written by `save_to_disk`."""
     folder = tmp_path / "saved"
     datasets.Dataset.from_dict(columns, features=kinds).save_to_disk(str(folder))
     return folder

@@ -1,4 +1,4 @@
-"""Streams of transformers, on its real architectures, made small: folders as the hub serves them, random weights."""
+"""Streams of transformers, on small versions of its real architectures: folders as on the hub, random weights."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ SHORT, LONG = Sample("0", caption="picture"), Sample("1", caption="picture numbe
 
 
 def save_tokenizer(folder, *, cls_token="<s>", **options):
-    """A tokenizer of whole words that puts a token before and one behind, as BERT's and CLIP's do."""
+    """Save a tokenizer of whole words that adds a token at each end, as BERT's and CLIP's do."""
     backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
@@ -71,7 +71,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def siglip(tmp_path_factory):
-    """Fixed size, as most checkpoints of SigLIP 2 are."""
+    """SigLIP with images of a fixed size, like most checkpoints of SigLIP 2."""
     folder = tmp_path_factory.mktemp("siglip")
     save_tokenizer(folder, cls_token=None, model_input_names=["input_ids"])
     hf.SiglipImageProcessor(**IMAGE_SIZE).save_pretrained(folder)
@@ -80,7 +80,7 @@ def siglip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def siglip2(tmp_path_factory):
-    """The variant that keeps an image's proportions: as many patches as fit, the rest being padding."""
+    """The variant of SigLIP 2 that keeps an image's proportions, with padding in place of missing patches."""
     folder = tmp_path_factory.mktemp("siglip2")
     save_tokenizer(folder, cls_token=None)
     hf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
@@ -150,7 +150,7 @@ def test_a_two_tower_models_towers_give_its_embeddings(model, request):
     torch.testing.assert_close(features(eye), image, rtol=0, atol=1e-5)
     torch.testing.assert_close(features(tongue, [SHORT, LONG]), text, rtol=0, atol=1e-5)
     assert eye.width == tongue.width == (20 if model == "clip" else 24)
-    torch.testing.assert_close(features(tongue, [SHORT])[0], text[0], rtol=0, atol=1e-5)  # alone as in company
+    torch.testing.assert_close(features(tongue, [SHORT])[0], text[0], rtol=0, atol=1e-5)  # independent of the batch
 
 
 @pytest.mark.parametrize(("model", "first"), [("clip", 1), ("siglip", 0)])
@@ -229,7 +229,7 @@ def test_a_model_without_that_pool_says_which_it_has(siglip, bert, tmp_path):
         load_hf("hf-image", siglip, "class")
     with pytest.raises(InvalidConfig, match="pool=class: expected what the model offers, pooled, mean; found a Siglip"):
         load_hf("hf-text", siglip, "class")
-    # A classifier's file has no pooler, and transformers would draw one at random.
+    # A classifier's file has no pooler, so transformers initialises one at random.
     folder = shutil.copytree(bert, tmp_path / "bert")
     weights = read_weights(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
@@ -343,7 +343,7 @@ def test_what_the_listing_says_of_the_defaults(no_hub, tmp_path):
 
 
 def test_minilm_is_the_pretrained_one():
-    """Its makers' promise, checked: near meanings are near."""
+    """Sentences of similar meaning have similar features."""
     backbone = hf_encoders.load_minilm(MiniLMParams(), "cpu")
     texts = ["a dog", "a puppy", "the tax report is due in April"]
     dog, puppy, taxes = features(backbone, [Sample(text, caption=text) for text in texts])

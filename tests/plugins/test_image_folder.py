@@ -1,4 +1,4 @@
-"""A folder of one's own images, in good order and in bad."""
+"""A folder of images with an index, valid and broken."""
 
 import json
 import pickle  # noqa: TID251
@@ -15,7 +15,7 @@ def opened(root, split="train", **params):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Writes an index file of the given lines and returns the folder."""
+    """Write an index file of the given lines and return the folder."""
 
     def write(*lines, name="samples.csv"):
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")

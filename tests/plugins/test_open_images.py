@@ -1,4 +1,4 @@
-"""Open Images with Localized Narratives: the official files, written small, in good order and in bad."""
+"""Open Images with Localized Narratives: small copies of the official files, valid and broken."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def narrative(image, caption, **changes):
-    """A record as the official files have it."""
+    """Return a record in the format of the official files."""
     record = {
         "dataset_id": "open_images_train",
         "image_id": image,
@@ -59,7 +59,7 @@ def narrative(image, caption, **changes):
 
 @pytest.fixture
 def root(tmp_path):
-    """A folder with an image each in train and test."""
+    """A folder with one image in each of train and test."""
     for split, image in (("train", A), ("train", B), ("test", C)):
         (tmp_path / "oi" / split).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 6), "red").save(tmp_path / "oi" / split / f"{image}.jpg")
@@ -71,7 +71,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def labelled(root):
-    """The same with labels: of A, of an image that has no narrative, and none of B."""
+    """The same folder with labels of A and of an image without a narrative, but none of B."""
     (root / "bbox_labels_600_hierarchy.json").write_text(json.dumps(HIERARCHY))
     write(root / "class-descriptions-boxable.csv", *NAMES)
     rows = [f"{A},verification,/m/dog,1", f"{A},verification,/m/leg,0", f"{C},verification,/m/leg,1"]

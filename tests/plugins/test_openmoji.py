@@ -1,4 +1,4 @@
-"""The embedded demo's dataset, against the counts that were made by hand from the packages' tables."""
+"""The dataset of the demo, against counts made by hand from the packages' tables."""
 
 import pickle  # noqa: TID251
 from collections import Counter

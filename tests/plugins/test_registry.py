@@ -1,4 +1,4 @@
-"""Finding plugins: ours and a stranger's on one path, and no plugin can break the others."""
+"""Discovery treats our plugins like a stranger's, and no plugin can break the others."""
 
 import functools
 import subprocess
@@ -25,7 +25,7 @@ from tests.runs import provenance
 
 
 def plugin(monkeypatch, name, **hooks):
-    """A module that exists only in this test, as an entry point would find it."""
+    """Return the entry point of a module that exists only in this test."""
     module = types.ModuleType(name)
     for hook, function in hooks.items():
         setattr(module, hook, function)
@@ -151,7 +151,7 @@ class Sizes(Params):
 
 
 def listed(sparc_here, monkeypatch, *specs):
-    """What `sparc plugins list` prints of a plugin with these streams: per stream its row, the words of it."""
+    """Run `sparc plugins list` with these streams, and return the words of each row by its first word."""
 
     @hookimpl
     def sparc_backbones():
@@ -230,7 +230,7 @@ ours = discover([one for one in entry_points(group="sparc.plugins") if one.value
 
 
 def heavy_imports(code):
-    """Heavy libraries that a program imports, in a process of its own, and the lines that it prints."""
+    """Run a program in a new process; return the heavy libraries that it imports, and the lines that it prints."""
     code = f"{code}\nimport sys\nprint('heavy:', *[name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *lines, heavy = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""A new plugin's package works as it stands."""
+"""The package of a new plugin works as written."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Streams of timm, on its real architectures with random weights in the files that the hub serves."""
+"""Streams of timm, on its real architectures, with random weights in files as on the hub."""
 
 import shutil
 from functools import partial
@@ -26,7 +26,7 @@ def load_timm(**params):
 
 @pytest.fixture
 def shallow(monkeypatch):
-    """Vision transformers of one block and ConvNeXts of four: timm's real parts, made in less time."""
+    """Make vision transformers of one block and ConvNeXts of four, timm's real parts, to save time."""
     import timm
 
     create = timm.create_model
@@ -35,7 +35,7 @@ def shallow(monkeypatch):
 
 
 def saved(folder, name, **options):
-    """A model with random weights, and the file that holds them."""
+    """Return a model with random weights, and its file of weights."""
     import timm
 
     torch.manual_seed(1)
@@ -112,7 +112,7 @@ def test_a_convnext_of_dinov3_gives_its_pooled_map_and_each_place_of_it_normed(s
 
 @pytest.mark.parametrize("model", ["resnet18", "mobilenetv3_small_100", "swin_tiny_patch4_window7_224"])
 def test_a_grid_of_one_place_is_the_whole_image(model, tmp_path):
-    """What the head makes of a place alone is what it makes of an image that is that place all over."""
+    """The head's output for a patch alone equals its output for an image made of that patch everywhere."""
     backbone = timm_image.load_timm(TimmParams(model=model, weights="random"), "cpu", backbone="timm")
     rows, columns = backbone.grid
     assert (rows, columns) == (7, 7)
@@ -182,7 +182,7 @@ def test_tokens_are_normed_where_the_norm_comes_after_pooling():
     params = TimmParams(model=TINY_VIT, weights="random")
     backbone = timm_image.load_timm(params, "cpu", backbone="timm", global_pool="avg")
     assert backbone.grid == (10, 10)
-    # A LayerNorm as it is made leaves each token with mean 0 and variance 1.
+    # An untrained LayerNorm gives each token mean 0 and variance 1.
     found = tokens(backbone)
     torch.testing.assert_close(found.mean(dim=2), torch.zeros(3, 100), rtol=0, atol=1e-4)
     torch.testing.assert_close(found.var(dim=2, correction=0), torch.ones(3, 100), rtol=0, atol=1e-2)

@@ -1,4 +1,4 @@
-"""Shards of the webdataset format, as its own writer makes them."""
+"""Shards of the webdataset format, written by its own library."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def picture(colour="red", mode="RGB", form="JPEG"):
 
 
 def write(path, *samples):
-    """A shard of samples, each a dict of `__key__` and contents by extension, by the library's writer."""
+    """Write a shard with the library. A sample is a dict of `__key__` and contents by extension."""
     from webdataset import TarWriter
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ def test_a_shard_that_is_cut_off_is_named_wherever_the_cut_is(root, cut):
     shard = write(root / "train-0.tar", *numbered(0, 2))
     with tarfile.open(shard) as tar:
         last = tar.getmembers()[-1]
-    end = last.offset_data + TAR_BLOCK  # of the last file: the mark of the end follows
+    end = last.offset_data + TAR_BLOCK  # end of the last file, where the end mark begins
     size = {-1: end - 600, 100: 100, TAR_BLOCK + 100: TAR_BLOCK + 100, -2 * TAR_BLOCK: end}[cut]
     os.truncate(shard, size)
     with pytest.raises(CorruptFile, match=r"train-0.tar is truncated, or not a tar file"):

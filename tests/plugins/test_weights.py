@@ -1,4 +1,4 @@
-"""Weights from the hub: its cache is asked for every name, the network once."""
+"""Weights from the hub: every name is looked up in the cache, but the network is used only once."""
 
 import time
 
@@ -13,7 +13,7 @@ NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"
 
 @pytest.fixture
 def no_network(tmp_path, monkeypatch):
-    """A hub at an address that nobody listens at, and an empty cache; notes how long its client would wait."""
+    """A hub at a closed port and an empty cache. Return a list of the waits of its client, which do not happen."""
     waited = []
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))

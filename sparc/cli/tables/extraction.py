@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
@@ -27,23 +28,15 @@ def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]]) -> None:
             f"{one['samples']:,}",
             f"{one['rows']:,}",
             _duration(one["seconds"]),
-            _size(one["bytes"]),
-            " + ".join(_size(one[kind]) for kind in ("memory", "device_memory") if one[kind] is not None),
+            decimal(int(one["bytes"])),
+            " + ".join(decimal(int(one[kind])) for kind in ("memory", "device_memory") if one[kind] is not None),
         )
     console.print(table)
     seconds, size = (sum(one[key] for _, one in found) for key in ("seconds", "bytes"))
-    console.print(f"in all {_duration(seconds)} and {_size(size)} on disk", markup=False)
+    console.print(f"in all {_duration(seconds)} and {decimal(int(size))} on disk", markup=False)
 
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

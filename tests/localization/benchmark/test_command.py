@@ -6,7 +6,6 @@ import json
 import pytest
 from rich.console import Console
 
-from sparc.cli import evaluate
 from sparc.cli.tables.localization import latents_table
 from sparc.config import SpaceConfig
 from sparc.localization.benchmark import LatentsReport, cases
@@ -32,11 +31,12 @@ def run_of(photos, tmp_path):
     return make
 
 
-def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, sparc_here, monkeypatch):
+def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, sparc_here, photos, monkeypatch):
     run = run_of(timm=64, **{"char-ngrams": 256})
     monkeypatch.setattr(cases, "CANVASES", 6)
-    # The rest of the evaluation has its own tests, and takes ten seconds.
-    monkeypatch.setattr(evaluate, "evaluate_run", lambda *args, **kwargs: None)
+    data = ("--dataset", "image-folder", "--data-root", photos)
+    sparc_here("extract", "--stream", "timm[model=test_vit,weights=random]", "--stream", "char-ngrams", *data)
+    # Plots have tests of their own, and take seconds.
     monkeypatch.setattr("sparc.evaluation.plots.draw", lambda report, folder: None)
     done = sparc_here("evaluate", run, "--localization")
     assert done.returncode == 0, done.stderr
