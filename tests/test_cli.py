@@ -12,6 +12,7 @@ from PIL import Image
 
 import sparc
 from sparc.storage.card import model_card
+from tests.conftest import RANDOM_VIT
 
 STREAMS = ("--stream", "hog", "--stream", "char-ngrams")
 SHAPE = ("--n-latents", "64", "--k", "4", "--batch-size", "16", "--lr", "0.01")
@@ -69,7 +70,7 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert "training: lambda 1.0, aux-weight 0.03125, k-aux 64, dead-after 256000, epochs 20, batch-size 16" in shown
     mine = tmp_path / "mine"
     before = {path: path.read_bytes() for path in mine.iterdir() if path.is_file()}
-    measured = sparc_command("evaluate", "mine")
+    measured = sparc_here("evaluate", "mine")
     assert measured.returncode == 0, measured.stderr
     for word in ("Sharing, solo", "Concepts by enrichment", "by reconstruction"):
         assert word in measured.stdout
@@ -164,9 +165,9 @@ def test_without_weights_the_papers_streams_end_with_what_can_be_done(sparc_here
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_dry_run_with_random_weights_says_so_wherever_its_numbers_are_shown(sparc_here, photos, tmp_path):
-    streams = ("--stream", "timm[model=test_vit,weights=random]", "--stream", "char-ngrams")
-    done = sparc_here("train", *streams, *folder(photos), *SHAPE, "--epochs", 2, "--out", "dry")
+def test_a_dry_run_with_random_weights_says_so_wherever_its_numbers_are_shown(sparc_here, extracted, tmp_path):
+    streams = ("--stream", RANDOM_VIT, "--stream", "char-ngrams")
+    done = sparc_here("train", *streams, *folder(extracted), *SHAPE, "--epochs", 2, "--out", "dry")
     assert done.returncode == 0, done.stderr
     assert "timm: random weights (dry run)" in done.stdout
     assert "timm: random weights (dry run)" in sparc_here("info", "dry").stdout
