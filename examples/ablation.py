@@ -1,9 +1,9 @@
-"""Compare settings: the paper's four configurations, each trained and measured, in one table.
+"""Compare settings: train and measure the paper's four configurations, and print one table.
 
 python examples/ablation.py
 
-`sparc ablate --dataset digits --grid selection=global,local --grid lambda=1,0` does the same with several seeds, side
-by side, and says how far they spread: with one seed, small differences mean nothing.
+`sparc.ablate` and `sparc ablate --dataset digits --grid selection=global,local --grid lambda=1,0` do the same with
+several seeds, side by side, and show the spread over seeds: with one seed, small differences mean nothing.
 """
 
 from itertools import product
@@ -16,8 +16,8 @@ import sparc
 print(f"{'selection':10} {'lambda':>6} {'cross NMSE, joint':>18} {'cross NMSE, solo':>17} {'R@10':>6}")
 with TemporaryDirectory() as folder:
     for selection, cross_weight in product(("global", "local"), (1, 0)):
-        # The features are the same for all, so that they are extracted once.
-        report = sparc.fit(
+        # All four use the same features, which are extracted once.
+        report = sparc.train(
             dataset="digits",
             selection=selection,
             lambda_=cross_weight,
@@ -25,7 +25,7 @@ with TemporaryDirectory() as folder:
             out=Path(folder) / f"{selection}-{cross_weight}",
         ).report
 
-        # Joint encoding lets the streams of a sample choose latents together; solo is what a search can count on.
+        # With joint encoding the streams of a sample select their latents together. A search has solo codes only.
         joint, solo = (
             mean(nmse for source, row in way.nmse.items() for target, nmse in row.items() if target != source)
             for way in (report.joint, report.solo)

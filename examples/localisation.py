@@ -3,7 +3,7 @@
 python examples/train_three_streams.py
 python examples/localisation.py runs/digits
 
-The space has seen one digit at a time, and only whole pictures.
+In training the space saw one digit at a time, and whole images only.
 """
 
 import random
@@ -29,30 +29,30 @@ drawn = random.Random(0)
 
 
 def mosaic():
-    """Sixteen held-out digits in four rows, all ten among them, and what they are, row by row."""
+    """Return an image of sixteen held-out digits in four rows, all ten among them, and their names, row by row."""
     names = [*NAMES, *drawn.choices(NAMES, k=6)]
     drawn.shuffle(names)
-    picture = Image.new("L", (32, 32))
+    image = Image.new("L", (32, 32))
     for place, name in enumerate(names):
         digit = drawn.choice([sample for sample in samples if name in sample.text().split()])
-        picture.paste(digit.image().convert("L"), (place % 4 * 8, place // 4 * 8))
-    return picture, names
+        image.paste(digit.image().convert("L"), (place % 4 * 8, place // 4 * 8))
+    return image, names
 
 
 right = asked = 0
 share = 0.0
 for number in range(MOSAICS):
-    picture, names = mosaic()
-    request = checked_request([picture], text=[f"a {name}" for name in NAMES], n_latents=models.space.n_latents)
+    image, names = mosaic()
+    request = checked_request([image], text=[f"a {name}" for name in NAMES], n_latents=models.space.n_latents)
     for found in localize(models, request):
         wanted = str(found.query).split()[-1]
         asked += 1
-        if found.peak is not None:  # a map of nothing points nowhere
+        if found.peak is not None:  # an empty map has no peak
             x, y = found.peak
             right += names[int(y // 8) * 4 + int(x // 8)] == wanted
         share += names.count(wanted) / len(names)
         if number == 0 and wanted == "seven":
             save(draw([found]), Path("seven.png"))
 
-print(f"the strongest patch shows the digit that was asked for in {right} of {asked}; by chance in {share:.0f}")
-print("one of them: seven.png")
+print(f"the strongest patch shows the right digit in {right} of {asked} maps, by chance in {share:.0f}")
+print("one of the maps: seven.png")

@@ -1,7 +1,7 @@
-"""All errors that input can cause, as one tree.
+"""All errors that a user can cause, as one tree.
 
 SparcError
-  InvalidConfig        an option, config key or combination that makes no sense
+  InvalidConfig        an invalid option, config key or combination
   UnknownName          a stream or dataset that no plugin offers
   PluginError          a plugin that breaks its contract
   WeightsUnavailable   pretrained weights that are not on this machine and cannot be downloaded
@@ -11,10 +11,10 @@ SparcError
   MisalignedStreams    streams whose samples differ
   CorruptFile          a truncated or altered file
   IncompatibleFormat   a store or checkpoint that this version cannot read
-  StorageError         a full disk, or a refusal of the file system
+  StorageError         a full disk, or another error of the file system
 
 The message states what was expected and what was found; the hint states what to do. The command line prints both and
-exits with 1. No code below it catches a SparcError to hide it.
+exits with 1. No other code swallows a SparcError.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ class SparcError(Exception):
         self.add_note(f"hint: {hint}")  # shown in the tracebacks of programs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Carry message and hint from one process to another, whatever arguments the subclass takes."""
+        """Pickle message and hint, since the constructors of subclasses take other arguments."""
         return remade, (type(self), self.message, self.hint)
 
 
 def remade(kind: type[SparcError], message: str, hint: str) -> SparcError:
-    """Rebuild an error from another process without calling its constructor, whose arguments may differ."""
+    """Rebuild a pickled error without calling the constructor of its class."""
     error = kind.__new__(kind)
     SparcError.__init__(error, message, hint=hint)
     return error
 
 
 class InvalidConfig(SparcError):
-    """An option, a config key or a combination of them that makes no sense."""
+    """An invalid option, config key or combination of them."""
 
 
 class UnknownName(SparcError):
@@ -97,11 +97,11 @@ class IncompatibleFormat(SparcError):
 
 
 class StorageError(SparcError):
-    """A full disk, or a refusal of the file system."""
+    """A full disk, or another error of the file system."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training that a signal stopped after its step was finished and its state saved."""
+    """A training that a signal stopped; its last step is complete and its state is saved."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"training stopped and saved in {path}; resume it with sparc.train(resume={str(path)!r})")
@@ -110,7 +110,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def say_warnings() -> None:
-    """Show what is warned of as one line on standard error, as the commands of sparc do; once each."""
+    """Print warnings as one line on standard error, as the commands of sparc do; each warning once."""
 
     def show(
         message: Warning | str,

@@ -1,4 +1,4 @@
-"""The command line as a user calls it: on real files, with the example package installed."""
+"""The command line as a user calls it, on real files and with the example package installed."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SHAPE = ("--n-latents", "64", "--k", "4", "--batch-size", "16", "--lr", "0.01")
 
 
 def assert_fails(done, message, hint, code=1):
-    """Two lines, nothing else: no traceback, no usage panel."""
+    """Assert that standard error is two lines: no traceback, no usage panel."""
     lines = done.stderr.strip().splitlines()
     assert done.returncode == code, done.stdout + done.stderr
     assert len(lines) == 2, done.stderr
@@ -33,7 +33,7 @@ def folder(photos):
     return ("--dataset", "image-folder", "--data-root", photos)
 
 
-def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sparc_here, photos, tmp_path):
+def test_train_extracts_trains_evaluates_and_prints_the_next_commands(sparc_command, sparc_here, photos, tmp_path):
     first = sparc_command("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 20)
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
@@ -50,7 +50,7 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert provenance["seed"] == 0
     assert provenance["versions"]["torch"]
     assert provenance["samples"] + report["samples"] == 60
-    assert len(provenance["features"]["hog"]) == 2  # of the list of samples, and of one shard
+    assert len(provenance["features"]["hog"]) == 2  # digests of the list of samples and of one shard
     assert provenance["streams"]["hog"]["plugin"] == "sparc-classic 0.1.0"
     assert "Jaccard of labels" in str(model_card(run, "lab/space"))
 
@@ -87,9 +87,9 @@ def test_train_extracts_trains_evaluates_and_says_what_is_next(sparc_command, sp
     assert_fails(sparc_here("explore", "mine", "--out", "sheet.svg"), "ends in .png, found sheet.svg", "PNG")
     before = {path: path.read_bytes() for path in mine.iterdir() if path.is_file()}
     done = sparc_here("train", "--resume", "mine")
-    assert "mine is trained and evaluated already" in done.stdout, done.stderr
+    assert "mine is already trained and evaluated" in done.stdout, done.stderr
     assert {path: path.read_bytes() for path in mine.iterdir() if path.is_file()} == before
-    assert_fails(sparc_here("train", "--resume", "mine", "--k", 3), "found --k too", "leave it out")
+    assert_fails(sparc_here("train", "--resume", "mine", "--k", 3), "found --k too", "remove that option")
     assert_fails(sparc_here("train", *STREAMS, "--out", "mine"), "never overwritten", "--resume mine")
     (tmp_path / "mine" / "config.json").write_text('{"format_version": 7}')
     assert_fails(sparc_here("evaluate", "mine"), "format version 7", "pip install -U sparc-sae")
@@ -108,14 +108,14 @@ def wait_for(path, process):
     assert path.exists(), process.communicate()
 
 
-def test_an_interrupted_training_goes_on_to_the_same_bits(sparc_here, environment, extracted, tmp_path):
+def test_an_interrupted_training_resumes_to_the_same_bits(sparc_here, environment, extracted, tmp_path):
     options = ("train", *STREAMS, *folder(extracted), *SHAPE, "--epochs", 200)
     process = start(environment, tmp_path, *options, "--out", "stopped")
     wait_for(tmp_path / "stopped" / "metrics.jsonl", process)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
-    assert "stopped. Go on with: sparc train --resume stopped" in output
+    assert "stopped. Resume it with: sparc train --resume stopped" in output
     assert_fails(sparc_here("evaluate", "stopped"), "the run stopped is not finished", "sparc train --resume stopped")
     resumed = sparc_here("train", "--resume", "stopped")
     assert resumed.returncode == 0, resumed.stderr
@@ -127,7 +127,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(sparc_here, environmen
     assert metrics[0] == metrics[1]
 
 
-def test_an_interrupted_extraction_ends_its_worker_and_says_what_to_do(environment, photos, tmp_path):
+def test_an_interrupted_extraction_ends_its_worker_and_prints_a_hint(environment, photos, tmp_path):
     process = start(environment, tmp_path, "extract", *STREAMS, *folder(photos))
     deadline = time.monotonic() + 60
     workers = []
@@ -157,7 +157,7 @@ def test_the_papers_streams_train_from_local_weights(sparc_here, dinov2_weights,
     assert compared == {("clip-img", "clip-txt"), ("clip-txt", "clip-img")}  # the towers of one model
 
 
-def test_without_weights_the_papers_streams_end_with_what_can_be_done(sparc_here, photos, tmp_path):
+def test_missing_weights_of_the_papers_streams_are_an_error_with_a_hint(sparc_here, photos, tmp_path):
     streams = ("--stream", "dinov2", "--stream", "clip-img", "--stream", "clip-txt")
     done = sparc_here("train", *streams, *folder(photos))
     assert_fails(done, "timm/vit_small_patch14_reg4_dinov2.lvd142m/model.safetensors", "weights=random")
@@ -165,7 +165,7 @@ def test_without_weights_the_papers_streams_end_with_what_can_be_done(sparc_here
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_dry_run_with_random_weights_says_so_wherever_its_numbers_are_shown(sparc_here, extracted, tmp_path):
+def test_random_weights_are_noted_beside_all_numbers_of_a_dry_run(sparc_here, extracted, tmp_path):
     streams = ("--stream", RANDOM_VIT, "--stream", "char-ngrams")
     done = sparc_here("train", *streams, *folder(extracted), *SHAPE, "--epochs", 2, "--out", "dry")
     assert done.returncode == 0, done.stderr
@@ -202,28 +202,28 @@ def test_one_stream_is_a_plain_sparse_autoencoder(sparc_here, extracted, tmp_pat
             1,
         ),
         (["train", "--stream", "hog[size=big]"], "'hog': size", "change", 1),
-        (["train", "--stream", "hog", "--device", "gpu"], "--device: 'gpu' is not there", "cuda", 1),
+        (["train", "--stream", "hog", "--device", "gpu"], "--device: 'gpu' is not available", "cuda", 1),
         (["train", "--resume", "nowhere"], "no run at nowhere", "--out", 1),
         (["evaluate", "nowhere"], "no run at nowhere", "--out", 1),
     ],
 )
-def test_what_cannot_be_done_is_said_in_two_lines(sparc_here, tmp_path, arguments, message, hint, code):
+def test_mistakes_are_errors_of_two_lines(sparc_here, tmp_path, arguments, message, hint, code):
     assert_fails(sparc_here(*arguments), message, hint, code)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("group", [(), ("plugins",), ("bench",)])
-def test_a_command_without_words_shows_its_help_and_no_error(sparc_here, group):
+def test_a_command_without_arguments_shows_its_help_and_no_error(sparc_here, group):
     done = sparc_here(*group)
     assert "Usage" in done.stdout
     assert done.stderr == ""
 
 
-def test_no_streams_is_said_in_two_lines(sparc_here, photos):
+def test_no_streams_is_an_error_of_two_lines(sparc_here, photos):
     assert_fails(sparc_here("train", *folder(photos)), "at least one stream, found none", "--stream NAME")
 
 
-def test_an_unknown_config_key_is_said_in_two_lines(sparc_here, tmp_path):
+def test_an_unknown_config_key_is_an_error_of_two_lines(sparc_here, tmp_path):
     (tmp_path / "run.toml").write_text("epoch = 3\n")
     assert_fails(sparc_here("train", "--config", "run.toml"), "unknown key 'epoch'", "did you mean 'epochs'?")
 
@@ -242,10 +242,10 @@ def test_a_bad_image_is_named_and_skipped_only_on_request(sparc_here, photos, tm
     assert "skipped 1 samples that could not be read in tiny-image" in done.stdout or "skipped 2 samples" in done.stdout
 
 
-def test_a_full_disk_is_said_in_two_lines_and_the_extraction_goes_on_later(environment, sparc_here, photos, tmp_path):
-    """A limit on the size of files stands in for the disk: the file system refuses in the same way.
+def test_a_full_disk_is_an_error_of_two_lines_and_extraction_resumes_later(environment, sparc_here, photos, tmp_path):
+    """A limit on file sizes stands in for a full disk: both make writes fail.
 
-    Captions only, since the limit holds for shared memory too, in which images come from their loading process.
+    Only captions are extracted, because the limit also applies to the shared memory through which images are loaded.
     """
     words = ("extract", "--stream", "char-ngrams", *map(str, folder(photos)))
     command = [sys.executable, "-m", "sparc", *words]
@@ -285,15 +285,15 @@ def test_a_warning_is_one_line():
     assert done.stderr == "warning: 3 of 9 are gone\n"
 
 
-def test_a_plan_says_what_an_extraction_will_take_and_writes_nothing(sparc_here, photos, tmp_path):
+def test_a_plan_estimates_an_extraction_and_writes_nothing(sparc_here, photos, tmp_path):
     done = sparc_here("extract", "--stream", "char-ngrams", *folder(photos), "--plan")
     assert done.returncode == 0, done.stderr
     assert "char-ngrams" in done.stdout
-    assert "in all" in done.stdout
+    assert "total: " in done.stdout
     assert not (tmp_path / "cache" / "store").exists()
 
 
-def test_what_is_wrong_with_the_last_split_shows_before_anything_is_computed(sparc_here, photos, tmp_path):
+def test_an_error_in_the_last_split_is_found_before_anything_is_computed(sparc_here, photos, tmp_path):
     index = photos / "samples.csv"
     header, *lines = index.read_text().splitlines()
     index.write_text("\n".join([f"{header},split", *(f"{line},train" for line in lines)]) + "\n")
@@ -310,7 +310,7 @@ def test_patches_of_captions_are_refused(sparc_here, photos):
 
 
 def test_processes_started_by_torchrun_share_the_work(sparc_here, photos, monkeypatch):
-    """With what torchrun says to each process."""
+    """Set the variables that torchrun sets for each process."""
     arguments = ("extract", "--stream", "char-ngrams", *folder(photos))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -323,7 +323,7 @@ def test_processes_started_by_torchrun_share_the_work(sparc_here, photos, monkey
 
 
 @pytest.mark.parametrize("shard", ["2/2", "1", "a/b", "0/0"])
-def test_a_part_that_makes_no_sense_is_refused(sparc_here, photos, shard):
+def test_an_invalid_shard_is_refused(sparc_here, photos, shard):
     done = sparc_here("extract", *STREAMS, *folder(photos), "--shard", shard)
     assert done.returncode == 1
     assert f"--shard: expected I/N with I below N, found '{shard}'" in done.stderr

@@ -1,4 +1,4 @@
-"""What a user may write, and what is said when it makes no sense."""
+"""Options as users write them, and the errors for invalid ones."""
 
 import os
 import runpy
@@ -39,28 +39,28 @@ def test_a_stream_is_written_as_name_and_parameters(text, name, alias, params):
 
 
 @pytest.mark.parametrize("text", ["", "clip[", "clip[model]", "clip[model=a", "[model=a]", {"model": "a"}])
-def test_a_stream_written_otherwise_is_refused_with_the_form(text):
+def test_a_malformed_stream_is_refused_with_the_expected_form(text):
     with pytest.raises(ValueError, match="expected"):
         ref(text)
 
 
-def test_two_streams_of_one_name_are_refused_with_the_way_out():
-    with pytest.raises(InvalidConfig, match=r"'timm' twice; name one, 'other=timm\[...\]'"):
+def test_two_streams_of_one_name_are_refused_with_a_hint_to_rename_one():
+    with pytest.raises(InvalidConfig, match=r"'timm' twice; rename one, 'other=timm\[...\]'"):
         validated(RunConfig, {"dataset": "d", "stream": ["timm[model=a]", "timm[model=b]"]})
 
 
 @pytest.mark.parametrize("one", ["timm[model=a]", {"name": "timm", "model": "a"}])
-def test_one_stream_may_stand_by_itself(one):
+def test_one_stream_needs_no_list(one):
     options = validated(RunConfig, {"dataset": "d", "stream": one})
     assert options.streams == (PluginRef(name="timm", alias="timm", params={"model": "a"}),)
 
 
-def test_a_configuration_that_is_a_folder_is_said_to_be_none(tmp_path):
+def test_a_folder_is_no_config_file(tmp_path):
     with pytest.raises(InvalidConfig, match="cannot be read: Is a directory"):
         read_options(tmp_path)
 
 
-def test_more_kept_latents_than_there_are_is_refused():
+def test_k_above_n_latents_is_refused():
     with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 8, found 9"):
         validated(SpaceConfig, {"streams": {"a": 3}, "n_latents": 8, "k": 9})
 
@@ -74,7 +74,7 @@ def test_more_kept_latents_than_there_are_is_refused():
         ({"lambda": float("nan")}, "lambda: input should be a finite number"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_named_with_what_was_found(options, message):
+def test_an_invalid_option_is_named_with_its_value(options, message):
     with pytest.raises(InvalidConfig, match=message):
         validated(RunConfig, {"dataset": "d", **options})
 
@@ -102,11 +102,11 @@ def test_a_config_file_holds_options_by_their_names(tmp_path):
     ("content", "message", "hint"),
     [
         ("n-latent = 3", "unknown key 'n-latent'", "did you mean 'n-latents'?"),
-        ("k = ", "not valid TOML", "mend"),
+        ("k = ", "not valid TOML", "fix that line"),
         (None, "config file not found", "--config"),
     ],
 )
-def test_a_config_file_that_cannot_be_read_says_why(tmp_path, content, message, hint):
+def test_an_unreadable_config_file_is_an_error_with_its_reason(tmp_path, content, message, hint):
     path = tmp_path / "run.toml"
     if content is not None:
         path.write_text(content)
@@ -131,7 +131,7 @@ def test_the_command_line_wins_over_the_file_the_file_over_the_dataset_the_datas
     assert resolved({"dataset": "plain"}, registry).epochs == 50
 
 
-def test_what_can_be_checked_is_checked_before_anything_is_extracted(registry):
+def test_options_are_checked_before_anything_is_extracted(registry):
     with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 32, found 33"):
         resolved({"dataset": "toys", "k": 33}, registry).checked()
     with pytest.raises(UnknownName, match="no plugin offers a dataset named 'toy'") as error:
@@ -139,14 +139,14 @@ def test_what_can_be_checked_is_checked_before_anything_is_extracted(registry):
     assert "did you mean 'toys'?" in error.value.hint
 
 
-def test_a_dataset_with_defaults_that_are_no_options_is_a_plugin_error():
+def test_defaults_of_a_dataset_that_are_not_options_are_a_plugin_error():
     bad = DatasetSpec("toys", open=lambda params, split: None, defaults={"n_latents": 3})
     with pytest.raises(PluginError, match="defaults of dataset 'toys' are wrong: unknown parameter 'n_latents'"):
         resolved({"dataset": "toys"}, Registry(datasets={"toys": bad}))
 
 
 def test_a_label_with_several_parents_counts_at_its_deepest_occurrence():
-    """thing > animal > pet; dog is a thing, an animal and a pet, so it lies at depth 3, below pet."""
+    """thing > animal > pet; dog is a thing, an animal and a pet, so its depth is 3, below pet."""
     taxonomy = Taxonomy(
         {"dog": ["thing", "pet", "animal"], "thing": [], "animal": ["thing"], "pet": ["animal"], "toy": ["thing"]}
     )
@@ -157,7 +157,7 @@ def test_a_label_with_several_parents_counts_at_its_deepest_occurrence():
     assert taxonomy.max_depth == 3
 
 
-def test_of_equally_deep_parents_the_first_declared_is_followed():
+def test_a_label_follows_the_first_of_equally_deep_parents():
     taxonomy = Taxonomy({"a": [], "b": [], "ab": ["b", "a"]})
     assert taxonomy.lift("ab", 0) == "b"
 
@@ -169,7 +169,7 @@ def test_a_taxonomy_with_a_cycle_or_an_unknown_parent_is_refused():
         Taxonomy({"a": ["z"]})
 
 
-def test_a_parameter_that_is_lacking_says_how_to_give_it():
+def test_the_error_of_a_missing_parameter_says_how_to_give_it():
     class Wanted(BaseModel):
         model_config = ConfigDict(extra="forbid")
         root: str
@@ -219,7 +219,7 @@ assert RunConfig().training().momentum == 0.9
 
 
 def test_an_option_is_added_in_one_place(tmp_path):
-    """A field more in a copy of sparc: command line, file, program, ablation, signature and reference have it."""
+    """Add a field in a copy of sparc: command line, file, function, ablation, signature and reference all have it."""
     shutil.copytree(ROOT / "sparc", tmp_path / "sparc", ignore=shutil.ignore_patterns("__pycache__"))
     declared = tmp_path / "sparc" / "config" / "options.py"
     before = "    epochs: int = option("
@@ -233,6 +233,6 @@ def test_an_option_is_added_in_one_place(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_typed_arguments_of_the_verbs_are_made_from_the_options():
+def test_the_typed_arguments_of_the_verbs_match_the_options():
     namespace = runpy.run_path(str(ROOT / "docs" / "tools" / "signatures.py"))
     assert namespace["FILE"].read_text() == namespace["page"](), "run: python docs/tools/signatures.py"

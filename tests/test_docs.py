@@ -1,4 +1,4 @@
-"""What the documentation says is true: its Python runs, its commands parse, its links lead somewhere."""
+"""The documentation is true: its Python runs, its commands parse, its links have targets."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from PIL import Image
 import sparc
 from sparc.ablation.grid import cells, checked_grid
 from sparc.cli.app import app
-from sparc.config import OPTION_NAMES, RunConfig, SpaceConfig, read_options, validated
+from sparc.config import RunConfig, SpaceConfig, names, read_options, validated
 from sparc.plugins.checks import check_backbone, check_dataset
 from sparc.plugins.registry import discover
 from sparc.storage.checkpoint import SharedLatentSpace
@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 
 
 def blocks(language):
-    """All code blocks of a language: (page, text)."""
+    """Return all code blocks of a language as parameters of a test."""
     found = []
     for page in PAGES:
         for text in re.findall(
@@ -39,7 +39,7 @@ def blocks(language):
 
 @pytest.fixture
 def demo_run(tmp_path, monkeypatch):
-    """A space of the demo's shape where the README's is, untrained."""
+    """Save an untrained space of the demo's shape where the documentation has the demo's run."""
     monkeypatch.chdir(tmp_path)
     widths = {"effnet-lite0": 1280, "effnet-lite2": 1280, "minilm": 384}
     SharedLatentSpace(SpaceConfig(streams=widths, n_latents=512, k=16)).save_pretrained("runs/openmoji")
@@ -47,38 +47,60 @@ def demo_run(tmp_path, monkeypatch):
     Image.new("RGB", (60, 40), "red").save("photo.jpg")
 
 
-TRAINS = "sparc.fit("
-"""A block with this takes data and features: it has a test of its own."""
+TRAINS, EXTRACTS = "sparc.train(", "sparc.extract("
+"""A block with one of these calls needs data: it has a test of its own."""
 
 
-@pytest.mark.parametrize("code", [block for block in blocks("python") if TRAINS not in block.values[0]])
+def needs_data(block):
+    return TRAINS in block.values[0] or EXTRACTS in block.values[0]
+
+
+@pytest.mark.parametrize("code", [block for block in blocks("python") if not needs_data(block)])
 def test_python_in_the_documentation_runs(code, demo_run, capsys):
-    names = {}
-    exec(code, names)
-    for printed in re.findall(r"print\(.*?\)  # (.*)", code):
-        assert printed in capsys.readouterr().out
-    if "y" in names:
-        assert names["y"].shape == (8, 384)
-        assert isinstance(names["codes"].indices, torch.Tensor)
+    scope = {}
+    exec(code, scope)
+    printed = capsys.readouterr().out
+    for line in re.findall(r"print\(.*?\)  # (.*)", code):
+        assert line in printed
+    if "y" in scope:
+        assert scope["y"].shape == (8, 384)
+        assert isinstance(scope["codes"].indices, torch.Tensor)
 
 
-def test_the_example_that_trains_finds_captions_as_often_as_its_report_says(
-    extracted, environment, use_example, monkeypatch, capsys
-):
-    """As written, but that both streams get features of the example package, which are in the store."""
+@pytest.fixture
+def run_on_photos(extracted, environment, use_example, monkeypatch):
+    """Run a block as written, except that both streams get features of the example package, which the store has."""
+
+    def run(block):
+        code = block.values[0].replace('"effnet-lite0", "minilm"]', '"effnet-lite0=hog", "minilm=char-ngrams"]')
+        monkeypatch.setenv("SPARC_CACHE", environment["SPARC_CACHE"])
+        monkeypatch.chdir(extracted.parent)
+        scope = {}
+        exec(code, scope)
+        return scope
+
+    return run
+
+
+def test_the_example_that_trains_finds_captions_as_often_as_its_report_says(run_on_photos, capsys):
     (block,) = [block for block in blocks("python") if TRAINS in block.values[0]]
-    code = block.values[0].replace('"effnet-lite0", "minilm"]', '"effnet-lite0=hog", "minilm=char-ngrams"]')
-    monkeypatch.setenv("SPARC_CACHE", environment["SPARC_CACHE"])
-    monkeypatch.chdir(extracted.parent)
-    names = {}
-    exec(code, names)
+    scope = run_on_photos(block)
     found = [line.split(" → ") for line in capsys.readouterr().out.splitlines()]
-    assert [picture for picture, _ in found] == list(names["held_out"].ids)
-    (said,) = (pair for pair in names["fitted"].report.retrieval if pair.query == "effnet-lite0")
-    right = sum(picture == caption for picture, caption in found)
-    assert right / len(found) == pytest.approx(said.cross.r1)
+    assert [image for image, _ in found] == list(scope["held_out"].ids)
+    (reported,) = (pair for pair in scope["trained"].report.retrieval if pair.query == "effnet-lite0")
+    right = sum(image == caption for image, caption in found)
+    assert right / len(found) == pytest.approx(reported.cross.r1)
     assert right > 1
-    assert sparc.load(names["fitted"].path).streams == names["fitted"].space.streams
+    assert sparc.load(scope["trained"].path).streams == scope["trained"].space.streams
+
+
+def test_the_example_that_extracts_returns_the_held_out_features(run_on_photos, capsys):
+    (block,) = [block for block in blocks("python") if EXTRACTS in block.values[0] and TRAINS not in block.values[0]]
+    held_out = run_on_photos(block)["held_out"]
+    ids, shape = capsys.readouterr().out.splitlines()
+    assert ids == str(held_out.ids[:3])
+    assert shape.startswith(f"torch.Size([{len(held_out.ids)}, ")
+    assert 5 <= len(held_out.ids) <= 20  # about a fifth of the 60 photos
 
 
 @pytest.mark.parametrize("code", blocks("toml"))
@@ -87,7 +109,7 @@ def test_config_files_in_the_documentation_are_valid(code):
     if "grid" in options:
         assert checked_grid(options.pop("grid"))
         assert options.pop("seeds") > 0
-    assert set(options) <= set(OPTION_NAMES)
+    assert set(options) <= set(names(RunConfig))
     assert validated(RunConfig, options).stream
 
 
@@ -96,18 +118,18 @@ def test_the_papers_grid_is_its_four_configurations():
     grid = checked_grid(options.pop("grid"))
     assert options.pop("seeds") == 3
     found = cells(validated(RunConfig, {**options, "dataset": "open-images"}), grid)
-    assert [(cell.options.selection, cell.options.lambda_) for cell in found] == [
+    assert [(cell.config.selection, cell.config.lambda_) for cell in found] == [
         ("global", 1),
         ("global", 0),
         ("local", 1),
         ("local", 0),
     ]
-    assert [stream.name for stream in found[0].options.stream] == ["dinov2", "clip-img", "clip-txt"]
-    assert {(cell.options.n_latents, cell.options.k, cell.options.lr) for cell in found} == {(8192, 64, 1e-4)}
+    assert [stream.name for stream in found[0].config.stream] == ["dinov2", "clip-img", "clip-txt"]
+    assert {(cell.config.n_latents, cell.config.k, cell.config.lr) for cell in found} == {(8192, 64, 1e-4)}
 
 
 def sparc_commands():
-    """Every line that calls `sparc`, in blocks and in the help of the commands themselves."""
+    """Return the words of every `sparc` command in code blocks, and in the help of the commands."""
     lines = [line for block in blocks("(?:bash|console)") for line in block.values[0].splitlines()]
     for source in (ROOT / "sparc" / "cli").glob("*.py"):
         lines += [line for line in source.read_text().splitlines() if re.match(r" {4,8}sparc \w", line)]
@@ -136,7 +158,7 @@ def test_commands_in_the_documentation_parse(arguments):
 
 
 def commands_of(page):
-    """The `sparc` commands of a page, in order, as words."""
+    """Return the words of each `sparc` command of a page, in order."""
     lines = [
         line
         for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
@@ -146,9 +168,9 @@ def commands_of(page):
 
 
 def test_the_quickstart_on_a_folder_of_photos_runs(sparc_here, extracted):
-    """As written, but that both streams get features of the example package, which take no weights to compute.
+    """The commands as written, except that both streams get features of the example package, which need no weights.
 
-    The demo takes two minutes, and pointing needs a grid that these features lack: `tests/attribute` does that.
+    The demo takes minutes, and `localize` needs a grid, which these features lack: `tests/localization` covers it.
     """
     stands_for = {"effnet-lite0": "effnet-lite0=hog", "minilm": "minilm=char-ngrams"}
     commands = [words for words in commands_of(ROOT / "docs" / "quickstart.md") if "runs/photos" in words]
@@ -189,11 +211,52 @@ def test_the_plugins_of_the_documentation_keep_the_contract(page, offers, tmp_pa
         check_dataset(registry.dataset(offers))
 
 
-def test_links_and_pictures_lead_to_files():
+def test_links_and_pictures_point_to_files():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_files_that_the_readme_names_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    built = readme.split("## How it is built")[1]
+    folder, tree = ROOT / "sparc", built.split("```")[1]
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", built.split("```", 2)[2])
+    listed = re.findall(r"^  ( *)([\w.]+/?)", tree, re.MULTILINE)
+    assert len(named) > 15
+    for name in named:
+        rooms = [ROOT, folder, *folder.iterdir()]
+        assert any((room / name).exists() for room in rooms), name
+    parent = folder
+    for indent, name in listed:
+        parent = folder if not indent else parent
+        assert (parent / name).exists(), name
+        parent = folder / name if not indent else parent
+    rooms = {path.name for path in folder.iterdir() if (path / "__init__.py").is_file()}
+    assert rooms <= {name.rstrip("/") for _, name in listed}
+
+
+def test_the_latent_of_the_readmes_slogan_is_the_only_one_that_it_names():
+    named = re.findall(r"latent (\d+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(set(named)) == 1
+
+
+def test_the_numbers_of_the_readme_are_in_the_demos_table():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2:4] for line in readme.splitlines() if line.startswith("| ")][2:7]
+    shown = [number for row in rows for number in re.findall(r"[\d.]+", " ".join(row))]
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    printed = re.findall(r"\d[\d.]*", page.split("## The demo's numbers")[1].split("```")[1].replace("±", " "))
+    assert len(shown) == 14
+    assert set(shown) <= set(printed)
+
+
+def test_readme_and_quickstart_install_the_same():
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/quickstart.md")]
+    for command in ("uv run --extra demo sparc train", "pip install -e '.[demo]'"):
+        assert all(command in page for page in pages)
+        assert all("pip install" not in page.replace("pip install -e '.[demo]'", "") for page in pages)
 
 
 def test_every_hook_is_tested_by_name():

@@ -1,8 +1,8 @@
-"""The commands of the documentation and of the commands' own help run as they are written.
+"""The commands of the documentation, and those in the help of the commands, run as written.
 
-Small things stand where the documentation has large ones: a run of a tiny transformer and the example package's text
-stream, which are called as the demo's are, on a folder of drawn photos. What needs more than that
-is named here, with who runs it instead.
+Small data and models replace large ones: a tiny transformer and the text stream of the example package, under the names
+of the demo's streams, on a folder of drawn photos. Commands that need more are listed here, with the test that runs
+them instead.
 """
 
 import re
@@ -18,12 +18,12 @@ from tests.interchange.test_import_checkpoint import state, written
 from tests.test_docs import sparc_commands
 
 NOT_HERE = {
-    r"dinov2|dinov3|clip-img|sentence": "weights from the hub; tests/test_cli trains on the same from local files",
+    r"dinov2|dinov3|clip-img|sentence": "weights from the hub; tests/test_cli.py trains on local files",
     r"^(train|extract)( --stream hog.*)?$": "the demo: two minutes of two cores",
-    r"^ablate": "many trainings; tests/test_ablate",
-    r"^bench": "minutes at these sizes; tests/test_bench",
-    r"my-model|^train --dataset digits": "an installation; tests/plugins/test_scaffold and tests/test_examples",
-    r"^train .*--stream effnet-lite0": "the quickstart; tests/test_docs",
+    r"^ablate": "many trainings; tests/ablation",
+    r"^bench": "minutes at these sizes; tests/benchmarks",
+    r"my-model|^train --dataset digits": "an installation; tests/plugins/test_scaffold.py, tests/test_examples.py",
+    r"^train .*--stream effnet-lite0": "the quickstart; tests/test_docs.py",
 }
 # A reader of the documentation may have installed a plugin named my-data.
 STANDS_FOR = {"NAME": "minilm", "my-data": "data-of-this-test"}
@@ -38,7 +38,7 @@ def commands(*verbs):
 
 @pytest.fixture
 def run_all(sparc_here):
-    """Run commands one after the other."""
+    """Return a function that runs commands one after the other."""
 
     def run(many):
         for words in many:
@@ -49,14 +49,14 @@ def run_all(sparc_here):
 
 
 def test_every_command_has_a_place_where_it_runs():
-    """A verb that is new in the documentation is run here, or has a reason above."""
+    """A command that is new in the documentation runs here, or is listed above with a reason."""
     here = commands("train", "extract", "info", "evaluate", "explore", "localize", "export", "plugins", "import")
     rest = [words for words in sparc_commands() if words not in here]
     assert len(here) > 25
     assert all(any(re.search(pattern, " ".join(words)) for pattern in NOT_HERE) for words in rest)
 
 
-def test_what_is_done_with_a_run_is_done_as_written(sparc_here, run_all, photos, monkeypatch):
+def test_commands_on_a_run_run_as_written(sparc_here, run_all, photos, monkeypatch):
     monkeypatch.setattr(cases, "CANVASES", 4)
     folder = photos.parent
     Image.new("RGB", (60, 40), "red").save(folder / "photo.jpg")
@@ -82,7 +82,7 @@ def test_what_is_done_with_a_run_is_done_as_written(sparc_here, run_all, photos,
         assert (folder / path).is_file()
 
 
-def test_what_was_made_elsewhere_is_brought_in_as_written(run_all, photos):
+def test_imports_run_as_written(run_all, photos):
     folder = photos.parent
     ids = [f"photo-{number}" for number in range(40)]
     rows = np.random.default_rng(0).standard_normal((40, 12)).astype(np.float32)

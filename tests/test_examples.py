@@ -1,4 +1,4 @@
-"""The example packages as a stranger installs them, and the example scripts: what they claim, they print."""
+"""The example packages as a stranger installs them, and the example scripts, which print what they claim."""
 
 import re
 import shutil
@@ -52,19 +52,19 @@ for script in scripts:
 
 @pytest.fixture
 def printed(environment, tmp_path):
-    """The lines that each example script printed, one after the other in one process: imports take their time once."""
+    """Run the example scripts in one process, so that libraries load once, and return the lines that each printed."""
     lines = run("-c", RUN_ALL, EXAMPLES, *SCRIPTS, environment=environment, folder=tmp_path)
     return [part.splitlines()[1:] for part in lines.split("== ")[1:]]
 
 
 def percent(line):
-    """The two last numbers of a line, found and by chance."""
+    """Return the last two percentages of a line, found and by chance."""
     return [int(number) for number in re.findall(r"(\d+)%", line)][-2:]
 
 
 @pytest.mark.timeout(300)
 def test_the_scripts_print_what_they_claim(printed, sparc_here, tmp_path):
-    """One after the other, as they share features and a run: what costs most is made once."""
+    """One test for all scripts, since they share features and a run."""
     lines, translation, ablation, localisation, attached = printed
     assert lines[-1] == f"saved in {Path('runs', 'digits')}"
     assert len(lines) == 8
@@ -101,7 +101,7 @@ def check_ablation(lines):
     assert best[0] == min(row[0] for row in rows.values())
     assert best[2] == max(row[2] for row in rows.values()) > 5 * chance
     for joint, solo, _ in (rows["local", "1"], rows["local", "0"]):
-        assert joint == solo  # local: a stream selects for itself whoever stands beside it
+        assert joint == solo  # with local selection a stream selects for itself, encoded alone or not
 
 
 def check_localisation(lines, folder):

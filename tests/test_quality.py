@@ -1,4 +1,4 @@
-"""What holds of the code as a whole: lint, types, layers, a light start, no stream by name."""
+"""Properties of the code as a whole: lint, types, layers, light start, no stream names in the engine."""
 
 import re
 import subprocess
@@ -39,7 +39,7 @@ def imported_by(code):
 CALL = """
 import importlib.metadata, sys
 installed = importlib.metadata.entry_points
-# A stranger's plugin may import what it likes.
+# Third-party plugins may import anything.
 importlib.metadata.entry_points = lambda group: [one for one in installed(group=group) if one.dist.name == "sparc-sae"]
 from sparc.cli import main
 try:
@@ -69,7 +69,7 @@ def test_the_check_for_heavy_imports_can_fail():
 
 
 def test_no_stream_name_appears_in_sparc():
-    """Word by word: the engine knows no backbone, so a stranger's is as good as ours."""
+    """The engine names no backbone, so that a third-party one is as good as ours."""
     names = re.compile(
         r"(?<!np\.)\b(dino\w*|clip(-img|-txt)?|openclip|minilm|effnet[\w-]*|resnet\w*|bert)\b", re.IGNORECASE
     )

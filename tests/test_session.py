@@ -1,4 +1,4 @@
-"""What programs call instead of the command: the same options, the same runs."""
+"""The verbs as functions: the same options, runs and warnings as the commands."""
 
 import os
 import signal
@@ -26,26 +26,24 @@ STREAMS = ["tiny-image", "char-ngrams"]
         ({"lambda_": -1}, InvalidConfig, "lambda: input should be greater"),
         ({"batch_size": "many"}, InvalidConfig, "batch-size: input should be a valid integer"),
         ({"stream": ["tiny"]}, UnknownName, "no plugin offers a stream named 'tiny'"),
-        ({"device": "gpu"}, InvalidConfig, "'gpu' is not there"),
+        ({"device": "gpu"}, InvalidConfig, "'gpu' is not available"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_any_work(options, error, message, use_example, tmp_path, monkeypatch):
+def test_mistakes_are_errors_before_any_work(options, error, message, use_example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
         sparc.train(**{"dataset": "digits", "stream": STREAMS, "store": tmp_path / "store", **options})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mistyped_option_is_told_as_python_spells_it():
+def test_a_mistyped_option_is_named_as_python_spells_it():
     with pytest.raises(InvalidConfig) as error:
         sparc.train(n_latent=64)
     assert error.value.hint.startswith("did you mean 'n_latents'? known: stream, dataset, data_root, ")
 
 
-def test_a_run_made_by_a_program_is_one_that_the_commands_know(
-    photos, environment, use_example, sparc_here, monkeypatch
-):
-    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])  # of the process that extracts
+def test_a_run_made_by_a_program_works_with_the_commands(photos, environment, use_example, sparc_here, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])  # for the process that extracts
     options = {"dataset": "image-folder", "data_root": "photos", "stream": STREAMS, "store": "store"}
     monkeypatch.chdir(photos.parent)
     shape = {"n_latents": 32, "k": 4, "batch_size": 16, "epochs": 2, "seed": 3}
@@ -85,8 +83,8 @@ def test_a_stream_that_no_sample_has_is_refused():
     assert missing(FeatureStore(shards, rows, ("1", "2", "3"), {})) == {"a": 0, "b": 2}
 
 
-def test_what_the_samples_of_a_stream_have_in_common_is_the_squared_norm_of_their_mean():
-    """By hand: (3, 4) and (4, 3) have the mean (3.5, 3.5) / 5 on unit norm, whatever the scale of either."""
+def test_common_is_the_squared_norm_of_the_mean_unit_vector_of_a_stream():
+    """Computed by hand: (3, 4) and (4, 3) have the mean (3.5, 3.5) / 5 on unit norm, whatever the scale of either."""
     shards = {"near": [torch.tensor([[3.0, 4], [0, 0]]), torch.tensor([[400.0, 300]])], "far": [torch.eye(3)]}
     rows = {name: torch.arange(3) for name in shards}
     found = common(FeatureStore(shards, rows, ("1", "2", "3"), {}))
@@ -94,7 +92,7 @@ def test_what_the_samples_of_a_stream_have_in_common_is_the_squared_norm_of_thei
 
 
 def files_of(run):
-    """Every file of a run by its path; provenance without the time, the command and the place."""
+    """Return every file of a run by its path; the provenance without its time, command and directory."""
     content = {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
@@ -114,7 +112,7 @@ def warned(lines):
 def test_the_command_a_program_and_an_ablation_make_the_same_run_with_the_same_warnings(
     photos, environment, use_example, sparc_here, monkeypatch, tmp_path
 ):
-    """Every file, from one configuration; of two captions one is empty, so both warnings are due."""
+    """Compare every file of three runs of one configuration; one caption is empty, so that both warnings appear."""
     lines = (photos / "samples.csv").read_text().splitlines()
     name, _, labels = lines[1].split(",")
     (photos / "samples.csv").write_text("\n".join([lines[0], f"{name},,{labels}", *lines[2:]]))
@@ -127,7 +125,7 @@ def test_the_command_a_program_and_an_ablation_make_the_same_run_with_the_same_w
     words += [word for name, value in shape.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = sparc_here("train", *words, "--out", "by-command")
     assert command.returncode == 0, command.stderr
-    with pytest.warns(UserWarning, match="tiny-image") as told:
+    with pytest.warns(UserWarning, match="tiny-image|char-ngrams") as told:
         sparc.train(stream=STREAMS, **chosen, **shape, out="by-program")
     kept = words.index("--k")
     ablation = sparc_here("ablate", *words[:kept], *words[kept + 2 :], "--grid", "k=4", "--seeds", 1, "--out", "many")
@@ -144,7 +142,7 @@ def test_the_command_a_program_and_an_ablation_make_the_same_run_with_the_same_w
 
 
 class Stopper(sparc.session.Listener):
-    """Presses Ctrl-C after some steps."""
+    """Listener that sends SIGINT, as Ctrl-C does, after some steps."""
 
     def __init__(self, after):
         self.after = after
@@ -163,13 +161,13 @@ def test_a_program_that_is_interrupted_resumes_to_the_same_bits(extracted, envir
     with pytest.raises(sparc.Interrupted, match=r"sparc.train\(resume='stopped'\)") as stopped:
         sparc.train(**options, **shape, out="stopped", listener=Stopper(60))
     assert Run(stopped.value.path).state.is_file()
-    with pytest.raises(InvalidConfig, match="--resume goes on with a run as it was started, found --k too"):
+    with pytest.raises(InvalidConfig, match="--resume continues a run with its own options, found --k too"):
         sparc.train(resume="stopped", k=3)
     resumed = sparc.train(resume="stopped")
     assert (stopped.value.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
     assert (stopped.value.path / "metrics.jsonl").read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
     assert resumed.report == whole.report
-    assert sparc.train(resume="stopped").report == whole.report  # which is trained and evaluated already
+    assert sparc.train(resume="stopped").report == whole.report  # already trained and evaluated
 
 
 def test_one_configuration_is_the_same_as_its_options(extracted, environment, use_example, monkeypatch):

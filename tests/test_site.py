@@ -1,4 +1,4 @@
-"""The documentation site: it builds without a warning, leads nowhere dead, and says what the code says."""
+"""The documentation site builds without a warning, has no dead link, and agrees with the code."""
 
 import ast
 import importlib.util
@@ -20,15 +20,24 @@ from safetensors.numpy import load_file
 
 import sparc
 import sparc.localization
+import sparc.plugins
 import sparc.plugins.checks
-from sparc.config import TrainingConfig
+from sparc.config import (
+    EvaluateOptions,
+    ExploreOptions,
+    ExtractOptions,
+    LocalizeOptions,
+    RunConfig,
+    TrainingConfig,
+    option_name,
+)
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
 
 def tool(name):
-    """A script of the documentation, as a module."""
+    """Load a script of the documentation as a module."""
     spec = importlib.util.spec_from_file_location(name, DOCS / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
@@ -37,7 +46,7 @@ def tool(name):
 
 
 class Page(HTMLParser):
-    """What a page links to, what it loads, and the places in it that can be linked to."""
+    """Links of a page, the files that it loads, and the anchors that can be linked to."""
 
     def __init__(self, path):
         super().__init__()
@@ -53,7 +62,7 @@ class Page(HTMLParser):
 
 
 def dead_links(site):
-    """Links, scripts, styles and pictures of a built site that lead nowhere, or load from another host."""
+    """Return links, scripts, styles and pictures of a built site that do not exist or load from another host."""
     pages = {path: Page(path) for path in sorted(site.rglob("*.html")) if path.name != "404.html"}
     dead = []
     for path, page in pages.items():
@@ -83,10 +92,10 @@ def test_the_site_builds_strictly_and_no_link_in_it_is_dead(tmp_path):
     assert {
         "sparc.load",
         "sparc.plugins.Backbone.forward",
-        "sparc.localization.pipeline.localize",
+        "sparc.localization.localize",
         "sparc.plugins.checks.check_dataset",
         "sparc.session.Trained.report",
-        "sparc.storage.store.FeatureStore.in_memory",
+        "sparc.FeatureStore.in_memory",
     } <= names
 
 
@@ -111,9 +120,23 @@ def test_a_formula_that_cannot_be_drawn_stops_the_build():
         tool("formulas").on_page_content(r'<div class="arithmatex">\[\undrawable{x}\]</div>', page=where)
 
 
-def test_the_page_of_the_command_line_is_what_the_commands_say():
+def test_the_page_of_the_command_line_is_made_from_the_commands():
     written = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     assert written == tool("cli_reference").page(), "python docs/tools/cli_reference.py writes it anew"
+
+
+def test_the_page_of_options_is_made_from_their_fields():
+    written = (DOCS / "reference" / "options.md").read_text(encoding="utf-8")
+    assert written == tool("options_reference").page(), "python docs/tools/options_reference.py writes it anew"
+
+
+def test_the_page_of_options_has_a_row_for_every_field():
+    """A model that the page's tool does not know would be missing from both sides of the comparison above."""
+    rows = re.findall(r"^\| `--([\w-]+)` \| `(\w+)` \|", tool("options_reference").page(), re.MULTILINE)
+    models = (RunConfig, ExtractOptions, EvaluateOptions, ExploreOptions, LocalizeOptions)
+    fields = {(option_name(field), field) for model in models for field in model.model_fields}
+    assert set(rows) == fields
+    assert ("lambda", "lambda_") in fields
 
 
 def test_the_figures_are_what_sparc_computes():
@@ -123,10 +146,9 @@ def test_the_figures_are_what_sparc_computes():
 
 
 def documented():
-    """Names that the reference has a section for."""
+    """Return the names that have a section in the reference."""
     pages = [DOCS / "reference" / "python.md", DOCS / "reference" / "hooks.md"]
-    found = {name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)}
-    return found | {name.removesuffix(".localize") for name in found}  # a module has the function's name
+    return {name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)}
 
 
 def test_every_public_name_has_a_section_in_the_reference():
@@ -152,7 +174,7 @@ def public_objects():
 
 
 def raised(function):
-    """Names of the errors that the body of a function raises itself."""
+    """Return the names of the errors that the body of a function raises itself."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     calls = [node.exc.func for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
     return {call.id for call in calls if isinstance(call, ast.Name)}
@@ -161,15 +183,15 @@ def raised(function):
 def test_every_public_name_has_a_docstring_that_names_the_errors_it_raises():
     silent = []
     for name, found in public_objects():
-        said = inspect.getdoc(found) or ""
+        text = inspect.getdoc(found) or ""
         errors = raised(found) if inspect.isfunction(found) or inspect.ismethod(found) else set()
-        silent += [f"{name}: {error}" for error in errors if error not in said]
-        silent += [] if said else [name]
+        silent += [f"{name}: {error}" for error in errors if error not in text]
+        silent += [] if text else [name]
     assert silent == []
 
 
 def table_of(page, heading):
-    """Rows of the first table below a heading, as lists of cells."""
+    """Return the rows of the first table below a heading, as lists of cells."""
     section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]
@@ -204,7 +226,7 @@ def test_the_checkpoint_is_what_its_page_says(tmp_path):
 
 
 def test_a_feature_is_encoded_from_the_file_as_its_page_says(tmp_path):
-    """By the page alone, with numpy: normalise, product, sum, TopK, ReLU, decode."""
+    """Follow the page with numpy: normalise, multiply, sum, TopK, ReLU, decode."""
     config = sparc.SpaceConfig(streams={"a": 6, "b": 4}, n_latents=32, k=4, normalization="standard")
     space = sparc.SharedLatentSpace(config, seed=3)
     generator = torch.Generator().manual_seed(0)

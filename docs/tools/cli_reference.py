@@ -1,4 +1,4 @@
-"""Writes docs/reference/cli.md from the commands themselves: python docs/tools/cli_reference.py"""
+"""Writes docs/reference/cli.md from the commands: python docs/tools/cli_reference.py"""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ PAGE = Path(__file__).parent.parent / "reference" / "cli.md"
 KINDS = {bool: "", int: "INTEGER", float: "NUMBER", Path: "PATH", str: "TEXT"}
 INTRODUCTION = """# Command line
 
-Made from the commands by `python docs/tools/cli_reference.py`; a test compares. `sparc COMMAND --help` says the same.
+Made from the commands by `python docs/tools/cli_reference.py`; a test compares. `sparc COMMAND --help` prints the same.
+[Options](options.md) lists what each option accepts, and its name in Python and in a TOML file.
 
 An error is two lines, `error:` and `hint:`. Exit codes: 0 done, 1 an error, 2 a usage error, 130 interrupted.
 `--debug`, in any place, shows the traceback of an error. `sparc --version` prints the version.
@@ -42,7 +43,7 @@ def _section(name: str, command: Any) -> str:
         [name, *(_metavar(one) for one in parameters if one.param_type_name == "argument"), "[OPTIONS]" * options]
     )
     rows = [f"| {_names(one)} | {_takes(one, hints)} | {_help(one)} |" for one in parameters]
-    table = "\n".join(["| | | |", "| --- | --- | --- |", *rows]) + "\n"
+    table = "\n".join(["| option | value | |", "| --- | --- | --- |", *rows]) + "\n"
     return "\n\n".join([f"## `{name}`", f"```text\n{usage}\n```", _prose(command.help), table if rows else ""])
 
 
@@ -57,15 +58,15 @@ def _names(parameter: Any) -> str:
 
 
 def _prose(text: str) -> str:
-    """The docstring, with its examples as one block of code."""
-    said, _, examples = text.partition("\nExample")
+    """Return the docstring, with its examples as one block of code."""
+    prose, _, examples = text.partition("\nExample")
     lines = [line.strip() for line in examples.splitlines()[1:] if line.strip()]
     block = "\n".join(["```bash", *lines, "```"])
-    return "\n\n".join([said.strip(), block] if lines else [said.strip()])
+    return "\n\n".join([prose.strip(), block] if lines else [prose.strip()])
 
 
 def _takes(parameter: Any, hints: dict[str, Any]) -> str:
-    """What stands behind the name: nothing for an argument, which is its own name, and for a flag."""
+    """Return the value that follows the name; empty for a flag, and for an argument, which is a value itself."""
     if parameter.param_type_name == "argument":
         return ""
     (kind,) = {hints[parameter.name], *get_args(hints[parameter.name])} & KINDS.keys() or {str}
@@ -75,14 +76,14 @@ def _takes(parameter: Any, hints: dict[str, Any]) -> str:
 
 
 def _help(parameter: Any) -> str:
-    """Its help; and what it is where nothing is said, unless that is in the help."""
+    """Return the help, with the default, unless the help states it."""
     default = parameter.default
-    said = [parameter.help or ""]
+    parts = [parameter.help or ""]
     if parameter.required:
-        said.append("Required.")
+        parts.append("Required.")
     elif default not in (None, (), [], False):
-        said.append(f"Default: `{default}`.")
-    return " ".join(said).replace("|", "\\|")
+        parts.append(f"Default: `{default}`.")
+    return " ".join(parts).replace("|", "\\|")
 
 
 def write() -> None:

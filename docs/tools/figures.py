@@ -1,6 +1,6 @@
 """Draws the figures of the concepts page into docs/figures: python docs/tools/figures.py
 
-The numbers are made up; what is kept, active, dead or lifted is computed by sparc itself.
+The numbers are made up; sparc computes which latents are kept, active or dead, and how a label is lifted.
 """
 
 from __future__ import annotations
@@ -31,19 +31,27 @@ CELL, ROW = 62, 34
 
 @dataclass
 class Drawing:
-    """An SVG on a light ground of its own, so that it is legible on a dark page."""
+    """An SVG with a light background, so that it is legible on a dark page."""
 
     width: int
     height: int
     parts: list[str] = field(default_factory=list)
 
     def text(
-        self, x: float, y: float, said: str, *, size: int = 14, colour: str = INK, at: str = "start", bold: bool = False
+        self,
+        x: float,
+        y: float,
+        content: str,
+        *,
+        size: int = 14,
+        colour: str = INK,
+        at: str = "start",
+        bold: bool = False,
     ) -> None:
         """Write a line."""
         weight = ' font-weight="600"' if bold else ""
         place = f'x="{x:g}" y="{y:g}" font-size="{size}"'
-        self.parts.append(f'<text {place} fill="{colour}" text-anchor="{at}"{weight}>{escape(said)}</text>')
+        self.parts.append(f'<text {place} fill="{colour}" text-anchor="{at}"{weight}>{escape(content)}</text>')
 
     def box(
         self, x: float, y: float, width: float, height: float, *, fill: str = "none", line: str = FAINT, wide: float = 1
@@ -78,7 +86,7 @@ class Drawing:
 
 
 def codes(streams: Sequence[str], *, shared: bool) -> dict[str, dict[int, float]]:
-    """Latents that each stream keeps, and their activations: sparc's own selection, of logits that are given."""
+    """Return the latents that each stream keeps by sparc's own selection from `LOGITS`, with their activations."""
     eye = torch.eye(N_LATENTS)
     there = torch.ones(1, dtype=torch.bool)
     affine = {name: Affine(LOGITS[name], eye, torch.zeros(N_LATENTS), there) for name in streams}
@@ -92,7 +100,7 @@ def codes(streams: Sequence[str], *, shared: bool) -> dict[str, dict[int, float]
 def cells(
     drawing: Drawing, x: float, y: float, values: Mapping[int, float], colour: str, *, outlined: Sequence[int] = ()
 ) -> None:
-    """Draw a row of latents with what they hold; those without a value stay empty."""
+    """Draw a row of latents with their values; latents without a value stay empty."""
     for latent in range(N_LATENTS):
         left = x + latent * CELL
         value = values.get(latent)
@@ -105,7 +113,7 @@ def cells(
 
 
 def selection() -> Drawing:
-    """Global and local TopK of the same logits."""
+    """Draw global and local TopK of the same logits."""
     drawing = Drawing(720, 416)
     left, pair = 196, ("image", "caption")
     rows = {name: dict(enumerate(LOGITS[name][0].tolist())) for name in pair}
@@ -142,7 +150,7 @@ def selection() -> Drawing:
 
 
 def reconstruction() -> Drawing:
-    """Which code rebuilds what, with the weights of the loss."""
+    """Draw which code rebuilds which stream, with the weights of the loss."""
     drawing = Drawing(720, 330)
     for top, name, short in ((60, "image", "A"), (200, "text", "B")):
         colour = IMAGE if name == "image" else TEXT
@@ -176,7 +184,7 @@ def reconstruction() -> Drawing:
 
 
 def alignment() -> Drawing:
-    """The overlap of active latents: joint, solo, and both on a wrong pair."""
+    """Draw the overlap of active latents: joint, solo, and both on a wrong pair."""
     drawing = Drawing(720, 438)
     left, at = 196, 14
     cases = (("joint", "caption", True), ("solo", "caption", False))
@@ -205,7 +213,7 @@ def alignment() -> Drawing:
 
 
 def taxonomy() -> Drawing:
-    """Depth as that of the deepest occurrence, and a label lifted."""
+    """Draw the depth of labels, which is that of their deepest occurrence, and how one label is lifted."""
     drawing = Drawing(720, 270)
     parents = {"living": [], "animal": ["living"], "pet": ["living"], "mammal": ["animal"], "dog": ["mammal", "pet"]}
     tree = Taxonomy(parents)
@@ -227,7 +235,7 @@ def taxonomy() -> Drawing:
 
 
 def dead() -> Drawing:
-    """Counters of a stream's latents, and the count from which a latent is dead."""
+    """Draw the counters of a stream's latents, and the count above which a latent is dead."""
     drawing = Drawing(720, 268)
     after, seen = 256_000, 400_000
     last_active = torch.tensor([399_900, 385_000, 120_000, 310_000, 0, 398_000])
@@ -269,7 +277,7 @@ FIGURES = {
 
 
 def write() -> None:
-    """Draw them all."""
+    """Write all figures."""
     FOLDER.mkdir(exist_ok=True)
     for name, draw in FIGURES.items():
         (FOLDER / f"{name}.svg").write_text(draw().svg(), encoding="utf-8")

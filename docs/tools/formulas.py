@@ -1,4 +1,4 @@
-"""Formulas as MathML when the site is built: browsers draw them by themselves, with no script and no font."""
+"""Turns formulas into MathML when the site is built. Browsers draw MathML without a script and without a font."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mkdocs.exceptions import PluginError
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 LEFT_OVER = re.compile(r"\\|<mi>&</mi>")
-"""What the converter does not know it writes as it is."""
+"""The converter leaves LaTeX that it does not know unchanged."""
 
 
 def on_page_content(content: str, *, page: Any, **_: Any) -> str:

@@ -18,9 +18,9 @@ MODELS: dict[str, type[Options]] = {
     "ExploreArguments": ExploreOptions,
     "LocalizeArguments": LocalizeOptions,
 }
-HEAD = '''"""Keyword arguments of `sparc.train` and its siblings, for editors and type checkers.
+HEAD = '''"""Keyword arguments of `sparc.train` and the other verbs, for editors and type checkers.
 
-Made from `sparc.config.options` by `python docs/tools/signatures.py`; a test compares.
+`python docs/tools/signatures.py` generates this file from `sparc.config.options`, and a test compares the two.
 """
 
 from collections.abc import Mapping, Sequence

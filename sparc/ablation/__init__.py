@@ -1,10 +1,13 @@
-"""Every combination of some settings, trained with several seeds side by side, and one table of all of them.
+"""Ablations: every combination of a grid of options, trained with several seeds in parallel and compared in one table.
 
 grid      values by option -> cells, one per combination
-study     what to train, extracted, trained and compared: the verb `ablate`
-pool      worker processes, as many as the machine holds; worker    what one of them does
+study     the verb `ablate`: check, extract, train, compare
+pool      worker processes, as many as memory and cores allow
+worker    one worker process
 folder    the directory of an ablation
-results   means and spreads over seeds; metrics    the numbers compared; plots    one per axis
+metrics   the numbers compared
+results   their means and spreads over seeds
+plots     one plot per axis
 """
 
 from sparc.ablation.study import ablate

@@ -1,4 +1,4 @@
-"""The directory of an ablation: its description, its runs and its results. One object owns the paths."""
+"""The directory of an ablation. One object owns the paths of its description, runs and results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparc.storage.run import Run
 from sparc.system.files import read_json, write_json
 
 _FREE = (*names(PlaceOptions), "out", "seed")
-"""Options that may change when an ablation continues: places, and the seed, since seeds are listed."""
+"""Options that may differ when an ablation is resumed: places, and the seed, because seeds are listed separately."""
 
 
 @dataclass(frozen=True)
@@ -28,39 +28,39 @@ class AblationFolder:
         return Run(self.path / "runs" / cell.name / f"seed-{seed}")
 
     def config(self, cell: Cell, seed: int) -> RunConfig:
-        """Return the configuration with which `sparc train` would make this run."""
+        """Return the configuration that gives this run with `sparc train`."""
         return cell.config.model_copy(update={"seed": seed, "out": self.run(cell, seed).path})
 
     def describe(self, content: Mapping[str, Any], features: Mapping[str, Any]) -> None:
         """Write the description and the digests of the features, by split.
 
-        Raises MisalignedStreams if earlier runs were made on other features.
+        Raises MisalignedStreams if earlier runs were trained on other features.
         """
         content = {**content, "features": dict(features)}
         if self._description.is_file() and self._read().get("features") != content["features"]:
             raise MisalignedStreams(
-                f"the features in the store are not those that {self.path} was started on",
-                hint="choose another --out, and train anew",
+                f"the features in the store are not the ones that {self.path} was started on",
+                hint="choose another --out to train on these features",
             )
         write_json(self._description, content)
 
     def check(self, content: Mapping[str, Any]) -> None:
         """Raise InvalidConfig, naming the difference, unless the folder is free or holds the same ablation.
 
-        Other seeds and other values of the same axes are more of the same ablation: runs are found by both.
+        More seeds and more values of the same axes extend an ablation: cell and seed name the directory of a run.
         """
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
         hint = "choose another --out"
         if not self._description.is_file():
-            raise InvalidConfig(f"there is something at {self.path} already, and it is no ablation", hint=hint)
+            raise InvalidConfig(f"{self.path} already exists and is not an ablation", hint=hint)
         before = self._read()
         axes, now = (list(one.get("grid", {})) for one in (before, content))
         if axes != now:
-            difference = f"it varies {_text(axes)}, asked for is {_text(now)}"
-            raise InvalidConfig(f"{self.path} is of another ablation: {difference}", hint=hint)
+            difference = f"expected a grid of {_text(axes)}, found {_text(now)}"
+            raise InvalidConfig(f"{self.path} holds another ablation: {difference}", hint=hint)
         if difference := _difference(before.get("options", {}), content["options"]):
-            raise InvalidConfig(f"{self.path} is of another ablation: {difference}", hint=hint)
+            raise InvalidConfig(f"{self.path} holds another ablation: {difference}", hint=hint)
 
     @property
     def _description(self) -> Path:
@@ -69,23 +69,23 @@ class AblationFolder:
     def _read(self) -> dict[str, Any]:
         content = read_json(self._description, what="the description of an ablation")
         if not isinstance(content, dict):
-            raise CorruptFile(f"{self._description} describes no ablation", hint="choose another --out")
+            raise CorruptFile(f"{self._description} does not describe an ablation", hint="choose another --out")
         return content
 
 
 def description(config: RunConfig, grid: Grid, seeds: list[int]) -> dict[str, Any]:
-    """Return what identifies an ablation, as plain data: its grid, its seeds, and the options that all cells share."""
+    """Return the identity of an ablation as plain data: its grid, its seeds, and the options that all cells share."""
     options = config.model_dump(mode="json", by_alias=True)
     shared = {key: value for key, value in options.items() if key not in (*_FREE, *grid)}
     return {"grid": grid, "seeds": seeds, "options": shared}
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the first difference in words, or nothing."""
+    """Return the first difference as text, or an empty string."""
     key = next((key for key in (*now, *before) if before.get(key) != now.get(key)), None)
     if key is None:
         return ""
-    return f"it has {key} = {_text(before.get(key))}, asked for is {_text(now.get(key))}"
+    return f"expected {key} = {_text(before.get(key))}, found {_text(now.get(key))}"
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A grid: values for some options, and the cells that are their combinations."""
+"""A grid: values for some options, and its cells, one per combination of values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Grid = dict[str, list[Value]]
 """Values by axis, axes in the order of `AXES`."""
 
 AXES = tuple(name for name in names(SpaceOptions, TrainingConfig) if name != "seed")
-"""Options that a grid may vary: those that leave the features as they are."""
+"""Options that a grid may vary: those that do not change the features."""
 _HINT = "KEY=VALUE,VALUE,..., such as k=8,16"
 
 
@@ -24,32 +24,32 @@ class Cell:
     """One combination of values."""
 
     values: dict[str, Value]
-    """By axis."""
+    """Value by axis."""
     config: RunConfig
 
     @property
     def name(self) -> str:
-        """Name of the cell, and of its folder: `k=8,lambda=0.5`."""
+        """Name of the cell and of its folder, such as `k=8,lambda=0.5`."""
         return _named(self.values)
 
 
 def parse_axes(words: Iterable[str]) -> dict[str, list[str]]:
-    """Read `KEY=VALUE,VALUE,...`, one a word. Raises InvalidConfig."""
+    """Parse words of the form `KEY=VALUE,VALUE,...`. Raises InvalidConfig."""
     axes: dict[str, list[str]] = {}
     for word in words:
         key, _, text = word.partition("=")
         values = [value.strip() for value in text.split(",")]
         if not all(values):
-            raise InvalidConfig(f"--grid: expected values behind the key, found '{word}'", hint=_HINT)
+            raise InvalidConfig(f"--grid: expected values after the key, found '{word}'", hint=_HINT)
         if axes.setdefault(key.strip(), values) is not values:
             raise InvalidConfig(f"--grid: expected each key once, found '{key.strip()}' twice", hint=_HINT)
     return axes
 
 
 def checked_grid(axes: Any) -> Grid:
-    """Turn axes as a user writes them into a grid, with values of the options' types.
+    """Turn the axes that a user wrote into a grid whose values have the types of the options.
 
-    Raises InvalidConfig: no axis, a key that no grid can vary, no list, a value that the key cannot have, or one twice.
+    Raises InvalidConfig if there is no axis, a key cannot vary, or its values are no list, invalid or repeated.
     """
     if not isinstance(axes, Mapping) or not axes:
         raise InvalidConfig(
@@ -61,14 +61,14 @@ def checked_grid(axes: Any) -> Grid:
 
 
 def checked_seeds(count: Any, first: int) -> list[int]:
-    """Return `count` seeds from the first on. Raises InvalidConfig for anything but a positive count."""
+    """Return `count` consecutive seeds from `first` on. Raises InvalidConfig unless `count` is a positive integer."""
     if type(count) is not int or count < 1:
-        raise InvalidConfig(f"seeds: expected how many, 1 or more, found {count!r}", hint="--seeds 3, or seeds = 3")
+        raise InvalidConfig(f"seeds: expected a number, 1 or more, found {count!r}", hint="--seeds 3, or seeds = 3")
     return list(range(first, first + count))
 
 
 def cells(base: RunConfig, grid: Grid) -> list[Cell]:
-    """Combine the values, the last axis fastest. Raises InvalidConfig, naming the cell that makes no sense."""
+    """Combine the values, the last axis varying fastest. Raises InvalidConfig that names the first invalid cell."""
     content = base.model_dump(mode="json", by_alias=True)
     found = []
     for combination in product(*grid.values()):
@@ -81,7 +81,7 @@ def cells(base: RunConfig, grid: Grid) -> list[Cell]:
 
 
 def written(value: Value) -> str:
-    """Return a value as a user writes it: 1, not 1.0."""
+    """Format a value as a user writes it: 1, not 1.0."""
     return str(value).removesuffix(".0")
 
 
@@ -93,11 +93,11 @@ def _check_key(key: str) -> None:
     if key in AXES:
         return
     if key == "seed":
-        raise InvalidConfig("a grid has no 'seed'", hint="--seeds N trains every cell with N seeds, from --seed on")
+        raise InvalidConfig("a grid cannot vary 'seed'", hint="--seeds N trains each cell with N seeds, from --seed on")
     if key in names(RunConfig):
         raise InvalidConfig(
-            f"a grid has no '{key}': all its cells share their features and their place",
-            hint=f"keys: {_keys()}; for other features run sparc ablate again",
+            f"a grid cannot vary '{key}': all cells share their features and their directory",
+            hint=f"keys: {_keys()}; for other features, run sparc ablate again",
         )
     raise InvalidConfig(f"--grid: unknown key '{key}'", hint=suggestion(key, AXES))
 
@@ -111,7 +111,7 @@ def _values(key: str, values: Any) -> list[Value]:
         found = getattr(validated(RunConfig, {key: value}, what="grid"), field)
         if found in parsed:
             raise InvalidConfig(
-                f"grid: expected values of {key} that differ, found {value} twice", hint="leave one out"
+                f"grid: expected distinct values of {key}, found {value} twice", hint="remove one of them"
             )
         parsed.append(found)
     return parsed

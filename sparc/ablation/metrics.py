@@ -1,4 +1,4 @@
-"""What an ablation compares: numbers that are read off the report of a run."""
+"""The metrics that an ablation compares, each read from the report of a run."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from sparc.evaluation import Report
 
 @dataclass(frozen=True)
 class Metric:
-    """A number read off the report of a run."""
+    """A number in the report of a run."""
 
     name: str
     title: str
     better: Literal["lower", "higher"] | None
-    """None where it is a standard to compare with, or high whatever the streams have in common."""
+    """None for a baseline such as a null, and for numbers that are high even if the streams share nothing."""
     read: Callable[[Report], float | None]
     headline: bool = False
     digits: int = 3
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of what there is; None where there is nothing, or part of it is no number."""
+    """Mean of the values; None if there are none or any of them is None."""
     numbers = list(values)
     there = [number for number in numbers if number is not None]
     return mean(there) if there and len(there) == len(numbers) else None
 
 
 def _nmse(report: Report, way: Literal["joint", "solo"], *, same: bool) -> float | None:
-    """Mean over streams, or over ordered pairs of different ones."""
+    """Mean NMSE over streams if `same`, else over ordered pairs of different streams."""
     rows = getattr(report, way).nmse.items()
     return _mean(number for source, row in rows for target, number in row.items() if (source == target) == same)
 
 
 def _jaccard(report: Report, kind: str, over: Literal["all", "alive"], depth: int = -1) -> float | None:
-    """Hierarchical Jaccard at a depth; None where nothing is labelled."""
+    """Hierarchical Jaccard at a depth; None without labels."""
     value: float | None = getattr(getattr(report.jaccard[depth], kind), over) if report.jaccard else None
     return value
 
@@ -72,13 +72,13 @@ METRICS = (
     Metric("probe-joint", "probe loss, joint", "lower", lambda r: _probe(r, "joint")),
     Metric("probe-solo", "probe loss, solo", "lower", lambda r: _probe(r, "solo")),
 )
-"""J is the hierarchical Jaccard at the deepest depth; probes are of one latent."""
+"""All metrics. J is the hierarchical Jaccard at the deepest depth; a probe uses one latent."""
 SELECTED = ("cross-nmse-solo", "jaccard-solo", "recall-10")
-"""Metrics by which the best setting is named."""
+"""Metrics for which the table names the best setting."""
 
 
 def by_depth(depths: int) -> tuple[Metric, ...]:
-    """Return the hierarchical Jaccard at every depth above the deepest, which METRICS has; from the highest on."""
+    """Return the metrics of hierarchical Jaccard at each depth but the deepest, which METRICS covers; depth 0 first."""
     kinds = {"joint": "joint", "joint_null": "null, joint", "solo": "solo", "solo_null": "null, solo"}
     return tuple(
         Metric(

@@ -1,4 +1,4 @@
-"""A plot per axis of an ablation: the headline metrics over its values, a line per combination of the others."""
+"""One plot per axis of an ablation: headline metrics over its values, one line per combination of the other axes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SPREAD = 4
-"""The ratio of the largest to the smallest value from which an axis is logarithmic."""
+"""Smallest ratio of the largest to the smallest value for which an axis is logarithmic."""
 STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CHARACTERS = 100
-"""Of a legend, that fit beside each other."""
+"""Characters that fit in one line of the legend."""
 
 
 def draw(results: Results, grid: Grid, folder: Path) -> list[Path]:
-    """Write `axis-KEY.png` and `.svg` for each axis; returns them. Raises StorageError."""
+    """Write `axis-KEY.png` and `.svg` for each axis, and return their paths. Raises StorageError."""
     metrics = [metric for metric in results.metrics if metric.headline]
     if not metrics:
         return []
@@ -67,7 +67,7 @@ def _panel(panel: Axes, results: Results, grid: Grid, axis: str, metric: Metric)
             linestyle=STYLES[number // len(figures.COLOURS) % len(STYLES)],
             marker=MARKERS[number % len(MARKERS)],
             markersize=5,
-            alpha=0.8,  # lines that are alike show through each other
+            alpha=0.8,  # keeps overlapping lines visible
             capsize=2,
         )
     panel.set_title(metric.title)
@@ -80,7 +80,7 @@ def _panel(panel: Axes, results: Results, grid: Grid, axis: str, metric: Metric)
 
 
 def _lines(results: Results, grid: Grid, axis: str) -> Iterator[tuple[str, list[Cell]]]:
-    """For each combination of the other axes its name, and its cells in the order of the axis's values."""
+    """Yield each combination of the other axes: its name, and its cells in the order of the axis's values."""
     by_name = {tuple(cell.values.items()): cell for cell in results.cells}
     others = [key for key in grid if key != axis]
     for combination in product(*(grid[key] for key in others)):
@@ -90,7 +90,7 @@ def _lines(results: Results, grid: Grid, axis: str) -> Iterator[tuple[str, list[
 
 
 def _places(values: list[Value]) -> list[float]:
-    """Numbers lie where they are, words beside each other."""
+    """Return positions on the axis: numbers at their value, words at 0, 1, 2, ..."""
     return [float(place if isinstance(value, str) else value) for place, value in enumerate(values)]
 
 

@@ -1,4 +1,4 @@
-"""Trains the runs of an ablation side by side, as many as the machine holds."""
+"""Train the runs of an ablation in parallel processes, as many as memory and cores allow."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from sparc.storage.run import Run
 from sparc.system.memory import available_bytes
 
 OVERHEAD = 9 * 10**8
-"""Bytes of a process beside its tables, as measured: libraries, a batch, its logits."""
+"""Measured bytes of a process beyond its tables: libraries, a batch, its logits."""
 ON_CUDA = 4
-"""Trainings that one GPU is given at a time; more would only wait for each other."""
+"""Trainings that share one GPU at a time; more would only queue for it."""
 POLL = 0.1
-"""Seconds after which an interruption is noticed."""
+"""Seconds between two checks for an interruption."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One run to be made."""
+    """One run to train and evaluate."""
 
     cell: Cell
     run: Run
@@ -40,25 +40,28 @@ class Work:
 
 
 class Ends(Protocol):
-    """Hears of runs that end, in any order."""
+    """Receiver of finished and failed runs, in any order."""
 
     def done(self, work: Work) -> None:
-        """Take note of a run that is trained and measured."""
+        """Record a run that is trained and evaluated."""
 
     def failed(self, work: Work, error: BadFeatures) -> None:
-        """Take note of a run that diverged."""
+        """Record a run that diverged."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many runs are trained side by side, and with how many threads each."""
+    """Share of the machine: runs in parallel, and threads of each."""
 
     workers: int
     threads: int
 
 
 def room(works: Sequence[Work], widths: Mapping[str, int], held_out: int, device: str) -> Room:
-    """Share the machine among runs, each of which may be the largest; `held_out` is a number of samples."""
+    """Divide the machine among runs, assuming that each needs as much memory as the largest.
+
+    `held_out` is the number of held-out samples.
+    """
     cores = _cores()
     need = max(needed_bytes(work.config.space(widths), work.config.adam_state, held_out=held_out) for work in works)
     if device.startswith("cuda"):
@@ -67,12 +70,12 @@ def room(works: Sequence[Work], widths: Mapping[str, int], held_out: int, device
     else:
         most = min(cores, available_bytes() // need)
     workers = max(1, min(len(works), most))
-    # A user who set OMP_NUM_THREADS means no process to have more.
+    # torch.get_num_threads follows OMP_NUM_THREADS: respect a user's limit.
     return Room(workers, max(1, min(cores // workers, torch.get_num_threads())))
 
 
 def needed_bytes(space: SpaceConfig, adam_state: str, *, held_out: int) -> int:
-    """Memory of a training: parameters, two moments of each, counters, held-out samples, and what any process needs."""
+    """Estimate bytes of a training: parameters, two moments of each, counters, held-out samples, and OVERHEAD."""
     n_streams, width, n_latents = len(space.streams), sum(space.streams.values()), space.n_latents
     n_parameters = 2 * n_latents * width + n_streams * n_latents + width
     moment = 2 if adam_state == "bfloat16" else 4
@@ -87,11 +90,14 @@ def make_all(
     report: Ends,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Make runs in worker processes; returns False where `should_stop` said so, and half-trained runs were saved.
+    """Train and evaluate runs in worker processes.
 
-    A run whose loss or weights are not finite is reported as failed, and the others go on. Raises the SparcError of any
-    other failure, or one that says that a worker was killed; the other workers save theirs first. On KeyboardInterrupt
-    nothing is saved.
+    Returns True if all runs ended, False if `should_stop` stopped them; unfinished runs are then saved. A run whose
+    loss or weights are not finite is reported as failed, and the others continue. Any other error ends the pool after
+    the other workers have saved their runs. On KeyboardInterrupt nothing is saved.
+
+    Raises:
+        SparcError: a run failed in another way, or a worker was killed.
     """
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
@@ -105,18 +111,18 @@ def make_all(
             for future in done:
                 try:
                     future.result()
-                except BadFeatures as error:  # of this run alone: the settings of others may do
+                except BadFeatures as error:  # only this run diverged; other settings may not
                     report.failed(futures[future], error)
                 else:
                     report.done(futures[future])
         return not pending
     except BrokenProcessPool as error:
-        time.sleep(POLL)  # who ends all processes of a terminal or a job may reach the workers first
+        time.sleep(POLL)  # a signal to the whole process group may reach the workers before this process
         if should_stop():
             return False
         raise SparcError(
-            "a process that trained was killed, perhaps for want of memory",
-            hint="run the same command with the same --out: what is complete is kept; or lower --n-latents",
+            "a training process was killed, perhaps because memory ran out",
+            hint="run the same command with the same --out, which keeps finished runs; or lower --n-latents",
         ) from error
     except KeyboardInterrupt:
         for worker in set(multiprocessing.active_children()) - others:
@@ -124,15 +130,15 @@ def make_all(
         raise
     finally:
         for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()  # it saves first what it is at
+            worker.terminate()  # the worker saves its run before it exits
         executor.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
 def _settings_of_workers(threads: int) -> Iterator[None]:
-    """What the processes that are started meanwhile inherit: threads of all libraries, and no interruption.
+    """Set what worker processes inherit: the number of threads of all libraries, and a blocked SIGINT.
 
-    A terminal interrupts all processes, and they could not handle it before they have loaded their libraries.
+    A terminal sends SIGINT to all its processes, and a worker cannot handle it before its libraries are loaded.
     """
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -1,4 +1,4 @@
-"""What an ablation found: every metric of every run, mean and spread over seeds, and the best cell by each metric."""
+"""Results of an ablation: every metric of every run, mean and spread over seeds, and the best cell by each metric."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ class Spread:
 
     @property
     def sd(self) -> float | None:
-        """Standard deviation of the sample, which a single seed has not."""
+        """Sample standard deviation over seeds; None for a single seed."""
         return stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Results:
-    """Metrics by cell, in the order of the cells."""
+    """Metrics of all cells."""
 
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     metrics: tuple[Metric, ...]
-    """Those that some cell has."""
+    """Metrics that at least one cell has."""
     spreads: Mapping[tuple[str, str], Spread]
-    """By names of metric and cell; lacking where a run of the cell lacks the metric."""
+    """Spread by metric name and cell name; absent if a run of the cell lacks the metric."""
     data: Mapping[str, Any]
-    """Dataset and split of the held-out samples, and which streams had random weights."""
+    """Dataset and split of the held-out samples, and streams with random weights."""
 
     def spread(self, metric: Metric, cell: Cell) -> Spread | None:
-        """A metric of a cell; None where one of its runs lacks it."""
+        """Return a metric of a cell; None if one of its runs lacks the metric."""
         return self.spreads.get((metric.name, cell.name))
 
     def best(self, metric: Metric) -> Cell | None:
-        """The cell of the best mean, the first of equals; None where the metric is no matter of better and worse."""
+        """Return the cell with the best mean, the first on a tie; None if the metric has no better direction."""
         found = {cell.name: spread.mean for cell in self.cells if (spread := self.spread(metric, cell))}
         if metric.better is None or not found:
             return None
@@ -60,7 +60,7 @@ class Results:
         return next(cell for cell in self.cells if found.get(cell.name) == best)
 
     def is_best(self, metric: Metric, cell: Cell) -> bool:
-        """Whether no cell has a better mean, and some have a worse one."""
+        """Return True if no cell has a better mean, and at least one has a worse mean."""
         best, own = self.best(metric), self.spread(metric, cell)
         means = {spread.mean for one in self.cells if (spread := self.spread(metric, one))}
         if best is None or own is None or len(means) == 1:
@@ -69,7 +69,7 @@ class Results:
         return top is not None and own.mean == top.mean
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data: metrics with their best cell, then cells with every number."""
+        """Return plain data: metrics with their best cell, and cells with all their numbers."""
         metrics = {
             metric.name: {"title": metric.title, "better": metric.better, "best": best.name if best else None}
             for metric, best in ((metric, self.best(metric)) for metric in self.metrics)
@@ -80,7 +80,7 @@ class Results:
         return {**self.data, "seeds": list(self.seeds), "metrics": metrics, "cells": cells}
 
     def write(self, folder: Path) -> list[Path]:
-        """Write `results.json` and `results.csv`, a row per cell; returns both. Raises StorageError."""
+        """Write `results.json` and `results.csv` (one row per cell), and return their paths. Raises StorageError."""
         table, data = folder / "results.csv", folder / "results.json"
         write_json(data, self.to_json())
         write_atomically(table, self._write_csv)
@@ -108,7 +108,10 @@ class Results:
 
 
 def collect(cells: Sequence[Cell], seeds: Sequence[int], run: Callable[[Cell, int], Run]) -> Results:
-    """Read what was measured, of one run at least; a cell that lacks a run has no values. Raises CorruptFile."""
+    """Read the evaluations of all runs, at least one of which must exist. Raises CorruptFile.
+
+    A cell with a missing run has no values.
+    """
     reports: dict[str, list[Report]] = {cell.name: [] for cell in cells}
     content: dict[str, Any] = {}
     for cell, seed in product(cells, seeds):

@@ -1,4 +1,4 @@
-"""The verb `ablate`: what to train is checked, extracted once, trained by worker processes, and compared."""
+"""The verb `ablate`: check a grid, extract features once, train all runs in worker processes, compare them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ DEFAULT_SEEDS = 3
 
 @dataclass(frozen=True)
 class Study:
-    """An ablation that makes sense: its runs, its data, and where it is kept."""
+    """A checked ablation: its runs, its data and its folder."""
 
     folder: AblationFolder
     config: RunConfig
-    """What all cells share."""
+    """Configuration that all cells share."""
     grid: Grid
     cells: list[Cell]
     seeds: list[int]
@@ -41,13 +41,13 @@ class Study:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What makes this ablation the same as an earlier one in the same folder."""
+        """Identity of the ablation, compared with the one already in the folder."""
         return description(self.config, self.grid, self.seeds)
 
 
 @dataclass
-class Outcome:
-    """Results of the runs that ended well, and the errors of those that diverged, in the order of the plan."""
+class StudyOutcome:
+    """Results of the finished runs, and the errors of the diverged ones, in the order of the plan."""
 
     results: Results
     diverged: list[BadFeatures] = field(default_factory=list)
@@ -63,9 +63,9 @@ def ablate(
 ) -> Results:
     """Train and evaluate every combination of a grid with several seeds, as `sparc ablate` does.
 
-    `grid` has a list of values for each option that varies; the other options are the fields of RunConfig. An ablation
-    that was interrupted continues with the same `out`. Warns of runs that diverged. Raises Interrupted, and the
-    SparcError that `sparc ablate` ends with.
+    `grid` maps each option that varies to a list of values; the other options are the fields of RunConfig. Call it
+    again with the same `out` to resume an interrupted ablation. Warns about runs that diverged. Raises Interrupted, and
+    the SparcError that `sparc ablate` ends with.
     """
     study = plan_study(as_options(config, arguments, RunConfig), grid, seeds, listener)
     outcome = run_study(study, listener)
@@ -81,14 +81,14 @@ def plan_study(
     listener: Listener,
     file: Mapping[str, Any] | None = None,
 ) -> Study:
-    """Check an ablation before anything is extracted. `file` has options, and perhaps `grid` and `seeds`.
+    """Check an ablation before anything is extracted. `file` may hold options, `grid` and `seeds`.
 
     Raises InvalidConfig, UnknownName and the SparcError of a plugin.
     """
     file = file or {}
     table = file.get("grid", {})
     if twice := [key for key in grid if given.get(key) is not None]:
-        raise InvalidConfig(f"--grid varies {twice[0]}, found --{twice[0]} too", hint="leave one of them out")
+        raise InvalidConfig(f"--grid varies {twice[0]}, found --{twice[0]} too", hint="remove one of them")
     checked = checked_grid({**table, **grid} if isinstance(table, Mapping) else table)
     registry = discover()
     rest = {key: value for key, value in file.items() if key not in ABLATION_KEYS}
@@ -102,8 +102,8 @@ def plan_study(
     return Study(folder, config, checked, every, numbers, Data(config, registry, listener=listener))
 
 
-def run_study(study: Study, listener: Listener) -> Outcome:
-    """Extract, train what is missing, and compare all runs; writes tables and plots into the folder.
+def run_study(study: Study, listener: Listener) -> StudyOutcome:
+    """Extract features, train the missing runs, and write tables and plots of all runs into the folder.
 
     Raises Interrupted, and the error of the first run if all of them diverged.
     """
@@ -117,11 +117,11 @@ def run_study(study: Study, listener: Listener) -> Outcome:
     results = collect(study.cells, study.seeds, study.folder.run)
     results.write(study.folder.path)
     draw(results, study.grid, study.folder.path)
-    return Outcome(results, [diverged[place] for place in sorted(diverged)])
+    return StudyOutcome(results, [diverged[place] for place in sorted(diverged)])
 
 
 def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
-    """Train and measure the runs that have no result yet; returns the errors of those that diverged, by place."""
+    """Train and evaluate the runs that have no evaluation yet; return errors of diverged runs by place in the plan."""
     from sparc.ablation.pool import Work, make_all, room
     from sparc.ablation.worker import Task
 
@@ -132,50 +132,49 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
         for seed in study.seeds
     ]
     waiting = [work for work in works if not work.run.evaluation.is_file()]
-    size = f"{_count(works, 'run')}: {_count(study.cells, 'cell')}, {_count(study.seeds, 'seed')}"
+    size = f"{_count(len(works), 'run')}: {_count(len(study.cells), 'cell')}, {_count(len(study.seeds), 'seed')}"
     if not waiting:
-        listener.note(f"{size}; all are there")
+        listener.note(f"{size}; all are done")
         return {}
     share = room(waiting, study.data.train.widths, held_out, study.data.device)
-    there = len(works) - len(waiting)
-    listener.note(
-        f"{size}; {f'{there} are there; ' if there else ''}{share.workers} at a time, threads of each: {share.threads}"
-    )
+    done = len(works) - len(waiting)
+    before = f"{done} already done; " if done else ""
+    listener.note(f"{size}; {before}training {share.workers} at a time, {_count(share.threads, 'thread')} each")
     task = Task(study.config, study.data.jobs, study.data.device, program())
-    shown = _Shown(works, there, listener)
+    tally = _Tally(works, done, listener)
     with stop_on_signal() as stopped:
-        if not make_all(waiting, task, share, report=shown, should_stop=stopped):
+        if not make_all(waiting, task, share, report=tally, should_stop=stopped):
             raise Interrupted(study.folder.path)
-    return shown.diverged
+    return tally.diverged
 
 
-class _Shown:
-    """Hears of runs that end, in any order, and keeps the errors of those that diverged."""
+class _Tally:
+    """Progress of the runs, and the errors of those that diverged."""
 
     def __init__(self, works: Sequence[Work], done: int, listener: Listener) -> None:
         self.diverged: dict[int, BadFeatures] = {}
-        """By place in the plan."""
+        """Errors by place in the plan."""
         self._works = works
         self._done = done
         self._listener = listener
         listener.progress("ablate", "runs", done, len(works))
 
     def done(self, work: Work) -> None:
-        """Show that a run is trained and measured."""
+        """Report that a run is trained and evaluated."""
         self._done += 1
         self._listener.progress("ablate", "runs", self._done, len(self._works), work.cell.name)
 
     def failed(self, work: Work, error: BadFeatures) -> None:
         """Keep the error of a run that diverged."""
         where = f"{work.cell.name} with seed {work.config.seed}"
-        hint = "leave that out of the grid, with the same --out: the other runs are kept"
+        hint = "remove that value from the grid and keep --out: the other runs are kept"
         self.diverged[self._works.index(work)] = BadFeatures(f"{where}: {error.message}", hint=hint)
 
 
 def _describe(study: Study) -> int:
-    """Check the features, write down which ones the runs are made on, and return the number of held-out samples.
+    """Check the features, record their digests in the folder, and return the number of held-out samples.
 
-    Raises MisalignedStreams if earlier runs were made on other features.
+    Raises MisalignedStreams if earlier runs were trained on other features.
     """
     study.data.check([cell.config.normalization for cell in study.cells])
     held_out = {name: read_manifest(job.directory) for name, job in study.data.held_out_jobs.items()}
@@ -184,5 +183,5 @@ def _describe(study: Study) -> int:
     return next(iter(held_out.values())).samples
 
 
-def _count(things: Sequence[object], name: str) -> str:
-    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"

@@ -1,6 +1,6 @@
-"""What a worker process of an ablation does: train one run, or the rest of it, measure it, and take the next.
+"""A worker process of an ablation: it trains and evaluates one run after the other, resuming those that are begun.
 
-On SIGTERM it finishes the step under way, saves, and ends; so it does when its parent dies.
+On SIGTERM, and when its parent dies, it finishes the current step, saves the run, and exits.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ TERMINATED = 128 + signal.SIGTERM
 
 @dataclass(frozen=True)
 class Task:
-    """What all runs of an ablation have in common."""
+    """Inputs that all runs of an ablation share."""
 
     config: RunConfig
     jobs: dict[str, dict[str, Job]]
-    """Split to stream to job, all done."""
+    """Jobs by split, then by stream, all of them done."""
     device: str
     command: list[str]
-    """Words that the user typed."""
+    """Words of the command that the user typed."""
 
 
 class Worker:
-    """One worker process, with the data that it opened for all its runs."""
+    """One worker process, which opens the data once for all its runs."""
 
     def __init__(self, task: Task) -> None:
-        """Open nothing yet: an error of the task belongs to a run."""
+        """Store the task; the data open with the first run, so that an error is reported as that run's."""
         self.task = task
         self._busy = False
         self._terminated = False
@@ -51,13 +51,13 @@ class Worker:
         return Data(config, discover(), jobs=self.task.jobs)
 
     def terminate(self) -> None:
-        """End at once, or as soon as the run under way is saved."""
+        """Exit at once, or as soon as the current run is saved."""
         self._terminated = True
         if not self._busy:
             os._exit(TERMINATED)
 
     def make(self, run: Run, config: RunConfig) -> None:
-        """Train and measure a run, unless that was done; ends the process if it was told to."""
+        """Train and evaluate a run as far as it is not done yet; then exit if `terminate` was called."""
         self._busy = True
         try:
             session = Session(config, self.data, run, command=self.task.command)
@@ -81,19 +81,19 @@ def start(task: Task) -> None:
     _worker = Worker(task)
     say_warnings()
     keep_freed_memory()
-    # A terminal interrupts all processes; the parent alone decides what follows.
+    # A terminal sends SIGINT to all its processes; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: _worker.terminate())
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def make(run: Run, config: RunConfig) -> None:
-    """Make a run in this process, which `start` made a worker."""
+    """Train and evaluate a run in this process, which `start` made a worker."""
     _worker.make(run, config)
 
 
 def _end_with_parent() -> None:
-    """End with the parent: a worker whose parent was killed would wait for its next run for ever."""
+    """Exit with the parent: without it, a worker would wait forever for its next run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

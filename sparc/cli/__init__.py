@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. The only place that prints, and the only one that catches a SparcError."""
+"""The command line: parse, call, print. Only this package prints, and only it catches a SparcError."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sparc.errors import SparcError, say_warnings
 
 INTERRUPTED = 130
 
-# click's UsageError, which typer carries inside itself and does not export.
+# click's UsageError, which typer bundles and does not export.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `sparc` and exit: 0 done, 1 an error, 2 a usage error, 130 interrupted."""
+    """Run `sparc` and exit: 0 for success, 1 for an error, 2 for a usage error, 130 if interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     if not debug:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         code = _explain(error)
     if code == INTERRUPTED:
-        _fail("interrupted", "run the same command again: what is complete in the store is kept", INTERRUPTED)
+        _fail("interrupted", "run the same command again; complete parts of the store are kept", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -43,15 +43,15 @@ def _explain(error: Exception) -> int:
         return _fail(error.message, error.hint, 1)
     if isinstance(error, _UsageError):
         message, hint = _usage(error)
-        return _fail(message, hint, 2) if message else 2  # nothing was said, and the help was shown
+        return _fail(message, hint, 2) if message else 2  # no message: typer printed the help
     if isinstance(error, typer.Abort):
         return INTERRUPTED
     text = f"{type(error).__name__}: {error}".splitlines()[0]
-    return _fail(text, "this is a bug in sparc or in a plugin; run again with --debug and report what it shows", 1)
+    return _fail(text, "this is a bug in sparc or in a plugin; run it again with --debug and report the traceback", 1)
 
 
 def _usage(error: Any) -> tuple[str, str]:
-    """Message and hint of a usage error: the nearest command or option, and where help is."""
+    """Return message and hint of a usage error; the hint names the nearest command or option and the help."""
     context = getattr(error, "ctx", None)
     wrong = getattr(error, "option_name", None)
     message, _, near = error.format_message().partition(" Did you mean ")

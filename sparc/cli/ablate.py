@@ -1,4 +1,4 @@
-"""`sparc ablate`: every combination of some settings, with several seeds, side by side, and one table of all."""
+"""`sparc ablate`: train every combination of a grid with several seeds, and compare them in one table."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from sparc.errors import Interrupted
 
 Axes = Annotated[
     list[str] | None,
-    typer.Option("--grid", metavar="KEY=VALUE,...", help="Values of an option of training; repeat for more options."),
+    typer.Option("--grid", metavar="KEY=VALUE,...", help="Values of one option; repeat for more options."),
 ]
 Seeds = Annotated[
     int | None,
-    typer.Option("--seeds", min=1, help=f"Seeds for each combination, from --seed on. Default: {DEFAULT_SEEDS}."),
+    typer.Option("--seeds", min=1, help=f"Number of seeds per combination, from --seed on. Default: {DEFAULT_SEEDS}."),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Directory of all runs; an ablation continues there. Default: runs/ablation-DATASET."),
+    typer.Option("--out", help="Directory of all runs; give it again to resume. Default: runs/ablation-DATASET."),
 ]
 
 
@@ -37,8 +37,8 @@ def ablate(
 ) -> None:
     """Compare settings: train and evaluate every combination of a grid with several seeds, and print one table.
 
-    Features are extracted once; as many runs are trained side by side as the machine holds. `sparc info` and
-    `sparc evaluate` take each run. A --config file may hold `seeds` and a table `[grid]` of lists.
+    Features are extracted once, and as many runs as memory and cores allow are trained in parallel. Each run works with
+    `sparc info` and `sparc evaluate`. A --config file may hold `seeds` and a table `[grid]` of lists.
 
     Examples:
 
@@ -57,17 +57,17 @@ def ablate(
         try:
             outcome = run_study(study, screen)
         except Interrupted:
-            screen.note(f"stopped. Go on with: {_again(study)}")
+            screen.note(f"stopped. Resume it with: {_again(study)}")
             sys.exit(INTERRUPTED)
     for part in ablation_tables(outcome.results):
         console.print(part)
-    console.print(f"\nsaved in {study.folder.path}: results.csv, plots, and every run", markup=False, soft_wrap=True)
+    console.print(f"\nsaved in {study.folder.path}: results.csv, plots and all runs", markup=False, soft_wrap=True)
     if outcome.diverged:
         raise outcome.diverged[0]
 
 
 def _again(study: Study) -> str:
-    """Return the command that continues this ablation."""
+    """Return the command that resumes this ablation."""
     words = ["sparc", *sys.argv[1:]]
     there = any(word == "--out" or word.startswith("--out=") for word in words)
     return shlex.join(words if there else [*words, "--out", str(study.folder.path)])

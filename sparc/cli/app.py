@@ -1,4 +1,4 @@
-"""The commands of `sparc`, a module each; heavy imports happen when a command runs."""
+"""The commands of `sparc`, one module each. Heavy imports happen only when a command runs."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works in any place.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the command.")
+    ] = False,
 ) -> None:
     """One sparse, interpretable concept dictionary shared by many frozen models."""

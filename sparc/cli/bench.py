@@ -1,4 +1,4 @@
-"""`sparc bench`: what a training step, the loader and an evaluation cost on this machine."""
+"""`sparc bench`: time and memory of a training step, of the loader and of an evaluation on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WIDTHS = option(PAPER_WIDTHS, "Width of each stream.", metavar="D,D,...")
 _N_LATENTS = option(8192, "Latents (L).", gt=0)
 _K = option(64, "Latents kept per sample.", gt=0)
 _BATCH = option(256, "Samples per step.", gt=0)
-_JSON = option(False, "Print one JSON object.")
+_JSON = option(False, "Print the numbers as one JSON object.")
 
 
 class StepOptions(Options):
@@ -36,11 +36,11 @@ class StepOptions(Options):
     n_latents: int = _N_LATENTS
     k: int = _K
     batch: int = _BATCH
-    encoder_product: Precision = option("float32", "float32; or bfloat16: the same latents.")
-    adam_state: Precision = option("float32", "float32; or bfloat16: half the memory of the optimiser.")
-    steps: int = option(10, "Steps to take the median of.", gt=0)
-    autograd: bool = option(False, "Time the step through autograd too.")
-    oracle: bool = option(False, "Time the naive step too, in its own process.")
+    encoder_product: Precision = option("float32", "float32, or bfloat16, which selects the same latents.")
+    adam_state: Precision = option("float32", "float32, or bfloat16, which halves the optimiser's memory.")
+    steps: int = option(10, "Timed steps; the median is shown.", gt=0)
+    autograd: bool = option(False, "Also time the step through autograd.")
+    oracle: bool = option(False, "Also time the naive dense step, in its own process.")
     device: str = option("auto", "auto (CUDA if available), cpu, cuda, cuda:1, ...")
     json_: bool = _JSON
 
@@ -49,7 +49,7 @@ class LoaderOptions(Options):
     """Options of `sparc bench loader`."""
 
     widths: str = _WIDTHS
-    samples: int = option(100_000, "Samples to write to a temporary folder.", gt=0)
+    samples: int = option(100_000, "Samples, written to a temporary folder.", gt=0)
     batch: int = _BATCH
     json_: bool = _JSON
 
@@ -73,7 +73,7 @@ def _group() -> None:
 @app.command("step")
 @with_options(StepOptions)
 def step(given: dict[str, Any]) -> None:
-    """Time a whole training step beside its encoder product, which no exact TopK can do without.
+    """Time a training step, and its encoder product alone, which is a lower bound for any exact TopK.
 
     Examples:
 
@@ -87,7 +87,7 @@ def step(given: dict[str, Any]) -> None:
     shape = _shape(options.widths, options.n_latents, options.k)
     keep_freed_memory()
     config = validated(TrainingConfig, {"batch_size": options.batch, **precision})
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler reports on itself
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the messages of PyTorch's profiler
     device = resolve_device(options.device)
     from sparc.benchmarks.step import measure_step
 
@@ -108,7 +108,7 @@ def step(given: dict[str, Any]) -> None:
 @app.command("loader")
 @with_options(LoaderOptions)
 def loader(given: dict[str, Any]) -> None:
-    """Time the loader: float16 features of several streams, shuffled by sample, from files in the disk's cache.
+    """Time the loader on float16 features of several streams, shuffled by sample, from files in the page cache.
 
     Example:
 
@@ -126,7 +126,7 @@ def loader(given: dict[str, Any]) -> None:
 @app.command("evaluate")
 @with_options(EvaluationOptions)
 def evaluate(given: dict[str, Any]) -> None:
-    """Time alignment, patterns, concepts and the search of one pair of streams, on random codes.
+    """Time alignment, patterns, concepts, and retrieval between one pair of streams, on random codes.
 
     Example:
 
@@ -136,8 +136,8 @@ def evaluate(given: dict[str, Any]) -> None:
     shape = _shape(options.widths, options.n_latents, options.k)
     if len(shape.streams) < 2:
         raise InvalidConfig(
-            f"--widths: expected two streams at least, found {options.widths!r}",
-            hint=f"they are compared: {PAPER_WIDTHS}",
+            f"--widths: expected at least two streams, found {options.widths!r}",
+            hint=f"an evaluation compares streams, such as {PAPER_WIDTHS}",
         )
     from sparc.benchmarks.evaluate import measure_evaluation
 
@@ -151,14 +151,14 @@ def _shape(widths: str, n_latents: int, k: int) -> SpaceConfig:
         parsed = [int(width) for width in widths.split(",")]
     except ValueError as error:
         raise InvalidConfig(
-            f"--widths: expected numbers between commas, found {widths!r}", hint=f"such as {PAPER_WIDTHS}"
+            f"--widths: expected comma-separated numbers, found {widths!r}", hint=f"such as {PAPER_WIDTHS}"
         ) from error
     streams = {f"stream-{number}": width for number, width in enumerate(parsed)}
     return validated(SpaceConfig, {"streams": streams, "n_latents": n_latents, "k": k})
 
 
 def _show(found: dict[str, Any], setting: dict[str, Any], as_json: bool) -> None:
-    """Print measured numbers with what they were measured on."""
+    """Print measured numbers, as JSON together with the settings and the machine."""
     import torch
 
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "platform": platform.platform()}

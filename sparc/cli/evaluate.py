@@ -1,4 +1,4 @@
-"""`sparc evaluate`: everything that can be measured of a run."""
+"""`sparc evaluate`: all measurements of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparc.storage.run import Run
 
 @with_options(EvaluateOptions)
 def evaluate(run: RunPath, given: dict[str, Any]) -> None:
-    """Measure a run on held-out samples: all of it, with probes and plots, which `sparc train` leaves out.
+    """Evaluate a run on held-out samples, with the classifiers and plots that `sparc train` omits.
 
     Prints tables, and writes `evaluation.json`, plots and a table of all latents into the run.
 
@@ -34,6 +34,6 @@ def evaluate(run: RunPath, given: dict[str, Any]) -> None:
     with Screen() as screen:
         found = measure(run, listener=screen, **{name.replace("-", "_"): value for name, value in given.items()})
     print_evaluation(Run(run), everything=True)
-    console.print(f"\nplots and a table of all latents: {found.pictures}", markup=False, soft_wrap=True)
+    console.print(f"\nplots and the table of all latents are in {found.pictures}", markup=False, soft_wrap=True)
     if found.localization is not None:
         print_localization(found.localization)

@@ -1,4 +1,4 @@
-"""`sparc explore`: what the latents of a run mean, as a picture."""
+"""`sparc explore`: a picture of the samples that activate the latents of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparc.config import ExploreOptions
 
 @with_options(ExploreOptions, without=("features",))
 def explore(run: RunPath, given: dict[str, Any]) -> None:
-    """Draw what latents mean: for each stream alone, the held-out samples that activate them most.
+    """Draw what latents mean: the held-out samples that activate them most, for each stream encoded alone.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`sparc export`: a stream of a trained space for another library."""
+"""`sparc export`: write one stream of a trained space in the format of another library."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from sparc.storage.space_config import read_config
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, or of a space.")],
-    format_: Annotated[str, typer.Option("--format", help="saelens: a TopK SAE, as SAELens loads it from disk.")],
-    stream: Annotated[str, typer.Option("--stream", metavar="NAME", help="The stream to write.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run or of a space.")],
+    format_: Annotated[str, typer.Option("--format", help="saelens: a TopK SAE that SAELens loads from disk.")],
+    stream: Annotated[str, typer.Option("--stream", metavar="NAME", help="Stream to export.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder to write.")],
 ) -> None:
-    """Export one stream of a trained space to another library: the same latents, by the same numbers.
+    """Export one stream of a trained space to another library. Latents keep their numbers.
 
     Example:
 
         sparc export runs/demo --format saelens --stream NAME --out sae
     """
     if format_ not in EXPORT_FORMATS:
-        raise InvalidConfig(f"--format: found '{format_}'", hint=suggestion(format_, [*EXPORT_FORMATS]))
+        raise InvalidConfig(
+            f"--format: expected {' or '.join(EXPORT_FORMATS)}, found '{format_}'",
+            hint=suggestion(format_, [*EXPORT_FORMATS]),
+        )
     if not run.is_dir():
-        raise MissingData(f"no run at {run}", hint="give the --out of a training")
+        raise MissingData(f"no run at {run}", hint="give the directory of a run, as sparc train printed it")
     opened = Run(run)
     made_by = (opened.provenance().streams if opened.begun else {}).get(stream)
     backbone = None

@@ -1,4 +1,4 @@
-"""`sparc extract`: the extraction that `sparc train` does first, by itself."""
+"""`sparc extract`: the extraction with which `sparc train` begins, on its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparc.config import ExtractOptions, SpaceOptions, TrainingConfig, read_opti
 from sparc.session.verbs import plan_extraction
 
 Plan = Annotated[
-    bool, typer.Option("--plan", help="Estimate time, disk and memory from a few samples, and write nothing.")
+    bool, typer.Option("--plan", help="Only estimate time, disk and memory, from a few samples; write nothing.")
 ]
 
 
@@ -21,8 +21,8 @@ Plan = Annotated[
 def extract(given: dict[str, Any], config: ConfigFile = None, plan: Plan = False) -> None:
     """Extract the features of a dataset into the store, as `sparc train` does first.
 
-    Features in the store are not computed again; an interrupted extraction continues where it stopped. Each image is
-    read once for all image streams, and an image or caption that several samples share is computed once.
+    Features that are in the store are not computed again, and an interrupted extraction continues where it stopped.
+    Each image is read once for all image streams. An image or caption that several samples share is encoded once.
 
     Examples:
 

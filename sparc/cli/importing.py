@@ -1,4 +1,4 @@
-"""`sparc import`: features that were computed elsewhere, and spaces that were trained elsewhere."""
+"""`sparc import`: bring in features that were computed elsewhere, and spaces that were trained elsewhere."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sparc.errors import InvalidConfig
 
 SHOWN = 5
 
-app = typer.Typer(help="Bring in what was computed elsewhere.", no_args_is_help=True)
+app = typer.Typer(help="Import features, or a space, that other code computed.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Bring in what was computed elsewhere."""
+    """Import features, or a space, that other code computed."""
 
 
 @app.command("features")
@@ -29,19 +29,20 @@ def import_features(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write, for `sparc train --features`.")],
     ids: Annotated[
-        Path | None, typer.Option("--ids", help="Ids of the rows, one per line, for those files that hold none.")
+        Path | None, typer.Option("--ids", help="Ids of the rows, one per line, for files without ids.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="train or test: what these samples are. Without it: drawn by id.")
+        str | None, typer.Option("--split", help="train or test: the split of these samples. Default: drawn by id.")
     ] = None,
     holdout: Annotated[
         float,
-        typer.Option("--holdout", min=0.0, max=1.0, help="Fraction drawn for testing, where no --split is given."),
+        typer.Option("--holdout", min=0.0, max=1.0, help="Fraction of samples drawn for testing, without --split."),
     ] = 0.2,
 ) -> None:
     """Import features as .npy, .npz, .safetensors, Parquet or HDF5, joined by the ids of their samples.
 
-    A file holds `features` (samples, width), and `ids` or `indices` (samples); for files without, --ids gives them.
+    A file holds `features` of shape (samples, width), and `ids` or `indices` of shape (samples). For files without ids,
+    use --ids.
 
     Examples:
 
@@ -61,7 +62,7 @@ def import_features(
             if not (equals and file) or name != Path(name).name or name in ("..", "."):
                 raise InvalidConfig(f"--stream: expected NAME=FILE, found '{one}'", hint="--stream a=a.npz")
             if name in sources:
-                raise InvalidConfig(f"--stream: found '{name}' twice", hint="a file per stream")
+                raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file per stream")
             sources[name] = stack.enter_context(open_source(Path(file).expanduser(), ids))
         from sparc.interchange.import_features import import_features as write
 
@@ -71,7 +72,9 @@ def import_features(
         for name, lacking in imported.lacking.items():
             if lacking:
                 some = ", ".join(lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
-                console.print(f"[yellow]{len(lacking)} lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True)
+                console.print(
+                    f"[yellow]{len(lacking)} samples lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True
+                )
     lacking_split = next((name for name in SPLITS if not (out / name).is_dir()), None)
     follows = (
         f"sparc train --features {out}"
@@ -84,10 +87,10 @@ def import_features(
 @app.command("checkpoint")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(metavar="FILE.pth", help="Checkpoint of the paper's research code.")],
-    run_config: Annotated[Path, typer.Argument(metavar="RUN_CONFIG.json", help="The configuration beside it.")],
+    run_config: Annotated[Path, typer.Argument(metavar="RUN_CONFIG.json", help="Its configuration file.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for the space.")],
 ) -> None:
-    """Import a space that the paper's research code trained: the same codes, from the features it was given.
+    """Import a space that the paper's research code trained. On the same features it gives the same codes.
 
     Example:
 

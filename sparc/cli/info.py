@@ -1,4 +1,4 @@
-"""`sparc info`: what a run is."""
+"""`sparc info`: describe a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparc.storage.space_config import read_config
 
 
 def info(run: RunPath) -> None:
-    """Show what a run is: streams, settings, data, and the table of its evaluation.
+    """Show the streams, settings and data of a run, and the tables of its evaluation.
 
     Example:
 
@@ -24,7 +24,7 @@ def info(run: RunPath) -> None:
         weights = f"  weights {stream.weights}" if stream.weights else ""
         console.print(f"stream {name}: {stream.backbone}[{params}]{weights}", markup=False, soft_wrap=True)
     if not opened.finished:
-        console.print(f"not finished; go on with: sparc train --resume {run}", markup=False)
+        console.print(f"not finished; resume it with: sparc train --resume {run}", markup=False)
         return
     space = read_config(opened.path)
     shape = (

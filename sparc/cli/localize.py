@@ -1,4 +1,4 @@
-"""`sparc localize`: where in an image is what a caption says?"""
+"""`sparc localize`: find in an image the regions that match a text or a latent."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from sparc.localization import Localization
 
 LETTERS, WORDS = 80, 12
-"""Letters and words of a query that are printed at most."""
+"""Most letters and words of a query that are printed."""
 
 
 @with_options(LocalizeOptions)
 def localize(run: RunPath, given: dict[str, Any]) -> None:
-    """Point at words, or at what a latent stands for, in images: each image stream's map, and what carried the match.
+    """Find words, or what a latent stands for, in images: one map per image stream, and the latents behind the match.
 
-    The caption is read by the run's first text stream; an image stream needs no text of its own.
+    The run's first text stream encodes the words, so an image stream needs no text encoder of its own.
 
     Examples:
 
@@ -42,7 +42,7 @@ def localize(run: RunPath, given: dict[str, Any]) -> None:
 
 
 def _print(one: Localization) -> None:
-    where = "nothing of it"
+    where = "no match"
     if one.peak is not None:
         x, y = one.peak
         where = f"strongest at ({x:.0f}, {y:.0f}) of {one.size[0]} x {one.size[1]}, score {one.score:.3f}"

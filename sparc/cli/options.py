@@ -1,4 +1,4 @@
-"""Command line options, made from the fields of the models in `sparc.config.options`."""
+"""Command line options, generated from the fields of the models in `sparc.config.options`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ PANELS = {
     "TrainingConfig": "Training",
     "ExtractionOptions": "Extraction",
 }
-"""Titles under which `--help` groups the options of these models."""
+"""Titles of the groups in `--help`, by the model that declares the options."""
 
 
 def with_options(
     model: type[Options], *, without: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `model`: its parameter `given` receives those on the command line, by option name.
+    """Give a command the options of `model`.
 
-    The command's other parameters stay options of their own. `without` leaves fields out.
+    Its parameter `given` receives the options that stand on the command line, by option name. Its other parameters
+    become options as usual. `without` names fields to leave out.
     """
     fields = {name: parameter(model, name) for name in model.model_fields if name not in without}
 
@@ -60,11 +61,11 @@ def with_options(
 
 
 def parameter(model: type[Options], field: str) -> inspect.Parameter:
-    """Return the parameter of a Typer command for a field; None says that the option was not given."""
+    """Return the parameter of a Typer command for a field. Its default, None, means that the option was not given."""
     info = model.model_fields[field]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     help_text = info.description or ""
-    if info.default not in (None, (), False, "auto") and isinstance(info.default, str | int | float):
+    if isinstance(info.default, str | int | float) and not isinstance(info.default, bool) and info.default != "auto":
         help_text += f" Default: {info.default}."
     shown = typer.Option(
         f"--{option_name(field)}",
@@ -77,19 +78,19 @@ def parameter(model: type[Options], field: str) -> inspect.Parameter:
 
 
 def _declaring(model: type[Options], field: str) -> str:
-    """Return the name of the class in whose body the field stands."""
+    """Return the name of the class that declares the field."""
     return next(one.__name__ for one in model.__mro__ if field in inspect.get_annotations(one))
 
 
 def _kind(hint: Any) -> Any:
-    """Return the type that Typer parses: a plain type, or a list of one, or None."""
+    """Return the type for Typer: an optional plain type, or an optional list of one."""
     kinds = _plain(hint)
     kind = next(one for one in (Path, str, bool, int, float) if one in kinds)
     return list[kind] | None if Sequence in kinds else kind | None  # type: ignore[valid-type]
 
 
 def _plain(hint: Any) -> set[Any]:
-    """Return all plain types in a type hint, and Sequence if it is one of text or paths."""
+    """Return all plain types in a type hint, with Sequence if it contains one."""
     origin = get_origin(hint)
     if origin is Annotated:
         return _plain(get_args(hint)[0])

@@ -1,4 +1,4 @@
-"""`sparc plugins`: what is installed, what did not load, and whether it keeps what it promises."""
+"""`sparc plugins`: list the installed plugins, check them against the contract, and start new ones."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sparc.session.data import resolve_device
 
 _Row = tuple[str, ...]
 
-app = typer.Typer(help="See and check the installed streams and datasets.", no_args_is_help=True)
+app = typer.Typer(help="List, check and create plugins: streams and datasets.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """See and check the installed streams and datasets."""
+    """List, check and create plugins: streams and datasets."""
 
 
 @app.command("list")
 def list_plugins() -> None:
     """List the streams and datasets that plugins offer, and the plugins that did not load.
 
-    `width` counts a stream's features, `weights` says whether its weights are on this machine, both with the parameters
-    left as they are; `-` where that takes a parameter to know. In brackets: the parameters and their values, `?` where
-    one must be given.
+    `width` is the number of features of a stream, and `weights` says whether its weights are on this machine. Both hold
+    for the default parameters; `-` means that they depend on a parameter. Brackets show the parameters with their
+    defaults, and `?` for those without.
 
     Example:
 
@@ -61,11 +61,11 @@ def list_plugins() -> None:
 
 @app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What --stream or --dataset shall call it.")],
-    kind: Annotated[str, typer.Option("--kind", help="backbone or dataset.")] = "backbone",
-    into: Annotated[Path, typer.Option("--into", help="Folder to make the package's folder in.")] = Path(),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name for --stream or --dataset.")],
+    kind: Annotated[str, typer.Option("--kind", help="backbone (of a stream) or dataset.")] = "backbone",
+    into: Annotated[Path, typer.Option("--into", help="Folder in which to create the package's folder.")] = Path(),
 ) -> None:
-    """Write the package of a plugin to begin with: it installs, passes its tests, and says where yours goes.
+    """Create a plugin package to start from: it installs, passes its tests, and marks where your code goes.
 
     Examples:
 
@@ -78,7 +78,7 @@ def new(
 
     owner = discover().owners.get(("stream" if kind == "backbone" else kind, name))
     if owner is not None:
-        raise InvalidConfig(f"'{name}' is offered already, by {owner}", hint="choose another name")
+        raise InvalidConfig(f"'{name}' is already offered by {owner}", hint="choose another name")
     folder = new_plugin(name, kind, into)
     where = "" if kind == "backbone" else "[root=FOLDER]"
     say = partial(console.print, markup=False, soft_wrap=True)
@@ -89,11 +89,11 @@ def new(
 @app.command("check")
 def check_plugin(
     name: Annotated[
-        str, typer.Argument(metavar="NAME[KEY=VALUE,...]", help="Stream or dataset, as plugins list them.")
+        str, typer.Argument(metavar="NAME[KEY=VALUE,...]", help="Stream or dataset; see sparc plugins list.")
     ],
     device: Annotated[str | None, typer.Option("--device", help="auto (CUDA if available), cpu, cuda, ...")] = None,
 ) -> None:
-    """Check that a stream or dataset keeps what plugins promise: what is wrong, and what to change.
+    """Check that a stream or dataset keeps the plugin contract, and show what to change if it does not.
 
     Examples:
 
@@ -107,7 +107,7 @@ def check_plugin(
     spec = registry.either(ref.name)
     if isinstance(spec.params, type) and issubclass(
         spec.params, Params
-    ):  # else a promise is broken, and not by the user
+    ):  # else the plugin breaks a promise, not the user
         checked_params(spec, ref)
     with Screen() as screen:
         resolved = resolve_device(device or "auto", screen)
@@ -131,12 +131,12 @@ def check_plugin(
     if broken:
         raise PluginError(
             f"'{ref.name}' breaks {broken} of the {promises} promises that were checked",
-            hint="what to change stands above; a promise that others need ends the check",
+            hint="the lines above say what to change; the check ends at a promise that later ones depend on",
         )
 
 
 def _weights(backbone: BackboneSpec) -> str:
-    """Whether the weights are here. A plugin that fails to say must not take the listing down."""
+    """Return yes, no or -, or the error of a plugin that cannot tell: one plugin must not break the listing."""
     if backbone.has_weights is None:
         return "-"
     try:
@@ -146,7 +146,7 @@ def _weights(backbone: BackboneSpec) -> str:
 
 
 def _what(summary: str, params: type[Params]) -> list[str]:
-    """The summary and, below it, the parameters as `--stream` and `--dataset` take them."""
+    """Return the summary and the parameters, as `--stream` and `--dataset` take them, one line each."""
     shown = []
     for name, field in params.model_fields.items():
         value = "?" if field.is_required() else field.default

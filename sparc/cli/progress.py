@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of long work: a bar on a terminal, else a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sparc.training.trainer import Step
 
 PLAIN_SECONDS = 5.0
-"""Seconds between two lines where the output is no terminal."""
+"""Seconds between two lines if the output is not a terminal."""
 WAITING = 0.05
-"""Share of the time that training may wait for data before the bar says so."""
+"""Share of the time spent waiting for data from which the bar shows it."""
 BOTTLENECK = {
     "data": "reading and preprocessing samples",
     "device": "the backbones",
@@ -30,7 +30,7 @@ console = Console(highlight=False, soft_wrap=False)
 
 
 class Bar:
-    """Progress of one piece of work; a context manager."""
+    """Progress bar of one piece of work; a context manager."""
 
     def __init__(self, title: str, unit: str) -> None:
         self.title = title
@@ -63,9 +63,9 @@ class Bar:
             self._fancy.stop()
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` are done, and a note such as the loss."""
+        """Show that `done` of `total` parts are done, and a note such as the loss."""
         now = time.monotonic()
-        # Work done before the first report was done by an earlier process: it says nothing about the speed.
+        # The pace counts from the first report: earlier work was done by another process.
         self._begin = self._begin or (now, done)
         pace = _pace(done - self._begin[1], total - done, now - self._begin[0])
         if self._fancy is not None and self._task is not None:
@@ -79,7 +79,7 @@ class Bar:
 
 
 def _pace(done: int, left: int, seconds: float) -> str:
-    """Return the rate and the time left, or nothing before the first part is done."""
+    """Return the rate and the time left, or an empty string before the first part is done."""
     if done <= 0 or seconds <= 0:
         return ""
     rate = done / seconds
@@ -88,7 +88,7 @@ def _pace(done: int, left: int, seconds: float) -> str:
 
 
 class Screen(Listener):
-    """Shows what a session reports: one bar at a time, notes and warnings between bars. A context manager."""
+    """Listener that prints: one bar at a time, notes and warnings between bars. A context manager."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
@@ -104,7 +104,7 @@ class Screen(Listener):
         self._close()
 
     def loading(self, what: str) -> None:
-        """Print that something is loaded."""
+        """Print that something is being loaded."""
         self._line(f"[dim]loading {escape(what)} ...[/dim]")
 
     def note(self, text: str) -> None:
@@ -116,13 +116,13 @@ class Screen(Listener):
         self._line(f"[yellow]{escape(text)}[/yellow]")
 
     def extracting(self, progress: Extracting) -> None:
-        """Show a bar for the streams that are extracted together, then what their time went into."""
+        """Show a bar for the streams that are extracted together, and at the end where the time went."""
         if not progress.total:
             return
         title = escape(f"extract {', '.join(progress.streams)} {progress.split}")
         bar = self._bar_of((progress.streams, progress.split), title, "samples")
         if not progress.finished:
-            bar.update(progress.done, progress.total, f"waits: {_shares(progress.spent)}")
+            bar.update(progress.done, progress.total, f"waiting: {_shares(progress.spent)}")
             return
         self._line(f"[dim]{_bottleneck(progress.spent)}[/dim]")
         if progress.skipped:
@@ -133,7 +133,7 @@ class Screen(Listener):
             )
 
     def step(self, step: Step) -> None:
-        """Show steps, the losses last logged, and the share of the time spent waiting for data if it is not small."""
+        """Show the step, the last logged losses, and the time spent waiting for data if it is not small."""
         if step.losses is not None:
             means = step.losses.means
             self._losses = f"loss {step.losses.loss:.3f}  self {means['self']:.3f}  cross {means['cross']:.3f}"
@@ -162,7 +162,7 @@ class Screen(Listener):
 
 
 def _bottleneck(spent: dict[str, float]) -> str:
-    return f"  waited for {_shares(spent)}: the bottleneck was {BOTTLENECK[max(spent, key=spent.__getitem__)]}"
+    return f"  time spent waiting: {_shares(spent)}; the bottleneck was {BOTTLENECK[max(spent, key=spent.__getitem__)]}"
 
 
 def _shares(spent: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""`sparc train`: extract what the store lacks, train, evaluate, and say what to do next."""
+"""`sparc train`: extract missing features, train, evaluate, and print the next commands."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from sparc.system.memory import keep_freed_memory
 
 Resume = Annotated[
     Path | None,
-    typer.Option("--resume", metavar="RUN", help="Finish an interrupted run, as it began."),
+    typer.Option("--resume", metavar="RUN", help="Finish an interrupted run with its own options."),
 ]
 
 
 @with_options(RunConfig)
 def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = None) -> None:
-    """Train a shared latent space: extract what is missing, train, evaluate.
+    """Train a shared latent space: extract missing features, train, evaluate.
 
-    Without options it trains the embedded demo, real backbones on real pictures and captions, in a few minutes without
-    a GPU. Options that are not given come from --config, else from the dataset's defaults, else from the paper.
+    Without options it trains the built-in demo, real backbones on real pictures and captions, in a few minutes without
+    a GPU. The value of an option comes from the command line, else from --config, else from the dataset's defaults,
+    else from the paper.
 
     Examples:
 
@@ -46,14 +47,14 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
     file = read_options(config) if config is not None else None
     with Screen() as screen:
         session = begin_or_resume(given, screen, resume=resume, file=file)
-        if session.done:  # evaluated anew, it would lose what only `sparc evaluate` measures
-            screen.note(f"{session.run.path} is trained and evaluated already")
+        if session.done:  # a second evaluation would drop what only `sparc evaluate` measures
+            screen.note(f"{session.run.path} is already trained and evaluated")
         else:
             keep_freed_memory()
             try:
                 run_session(session)
             except Interrupted as stopped:
-                screen.note(f"stopped. Go on with: sparc train --resume {stopped.path}")
+                screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
                 sys.exit(INTERRUPTED)
             print_evaluation(session.run)
     _print_next(session)

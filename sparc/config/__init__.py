@@ -1,4 +1,4 @@
-"""Every option of sparc, declared once in `options`; `references`, `files` and `validation` read and check them."""
+"""Configuration: `options` declares every option once; `references`, `files` and `validation` read and check them."""
 
 from sparc.config.files import ABLATION_KEYS, read_options
 from sparc.config.options import (

@@ -1,4 +1,4 @@
-"""Options from TOML files: the keys are the options of `sparc train` without the dashes."""
+"""Options from TOML files, whose keys are the options of `sparc train` without the leading dashes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sparc.config.validation import suggestion
 from sparc.errors import InvalidConfig, MissingData
 
 ABLATION_KEYS = ("grid", "seeds")
-"""Keys of a file that only `sparc ablate` reads."""
+"""Keys that only `sparc ablate` reads."""
 
 
 def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
-    """Read options from a TOML file, with the keys of `sparc ablate` too if `ablation`.
+    """Read options from a TOML file; `ablation` also allows the keys of `sparc ablate`.
 
     Raises:
         MissingData: the file does not exist.
-        InvalidConfig: the file is not TOML, or has an unknown key or one of another command.
+        InvalidConfig: the file is not TOML, or has an unknown key, or a key of another command.
     """
     try:
         options = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -28,7 +28,7 @@ def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
     except OSError as error:
         raise InvalidConfig(f"config file {path} cannot be read: {error.strerror}", hint="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"config file {path} is not valid TOML: {error}", hint="mend that line") from error
+        raise InvalidConfig(f"config file {path} is not valid TOML: {error}", hint="fix that line") from error
     known = names(RunConfig)
     for key in options:
         if key in ABLATION_KEYS and not ablation:

@@ -1,7 +1,7 @@
 """Every option of sparc: type, bounds, default and help, declared once.
 
-The command line, TOML files, the signatures of `sparc.train` and its siblings, the keys of an ablation, the reference
-page and `sparc info` are made from these fields. The defaults are the paper's. A configuration is frozen, and unknown
+These fields generate the command line, the TOML keys, the signatures of `sparc.train` and the other verbs, the keys of
+an ablation, the reference page and `sparc info`. The defaults are the paper's. A configuration is frozen, and unknown
 keys are errors. A field `n_latents` is the option `--n-latents`, the TOML key `n-latents` and the Python argument
 `n_latents`; Python's `lambda_` is `lambda` elsewhere.
 """
@@ -31,24 +31,24 @@ def _path(value: Any) -> Path:
 
 
 Location = Annotated[str | Path, PlainValidator(_path)]
-"""A path: text is accepted, and read back as a Path."""
+"""A path; strings are accepted and converted."""
 
 DEFAULT_DATASET = "openmoji"
-"""The embedded demo, on which `sparc train` runs without options."""
+"""Dataset of the built-in demo, which `sparc train` uses without options."""
 
 
 def option(default: Any, help: str, *, metavar: str = "", **bounds: Any) -> Any:
-    """Declare an option: its default, its help, how the help names its value, and bounds such as `gt=0`."""
+    """Declare an option: its default, its help, the metavar of its value, and bounds such as `gt=0`."""
     return Field(default, description=help, json_schema_extra={"metavar": metavar}, **bounds)
 
 
 def option_name(field: str) -> str:
-    """Return the name of a field as an option: `n_latents` is `n-latents`, `lambda_` is `lambda`."""
+    """Return the option name of a field: `n_latents` is `n-latents`, `lambda_` is `lambda`."""
     return field.rstrip("_").replace("_", "-")
 
 
 class Options(BaseModel):
-    """Base of all options: frozen, no unknown keys, no infinite numbers, fields by their own or their option's name."""
+    """Base of all options: frozen, without unknown keys or infinite numbers; keys are field names or option names."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, alias_generator=option_name, populate_by_name=True
@@ -60,7 +60,7 @@ class Options(BaseModel):
 
 
 class DataOptions(Options):
-    """Streams and the dataset that they encode."""
+    """The streams, and the dataset that they encode."""
 
     stream: Annotated[RefLike | Sequence[RefLike], PlainValidator(parsed_streams)] = option(
         (), "Backbone of a stream; repeat for more. 'other=NAME[...]' renames a stream.", metavar="NAME[KEY=VALUE,...]"
@@ -73,21 +73,21 @@ class DataOptions(Options):
 
     @property
     def streams(self) -> tuple[PluginRef, ...]:
-        """Streams, parsed."""
+        """Parsed streams."""
         streams: tuple[PluginRef, ...] = self.stream  # type: ignore[assignment]
         return streams
 
 
 class PlaceOptions(Options):
-    """Where a run's data are and where it computes."""
+    """Places of a run's data, and the device to compute on."""
 
     data_root: Location | None = option(None, "Folder of the dataset.")
     features: Location | None = option(
-        None, "Folder that `sparc import features` wrote, instead of a dataset and backbones."
+        None, "Folder written by `sparc import features`, instead of a dataset and backbones."
     )
     store: Location | None = option(
         None,
-        "Folder of the feature store. Default: $SPARC_CACHE/store, else ~/.cache/sparc/store; a run knows its own.",
+        "Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store.",
     )
     device: str = option("auto", "auto (CUDA if available), cpu, cuda, cuda:1, ...")
 
@@ -121,12 +121,12 @@ class SpaceConfig(SpaceOptions):
 
 
 class TrainingConfig(Options):
-    """How a space is trained."""
+    """Options of the training of a space."""
 
     lambda_: float = option(1.0, "Weight of the cross-reconstruction loss.", ge=0)
     aux_weight: float = option(1 / 32, "Weight of the AuxK loss, which revives dead latents (alpha).", ge=0)
     k_aux: int = option(64, "Dead latents that AuxK lets reconstruct the residual.", gt=0)
-    dead_after: int = option(256_000, "Training samples without activation after which a latent is dead.", gt=0)
+    dead_after: int = option(256_000, "Training samples without activation after which a latent counts as dead.", gt=0)
     epochs: int = option(50, "Passes over the training samples.", gt=0)
     batch_size: int = option(256, "Samples per step.", gt=0)
     lr: float = option(1e-4, "Learning rate of Adam.", gt=0)
@@ -142,37 +142,37 @@ class TrainingConfig(Options):
 
 
 class ExtractionOptions(Options):
-    """How features are computed and stored."""
+    """Options of the computation and storage of features."""
 
     precision: ForwardPrecision = option("float32", "Precision of the backbones' forward pass.")
     store_dtype: StoreDtype = option("float32", "Precision of features in the store.")
-    compile: bool = option(False, "Compile the backbones with torch.compile first.")
+    compile: bool = option(False, "Compile the backbones with torch.compile.")
     skip_bad: bool = option(False, "Skip images that do not decode and empty captions.")
 
 
 class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, DataOptions):
-    """Everything that a user may choose about a run: on the command line, in a TOML file or in Python."""
+    """All options of a run, from the command line, a TOML file or Python."""
 
     out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, or -2, -3, ...")
 
     @property
     def source(self) -> PluginRef:
-        """Dataset, parsed, with `data_root` as its parameter `root`."""
+        """Parsed dataset, with `data_root` as its parameter `root`."""
         dataset: PluginRef = self.dataset  # type: ignore[assignment]
         if self.data_root is None:
             return dataset
         return dataset.model_copy(update={"params": {**dataset.params, "root": str(self.data_root)}})
 
     def space(self, widths: Mapping[str, int]) -> SpaceConfig:
-        """Return the shape of the space over streams of these widths. Raises InvalidConfig."""
+        """Return the shape of the space for streams of these widths. Raises InvalidConfig."""
         return validated(SpaceConfig, {"streams": dict(widths), **self._part(SpaceOptions)})
 
     def training(self) -> TrainingConfig:
-        """Return how to train."""
+        """Return the training options."""
         return validated(TrainingConfig, self._part(TrainingConfig))
 
     def checked(self) -> Self:
-        """Return the same configuration if its parts agree, such as k and n-latents. Raises InvalidConfig."""
+        """Return the configuration itself if its options agree, such as k and n-latents. Raises InvalidConfig."""
         self.space(dict.fromkeys([stream.alias for stream in self.streams] or ["any"], 1))
         return self
 
@@ -184,10 +184,10 @@ class ExtractOptions(RunConfig):
     """Options of `sparc extract`."""
 
     tokens: Literal["patch"] | None = option(
-        None, "patch: store the features of image patches too; needs much disk.", metavar="patch"
+        None, "patch: also store the features of image patches, which take much disk space.", metavar="patch"
     )
     shard: str | None = option(
-        None, "Be process I, from 0, of N that share the work. torchrun sets it by itself.", metavar="I/N"
+        None, "Do share I, from 0, of the work of N processes. torchrun sets it automatically.", metavar="I/N"
     )
 
 
@@ -196,16 +196,16 @@ class EvaluateOptions(PlaceOptions):
 
     concepts: Literal["enrichment", "purity"] = option(
         "enrichment",
-        "Rule of the concept statistics: enrichment; or purity, the paper's: the label that most samples of a latent "
-        "have, above 0.3.",
+        "Rule of the concept statistics: enrichment; or purity: the label that most samples of a latent have, above "
+        "the paper's threshold of 0.3. Names of latents are by enrichment always.",
     )
-    localization: bool = option(False, "Also measure whether maps of concepts point at the right place.")
+    localization: bool = option(False, "Also measure how well maps of concepts point at them.")
 
 
 class ExploreOptions(PlaceOptions):
     """Options of `sparc explore`."""
 
-    latent: int | None = option(None, "One latent; without it, the most telling ones.")
+    latent: int | None = option(None, "Show one latent. Default: the most informative ones.")
     out: Location | None = option(
         None, "Picture to write. Default: latents.png, or latent-N.png, in the run.", metavar="FILE"
     )
@@ -214,17 +214,17 @@ class ExploreOptions(PlaceOptions):
 class LocalizeOptions(Options):
     """Options of `sparc localize`."""
 
-    image: Sequence[Location] = option((), "Image to look in; repeat for more.", metavar="FILE")
-    text: Sequence[str] = option((), "Words to look for; repeat for more.", metavar="WORDS")
+    image: Sequence[Location] = option((), "Image to search; repeat for more.", metavar="FILE")
+    text: Sequence[str] = option((), "Words to find; repeat for more.", metavar="WORDS")
     latent: Sequence[int | str | Sequence[int]] = option(
-        (), "A latent to look for, or several together; repeat for more.", metavar="N[,N...]"
+        (), "Latent to find, or several together; repeat for more.", metavar="N[,N...]"
     )
-    stream: Sequence[str] = option((), "Streams of the run to use. Default: all of them.", metavar="NAME")
-    method: str = option("dense", "dense: each patch encoded by itself; relevance, grad-cam, layer-cam.")
+    stream: Sequence[str] = option((), "Stream of the run to use; repeat for more. Default: all.", metavar="NAME")
+    method: str = option("dense", "dense: encode each patch on its own; or relevance, grad-cam, layer-cam.")
     selection: Literal["joint", "solo"] | None = option(
         None,
-        "joint: image and text, or for latents the image streams, keep the same latents; solo: each its own. Default: "
-        "joint for texts, solo for latents.",
+        "joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own. "
+        "Default: joint for texts, solo for latents.",
     )
     out: Location | None = option(None, "Picture to write. Default: RUN/localize.png.", metavar="FILE")
     device: str = option("auto", "auto (CUDA if available), cpu, cuda, cuda:1, ...")

@@ -1,4 +1,4 @@
-"""Names of backbones and datasets with their parameters, as users write them: `timm[model=vit_base_patch16_224]`."""
+"""References to backbones and datasets with parameters, as users write them: `timm[model=vit_base_patch16_224]`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class PluginRef(BaseModel):
 
     @classmethod
     def parse(cls, value: Any) -> Any:
-        """Read `alias=name[key=value,...]`, or a table with `name`, an optional `alias`, and the parameters.
+        """Parse `alias=name[key=value,...]`, or a table with `name`, an optional `alias`, and the parameters.
 
-        A value that contains a comma or a bracket is written in quotes. Raises ValueError for anything else.
+        A value that contains a comma or a bracket needs quotes. Raises ValueError for anything else.
         """
         if isinstance(value, Mapping) and "params" not in value:
             params = {key: val for key, val in value.items() if key not in ("name", "alias")}
@@ -48,11 +48,11 @@ class PluginRef(BaseModel):
 
 
 RefLike = str | PluginRef | Mapping[str, Any]
-"""The ways to write a reference: text, a parsed reference, or a table with `name`."""
+"""A reference: text, a parsed reference, or a table with `name`."""
 
 
 def parsed(value: Any) -> PluginRef:
-    """Return the reference that `value` writes. Raises ValueError, with one line of text."""
+    """Parse a reference. Raises ValueError with a message of one line."""
     try:
         return PluginRef.model_validate(PluginRef.parse(value))
     except ValidationError as error:
@@ -62,7 +62,7 @@ def parsed(value: Any) -> PluginRef:
 
 
 def parsed_streams(value: Any) -> tuple[PluginRef, ...]:
-    """Return the references of one stream or several. Raises ValueError, also for two streams of one name."""
+    """Parse one stream or several. Raises ValueError, also if two streams have the same name."""
     alone = isinstance(value, str | Mapping | PluginRef)
     if not alone and not isinstance(value, Sequence):
         raise ValueError(f"expected a list of streams, found {value!r}")
@@ -71,13 +71,13 @@ def parsed_streams(value: Any) -> tuple[PluginRef, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"expected streams of different names, found '{twice[0]}' twice; name one, 'other={twice[0]}[...]'"
+            f"expected streams of different names, found '{twice[0]}' twice; rename one, 'other={twice[0]}[...]'"
         )
     return streams
 
 
 def reference(text: str) -> PluginRef:
-    """Read `NAME[KEY=VALUE,...]` alone. Raises InvalidConfig."""
+    """Parse a single `NAME[KEY=VALUE,...]`. Raises InvalidConfig."""
     try:
         return parsed(text)
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""Keyword arguments of `sparc.train` and its siblings, for editors and type checkers.
+"""Keyword arguments of `sparc.train` and the other verbs, for editors and type checkers.
 
-Made from `sparc.config.options` by `python docs/tools/signatures.py`; a test compares.
+`python docs/tools/signatures.py` generates this file from `sparc.config.options`, and a test compares the two.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ class RunArguments(TypedDict, total=False):
     data_root: str | Path | None
     """Folder of the dataset."""
     features: str | Path | None
-    """Folder that `sparc import features` wrote, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: $SPARC_CACHE/store, else ~/.cache/sparc/store; a run knows its own."""
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     n_latents: int
@@ -41,7 +41,7 @@ class RunArguments(TypedDict, total=False):
     k_aux: int
     """Dead latents that AuxK lets reconstruct the residual."""
     dead_after: int
-    """Training samples without activation after which a latent is dead."""
+    """Training samples without activation after which a latent counts as dead."""
     epochs: int
     """Passes over the training samples."""
     batch_size: int
@@ -60,7 +60,7 @@ class RunArguments(TypedDict, total=False):
     store_dtype: Literal["float32", "float16"]
     """Precision of features in the store."""
     compile: bool
-    """Compile the backbones with torch.compile first."""
+    """Compile the backbones with torch.compile."""
     skip_bad: bool
     """Skip images that do not decode and empty captions."""
     out: str | Path | None
@@ -77,9 +77,9 @@ class ExtractArguments(TypedDict, total=False):
     data_root: str | Path | None
     """Folder of the dataset."""
     features: str | Path | None
-    """Folder that `sparc import features` wrote, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: $SPARC_CACHE/store, else ~/.cache/sparc/store; a run knows its own."""
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     n_latents: int
@@ -98,7 +98,7 @@ class ExtractArguments(TypedDict, total=False):
     k_aux: int
     """Dead latents that AuxK lets reconstruct the residual."""
     dead_after: int
-    """Training samples without activation after which a latent is dead."""
+    """Training samples without activation after which a latent counts as dead."""
     epochs: int
     """Passes over the training samples."""
     batch_size: int
@@ -117,15 +117,15 @@ class ExtractArguments(TypedDict, total=False):
     store_dtype: Literal["float32", "float16"]
     """Precision of features in the store."""
     compile: bool
-    """Compile the backbones with torch.compile first."""
+    """Compile the backbones with torch.compile."""
     skip_bad: bool
     """Skip images that do not decode and empty captions."""
     out: str | Path | None
     """New directory of the run. Default: runs/DATASET, or -2, -3, ..."""
     tokens: Literal["patch"] | None
-    """patch: store the features of image patches too; needs much disk."""
+    """patch: also store the features of image patches, which take much disk space."""
     shard: str | None
-    """Be process I, from 0, of N that share the work. torchrun sets it by itself."""
+    """Do share I, from 0, of the work of N processes. torchrun sets it automatically."""
 
 
 class EvaluateArguments(TypedDict, total=False):
@@ -134,16 +134,16 @@ class EvaluateArguments(TypedDict, total=False):
     data_root: str | Path | None
     """Folder of the dataset."""
     features: str | Path | None
-    """Folder that `sparc import features` wrote, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: $SPARC_CACHE/store, else ~/.cache/sparc/store; a run knows its own."""
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     concepts: Literal["enrichment", "purity"]
-    """Rule of the concept statistics: enrichment; or purity, the paper's: the label that most samples of a latent have,
-    above 0.3."""
+    """Rule of the concept statistics: enrichment; or purity: the label that most samples of a latent have, above the
+    paper's threshold of 0.3. Names of latents are by enrichment always."""
     localization: bool
-    """Also measure whether maps of concepts point at the right place."""
+    """Also measure how well maps of concepts point at them."""
 
 
 class ExploreArguments(TypedDict, total=False):
@@ -152,13 +152,13 @@ class ExploreArguments(TypedDict, total=False):
     data_root: str | Path | None
     """Folder of the dataset."""
     features: str | Path | None
-    """Folder that `sparc import features` wrote, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: $SPARC_CACHE/store, else ~/.cache/sparc/store; a run knows its own."""
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     latent: int | None
-    """One latent; without it, the most telling ones."""
+    """Show one latent. Default: the most informative ones."""
     out: str | Path | None
     """Picture to write. Default: latents.png, or latent-N.png, in the run."""
 
@@ -167,18 +167,18 @@ class LocalizeArguments(TypedDict, total=False):
     """Arguments with the fields of `LocalizeOptions`."""
 
     image: Sequence[str | Path]
-    """Image to look in; repeat for more."""
+    """Image to search; repeat for more."""
     text: Sequence[str]
-    """Words to look for; repeat for more."""
+    """Words to find; repeat for more."""
     latent: Sequence[int | str | Sequence[int]]
-    """A latent to look for, or several together; repeat for more."""
+    """Latent to find, or several together; repeat for more."""
     stream: Sequence[str]
-    """Streams of the run to use. Default: all of them."""
+    """Stream of the run to use; repeat for more. Default: all."""
     method: str
-    """dense: each patch encoded by itself; relevance, grad-cam, layer-cam."""
+    """dense: encode each patch on its own; or relevance, grad-cam, layer-cam."""
     selection: Literal["joint", "solo"] | None
-    """joint: image and text, or for latents the image streams, keep the same latents; solo: each its own. Default:
-    joint for texts, solo for latents."""
+    """joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own.
+    Default: joint for texts, solo for latents."""
     out: str | Path | None
     """Picture to write. Default: RUN/localize.png."""
     device: str

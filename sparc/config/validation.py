@@ -1,4 +1,4 @@
-"""Errors of options and parameters in the words of the user: pydantic's first complaint as a message and a hint."""
+"""Validation with readable errors: the first error of pydantic becomes a message and a hint in terms of options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def validated(model: type[_Model], content: Any, *, what: str = "") -> _Model:
-    """Build `model` from `content`. Raises InvalidConfig for the first error, prefixed with `what`."""
+    """Build `model` from `content`. Raises InvalidConfig with the first error, prefixed with `what`."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -22,13 +22,13 @@ def validated(model: type[_Model], content: Any, *, what: str = "") -> _Model:
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """Return a hint for a misspelled word: the nearest known one, and all of them."""
+    """Return a hint for a misspelled word: the nearest known word and all known words."""
     near = difflib.get_close_matches(word, known, n=1)
     return (f"did you mean '{near[0]}'? " if near else "") + f"known: {', '.join(known) or 'none'}"
 
 
 def _explained(model: type[BaseModel], error: ValidationError, what: str) -> InvalidConfig:
-    # A misspelled key is often the reason why another key is missing.
+    # A misspelled key is often why another key is missing, so unknown keys come first.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     known = [field.alias or name for name, field in model.model_fields.items()]
     place = ".".join(str(part) for part in first["loc"])
@@ -42,7 +42,7 @@ def _explained(model: type[BaseModel], error: ValidationError, what: str) -> Inv
         hint = (
             "--data-root FOLDER, or NAME[root=FOLDER]"
             if place == "root"
-            else f"give it: {place}=..., such as NAME[{place}=...]"
+            else f"add {place}=..., as in NAME[{place}=...]"
         )
         return InvalidConfig(f"{prefix}expected '{place}', found nothing", hint=hint)
     message = (

@@ -1,14 +1,14 @@
-"""The one composition: a configuration becomes features, a run, and what was measured on held-out samples.
+"""The one composition: from a configuration to features, a run, and its evaluation on held-out samples.
 
-The command line, Python and ablations all come through here, so all three warn, check, resume and write the same.
+The command line, Python and ablations all use this package, so all three check, warn, resume and write alike.
 
-    options     what a caller, a file, the dataset's defaults and the paper say -> RunConfig
-    data        features and samples of a configuration; `Data.extract` computes what the store lacks
+    options     caller, file, dataset defaults and paper, merged into a RunConfig
+    data        features and samples of a configuration; `Data.extract` computes those that the store lacks
     session     one run on such data: `Session.train`, then `Session.evaluate`
     verbs       extract, train, evaluate, explore, localize: each a few calls of these
-    listener    how all of it reports
+    listener    reports of progress, notes and warnings
 
-Importing this package imports no torch: mistakes that can be found without a model are found before it loads.
+Importing this package does not import torch, so that mistakes which need no model are found before torch loads.
 """
 
 from sparc.session.data import Data
@@ -16,6 +16,7 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.session import Session
 from sparc.session.verbs import (
     Features,
+    Localized,
     Measured,
     Trained,
     evaluate,
@@ -30,6 +31,7 @@ __all__ = [
     "Data",
     "Features",
     "Listener",
+    "Localized",
     "Measured",
     "Session",
     "Trained",

@@ -1,4 +1,4 @@
-"""Features and samples of a configuration: extracted into the store, opened, and checked."""
+"""Features and samples of a configuration: extract them into the store, open and check them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from sparc.storage.store import FeatureStore
 
 Share = tuple[int, int]
-"""Which of how many processes this one is."""
+"""Number of this process, from 0, and number of processes."""
 WHOLE: Share = (0, 1)
 ALIKE = 0.9
-"""Warn if a stream's samples share more than this part of their squared norm; the demo's streams share 0.1 to 0.4."""
+"""Warn if a stream's samples share more than this part of their squared norm. The demo's streams share 0.1 to 0.4."""
 LOOKED_AT = 4096
-"""Samples that `common` looks at."""
+"""Number of samples from which `common` computes."""
 
 
 class Data:
-    """Features and samples of a configuration: in the store, or in it after `extract`.
+    """Features and samples of a configuration; `extract` puts into the store what it lacks.
 
-    Making one checks everything that is known without torch: plugins, parameters, weights files, the dataset's folder.
+    The constructor checks everything that needs no torch: plugins, parameters, weights files, the dataset's folder.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Data:
         self.registry = registry
         self.listener = listener
         self.jobs = _jobs(config, registry, tokens=tokens) if jobs is None else jobs
-        """Split to stream to job; the split to train on comes first."""
+        """Jobs by split, then by stream; the training split comes first."""
 
     @cached_property
     def device(self) -> str:
@@ -58,7 +58,7 @@ class Data:
         return resolve_device(self.config.device, self.listener)
 
     def extract(self, share: Share = WHOLE) -> None:
-        """Extract what the store lacks, in a process of its own. Raises the SparcError that it met."""
+        """Extract the features that the store lacks, in a separate process. Raises the SparcError of that process."""
         device = _device_of_rank(self.device, share)
         every = [job for streams in self.jobs.values() for job in streams.values()]
         there = sum(job.done for job in every)
@@ -67,7 +67,7 @@ class Data:
         extract(_on_device(every, device), self._extracting, part=share)
 
     def probe(self, share: Share = WHOLE) -> list[tuple[Progress, dict[str, Any]]]:
-        """Try some samples of what the store lacks, and return what all of it will take."""
+        """Extract a few of the samples that the store lacks, and return the estimated cost of all of them."""
         every = [job for streams in self.jobs.values() for job in streams.values()]
         return probe(_on_device(every, _device_of_rank(self.device, share)))
 
@@ -79,18 +79,18 @@ class Data:
 
     @cached_property
     def train(self) -> FeatureStore:
-        """Features to train on. Raises MissingData, MisalignedStreams."""
+        """Training features. Raises MissingData, MisalignedStreams."""
         return self._opened(next(iter(self.jobs.values())))
 
     @cached_property
     def test(self) -> FeatureStore:
-        """Features held out. Raises MissingData, MisalignedStreams."""
+        """Held-out features. Raises MissingData, MisalignedStreams."""
         jobs = self.held_out_jobs
         lacking = [name for name, job in jobs.items() if not job.done]
         if lacking:
             raise MissingData(
                 f"the store has no held-out features of {', '.join(lacking)}",
-                hint="extract them, sparc extract as trained; or say where they are now: --store",
+                hint="run sparc extract with the options of the run; or give the store that has them: --store",
             )
         return self._opened(jobs)
 
@@ -106,7 +106,7 @@ class Data:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """Held-out samples. Raises MisalignedStreams if they are not those that were extracted."""
+        """Held-out samples. Raises MisalignedStreams if they differ from the extracted ones."""
         from sparc.interchange.import_features import ImportedSamples
 
         if self.config.features is not None:
@@ -116,14 +116,14 @@ class Data:
         dataset = spec.open(checked_params(spec, job.dataset), job.split)
         if tuple(dataset.ids) != self.test.ids:
             raise MisalignedStreams(
-                f"the dataset '{spec.name}' holds other samples now than when its features were extracted",
-                hint="bring the old samples back, or train anew",
+                f"the samples of dataset '{spec.name}' have changed since its features were extracted",
+                hint="restore the old samples, or train a new run",
             )
         return dataset
 
     @cached_property
     def held_out(self) -> HeldOut:
-        """Held-out samples as `evaluation` takes them, features on the device."""
+        """Held-out samples for `evaluation`, with features on the device."""
         from sparc.evaluation import HeldOut
 
         # The name of an imported stream says nothing about its backbone.
@@ -138,10 +138,10 @@ class Data:
         )
 
     def check(self, normalizations: Sequence[str] = ()) -> None:
-        """Warn of samples that lack a stream, and of streams in which all samples are alike.
+        """Warn about samples that lack a stream, and about streams whose samples are nearly equal.
 
-        `normalizations` are those to train with; by default the configuration's. Raises MissingData if no sample has a
-        stream.
+        `normalizations` are the ones to train with, by default that of the configuration. Raises MissingData if no
+        sample has a stream.
         """
         for name, count in missing(self.train).items():
             if count:
@@ -151,7 +151,7 @@ class Data:
                 if share > ALIKE:
                     self.listener.warn(
                         f"{name}: {share:.0%} of its features is the same for all samples; "
-                        "--normalization standard takes that off"
+                        "--normalization standard removes it"
                     )
 
 
@@ -168,13 +168,13 @@ def _on_device(jobs: Sequence[Job], device: str) -> list[Job]:
 
 
 def _device_of_rank(device: str, share: Share) -> str:
-    """Give each process that torchrun started on a machine a GPU of its own."""
+    """Return a GPU of its own for each process that torchrun started on a machine."""
     local = os.environ.get("LOCAL_RANK")
     return f"cuda:{local}" if device == "cuda" and local is not None and share[1] > 1 else device
 
 
 def missing(features: FeatureStore) -> dict[str, int]:
-    """Count per stream the samples that lack it. Raises MissingData if all samples lack one."""
+    """Count the samples that lack each stream. Raises MissingData if all samples lack one."""
     found = features.missing()
     for name, count in found.items():
         if count == len(features):
@@ -185,9 +185,9 @@ def missing(features: FeatureStore) -> dict[str, int]:
 
 
 def common(features: FeatureStore) -> dict[str, float]:
-    """Measure how much a stream's samples have in common: the squared norm of the mean of unit vectors, from 0 to 1.
+    """Return how much the samples of each stream have in common: the squared norm of the mean unit vector, 0 to 1.
 
-    Near 1 the samples hardly differ to a space that normalises by `unit`. Looks at some thousand samples.
+    Near 1, the samples are nearly equal for a space with `unit` normalisation. Uses about LOOKED_AT samples.
     """
     import torch
     import torch.nn.functional as F
@@ -213,8 +213,12 @@ def resolve_device(device: str, listener: Listener = SILENT) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a name, a build or a machine without it
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # unknown, or not in this machine
         raise InvalidConfig(
-            f"--device: '{device}' is not there: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1, ..."
+            f"--device: '{device}' is not available: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1, ..."
         ) from error
     return device

@@ -1,4 +1,4 @@
-"""How a session reports what it does: the command line shows it, Python programs may."""
+"""Reports of a session's progress: the command line prints them, and Python programs can receive them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """Hears what happens while a verb works: this one passes warnings on, and is otherwise silent."""
+    """Receiver of reports while a verb works. This base class issues warnings and ignores everything else."""
 
     def loading(self, what: str) -> None:
-        """Something that takes seconds to load is about to be loaded: PyTorch, or the backbone of a stream."""
+        """Report that something slow is about to load: PyTorch, or the backbone of a stream."""
 
     def note(self, text: str) -> None:
-        """Something worth a line that is no problem."""
+        """Report something worth a line of output."""
 
     def warn(self, text: str) -> None:
-        """Something that may make the result useless."""
+        """Report something that may make the result useless."""
         warnings.warn(text, UserWarning, stacklevel=2)
 
     def extracting(self, progress: Progress) -> None:
-        """Some samples were extracted."""
+        """Report that some samples were extracted."""
 
     def step(self, step: Step) -> None:
-        """A training step was taken."""
+        """Report a training step."""
 
     def progress(self, title: str, unit: str, done: int, total: int, note: str = "") -> None:
-        """Some parts of an evaluation, a localisation or an ablation are done."""
+        """Report that `done` of `total` parts of an evaluation, a localisation or an ablation are done."""
 
 
 SILENT = Listener()

@@ -1,4 +1,4 @@
-"""Options resolved: what a caller gave, else a file, else the dataset's defaults, else the paper."""
+"""Resolve options: those of the caller, else a config file, else the dataset's defaults, else the paper."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sparc.system.cache import cache_dir
 def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, Any] | None = None) -> RunConfig:
     """Merge options: those given, else a file's, else the dataset's defaults, else the paper's.
 
-    Keys are option names; None and empty lists count as not given. Whether the parts agree is left to
-    `RunConfig.checked`. Raises InvalidConfig, UnknownName, PluginError.
+    Keys are option names; None and empty lists count as not given. `RunConfig.checked` then checks that the options fit
+    each other. Raises InvalidConfig, UnknownName, PluginError.
     """
     options = {**(file or {}), **{name: value for name, value in given.items() if value not in (None, [], ())}}
     if "features" in options:
@@ -31,14 +31,14 @@ def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, An
         validated(RunConfig, defaults)
     except InvalidConfig as error:
         message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
-        raise PluginError(message, hint="repair that plugin") from error
+        raise PluginError(message, hint="fix that plugin") from error
     return with_absolute_paths(validated(RunConfig, {**defaults, **options}))
 
 
 def as_options(config: Options | None, arguments: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:
-    """Return what a caller of a verb gave, by option name: the fields set in `config`, and keyword arguments.
+    """Return the options that the caller of a verb set, by option name: fields set in `config`, and keyword arguments.
 
-    Raises InvalidConfig for an argument that is no option, as Python spells it.
+    Raises InvalidConfig for an argument that is not an option; the message spells it as a Python argument.
     """
     given = config.given() if isinstance(config, RunConfig) else {}
     for name, value in arguments.items():
@@ -53,7 +53,8 @@ def _refuse_beside_features(options: Mapping[str, Any]) -> None:
     for name in ("dataset", "data-root", "precision", "store-dtype", "compile", "skip-bad"):
         if name in options:
             raise InvalidConfig(
-                f"--features gives features that were made elsewhere, found --{name} too", hint="leave one of them out"
+                f"--features takes features that are already computed, found --{name} too",
+                hint="remove one of them",
             )
 
 
@@ -70,7 +71,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _absolute(ref: PluginRef) -> PluginRef:
-    """Resolve `root` and `weights`, which are paths by convention; where no file is, they name something else."""
+    """Resolve `root` and `weights`, which are paths by convention, unless no such file exists."""
     params = {
         key: str(Path(value).expanduser().resolve())
         if key in ("root", "weights") and isinstance(value, str) and Path(value).expanduser().exists()

@@ -1,4 +1,4 @@
-"""One run: planned or opened, its features prepared, trained, evaluated; interrupted and resumed."""
+"""One run: plan or open it, prepare its features, train, evaluate, interrupt and resume it."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Session:
-    """One run: its configuration, its data, its directory, and who listens."""
+    """One run: its configuration, its data, its directory and its listener."""
 
     config: RunConfig
     data: Data
     run: Run
     listener: Listener = SILENT
     command: Sequence[str] = field(default_factory=lambda: program())
-    """Words of the command that made the run, for its provenance."""
+    """Words of the command that started the run, for its provenance."""
 
     @classmethod
     def begin(cls, given: Mapping[str, Any], listener: Listener, file: Mapping[str, Any] | None = None) -> Session:
-        """Plan a new run. Raises the SparcError of anything that is known to be wrong before work starts."""
+        """Plan a new run. Raises the SparcError of every mistake that can be found before any work."""
         registry = discover()
         config = resolved(given, registry, file).checked()
         run = Run(free_path(config))
@@ -50,9 +50,9 @@ class Session:
 
     @classmethod
     def open(cls, path: str | Path, places: PlaceOptions, listener: Listener) -> Session:
-        """Open a run, with its data where `places` says they are now.
+        """Open a run whose data may have moved to `places`.
 
-        Raises MissingData, or MisalignedStreams if the samples there are not those that the run was trained on.
+        Raises MissingData, or MisalignedStreams if the run was trained on other samples.
         """
         run = Run.open(Path(path))
         moved = {name: place for name, place in places.given().items() if name in names(PlaceOptions)}
@@ -69,7 +69,7 @@ class Session:
 
     @cached_property
     def space(self) -> SharedLatentSpace:
-        """Trained space of the run, on the device. Raises MissingData if the training is not finished."""
+        """Trained space, on the device. Raises MissingData if the training is not finished."""
         self.check_finished()
         device = self.data.device
         from sparc.storage.checkpoint import load
@@ -82,23 +82,23 @@ class Session:
             raise MissingData(f"the run {self.run.path} is not finished", hint=f"sparc train --resume {self.run.path}")
 
     def prepare(self) -> None:
-        """Extract what the store lacks, check the features, and make the run's directory if it is new.
+        """Extract the features that the store lacks, check all features, and create the directory of a new run.
 
-        Raises MisalignedStreams if a run to resume was started on other features.
+        Raises MisalignedStreams if the run to resume was started on other features.
         """
-
         self.data.extract()
         features = self.data.train
         if self.run.begun and self.run.provenance().features != feature_digests(features.manifests):
             raise MisalignedStreams(
-                f"the features in the store are not those that {self.run.path} was started on", hint="train anew"
+                f"the features in the store are not the ones that {self.run.path} was started on",
+                hint="train a new run",
             )
         self.data.check()
         if not self.run.begun:
             self.create()
 
     def create(self) -> None:
-        """Make the run's directory, with its provenance. Raises InvalidConfig, StorageError."""
+        """Create the run's directory with its provenance. Raises InvalidConfig, StorageError."""
         Run.create(self.run.path)
         placed = self.config.model_copy(update={"store": store_root(self.config)})
         owners = self.data.registry.owners
@@ -106,9 +106,9 @@ class Session:
         self.run.write_provenance(origin)
 
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> SharedLatentSpace | None:
-        """Train the run on its features, from where it stopped if it did; a finished run is loaded.
+        """Train the run, or resume its training; load the space of a finished run.
 
-        Returns None if `should_stop` ended the training; its state was saved.
+        Returns None if `should_stop` ended the training; its state is then saved.
         """
         if self.run.finished:
             return self.space
@@ -132,7 +132,7 @@ class Session:
     ) -> EvaluationFile:
         """Measure the space on held-out samples, and write `evaluation.json` and the table of latents into the run.
 
-        Raises StorageError before the work if the run's directory cannot be written to.
+        Raises StorageError, before the work, if the run's directory is not writable.
         """
         from sparc.evaluation import evaluate as measure
         from sparc.evaluation.report import EvaluationFile
@@ -161,15 +161,15 @@ class Session:
         return file
 
     def _check_samples(self) -> None:
-        """Refuse other samples than the run was trained on; features may differ, as another machine makes them."""
+        """Raise MisalignedStreams for other samples. Features are not compared: other hardware rounds differently."""
         trained_on = self.run.provenance().features
         for name, job in next(iter(self.data.jobs.values())).items():
             known = name in trained_on and job.done
             if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:
                 raise MisalignedStreams(
-                    f"the samples there are not those that {self.run.path} was trained on",
-                    hint="--data-root, --store and --features say where the same data are now; on other data, train "
-                    "anew",
+                    f"these samples are not the ones that {self.run.path} was trained on",
+                    hint="--data-root, --store and --features give the new place of the same data; on other data, "
+                    "train a new run",
                 )
 
 
@@ -181,16 +181,16 @@ def free_path(config: RunConfig) -> Path:
 
 
 def program() -> list[str]:
-    """Return the words that started this program, `sparc` for its own command."""
+    """Return the words of the command line, with `sparc` for its own command."""
     name = Path(sys.argv[0]).name if sys.argv else ""
     return ["sparc" if name in ("sparc", "__main__.py") else name, *sys.argv[1:]]
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Let the first SIGINT or SIGTERM finish the step under way; a second one interrupts at once.
+    """Yield a function that returns True after SIGINT or SIGTERM, so that training can stop after its step.
 
-    Outside the main thread, where Python allows no handlers, signals keep their meaning.
+    A second signal interrupts at once. Outside the main thread Python allows no handlers, so signals act as before.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""The verbs of `sparc` as functions: they do what the commands of the same names do, with the same options."""
+"""The verbs of `sparc` as functions, each with the effect and the options of the command of the same name."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Features:
-    """Extracted features of the samples to train on, and of those held out."""
+    """Extracted features of the training samples and of the held-out samples."""
 
     data: Data
 
     @property
     def train(self) -> FeatureStore:
-        """Features to train on, raw."""
+        """Raw training features."""
         return self.data.train
 
     @property
     def test(self) -> FeatureStore:
-        """Features held out, raw."""
+        """Raw held-out features."""
         return self.data.test
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained space, and what was measured of it on held-out samples."""
+    """A trained space and its evaluation on held-out samples."""
 
     path: Path
-    """Directory of the run: `sparc.load`, `sparc.explore` and the commands take it."""
+    """Directory of the run, for `sparc.load`, `sparc.explore` and the commands."""
     space: SharedLatentSpace
     report: Report
 
@@ -78,7 +78,7 @@ def extract(
 ) -> Features:
     """Extract the features of a dataset into the store, as `sparc extract` does.
 
-    Features in the store are not computed again. Raises the SparcError that `sparc extract` ends with.
+    Features that are in the store are not computed again. Raises the SparcError that `sparc extract` ends with.
     """
     data, share = plan_extraction(as_options(config, arguments, ExtractOptions), listener)
     data.extract(share)
@@ -88,7 +88,7 @@ def extract(
 def plan_extraction(
     given: Mapping[str, Any], listener: Listener, file: Mapping[str, Any] | None = None
 ) -> tuple[Data, Share]:
-    """Return the data that options of `sparc extract` describe, and which share of them this process extracts.
+    """Return the data that options of `sparc extract` describe, and this process's share of the work.
 
     Raises InvalidConfig, UnknownName and the SparcError of a plugin.
     """
@@ -96,14 +96,14 @@ def plan_extraction(
     registry = discover()
     config = resolved({name: value for name, value in given.items() if name not in own}, registry, file).checked()
     if config.features is not None:
-        raise InvalidConfig("imported features are not extracted, found --features", hint="sparc train --config FILE")
+        raise InvalidConfig("--features: imported features need no extraction", hint="sparc train --config FILE")
     if own["tokens"] not in (None, "patch"):
-        raise InvalidConfig(
-            f"--tokens: expected patch, found '{own['tokens']}'", hint="--tokens patch, or leave it out"
-        )
+        raise InvalidConfig(f"--tokens: expected patch, found '{own['tokens']}'", hint="--tokens patch, or no --tokens")
     modalities = {registry.backbone(stream.name).modality for stream in config.streams}
     if own["tokens"] and modalities and "image" not in modalities:
-        raise InvalidConfig("--tokens patch: none of the streams sees images", hint="add one, or leave --tokens out")
+        raise InvalidConfig(
+            "--tokens patch: none of the streams sees images", hint="add an image stream or remove --tokens"
+        )
     share = _share(own["shard"])
     return Data(config, registry, tokens=own["tokens"] is not None, listener=listener), share
 
@@ -127,11 +127,11 @@ def train(
     listener: Listener = SILENT,
     **arguments: Unpack[RunArguments],
 ) -> Trained:
-    """Extract what is missing, train a shared space, and measure it on held-out samples, as `sparc train` does.
+    """Extract missing features, train a shared space, and evaluate it on held-out samples, as `sparc train` does.
 
     Options are the fields of RunConfig, as keywords or as one configuration. `resume` is the directory of a run to
-    finish; only options that say where its data are may stand beside it. Ctrl-C, or SIGTERM, finishes the step, saves
-    the state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that `sparc train` ends with.
+    finish; with it, only options for the place of its data are allowed. Ctrl-C or SIGTERM finishes the step, saves the
+    state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that `sparc train` ends with.
     """
     given = as_options(config, arguments, RunConfig)
     session = begin_or_resume(given, listener, resume=resume)
@@ -145,28 +145,28 @@ def begin_or_resume(
     resume: str | Path | None = None,
     file: Mapping[str, Any] | None = None,
 ) -> Session:
-    """Plan a new run, or open one to finish. Raises InvalidConfig if options of training stand beside `resume`."""
+    """Plan a new run, or open the run to resume. Raises InvalidConfig for training options together with `resume`."""
     if resume is None:
         return Session.begin(given, listener, file)
     others = [name for name, value in given.items() if value not in (None, []) and name not in names(PlaceOptions)]
     if others or file is not None:
         raise InvalidConfig(
-            f"--resume goes on with a run as it was started, found --{(others or ['config'])[0]} too",
-            hint="leave it out; or start a new run",
+            f"--resume continues a run with its own options, found --{(others or ['config'])[0]} too",
+            hint="remove that option, or start a new run",
         )
     return Session.open(resume, validated(PlaceOptions, dict(given)), listener)
 
 
 def run_session(session: Session) -> Trained:
-    """Extract, train and evaluate whatever a session still lacks. Raises Interrupted, with the state saved."""
+    """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state."""
     if session.done:
         from sparc.evaluation.report import EvaluationFile
 
-        session.listener.note(f"{session.run.path} is trained and evaluated already")
+        session.listener.note(f"{session.run.path} is already trained and evaluated")
         return Trained(session.run.path, session.space, EvaluationFile.read(session.run.evaluation).report)
     session.prepare()
     if session.run.finished:
-        session.listener.note(f"{session.run.path} is trained already")
+        session.listener.note(f"{session.run.path} is already trained")
     try:
         with stop_on_signal() as stopped:
             space = session.train(stopped)
@@ -180,24 +180,25 @@ def run_session(session: Session) -> Trained:
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements of a run, and the folder of their plots."""
+    """Measurements of a run and the folder with their plots."""
 
     evaluation: EvaluationFile
     pictures: Path
     localization: LocalizationFile | None = None
-    """None unless it was asked for."""
+    """Localisation benchmark; None without the option `localization`."""
 
 
 def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[EvaluateArguments]) -> Measured:
-    """Measure a run on held-out samples, with probes and plots, as `sparc evaluate` does.
+    """Evaluate a run on held-out samples, with classifiers and plots, as `sparc evaluate` does.
 
-    Writes `evaluation.json`, plots and a table of all latents into the run, and `localization.json` if asked for.
+    Writes `evaluation.json`, plots and a table of all latents into the run, with `localization` also
+    `localization.json`.
     Raises the SparcError that `sparc evaluate` ends with.
     """
     options = validated(EvaluateOptions, as_options(None, arguments, EvaluateOptions))
     session = Session.open(run, options, listener)
     session.check_finished()
-    pointing = _pointing(session) if options.localization else None  # its errors come before the work
+    pointing = _pointing(session) if options.localization else None  # raises its errors before the work
     found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
     from sparc.evaluation.plots import draw
 
@@ -206,7 +207,7 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
 
 
 def _pointing(session: Session) -> tuple[Models, Cases]:
-    """Load the run's backbones, and prepare images to point at things in. Raises InvalidConfig, MissingData."""
+    """Load the run's backbones and the cases of the localisation benchmark. Raises InvalidConfig, MissingData."""
     from sparc.localization import load_models
     from sparc.localization.benchmark import cases_of
 
@@ -220,7 +221,7 @@ def _pointing(session: Session) -> tuple[Models, Cases]:
 
 
 def _localization(session: Session, models: Models, cases: Cases) -> LocalizationFile:
-    """Measure how well maps point, and write `localization.json`."""
+    """Run the localisation benchmark, and write `localization.json`."""
     from sparc.localization.benchmark import measure_all
     from sparc.localization.models import latent_names
 
@@ -240,7 +241,7 @@ def _localization(session: Session, models: Models, cases: Cases) -> Localizatio
 def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[ExploreArguments]) -> Path:
     """Draw what latents mean, as `sparc explore` does, and return the picture's path.
 
-    Raises the SparcError that `sparc explore` ends with.
+    Raises the SparcError that `sparc explore` ends with, such as InvalidConfig or MissingData.
     """
     options = validated(ExploreOptions, as_options(None, arguments, ExploreOptions))
     out = None if options.out is None else Path(options.out)
@@ -249,7 +250,8 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     session = Session.open(run, options, listener)
     if session.config.features is not None:
         raise MissingData(
-            "its features were imported, so there is no image and no caption to show", hint="see its table: sparc info"
+            f"{run} was trained on imported features, without images and captions to show",
+            hint=f"see its tables: sparc info {run}",
         )
     session.check_finished()
     from sparc.explorer.contact_sheet import draw
@@ -261,7 +263,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     if not found:
         raise MissingData(
             f"no latent is active in several of the {len(data.test)} held-out samples in every stream",
-            hint="hold more samples out, or train longer; or choose --latent",
+            hint="hold out more samples, train longer, or choose a --latent",
         )
     path = out or session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
     where = next(iter(data.held_out_jobs.values()))
@@ -284,16 +286,16 @@ def dry_warning(random_weights: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Localized:
-    """Maps of where each image stream sees each query, and their picture."""
+    """Maps of each query in each image stream, and the picture of all maps."""
 
     maps: list[Localization]
     picture: Path
     random_weights: list[str]
-    """Streams whose weights are random: their maps say nothing about the models."""
+    """Streams with random weights; their maps say nothing about the models."""
 
 
 def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[LocalizeArguments]) -> Localized:
-    """Find words, or what latents stand for, in images, as `sparc localize` does, and draw the maps.
+    """Find words, or what latents stand for, in images, and draw the maps, as `sparc localize` does.
 
     Raises the SparcError that `sparc localize` ends with.
     """
@@ -324,7 +326,7 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
 
 
 def _latents(given: int | str | Sequence[int]) -> int | list[int]:
-    """Read a latent, or several between commas. Raises InvalidConfig."""
+    """Parse a latent, or comma-separated latents. Raises InvalidConfig."""
     if isinstance(given, int):
         return given
     try:

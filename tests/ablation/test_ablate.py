@@ -1,4 +1,4 @@
-"""A grid of settings: its cells, its runs side by side, what they add up to, and how it goes on after an end."""
+"""An ablation: the cells of its grid, its parallel runs, its results, and how it resumes."""
 
 import contextlib
 import csv
@@ -65,7 +65,7 @@ def test_cells_are_all_combinations_named_by_their_values(base):
     assert {(cell.config.n_latents, cell.config.lr) for cell in found} == {(32, 0.01)}
 
 
-def test_a_grid_may_vary_what_leaves_the_features_as_they_are():
+def test_a_grid_may_vary_every_option_that_does_not_change_the_features():
     assert AXES == (
         "n-latents",
         "k",
@@ -90,20 +90,18 @@ def test_a_grid_may_vary_what_leaves_the_features_as_they_are():
         (("--grid", "kk=1"), "--grid: unknown key 'kk'", "did you mean 'k'?"),
         (("--grid", "k=4,many"), "grid: k: input should be a valid integer", "change that value"),
         (("--grid", "selection=global,both"), "found 'both'", "change that value"),
-        (("--grid", "k=4,,8"), "expected values behind the key, found 'k=4,,8'", "k=8,16"),
-        (("--grid", "k"), "expected values behind the key, found 'k'", "k=8,16"),
-        (("--grid", "lambda=1,1.0"), "expected values of lambda that differ, found 1.0 twice", "leave one out"),
+        (("--grid", "k=4,,8"), "expected values after the key, found 'k=4,,8'", "k=8,16"),
+        (("--grid", "k"), "expected values after the key, found 'k'", "k=8,16"),
+        (("--grid", "lambda=1,1.0"), "expected distinct values of lambda, found 1.0 twice", "remove one"),
         (("--grid", "k=4", "--grid", "k=8"), "expected each key once, found 'k' twice", "k=8,16"),
-        (("--grid", "store-dtype=float16"), "a grid has no 'store-dtype'", "run sparc ablate again"),
-        (("--grid", "seed=0,1"), "a grid has no 'seed'", "--seeds N"),
-        (("--grid", "k=4,8", "--k", 4), "--grid varies k, found --k too", "leave one of them out"),
+        (("--grid", "store-dtype=float16"), "a grid cannot vary 'store-dtype'", "run sparc ablate again"),
+        (("--grid", "seed=0,1"), "a grid cannot vary 'seed'", "--seeds N"),
+        (("--grid", "k=4,8", "--k", 4), "--grid varies k, found --k too", "remove one of them"),
         (("--grid", "n-latents=64,32", "--grid", "k=8,48"), "in the cell n-latents=32,k=48: k: expected at most", "ch"),
         (("--grid", "lr=0.1,-1"), "grid: lr: input should be greater than 0", "change"),
     ],
 )
-def test_a_grid_that_makes_no_sense_is_refused_before_anything_is_made(
-    sparc_here, photos, tmp_path, arguments, message, hint
-):
+def test_an_invalid_grid_is_refused_before_anything_is_written(sparc_here, photos, tmp_path, arguments, message, hint):
     assert_fails(sparc_here("ablate", "--stream", "hog", *folder(photos), *arguments), message, hint)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
@@ -114,25 +112,25 @@ def test_a_grid_that_makes_no_sense_is_refused_before_anything_is_made(
         ("[grid]\nk = 4", "grid: expected a list of values of k, found 4"),
         ("[grid]\nk = []", "grid: expected a list of values of k, found []"),
         ("grid = 3", "expected a grid of at least one key, found 3"),
-        ("seeds = 0\n[grid]\nk = [4]", "seeds: expected how many, 1 or more, found 0"),
+        ("seeds = 0\n[grid]\nk = [4]", "seeds: expected a number, 1 or more, found 0"),
         ("epoch = 0\n[grid]\nk = [4]", "unknown key 'epoch'"),
     ],
 )
-def test_a_file_that_holds_no_sensible_grid_is_refused(sparc_here, tmp_path, content, message):
+def test_a_file_with_an_invalid_grid_is_refused(sparc_here, tmp_path, content, message):
     (tmp_path / "grid.toml").write_text(content)
     assert_fails(sparc_here("ablate", "--config", "grid.toml"), message, "")
 
 
 @pytest.mark.parametrize("content", ["seeds = 2", "[grid]\nk = [4, 8]"])
-def test_one_training_refuses_the_file_of_an_ablation(sparc_here, tmp_path, content):
+def test_train_and_extract_refuse_the_file_of_an_ablation(sparc_here, tmp_path, content):
     (tmp_path / "grid.toml").write_text(content)
     for command in ("train", "extract"):
         done = sparc_here(command, "--config", "grid.toml")
         assert_fails(done, "in grid.toml is for sparc ablate", "sparc ablate --config grid.toml")
 
 
-def test_a_training_needs_its_tables_three_times_and_room_for_its_process():
-    """By hand: two tables of 8192 x 1000, two biases; four bytes each and two moments; counters of eight bytes."""
+def test_the_memory_of_a_training_is_parameters_with_two_moments_counters_samples_and_overhead():
+    """Computed by hand: two tables of 8192 x 1000, two biases; four bytes each and two moments; counters of 8 bytes."""
     shape = SpaceConfig(streams={"a": 600, "b": 400}, n_latents=8192)
     numbers = 2 * 8192 * 1000 + 2 * 8192 + 1000
     rest = 8 * 2 * 8192 + 4 * 50 * 1000 + 900_000_000
@@ -140,23 +138,23 @@ def test_a_training_needs_its_tables_three_times_and_room_for_its_process():
     assert needed_bytes(shape, "bfloat16", held_out=50) == 8 * numbers + rest
 
 
-def test_runs_on_other_features_are_not_compared(tmp_path):
+def test_an_ablation_does_not_resume_on_other_features(tmp_path):
     ablation, what = AblationFolder(tmp_path / "out"), {"grid": {"k": [4]}, "seeds": [0], "options": {}}
     ablation.describe(what, {"train": {"one": ["a digest"]}})
     ablation.describe(what, {"train": {"one": ["a digest"]}})
-    with pytest.raises(MisalignedStreams, match=r"not those that .*out was started on"):
+    with pytest.raises(MisalignedStreams, match=r"not the ones that .*out was started on"):
         ablation.describe(what, {"train": {"one": ["another"]}})
 
 
-def test_an_error_comes_whole_from_a_worker():
-    """Errors are pickled on their way, and this one takes other arguments than its message."""
+def test_an_error_keeps_its_message_and_hint_between_processes():
+    """Errors are pickled, and the constructor of this one takes other arguments than a message and a hint."""
     error = WeightsUnavailable("some", "some.safetensors", "no network")
     found = ForkingPickler.loads(ForkingPickler.dumps(error))
     assert (type(found), found.message, found.hint) == (WeightsUnavailable, error.message, error.hint)
 
 
 def metric(report, name):
-    """Some metrics, read off a report once more."""
+    """Compute some metrics from the JSON of a report."""
     nmse = report["solo"]["nmse"]
     match name:
         case "cross-nmse-solo":
@@ -172,7 +170,7 @@ def metric(report, name):
             return report["joint"]["dead"]
 
 
-def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
+def test_every_run_equals_that_of_sparc_train_and_the_results_are_means_over_seeds(
     sparc_command, sparc_here, extracted, tmp_path
 ):
     (tmp_path / "grid.toml").write_text('seeds = 2\nepochs = 20\n[grid]\nk = [4, 2]\nselection = ["global"]\n')
@@ -223,22 +221,20 @@ def test_every_run_is_that_of_sparc_train_and_the_results_are_their_means(
 
     assert_fails(
         sparc_here(*asked, "--epochs", 50),
-        "out is of another ablation: it has epochs = 20, asked for is 50",
+        "out holds another ablation: expected epochs = 20, found 50",
         "another --out",
     )
     other = (*asked, "--grid", "lambda=0,1")
-    assert_fails(sparc_here(*other), "it varies k, selection, asked for is k, selection, lambda", "another --out")
+    assert_fails(sparc_here(*other), "expected a grid of k, selection, found k, selection, lambda", "another --out")
     part = sparc_here(*asked[:-3], "k=4", "--seeds", 1, "--out", "out")
-    assert "1 run: 1 cell, 1 seed; all are there" in part.stdout, part.stderr
+    assert "1 run: 1 cell, 1 seed; all are done" in part.stdout, part.stderr
     (fewer,) = json.loads((out / "results.json").read_text())["cells"]
     assert fewer["metrics"]["dead"]["seeds"] == {"0": results["cells"][1]["metrics"]["dead"]["seeds"]["0"]}
-    assert_fails(
-        sparc_here(*asked[:-1], "alone"), "there is something at alone already, and it is no ablation", "another --out"
-    )
+    assert_fails(sparc_here(*asked[:-1], "alone"), "alone already exists and is not an ablation", "another --out")
 
 
 def found(values, axes, seeds=(0, 1)):
-    """Results of a grid of `axes`; values by metric, then by cell, then by seed."""
+    """Return the results of a grid of `axes`; values are by metric, then by cell, then by seed."""
     options = validated(RunConfig, {"dataset": "any"})
     every = tuple(cells(options, checked_grid(parse_axes(axes))))
     metrics = tuple(one for one in METRICS if one.name in values)
@@ -258,8 +254,8 @@ def printed(results):
     return console.export_text()
 
 
-def test_the_spread_is_that_of_a_sample_and_the_best_may_be_the_lowest_or_the_highest():
-    """By hand: 1, 2, 6 have the mean 3 and the variance (4 + 1 + 9) / 2."""
+def test_the_spread_is_the_sample_standard_deviation_and_the_best_mean_may_be_lowest_or_highest():
+    """Computed by hand: 1, 2, 6 have the mean 3 and the variance (4 + 1 + 9) / 2."""
     values = {"cross-nmse-solo": [(1.0, 2.0, 6.0), (4.0, 4.0, 4.0)], "recall-10": [(0.5,) * 3, (0.25,) * 3]}
     results = found(values, ["k=4,8"], (0, 1, 2))
     cell = results.to_json()["cells"][0]["metrics"]["cross-nmse-solo"]
@@ -272,7 +268,7 @@ def test_the_spread_is_that_of_a_sample_and_the_best_may_be_the_lowest_or_the_hi
     assert "one: random weights (dry run)" in text
 
 
-def test_what_a_run_lacks_is_a_dash_and_one_seed_has_no_spread():
+def test_a_missing_metric_is_a_dash_and_one_seed_has_no_spread():
     results = found({"self-nmse-joint": [(0.5,), (0.25,)], "jaccard-solo": [(0.1,), ()]}, ["k=4,8"], (7,))
     text = printed(results)
     assert re.search(r"self NMSE, joint +0\.500 +0\.250\n", text)
@@ -282,7 +278,7 @@ def test_what_a_run_lacks_is_a_dash_and_one_seed_has_no_spread():
     assert results.to_json()["cells"][1]["metrics"]["self-nmse-joint"]["sd"] is None
 
 
-def test_many_cells_are_rows_that_fit_a_page_and_a_plot_per_axis_shows_all(tmp_path):
+def test_many_cells_become_rows_within_100_columns_and_each_plot_has_a_line_per_combination(tmp_path):
     axes = ["n-latents=1024,2048,4096", "selection=global,local", "normalization=unit,standard"]
     names = [one.name for one in METRICS if one.headline]
     results = found({name: [(number / 100, number / 90) for number in range(12)] for name in names}, axes)
@@ -316,7 +312,7 @@ def files(out):
 
 @contextlib.contextmanager
 def kill_a_worker_after(path):
-    """Once the file is there; workers are children of this process."""
+    """Kill a worker, a child of this process, once the file exists."""
 
     def kill():
         deadline = time.monotonic() + 60
@@ -338,7 +334,7 @@ def on_cores(number):
     os.sched_setaffinity(0, before)
 
 
-def test_an_ablation_goes_on_after_any_end_to_the_same_results_on_any_number_of_cores(
+def test_an_ablation_resumes_after_an_error_a_kill_and_a_signal_to_the_same_results_on_any_number_of_cores(
     sparc_here, environment, features, tmp_path
 ):
     asked = ("ablate", *features, *LONG, "--out")
@@ -354,7 +350,7 @@ def test_an_ablation_goes_on_after_any_end_to_the_same_results_on_any_number_of_
     shard.write_bytes(content)
 
     with kill_a_worker_after(out / "runs" / "k=4" / "seed-1" / "metrics.jsonl"):
-        assert_fails(sparc_here(*asked, "out"), "a process that trained was killed", "with the same --out")
+        assert_fails(sparc_here(*asked, "out"), "a training process was killed", "with the same --out")
     assert not multiprocessing.active_children()
 
     with on_cores(1):
@@ -364,7 +360,7 @@ def test_an_ablation_goes_on_after_any_end_to_the_same_results_on_any_number_of_
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors == ""
-    assert output.splitlines()[-1].startswith("stopped. Go on with: ")
+    assert output.splitlines()[-1].startswith("stopped. Resume it with: ")
     assert output.strip().endswith("--out out")
     assert (out / "runs" / "k=8" / "seed-1" / "state" / "training.safetensors").is_file()
     assert not (out / "results.json").exists()
@@ -374,7 +370,7 @@ def test_an_ablation_goes_on_after_any_end_to_the_same_results_on_any_number_of_
     with on_cores(1):
         done = sparc_here(*asked, "out")
     assert done.returncode == 0, done.stderr
-    assert "4 runs: 2 cells, 2 seeds; 3 are there; 1 at a time, threads of each: 1" in done.stdout
+    assert "4 runs: 2 cells, 2 seeds; 3 already done; training 1 at a time, 1 thread each" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
     whole = sparc_here(*asked, "whole")
@@ -382,18 +378,18 @@ def test_an_ablation_goes_on_after_any_end_to_the_same_results_on_any_number_of_
     assert files(out) == files(tmp_path / "whole")
     again = sparc_here(*asked, "out")
     assert again.returncode == 0, again.stderr
-    assert "4 runs: 2 cells, 2 seeds; all are there" in again.stdout
+    assert "4 runs: 2 cells, 2 seeds; all are done" in again.stdout
 
 
-def test_a_run_that_diverges_is_named_and_the_others_are_there(sparc_here, features, tmp_path):
+def test_a_run_that_diverges_is_named_and_the_others_are_kept(sparc_here, features, tmp_path):
     asked = ("ablate", *features, "--n-latents", 32, "--batch-size", 32, "--epochs", 8, "--k", 4, "--seeds", 2)
     done = sparc_here(*asked, "--grid", "lr=1e30,0.01,0.02", "--out", "out")
-    assert_fails(done, "lr=1e+30 with seed 0: the loss term 'self/one' is nan at step 50", "leave that out of the grid")
+    assert_fails(done, "lr=1e+30 with seed 0: the loss term 'self/one' is nan at step 50", "remove that value from")
     table = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [len(cell["metrics"]) > 3 for cell in table["cells"]] == [False, True, True]
     assert (tmp_path / "out" / "axis-lr.png").is_file()
     done = sparc_here(*asked, "--grid", "lr=0.01,0.02", "--out", "out")
     assert done.returncode == 0, done.stderr
-    assert "all are there" in done.stdout
+    assert "all are done" in done.stdout
     alone = sparc_here(*asked, "--grid", "lr=1e30", "--out", "none")
-    assert_fails(alone, "lr=1e+30 with seed 0", "leave that out")
+    assert_fails(alone, "lr=1e+30 with seed 0", "remove that value")

@@ -42,7 +42,7 @@ def test_the_loader_and_an_evaluation_are_measured(sparc_here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--widths", "a,b"), "--widths: expected numbers between commas, found 'a,b'"),
+        (("--widths", "a,b"), "--widths: expected comma-separated numbers, found 'a,b'"),
         (("--k", "9000"), "k: expected at most n-latents, 8192, found 9000"),
         (("--widths", "0,5"), "streams.stream-0: input should be greater than 0, found 0"),
     ],
@@ -56,7 +56,7 @@ def test_shapes_that_make_no_sense_are_refused(sparc_here, arguments, message):
 def test_one_stream_has_no_evaluation_to_be_measured(sparc_here):
     done = sparc_here("bench", "evaluate", "--widths", "64")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "error: --widths: expected two streams at least, found '64'"
+    assert done.stderr.splitlines()[0] == "error: --widths: expected at least two streams, found '64'"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc gives freed memory back so readily")

@@ -158,8 +158,12 @@ def test_the_command_exports_a_run_and_says_what_made_the_features(tmp_path, spa
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (["run", "--stream", "a", "--format", "saelense"], "--format: found 'saelense'", "did you mean 'saelens'?"),
-        (["nothing", "--stream", "a", "--format", "saelens"], "no run at nothing", "give the --out of a training"),
+        (
+            ["run", "--stream", "a", "--format", "saelense"],
+            "--format: expected saelens, found 'saelense'",
+            "did you mean 'saelens'?",
+        ),
+        (["nothing", "--stream", "a", "--format", "saelens"], "no run at nothing", "give the directory of a run"),
         (["empty", "--stream", "a", "--format", "saelens"], "the configuration of a space is missing", "check"),
     ],
 )

@@ -160,7 +160,7 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     assert done.returncode == 0, done.stderr
     assert "samples lack the stream clip-txt" in done.stdout
     # Sums of positive numbers are similar; after centring they are not.
-    assert "of its features is the same for all samples; --normalization standard takes that off" in done.stdout
+    assert "of its features is the same for all samples; --normalization standard removes it" in done.stdout
     assert "Retrieval" in done.stdout
     done = sparc_here("train", "--features", "mine", *small, "--normalization", "standard", "--out", "centred")
     assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     (tmp_path / "moved").rename(tmp_path / "mine")
     done = sparc_here("explore", "runs/imported")
     assert done.returncode == 1
-    assert "there is no image and no caption to show" in done.stderr
+    assert "was trained on imported features, without images and captions to show" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_a_run_is_not_evaluated_on_other_samples(sparc_here, tmp_path):
     assert done.returncode == 0, done.stderr
     before = (tmp_path / "run" / "evaluation.json").read_bytes()
     done = sparc_here("evaluate", "run", "--features", "other")
-    assert done.stderr.startswith("error: the samples there are not those that run was trained on\nhint:  --data-root")
+    assert done.stderr.startswith("error: these samples are not the ones that run was trained on\nhint:  --data-root")
     assert (tmp_path / "run" / "evaluation.json").read_bytes() == before
     (tmp_path / "mine").rename(tmp_path / "gone")
     done = sparc_here("evaluate", "run", "--features", "moved")

@@ -60,7 +60,7 @@ def test_a_name_that_no_package_can_have_is_refused(name, tmp_path):
 @pytest.mark.parametrize(("name", "kind"), [("clip-img", "backbone"), ("coco", "dataset")])
 def test_a_name_that_is_taken_is_refused(sparc_here, name, kind, tmp_path):
     done = sparc_here("plugins", "new", name, "--kind", kind)
-    assert done.stderr.startswith(f"error: '{name}' is offered already, by sparc-sae"), done.stdout
+    assert done.stderr.startswith(f"error: '{name}' is already offered by sparc-sae"), done.stdout
     assert not list(tmp_path.glob("sparc-*"))
 
 

@@ -1,1 +1,1 @@
-"""Tables that commands print: what was measured, laid out for people."""
+"""Tables of measurements, as commands print them."""

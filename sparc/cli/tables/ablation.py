@@ -1,4 +1,4 @@
-"""The results of an ablation as a table for people, and the best settings in words."""
+"""Table of the results of an ablation, followed by the best settings."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sparc.ablation.metrics import SELECTED, Metric
 from sparc.ablation.results import Results
 
 SIDE_BY_SIDE = 4
-"""Cells that fit beside each other; of more, each gets a row, and only the headline metrics a column."""
+"""Most cells shown as columns; with more, cells are rows, and only the headline metrics are columns."""
 ABOUT = (
     "joint  streams encoded together    solo  each alone    bold  the best mean\n"
-    "J      Jaccard of labels, at the deepest depth unless said    NMSE, R@  means over streams or pairs"
+    "J      Jaccard of labels, at the deepest depth unless noted    NMSE, R@  means over streams or pairs"
 )
 
 
 def ablation_tables(results: Results) -> list[RenderableType]:
-    """Title, warning, the table, and the best setting by each of some metrics."""
+    """Return title, warning, table, and the best setting by each of the SELECTED metrics."""
     n_seeds = len(results.seeds)
     spread = "one seed" if n_seeds == 1 else f"mean ± standard deviation over {n_seeds} seeds"
     title = Text.assemble((f"{results.data['dataset']} {results.data['split']}", "bold"), f"  {spread}")
@@ -33,7 +33,7 @@ def ablation_tables(results: Results) -> list[RenderableType]:
 
 
 def _columns(results: Results) -> Table:
-    """A row per metric, a column per cell."""
+    """Return a table with a row per metric and a column per cell."""
     table = _table("\n".join(results.cells[0].values))
     for cell in results.cells:
         table.add_column(Text("\n".join(map(written, cell.values.values()))), justify="right", no_wrap=True)
@@ -43,7 +43,7 @@ def _columns(results: Results) -> Table:
 
 
 def _rows(results: Results) -> Table:
-    """A row per cell, a column per headline metric."""
+    """Return a table with a row per cell and a column per headline metric."""
     axis, *others = results.cells[0].values
     table = _table(axis)
     for other in others:
@@ -75,7 +75,7 @@ def _spread(results: Results, metric: Metric, cell: Cell) -> str:
 
 
 def _winners(results: Results) -> list[Text]:
-    """By each of the metrics that matter most, the best setting."""
+    """Return one line per SELECTED metric that names the best setting."""
     lines = []
     for metric in results.metrics:
         if metric.name in SELECTED and (best := results.best(metric)):

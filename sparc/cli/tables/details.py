@@ -1,4 +1,4 @@
-"""The parts of an evaluation that `sparc evaluate` shows and `sparc train` leaves out."""
+"""The tables of an evaluation that `sparc evaluate` shows and `sparc train` omits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparc.evaluation.report import Classifier, CodeMeasures, Concepts, Interval
 
 
 def details(report: Report) -> list[RenderableType]:
-    """Patterns of latents, sharing, concepts and probes, as far as they were measured."""
+    """Return tables of patterns, sharing, concepts and probes, as far as they were measured."""
     parts: list[RenderableType] = []
     if len(report.streams) > 1:
         parts += ["", _patterns(report.joint, report.solo, report.streams)]
@@ -32,7 +32,7 @@ def _note(text: str) -> Text:
 
 
 def plain_table(title: str, first: str, *others: str) -> Table:
-    """A table without lines: first column to the left, the others to the right."""
+    """Return a table without rules: the first column aligned left, the others right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     table.add_column(first, no_wrap=True)
     for header in others:
@@ -41,19 +41,19 @@ def plain_table(title: str, first: str, *others: str) -> Table:
 
 
 def number(value: float | None) -> str:
-    """Three places, or a dash."""
+    """Format a number with three decimals, None as a dash."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def with_reach(value: float, interval: Interval | None) -> str:
-    """A number and how far its 95% interval reaches to the farther side."""
+    """Format a number and the longer arm of its 95% interval."""
     if interval is None:
         return number(value)
     return f"{number(value)}±{max(value - interval[0], interval[1] - value):.3f}".replace("±0.", "±.")
 
 
 def _patterns(joint: CodeMeasures, solo: CodeMeasures, streams: tuple[str, ...]) -> Table:
-    """Mixed latents by where they are active, and dead ones by stream."""
+    """Return counts of mixed latents by the streams in which they are active, and of dead latents by stream."""
     counts = [{pattern.streams: pattern.latents for pattern in encoded.patterns} for encoded in (joint, solo)]
     table = plain_table("Latents, stream by stream", "", "joint", "solo")
     for pattern in dict.fromkeys(name for found in counts for name in found):
@@ -64,7 +64,7 @@ def _patterns(joint: CodeMeasures, solo: CodeMeasures, streams: tuple[str, ...])
 
 
 def _sharing(found: Sharing) -> Table:
-    """What streams share when each selects for itself."""
+    """Return how much streams share when each selects its own latents."""
     table = plain_table("Sharing, solo", "", "", "null")
     for pair in found.overlaps:
         table.add_row(
@@ -82,7 +82,7 @@ def _sharing(found: Sharing) -> Table:
 
 
 def _concepts(found: Concepts) -> Table:
-    """Names of latents by depth, and how evenly the labels share them."""
+    """Return the names of latents by depth, and how evenly they spread over the labels."""
     table = plain_table(
         f"Concepts by {found.rule}",
         "\ndepth",
@@ -108,13 +108,13 @@ def _of_concepts(found: Concepts) -> str:
     mean = "" if found.purity is None or found.lift is None else f"; purity {found.purity:.2f}, lift {found.lift:.1f}"
     return (
         f"{found.confirmed} of {found.named} names hold on images not used to find them{mean}\n"
-        "taken by frequent: share of the names that the tenth of the labels with most images has\n"
-        "rank correlation: of a label's images with the latents that it names"
+        "taken by frequent: share of the names that go to the most frequent tenth of the labels\n"
+        "rank correlation: between the number of a label's images and the number of latents it names"
     )
 
 
 def _single(found: Probes, streams: tuple[str, ...]) -> Table:
-    """The best single latent for a label."""
+    """Return the log-loss of the best single latent for a label."""
     table = plain_table("1-D probes: log-loss of the best latent", "", *streams)
     for way, losses in found.single.items():
         table.add_row(way, *(number(losses.get(name)) for name in streams))
@@ -122,11 +122,11 @@ def _single(found: Probes, streams: tuple[str, ...]) -> Table:
 
 
 def _of_single(found: Probes) -> str:
-    return f"mean over {found.labels} labels, classes balanced; knowing nothing gives {math.log(2):.3f}"
+    return f"mean over {found.labels} labels, classes balanced; predicting 1/2 gives {math.log(2):.3f}"
 
 
 def _classifiers(found: Probes) -> Table:
-    """Labels read off features."""
+    """Return the mean average precision of classifiers on features and codes."""
     table = plain_table("Classifiers: mean average precision", "features", "linear", "MLP")
     for one in found.classifiers:
         table.add_row(Text(_features(one)), number(one.linear), number(one.mlp))

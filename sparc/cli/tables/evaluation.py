@@ -1,4 +1,4 @@
-"""An evaluation as tables for people: compact, and honest about what joint and solo mean."""
+"""Tables of an evaluation, with a legend that separates joint from solo numbers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sparc.storage.run import Run
 LEGEND = (
     "joint  streams of a sample encoded together, as in the paper: latents are shared",
     "solo   each stream encoded alone, as in a search",
-    "null   the same on shuffled pairs: what is left of it when nothing matches",
-    "±      95%, by a bootstrap over samples",
+    "null   the same on shuffled pairs: the value without any correspondence",
+    "±      95% interval, bootstrap over samples",
 )
 
 
 def evaluation_tables(
     report: Report, *, title: str, caption: str = "", everything: bool = False
 ) -> list[RenderableType]:
-    """Title, reconstruction, alignment, latents and retrieval, or everything; `caption` is a warning above all."""
+    """Return the tables of `sparc train`, or all tables if `everything`; `caption` is a warning at the top."""
     size = f"{report.samples} held-out samples, {report.n_latents} latents, {report.k} kept"
     parts: list[RenderableType] = [Text.assemble((title, "bold"), f"  {size}, {report.selection} selection")]
     if caption:
@@ -43,7 +43,7 @@ def evaluation_tables(
 
 
 def print_evaluation(run: Run, *, everything: bool | None = None) -> None:
-    """Print the tables of a run's evaluation: everything, or by default as much as was measured."""
+    """Print the tables of a run's evaluation: all of them if `everything`, by default as much as was measured."""
     file = EvaluationFile.read(run.evaluation)
     everything = bool(file.report.probes and file.report.probes.classifiers) if everything is None else everything
     title = f"{file.dataset} {file.split}"
@@ -54,7 +54,7 @@ def print_evaluation(run: Run, *, everything: bool | None = None) -> None:
 
 
 def _reconstruction(report: Report) -> Table:
-    """A row per pair of streams, self before cross."""
+    """Return a table with a row per ordered pair of streams, self before cross."""
     table = plain_table("Reconstruction", "from → to", "joint NMSE", "R²", "solo NMSE", "R²")
     pairs = [(name, name) for name in report.streams] + list(permutations(report.streams, 2))
     for source, target in pairs:
@@ -66,7 +66,7 @@ def _reconstruction(report: Report) -> Table:
 
 
 def _alignment(report: Report) -> Table:
-    """A row per depth; over all latents, then over those alive."""
+    """Return a table with a row per depth, over all latents and over alive ones."""
     kinds = ("joint", "null", "solo", "null")
     headers = [f"{over if place == 0 else ''}\n{kind}" for over in ("all", "alive") for place, kind in enumerate(kinds)]
     table = plain_table("Alignment: Jaccard of labels, over all and over alive latents", "\ndepth", *headers)
@@ -81,7 +81,7 @@ def _alignment(report: Report) -> Table:
 
 
 def _latents(report: Report) -> Table:
-    """Which latents are alive, and how many are active in a sample."""
+    """Return counts of alive, mixed and dead latents, and the mean number of active latents per sample."""
     active = [f"\n{name}" if place else f"active per sample\n{name}" for place, name in enumerate(report.streams)]
     table = plain_table("Latents", "", "\nalive in all", "\nin some", "\ndead", *active)
     for way, encoded in (("joint", report.joint), ("solo", report.solo)):
@@ -91,7 +91,7 @@ def _latents(report: Report) -> Table:
 
 
 def _retrieval(report: Report, *, everything: bool) -> Table:
-    """A row per ordered pair of streams; on latents, then on cross-reconstruction, then chance."""
+    """Return a table with a row per ordered pair of streams, by latents, by cross-reconstruction, then chance."""
     table = plain_table("Retrieval, solo", "search with → in", "R@1", "R@5", "R@10", "median rank", "MRR")
     kinds = {"latents": "by latents", "cross": "by cross-reconstruction"}
     if everything:
@@ -108,7 +108,7 @@ def _retrieval(report: Report, *, everything: bool) -> Table:
 
 
 def _chances(report: Report) -> dict[str, Ranks]:
-    """One line where all pairs have the same chance, else one for each two streams, or for each direction of them."""
+    """Return chance by title: one line if all pairs agree, else one per two streams or per direction."""
     first, *others = report.retrieval
     if all(_chance(pair) == _chance(first) for pair in others):
         return {f"chance, of {first.candidates}": first.chance}

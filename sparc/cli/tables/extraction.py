@@ -1,4 +1,4 @@
-"""What an extraction will take, as a table: `sparc extract --plan`."""
+"""Table of the estimated cost of an extraction: `sparc extract --plan`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparc.extraction import Progress
 
 
 def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]]) -> None:
-    """Print what the extraction of everything that the store lacks will take."""
+    """Print the time, disk and memory that the missing features will take."""
     if not found:
         console.print("nothing to do: all features are in the store")
         return
@@ -33,7 +33,7 @@ def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]]) -> None:
         )
     console.print(table)
     seconds, size = (sum(one[key] for _, one in found) for key in ("seconds", "bytes"))
-    console.print(f"in all {_duration(seconds)} and {decimal(int(size))} on disk", markup=False)
+    console.print(f"total: {_duration(seconds)} and {decimal(int(size))} on disk", markup=False)
 
 
 def _duration(seconds: float) -> str:

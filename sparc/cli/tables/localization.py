@@ -1,4 +1,4 @@
-"""A localisation benchmark as a table for people."""
+"""Tables of a localisation benchmark."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 WORDS = {"caption": "by its caption", "concept": "by latents of its name", "": "without the space"}
 LEGEND = (
-    "pointing  queries whose map has its peak where the wanted is; ± 95%, by a bootstrap over images",
-    "alike     correlation between the maps of different queries on one image: 1 where all see the same",
-    "deletion, insertion  share of the match left as the map's strongest places go first, or come first;",
-    "          it may exceed 1, and a random map shows what nothing is worth",
+    "pointing  share of queries whose map peaks inside the target; ± 95% interval, bootstrap over images",
+    "alike     correlation between the maps of different queries on one image: 1 if all maps are equal",
+    "deletion, insertion  share of the match left as the map's strongest places are removed, or added, first;",
+    "          it may exceed 1; a random map gives the baseline",
 )
 
 LATENTS_LEGEND = (
-    "one latent of each image of a canvas, of those that no other image there keeps, in thirds by how often they fire",
+    "queries: a latent that only one image of the canvas keeps, one per image, in thirds by how often it fires",
     "kept by   share of images that keep the latent, each encoded alone",
-    "broad     share of the grid above half of the map's range: 1 where it is the same everywhere",
+    "broad     share of the grid above half of the map's range: 1 if the map is constant",
 )
 
 
@@ -46,7 +46,7 @@ def print_localization(file: LocalizationFile) -> None:
 
 
 def localization_table(report: LocalizationReport, *, title: str, caption: str = "") -> RenderableType:
-    """Title, a warning if there is one, a table per stream, what was refused and why, and what the columns are."""
+    """Return title, warning, one table per stream, the legend, and the methods that were refused with the reason."""
     parts: list[RenderableType] = [
         Text.assemble((title, "bold"), f"  {report.images} {report.what}; a blind guess is right {report.chance:.3f}")
     ]
@@ -77,7 +77,7 @@ def _stream(stream: str, ways: list[WayReport], match: float | None) -> Table:
 
 
 def latents_table(reports: Sequence[LatentsReport]) -> RenderableType:
-    """How maps of single latents point, in thirds of the queries, a table per stream."""
+    """Return how well maps of single latents point, by thirds of the queries, one table per stream."""
     parts: list[RenderableType] = [Text("Latents, seldom to frequent", style="bold")]
     for stream, of_stream in groupby(reports, key=attrgetter("stream")):
         table = plain_table(f"Pointing with {stream} at what a latent stands for", "", "kept by", "pointing", "broad")
