@@ -1,6 +1,7 @@
 """Fixtures: the example packages as installed plugins, a small image folder, the command line as a user calls it."""
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -99,9 +100,11 @@ def sparc_command(environment, tmp_path):
 def sparc_here(environment, tmp_path, use_example, monkeypatch, capfd):
     """`sparc` in this process: one of its own takes two seconds to start. An extraction still has its own."""
 
-    def run(*arguments):
-        for name in ("PYTHONPATH", "SPARC_CACHE", "HF_HUB_OFFLINE", "HF_HOME", "COLUMNS"):
-            monkeypatch.setenv(name, environment[name])
+    def run(*arguments, **variables):
+        names = ("PYTHONPATH", "SPARC_CACHE", "HF_HUB_OFFLINE", "HF_HOME", "COLUMNS")
+        for name, value in ({name: environment[name] for name in names} | variables).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["sparc", *map(str, arguments)])  # provenance has the command
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as ended:
             main([*map(str, arguments)])
@@ -142,6 +145,8 @@ def drawn_photos(made_once):
                     draw(folder / name, colour, shape, size)
                     lines.append(f"{name},a {colour} {shape} of size {size},{colour};{shape}")
         (folder / "samples.csv").write_text("\n".join(lines) + "\n")
+        parents = {"any": [], **{label: ["any"] for label in (*COLOURS, *SHAPES)}}
+        (folder / "taxonomy.json").write_text(json.dumps(parents))
 
     return made_once("drawn", draw_all)
 

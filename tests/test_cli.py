@@ -232,7 +232,7 @@ def test_a_bad_image_is_named_and_skipped_only_on_request(sparc_here, photos, tm
     (photos / "red-bar-1.png").write_bytes(b"no image")
     (photos / "blue-bar-1.png").unlink()
     streams = ("--stream", "tiny-image", "--stream", "char-ngrams")
-    done = sparc_here("extract", *streams, *folder(photos))
+    done = sparc_here("extract", *streams[:2], *folder(photos))
     assert done.returncode == 1
     assert "error: " in done.stderr
     assert "-bar-1.png" in done.stderr
@@ -286,9 +286,9 @@ def test_a_warning_is_one_line():
 
 
 def test_a_plan_estimates_an_extraction_and_writes_nothing(sparc_here, photos, tmp_path):
-    done = sparc_here("extract", "--stream", "char-ngrams", *folder(photos), "--plan")
+    done = sparc_here("extract", "--stream", "tiny-image", *folder(photos), "--plan")
     assert done.returncode == 0, done.stderr
-    assert "char-ngrams" in done.stdout
+    assert "tiny-image" in done.stdout
     assert "total: " in done.stdout
     assert not (tmp_path / "cache" / "store").exists()
 
@@ -311,7 +311,7 @@ def test_patches_of_captions_are_refused(sparc_here, photos):
 
 def test_processes_started_by_torchrun_share_the_work(sparc_here, photos, monkeypatch):
     """Set the variables that torchrun sets for each process."""
-    arguments = ("extract", "--stream", "char-ngrams", *folder(photos))
+    arguments = ("extract", "--stream", "tiny-image", *folder(photos))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     second = sparc_here(*arguments)
