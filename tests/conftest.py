@@ -1,5 +1,7 @@
 """Fixtures: the example packages as installed plugins, a small image folder, the command line as a user calls it."""
 
+import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -8,13 +10,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from sparc.cli import main
 
-torch.set_num_threads(1)  # two workers share two cores
+# No torch here: the process that hands tests to the workers reads this file too.
+os.environ["OMP_NUM_THREADS"] = "1"  # two workers share two cores
+# Without bytecode, every process compiles the libraries that it imports anew: PyTorch alone takes ten seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = [ROOT / "examples" / name for name in ("sparc-classic", "sparc-digits")]
 BUILD_WHEEL = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
@@ -23,28 +28,47 @@ SHAPES = ("square", "bar", "frame")
 
 
 @pytest.fixture(scope="session")
-def installed_example(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """Return the folder of a name, which `make` fills once for all workers of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name, make):
+        folder, complete = common / name, common / f"{name}.complete"
+        with (common / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                complete.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def installed_example(made_once):
     """A folder in which the example packages are installed: their wheels, unpacked; nothing is left in the sources."""
-    folder = tmp_path_factory.mktemp("examples")
-    leftovers = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-    for package in EXAMPLES:
-        source = shutil.copytree(package, folder / package.name, ignore=leftovers)
-        subprocess.run([sys.executable, "-c", BUILD_WHEEL, folder], cwd=source, check=True, capture_output=True)
-    for wheel in folder.glob("*.whl"):
-        zipfile.ZipFile(wheel).extractall(folder / "site")
-    return folder / "site"
+
+    def install(folder):
+        leftovers = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+        for package in EXAMPLES:
+            source = shutil.copytree(package, folder / package.name, ignore=leftovers)
+            subprocess.run([sys.executable, "-c", BUILD_WHEEL, folder], cwd=source, check=True, capture_output=True)
+        for wheel in folder.glob("*.whl"):
+            zipfile.ZipFile(wheel).extractall(folder / "site")
+
+    return made_once("examples", install) / "site"
 
 
 def variables_of(installed_example):
     """Variables of a user who has the example packages, and no network."""
-    # Every process would compile the libraries that it imports anew: that takes most of the time of these tests.
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **inherited,
+        **os.environ,
         "PYTHONPATH": os.pathsep.join([str(installed_example), str(ROOT)]),
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "120",
-        "OMP_NUM_THREADS": "1",
     }
 
 
@@ -76,10 +100,11 @@ def sparc_command(environment, tmp_path):
 def sparc_here(environment, tmp_path, use_example, monkeypatch, capfd):
     """`sparc` in this process: one of its own takes two seconds to start. An extraction still has its own."""
 
-    def run(*arguments):
-        for name in ("PYTHONPATH", "SPARC_CACHE", "HF_HUB_OFFLINE", "HF_HOME", "COLUMNS", "OMP_NUM_THREADS"):
-            monkeypatch.setenv(name, environment[name])
-        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    def run(*arguments, **variables):
+        names = ("PYTHONPATH", "SPARC_CACHE", "HF_HUB_OFFLINE", "HF_HOME", "COLUMNS")
+        for name, value in ({name: environment[name] for name in names} | variables).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["sparc", *map(str, arguments)])  # provenance has the command
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as ended:
             main([*map(str, arguments)])
@@ -108,18 +133,22 @@ def draw(path, colour, shape, size):
 
 
 @pytest.fixture(scope="session")
-def drawn_photos(tmp_path_factory):
-    """What `photos` copies."""
-    folder = tmp_path_factory.mktemp("drawn")
-    lines = ["image,caption,labels"]
-    for colour in COLOURS:
-        for shape in SHAPES:
-            for size in range(5):
-                name = f"{colour}-{shape}-{size}.png"
-                draw(folder / name, colour, shape, size)
-                lines.append(f"{name},a {colour} {shape} of size {size},{colour};{shape}")
-    (folder / "samples.csv").write_text("\n".join(lines) + "\n")
-    return folder
+def drawn_photos(made_once):
+    """The folder that `photos` copies."""
+
+    def draw_all(folder):
+        lines = ["image,caption,labels"]
+        for colour in COLOURS:
+            for shape in SHAPES:
+                for size in range(5):
+                    name = f"{colour}-{shape}-{size}.png"
+                    draw(folder / name, colour, shape, size)
+                    lines.append(f"{name},a {colour} {shape} of size {size},{colour};{shape}")
+        (folder / "samples.csv").write_text("\n".join(lines) + "\n")
+        parents = {"any": [], **{label: ["any"] for label in (*COLOURS, *SHAPES)}}
+        (folder / "taxonomy.json").write_text(json.dumps(parents))
+
+    return made_once("drawn", draw_all)
 
 
 @pytest.fixture
@@ -128,41 +157,60 @@ def photos(drawn_photos, tmp_path):
     return shutil.copytree(drawn_photos, tmp_path / "photos")
 
 
+RANDOM_VIT = "timm[model=test_vit,weights=random]"
+
+
 @pytest.fixture(scope="session")
-def extracted_once(drawn_photos, installed_example, tmp_path_factory):
-    """A cache with the features of `photos` in the streams `hog` and `char-ngrams`, as `sparc extract` makes them."""
-    cache = tmp_path_factory.mktemp("extracted")
-    variables = {**variables_of(installed_example), "SPARC_CACHE": str(cache), "HF_HOME": str(cache / "hf")}
-    streams = ("--stream", "hog", "--stream", "char-ngrams", "--dataset", "image-folder", "--data-root", drawn_photos)
-    command = [sys.executable, "-m", "sparc", "extract", *map(str, streams)]
-    subprocess.run(command, env=variables, check=True, capture_output=True)
-    return cache
+def extracted_once(drawn_photos, installed_example, made_once):
+    """A cache with the features of `photos` in three light streams and those of a small random ViT."""
+
+    def extract(cache):
+        variables = {**variables_of(installed_example), "SPARC_CACHE": str(cache), "HF_HOME": str(cache / "hf")}
+        streams = ("hog", "tiny-image", "char-ngrams", RANDOM_VIT)
+        options = [word for stream in streams for word in ("--stream", stream)]
+        command = [sys.executable, "-m", "sparc", "extract", *options, "--dataset", "image-folder"]
+        subprocess.run([*command, "--data-root", drawn_photos], env=variables, check=True, capture_output=True)
+
+    return made_once("extracted", extract)
 
 
 @pytest.fixture
 def extracted(extracted_once, photos, environment):
-    """`photos`, whose features in the streams `hog` and `char-ngrams` are in the store already."""
+    """`photos`, whose features in the streams of `extracted_once` are in the store already."""
     shutil.copytree(extracted_once, environment["SPARC_CACHE"])
     return photos
 
 
+def save_weights(model, path):
+    from safetensors.torch import save_file
+
+    save_file(model.state_dict(), path)
+
+
 @pytest.fixture(scope="session")
-def dinov2_weights(tmp_path_factory):
+def dinov2_weights(made_once):
     """The real DINOv2 ViT-S/14 with registers as the hub serves it, made for 518 pixels; its weights are random."""
-    import timm
 
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("dinov2") / "model.safetensors"
-    save_file(timm.create_model("vit_small_patch14_reg4_dinov2.lvd142m", pretrained=False).state_dict(), path)
-    return path
+    def make(folder):
+        import timm
+        import torch
+
+        torch.manual_seed(1)
+        model = timm.create_model("vit_small_patch14_reg4_dinov2.lvd142m", pretrained=False)
+        save_weights(model, folder / "model.safetensors")
+
+    return made_once("dinov2", make) / "model.safetensors"
 
 
 @pytest.fixture(scope="session")
-def clip_weights(tmp_path_factory):
+def clip_weights(made_once):
     """The smallest of open_clip's CLIP models as the hub serves it; its weights are random."""
-    import open_clip
 
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("clip") / "open_clip_model.safetensors"
-    save_file(open_clip.create_model("ViT-S-32-alt", pretrained=None).state_dict(), path)
-    return path
+    def make(folder):
+        import open_clip
+        import torch
+
+        torch.manual_seed(1)
+        save_weights(open_clip.create_model("ViT-S-32-alt", pretrained=None), folder / "open_clip_model.safetensors")
+
+    return made_once("clip", make) / "open_clip_model.safetensors"

@@ -56,9 +56,9 @@ def test_every_command_has_a_place_where_it_runs():
     assert all(any(re.search(pattern, " ".join(words)) for pattern in NOT_HERE) for words in rest)
 
 
-def test_commands_on_a_run_run_as_written(sparc_here, run_all, photos, monkeypatch):
+def test_commands_on_a_run_run_as_written(sparc_here, run_all, extracted, monkeypatch):
     monkeypatch.setattr(cases, "CANVASES", 4)
-    folder = photos.parent
+    folder = extracted.parent
     Image.new("RGB", (60, 40), "red").save(folder / "photo.jpg")
     options = ["effnet-lite0=timm[model=test_vit,weights=random]", "minilm=char-ngrams"]
     lines = [f"stream = {options}", 'dataset = "image-folder"', 'data-root = "photos"', "n-latents = 32", "k = 4"]

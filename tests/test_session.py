@@ -1,6 +1,7 @@
 """The verbs as functions: the same options, runs and warnings as the commands."""
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -42,10 +43,10 @@ def test_a_mistyped_option_is_named_as_python_spells_it():
     assert error.value.hint.startswith("did you mean 'n_latents'? known: stream, dataset, data_root, ")
 
 
-def test_a_run_made_by_a_program_works_with_the_commands(photos, environment, use_example, sparc_here, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])  # for the process that extracts
+def test_a_run_made_by_a_program_works_with_the_commands(photos, extracted_once, use_example, sparc_here, monkeypatch):
     options = {"dataset": "image-folder", "data_root": "photos", "stream": STREAMS, "store": "store"}
     monkeypatch.chdir(photos.parent)
+    shutil.copytree(extracted_once / "store", "store")
     shape = {"n_latents": 32, "k": 4, "batch_size": 16, "epochs": 2, "seed": 3}
     with pytest.warns(UserWarning, match="tiny-image: 95% of the features' squared norm is the same for all samples"):
         fitted = sparc.train(**options, **shape, lambda_=0.5)

@@ -21,8 +21,8 @@ def measured(sparc, *arguments):
     return json.loads(done.stdout)
 
 
-def test_a_step_is_measured_beside_its_product_and_by_phase(sparc_command):
-    found = measured(sparc_command, "step", *SMALL, "--batch", 16, "--steps", 2, "--oracle")
+def test_a_step_is_measured_beside_its_product_and_by_phase(sparc_here):
+    found = measured(sparc_here, "step", *SMALL, "--batch", 16, "--steps", 2, "--oracle")
     for name in ("step_ms", "encoder_product_ms", "oracle_step_ms", "peak_bytes"):
         assert found[name] > 0
     assert found["autograd_step_ms"] is None  # without --autograd

@@ -53,7 +53,7 @@ def test_a_damaged_or_foreign_file_is_an_error_that_names_it_and_what_is_wrong(f
 
 
 def test_reading_an_evaluation_loads_no_torch_and_no_scipy():
-    """And the check can fail: measuring loads both."""
+    """And the check can fail: drawing loads NumPy."""
     heavy = "print(sorted({'torch', 'scipy', 'numpy', 'matplotlib', 'sklearn'} & {*sys.modules}))"
 
     def loaded(module):
@@ -61,4 +61,4 @@ def test_reading_an_evaluation_loads_no_torch_and_no_scipy():
         return done.stdout.strip()
 
     assert loaded("sparc.evaluation.report") == "[]"
-    assert "torch" in loaded("sparc.evaluation.encoding")
+    assert "numpy" in loaded("sparc.plotting.figures")

@@ -511,16 +511,16 @@ def test_what_is_being_loaded_is_heard_at_once_then_the_split_and_its_rows(photo
         monkeypatch.setenv(name, environment[name])
     monkeypatch.syspath_prepend(environment["PYTHONPATH"].split(os.pathsep)[0])
     folder = PluginRef(name="image-folder", alias="image-folder", params={"root": str(photos)})
-    letters = PluginRef(name="char-ngrams", alias="letters")
-    jobs = plan(discover(), folder, [letters], root=tmp_path, options=JobOptions())["train"]
+    colours = PluginRef(name="tiny-image", alias="colours")
+    jobs = plan(discover(), folder, [colours], root=tmp_path, options=JobOptions())["train"]
     seen = []
     extract(jobs.values(), seen.append)
-    assert seen[0] == Progress(("letters",))
+    assert seen[0] == Progress(("colours",))
     assert [progress.loading for progress in seen[:3]] == [True, False, False]
-    assert (seen[1].streams, seen[1].split, seen[1].total) == (("letters",), "train", 0)
+    assert (seen[1].streams, seen[1].split, seen[1].total) == (("colours",), "train", 0)
     assert seen[-1].finished
     assert seen[-1].total == 53
-    assert jobs["letters"].done
+    assert jobs["colours"].done
     extract(jobs.values(), seen.append)
     assert len(seen) == len(set(map(str, seen)))  # nothing to do, nothing to hear
 

@@ -21,4 +21,4 @@ def test_reading_a_run_and_planning_an_extraction_imports_no_heavy_library(modul
 
 
 def test_a_heavy_import_would_be_noticed():
-    assert "torch" in heavy_modules_after("import sparc.storage.store")
+    assert "numpy" in heavy_modules_after("import sparc.plotting.figures")
