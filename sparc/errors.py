@@ -101,12 +101,15 @@ class StorageError(SparcError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training that a signal stopped; its last step is complete and its state is saved."""
+    """Work that a signal stopped and that can be resumed: a training, an evaluation or an ablation.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"training stopped and saved in {path}; resume it with sparc.train(resume={str(path)!r})")
+    After one signal the step under way is complete and the state is saved; a second signal loses what was not saved.
+    """
+
+    def __init__(self, path: Path, how: str) -> None:
+        super().__init__(f"interrupted; resume what is in {path} with {how}")
         self.path = path
-        """Directory of the run to resume."""
+        """Directory of the run or of the ablation."""
 
 
 def say_warnings() -> None:

@@ -3,7 +3,10 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -180,3 +183,88 @@ def test_one_configuration_is_the_same_as_its_options(extracted, environment, us
     one, other = sparc.train(config, out="one"), sparc.train(**options, **shape, out="other")
     assert one.path.name == "one"
     assert all(torch.equal(tensor, other.space.state_dict()[name]) for name, tensor in one.space.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sparc.train({"epochs": 0}), "expected a RunConfig or nothing before the options, found dict"),
+        (lambda: sparc.ablate({"k": [8]}, grid={"k": [4]}), "expected a RunConfig or nothing"),
+        (lambda: sparc.train(**{"lambda": 1, "lambda_": 0.5}), "found 'lambda' twice"),
+        (lambda: sparc.train(k__=3), "unknown parameter 'k__'"),
+        (lambda: sparc.train(out=""), "out: expected a path, found ''"),
+        (lambda: sparc.extract(tokens="word"), "tokens: input should be 'patch'"),
+        (lambda: sparc.ablate(grid=None), "expected a grid of at least one key, found none"),
+        (lambda: sparc.ablate(grid={"n_latent": [8]}), "unknown key 'n-latent'"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused_and_never_ignored(call, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidConfig, match=message):
+        call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_that_is_none_is_not_given(extracted, environment, use_example, monkeypatch):
+    """A run keeps its own store and dataset; so it does when its data are gone and nothing is left to do."""
+    monkeypatch.setenv("SPARC_CACHE", environment["SPARC_CACHE"])
+    monkeypatch.chdir(extracted.parent)
+    data = {"dataset": "image-folder", "data_root": "photos", "stream": "hog"}
+    run = sparc.train(**data, n_latents=16, k=2, epochs=1, out="run", seed=None).path
+    monkeypatch.setenv("SPARC_CACHE", str(extracted.parent / "elsewhere"))
+    assert sparc.evaluate(run, store=None, data_root=None, device=None).evaluation.report.samples
+    assert sparc.explore(run, store=None).name == "latents.png"
+    extracted.rename(extracted.parent / "moved")
+    assert sparc.train(resume=run, store=None, epochs=None).path == run
+    with pytest.raises(MissingData, match="no folder at"):
+        sparc.evaluate(run)
+
+
+SCRIPT = """
+import sys
+import sparc
+print("SCRIPT RUNS", flush=True)
+results = sparc.ablate(features="mine", grid={"n_latents": [16], "k": (2, 4)}, seeds=1, epochs=1, out="out")
+print([cell.name for cell in results.cells])
+"""
+
+
+def test_a_script_without_a_guard_may_call_an_ablation(environment, tmp_path):
+    """Its workers are processes of their own, which must not run the script again."""
+    generator = torch.Generator().manual_seed(0)
+    for name, width in (("one", 12), ("two", 7)):
+        rows = torch.rand(60, width, generator=generator).numpy()
+        np.savez(tmp_path / f"{name}.npz", features=rows, ids=[str(row) for row in range(60)])
+    (tmp_path / "script.py").write_text(SCRIPT)
+    words = ["--stream", "one=one.npz", "--stream", "two=two.npz", "--out", "mine"]
+    for command in (["-m", "sparc", "import", "features", *words], ["script.py"]):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["SCRIPT RUNS", "['n-latents=16,k=2', 'n-latents=16,k=4']"]
+
+
+def test_a_run_of_a_missing_plugin_names_the_package(extracted, sparc_here, monkeypatch):
+    words = ["train", "--stream", "hog", "--dataset", "image-folder", "--data-root", "photos", "--out", "run"]
+    assert sparc_here(*words, "--n-latents", 16, "--k", 2, "--epochs", 1).returncode == 0
+    provenance = extracted.parent / "run" / "provenance.json"
+    provenance.write_text(
+        provenance.read_text()
+        .replace('"name": "hog"', '"name": "gone"')
+        .replace('"backbone": "hog"', '"backbone": "gone"')
+    )
+    done = sparc_here("evaluate", "run")
+    assert "no plugin offers a stream named 'gone'" in done.stderr
+    assert "it came from sparc-classic 0.1.0: install that" in done.stderr
+
+
+def test_a_run_of_a_newer_sparc_asks_for_an_upgrade(extracted, sparc_here):
+    words = ["train", "--stream", "hog", "--dataset", "image-folder", "--data-root", "photos", "--out", "run"]
+    assert sparc_here(*words, "--n-latents", 16, "--k", 2, "--epochs", 1).returncode == 0
+    provenance = extracted.parent / "run" / "provenance.json"
+    provenance.write_text(provenance.read_text().replace('"epochs": 1', '"epochs": 1, "momentum": 0.9'))
+    for words in (["info", "run"], ["evaluate", "run"]):
+        done = sparc_here(*words)
+        assert "has the option 'momentum', which this sparc does not know" in done.stderr
+        assert "pip install -U sparc-sae" in done.stderr

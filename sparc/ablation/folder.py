@@ -82,7 +82,9 @@ def description(config: RunConfig, grid: Grid, seeds: list[int]) -> dict[str, An
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return the first difference as text, or an empty string."""
-    key = next((key for key in (*now, *before) if before.get(key) != now.get(key)), None)
+    # An option that is newer than the folder had its default.
+    before = {**RunConfig().model_dump(mode="json", by_alias=True), **before}
+    key = next((key for key in now if before.get(key) != now.get(key)), None)
     if key is None:
         return ""
     return f"expected {key} = {_text(before.get(key))}, found {_text(now.get(key))}"

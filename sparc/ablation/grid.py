@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -103,7 +103,7 @@ def _check_key(key: str) -> None:
 
 
 def _values(key: str, values: Any) -> list[Value]:
-    if not isinstance(values, list | tuple) or not values:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise InvalidConfig(f"grid: expected a list of values of {key}, found {values!r}", hint=f"{key} = [..., ...]")
     field = next(name for name in RunConfig.model_fields if option_name(name) == key)
     parsed: list[Value] = []

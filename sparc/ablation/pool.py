@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -136,17 +137,24 @@ def make_all(
 
 @contextlib.contextmanager
 def _settings_of_workers(threads: int) -> Iterator[None]:
-    """Set what worker processes inherit: the number of threads of all libraries, and a blocked SIGINT.
+    """Set what worker processes inherit: the threads of all libraries, a blocked SIGINT, and no script to run again.
 
     A terminal sends SIGINT to all its processes, and a worker cannot handle it before its libraries are loaded.
     """
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    # A worker would run the caller's script again, which may call `sparc.ablate` outside of a __main__ guard.
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, main.__dict__.pop("__file__", None)
+    main.__spec__ = None
     blocks = hasattr(signal, "pthread_sigmask")
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocks else None
     try:
         yield
     finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if before is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from sparc.ablation.folder import AblationFolder, description
 from sparc.ablation.grid import Cell, Grid, cells, checked_grid, checked_seeds
-from sparc.config import ABLATION_KEYS, RunConfig
+from sparc.config import ABLATION_KEYS, RunConfig, option_name
 from sparc.config.signatures import RunArguments
 from sparc.errors import BadFeatures, Interrupted, InvalidConfig
 from sparc.plugins.registry import discover
@@ -76,7 +76,7 @@ def ablate(
 
 def plan_study(
     given: Mapping[str, Any],
-    grid: Mapping[str, Sequence[Any]],
+    grid: Any,
     seeds: int | None,
     listener: Listener,
     file: Mapping[str, Any] | None = None,
@@ -87,6 +87,9 @@ def plan_study(
     """
     file = file or {}
     table = file.get("grid", {})
+    if not isinstance(grid, Mapping):
+        checked_grid(grid)  # raises
+    grid = {option_name(str(key)): values for key, values in grid.items()}
     if twice := [key for key in grid if given.get(key) is not None]:
         raise InvalidConfig(f"--grid varies {twice[0]}, found --{twice[0]} too", hint="remove one of them")
     checked = checked_grid({**table, **grid} if isinstance(table, Mapping) else table)
@@ -144,7 +147,7 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
     tally = _Tally(works, done, listener)
     with stop_on_signal() as stopped:
         if not make_all(waiting, task, share, report=tally, should_stop=stopped):
-            raise Interrupted(study.folder.path)
+            raise Interrupted(study.folder.path, f"sparc.ablate(..., out={str(study.folder.path)!r}), as before")
     return tally.diverged
 
 

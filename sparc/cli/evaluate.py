@@ -12,6 +12,16 @@ from sparc.config import EvaluateOptions
 from sparc.storage.run import Run
 
 
+class _Tables(Screen):
+    """Prints the tables of the evaluation before a benchmark of localisation begins."""
+
+    def evaluated(self, run: Run) -> None:
+        """Print everything that was measured."""
+        self.close()
+        print_evaluation(run, everything=True)
+        console.print(f"\nplots and the table of all latents are in {run.pictures}", markup=False, soft_wrap=True)
+
+
 @with_options(EvaluateOptions)
 def evaluate(run: RunPath, given: dict[str, Any]) -> None:
     """Evaluate a run on held-out samples, with the classifiers and plots that `sparc train` omits.
@@ -31,9 +41,7 @@ def evaluate(run: RunPath, given: dict[str, Any]) -> None:
 
     if given.get("localization"):
         keep_freed_memory()
-    with Screen() as screen:
+    with _Tables() as screen:
         found = measure(run, listener=screen, **{name.replace("-", "_"): value for name, value in given.items()})
-    print_evaluation(Run(run), everything=True)
-    console.print(f"\nplots and the table of all latents are in {found.pictures}", markup=False, soft_wrap=True)
     if found.localization is not None:
         print_localization(found.localization)

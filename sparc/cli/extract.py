@@ -38,7 +38,7 @@ def extract(given: dict[str, Any], config: ConfigFile = None, plan: Plan = False
     with Screen() as screen:
         data, share = plan_extraction(given, screen, file)
         if plan:
-            print_plan(data.probe(share))
+            print_plan(data.probe())
             return
         data.extract(share)
     for streams in data.jobs.values():

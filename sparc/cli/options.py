@@ -62,18 +62,18 @@ def with_options(
 
 def parameter(model: type[Options], field: str) -> inspect.Parameter:
     """Return the parameter of a Typer command for a field. Its default, None, means that the option was not given."""
-    info = model.model_fields[field]
+    info, hint = model.model_fields[field], typing.get_type_hints(model, include_extras=True)[field]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     help_text = info.description or ""
     if isinstance(info.default, str | int | float) and not isinstance(info.default, bool) and info.default != "auto":
         help_text += f" Default: {info.default}."
     shown = typer.Option(
         f"--{option_name(field)}",
-        metavar=str(extra.get("metavar") or "") or None,
+        metavar=str(extra.get("metavar") or "") or ("PATH" if Path in _plain(hint) else None),
         help=help_text,
         rich_help_panel=PANELS.get(_declaring(model, field)),
     )
-    kind = _kind(typing.get_type_hints(model, include_extras=True)[field])
+    kind = _kind(hint)
     return inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, shown])
 
 
@@ -85,7 +85,8 @@ def _declaring(model: type[Options], field: str) -> str:
 def _kind(hint: Any) -> Any:
     """Return the type for Typer: an optional plain type, or an optional list of one."""
     kinds = _plain(hint)
-    kind = next(one for one in (Path, str, bool, int, float) if one in kinds)
+    # Typer would turn an empty path into the current folder.
+    kind = str if Path in kinds else next(one for one in (str, bool, int, float) if one in kinds)
     return list[kind] | None if Sequence in kinds else kind | None  # type: ignore[valid-type]
 
 

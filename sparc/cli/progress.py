@@ -101,7 +101,7 @@ class Screen(Listener):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.close()
 
     def loading(self, what: str) -> None:
         """Print that something is being loaded."""
@@ -148,15 +148,16 @@ class Screen(Listener):
     def _bar_of(self, key: object, title: str, unit: str) -> Bar:
         """Return the open bar if it has this key, else close it and open a new one."""
         if self._bar is None or self._key != key:
-            self._close()
+            self.close()
             self._key, self._bar = key, Bar(title, unit).__enter__()
         return self._bar
 
     def _line(self, markup: str) -> None:
-        self._close()
+        self.close()
         console.print(markup, soft_wrap=True)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the bar, so that other output follows it."""
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None

@@ -14,8 +14,8 @@ from sparc.cli.progress import Screen, console
 from sparc.cli.tables.evaluation import print_evaluation
 from sparc.config import RunConfig, read_options
 from sparc.errors import Interrupted
-from sparc.session import Session
-from sparc.session.verbs import begin_or_resume, run_session
+from sparc.session.verbs import begin_or_resume, check_resume, finished_run, run_session
+from sparc.storage.run import Run
 from sparc.system.memory import keep_freed_memory
 
 Resume = Annotated[
@@ -46,26 +46,28 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
     """
     file = read_options(config) if config is not None else None
     with Screen() as screen:
+        if (done := finished_run(resume)) is not None:  # a second evaluation would drop what `sparc evaluate` measures
+            check_resume(given, file)
+            screen.note(f"{done.path} is already trained and evaluated")
+            _print_next(done)
+            return
         session = begin_or_resume(given, screen, resume=resume, file=file)
-        if session.done:  # a second evaluation would drop what only `sparc evaluate` measures
-            screen.note(f"{session.run.path} is already trained and evaluated")
-        else:
-            keep_freed_memory()
-            try:
-                run_session(session)
-            except Interrupted as stopped:
-                screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
-                sys.exit(INTERRUPTED)
-            print_evaluation(session.run)
-    _print_next(session)
+        keep_freed_memory()
+        try:
+            run_session(session)
+        except Interrupted as stopped:
+            screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
+            sys.exit(INTERRUPTED)
+        print_evaluation(session.run)
+    _print_next(session.run)
 
 
-def _print_next(session: Session) -> None:
-    run = session.run
-    pictures = f"  sparc explore {run.path}        pictures of what the latents mean\n"
+def _print_next(run: Run) -> None:
+    imported = run.provenance().options.features is not None
+    pictures = "" if imported else f"  sparc explore {run.path}        pictures of what the latents mean\n"
     console.print(
         f"\nsaved in {run.path}. Next:\n"
-        f"{pictures if session.config.features is None else ''}"
+        f"{pictures}"
         f"  sparc evaluate {run.path}       probes, names of latents, plots\n"
         f"  sparc info {run.path}           this table again\n"
         f'  python -c "import sparc; print(sparc.load({str(run.path)!r}).streams)"',

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from sparc.config.references import PluginRef, RefLike, parsed, parsed_streams
 from sparc.config.validation import validated
@@ -22,12 +22,33 @@ Normalization = Literal["unit", "standard", "none"]
 Precision = Literal["float32", "bfloat16"]
 ForwardPrecision = Literal["float32", "bfloat16", "float16"]
 StoreDtype = Literal["float32", "float16"]
+Method = Literal["dense", "relevance", "grad-cam", "layer-cam"]
 
 
 def _path(value: Any) -> Path:
-    if not isinstance(value, str | Path):
+    if not isinstance(value, str | Path) or value == "":
         raise ValueError(f"expected a path, found {value!r}")
     return Path(value)
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """Return a sequence as a tuple; anything else, text and paths too, is one value."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+def _latent_sets(value: Any) -> tuple[int | tuple[int, ...], ...]:
+    """Read latents: a number is one latent, `4,5` and a sequence are several together. Raises ValueError."""
+    return tuple(one if isinstance(one, int) else _latent_set(one) for one in _several(value))
+
+
+def _latent_set(value: Any) -> tuple[int, ...]:
+    try:
+        latents = tuple(int(one) for one in (value.split(",") if isinstance(value, str) else _several(value)))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"expected numbers, such as 93 or 93,107, found {value!r}") from error
+    if not latents:
+        raise ValueError("expected at least one latent, found none")
+    return latents
 
 
 Location = Annotated[str | Path, PlainValidator(_path)]
@@ -214,13 +235,19 @@ class ExploreOptions(PlaceOptions):
 class LocalizeOptions(Options):
     """Options of `sparc localize`."""
 
-    image: Sequence[Location] = option((), "Image to search; repeat for more.", metavar="FILE")
-    text: Sequence[str] = option((), "Words to find; repeat for more.", metavar="WORDS")
-    latent: Sequence[int | str | Sequence[int]] = option(
+    image: Annotated[str | Path | Sequence[Any], PlainValidator(_several)] = option(
+        (), "Image to search; repeat for more. In Python also a PIL image.", metavar="FILE"
+    )
+    text: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (), "Words to find; repeat for more.", metavar="WORDS"
+    )
+    latent: Annotated[int | str | Sequence[int | str | Sequence[int]], PlainValidator(_latent_sets)] = option(
         (), "Latent to find, or several together; repeat for more.", metavar="N[,N...]"
     )
-    stream: Sequence[str] = option((), "Stream of the run to use; repeat for more. Default: all.", metavar="NAME")
-    method: str = option("dense", "dense: encode each patch on its own; or relevance, grad-cam, layer-cam.")
+    stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (), "Stream of the run to use; repeat for more. Default: all.", metavar="NAME"
+    )
+    method: Method = option("dense", "dense: encode each patch on its own; or relevance, grad-cam, layer-cam.")
     selection: Literal["joint", "solo"] | None = option(
         None,
         "joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own. "
@@ -228,6 +255,18 @@ class LocalizeOptions(Options):
     )
     out: Location | None = option(None, "Picture to write. Default: RUN/localize.png.", metavar="FILE")
     device: str = option("auto", "auto (CUDA if available), cpu, cuda, cuda:1, ...")
+
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """Images to search, as a tuple: paths, or PIL images."""
+        images: tuple[Any, ...] = self.image  # type: ignore[assignment]
+        return images
+
+    @property
+    def latents(self) -> tuple[int | tuple[int, ...], ...]:
+        """Latents to find, parsed: a tuple stands for several together."""
+        latents: tuple[int | tuple[int, ...], ...] = self.latent  # type: ignore[assignment]
+        return latents
 
 
 def names(*models: type[Options]) -> tuple[str, ...]:

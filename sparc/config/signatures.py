@@ -166,15 +166,15 @@ class ExploreArguments(TypedDict, total=False):
 class LocalizeArguments(TypedDict, total=False):
     """Arguments with the fields of `LocalizeOptions`."""
 
-    image: Sequence[str | Path]
-    """Image to search; repeat for more."""
-    text: Sequence[str]
+    image: str | Path | Sequence[Any]
+    """Image to search; repeat for more. In Python also a PIL image."""
+    text: str | Sequence[str]
     """Words to find; repeat for more."""
-    latent: Sequence[int | str | Sequence[int]]
+    latent: int | str | Sequence[int | str | Sequence[int]]
     """Latent to find, or several together; repeat for more."""
-    stream: Sequence[str]
+    stream: str | Sequence[str]
     """Stream of the run to use; repeat for more. Default: all."""
-    method: str
+    method: Literal["dense", "relevance", "grad-cam", "layer-cam"]
     """dense: encode each patch on its own; or relevance, grad-cam, layer-cam."""
     selection: Literal["joint", "solo"] | None
     """joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own.

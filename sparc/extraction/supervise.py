@@ -62,7 +62,9 @@ def extract(
             on_progress(current)
 
 
-def probe(jobs: Iterable[Job]) -> list[tuple[Progress, dict[str, Any]]]:
+def probe(
+    jobs: Iterable[Job], on_progress: Callable[[Progress], None] = lambda progress: None
+) -> list[tuple[Progress, dict[str, Any]]]:
     """Estimate what `extract` would take, from a few samples of what the store lacks of `jobs`.
 
     Returns for each group of streams that are computed together its `Progress` and its `Estimate` as a dict. Raises as
@@ -76,6 +78,7 @@ def probe(jobs: Iterable[Job]) -> list[tuple[Progress, dict[str, Any]]]:
             found.append((current, event["found"]))
         else:
             current = _next(current, event)
+            on_progress(current)
     return found
 
 

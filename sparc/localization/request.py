@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from PIL import Image
 
-from sparc.config import PluginRef
+from sparc.config import Method, PluginRef
 from sparc.errors import BadSample, InvalidConfig, MissingData, UnknownName
 from sparc.plugins.contracts import Sample
 from sparc.storage.run import Run
 
-METHODS = ("dense", "relevance", "grad-cam", "layer-cam")
+METHODS: tuple[str, ...] = get_args(Method)
 SELECTIONS = ("joint", "solo")
 
 

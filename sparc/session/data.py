@@ -55,21 +55,21 @@ class Data:
     @cached_property
     def device(self) -> str:
         """Device to compute on. Raises InvalidConfig."""
-        return resolve_device(self.config.device, self.listener)
+        return resolve_device(_device_of_rank(self.config.device, self.listener), self.listener)
 
     def extract(self, share: Share = WHOLE) -> None:
         """Extract the features that the store lacks, in a separate process. Raises the SparcError of that process."""
-        device = _device_of_rank(self.device, share)
+        device = self.device
         every = [job for streams in self.jobs.values() for job in streams.values()]
         there = sum(job.done for job in every)
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
         extract(_on_device(every, device), self._extracting, part=share)
 
-    def probe(self, share: Share = WHOLE) -> list[tuple[Progress, dict[str, Any]]]:
+    def probe(self) -> list[tuple[Progress, dict[str, Any]]]:
         """Extract a few of the samples that the store lacks, and return the estimated cost of all of them."""
         every = [job for streams in self.jobs.values() for job in streams.values()]
-        return probe(_on_device(every, _device_of_rank(self.device, share)))
+        return probe(_on_device(every, self.device), self._extracting)
 
     def _extracting(self, progress: Progress) -> None:
         if progress.loading:
@@ -167,10 +167,12 @@ def _on_device(jobs: Sequence[Job], device: str) -> list[Job]:
     return [job.model_copy(update={"options": job.options.model_copy(update={"device": device})}) for job in jobs]
 
 
-def _device_of_rank(device: str, share: Share) -> str:
-    """Return a GPU of its own for each process that torchrun started on a machine."""
+def _device_of_rank(device: str, listener: Listener) -> str:
+    """Give each of the processes that torchrun started on a machine its own GPU."""
     local = os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if device == "cuda" and local is not None and share[1] > 1 else device
+    if local is None or os.environ.get("WORLD_SIZE") == "1" or device not in ("auto", "cuda"):
+        return device
+    return f"cuda:{local}" if device == "cuda" or resolve_device("auto", listener) == "cuda" else device
 
 
 def missing(features: FeatureStore) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sparc.extraction import Progress
+    from sparc.storage.run import Run
     from sparc.training.trainer import Step
 
 
@@ -28,6 +29,9 @@ class Listener:
 
     def step(self, step: Step) -> None:
         """Report a training step."""
+
+    def evaluated(self, run: Run) -> None:
+        """Report that a run was evaluated: its files are written, and the benchmark of localisation may follow."""
 
     def progress(self, title: str, unit: str, done: int, total: int, note: str = "") -> None:
         """Report that `done` of `total` parts of an evaluation, a localisation or an ablation are done."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparc.config import Options, PluginRef, RunConfig, names, option_name, suggestion, validated
+from sparc.config import Options, PlaceOptions, PluginRef, RunConfig, names, option_name, suggestion, validated
 from sparc.errors import InvalidConfig, PluginError
 from sparc.extraction import IMPORTED
 from sparc.plugins.registry import Registry
@@ -19,15 +19,16 @@ def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, An
     Keys are option names; None and empty lists count as not given. `RunConfig.checked` then checks that the options fit
     each other. Raises InvalidConfig, UnknownName, PluginError.
     """
-    options = {**(file or {}), **{name: value for name, value in given.items() if value not in (None, [], ())}}
+    options = {**(file or {}), **given_of(given)}
     if "features" in options:
         _refuse_beside_features(options)
         return with_absolute_paths(validated(RunConfig, {**options, "dataset": IMPORTED}))
     dataset = validated(RunConfig, {key: options[key] for key in ("dataset",) if key in options}).source
     defaults = registry.dataset(dataset.name).defaults
+    allowed = [name for name in names(RunConfig) if name not in (*names(PlaceOptions), "dataset", "out")]
     try:
-        if unknown := [name for name in defaults if name not in names(RunConfig)]:
-            raise InvalidConfig(f"unknown parameter '{unknown[0]}'", hint=suggestion(unknown[0], names(RunConfig)))
+        if unknown := [name for name in defaults if name not in allowed]:
+            raise InvalidConfig(f"unknown parameter '{unknown[0]}'", hint=suggestion(unknown[0], allowed))
         validated(RunConfig, defaults)
     except InvalidConfig as error:
         message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
@@ -35,18 +36,31 @@ def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, An
     return with_absolute_paths(validated(RunConfig, {**defaults, **options}))
 
 
-def as_options(config: Options | None, arguments: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:
+def as_options(config: RunConfig | None, arguments: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:
     """Return the options that the caller of a verb set, by option name: fields set in `config`, and keyword arguments.
 
-    Raises InvalidConfig for an argument that is not an option; the message spells it as a Python argument.
+    None and empty lists count as not given. Raises InvalidConfig for a configuration that is not a RunConfig, and for
+    an argument that is not an option, or that is given twice; the message spells it as a Python argument.
     """
-    given = config.given() if isinstance(config, RunConfig) else {}
+    if config is not None and not isinstance(config, RunConfig):
+        raise InvalidConfig(
+            f"expected a RunConfig or nothing before the options, found {type(config).__name__}",
+            hint="give options by keyword, such as n_latents=512, or in a sparc.RunConfig",
+        )
+    given: dict[str, Any] = {}
     for name, value in arguments.items():
-        known = tuple(model.model_fields)
-        if option_name(name) not in names(model):
-            raise InvalidConfig(f"unknown parameter '{name}'", hint=suggestion(name, known))
+        if name not in model.model_fields and name not in names(model):
+            raise InvalidConfig(f"unknown parameter '{name}'", hint=suggestion(name, tuple(model.model_fields)))
+        if option_name(name) in given:
+            raise InvalidConfig(f"found '{option_name(name)}' twice", hint="remove one of them")
         given[option_name(name)] = value
-    return given
+    return {**(config.given() if config is not None else {}), **given_of(given)}
+
+
+def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that have a value: None and empty lists mean that an option was not given."""
+    empty = {name for name, value in options.items() if isinstance(value, list | tuple) and not value}
+    return {name: value for name, value in options.items() if value is not None and name not in empty}
 
 
 def _refuse_beside_features(options: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparc.config import PlaceOptions, RunConfig, names, validated
-from sparc.errors import MisalignedStreams, MissingData
+from sparc.errors import MisalignedStreams, MissingData, UnknownName
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
@@ -56,16 +56,19 @@ class Session:
         """
         run = Run.open(Path(path))
         moved = {name: place for name, place in places.given().items() if name in names(PlaceOptions)}
-        options = run.provenance().options.model_dump(mode="json", by_alias=True)
+        provenance = run.provenance()
+        options = provenance.options.model_dump(mode="json", by_alias=True)
         config = with_absolute_paths(validated(RunConfig, {**options, **moved}, what=str(run.path)))
-        session = cls(config, Data(config, discover(), listener=listener), run, listener)
+        try:
+            data = Data(config, discover(), listener=listener)
+        except UnknownName as error:
+            plugins = {one.backbone: one.plugin for one in provenance.streams.values() if one.plugin}
+            lost = next((plugin for name, plugin in plugins.items() if f"'{name}'" in error.message), None)
+            hint = f"it came from {lost}: install that; {error.hint}" if lost else error.hint
+            raise UnknownName(error.message, hint=hint) from error
+        session = cls(config, data, run, listener)
         session._check_samples()
         return session
-
-    @property
-    def done(self) -> bool:
-        """True if the run is trained and evaluated."""
-        return self.run.finished and self.run.evaluation.is_file()
 
     @cached_property
     def space(self) -> SharedLatentSpace:

@@ -92,20 +92,19 @@ def plan_extraction(
 
     Raises InvalidConfig, UnknownName and the SparcError of a plugin.
     """
-    own = {name: given.get(name) for name in ("tokens", "shard")}
+    own = {name: value for name, value in given.items() if name not in names(RunConfig)}
+    options = validated(ExtractOptions, own)
     registry = discover()
-    config = resolved({name: value for name, value in given.items() if name not in own}, registry, file).checked()
+    config = resolved({name: given[name] for name in given if name not in own}, registry, file).checked()
     if config.features is not None:
         raise InvalidConfig("--features: imported features need no extraction", hint="sparc train --config FILE")
-    if own["tokens"] not in (None, "patch"):
-        raise InvalidConfig(f"--tokens: expected patch, found '{own['tokens']}'", hint="--tokens patch, or no --tokens")
     modalities = {registry.backbone(stream.name).modality for stream in config.streams}
-    if own["tokens"] and modalities and "image" not in modalities:
+    if options.tokens and modalities and "image" not in modalities:
         raise InvalidConfig(
             "--tokens patch: none of the streams sees images", hint="add an image stream or remove --tokens"
         )
-    share = _share(own["shard"])
-    return Data(config, registry, tokens=own["tokens"] is not None, listener=listener), share
+    share = _share(options.shard)
+    return Data(config, registry, tokens=options.tokens is not None, listener=listener), share
 
 
 def _share(shard: str | None) -> Share:
@@ -134,8 +133,25 @@ def train(
     state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that `sparc train` ends with.
     """
     given = as_options(config, arguments, RunConfig)
-    session = begin_or_resume(given, listener, resume=resume)
-    return run_session(session)
+    if (done := finished_run(resume)) is not None:
+        check_resume(given)
+        return _trained(done, given.get("device", "auto"), listener)
+    return run_session(begin_or_resume(given, listener, resume=resume))
+
+
+def finished_run(resume: str | Path | None) -> Run | None:
+    """Return the run to resume if it is trained and evaluated already, else None. Raises MissingData."""
+    run = Run.open(Path(resume)) if resume is not None else None
+    return run if run is not None and run.finished and run.evaluation.is_file() else None
+
+
+def _trained(run: Run, device: str, listener: Listener) -> Trained:
+    listener.note(f"{run.path} is already trained and evaluated")
+    device = resolve_device(device, listener)
+    from sparc.evaluation.report import EvaluationFile
+    from sparc.storage.checkpoint import load
+
+    return Trained(run.path, load(run.path, device=device), EvaluationFile.read(run.evaluation).report)
 
 
 def begin_or_resume(
@@ -148,22 +164,22 @@ def begin_or_resume(
     """Plan a new run, or open the run to resume. Raises InvalidConfig for training options together with `resume`."""
     if resume is None:
         return Session.begin(given, listener, file)
-    others = [name for name, value in given.items() if value not in (None, []) and name not in names(PlaceOptions)]
+    check_resume(given, file)
+    return Session.open(resume, validated(PlaceOptions, dict(given)), listener)
+
+
+def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> None:
+    """Raise InvalidConfig for options of training, or a file, together with `resume`."""
+    others = [name for name in given if name not in names(PlaceOptions)]
     if others or file is not None:
         raise InvalidConfig(
             f"--resume continues a run with its own options, found --{(others or ['config'])[0]} too",
             hint="remove that option, or start a new run",
         )
-    return Session.open(resume, validated(PlaceOptions, dict(given)), listener)
 
 
 def run_session(session: Session) -> Trained:
     """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state."""
-    if session.done:
-        from sparc.evaluation.report import EvaluationFile
-
-        session.listener.note(f"{session.run.path} is already trained and evaluated")
-        return Trained(session.run.path, session.space, EvaluationFile.read(session.run.evaluation).report)
     session.prepare()
     if session.run.finished:
         session.listener.note(f"{session.run.path} is already trained")
@@ -171,10 +187,11 @@ def run_session(session: Session) -> Trained:
         with stop_on_signal() as stopped:
             space = session.train(stopped)
         if space is None:
-            raise Interrupted(session.run.path)
+            raise KeyboardInterrupt
         found = session.evaluate(space)
     except KeyboardInterrupt as error:
-        raise Interrupted(session.run.path) from error
+        path = session.run.path
+        raise Interrupted(path, f"sparc.train(resume={str(path)!r})") from error
     return Trained(session.run.path, space, found.report)
 
 
@@ -203,16 +220,17 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     from sparc.evaluation.plots import draw
 
     draw(found.report, session.run.pictures)
+    listener.evaluated(session.run)
     return Measured(found, session.run.pictures, _localization(session, *pointing) if pointing is not None else None)
 
 
 def _pointing(session: Session) -> tuple[Models, Cases]:
     """Load the run's backbones and the cases of the localisation benchmark. Raises InvalidConfig, MissingData."""
+    checked_streams(session.run)
+    data, space = session.data, session.space
     from sparc.localization import load_models
     from sparc.localization.benchmark import cases_of
 
-    data, space = session.data, session.space
-    checked_streams(session.run)
     models = load_models(
         session.run, device=data.device, space=space, registry=data.registry, on_load=session.listener.loading
     )
@@ -254,12 +272,16 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
             hint=f"see its tables: sparc info {run}",
         )
     session.check_finished()
+    data, latent, n_latents = session.data, options.latent, read_config(session.run.path).n_latents
+    if latent is not None and not 0 <= latent < n_latents:
+        raise InvalidConfig(f"latent: expected 0 to {n_latents - 1}, found {latent}", hint="choose another --latent")
+    space = session.space
     from sparc.explorer.contact_sheet import draw
     from sparc.explorer.meanings import meanings
 
-    data, latent, held_out = session.data, options.latent, session.data.held_out
+    held_out = data.held_out
     names = read_latent_names(session.run.pictures / LATENTS)
-    found = meanings(session.space, held_out.features, names, latent=latent, shared=held_out.rows)
+    found = meanings(space, held_out.features, names, latent=latent, shared=held_out.rows)
     if not found:
         raise MissingData(
             f"no latent is active in several of the {len(data.test)} held-out samples in every stream",
@@ -305,10 +327,10 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     check_name(path)
     streams = checked_streams(opened, options.stream)
     request = checked_request(
-        options.image,
+        options.images,
         n_latents=read_config(opened.path).n_latents,
         text=options.text,
-        latent=[_latents(one) for one in options.latent],
+        latent=options.latents,
         method=options.method,
         selection=options.selection,
     )
@@ -323,13 +345,3 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     found = find(models, request)
     save(draw(found), path)
     return Localized(found, path, list(models.random_weights))
-
-
-def _latents(given: int | str | Sequence[int]) -> int | list[int]:
-    """Parse a latent, or comma-separated latents. Raises InvalidConfig."""
-    if isinstance(given, int):
-        return given
-    try:
-        return [int(word) for word in (given.split(",") if isinstance(given, str) else given)]
-    except ValueError as error:
-        raise InvalidConfig(f"--latent: expected numbers, found '{given}'", hint="such as 93, or 93,107") from error

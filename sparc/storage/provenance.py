@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sparc.config import RunConfig
-from sparc.errors import CorruptFile
+from sparc.errors import CorruptFile, IncompatibleFormat
 from sparc.storage.manifest import feature_digests
 from sparc.system.files import read_json, write_json
 
@@ -128,6 +128,11 @@ def read_provenance(path: Path) -> Provenance:
         return Provenance.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "extra_forbidden" and first["loc"][0] == "options":
+            raise IncompatibleFormat(
+                f"{path} has the option '{first['loc'][-1]}', which this sparc does not know",
+                hint="upgrade: pip install -U sparc-sae",
+            ) from error
         place = ".".join(str(part) for part in first["loc"])
         raise CorruptFile(
             f"{path} is not the provenance of a run: {f'{place}: ' if place else ''}{first['msg']}",

@@ -220,7 +220,7 @@ def test_names_of_latents_are_those_that_held(demo_run):
         (["--text", "bus", "--stream", "effnet"], "the run has no stream named 'effnet'", "effnet-lite0, minilm"),
         (["--text", "bus", "--out", "map"], "expected a picture's name, found map", "end it with .png"),
         (["--latent", "512"], "latent: expected 0 to 63, found 512", "choose another"),
-        (["--latent", "three"], "--latent: expected numbers, found 'three'", "such as 93"),
+        (["--latent", "three"], "latent: expected numbers, such as 93 or 93,107, found 'three'", "change that value"),
         (
             ["--text", "bus", "--selection", "both"],
             "selection: input should be 'joint' or 'solo', found 'both'",
