@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sparc.core import topk
 from sparc.core.codes import Codes
-from sparc.core.kernels import kept_logits, weighted_rows
+from sparc.core.kernels import logits_with_gradient, weighted_rows
 from sparc.core.topk import Affine, Kept, Select
 from sparc.core.unit_norm import UnitColumns
 from sparc.errors import BadFeatures, UnknownName
@@ -169,7 +169,7 @@ class LatentSpace(nn.Module):
         centered = {name: self.centered(name, x_BD) for name, x_BD in batch.features.items()}
         codes: dict[str, Codes] = {}
         for name, kept in self.select(centered, batch.present).items():
-            logits_BK = kept_logits(centered[name], *self.encoder(name), kept.logits, kept.indices)
+            logits_BK = logits_with_gradient(centered[name], *self.encoder(name), kept.logits, kept.indices)
             codes[name] = Codes(kept.indices, torch.relu(logits_BK), self.n_latents)
         return codes
 

@@ -14,7 +14,7 @@ from sparc.core.kernels import (
     SortedEntries,
     cache,
     entry_dots,
-    kept_logits,
+    logits_with_gradient,
     products_by_latent,
     sum_by_latent,
     weighted_rows,
@@ -329,7 +329,7 @@ def test_gradients_of_the_sparse_products_are_exact():
 
     def kept(x, weight, bias):
         logits = torch.nn.functional.linear(x, weight, bias).detach().gather(1, indices)
-        return kept_logits(x, weight, bias, logits, indices)
+        return logits_with_gradient(x, weight, bias, logits, indices)
 
     gathered = torch.nn.functional.linear(x, weight, bias).gather(1, indices)
     upstream = torch.randn(4, 2, dtype=torch.float64)

@@ -22,7 +22,7 @@ from sparc.core.kernels.plain import row_dots
 from sparc.core.kernels.protocol import AdamStep, Kernels
 from sparc.core.kernels.sparse import (
     entry_dots,
-    kept_logits,
+    logits_with_gradient,
     products_by_latent,
     sum_by_latent,
     weighted_rows,
@@ -36,8 +36,8 @@ __all__ = [
     "SortedEntries",
     "blocks",
     "entry_dots",
-    "kept_logits",
     "kernels",
+    "logits_with_gradient",
     "products_by_latent",
     "row_dots",
     "sum_by_latent",

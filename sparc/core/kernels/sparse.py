@@ -86,8 +86,8 @@ class _WeightedRows(torch.autograd.Function):
         return None, entries.by_sample(products_EG), grad_table
 
 
-class _KeptLogits(torch.autograd.Function):
-    """Joins logits that are already computed to the graph; backward costs the kept entries alone."""
+class _LogitsWithGradient(torch.autograd.Function):
+    """The identity on logits that are already computed; its backward runs over the kept entries only."""
 
     @staticmethod
     def forward(
@@ -109,10 +109,13 @@ class _KeptLogits(torch.autograd.Function):
         return grad_inputs_BD, grad_weight_LD, grad_bias_L, None, None
 
 
-def kept_logits(inputs_BD: Tensor, weight_LD: Tensor, bias_L: Tensor, logits_BK: Tensor, indices_BK: Tensor) -> Tensor:
-    """Return `logits_BK`, the entries `indices_BK` of inputs @ weight.T + bias, with their gradients.
+def logits_with_gradient(
+    inputs_BD: Tensor, weight_LD: Tensor, bias_L: Tensor, logits_BK: Tensor, indices_BK: Tensor
+) -> Tensor:
+    """Return `logits_BK` unchanged, connected to the autograd graph.
 
-    Selection computes the full product without gradient; the gradient is zero outside the kept entries anyway.
+    They must be the entries `indices_BK` of inputs @ weight.T + bias, whose gradient they then have. Selection computes
+    the full product without a graph: outside the kept entries the gradient is zero anyway.
     """
-    kept: Tensor = _KeptLogits.apply(inputs_BD, weight_LD, bias_L, logits_BK, indices_BK)
+    kept: Tensor = _LogitsWithGradient.apply(inputs_BD, weight_LD, bias_L, logits_BK, indices_BK)
     return kept
