@@ -159,7 +159,7 @@ def test_top_k_keeps_the_lowest_index_among_equals():
 @pytest.mark.parametrize("n_latents", [1024, 1028])
 @pytest.mark.parametrize("distinct", [3, 40, 10**6])
 def test_top_k_of_many_scores_keeps_what_sorting_keeps(n_latents, distinct):
-    """Folded into columns or not, with many ties, few and none."""
+    """In groups or not, with many ties, few and none."""
     scores = torch.randint(distinct, (20, n_latents), generator=torch.Generator().manual_seed(0)).float()
     expected = scores.argsort(dim=1, descending=True, stable=True)[:, :9]
     assert torch.equal(top_k(scores, 9).sort(dim=1).values, expected.sort(dim=1).values)
@@ -289,7 +289,7 @@ def test_what_is_not_codes_is_not_reconstructed(space, raw):
 
 
 @pytest.mark.parametrize("widths", [(6, 4), (128, 64, 192), (64,), (130, 64)])
-def test_decoder_columns_stay_on_unit_norm_and_gradients_off_the_radius(widths):
+def test_directions_stay_on_unit_norm_and_gradients_off_the_radius(widths):
     space = LatentSpace({str(width): width for width in widths}, n_latents=16, k=3)
     raw = {
         name: torch.randn(8, width, generator=torch.Generator().manual_seed(0)) for name, width in space.streams.items()
@@ -299,8 +299,8 @@ def test_decoder_columns_stay_on_unit_norm_and_gradients_off_the_radius(widths):
     before = space.decoder.grad.clone()
     space.project_decoder_gradient()
     for segment in space.segments.values():
-        gradient, column = before[:, segment], space.decoder[:, segment]
-        expected = gradient - (gradient * column).sum(dim=1, keepdim=True) * column
+        gradient, direction = before[:, segment], space.decoder[:, segment]
+        expected = gradient - (gradient * direction).sum(dim=1, keepdim=True) * direction
         torch.testing.assert_close(space.decoder.grad[:, segment], expected)
         assert expected.norm() < 0.999 * gradient.norm()  # there was something to remove
     directions = {name: space.decoder[:, segment].detach().clone() for name, segment in space.segments.items()}

@@ -90,20 +90,20 @@ class NumbaKernels(PlainKernels):
         )
         return products
 
-    def project_columns(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:
+    def project_directions(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:
         """See `Kernels`; for a contiguous gradient."""
         if not gradient.is_contiguous():
             return False
         _match_threads()
-        loops.project_columns(_in_place(gradient), *_arrays(table), np.array(ends))
+        loops.project_directions(_in_place(gradient), *_arrays(table), np.array(ends))
         return True
 
-    def normalize_columns(self, table: Tensor, ends: Sequence[int]) -> bool:
+    def normalize_directions(self, table: Tensor, ends: Sequence[int]) -> bool:
         """See `Kernels`; for a contiguous table."""
         if not table.is_contiguous():
             return False
         _match_threads()
-        loops.normalize_columns(_in_place(table), np.array(ends))
+        loops.normalize_directions(_in_place(table), np.array(ends))
         return True
 
     def round_rows(self, table_LD: Tensor, rounded_LR: Tensor, first: int, squares_L2: Tensor) -> bool:

@@ -183,8 +183,8 @@ def _step(gradient, own, mean, square, numbers, on_norm):
 
 
 @_compiled
-def project_columns(gradient, parameter, ends):
-    """Do `Kernels.project_columns`."""
+def project_directions(gradient, parameter, ends):
+    """Do `Kernels.project_directions`."""
     for latent in numba.prange(len(parameter)):
         begin = 0
         for end in ends:
@@ -198,8 +198,8 @@ def project_columns(gradient, parameter, ends):
 
 
 @_compiled
-def normalize_columns(parameter, ends):
-    """Do `Kernels.normalize_columns`."""
+def normalize_directions(parameter, ends):
+    """Do `Kernels.normalize_directions`."""
     for latent in numba.prange(len(parameter)):
         begin = 0
         for end in ends:

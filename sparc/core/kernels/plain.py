@@ -63,11 +63,11 @@ class PlainKernels(Kernels):
         """Return None: `training.adam` does this block by block."""
         return None
 
-    def project_columns(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:
+    def project_directions(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:
         """Return False: `unit_norm` does this block by block."""
         return False
 
-    def normalize_columns(self, table: Tensor, ends: Sequence[int]) -> bool:
+    def normalize_directions(self, table: Tensor, ends: Sequence[int]) -> bool:
         """Return False: `unit_norm` does this block by block."""
         return False
 
