@@ -3,7 +3,8 @@
 Each weight is read and written once a step. On the CPU a block's gradient is summed, projected and applied, and its
 directions are scaled back to unit norm, while the block is in the cache. If the vectors to sum exceed the cache, the
 gradients of several blocks are summed together, as many as take no more memory than those vectors, so the gradient of a
-large table never exists as a whole. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of `torch.optim.Adam(fused=True)`.
+large table never exists as a whole. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of
+`torch.optim.Adam(fused=True)`.
 
 Moments may be kept in bfloat16. A step changes the mean of squares by a thousandth, which is less than half a unit in
 bfloat16's last place: rounding to nearest would never move it. So both moments are rounded up or down at random, with
@@ -53,14 +54,14 @@ class Adam:
         self.steps += 1
         self._steps.fill_(self.steps)
         with record_function("sparc.decoder"):
-            products = self._update_at_once("decoder", gradients.decoder, on_norm=True)
-        if products is None:
+            dots = self._update_at_once("decoder", gradients.decoder, on_norm=True)
+        if dots is None:
             with record_function("sparc.code_gradients"):
-                products = gradients.decoder.products(self.space.decoder)
+                dots = gradients.decoder.dots(self.space.decoder)
             with record_function("sparc.decoder"):
                 self._update_by_blocks("decoder", gradients.decoder, on_norm=True)
         with record_function("sparc.encoders"):
-            beyond = gradients.beyond_decoder(products)
+            beyond = gradients.beyond_decoder(dots)
             for position, gradient in enumerate(beyond.encoders):
                 name = f"encoders.{position}"
                 if self._update_at_once(name, gradient, on_norm=False) is None:
@@ -69,7 +70,7 @@ class Adam:
         self._update(self.space.pre_bias, beyond.pre_bias, *self.moments["pre_bias"])
 
     def _update_at_once(self, name: str, gradient: TableGradient, *, on_norm: bool) -> list[Tensor] | None:
-        """Update a table by a fused kernel and return `gradient.products` with the table before the update.
+        """Update a table by a fused kernel and return `gradient.dots` with the table before the update.
 
         Returns None, and leaves the table as it is, if no kernel does this.
         """

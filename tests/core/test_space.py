@@ -13,9 +13,9 @@ from sparc.core.kernels import (
     LatentSum,
     SortedEntries,
     cache,
+    dots_by_latent,
     entry_dots,
     logits_with_gradient,
-    products_by_latent,
     sum_by_latent,
     weighted_rows,
     weighted_sum,
@@ -259,7 +259,7 @@ def test_gradients_where_squares_leave_the_floats_are_finite():
     batch = space.normalize({"photo": torch.full((2, 6), 1e-30), "words": torch.ones(2, 4)})
     found = gradients(space, batch, LossWeights(cross=1.0))
     assert all(term.value.isfinite() for term in found.terms)
-    beyond = found.beyond_decoder(found.decoder.products(space.decoder))
+    beyond = found.beyond_decoder(found.decoder.dots(space.decoder))
     assert all(part.isfinite().all() for part in (beyond.latent_bias, beyond.pre_bias))
 
 
@@ -385,7 +385,7 @@ def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     table = torch.randn(n_latents, 3, dtype=torch.float64)
     dots = torch.einsum("bgd,bkd->bgk", rows, table[indices])
     torch.testing.assert_close(entry_dots(rows, table, indices), dots)
-    torch.testing.assert_close(products_by_latent(summed, table), entries.in_order(dots))
+    torch.testing.assert_close(dots_by_latent(summed, table), entries.in_order(dots))
 
 
 @pytest.mark.parametrize(("n_latents", "k"), [(40, 3), (4096, 16), (4091, 16)])  # searched at once, and in groups

@@ -25,7 +25,7 @@ for rows, shared, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 66, 300)]
     entries = SortedEntries(indices, 90)
     summed = LatentSum(entries, entries.in_order(values), by_row)
     close(TRITON.sum_by_latent(summed), PLAIN.sum_by_latent(summed))
-    close(TRITON.products_by_latent(summed, table), PLAIN.products_by_latent(summed, table))
+    close(TRITON.dots_by_latent(summed, table), PLAIN.dots_by_latent(summed, table))
     # As features of a data frame are, column by column.
     first = torch.randn(width, rows).T
     summed = LatentSum(entries, entries.in_order(values[:, :1]), first.unsqueeze(1))

@@ -53,18 +53,18 @@ class NumbaKernels(PlainKernels):
         loops.sum_by_latent(*_operands(summed), sums.numpy())
         return sums
 
-    def products_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
+    def dots_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
         """See `Kernels`."""
-        return self._products_by_sample(summed, table_LD)
+        return self._dots_by_sample(summed, table_LD)
 
-    def sum_with_products(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
+    def sum_with_dots(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
         """See `Kernels`; both come from one pass over the rows."""
-        sums, products = torch.empty_like(table_LD), torch.empty_like(summed.values)
+        sums, dots = torch.empty_like(table_LD), torch.empty_like(summed.values)
         _match_threads()
-        loops.sum_with_products(
-            *_operands(summed), *_arrays(table_LD), products.flatten().numpy(), sums.numpy(), *_groups(summed)
+        loops.sum_with_dots(
+            *_operands(summed), *_arrays(table_LD), dots.flatten().numpy(), sums.numpy(), *_groups(summed)
         )
-        return sums, products
+        return sums, dots
 
     def update_by_latent(
         self,
@@ -76,11 +76,11 @@ class NumbaKernels(PlainKernels):
     ) -> list[Tensor] | None:
         """See `Kernels`. If rows exceed the cache, the gradients of a group of latents take as much memory as they."""
         width = table.shape[1]
-        products = [torch.empty_like(summed.values) for summed, _ in sums]
+        dots = [torch.empty_like(summed.values) for summed, _ in sums]
         _match_threads()
         loops.update_by_latent(
             *zip(*(_operands(summed) for summed, _ in sums), strict=True),
-            tuple(dots.flatten().numpy() for dots in products),
+            tuple(each.flatten().numpy() for each in dots),
             np.array([columns.indices(width)[:2] for _, columns in sums]),
             *(_in_place(tensor) for tensor in (table, *moments)),
             np.array([width] if unit_ends is None else unit_ends),
@@ -88,7 +88,7 @@ class NumbaKernels(PlainKernels):
             unit_ends is not None,
             *_groups(sums[0][0]),
         )
-        return products
+        return dots
 
     def project_directions(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:
         """See `Kernels`; for a contiguous gradient."""

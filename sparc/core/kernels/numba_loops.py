@@ -94,16 +94,16 @@ def sum_by_latent(positions, values, rows, starts, summed):
 
 @_compiled
 def update_by_latent(
-    positions, values, rows, starts, products, columns, parameter, mean, square, ends, numbers, on_norm, group, in_cache
+    positions, values, rows, starts, dots, columns, parameter, mean, square, ends, numbers, on_norm, group, in_cache
 ):
-    """Do `Kernels.update_by_latent`, `group` latents at a time; write the products of each sum into `products`."""
+    """Do `Kernels.update_by_latent`, `group` latents at a time; write the dots of each sum into `dots`."""
     n_latents, width = parameter.shape
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
         gradients = np.zeros((stop - start, width), np.float32)
         for i in range(len(starts)):
             those, own = starts[i][start : stop + 1], parameter[start:stop]
-            _sum_group(positions[i], values[i], rows[i], those, own, columns[i], products[i], gradients, in_cache)
+            _sum_group(positions[i], values[i], rows[i], those, own, columns[i], dots[i], gradients, in_cache)
         for latent in range(start, stop):
             begin = 0
             for end in ends:
@@ -113,19 +113,19 @@ def update_by_latent(
 
 
 @_compiled
-def sum_with_products(positions, values, rows, starts, table, products, summed, group, in_cache):
-    """Compute `Kernels.sum_with_products` into `products` and `summed`, `group` latents at a time."""
+def sum_with_dots(positions, values, rows, starts, table, dots, summed, group, in_cache):
+    """Compute `Kernels.sum_with_dots` into `dots` and `summed`, `group` latents at a time."""
     n_latents = len(table)
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
         those, own, sums = starts[start : stop + 1], table[start:stop], summed[start:stop]
         sums[:] = 0
-        _sum_group(positions, values, rows, those, own, (0, table.shape[1]), products, sums, in_cache)
+        _sum_group(positions, values, rows, those, own, (0, table.shape[1]), dots, sums, in_cache)
 
 
 @_inlined
-def _sum_group(positions, values, rows, starts, table, columns, products, sums, in_cache):
-    """Add rows to the sums of some latents and compute their products, a part of the rows at a time."""
+def _sum_group(positions, values, rows, starts, table, columns, dots, sums, in_cache):
+    """Add rows to the sums of some latents and compute their dots, a part of the rows at a time."""
     begin, end = columns
     at_a_time = max(1, min(len(rows), in_cache // (end - begin)))
     reached = starts[:-1].copy()
@@ -136,11 +136,11 @@ def _sum_group(positions, values, rows, starts, table, columns, products, sums, 
                 last += 1
             reached[place] = last
             total, own = sums[place, begin:end], table[place, begin:end]
-            _add_rows(total, own, positions, values, rows, products, first, last)
+            _add_rows(total, own, positions, values, rows, dots, first, last)
 
 
 @_inlined
-def _add_rows(total, own, positions, values, rows, products, first, last):
+def _add_rows(total, own, positions, values, rows, dots, first, last):
     fours = last - (last - first) % 4
     for e in range(first, fours, 4):
         row0, row1 = rows[positions[e]], rows[positions[e + 1]]
@@ -153,13 +153,13 @@ def _add_rows(total, own, positions, values, rows, products, first, last):
             dot1 += row1[t] * own[t]
             dot2 += row2[t] * own[t]
             dot3 += row3[t] * own[t]
-        products[e], products[e + 1], products[e + 2], products[e + 3] = dot0, dot1, dot2, dot3
+        dots[e], dots[e + 1], dots[e + 2], dots[e + 3] = dot0, dot1, dot2, dot3
     for e in range(fours, last):
         value, row, dot = values[e], rows[positions[e]], np.float32(0)
         for t in range(len(total)):
             total[t] += value * row[t]
             dot += row[t] * own[t]
-        products[e] = dot
+        dots[e] = dot
 
 
 @_inlined

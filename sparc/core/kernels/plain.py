@@ -36,21 +36,21 @@ class PlainKernels(Kernels):
         """See `Kernels`."""
         return sum_range(summed, slice(0, summed.entries.n_latents))
 
-    def products_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
+    def dots_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
         """See `Kernels`."""
         if summed.rows.numel() > cache.CACHED:
-            return self._products_by_sample(summed, table_LD)
+            return self._dots_by_sample(summed, table_LD)
         latents_M = summed.entries.latents.long().repeat_interleave(summed.n_shared)
         return _dots(summed.rows, table_LD, summed.positions, latents_M).view_as(summed.values)
 
-    def _products_by_sample(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
-        """Compute `products_by_latent` by `entry_dots`, in the order of the samples."""
+    def _dots_by_sample(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
+        """Compute `dots_by_latent` by `entry_dots`, in the order of the samples."""
         rows_BGD = summed.rows.view(-1, summed.n_shared, summed.rows.shape[1])
         return summed.entries.in_order(self.entry_dots(rows_BGD, table_LD, summed.entries.indices))
 
-    def sum_with_products(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
+    def sum_with_dots(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
         """See `Kernels`."""
-        return self.sum_by_latent(summed), self.products_by_latent(summed, table_LD)
+        return self.sum_by_latent(summed), self.dots_by_latent(summed, table_LD)
 
     def update_by_latent(
         self,

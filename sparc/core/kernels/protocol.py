@@ -44,11 +44,11 @@ class Kernels(Protocol):
     def sum_by_latent(self, summed: LatentSum) -> Tensor:
         """Return all sums of `summed`: (L, D)."""
 
-    def products_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
+    def dots_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
         """Return the dot product of each entry's row and its latent's row of a table, for sorted entries: (E, G)."""
 
-    def sum_with_products(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `sum_by_latent` and `products_by_latent`."""
+    def sum_with_dots(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `sum_by_latent` and `dots_by_latent`."""
 
     def update_by_latent(
         self,
@@ -64,7 +64,7 @@ class Kernels(Protocol):
         of the decoders' columns, the latent's directions stay on unit norm: the gradient's part along a direction is
         removed before the step, and the direction is scaled back after it.
 
-        Returns for each sum its `products_by_latent` with the table before the step; None if not implemented.
+        Returns for each sum its `dots_by_latent` with the table before the step; None if not implemented.
         """
 
     def project_directions(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:

@@ -48,12 +48,12 @@ def sum_by_latent(summed: LatentSum, latents: slice | None = None) -> Tensor:
     return kernels(summed.rows, n_latents * summed.rows.shape[1]).sum_by_latent(summed)
 
 
-def products_by_latent(summed: LatentSum, table_LD: Tensor) -> Tensor:
+def dots_by_latent(summed: LatentSum, table_LD: Tensor) -> Tensor:
     """Return the dot product of each entry's row and its latent's row of a table, for sorted entries: (E, G).
 
     If the rows are the gradient of reconstructions that the table decoded, these are the gradients of the codes.
     """
-    return kernels(table_LD).products_by_latent(summed, table_LD)
+    return kernels(table_LD).dots_by_latent(summed, table_LD)
 
 
 def weighted_sum(values_L: Tensor, table_LD: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ class _WeightedRows(torch.autograd.Function):
         summed = LatentSum(entries, entries.in_order(values_BGK), grad_BGD)
         if not ctx.needs_input_grad[1]:
             return None, None, sum_by_latent(summed)
-        grad_table, products_EG = kernels(table_LD).sum_with_products(summed, table_LD)
-        return None, entries.by_sample(products_EG), grad_table
+        grad_table, dots_EG = kernels(table_LD).sum_with_dots(summed, table_LD)
+        return None, entries.by_sample(dots_EG), grad_table
 
 
 class _LogitsWithGradient(torch.autograd.Function):

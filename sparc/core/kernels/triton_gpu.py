@@ -72,9 +72,9 @@ class TritonKernels(PlainKernels):
             )
         return sums
 
-    def products_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
+    def dots_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
         """See `Kernels`."""
-        return self._products_by_sample(summed, table_LD)
+        return self._dots_by_sample(summed, table_LD)
 
 
 # Triton takes pointers and numbers one by one, so these functions have more than six parameters.
