@@ -70,7 +70,7 @@ def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, 
 def select_shared(streams: list[Affine], k: int) -> list[Kept]:
     """Return the kept latents of streams that share them."""
     ranges = latent_tiles(streams[0].weight)
-    parts = [_search(streams, k, rows, ranges) for rows in row_tiles(streams[0].inputs)]
+    parts = [_search(streams, k, rows, ranges) for rows in sample_tiles(streams[0].inputs)]
     indices_BK = torch.cat([indices for indices, _ in parts])
     logits_SBK = torch.cat([logits for _, logits in parts], dim=1)
     return [Kept(indices_BK, logits_BK) for logits_BK in logits_SBK]
@@ -137,7 +137,7 @@ def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:
     return logits_BL
 
 
-def row_tiles(inputs_BD: Tensor) -> list[slice]:
+def sample_tiles(inputs_BD: Tensor) -> list[slice]:
     """Return the ranges of samples to compute logits of at a time."""
     return tiles(len(inputs_BD), SAMPLES if inputs_BD.device.type == "cpu" else MANY_SAMPLES)
 

@@ -33,7 +33,7 @@ _ALL = slice(None)
 
 
 class TableGradient:
-    """Gradient of a table of latents (L, D): sums over kept entries, each computed only when it is needed."""
+    """Gradient of a table (L, D): sums over kept entries, each computed only when it is needed."""
 
     def __init__(self) -> None:
         """Start without sums; the first one that is added covers all columns."""
@@ -56,10 +56,7 @@ class TableGradient:
         return gradient
 
     def dots(self, table_LD: Tensor) -> list[Tensor]:
-        """Return per sum (E, G): the dot product of each entry's row and its latent's row of the table.
-
-        Only the sum's columns of the table count.
-        """
+        """Return per sum `dots_by_latent` with the sum's columns of the table, (E, G)."""
         return [dots_by_latent(summed, table_LD[:, columns]) for summed, columns in self.sums]
 
 

@@ -38,14 +38,14 @@ class Kernels(Protocol):
     def weighted_rows(self, indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
         """Return the sum over j of values[b, g, j] * table[indices[b, j]]: (B, G, D)."""
 
-    def entry_dots(self, rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
-        """Return the dot product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    def entry_dots(self, vectors_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+        """Return the dot product of vectors[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
 
     def sum_by_latent(self, summed: LatentSum) -> Tensor:
         """Return all sums of `summed`: (L, D)."""
 
     def dots_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
-        """Return the dot product of each entry's row and its latent's row of a table, for sorted entries: (E, G)."""
+        """Return the dot products of `entry_dots` for the vectors of a sum, in the order of its entries: (E, G)."""
 
     def sum_with_dots(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
         """Return `sum_by_latent` and `dots_by_latent`."""

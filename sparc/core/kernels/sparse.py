@@ -4,8 +4,8 @@ An entry (b, j) is one kept latent of one sample. Training needs three sums over
 each replaces a dense product:
 
     weighted_rows   codes times a table of latents              the decoder
-    entry_dots      rows times the table, at kept entries       the gradient of the codes
-    sum_by_latent   codes transposed times rows                 the gradient of a table
+    entry_dots      vectors times the table, at kept entries    the gradient of the codes
+    sum_by_latent   codes transposed times vectors              the gradient of a table
 
 The G streams that share an index set also share the table's rows, so their sums are computed together.
 """
@@ -35,9 +35,9 @@ def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> T
     return summed
 
 
-def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
-    """Return the dot product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
-    return kernels(table_LD).entry_dots(rows_BGD, table_LD, indices_BK)
+def entry_dots(vectors_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+    """Return the dot product of vectors[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    return kernels(table_LD).entry_dots(vectors_BGD, table_LD, indices_BK)
 
 
 def sum_by_latent(summed: LatentSum, latents: slice | None = None) -> Tensor:
@@ -45,13 +45,13 @@ def sum_by_latent(summed: LatentSum, latents: slice | None = None) -> Tensor:
     n_latents = summed.entries.n_latents
     if latents is not None and latents.stop - latents.start < n_latents:
         return sum_range(summed, latents)
-    return kernels(summed.rows, n_latents * summed.rows.shape[1]).sum_by_latent(summed)
+    return kernels(summed.vectors, n_latents * summed.vectors.shape[1]).sum_by_latent(summed)
 
 
 def dots_by_latent(summed: LatentSum, table_LD: Tensor) -> Tensor:
-    """Return the dot product of each entry's row and its latent's row of a table, for sorted entries: (E, G).
+    """Return the dot products of `entry_dots` for the vectors of a sum, in the order of the sorted entries: (E, G).
 
-    If the rows are the gradient of reconstructions that the table decoded, these are the gradients of the codes.
+    If the vectors are the gradient of reconstructions that the table decoded, these are the gradients of the codes.
     """
     return kernels(table_LD).dots_by_latent(summed, table_LD)
 
