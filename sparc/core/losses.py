@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparc.core.codes import Codes
 from sparc.core.dead import Dead
-from sparc.core.kernels import kept_logits
+from sparc.core.kernels import logits_with_gradient
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.topk import Affine, select
 
@@ -120,6 +120,6 @@ def _aux(space: LatentSpace, stream: str, batch: Batch, residual_BD: Tensor, dea
     affine = Affine(centered_BD, weight_LD[dead_Q], bias_L[dead_Q], batch.present[stream])
     kept = select({stream: affine}, min(k_aux, len(dead_Q)), shared=False)[stream]
     indices_BK = dead_Q[kept.indices]
-    kept_BK = kept_logits(centered_BD, weight_LD, bias_L, kept.logits, indices_BK)
+    kept_BK = logits_with_gradient(centered_BD, weight_LD, bias_L, kept.logits, indices_BK)
     rebuilt_BD = space.decode_linear(Codes(indices_BK, torch.relu(kept_BK), space.n_latents), stream)
     return nmse(rebuilt_BD - residual_BD, residual_BD, batch.present[stream])

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from sparc.core import topk
 from sparc.core.codes import Codes
-from sparc.core.kernels import kept_logits, weighted_rows
+from sparc.core.kernels import logits_with_gradient, weighted_rows
 from sparc.core.topk import Affine, Kept, Select
-from sparc.core.unit_norm import UnitColumns
+from sparc.core.unit_norm import UnitDirections
 from sparc.errors import BadFeatures, UnknownName
 
 _ROUNDING = 1e-12
@@ -62,7 +62,8 @@ class LatentSpace(nn.Module):
     ) -> None:
         """Draw the initial weights with `seed`.
 
-        Encoders are uniform within 1/sqrt(D), and decoders their transpose with columns of unit norm.
+        Encoder weights are uniform in [-1/sqrt(D), 1/sqrt(D)]; each decoder is its encoder's transpose, with directions
+        of norm one.
         """
         super().__init__()
         self.streams = dict(widths)
@@ -89,7 +90,7 @@ class LatentSpace(nn.Module):
         self.register_buffer("scale", torch.ones(len(self.streams)))
         self.center: Tensor
         self.scale: Tensor
-        self.columns = UnitColumns(list(self.streams.values()), self.decoder.dtype)
+        self.directions = UnitDirections(list(self.streams.values()), self.decoder.dtype)
 
     def __repr__(self) -> str:
         """Return one line with the streams, their widths, and the shape."""
@@ -169,7 +170,7 @@ class LatentSpace(nn.Module):
         centered = {name: self.centered(name, x_BD) for name, x_BD in batch.features.items()}
         codes: dict[str, Codes] = {}
         for name, kept in self.select(centered, batch.present).items():
-            logits_BK = kept_logits(centered[name], *self.encoder(name), kept.logits, kept.indices)
+            logits_BK = logits_with_gradient(centered[name], *self.encoder(name), kept.logits, kept.indices)
             codes[name] = Codes(kept.indices, torch.relu(logits_BK), self.n_latents)
         return codes
 
@@ -242,13 +243,13 @@ class LatentSpace(nn.Module):
         return self.encoders[position], self.latent_bias[position]
 
     def project_decoder_gradient(self) -> None:
-        """Remove from the decoders' gradient its part along each column. Call it before the optimiser."""
+        """Remove from the decoders' gradient its part along each latent's direction. Call it before the optimiser."""
         if self.decoder.grad is not None:
-            self.columns.project(self.decoder.grad, self.decoder)
+            self.directions.project(self.decoder.grad, self.decoder)
 
     def renormalize_decoder(self) -> None:
-        """Scale each latent's column in each decoder to unit norm. Call it after the optimiser."""
-        self.columns.normalize(self.decoder)
+        """Scale each latent's direction in each decoder to unit norm. Call it after the optimiser."""
+        self.directions.normalize(self.decoder)
 
     # Checks
 

@@ -19,8 +19,8 @@ SAMPLES, LATENTS = 256, 8192
 """Samples and latents whose logits are in memory at a time on the CPU: 8 MB per stream, which fit in its cache."""
 MANY_SAMPLES, MANY_LATENTS = 2048, 65536
 """Samples and latents at a time on a GPU, which needs large products to be fast: 0.5 GB per stream."""
-_FOLD = 8
-"""Scores of a long row that are first reduced to their maximum."""
+_GROUP = 8
+"""Scores per group; a long row of scores is searched by the maxima of its groups."""
 _LARGEST_INT32 = 2**31 - 1
 _ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -58,8 +58,9 @@ class Select(Protocol):
 def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
     """Keep the k latents of the largest logits or, if `shared`, of the largest sums of the streams' logits.
 
-    No [B, L] tensor is held. Sums over streams run in the order of the mapping: float addition depends on the order,
-    which decides near ties.
+    No [B, L] tensor is held: logits are computed for one tile of samples and latents at a time. Below, B and L are
+    those of one tile. Sums over streams run in the order of the mapping: float addition depends on the order, which
+    decides near ties.
     """
     if not shared:
         return {name: select_shared([affine], k)[0] for name, affine in streams.items()}
@@ -69,7 +70,7 @@ def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, 
 def select_shared(streams: list[Affine], k: int) -> list[Kept]:
     """Return the kept latents of streams that share them."""
     ranges = latent_tiles(streams[0].weight)
-    parts = [_search(streams, k, rows, ranges) for rows in row_tiles(streams[0].inputs)]
+    parts = [_search(streams, k, rows, ranges) for rows in sample_tiles(streams[0].inputs)]
     indices_BK = torch.cat([indices for indices, _ in parts])
     logits_SBK = torch.cat([logits for _, logits in parts], dim=1)
     return [Kept(indices_BK, logits_BK) for logits_BK in logits_SBK]
@@ -78,8 +79,8 @@ def select_shared(streams: list[Affine], k: int) -> list[Kept]:
 def _search(streams: list[Affine], k: int, rows: slice, ranges: list[slice]) -> tuple[Tensor, Tensor]:
     """Return the indices (B, K) that some samples keep, and the streams' logits (S, B, K) there.
 
-    With several ranges of latents, the k best of all are among the k best of each. The candidates are sorted by index
-    first, so that of equal scores the lowest index is kept.
+    With several ranges of latents, each of the k best overall is among the k best of its own range. These candidates
+    are sorted by index first, so that of equal scores the lowest index is kept.
     """
     if len(ranges) == 1:
         best = _best(streams, k, rows, ranges[0])
@@ -136,7 +137,7 @@ def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:
     return logits_BL
 
 
-def row_tiles(inputs_BD: Tensor) -> list[slice]:
+def sample_tiles(inputs_BD: Tensor) -> list[slice]:
     """Return the ranges of samples to compute logits of at a time."""
     return tiles(len(inputs_BD), SAMPLES if inputs_BD.device.type == "cpu" else MANY_SAMPLES)
 
@@ -148,11 +149,11 @@ def latent_tiles(weight_LD: Tensor) -> list[slice]:
 
 @torch.no_grad()
 def top_k(scores_BL: Tensor, k: int) -> Tensor:
-    """Return the indices (B, K) of the k largest scores of each row, largest first; of equal scores the lowest index.
+    """Return the indices (B, K) of each sample's k largest scores, largest first; of equal scores the lowest index.
 
     `torch.topk` breaks ties arbitrarily, and differently on each device. Only a tie between the last kept and the first
-    dropped score changes the set, so only rows with such a tie are sorted. On a GPU, asking which rows tie would sync,
-    so all scores are made distinct there.
+    dropped score changes the set, so only samples with such a tie are sorted. On a GPU, asking which samples tie would
+    sync, so all scores are made distinct there.
     """
     n_latents = scores_BL.shape[1]
     if k == n_latents:
@@ -170,23 +171,26 @@ def top_k(scores_BL: Tensor, k: int) -> Tensor:
 def top_k_without_sync(scores_BL: Tensor, k: int) -> Tensor:
     """Return what `top_k` returns for float32 scores, without a GPU sync: scores made distinct have no ties.
 
-    In a long row, groups of neighbours are searched by their maxima: each of the k largest scores is in a group with
-    one of the k largest maxima, and of equal maxima the first groups hold the lowest indices.
+    Long rows of scores are split into groups of neighbours. Each of the k largest scores is in a group with one of the
+    k largest maxima, and of groups with equal maxima the first holds the lowest indices.
     """
     n_latents, device = scores_BL.shape[1], scores_BL.device
-    if n_latents < 4 * _FOLD * k:
+    if n_latents < 4 * _GROUP * k:
         return _made_distinct(scores_BL, torch.arange(n_latents, device=device)).topk(k, dim=1).indices
-    scores_BL = F.pad(scores_BL, (0, -n_latents % _FOLD), value=-torch.inf)  # at the end, so never kept
-    n_groups = scores_BL.shape[1] // _FOLD
-    maxima_BC = scores_BL.reshape(len(scores_BL), n_groups, _FOLD).amax(dim=2)
+    scores_BL = F.pad(scores_BL, (0, -n_latents % _GROUP), value=-torch.inf)  # at the end, so never kept
+    n_groups = scores_BL.shape[1] // _GROUP
+    maxima_BC = scores_BL.reshape(len(scores_BL), n_groups, _GROUP).amax(dim=2)
     groups_BK = _made_distinct(maxima_BC, torch.arange(n_groups, device=device)).topk(k, dim=1).indices
-    candidates_BC = (groups_BK.unsqueeze(2) * _FOLD + torch.arange(_FOLD, device=device)).flatten(1)
+    candidates_BC = (groups_BK.unsqueeze(2) * _GROUP + torch.arange(_GROUP, device=device)).flatten(1)
     best_BK = _made_distinct(scores_BL.gather(1, candidates_BC), candidates_BC).topk(k, dim=1).indices
     return candidates_BC.gather(1, best_BK)
 
 
 def _made_distinct(scores: Tensor, indices: Tensor) -> Tensor:
-    """Return integers in the order of float32 scores, NaN the largest, and of equal scores the lowest index larger."""
+    """Return distinct integers in the order of float32 scores.
+
+    NaN gives the largest. Of two equal scores, the lower index gives the larger integer.
+    """
     bits = (scores + 0.0).view(torch.int32)  # -0 becomes 0
     in_order = bits ^ ((bits >> 31) & _LARGEST_INT32)  # the bits of negative floats are in reverse order
     in_order = torch.where(scores.isnan(), _LARGEST_INT32, in_order)
@@ -194,7 +198,7 @@ def _made_distinct(scores: Tensor, indices: Tensor) -> Tensor:
 
 
 class Largest(NamedTuple):
-    """The largest scores of each row, in order."""
+    """The largest scores of each sample, in order."""
 
     values: Tensor
     """(B, K)."""
@@ -203,18 +207,18 @@ class Largest(NamedTuple):
 
 
 def largest(scores_BL: Tensor, k: int) -> Largest:
-    """Return the k largest scores of each row, with ties broken arbitrarily.
+    """Return the k largest scores of each sample, with ties broken arbitrarily.
 
-    Long rows are folded into columns of eight scores. Only the columns with the k largest maxima are searched: each of
-    the k largest scores is in one of them, since k larger maxima would be k larger scores.
+    Long rows of scores are split into groups of eight. Only the groups with the k largest maxima are searched: if k
+    groups have larger maxima than another group, k scores are larger than all of its scores, so none of them is kept.
     """
     n_latents = scores_BL.shape[1]
-    if n_latents % _FOLD or n_latents < 4 * _FOLD * k:
+    if n_latents % _GROUP or n_latents < 4 * _GROUP * k:
         return Largest(*scores_BL.topk(k, dim=1))
-    n_columns = n_latents // _FOLD
-    maxima_BC = scores_BL.reshape(len(scores_BL), _FOLD, n_columns).amax(dim=1)
-    columns_BK = maxima_BC.topk(k, dim=1, sorted=False).indices
-    offsets = torch.arange(0, n_latents, n_columns, device=scores_BL.device).unsqueeze(1)
-    candidates_BC = (columns_BK.unsqueeze(1) + offsets).flatten(1)
+    n_groups = n_latents // _GROUP
+    maxima_BC = scores_BL.reshape(len(scores_BL), _GROUP, n_groups).amax(dim=1)
+    groups_BK = maxima_BC.topk(k, dim=1, sorted=False).indices
+    offsets = torch.arange(0, n_latents, n_groups, device=scores_BL.device).unsqueeze(1)
+    candidates_BC = (groups_BK.unsqueeze(1) + offsets).flatten(1)
     values_BK, places_BK = scores_BL.gather(1, candidates_BC).topk(k, dim=1)
     return Largest(values_BK, candidates_BC.gather(1, places_BK))

@@ -1,8 +1,10 @@
-"""Unit norm of the decoders' columns: each latent's directions, one per stream, side by side in a row of the table.
+"""Unit norm of directions. A latent has one direction in each decoder D_t: what its activation adds, column l of D_t.
 
-Without it, a space could shrink its codes and lengthen its directions, and the values of two latents would not compare.
-A step keeps the norm: before the update, the part of the gradient along a column is removed, since it would only change
-the norm; after the update, columns are scaled back.
+The table of the decoders holds the directions of latent l side by side in row l, so a direction is a piece of a row.
+
+Without unit norm, a space could shrink its codes and lengthen its directions, and the values of two latents would not
+compare. A step keeps the norm: before the update, the part of the gradient along a direction is removed, since it would
+only change the norm; after the update, directions are scaled back.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from torch import Tensor, nn
 from sparc.core.kernels import blocks, kernels, row_dots
 
 SHORTEST = 64
-"""Smallest common piece of the decoders' columns that pays."""
+"""Shortest piece for which cutting directions into pieces pays."""
 
 
-class UnitColumns(nn.Module):
-    """Projects gradients and normalises columns of a table (L, T): row l holds the column of latent l in each decoder.
+class UnitDirections(nn.Module):
+    """Normalises the directions in a table (L, T), and projects gradients off them.
 
-    If the widths have a common divisor of at least `SHORTEST`, columns are cut into pieces of that length: the table is
-    then one tensor (L, P, D), and one pass in the order of memory serves all decoders.
+    If the widths have a common divisor of at least `SHORTEST`, directions are cut into pieces of that length: the table
+    is then one tensor (L, P, D), and one pass in the order of memory serves all decoders.
     """
 
     def __init__(self, widths: Sequence[int], dtype: torch.dtype) -> None:
@@ -43,32 +45,32 @@ class UnitColumns(nn.Module):
         """(P, P), 1 if two pieces belong to the same decoder, else 0."""
 
     @torch.no_grad()
-    def project(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
-        """Remove from a gradient its part along each column, in place. Columns have unit norm."""
-        if kernels(columns_LT).project_columns(gradient_LT, columns_LT, self.ends):
+    def project(self, gradient_LT: Tensor, directions_LT: Tensor) -> None:
+        """Remove from a gradient its part along each direction, in place. Directions have unit norm."""
+        if kernels(directions_LT).project_directions(gradient_LT, directions_LT, self.ends):
             return
-        for some in blocks(len(columns_LT), columns_LT):
-            self.project_rows(gradient_LT[some], columns_LT[some])
+        for some in blocks(len(directions_LT), directions_LT):
+            self.project_rows(gradient_LT[some], directions_LT[some])
 
-    def project_rows(self, gradient_LT: Tensor, columns_LT: Tensor) -> None:
-        """Do `project` on rows that are one block already, with PyTorch's operators. Call it under `no_grad`."""
-        for gradient_LPD, columns_LPD in zip(self._pieces(gradient_LT), self._pieces(columns_LT), strict=True):
-            along_LP = row_dots(gradient_LPD, columns_LPD) @ self._same_decoder
-            gradient_LPD.addcmul_(along_LP.unsqueeze(2), columns_LPD, value=-1)
+    def project_rows(self, gradient_LT: Tensor, directions_LT: Tensor) -> None:
+        """As `project`, for rows that are one block, with PyTorch's operators. Call it under `no_grad`."""
+        for gradient_LPD, directions_LPD in zip(self._pieces(gradient_LT), self._pieces(directions_LT), strict=True):
+            along_LP = row_dots(gradient_LPD, directions_LPD) @ self._same_decoder
+            gradient_LPD.addcmul_(along_LP.unsqueeze(2), directions_LPD, value=-1)
 
     @torch.no_grad()
-    def normalize(self, columns_LT: Tensor) -> None:
-        """Scale columns to unit norm, in place; columns of zeros stay zero."""
-        if kernels(columns_LT).normalize_columns(columns_LT, self.ends):
+    def normalize(self, directions_LT: Tensor) -> None:
+        """Scale directions to unit norm, in place; directions of zero stay zero."""
+        if kernels(directions_LT).normalize_directions(directions_LT, self.ends):
             return
-        for some in blocks(len(columns_LT), columns_LT):
-            self.normalize_rows(columns_LT[some])
+        for some in blocks(len(directions_LT), directions_LT):
+            self.normalize_rows(directions_LT[some])
 
-    def normalize_rows(self, columns_LT: Tensor) -> None:
-        """Do `normalize` on rows that are one block already, with PyTorch's operators. Call it under `no_grad`."""
-        for columns_LPD in self._pieces(columns_LT):
-            squares_LP = torch.linalg.vector_norm(columns_LPD, dim=2).square_() @ self._same_decoder
-            columns_LPD *= squares_LP.clamp_(min=1e-24).rsqrt_().unsqueeze(2)
+    def normalize_rows(self, directions_LT: Tensor) -> None:
+        """As `normalize`, for rows that are one block, with PyTorch's operators. Call it under `no_grad`."""
+        for directions_LPD in self._pieces(directions_LT):
+            squares_LP = torch.linalg.vector_norm(directions_LPD, dim=2).square_() @ self._same_decoder
+            directions_LPD *= squares_LP.clamp_(min=1e-24).rsqrt_().unsqueeze(2)
 
     def _pieces(self, rows_LT: Tensor) -> list[Tensor]:
         """Return rows as tensors (L, P, D): one of all pieces, or one per decoder with P = 1."""

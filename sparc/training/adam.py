@@ -1,9 +1,10 @@
 """The optimiser and the unit norms of `core/step.py` by hand: Adam, one block of latents at a time.
 
 Each weight is read and written once a step. On the CPU a block's gradient is summed, projected and applied, and its
-columns are put back on unit norm, while the block is in the cache. If the rows to sum exceed the cache, the gradients
-of several blocks are summed together, as many as take no more memory than those rows, so the gradient of a large table
-never exists as a whole. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of `torch.optim.Adam(fused=True)`.
+directions are scaled back to unit norm, while the block is in the cache. If the vectors to sum exceed the cache, the
+gradients of several blocks are summed together, as many as take no more memory than those vectors, so the gradient of a
+large table never exists as a whole. Kingma and Ba, arXiv 1412.6980; the arithmetic is that of
+`torch.optim.Adam(fused=True)`.
 
 Moments may be kept in bfloat16. A step changes the mean of squares by a thousandth, which is less than half a unit in
 bfloat16's last place: rounding to nearest would never move it. So both moments are rounded up or down at random, with
@@ -45,22 +46,22 @@ class Adam:
 
     @torch.no_grad()
     def step(self, gradients: Gradients) -> None:
-        """Update every parameter, and keep the decoder's columns on unit norm.
+        """Update every parameter, and keep the decoders' directions on unit norm.
 
-        The part of the decoder's gradient along the columns is removed before the update, and the columns are scaled
-        back after it.
+        The part of the gradient along a direction is removed before the update, and directions are scaled back after
+        it.
         """
         self.steps += 1
         self._steps.fill_(self.steps)
         with record_function("sparc.decoder"):
-            products = self._update_at_once("decoder", gradients.decoder, on_norm=True)
-        if products is None:
+            dots = self._update_at_once("decoder", gradients.decoder, on_norm=True)
+        if dots is None:
             with record_function("sparc.code_gradients"):
-                products = gradients.decoder.products(self.space.decoder)
+                dots = gradients.decoder.dots(self.space.decoder)
             with record_function("sparc.decoder"):
                 self._update_by_blocks("decoder", gradients.decoder, on_norm=True)
         with record_function("sparc.encoders"):
-            beyond = gradients.beyond_decoder(products)
+            beyond = gradients.beyond_decoder(dots)
             for position, gradient in enumerate(beyond.encoders):
                 name = f"encoders.{position}"
                 if self._update_at_once(name, gradient, on_norm=False) is None:
@@ -69,14 +70,14 @@ class Adam:
         self._update(self.space.pre_bias, beyond.pre_bias, *self.moments["pre_bias"])
 
     def _update_at_once(self, name: str, gradient: TableGradient, *, on_norm: bool) -> list[Tensor] | None:
-        """Update a table by a fused kernel and return `gradient.products` with the table before the update.
+        """Update a table by a fused kernel and return `gradient.dots` with the table before the update.
 
         Returns None, and leaves the table as it is, if no kernel does this.
         """
         table, moments = self.space.get_parameter(name), self.moments[name]
         if moments[0].dtype != table.dtype:
             return None
-        unit_ends = self.space.columns.ends if on_norm else None
+        unit_ends = self.space.directions.ends if on_norm else None
         return kernels(table).update_by_latent(gradient.sums, table, moments, self._scalars(), unit_ends)
 
     def _update_by_blocks(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
@@ -90,10 +91,10 @@ class Adam:
 
     def _update_rows(self, rows: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, *, on_norm: bool) -> None:
         if on_norm:
-            self.space.columns.project_rows(gradient, rows)
+            self.space.directions.project_rows(gradient, rows)
         self._update(rows, gradient, mean, square)
         if on_norm:
-            self.space.columns.normalize_rows(rows)
+            self.space.directions.normalize_rows(rows)
 
     def _scalars(self) -> AdamStep:
         (beta1, beta2), steps = BETAS, self.steps

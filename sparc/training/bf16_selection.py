@@ -27,7 +27,7 @@ from torch import Tensor
 from sparc.config import Precision
 from sparc.core import topk
 from sparc.core.kernels import blocks, entry_dots, kernels
-from sparc.core.topk import Affine, Kept, Largest, Select, largest, latent_tiles, row_tiles, summed, top_k
+from sparc.core.topk import Affine, Kept, Largest, Select, largest, latent_tiles, sample_tiles, summed, top_k
 
 CANDIDATES = 3
 """Candidates per kept latent; with fewer, many samples of random features must be selected again."""
@@ -108,7 +108,7 @@ def _candidates(streams: list[Affine], count: int) -> _Candidates:
         weights_LR = _rounded_weights(streams, latents)
         for_each = min(count, len(weights_LR))
         with _sums_in_float32():
-            tops = [largest(F.linear(inputs_BR[rows], weights_LR), for_each) for rows in row_tiles(inputs_BR)]
+            tops = [largest(F.linear(inputs_BR[rows], weights_LR), for_each) for rows in sample_tiles(inputs_BR)]
         del weights_LR  # free its memory before the next one is computed
         indices_BC = torch.cat([top.indices for top in tops]) + latents.start
         found.append(Largest(torch.cat([top.values for top in tops]), indices_BC))

@@ -24,7 +24,7 @@ from torch.profiler import record_function
 from sparc.core import topk
 from sparc.core.codes import Codes
 from sparc.core.dead import Dead
-from sparc.core.kernels import LatentSum, SortedEntries, products_by_latent, sum_by_latent, weighted_rows, weighted_sum
+from sparc.core.kernels import LatentSum, SortedEntries, dots_by_latent, sum_by_latent, weighted_rows, weighted_sum
 from sparc.core.losses import KINDS, LossWeights, Term, reconstruction_term
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.topk import Affine, Select
@@ -33,7 +33,7 @@ _ALL = slice(None)
 
 
 class TableGradient:
-    """Gradient of a table of latents (L, D): sums over kept entries, each computed only when it is needed."""
+    """Gradient of a table (L, D): sums over kept entries, each computed only when it is needed."""
 
     def __init__(self) -> None:
         """Start without sums; the first one that is added covers all columns."""
@@ -55,12 +55,9 @@ class TableGradient:
             gradient[:, columns] += sum_by_latent(summed, latents)
         return gradient
 
-    def products(self, table_LD: Tensor) -> list[Tensor]:
-        """Return per sum (E, G): the dot product of each entry's row and its latent's row of the table.
-
-        Only the sum's columns of the table count.
-        """
-        return [products_by_latent(summed, table_LD[:, columns]) for summed, columns in self.sums]
+    def dots(self, table_LD: Tensor) -> list[Tensor]:
+        """Return per sum `dots_by_latent` with the sum's columns of the table, (E, G)."""
+        return [dots_by_latent(summed, table_LD[:, columns]) for summed, columns in self.sums]
 
 
 class EncoderGradients(NamedTuple):
@@ -190,15 +187,15 @@ class Gradients:
         self._sources.append(shared)
 
     @torch.no_grad()
-    def beyond_decoder(self, products: list[Tensor]) -> EncoderGradients:
+    def beyond_decoder(self, dots: list[Tensor]) -> EncoderGradients:
         """Return the gradients upstream of the codes.
 
-        `products` are `decoder.products` of the table that computed this loss, that is, before it is updated.
+        `dots` are `decoder.dots` of the table that computed this loss, that is, before it is updated.
         """
         space = self._space
         encoders = {name: TableGradient() for name in space.streams}
         bias_L = {name: torch.zeros_like(space.latent_bias[0]) for name in space.streams}
-        for (decoded, _), sources, dots_EG in zip(self.decoder.sums, self._sources, products, strict=True):
+        for (decoded, _), sources, dots_EG in zip(self.decoder.sums, self._sources, dots, strict=True):
             dz_EG = torch.where(decoded.values > 0, dots_EG, 0)
             for place, source in enumerate(sources):
                 dz_E1, inputs_B1D = dz_EG[:, place : place + 1], self._centered[source].unsqueeze(1)

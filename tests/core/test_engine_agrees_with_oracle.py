@@ -75,7 +75,7 @@ def hand_gradients(space, found):
     def whole(table):
         return torch.cat([table.block(latents) for latents in table.blocks()])
 
-    beyond = found.beyond_decoder(found.decoder.products(space.decoder.detach()))
+    beyond = found.beyond_decoder(found.decoder.dots(space.decoder.detach()))
     encoders = [whole(table) for table in beyond.encoders]
     return in_order(space, encoders, beyond.latent_bias, whole(found.decoder), beyond.pre_bias)
 

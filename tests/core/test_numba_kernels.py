@@ -17,7 +17,7 @@ from sparc.training.gradients import TableGradient
 from sparc.training.trainer import Training
 
 NUMBA = NumbaKernels()
-SHAPES = [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 7, 300), (1, 1, 50, 1)]  # rows, streams that share, kept, width
+SHAPES = [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 7, 300), (1, 1, 50, 1)]  # samples, streams, kept, width
 
 
 @pytest.fixture
@@ -30,40 +30,41 @@ def compiled(monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kernels_agree_with_the_plain_operators(monkeypatch, shape, cached):
     monkeypatch.setattr(cache, "CACHED", cached)
-    rows, shared, kept, width = shape
+    samples, streams, kept, width = shape
     torch.manual_seed(0)
-    indices = torch.stack([torch.randperm(50)[:kept] for _ in range(rows)])
-    values, table, by_row = torch.randn(rows, shared, kept), torch.randn(50, width), torch.randn(rows, shared, width)
+    indices = torch.stack([torch.randperm(50)[:kept] for _ in range(samples)])
+    values, table = torch.randn(samples, streams, kept), torch.randn(50, width)
+    vectors = torch.randn(samples, streams, width)
     close = torch.testing.assert_close
     close(NUMBA.weighted_rows(indices, values, table), PLAIN.weighted_rows(indices, values, table))
-    close(NUMBA.entry_dots(by_row, table, indices), PLAIN.entry_dots(by_row, table, indices))
+    close(NUMBA.entry_dots(vectors, table, indices), PLAIN.entry_dots(vectors, table, indices))
     entries = SortedEntries(indices, 50)
-    summed = LatentSum(entries, entries.in_order(values), by_row)
+    summed = LatentSum(entries, entries.in_order(values), vectors)
     for out_of_cache in (False, True):
         summed.out_of_cache = out_of_cache
-        sums, products = PLAIN.sum_by_latent(summed), PLAIN.products_by_latent(summed, table)
+        sums, dots = PLAIN.sum_by_latent(summed), PLAIN.dots_by_latent(summed, table)
         close(NUMBA.sum_by_latent(summed), sums)
-        close(NUMBA.products_by_latent(summed, table), products)
-        both = NUMBA.sum_with_products(summed, table)
+        close(NUMBA.dots_by_latent(summed, table), dots)
+        both = NUMBA.sum_with_dots(summed, table)
         close(both[0], sums)
-        close(both[1], products)
+        close(both[1], dots)
 
 
-def test_products_of_an_update_are_those_of_the_table_before_it():
+def test_dots_of_an_update_are_those_with_the_table_before_it():
     """Two sums, the second in some columns only."""
     torch.manual_seed(0)
     table = torch.nn.functional.normalize(torch.randn(50, 12))
     moments, gradient = (torch.zeros(50, 12), torch.zeros(50, 12)), TableGradient()
-    for columns, kept, shared in ((slice(None), 6, 2), (slice(8, 12), 3, 1)):
+    for columns, kept, streams in ((slice(None), 6, 2), (slice(8, 12), 3, 1)):
         entries = SortedEntries(torch.stack([torch.randperm(50)[:kept] for _ in range(9)]), 50)
-        rows = torch.randn(9, shared, 12)[:, :, columns].contiguous()
-        gradient.add(LatentSum(entries, torch.randn(9 * kept, shared), rows), columns)
-    before, expected = gradient.products(table.clone()), gradient.block(slice(0, 50)).clone()
+        vectors = torch.randn(9, streams, 12)[:, :, columns].contiguous()
+        gradient.add(LatentSum(entries, torch.randn(9 * kept, streams), vectors), columns)
+    before, expected = gradient.dots(table.clone()), gradient.block(slice(0, 50)).clone()
     step = AdamStep(rate=0.1, beta1=0.9, rest1=0.1, beta2=0.999, rest2=0.001, epsilon=1e-8)
     gradient.sums[0][0].out_of_cache = True
     found = NUMBA.update_by_latent(gradient.sums, table, moments, step, unit_ends=None)
-    for products, others in zip(found, before, strict=True):
-        torch.testing.assert_close(products, others)
+    for found_dots, others in zip(found, before, strict=True):
+        torch.testing.assert_close(found_dots, others)
     torch.testing.assert_close(moments[0], 0.1 * expected)
 
 

@@ -13,9 +13,9 @@ from sparc.core.kernels import (
     LatentSum,
     SortedEntries,
     cache,
+    dots_by_latent,
     entry_dots,
-    kept_logits,
-    products_by_latent,
+    logits_with_gradient,
     sum_by_latent,
     weighted_rows,
     weighted_sum,
@@ -159,7 +159,7 @@ def test_top_k_keeps_the_lowest_index_among_equals():
 @pytest.mark.parametrize("n_latents", [1024, 1028])
 @pytest.mark.parametrize("distinct", [3, 40, 10**6])
 def test_top_k_of_many_scores_keeps_what_sorting_keeps(n_latents, distinct):
-    """Folded into columns or not, with many ties, few and none."""
+    """In groups or not, with many ties, few and none."""
     scores = torch.randint(distinct, (20, n_latents), generator=torch.Generator().manual_seed(0)).float()
     expected = scores.argsort(dim=1, descending=True, stable=True)[:, :9]
     assert torch.equal(top_k(scores, 9).sort(dim=1).values, expected.sort(dim=1).values)
@@ -259,7 +259,7 @@ def test_gradients_where_squares_leave_the_floats_are_finite():
     batch = space.normalize({"photo": torch.full((2, 6), 1e-30), "words": torch.ones(2, 4)})
     found = gradients(space, batch, LossWeights(cross=1.0))
     assert all(term.value.isfinite() for term in found.terms)
-    beyond = found.beyond_decoder(found.decoder.products(space.decoder))
+    beyond = found.beyond_decoder(found.decoder.dots(space.decoder))
     assert all(part.isfinite().all() for part in (beyond.latent_bias, beyond.pre_bias))
 
 
@@ -289,7 +289,7 @@ def test_what_is_not_codes_is_not_reconstructed(space, raw):
 
 
 @pytest.mark.parametrize("widths", [(6, 4), (128, 64, 192), (64,), (130, 64)])
-def test_decoder_columns_stay_on_unit_norm_and_gradients_off_the_radius(widths):
+def test_directions_stay_on_unit_norm_and_gradients_off_the_radius(widths):
     space = LatentSpace({str(width): width for width in widths}, n_latents=16, k=3)
     raw = {
         name: torch.randn(8, width, generator=torch.Generator().manual_seed(0)) for name, width in space.streams.items()
@@ -299,8 +299,8 @@ def test_decoder_columns_stay_on_unit_norm_and_gradients_off_the_radius(widths):
     before = space.decoder.grad.clone()
     space.project_decoder_gradient()
     for segment in space.segments.values():
-        gradient, column = before[:, segment], space.decoder[:, segment]
-        expected = gradient - (gradient * column).sum(dim=1, keepdim=True) * column
+        gradient, direction = before[:, segment], space.decoder[:, segment]
+        expected = gradient - (gradient * direction).sum(dim=1, keepdim=True) * direction
         torch.testing.assert_close(space.decoder.grad[:, segment], expected)
         assert expected.norm() < 0.999 * gradient.norm()  # there was something to remove
     directions = {name: space.decoder[:, segment].detach().clone() for name, segment in space.segments.items()}
@@ -329,7 +329,7 @@ def test_gradients_of_the_sparse_products_are_exact():
 
     def kept(x, weight, bias):
         logits = torch.nn.functional.linear(x, weight, bias).detach().gather(1, indices)
-        return kept_logits(x, weight, bias, logits, indices)
+        return logits_with_gradient(x, weight, bias, logits, indices)
 
     gathered = torch.nn.functional.linear(x, weight, bias).gather(1, indices)
     upstream = torch.randn(4, 2, dtype=torch.float64)
@@ -385,7 +385,7 @@ def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     table = torch.randn(n_latents, 3, dtype=torch.float64)
     dots = torch.einsum("bgd,bkd->bgk", rows, table[indices])
     torch.testing.assert_close(entry_dots(rows, table, indices), dots)
-    torch.testing.assert_close(products_by_latent(summed, table), entries.in_order(dots))
+    torch.testing.assert_close(dots_by_latent(summed, table), entries.in_order(dots))
 
 
 @pytest.mark.parametrize(("n_latents", "k"), [(40, 3), (4096, 16), (4091, 16)])  # searched at once, and in groups

@@ -16,18 +16,19 @@ from sparc.core.kernels.triton_gpu import TritonKernels
 
 TRITON = TritonKernels()
 torch.manual_seed(0)
-for rows, shared, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 66, 300)]:
-    indices = torch.stack([torch.randperm(90)[:kept] for _ in range(rows)])
-    values, table, by_row = torch.randn(rows, shared, kept), torch.randn(90, width), torch.randn(rows, shared, width)
+for samples, streams, kept, width in [(5, 3, 4, 70), (4, 1, 1, 16), (3, 2, 66, 300)]:
+    indices = torch.stack([torch.randperm(90)[:kept] for _ in range(samples)])
+    values, table = torch.randn(samples, streams, kept), torch.randn(90, width)
+    vectors = torch.randn(samples, streams, width)
     close = torch.testing.assert_close
     close(TRITON.weighted_rows(indices, values, table), PLAIN.weighted_rows(indices, values, table))
-    close(TRITON.entry_dots(by_row, table, indices), PLAIN.entry_dots(by_row, table, indices))
+    close(TRITON.entry_dots(vectors, table, indices), PLAIN.entry_dots(vectors, table, indices))
     entries = SortedEntries(indices, 90)
-    summed = LatentSum(entries, entries.in_order(values), by_row)
+    summed = LatentSum(entries, entries.in_order(values), vectors)
     close(TRITON.sum_by_latent(summed), PLAIN.sum_by_latent(summed))
-    close(TRITON.products_by_latent(summed, table), PLAIN.products_by_latent(summed, table))
+    close(TRITON.dots_by_latent(summed, table), PLAIN.dots_by_latent(summed, table))
     # As features of a data frame are, column by column.
-    first = torch.randn(width, rows).T
+    first = torch.randn(width, samples).T
     summed = LatentSum(entries, entries.in_order(values[:, :1]), first.unsqueeze(1))
     close(TRITON.sum_by_latent(summed), PLAIN.sum_by_latent(summed))
 print("agree")
@@ -40,8 +41,8 @@ from triton.compiler import ASTSource
 from sparc.core.kernels import triton_gpu as kernels
 
 tables = dict.fromkeys(("indices", "positions", "starts"), "*i64")
-tables |= dict.fromkeys(("rows", "values", "table", "summed", "dots"), "*fp32")
-numbers = dict.fromkeys(("stride", "width", "n_kept", "n_shared"), "i32")
+tables |= dict.fromkeys(("vectors", "values", "table", "summed", "dots"), "*fp32")
+numbers = dict.fromkeys(("stride", "width", "n_kept", "n_streams"), "i32")
 constants = {"ENTRIES": 64, "COLUMNS": 64}
 for kernel in (kernels._weighted_rows, kernels._entry_dots, kernels._sum_by_latent):
     types = tables | numbers | dict.fromkeys(constants, "constexpr")

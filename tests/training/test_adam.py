@@ -24,7 +24,7 @@ def test_the_mean_of_squares_follows_a_gradient_that_never_changes():
     adam = Adam(space, lr=0.0, state=torch.bfloat16)
     for _ in range(2000):
         adam.step(same)
-    encoder = same.beyond_decoder(same.decoder.products(space.decoder.detach())).encoders[0]
+    encoder = same.beyond_decoder(same.decoder.dots(space.decoder.detach())).encoders[0]
     expected = torch.cat([encoder.block(latents) for latents in encoder.blocks()])
     mean, square = (moment.float() for moment in adam.moments["encoders.0"])
     seen = expected.abs() > 1e-8

@@ -21,9 +21,9 @@ from sparc.core.kernels.entries import LatentSum, SortedEntries
 from sparc.core.kernels.plain import row_dots
 from sparc.core.kernels.protocol import AdamStep, Kernels
 from sparc.core.kernels.sparse import (
+    dots_by_latent,
     entry_dots,
-    kept_logits,
-    products_by_latent,
+    logits_with_gradient,
     sum_by_latent,
     weighted_rows,
     weighted_sum,
@@ -35,10 +35,10 @@ __all__ = [
     "LatentSum",
     "SortedEntries",
     "blocks",
+    "dots_by_latent",
     "entry_dots",
-    "kept_logits",
     "kernels",
-    "products_by_latent",
+    "logits_with_gradient",
     "row_dots",
     "sum_by_latent",
     "tiles",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 BLOCK = 640 * 1024
-"""Numbers of a table's gradient in one block on the CPU: 2.5 MB, which fit beside the block's weights and moments."""
+"""Floats of a table's gradient in one block on the CPU: 2.5 MB, which fit beside the block's weights and moments."""
 FEWEST = 64
 """Smallest number of latents in a block."""
 CACHED = 2**21
-"""Numbers that the cache holds while they are read many times: 8 MB."""
+"""Floats that the cache holds while they are read many times: 8 MB."""
 COLUMNS = 128
-"""Columns that are summed at a time if the rows of a sum exceed `CACHED`."""
+"""Columns that are summed at a time if the vectors of a sum exceed `CACHED`."""
 OFTEN = 4
 """Entries per latent, on average, from which summing some columns at a time pays."""
 

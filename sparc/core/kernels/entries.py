@@ -61,38 +61,39 @@ class SortedEntries:
 
 
 class LatentSum:
-    """Per latent l, the sum of values[b, g, j] * rows[b, g] over the entries (b, j) that keep l: (L, D).
+    """Per latent l, the sum of values[b, g, j] * vectors[b, g] over the streams g and the entries (b, j) that keep l.
 
-    Holds the operands alone. `sparse.sum_by_latent` computes the sums, all or those of some latents. The M = E G terms
-    of all sums, sorted by latent, are weights[m] * rows[positions[m]].
+    A vector is what one stream of one sample adds: its gradient or its centered features. Holds only the operands;
+    `sparse.sum_by_latent` computes the sums, (L, D), of all latents or of some. The M = E·G terms of all sums, sorted
+    by latent, are weights[m] * vectors[positions[m]].
     """
 
-    def __init__(self, entries: SortedEntries, values_EG: Tensor, rows_BGD: Tensor) -> None:
-        """Prepare the sum of `rows_BGD` weighted by `values_EG`, the values of the sorted entries."""
+    def __init__(self, entries: SortedEntries, values_EG: Tensor, vectors_BGD: Tensor) -> None:
+        """Prepare the sum of `vectors_BGD` weighted by `values_EG`, the values of the sorted entries."""
         self.entries = entries
         self.values = values_EG.contiguous()
         """(E, G)."""
-        self.n_shared = values_EG.shape[1]
+        self.n_streams = values_EG.shape[1]
         """G, the streams that share the entries."""
-        first = entries.samples * self.n_shared
-        self.positions = (first.unsqueeze(1) + torch.arange(self.n_shared, device=first.device)).flatten()
-        """(M,) the row of each term."""
+        first = entries.samples * self.n_streams
+        self.positions = (first.unsqueeze(1) + torch.arange(self.n_streams, device=first.device)).flatten()
+        """(M,) the vector of each term."""
         self.weights = self.values.flatten()
         """(M,)."""
-        self.starts = entries.starts * self.n_shared
+        self.starts = entries.starts * self.n_streams
         """(L + 1,) position of each latent's first term."""
-        self.rows = rows_BGD.reshape(-1, rows_BGD.shape[2])
-        """(N, D) with N = B G."""
+        self.vectors = vectors_BGD.reshape(-1, vectors_BGD.shape[2])
+        """(N, D) with N = B·G."""
         often = len(entries.order) >= cache.OFTEN * entries.n_latents
-        self.out_of_cache = rows_BGD.device.type == "cpu" and rows_BGD.numel() > cache.CACHED and often
-        """True if the rows exceed the CPU's cache and each is read many times.
+        self.out_of_cache = vectors_BGD.device.type == "cpu" and vectors_BGD.numel() > cache.CACHED and often
+        """True if the vectors exceed the CPU's cache and each is read many times.
 
-        Then many latents are summed together, over some columns or some rows at a time, so that a row comes from memory
-        once for all of them and not once per entry.
+        Then many latents are summed together, over some columns or some vectors at a time, so that a vector comes from
+        memory once for all of them and not once per entry.
         """
 
     def blocks(self) -> list[slice]:
         """Return the ranges of latents to sum at a time: blocks on the CPU, several together if that reads less."""
-        # As many blocks together as take the memory of the rows.
-        together = max(1, self.rows.numel() // cache.BLOCK) if self.out_of_cache else 1
-        return blocks(self.entries.n_latents, self.rows, together)
+        # As many blocks together as take the memory of the vectors.
+        together = max(1, self.vectors.numel() // cache.BLOCK) if self.out_of_cache else 1
+        return blocks(self.entries.n_latents, self.vectors, together)

@@ -1,6 +1,6 @@
 """The kernels compiled by Numba for the CPU, with Adam fused into the sums of the gradient.
 
-One thread computes each number of a result, in one order, so the same input gives the same bits. Numba may reassociate
+One thread computes each float of a result, in one order, so the same input gives the same bits. Numba may reassociate
 sums to use vector instructions; values that are not finite stay so.
 """
 
@@ -33,38 +33,38 @@ class NumbaKernels(PlainKernels):
         loops.weighted_rows(*_arrays(indices_BK, values_BGK, table_LD), summed.numpy())
         return summed
 
-    def entry_dots(self, rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+    def entry_dots(self, vectors_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
         """See `Kernels`. Raises IndexError for an index beyond the table: the loop would write beyond its memory."""
         _check_indices(indices_BK, table_LD)
         if not table_LD.is_contiguous():  # a slice of columns: copy only the rows that are used
             latents, indices_BK = torch.unique(indices_BK, return_inverse=True)
             table_LD = table_LD[latents]
-        dots = rows_BGD.new_empty(*rows_BGD.shape[:2], indices_BK.shape[1])
+        dots = vectors_BGD.new_empty(*vectors_BGD.shape[:2], indices_BK.shape[1])
         _match_threads()
-        loops.entry_dots(*_arrays(rows_BGD, table_LD, indices_BK), dots.numpy(), cache.CACHED)
+        loops.entry_dots(*_arrays(vectors_BGD, table_LD, indices_BK), dots.numpy(), cache.CACHED)
         return dots
 
     def sum_by_latent(self, summed: LatentSum) -> Tensor:
         """See `Kernels`."""
         if summed.out_of_cache:
             return super().sum_by_latent(summed)
-        sums = summed.rows.new_empty(summed.entries.n_latents, summed.rows.shape[1])
+        sums = summed.vectors.new_empty(summed.entries.n_latents, summed.vectors.shape[1])
         _match_threads()
         loops.sum_by_latent(*_operands(summed), sums.numpy())
         return sums
 
-    def products_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
+    def dots_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
         """See `Kernels`."""
-        return self._products_by_sample(summed, table_LD)
+        return self._dots_by_sample(summed, table_LD)
 
-    def sum_with_products(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Kernels`; both come from one pass over the rows."""
-        sums, products = torch.empty_like(table_LD), torch.empty_like(summed.values)
+    def sum_with_dots(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Kernels`; both come from one pass over the vectors."""
+        sums, dots = torch.empty_like(table_LD), torch.empty_like(summed.values)
         _match_threads()
-        loops.sum_with_products(
-            *_operands(summed), *_arrays(table_LD), products.flatten().numpy(), sums.numpy(), *_groups(summed)
+        loops.sum_with_dots(
+            *_operands(summed), *_arrays(table_LD), dots.flatten().numpy(), sums.numpy(), *_groups(summed)
         )
-        return sums, products
+        return sums, dots
 
     def update_by_latent(
         self,
@@ -74,13 +74,13 @@ class NumbaKernels(PlainKernels):
         step: AdamStep,
         unit_ends: Sequence[int] | None,
     ) -> list[Tensor] | None:
-        """See `Kernels`. If rows exceed the cache, the gradients of a group of latents take as much memory as they."""
+        """See `Kernels`. If the vectors exceed the cache, a group's gradients take as much memory as the vectors."""
         width = table.shape[1]
-        products = [torch.empty_like(summed.values) for summed, _ in sums]
+        dots = [torch.empty_like(summed.values) for summed, _ in sums]
         _match_threads()
         loops.update_by_latent(
             *zip(*(_operands(summed) for summed, _ in sums), strict=True),
-            tuple(dots.flatten().numpy() for dots in products),
+            tuple(each.flatten().numpy() for each in dots),
             np.array([columns.indices(width)[:2] for _, columns in sums]),
             *(_in_place(tensor) for tensor in (table, *moments)),
             np.array([width] if unit_ends is None else unit_ends),
@@ -88,22 +88,22 @@ class NumbaKernels(PlainKernels):
             unit_ends is not None,
             *_groups(sums[0][0]),
         )
-        return products
+        return dots
 
-    def project_columns(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:
+    def project_directions(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:
         """See `Kernels`; for a contiguous gradient."""
         if not gradient.is_contiguous():
             return False
         _match_threads()
-        loops.project_columns(_in_place(gradient), *_arrays(table), np.array(ends))
+        loops.project_directions(_in_place(gradient), *_arrays(table), np.array(ends))
         return True
 
-    def normalize_columns(self, table: Tensor, ends: Sequence[int]) -> bool:
+    def normalize_directions(self, table: Tensor, ends: Sequence[int]) -> bool:
         """See `Kernels`; for a contiguous table."""
         if not table.is_contiguous():
             return False
         _match_threads()
-        loops.normalize_columns(_in_place(table), np.array(ends))
+        loops.normalize_directions(_in_place(table), np.array(ends))
         return True
 
     def round_rows(self, table_LD: Tensor, rounded_LR: Tensor, first: int, squares_L2: Tensor) -> bool:
@@ -114,16 +114,16 @@ class NumbaKernels(PlainKernels):
 
 
 def _groups(summed: LatentSum) -> tuple[int, int]:
-    """Return how many latents a thread sums together, and how many numbers of the rows it reads at a time."""
+    """Return how many latents a thread sums together, and how many floats of the vectors it reads at a time."""
     if not summed.out_of_cache:
         return 1, np.iinfo(np.int64).max
     n_latents = summed.entries.n_latents
-    rounds = -(-n_latents // len(summed.rows))  # in each round every thread has one group
+    rounds = -(-n_latents // len(summed.vectors))  # in each round every thread has one group
     return -(-n_latents // (rounds * numba.get_num_threads())), cache.CACHED
 
 
 def _operands(summed: LatentSum) -> tuple[NDArray[Any], ...]:
-    return _arrays(summed.positions, summed.weights, summed.rows, summed.starts)
+    return _arrays(summed.positions, summed.weights, summed.vectors, summed.starts)
 
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:

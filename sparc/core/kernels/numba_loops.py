@@ -9,20 +9,20 @@ import numpy as np
 _compiled = numba.njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 _inlined = numba.njit(inline="always")
 
-# Loops process four rows at a time, so that a result is read and written a quarter as often.
+# Loops process four rows or vectors at a time, so that a result is read and written a quarter as often.
 
 
 @_compiled
 def weighted_rows(indices, values, table, summed):
     """Compute `Kernels.weighted_rows` into `summed`."""
-    n_rows, n_shared, n_kept = values.shape
-    for b in numba.prange(n_rows):
+    n_samples, n_streams, n_kept = values.shape
+    for b in numba.prange(n_samples):
         summed[b] = 0
         fours = n_kept - n_kept % 4
         for j in range(0, fours, 4):
             row0, row1 = table[indices[b, j]], table[indices[b, j + 1]]
             row2, row3 = table[indices[b, j + 2]], table[indices[b, j + 3]]
-            for g in range(n_shared):
+            for g in range(n_streams):
                 out = summed[b, g]
                 value0, value1 = values[b, g, j], values[b, g, j + 1]
                 value2, value3 = values[b, g, j + 2], values[b, g, j + 3]
@@ -30,37 +30,37 @@ def weighted_rows(indices, values, table, summed):
                     out[t] += value0 * row0[t] + value1 * row1[t] + value2 * row2[t] + value3 * row3[t]
         for j in range(fours, n_kept):
             row = table[indices[b, j]]
-            for g in range(n_shared):
+            for g in range(n_streams):
                 out, value = summed[b, g], values[b, g, j]
                 for t in range(len(out)):
                     out[t] += value * row[t]
 
 
 @_compiled
-def entry_dots(rows, table, indices, dots, in_cache):
-    """Compute `Kernels.entry_dots` into `dots`, for as many rows at a time as hold `in_cache` numbers."""
-    n_rows, n_shared, n_kept = dots.shape
-    at_a_time = max(1, in_cache // (n_shared * table.shape[1]))
-    for begin in range(0, n_rows, at_a_time):
+def entry_dots(vectors, table, indices, dots, in_cache):
+    """Compute `Kernels.entry_dots` into `dots`, for as many samples at a time as hold `in_cache` floats."""
+    n_samples, n_streams, n_kept = dots.shape
+    at_a_time = max(1, in_cache // (n_streams * table.shape[1]))
+    for begin in range(0, n_samples, at_a_time):
         entries, starts = _by_latent(indices[begin : begin + at_a_time], len(table))
-        # A latent's row is read once for all samples that keep it, and the rows of those are in the cache.
+        # A latent's row is read once for all samples that keep it, and their vectors are in the cache.
         for latent in numba.prange(len(table)):
-            own, last = table[latent], starts[latent + 1] - 1
+            row, last = table[latent], starts[latent + 1] - 1
             # The last entry fills up an incomplete four, so an entry's bits don't depend on the rest of the batch.
             for e in range(starts[latent], last + 1, 4):
                 b0, j0 = divmod(entries[e], n_kept)
                 b1, j1 = divmod(entries[min(e + 1, last)], n_kept)
                 b2, j2 = divmod(entries[min(e + 2, last)], n_kept)
                 b3, j3 = divmod(entries[min(e + 3, last)], n_kept)
-                for g in range(n_shared):
-                    row0, row1 = rows[begin + b0, g], rows[begin + b1, g]
-                    row2, row3 = rows[begin + b2, g], rows[begin + b3, g]
+                for g in range(n_streams):
+                    vector0, vector1 = vectors[begin + b0, g], vectors[begin + b1, g]
+                    vector2, vector3 = vectors[begin + b2, g], vectors[begin + b3, g]
                     dot0 = dot1 = dot2 = dot3 = np.float32(0)
-                    for t in range(len(own)):
-                        dot0 += row0[t] * own[t]
-                        dot1 += row1[t] * own[t]
-                        dot2 += row2[t] * own[t]
-                        dot3 += row3[t] * own[t]
+                    for t in range(len(row)):
+                        dot0 += vector0[t] * row[t]
+                        dot1 += vector1[t] * row[t]
+                        dot2 += vector2[t] * row[t]
+                        dot3 += vector3[t] * row[t]
                     dots[begin + b0, g, j0], dots[begin + b1, g, j1] = dot0, dot1
                     dots[begin + b2, g, j2], dots[begin + b3, g, j3] = dot2, dot3
 
@@ -81,135 +81,135 @@ def _by_latent(indices, n_latents):
 
 
 @_compiled
-def sum_by_latent(positions, values, rows, starts, summed):
+def sum_by_latent(positions, values, vectors, starts, summed):
     """Compute `Kernels.sum_by_latent` into `summed`."""
     for latent in numba.prange(len(summed)):
         out = summed[latent]
         out[:] = 0
         for e in range(starts[latent], starts[latent + 1]):
-            value, row = values[e], rows[positions[e]]
+            value, vector = values[e], vectors[positions[e]]
             for t in range(len(out)):
-                out[t] += value * row[t]
+                out[t] += value * vector[t]
 
 
 @_compiled
 def update_by_latent(
-    positions, values, rows, starts, products, columns, parameter, mean, square, ends, numbers, on_norm, group, in_cache
+    positions, values, vectors, starts, dots, columns, table, moment1, moment2, ends, scalars, on_norm, group, in_cache
 ):
-    """Do `Kernels.update_by_latent`, `group` latents at a time; write the products of each sum into `products`."""
-    n_latents, width = parameter.shape
+    """Do `Kernels.update_by_latent`, `group` latents at a time; write each sum's dot products into `dots`."""
+    n_latents, width = table.shape
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
         gradients = np.zeros((stop - start, width), np.float32)
         for i in range(len(starts)):
-            those, own = starts[i][start : stop + 1], parameter[start:stop]
-            _sum_group(positions[i], values[i], rows[i], those, own, columns[i], products[i], gradients, in_cache)
+            begins, part = starts[i][start : stop + 1], table[start:stop]
+            _sum_group(positions[i], values[i], vectors[i], begins, part, columns[i], dots[i], gradients, in_cache)
         for latent in range(start, stop):
             begin = 0
             for end in ends:
-                gradient, own = gradients[latent - start, begin:end], parameter[latent, begin:end]
-                _step(gradient, own, mean[latent, begin:end], square[latent, begin:end], numbers, on_norm)
+                gradient, weights = gradients[latent - start, begin:end], table[latent, begin:end]
+                _step(gradient, weights, moment1[latent, begin:end], moment2[latent, begin:end], scalars, on_norm)
                 begin = end
 
 
 @_compiled
-def sum_with_products(positions, values, rows, starts, table, products, summed, group, in_cache):
-    """Compute `Kernels.sum_with_products` into `products` and `summed`, `group` latents at a time."""
+def sum_with_dots(positions, values, vectors, starts, table, dots, summed, group, in_cache):
+    """Compute `Kernels.sum_with_dots` into `dots` and `summed`, `group` latents at a time."""
     n_latents = len(table)
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
-        those, own, sums = starts[start : stop + 1], table[start:stop], summed[start:stop]
+        begins, part, sums = starts[start : stop + 1], table[start:stop], summed[start:stop]
         sums[:] = 0
-        _sum_group(positions, values, rows, those, own, (0, table.shape[1]), products, sums, in_cache)
+        _sum_group(positions, values, vectors, begins, part, (0, table.shape[1]), dots, sums, in_cache)
 
 
 @_inlined
-def _sum_group(positions, values, rows, starts, table, columns, products, sums, in_cache):
-    """Add rows to the sums of some latents and compute their products, a part of the rows at a time."""
+def _sum_group(positions, values, vectors, starts, table, columns, dots, sums, in_cache):
+    """Add vectors to the sums of some latents and compute their dot products, a part of the vectors at a time."""
     begin, end = columns
-    at_a_time = max(1, min(len(rows), in_cache // (end - begin)))
+    at_a_time = max(1, min(len(vectors), in_cache // (end - begin)))
     reached = starts[:-1].copy()
-    for seen in range(at_a_time, len(rows) + at_a_time, at_a_time):
+    for seen in range(at_a_time, len(vectors) + at_a_time, at_a_time):
         for place in range(len(sums)):
             first = last = reached[place]
             while last < starts[place + 1] and positions[last] < seen:
                 last += 1
             reached[place] = last
-            total, own = sums[place, begin:end], table[place, begin:end]
-            _add_rows(total, own, positions, values, rows, products, first, last)
+            total, row = sums[place, begin:end], table[place, begin:end]
+            _add_vectors(total, row, positions, values, vectors, dots, first, last)
 
 
 @_inlined
-def _add_rows(total, own, positions, values, rows, products, first, last):
+def _add_vectors(total, row, positions, values, vectors, dots, first, last):
     fours = last - (last - first) % 4
     for e in range(first, fours, 4):
-        row0, row1 = rows[positions[e]], rows[positions[e + 1]]
-        row2, row3 = rows[positions[e + 2]], rows[positions[e + 3]]
+        vector0, vector1 = vectors[positions[e]], vectors[positions[e + 1]]
+        vector2, vector3 = vectors[positions[e + 2]], vectors[positions[e + 3]]
         value0, value1, value2, value3 = values[e], values[e + 1], values[e + 2], values[e + 3]
         dot0 = dot1 = dot2 = dot3 = np.float32(0)
         for t in range(len(total)):
-            total[t] += value0 * row0[t] + value1 * row1[t] + value2 * row2[t] + value3 * row3[t]
-            dot0 += row0[t] * own[t]
-            dot1 += row1[t] * own[t]
-            dot2 += row2[t] * own[t]
-            dot3 += row3[t] * own[t]
-        products[e], products[e + 1], products[e + 2], products[e + 3] = dot0, dot1, dot2, dot3
+            total[t] += value0 * vector0[t] + value1 * vector1[t] + value2 * vector2[t] + value3 * vector3[t]
+            dot0 += vector0[t] * row[t]
+            dot1 += vector1[t] * row[t]
+            dot2 += vector2[t] * row[t]
+            dot3 += vector3[t] * row[t]
+        dots[e], dots[e + 1], dots[e + 2], dots[e + 3] = dot0, dot1, dot2, dot3
     for e in range(fours, last):
-        value, row, dot = values[e], rows[positions[e]], np.float32(0)
+        value, vector, dot = values[e], vectors[positions[e]], np.float32(0)
         for t in range(len(total)):
-            total[t] += value * row[t]
-            dot += row[t] * own[t]
-        products[e] = dot
+            total[t] += value * vector[t]
+            dot += vector[t] * row[t]
+        dots[e] = dot
 
 
 @_inlined
-def _step(gradient, own, mean, square, numbers, on_norm):
-    rate, beta1, rest1, beta2, rest2, epsilon = numbers
-    along = np.float32(0)
+def _step(gradient, weights, moment1, moment2, scalars, on_norm):
+    rate, beta1, rest1, beta2, rest2, epsilon = scalars
+    dot = np.float32(0)
     if on_norm:
-        for t in range(len(own)):
-            along += gradient[t] * own[t]
-    squares = np.float32(0)
-    for t in range(len(own)):
-        slope = gradient[t] - along * own[t]
-        mean[t] = beta1 * mean[t] + rest1 * slope
-        square[t] = beta2 * square[t] + rest2 * slope * slope
-        own[t] -= rate * mean[t] / (np.sqrt(square[t]) + epsilon)
-        squares += own[t] * own[t]
+        for t in range(len(weights)):
+            dot += gradient[t] * weights[t]
+    norm_squared = np.float32(0)
+    for t in range(len(weights)):
+        projected = gradient[t] - dot * weights[t]
+        moment1[t] = beta1 * moment1[t] + rest1 * projected
+        moment2[t] = beta2 * moment2[t] + rest2 * projected * projected
+        weights[t] -= rate * moment1[t] / (np.sqrt(moment2[t]) + epsilon)
+        norm_squared += weights[t] * weights[t]
     if on_norm:
-        scale = np.float32(1) / max(np.sqrt(squares), np.float32(1e-12))
-        for t in range(len(own)):
-            own[t] *= scale
+        scale = np.float32(1) / max(np.sqrt(norm_squared), np.float32(1e-12))
+        for t in range(len(weights)):
+            weights[t] *= scale
 
 
 @_compiled
-def project_columns(gradient, parameter, ends):
-    """Do `Kernels.project_columns`."""
-    for latent in numba.prange(len(parameter)):
+def project_directions(gradient, table, ends):
+    """Do `Kernels.project_directions`."""
+    for latent in numba.prange(len(table)):
         begin = 0
         for end in ends:
-            slope, own = gradient[latent, begin:end], parameter[latent, begin:end]
-            along = np.float32(0)
-            for t in range(len(own)):
-                along += slope[t] * own[t]
-            for t in range(len(own)):
-                slope[t] -= along * own[t]
+            part, direction = gradient[latent, begin:end], table[latent, begin:end]
+            dot = np.float32(0)
+            for t in range(len(direction)):
+                dot += part[t] * direction[t]
+            for t in range(len(direction)):
+                part[t] -= dot * direction[t]
             begin = end
 
 
 @_compiled
-def normalize_columns(parameter, ends):
-    """Do `Kernels.normalize_columns`."""
-    for latent in numba.prange(len(parameter)):
+def normalize_directions(table, ends):
+    """Do `Kernels.normalize_directions`."""
+    for latent in numba.prange(len(table)):
         begin = 0
         for end in ends:
-            own = parameter[latent, begin:end]
-            squares = np.float32(0)
-            for t in range(len(own)):
-                squares += own[t] * own[t]
-            scale = np.float32(1) / max(np.sqrt(squares), np.float32(1e-12))
-            for t in range(len(own)):
-                own[t] *= scale
+            direction = table[latent, begin:end]
+            norm_squared = np.float32(0)
+            for t in range(len(direction)):
+                norm_squared += direction[t] * direction[t]
+            scale = np.float32(1) / max(np.sqrt(norm_squared), np.float32(1e-12))
+            for t in range(len(direction)):
+                direction[t] *= scale
             begin = end
 
 
@@ -224,9 +224,9 @@ def round_rows(table, rounded, first, squares):
             upper[t] = (bits[t] + 0x7FFF + ((bits[t] >> 16) & 1)) & -0x10000  # to nearest, ties to even
             out[t] = upper[t] >> 16
         nearest = upper.view(np.float32)
-        square = lost = np.float32(0)
+        norm_squared = error_squared = np.float32(0)
         for t in range(width):
-            square += row[t] * row[t]
-            lost += (row[t] - nearest[t]) * (row[t] - nearest[t])
-        squares[latent, 0] += square
-        squares[latent, 1] += lost
+            norm_squared += row[t] * row[t]
+            error_squared += (row[t] - nearest[t]) * (row[t] - nearest[t])
+        squares[latent, 0] += norm_squared
+        squares[latent, 1] += error_squared

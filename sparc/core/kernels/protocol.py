@@ -38,17 +38,17 @@ class Kernels(Protocol):
     def weighted_rows(self, indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
         """Return the sum over j of values[b, g, j] * table[indices[b, j]]: (B, G, D)."""
 
-    def entry_dots(self, rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
-        """Return the dot product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    def entry_dots(self, vectors_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+        """Return the dot product of vectors[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
 
     def sum_by_latent(self, summed: LatentSum) -> Tensor:
         """Return all sums of `summed`: (L, D)."""
 
-    def products_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
-        """Return the dot product of each entry's row and its latent's row of a table, for sorted entries: (E, G)."""
+    def dots_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
+        """Return the dot products of `entry_dots` for the vectors of a sum, in the order of its entries: (E, G)."""
 
-    def sum_with_products(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `sum_by_latent` and `products_by_latent`."""
+    def sum_with_dots(self, summed: LatentSum, table_LD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `sum_by_latent` and `dots_by_latent`."""
 
     def update_by_latent(
         self,
@@ -60,21 +60,21 @@ class Kernels(Protocol):
     ) -> list[Tensor] | None:
         """Sum each latent's gradient and take Adam's step on its row of a table (L, D), while both are in the cache.
 
-        Each sum adds to the columns that stand with it; the first covers all. With `unit_ends`, the ends of the table's
-        segments, each segment of a row stays on unit norm: the gradient's part along it is removed before the step, and
-        the segment is scaled back after it.
+        Each sum adds to the columns of the table beside it in `sums`; the first covers all. With `unit_ends`, the ends
+        of the decoders' columns, the latent's directions stay on unit norm: the gradient's part along a direction is
+        removed before the step, and the direction is scaled back after it.
 
-        Returns for each sum its `products_by_latent` with the table before the step; None if not implemented.
+        Returns for each sum its `dots_by_latent` with the table before the step; None if not implemented.
         """
 
-    def project_columns(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:
-        """Remove from the gradient of a table (L, D) its part along each segment of each row, in place.
+    def project_directions(self, gradient: Tensor, table: Tensor, ends: Sequence[int]) -> bool:
+        """Remove from the gradient of a table (L, D) its part along each direction, in place.
 
-        Segments have unit norm, and `ends` are their ends. Returns False if not implemented.
+        Directions have unit norm; `ends` are the ends of the decoders' columns. Returns False if not implemented.
         """
 
-    def normalize_columns(self, table: Tensor, ends: Sequence[int]) -> bool:
-        """Scale each segment of each row of a table (L, D) to unit norm, in place. Returns False if not implemented."""
+    def normalize_directions(self, table: Tensor, ends: Sequence[int]) -> bool:
+        """Scale each direction in a table (L, D) to unit norm, in place. Returns False if not implemented."""
 
     def round_rows(self, table_LD: Tensor, rounded_LR: Tensor, first: int, squares_L2: Tensor) -> bool:
         """Round a table to bfloat16, into the columns of `rounded_LR` from `first` on.

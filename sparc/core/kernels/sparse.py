@@ -4,8 +4,8 @@ An entry (b, j) is one kept latent of one sample. Training needs three sums over
 each replaces a dense product:
 
     weighted_rows   codes times a table of latents              the decoder
-    entry_dots      rows times the table, at kept entries       the gradient of the codes
-    sum_by_latent   codes transposed times rows                 the gradient of a table
+    entry_dots      vectors times the table, at kept entries    the gradient of the codes
+    sum_by_latent   codes transposed times vectors              the gradient of a table
 
 The G streams that share an index set also share the table's rows, so their sums are computed together.
 """
@@ -35,9 +35,9 @@ def weighted_rows(indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> T
     return summed
 
 
-def entry_dots(rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
-    """Return the dot product of rows[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
-    return kernels(table_LD).entry_dots(rows_BGD, table_LD, indices_BK)
+def entry_dots(vectors_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+    """Return the dot product of vectors[b, g] and table[indices[b, j]] for each entry: (B, G, K)."""
+    return kernels(table_LD).entry_dots(vectors_BGD, table_LD, indices_BK)
 
 
 def sum_by_latent(summed: LatentSum, latents: slice | None = None) -> Tensor:
@@ -45,15 +45,15 @@ def sum_by_latent(summed: LatentSum, latents: slice | None = None) -> Tensor:
     n_latents = summed.entries.n_latents
     if latents is not None and latents.stop - latents.start < n_latents:
         return sum_range(summed, latents)
-    return kernels(summed.rows, n_latents * summed.rows.shape[1]).sum_by_latent(summed)
+    return kernels(summed.vectors, n_latents * summed.vectors.shape[1]).sum_by_latent(summed)
 
 
-def products_by_latent(summed: LatentSum, table_LD: Tensor) -> Tensor:
-    """Return the dot product of each entry's row and its latent's row of a table, for sorted entries: (E, G).
+def dots_by_latent(summed: LatentSum, table_LD: Tensor) -> Tensor:
+    """Return the dot products of `entry_dots` for the vectors of a sum, in the order of the sorted entries: (E, G).
 
-    If the rows are the gradient of reconstructions that the table decoded, these are the gradients of the codes.
+    If the vectors are the gradient of reconstructions that the table decoded, these are the gradients of the codes.
     """
-    return kernels(table_LD).products_by_latent(summed, table_LD)
+    return kernels(table_LD).dots_by_latent(summed, table_LD)
 
 
 def weighted_sum(values_L: Tensor, table_LD: Tensor) -> Tensor:
@@ -82,12 +82,12 @@ class _WeightedRows(torch.autograd.Function):
         summed = LatentSum(entries, entries.in_order(values_BGK), grad_BGD)
         if not ctx.needs_input_grad[1]:
             return None, None, sum_by_latent(summed)
-        grad_table, products_EG = kernels(table_LD).sum_with_products(summed, table_LD)
-        return None, entries.by_sample(products_EG), grad_table
+        grad_table, dots_EG = kernels(table_LD).sum_with_dots(summed, table_LD)
+        return None, entries.by_sample(dots_EG), grad_table
 
 
-class _KeptLogits(torch.autograd.Function):
-    """Joins logits that are already computed to the graph; backward costs the kept entries alone."""
+class _LogitsWithGradient(torch.autograd.Function):
+    """The identity on logits that are already computed; its backward runs over the kept entries only."""
 
     @staticmethod
     def forward(
@@ -109,10 +109,13 @@ class _KeptLogits(torch.autograd.Function):
         return grad_inputs_BD, grad_weight_LD, grad_bias_L, None, None
 
 
-def kept_logits(inputs_BD: Tensor, weight_LD: Tensor, bias_L: Tensor, logits_BK: Tensor, indices_BK: Tensor) -> Tensor:
-    """Return `logits_BK`, the entries `indices_BK` of inputs @ weight.T + bias, with their gradients.
+def logits_with_gradient(
+    inputs_BD: Tensor, weight_LD: Tensor, bias_L: Tensor, logits_BK: Tensor, indices_BK: Tensor
+) -> Tensor:
+    """Return `logits_BK` unchanged, connected to the autograd graph.
 
-    Selection computes the full product without gradient; the gradient is zero outside the kept entries anyway.
+    They must be the entries `indices_BK` of inputs @ weight.T + bias, whose gradient they then have. Selection computes
+    the full product without a graph: outside the kept entries the gradient is zero anyway.
     """
-    kept: Tensor = _KeptLogits.apply(inputs_BD, weight_LD, bias_L, logits_BK, indices_BK)
+    kept: Tensor = _LogitsWithGradient.apply(inputs_BD, weight_LD, bias_L, logits_BK, indices_BK)
     return kept

@@ -23,11 +23,11 @@ class TritonKernels(PlainKernels):
 
     def weighted_rows(self, indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
         """See `Kernels`."""
-        n_rows, n_shared, n_kept = values_BGK.shape
+        n_samples, n_streams, n_kept = values_BGK.shape
         width = table_LD.shape[1]
-        summed = values_BGK.new_empty(n_rows, n_shared, width)
+        summed = values_BGK.new_empty(n_samples, n_streams, width)
         with torch.cuda.device_of(table_LD):
-            _weighted_rows[(n_rows * n_shared, triton.cdiv(width, COLUMNS))](
+            _weighted_rows[(n_samples * n_streams, triton.cdiv(width, COLUMNS))](
                 indices_BK.contiguous(),
                 values_BGK.contiguous(),
                 table_LD,
@@ -35,27 +35,27 @@ class TritonKernels(PlainKernels):
                 table_LD.stride(0),
                 width,
                 n_kept,
-                n_shared,
+                n_streams,
                 ENTRIES,
                 COLUMNS,
             )
         return summed
 
-    def entry_dots(self, rows_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
+    def entry_dots(self, vectors_BGD: Tensor, table_LD: Tensor, indices_BK: Tensor) -> Tensor:
         """See `Kernels`."""
-        n_rows, n_shared, width = rows_BGD.shape
+        n_samples, n_streams, width = vectors_BGD.shape
         n_kept = indices_BK.shape[1]
-        dots = rows_BGD.new_empty(n_rows, n_shared, n_kept)
+        dots = vectors_BGD.new_empty(n_samples, n_streams, n_kept)
         with torch.cuda.device_of(table_LD):
-            _entry_dots[(n_rows * n_shared, triton.cdiv(n_kept, ENTRIES))](
-                rows_BGD.contiguous(),
+            _entry_dots[(n_samples * n_streams, triton.cdiv(n_kept, ENTRIES))](
+                vectors_BGD.contiguous(),
                 table_LD,
                 indices_BK.contiguous(),
                 dots,
                 table_LD.stride(0),
                 width,
                 n_kept,
-                n_shared,
+                n_streams,
                 ENTRIES,
                 COLUMNS,
             )
@@ -63,18 +63,18 @@ class TritonKernels(PlainKernels):
 
     def sum_by_latent(self, summed: LatentSum) -> Tensor:
         """See `Kernels`."""
-        n_latents, width = summed.entries.n_latents, summed.rows.shape[1]
-        rows_ND = summed.rows.contiguous()
-        sums = rows_ND.new_empty(n_latents, width)
-        with torch.cuda.device_of(rows_ND):
+        n_latents, width = summed.entries.n_latents, summed.vectors.shape[1]
+        vectors_ND = summed.vectors.contiguous()
+        sums = vectors_ND.new_empty(n_latents, width)
+        with torch.cuda.device_of(vectors_ND):
             _sum_by_latent[(n_latents, triton.cdiv(width, 4 * COLUMNS))](
-                summed.positions, summed.weights, rows_ND, summed.starts, sums, width, width, 4 * COLUMNS
+                summed.positions, summed.weights, vectors_ND, summed.starts, sums, width, width, 4 * COLUMNS
             )
         return sums
 
-    def products_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
+    def dots_by_latent(self, summed: LatentSum, table_LD: Tensor) -> Tensor:
         """See `Kernels`."""
-        return self._products_by_sample(summed, table_LD)
+        return self._dots_by_sample(summed, table_LD)
 
 
 # Triton takes pointers and numbers one by one, so these functions have more than six parameters.
@@ -82,18 +82,18 @@ class TritonKernels(PlainKernels):
 
 @triton.jit
 def _weighted_rows(
-    indices, values, table, summed, stride, width, n_kept, n_shared,
+    indices, values, table, summed, stride, width, n_kept, n_streams,
     ENTRIES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0).to(tl.int64)
-    row = place // n_shared
+    sample = place // n_streams
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < width
     total = tl.zeros((COLUMNS,), dtype=summed.dtype.element_ty)
     for first in range(0, n_kept, ENTRIES):
         entries = first + tl.arange(0, ENTRIES)
         kept = entries < n_kept
-        latents = tl.load(indices + row * n_kept + entries, mask=kept, other=0)
+        latents = tl.load(indices + sample * n_kept + entries, mask=kept, other=0)
         weights = tl.load(values + place * n_kept + entries, mask=kept, other=0.0)
         tile = tl.load(
             table + latents[:, None] * stride + columns[None, :], mask=kept[:, None] & inside[None, :], other=0.0
@@ -104,14 +104,14 @@ def _weighted_rows(
 
 @triton.jit
 def _entry_dots(
-    rows, table, indices, dots, stride, width, n_kept, n_shared,
+    vectors, table, indices, dots, stride, width, n_kept, n_streams,
     ENTRIES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0).to(tl.int64)
-    row = place // n_shared
+    sample = place // n_streams
     entries = tl.program_id(1) * ENTRIES + tl.arange(0, ENTRIES)
     kept = entries < n_kept
-    latents = tl.load(indices + row * n_kept + entries, mask=kept, other=0)
+    latents = tl.load(indices + sample * n_kept + entries, mask=kept, other=0)
     summed = tl.zeros((ENTRIES,), dtype=dots.dtype.element_ty)
     for first in range(0, width, COLUMNS):
         columns = first + tl.arange(0, COLUMNS)
@@ -119,18 +119,18 @@ def _entry_dots(
         tile = tl.load(
             table + latents[:, None] * stride + columns[None, :], mask=kept[:, None] & inside[None, :], other=0.0
         )
-        part = tl.load(rows + place * width + columns, mask=inside, other=0.0)
+        part = tl.load(vectors + place * width + columns, mask=inside, other=0.0)
         summed += tl.sum(tile * part[None, :], axis=1)
     tl.store(dots + place * n_kept + entries, summed, mask=kept)
 
 
 @triton.jit
-def _sum_by_latent(positions, values, rows, starts, summed, stride, width, COLUMNS: tl.constexpr):
+def _sum_by_latent(positions, values, vectors, starts, summed, stride, width, COLUMNS: tl.constexpr):
     latent = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < width
     total = tl.zeros((COLUMNS,), dtype=summed.dtype.element_ty)
     for entry in range(tl.load(starts + latent), tl.load(starts + latent + 1)):
         position = tl.load(positions + entry).to(tl.int64)
-        total += tl.load(values + entry) * tl.load(rows + position * stride + columns, mask=inside, other=0.0)
+        total += tl.load(values + entry) * tl.load(vectors + position * stride + columns, mask=inside, other=0.0)
     tl.store(summed + latent * width + columns, total, mask=inside)
