@@ -16,6 +16,7 @@ from sparc.cli import main
 
 # No torch here: the process that hands tests to the workers reads this file too.
 os.environ["OMP_NUM_THREADS"] = "1"  # two workers share two cores
+os.environ["OMP_WAIT_POLICY"] = "passive"  # threads of Numba's kernels would spin on the other worker's core
 # Without bytecode, every process compiles the libraries that it imports anew: PyTorch alone takes ten seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
