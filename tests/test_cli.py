@@ -203,8 +203,8 @@ def test_one_stream_is_a_plain_sparse_autoencoder(sparc_here, extracted, tmp_pat
         ),
         (["train", "--stream", "hog[size=big]"], "'hog': size", "change", 1),
         (["train", "--stream", "hog", "--device", "gpu"], "--device: 'gpu' is not available", "cuda", 1),
-        (["train", "--resume", "nowhere"], "no run at nowhere", "--out", 1),
-        (["evaluate", "nowhere"], "no run at nowhere", "--out", 1),
+        (["train", "--resume", "nowhere"], "no run at nowhere", "directory of a run", 1),
+        (["evaluate", "nowhere"], "no run at nowhere", "directory of a run", 1),
     ],
 )
 def test_mistakes_are_errors_of_two_lines(sparc_here, tmp_path, arguments, message, hint, code):

@@ -48,7 +48,7 @@ def test_a_run_made_by_a_program_works_with_the_commands(photos, extracted_once,
     monkeypatch.chdir(photos.parent)
     shutil.copytree(extracted_once / "store", "store")
     shape = {"n_latents": 32, "k": 4, "batch_size": 16, "epochs": 2, "seed": 3}
-    with pytest.warns(UserWarning, match="tiny-image: 95% of its features is the same for all samples"):
+    with pytest.warns(UserWarning, match="tiny-image: 95% of the features' squared norm is the same for all samples"):
         fitted = sparc.train(**options, **shape, lambda_=0.5)
     assert str(fitted.path) == "runs/image-folder"
     assert Report.from_json(read_json(Run(fitted.path).evaluation, what="it")["report"]) == fitted.report

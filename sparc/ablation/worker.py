@@ -57,7 +57,7 @@ class Worker:
             os._exit(TERMINATED)
 
     def make(self, run: Run, config: RunConfig) -> None:
-        """Train and evaluate a run as far as it is not done yet; then exit if `terminate` was called."""
+        """Train and evaluate a run, skipping what is done; then exit if `terminate` was called."""
         self._busy = True
         try:
             session = Session(config, self.data, run, command=self.task.command)

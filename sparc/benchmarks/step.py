@@ -1,4 +1,4 @@
-"""Time of a training step, beside the one product that no exact TopK can do without."""
+"""Time of a training step, and of the encoder product alone, which any exact TopK needs."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import typer
 from sparc.cli.progress import Screen, console
 from sparc.config import suggestion
 from sparc.errors import InvalidConfig, MissingData, UnknownName
-from sparc.interchange import EXPORT_FORMATS
+from sparc.interchange import EXPORT_FORMATS, check_new_folder
 from sparc.storage.card import without_paths
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
@@ -34,7 +34,7 @@ def export(
             hint=suggestion(format_, [*EXPORT_FORMATS]),
         )
     if not run.is_dir():
-        raise MissingData(f"no run at {run}", hint="give the directory of a run, as sparc train printed it")
+        raise MissingData(f"no run at {run}", hint="give the directory of a run")
     opened = Run(run)
     made_by = (opened.provenance().streams if opened.begun else {}).get(stream)
     backbone = None
@@ -42,6 +42,7 @@ def export(
         backbone = {**made_by.model_dump(), "params": without_paths(made_by.params)}
     if stream not in (known := read_config(run).streams):
         raise UnknownName(f"the space has no stream named '{stream}'", hint=f"its streams: {', '.join(known)}")
+    check_new_folder(out)
     with Screen() as screen:
         screen.loading("PyTorch")
     from sparc.interchange.export_saelens import write_saelens

@@ -44,12 +44,12 @@ def list_plugins() -> None:
     for name, backbone in sorted(registry.backbones.items()):
         width = "-" if backbone.width is None else str(backbone.width)
         row: _Row = (name, f"{backbone.modality} stream", width, _weights(backbone), registry.owners["stream", name])
-        rows.append((row, _what(backbone.summary, backbone.params)))
+        rows.append((row, _description(backbone.summary, backbone.params)))
     for name, dataset in sorted(registry.datasets.items()):
         row = (name, "dataset", "-", "-", registry.owners["dataset", name])
-        rows.append((row, _what(dataset.summary, dataset.params)))
+        rows.append((row, _description(dataset.summary, dataset.params)))
     for name, error in registry.broken.items():
-        rows.append(((name, "plugin", "-", "-", "-"), [f"did not load: {_line(error)}"]))
+        rows.append(((name, "plugin", "-", "-", "-"), [f"did not load: {_first_line(error)}"]))
     wide = [max(len(row[column]) for row, _ in rows) for column in range(len(rows[0][0]))]
     for row, below in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip()
@@ -142,10 +142,10 @@ def _weights(backbone: BackboneSpec) -> str:
     try:
         return "yes" if backbone.has_weights() else "no"
     except Exception as error:
-        return _line(error)
+        return _first_line(error)
 
 
-def _what(summary: str, params: type[Params]) -> list[str]:
+def _description(summary: str, params: type[Params]) -> list[str]:
     """Return the summary and the parameters, as `--stream` and `--dataset` take them, one line each."""
     shown = []
     for name, field in params.model_fields.items():
@@ -154,5 +154,5 @@ def _what(summary: str, params: type[Params]) -> list[str]:
     return [line for line in (summary, f"[{', '.join(shown)}]" if shown else "") if line]
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]

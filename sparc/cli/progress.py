@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 5.0
 """Seconds between two lines if the output is not a terminal."""
 WAITING = 0.05
-"""Share of the time spent waiting for data from which the bar shows it."""
+"""Smallest share of the time spent waiting for data that the bar shows."""
 BOTTLENECK = {
     "data": "reading and preprocessing samples",
     "device": "the backbones",
@@ -92,7 +92,7 @@ class Screen(Listener):
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
-        self._of: object = None
+        self._key: object = None
         self._losses = ""
 
     def __enter__(self) -> Self:
@@ -145,10 +145,11 @@ class Screen(Listener):
         """Show a bar."""
         self._bar_of(title, title, unit).update(done, total, note)
 
-    def _bar_of(self, of: object, title: str, unit: str) -> Bar:
-        if self._bar is None or self._of != of:
+    def _bar_of(self, key: object, title: str, unit: str) -> Bar:
+        """Return the open bar if it has this key, else close it and open a new one."""
+        if self._bar is None or self._key != key:
             self._close()
-            self._of, self._bar = of, Bar(title, unit).__enter__()
+            self._key, self._bar = key, Bar(title, unit).__enter__()
         return self._bar
 
     def _line(self, markup: str) -> None:
@@ -162,7 +163,7 @@ class Screen(Listener):
 
 
 def _bottleneck(spent: dict[str, float]) -> str:
-    return f"  time spent waiting: {_shares(spent)}; the bottleneck was {BOTTLENECK[max(spent, key=spent.__getitem__)]}"
+    return f"  waiting: {_shares(spent)}; bottleneck: {BOTTLENECK[max(spent, key=spent.__getitem__)]}"
 
 
 def _shares(spent: dict[str, float]) -> str:

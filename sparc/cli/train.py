@@ -28,7 +28,7 @@ Resume = Annotated[
 def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = None) -> None:
     """Train a shared latent space: extract missing features, train, evaluate.
 
-    Without options it trains the built-in demo, real backbones on real pictures and captions, in a few minutes without
+    Without options it trains the built-in demo (real backbones on real pictures and captions) in a few minutes, without
     a GPU. The value of an option comes from the command line, else from --config, else from the dataset's defaults,
     else from the paper.
 

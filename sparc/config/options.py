@@ -125,7 +125,7 @@ class TrainingConfig(Options):
 
     lambda_: float = option(1.0, "Weight of the cross-reconstruction loss.", ge=0)
     aux_weight: float = option(1 / 32, "Weight of the AuxK loss, which revives dead latents (alpha).", ge=0)
-    k_aux: int = option(64, "Dead latents that AuxK lets reconstruct the residual.", gt=0)
+    k_aux: int = option(64, "Dead latents with which AuxK reconstructs the residual.", gt=0)
     dead_after: int = option(256_000, "Training samples without activation after which a latent counts as dead.", gt=0)
     epochs: int = option(50, "Passes over the training samples.", gt=0)
     batch_size: int = option(256, "Samples per step.", gt=0)
@@ -134,7 +134,7 @@ class TrainingConfig(Options):
     encoder_product: Precision = option(
         "float32",
         "Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates "
-        "are rescored in float32, and is faster with large batches on processors that have it.",
+        "are rescored in float32, and is faster with large batches on processors with native bfloat16.",
     )
     adam_state: Precision = option(
         "float32", "Precision of Adam's moments; bfloat16, rounded stochastically, halves their memory."
@@ -153,7 +153,7 @@ class ExtractionOptions(Options):
 class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, DataOptions):
     """All options of a run, from the command line, a TOML file or Python."""
 
-    out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, or -2, -3, ...")
+    out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...")
 
     @property
     def source(self) -> PluginRef:
@@ -187,7 +187,7 @@ class ExtractOptions(RunConfig):
         None, "patch: also store the features of image patches, which take much disk space.", metavar="patch"
     )
     shard: str | None = option(
-        None, "Do share I, from 0, of the work of N processes. torchrun sets it automatically.", metavar="I/N"
+        None, "Compute share I of N, counted from 0. torchrun sets it automatically.", metavar="I/N"
     )
 
 

@@ -39,7 +39,7 @@ class RunArguments(TypedDict, total=False):
     aux_weight: float
     """Weight of the AuxK loss, which revives dead latents (alpha)."""
     k_aux: int
-    """Dead latents that AuxK lets reconstruct the residual."""
+    """Dead latents with which AuxK reconstructs the residual."""
     dead_after: int
     """Training samples without activation after which a latent counts as dead."""
     epochs: int
@@ -52,7 +52,7 @@ class RunArguments(TypedDict, total=False):
     """Seed of the initial weights and of the order of the samples."""
     encoder_product: Literal["float32", "bfloat16"]
     """Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates are
-    rescored in float32, and is faster with large batches on processors that have it."""
+    rescored in float32, and is faster with large batches on processors with native bfloat16."""
     adam_state: Literal["float32", "bfloat16"]
     """Precision of Adam's moments; bfloat16, rounded stochastically, halves their memory."""
     precision: Literal["float32", "bfloat16", "float16"]
@@ -64,7 +64,7 @@ class RunArguments(TypedDict, total=False):
     skip_bad: bool
     """Skip images that do not decode and empty captions."""
     out: str | Path | None
-    """New directory of the run. Default: runs/DATASET, or -2, -3, ..."""
+    """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
 
 
 class ExtractArguments(TypedDict, total=False):
@@ -96,7 +96,7 @@ class ExtractArguments(TypedDict, total=False):
     aux_weight: float
     """Weight of the AuxK loss, which revives dead latents (alpha)."""
     k_aux: int
-    """Dead latents that AuxK lets reconstruct the residual."""
+    """Dead latents with which AuxK reconstructs the residual."""
     dead_after: int
     """Training samples without activation after which a latent counts as dead."""
     epochs: int
@@ -109,7 +109,7 @@ class ExtractArguments(TypedDict, total=False):
     """Seed of the initial weights and of the order of the samples."""
     encoder_product: Literal["float32", "bfloat16"]
     """Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates are
-    rescored in float32, and is faster with large batches on processors that have it."""
+    rescored in float32, and is faster with large batches on processors with native bfloat16."""
     adam_state: Literal["float32", "bfloat16"]
     """Precision of Adam's moments; bfloat16, rounded stochastically, halves their memory."""
     precision: Literal["float32", "bfloat16", "float16"]
@@ -121,11 +121,11 @@ class ExtractArguments(TypedDict, total=False):
     skip_bad: bool
     """Skip images that do not decode and empty captions."""
     out: str | Path | None
-    """New directory of the run. Default: runs/DATASET, or -2, -3, ..."""
+    """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
     tokens: Literal["patch"] | None
     """patch: also store the features of image patches, which take much disk space."""
     shard: str | None
-    """Do share I, from 0, of the work of N processes. torchrun sets it automatically."""
+    """Compute share I of N, counted from 0. torchrun sets it automatically."""
 
 
 class EvaluateArguments(TypedDict, total=False):

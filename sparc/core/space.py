@@ -310,4 +310,4 @@ class LatentSpace(nn.Module):
             counts[name] = len(x_BD)
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise BadFeatures(f"expected as many samples in every stream, found {found}", hint="align the rows")
+            raise BadFeatures(f"expected equally many samples in every stream, found {found}", hint="align the rows")

@@ -18,7 +18,7 @@ from sparc.core.kernels import tiles
 SAMPLES, LATENTS = 256, 8192
 """Samples and latents whose logits are in memory at a time on the CPU: 8 MB per stream, which fit in its cache."""
 MANY_SAMPLES, MANY_LATENTS = 2048, 65536
-"""The same on a GPU, which needs large products to be fast: 0.5 GB per stream."""
+"""Samples and latents at a time on a GPU, which needs large products to be fast: 0.5 GB per stream."""
 _FOLD = 8
 """Scores of a long row that are first reduced to their maximum."""
 _LARGEST_INT32 = 2**31 - 1

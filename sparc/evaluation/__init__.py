@@ -57,7 +57,7 @@ class HeldOut:
     features: Mapping[str, Tensor]
     """Raw, (N, D) per stream; a row of zeros if a sample lacks the stream."""
     groups: Sequence[str]
-    """Per sample, its image: samples of one group are not independent."""
+    """Per sample, its image; samples of one group are not independent."""
     labels: csr_array | None = None
     """(N, C) multi-hot, columns as in `taxonomy.labels`."""
     taxonomy: Taxonomy | None = None
@@ -83,7 +83,7 @@ class Evaluation:
 
 
 OnPart = Callable[[int, int, str], None]
-"""Called with the number of parts done, their total, and the name of the part that begins."""
+"""Callback that receives the number of parts done, their total, and the name of the part that begins."""
 
 
 def evaluate(

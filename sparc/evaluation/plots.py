@@ -217,7 +217,7 @@ def _single(figure: SubFigure, found: Probes, streams: Sequence[str]) -> None:
     for mark, aside in ((JOINT, -0.1), (SOLO, 0.1)):
         losses = found.single.get(mark.words, {})
         figures.dots(axes, [losses.get(name) for name in streams], [place + aside for place in places], mark)
-    axes.axvline(math.log(2), color=GREY, linewidth=1.5, label="knowing nothing, ln 2", zorder=1)
+    axes.axvline(math.log(2), color=GREY, linewidth=1.5, label="predicting 1/2, ln 2", zorder=1)
     figures.from_zero(axes)
     figures.headline(figure, "Best single latent for a label: log-loss, lower is better")
     figures.legend(figure, axes)
@@ -244,4 +244,4 @@ def _classifiers(figure: SubFigure, found: Probes, streams: Sequence[str]) -> No
 DRAWINGS: dict[str, Callable[[Report], Figure | None]] = {
     drawing.__name__: drawing for drawing in (reconstruction, alignment, latents, retrieval, concepts, probes)
 }
-"""By file name. A drawing returns None if the report lacks its section."""
+"""Drawings by file name. A drawing returns None if the report lacks its section."""

@@ -172,7 +172,7 @@ class Regressions(NamedTuple):
     sign: Floats
     """1 with the label, -1 without."""
     weight: Floats
-    """In each regression, each class weighs 1/2."""
+    """Weight of each entry. In each regression, each class weighs 1/2."""
     starts: NDArray[np.intp]
     """(F,) first entry of each regression."""
 

@@ -86,11 +86,11 @@ class IndexOverlap(_Record):
     overlap: float
     """Jaccard: latents active in both over latents active in either, mean over samples."""
     null: float
-    """The same on shuffled pairs."""
+    """Overlap on shuffled pairs."""
 
 
 class Sharing(_Record):
-    """How streams share latents, each stream encoded alone."""
+    """Sharing of latents between streams, each stream encoded alone."""
 
     overlaps: tuple[IndexOverlap, ...]
     """Per pair of streams."""
@@ -105,7 +105,7 @@ class Sharing(_Record):
     """Share of the samples that activate a latent in both of two streams, of those that do in either; mean over pairs
     of streams, then over alive latents."""
     cofiring_null: float | None
-    """The same on shuffled pairs."""
+    """`cofiring` on shuffled pairs."""
     entropy: float | None
     """Entropy of a latent's activations over the streams, 1 if all are equally active; mean over alive latents."""
 
@@ -159,14 +159,14 @@ class Classifier(_Record):
 
 
 class Probes(_Record):
-    """How well single latents, and classifiers of all features, tell labels."""
+    """Scores of single latents, and of classifiers of all features, as predictors of labels."""
 
     labels: int
     train: int
     test: int
     """Samples of the test part; all samples of an image are in the same part."""
     single: dict[str, dict[str, float]]
-    """By `joint` or `solo`, then stream: test log-loss of the best latent per label, classes balanced, mean over
+    """Test log-loss by `joint` or `solo`, then stream: of the best latent per label, classes balanced, mean over
     labels. A constant prediction gives ln 2 = 0.693."""
     classifiers: tuple[Classifier, ...]
     chance: float
@@ -193,13 +193,13 @@ class Retrieval(_Record):
     queries: int
     candidates: int
     latents: Ranks
-    """By cosine between codes."""
+    """Search by the cosine between codes."""
     reconstruction: Ranks
-    """By cosine between both codes decoded into the target stream."""
+    """Search by the cosine between both codes decoded into the target stream."""
     cross: Ranks
-    """By cosine between the query's code decoded into the target stream and the target's features."""
+    """Search by the cosine between the query's code decoded into the target stream and the target's features."""
     raw: Ranks | None
-    """By cosine between features, without latents; None unless the two backbones share a space."""
+    """Search by the cosine between features, without latents; None unless the two backbones share a space."""
     chance: Ranks
     """Exact expectation for a random order."""
 
@@ -254,7 +254,7 @@ class EvaluationFile(_Record):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise CorruptFile(
-                f"{WHAT} is not as this sparc writes it: {path} ({f'{place}: ' if place else ''}{first['msg']})",
+                f"{WHAT} is not of this version's format: {path} ({f'{place}: ' if place else ''}{first['msg']})",
                 hint=f"measure the run again: sparc evaluate {path.parent}",
             ) from error
 

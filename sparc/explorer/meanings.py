@@ -1,4 +1,4 @@
-"""Which latents are worth showing, and the held-out samples that activate each most.
+"""Choose the latents worth showing, and the held-out samples that activate each most.
 
 Shapes: N samples, L latents, D features of a stream.
 """

@@ -69,7 +69,7 @@ class BatchFeatures(NamedTuple):
     tokens: dict[str, Tensor]
     """(samples, patches, width) by stream, if features of patches are computed."""
     readable: list[bool]
-    """For each sample True if it could be read."""
+    """(samples,) bool, True if the sample could be read."""
 
 
 @dataclass
@@ -97,7 +97,7 @@ class FeatureExtractor:
         if self.options.tokens is not None:
             if not isinstance(backbone, GridBackbone) or backbone.grid is None:
                 raise InvalidConfig(
-                    f"stream '{name}': its backbone has no patches", hint="leave that stream out, or --tokens"
+                    f"stream '{name}': its backbone has no patches", hint="remove that stream or --tokens"
                 )
             function = backbone.forward_tokens
         return function
@@ -211,7 +211,7 @@ class FeatureExtractor:
             if at_once == 1:
                 where = self.options.device if self._on_gpu else "this machine"
                 raise PluginError(
-                    f"backbone '{name}': the memory of {where} does not hold one sample",
+                    f"backbone '{name}': one sample does not fit in the memory of {where}",
                     hint="free some of it, or choose a smaller model",
                 )
             at_once = self._at_once[name] = (at_once + 1) // 2
@@ -290,7 +290,7 @@ def _check(name: str, output: Any, shape: tuple[int, ...]) -> None:
         found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise PluginError(
             f"backbone '{name}': expected a floating-point tensor of shape {shape}, found {found}",
-            hint="repair its forward or its width",
+            hint="fix its forward or its width",
         )
 
 

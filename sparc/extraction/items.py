@@ -36,7 +36,7 @@ def distinct(dataset: Dataset, modality: str) -> Items:
         InvalidConfig: an id cannot be encoded as UTF-8.
     """
     if not len(dataset):
-        raise MissingData("the dataset has no samples", hint="look at its folder")
+        raise MissingData("the dataset has no samples", hint="check its folder")
     first: dict[object, int] = {}
     rows = np.empty(len(dataset), np.int64)
     owners: list[int] = []
@@ -49,7 +49,7 @@ def distinct(dataset: Dataset, modality: str) -> Items:
     try:
         "\n".join(ids).encode()
     except UnicodeEncodeError as error:
-        raise InvalidConfig(f"a sample's id is no text: {error}", hint="give the samples other ids") from error
+        raise InvalidConfig(f"a sample's id is not valid text: {error}", hint="give the samples other ids") from error
     return Items(ids, rows, np.array(owners, np.int64))
 
 

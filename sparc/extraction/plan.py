@@ -17,7 +17,7 @@ IMPORTED = "imported"
 
 
 class JobOptions(ExtractionOptions):
-    """How features are computed and stored, with the device to compute on."""
+    """Options of the computation and storage of features, with the device to compute on."""
 
     device: str = "cpu"
     tokens: bool = False
@@ -123,7 +123,7 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
     for split in ("train", "test"):
         found = {path.parent.name: read_manifest(path.parent).width for path in (root / split).glob(f"*/{MANIFEST}")}
         if not root.is_dir():
-            raise MissingData(f"no folder at {root}", hint="say where the imported features are: --features FOLDER")
+            raise MissingData(f"no folder at {root}", hint="give the folder of imported features: --features FOLDER")
         if not found:
             raise MissingData(
                 f"no imported features of the split '{split}' in {root}",
@@ -133,7 +133,7 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
         for name in names:
             if name not in found:
                 raise UnknownName(
-                    f"no stream named '{name}' was imported as '{split}'", hint=f"there are: {', '.join(sorted(found))}"
+                    f"no stream named '{name}' was imported as '{split}'", hint=f"imported: {', '.join(sorted(found))}"
                 )
             if widths.setdefault(name, found[name]) != found[name]:
                 raise MisalignedStreams(

@@ -30,7 +30,7 @@ class PreprocessedBatch(NamedTuple):
     inputs: dict[str, Any]
     """Inputs of the readable samples by stream; empty if no sample is readable."""
     readable: list[bool]
-    """For each sample True if it could be read and preprocessed."""
+    """True for each sample that could be read and preprocessed."""
     errors: list[tuple[str, str]]
     """Message and hint of each sample that is not readable."""
     streams: tuple[str, ...]
@@ -78,7 +78,10 @@ class Preprocessor:
                 self.preprocess[name]([sample])
             except Exception as error:
                 why = f"{type(error).__name__}: {error}".splitlines()[0]
-                return f"stream '{name}' cannot preprocess sample '{sample.id}': {why}", "repair it, or pass --skip-bad"
+                return (
+                    f"stream '{name}' cannot preprocess sample '{sample.id}': {why}",
+                    "replace it, or pass --skip-bad",
+                )
         return None
 
     @staticmethod

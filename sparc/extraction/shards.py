@@ -24,7 +24,7 @@ from sparc.system.files import sha256
 
 LEFTOVER_SECONDS = 3600
 OnRows = Callable[[int, int], None]
-"""Called with the number of rows done so far and the number of rows of this process's share."""
+"""Callback that receives the number of rows done so far and the number of rows of this process's share."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class _StreamShards:
         self._skip_bad = extractor.options.skip_bad
         self._tokens = extractor.options.tokens is not None
         self._token_like: dict[str, Tensor] = {}
-        """By stream an empty tensor with the shape and dtype of its features of patches."""
+        """Empty tensor by stream, with the shape and dtype of its features of patches."""
         self.count = -(-len(items) // shard_rows)
         for destination in destinations.values():
             _remove_leftovers(destination.directory)
@@ -186,7 +186,7 @@ class _StreamShards:
         if name not in self._token_like:
             raise BadSample(
                 "none of the samples so far can be read, so the width of patches is not known",
-                hint="look at the folder of the dataset",
+                hint="check the folder of the dataset",
             )
         like = self._token_like[name]
         blank = [like.new_zeros(len(one.readable), *like.shape[1:]) for one in computed]
@@ -202,7 +202,7 @@ class _StreamShards:
         if bad.all():
             raise BadSample(
                 f"none of the {len(self._items.ids)} samples of the split '{destination.split}' can be read",
-                hint="look at the dataset's files and folders",
+                hint="check the dataset's files and folders",
             )
         skipped = [self._items.ids[sample] for sample in np.flatnonzero(bad[self._items.rows])]
         tokens = None

@@ -100,7 +100,7 @@ def _events(order: Order) -> Iterator[dict[str, Any]]:
             yield event
         if worker.wait() != 0:
             raise PluginError(
-                f"the extracting process ended with code {worker.returncode} in stream '{at}'",
+                f"the extraction process ended with code {worker.returncode} in stream '{at}'",
                 hint="run the same command again: complete shards are kept; if it was killed, use less memory",
             )
     finally:

@@ -9,7 +9,17 @@ The package itself imports neither torch nor a file format's library. Letters in
 a stream's features, D the same in suffixes of names, L latents.
 """
 
+from pathlib import Path
+
+from sparc.errors import InvalidConfig
+
 EXPORT_FORMATS = ("saelens",)
 """Formats of `sparc export`."""
 SPLITS = ("train", "test")
 """Splits of imported features."""
+
+
+def check_new_folder(out: Path) -> None:
+    """Raise InvalidConfig unless an export can write a new folder at `out`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidConfig(f"{out} already exists, and an export overwrites nothing", hint="choose another --out")

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparc.config import suggestion
-from sparc.errors import InvalidConfig, UnknownName
+from sparc.errors import UnknownName
+from sparc.interchange import check_new_folder
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.system.files import json_writer, write_together
 
@@ -44,8 +45,7 @@ def write_saelens(space: SharedLatentSpace, stream: str, out: Path, *, backbone:
     """
     if stream not in space.streams:
         raise UnknownName(f"the space has no stream named '{stream}'", hint=suggestion(stream, [*space.streams]))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidConfig(f"{out} exists already, and an export overwrites nothing", hint="choose another --out")
+    check_new_folder(out)
     config = {
         "architecture": "topk",
         "d_in": space.streams[stream],

@@ -99,7 +99,7 @@ def _ids(path: Path, arrays: Mapping[str, Any], file: Path | None) -> list[str]:
             found = np.asarray(arrays[key][:])
             if found.ndim != 1 or found.dtype.kind not in "iuSUO":
                 raise InvalidConfig(
-                    f"{path}: expected '{key}' as texts or whole numbers, one a row, found {found.dtype} of shape "
+                    f"{path}: expected '{key}' as texts or whole numbers, one per row, found {found.dtype} of shape "
                     f"{found.shape}",
                     hint="convert them",
                 )

@@ -78,7 +78,7 @@ def _check_beside(
     if not there:
         return
     if split in chosen:
-        raise InvalidConfig(f"{directory} holds imported features already", hint="remove it, or choose another --out")
+        raise InvalidConfig(f"{directory} already holds imported features", hint="remove it, or choose another --out")
     widths = {name: source.width for name, source in sources.items()}
     if (found := {name: manifest.width for name, manifest in there.items()}) != widths:
         raise InvalidConfig(

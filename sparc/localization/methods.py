@@ -121,7 +121,7 @@ def last_grid(name: str, of: Explained) -> tuple[Tensor, Tensor]:
             return _grid_of(activations.detach(), of.grid), grid_PC
     raise PluginError(
         f"stream '{name}': found no activations with a grid of {of.grid[0]} x {of.grid[1]} that its features depend on",
-        hint="choose another --method: dense, or relevance where there is attention",
+        hint="choose another --method: dense, or relevance if the model has attention",
     )
 
 
@@ -135,4 +135,4 @@ def _grid_of(activations: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 GRADIENT_METHODS = {"relevance": relevance, "grad-cam": grad_cam, "layer-cam": layer_cam}
-"""By name; with `dense` these are `sparc.localization.request.METHODS`."""
+"""Gradient methods by name; with `dense` these are `sparc.localization.request.METHODS`."""

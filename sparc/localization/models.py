@@ -28,7 +28,7 @@ class Models:
     names: Mapping[int, str] = field(default_factory=dict)
     """Names of latents, as `sparc evaluate` found them."""
     shared_spaces: Mapping[str, str] = field(default_factory=dict)
-    """By stream, a name of the feature space that its backbone shares with others, such as CLIP's two towers."""
+    """Name by stream of the feature space that its backbone shares with others, such as the two towers of one model."""
     random_weights: Sequence[str] = ()
     """Streams whose weights are random, so that their maps say nothing about a model."""
 

@@ -125,7 +125,7 @@ class Trace(TorchFunctionMode):
         if weight is None or given["use_separate_proj_weight"] or extended:
             raise PluginError(
                 "expected the plain form of nn.MultiheadAttention, found one with biases or widths of its own",
-                hint="choose another --method, which looks at no attention",
+                hint="choose a --method that needs no attention",
             )
         query, n_heads = given["query"], given["num_heads"]
         projections = zip(weight.chunk(3), [None] * 3 if bias is None else bias.chunk(3), strict=True)

@@ -71,7 +71,7 @@ class View:
             raise PluginError(
                 f"stream '{self.stream}': expected patches of width {backbone.width} as its features have, found "
                 f"{patches_1PD.shape[-1]}",
-                hint="choose another --method; or repair its forward_tokens",
+                hint="choose another --method; or fix its forward_tokens",
             )
         return patches_1PD[0].float()
 

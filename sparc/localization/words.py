@@ -1,4 +1,4 @@
-"""How much of a match each word of a caption carries."""
+"""The share of a match that each word of a caption carries."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ INK, PALE = "#26262b", "#e6e6ea"
 WIDTH = 8.0
 """Inches. The smallest words stay readable if a page shows the picture 800 pixels wide."""
 DASH = "–"
-"""Shown in place of a missing number."""
+"""Text in place of a missing number."""
 SETTINGS: Any = {
     "font.size": 9,
     "text.color": INK,

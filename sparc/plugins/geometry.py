@@ -46,7 +46,7 @@ def measured_box(name: str, backbone: Backbone, size: tuple[int, int]) -> Box:
     contrast = white - black
     seen = contrast > 0.5 * contrast.max()
     if not contrast.max() > 0:
-        raise PluginError(f"backbone '{name}': its preprocessing turns white into black", hint="repair its preprocess")
+        raise PluginError(f"backbone '{name}': its preprocessing turns white into black", hint="fix its preprocess")
     shares = [(ramp - black) / np.where(seen, contrast, 1) for ramp in prepared]
     left, right = _span(shares[0], seen, axis=1, length=width)
     top, bottom = _span(shares[1], seen, axis=0, length=height)

@@ -135,12 +135,12 @@ def _specs(
         specs = [spec for answer in manager.subset_hook_caller(hook, others)() for spec in answer]
     except Exception as error:
         message = f"hook '{hook}' of plugin {owner} failed: {error}"
-        raise PluginError(message, hint="repair or uninstall that plugin") from error
+        raise PluginError(message, hint="fix or uninstall that plugin") from error
     for spec in specs:
         if not isinstance(spec, kind):
             raise PluginError(
                 f"hook '{hook}' of plugin {owner} returned {type(spec).__name__}, expected {kind.__name__}",
-                hint="repair or uninstall that plugin",
+                hint="fix or uninstall that plugin",
             )
     return specs
 

@@ -50,7 +50,7 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
             text = Template((templates / source).read_text(encoding="utf-8")).substitute(words)
             (folder / target.format(module=module)).write_text(text, encoding="utf-8")
     except FileExistsError as error:
-        raise InvalidConfig(f"{folder} exists already", hint="choose another name or --into") from error
+        raise InvalidConfig(f"{folder} already exists", hint="choose another name or --into") from error
     except OSError as error:
         raise storage_error(folder, error) or error from error
     return folder

@@ -1,4 +1,4 @@
-"""How a backbone plugin states, finds and loads its weights: the Hugging Face Hub, local files, or random numbers.
+"""Helpers with which backbone plugins identify, find and load weights: from the hub, local files, or random numbers.
 
 A `BackboneSpec` says three things about its weights, and this module has a function for each:
 

@@ -150,7 +150,7 @@ class Data:
             for name, share in common(self.train).items():
                 if share > ALIKE:
                     self.listener.warn(
-                        f"{name}: {share:.0%} of its features is the same for all samples; "
+                        f"{name}: {share:.0%} of the features' squared norm is the same for all samples; "
                         "--normalization standard removes it"
                     )
 

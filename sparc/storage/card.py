@@ -84,8 +84,8 @@ def model_card(directory: Path, repo_id: str) -> ModelCard:
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptFile(
-            f"the files of {directory} are not as this sparc writes them: {type(error).__name__} {error}",
-            hint=f"measure anew: sparc evaluate {directory}",
+            f"the files of {directory} are not of this version's format: {type(error).__name__} {error}",
+            hint=f"evaluate it again: sparc evaluate {directory}",
         ) from error
     metadata = ModelCardData(library_name="sparc", tags=list(TAGS))
     return ModelCard("\n".join(["---", metadata.to_yaml(), "---\n", *sections]))

@@ -51,7 +51,7 @@ class SharedLatentSpace(LatentSpace):
         directory = Path(directory)
         if (directory / PROVENANCE).is_file() and (directory / MODEL).is_file():
             raise InvalidConfig(
-                f"{directory} is a run that is trained already, and a run is never overwritten",
+                f"{directory} is a finished run, and a run is never overwritten",
                 hint="save into another folder",
             )
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
@@ -94,14 +94,14 @@ class SharedLatentSpace(LatentSpace):
         except (SafetensorError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CorruptFile(
-                f"{path} is truncated or does not fit {CONFIG}: {reason}", hint="copy or train it anew"
+                f"{path} is truncated or does not fit {CONFIG}: {reason}", hint="copy the file again, or train again"
             ) from error
         space.directory = directory
         try:
             return space.to(device).eval()
         except (RuntimeError, AssertionError) as error:  # unknown name, or no such device in this build or machine
             raise InvalidConfig(
-                f"the device '{device}' is not there: {str(error).splitlines()[0]}", hint="cpu, cuda, cuda:1, ..."
+                f"the device '{device}' is not available: {str(error).splitlines()[0]}", hint="cpu, cuda, cuda:1, ..."
             ) from error
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload sparc space") -> str:

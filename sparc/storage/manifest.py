@@ -126,5 +126,5 @@ def read_manifest(directory: Path) -> Manifest:
     except ValidationError as error:
         raise CorruptFile(
             f"{directory / MANIFEST} is not a manifest: {error.errors()[0]['msg']}",
-            hint=f"remove {directory} to extract it anew",
+            hint=f"remove {directory} to extract it again",
         ) from error

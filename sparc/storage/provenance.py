@@ -131,5 +131,5 @@ def read_provenance(path: Path) -> Provenance:
         place = ".".join(str(part) for part in first["loc"])
         raise CorruptFile(
             f"{path} is not the provenance of a run: {f'{place}: ' if place else ''}{first['msg']}",
-            hint="restore the file, or train anew; the extracted features are kept",
+            hint="restore the file, or train again; the extracted features are kept",
         ) from error

@@ -51,7 +51,7 @@ class Run:
         """Raise InvalidConfig unless `path` is free for a new run."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             hint = f"choose another --out; or resume the run: sparc train --resume {path}"
-            raise InvalidConfig(f"there is something at {path} already, and a run is never overwritten", hint=hint)
+            raise InvalidConfig(f"{path} already exists, and a run is never overwritten", hint=hint)
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -65,7 +65,8 @@ class Run:
             )
         if not run.begun:
             raise MissingData(
-                f"no run at {path}: it has no {run._provenance.name}", hint="give the --out of a training"
+                f"no run at {path}: it has no {run._provenance.name}",
+                hint="give the directory of a run",
             )
         return run
 

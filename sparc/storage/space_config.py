@@ -44,4 +44,4 @@ def read_config(directory: Path) -> SpaceConfig:
     try:
         return validated(SpaceConfig, content.get("space"), what=str(path))
     except InvalidConfig as error:
-        raise CorruptFile(error.message, hint="restore the file, or train anew") from error
+        raise CorruptFile(error.message, hint="restore the file, or train again") from error

@@ -51,9 +51,9 @@ class ShardContent(NamedTuple):
     features: Tensor
     """(rows, width), or (rows, patches, width)."""
     ids: list[str]
-    """For each row the id of the first sample that has it."""
+    """Id, for each row, of the first sample that has the row."""
     skipped: list[str]
-    """Those of `ids` that could not be read; their rows are zero."""
+    """Ids that could not be read; their rows are zero."""
 
 
 def write_shard(
@@ -84,7 +84,7 @@ def write_shard(
 def read_shard(path: Path, *, key: str = FEATURES) -> ShardContent:
     """Read a shard of features, or of `tokens`. Raises MissingData or CorruptFile, which name the file."""
     if not path.is_file():
-        raise MissingData(f"a shard is missing: {path}", hint=f"remove {path.parent} to extract it anew")
+        raise MissingData(f"a shard is missing: {path}", hint=f"remove {path.parent} to extract it again")
     try:
         with safe_open(path, framework="pt") as file:
             samples = json.loads(file.metadata()["samples"])
@@ -114,7 +114,7 @@ def _read_samples(directory: Path, manifest: Manifest) -> tuple[list[str], Tenso
 
 
 def _corrupt(path: Path, reason: str) -> CorruptFile:
-    return CorruptFile(f"{path} is truncated or altered: {reason}", hint=f"remove {path.parent} to extract it anew")
+    return CorruptFile(f"{path} is truncated or altered: {reason}", hint=f"remove {path.parent} to extract it again")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class FeatureStore:
     shards: dict[str, list[Tensor]]
     """Raw features by stream: consecutive shards, (rows, width) each."""
     rows: dict[str, Tensor]
-    """By stream the row of each sample, (samples,)."""
+    """Row of each sample by stream, (samples,)."""
     ids: tuple[str, ...]
     """Sample ids, in order."""
     manifests: dict[str, Manifest]
@@ -223,7 +223,7 @@ def _read_stream(
     if distinct.tolist() != list(range(len(ids))) or [sample_ids[owner] for owner in owners] != ids:
         raise CorruptFile(
             f"the shards in {directory} do not hold the samples of their manifest",
-            hint=f"remove {directory} to extract it anew",
+            hint=f"remove {directory} to extract it again",
         )
     return parts
 

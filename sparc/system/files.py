@@ -80,7 +80,7 @@ def read_json(path: Path, *, what: str) -> Any:
         raise MissingData(f"{what} is missing: {path}", hint="check the path") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise CorruptFile(
-            f"{what} is not valid JSON: {path} ({error})", hint="restore the file, or make it anew"
+            f"{what} is not valid JSON: {path} ({error})", hint="restore the file, or create it again"
         ) from error
 
 

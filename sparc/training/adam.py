@@ -37,7 +37,7 @@ class Adam:
             name: (torch.zeros_like(parameter, dtype=state), torch.zeros_like(parameter, dtype=state))
             for name, parameter in space.named_parameters()
         }
-        """By name of the parameter: running means of its gradient and of the gradient's square."""
+        """Running means of the gradient and of its square, by name of the parameter."""
         self.steps = 0
         """Steps taken."""
         self._steps = torch.zeros((), device=space.decoder.device)

@@ -127,7 +127,7 @@ class Gradients:
     ) -> None:
         """Start without terms."""
         self.terms: list[Term] = []
-        """In the order of `core.losses.loss_terms`."""
+        """Terms in the order of `core.losses.loss_terms`."""
         self.codes = codes
         self.decoder = TableGradient()
         """(L, T)."""
@@ -137,7 +137,7 @@ class Gradients:
         self._weights = weights
         self._energy = {name: x_BD.square().sum(dim=1) for name, x_BD in batch.features.items()}
         self._sources: list[list[str]] = []
-        """For each sum of the decoder's gradient, the streams whose codes it runs over."""
+        """Streams whose codes each sum of the decoder's gradient runs over."""
         self._pre_bias_T = torch.zeros_like(space.pre_bias)
         """Gradient of the pre-bias through the decoder alone."""
 

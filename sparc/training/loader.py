@@ -39,7 +39,7 @@ class TrainingFeatures(Protocol):
 
     @property
     def rows(self) -> Mapping[str, Tensor] | None:
-        """By stream (samples,), the row of each sample, if samples share rows; None if each sample has its own row."""
+        """(samples,) by stream, the row of each sample, if samples share rows; None if each sample has its own row."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ def _common_length(streams: Mapping[str, _Stream]) -> int:
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise MisalignedStreams(
-            f"expected as many samples in every stream, found {found}", hint="rows belong together by their position"
+            f"expected equally many samples in every stream, found {found}",
+            hint="rows are paired by position",
         )
     return next(iter(lengths.values()))
 

@@ -130,7 +130,7 @@ class Training:
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
             raise CorruptFile(
                 f"the saved state {run.state} is truncated or does not fit the run: {error}",
-                hint=f"remove {run.path} and train anew; the extracted features are kept",
+                hint=f"remove {run.path} and train again; the extracted features are kept",
             ) from error
 
 

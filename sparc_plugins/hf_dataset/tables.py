@@ -54,7 +54,7 @@ class HFParams(Params):
     holdout: float = 0.2
     """Fraction of the images that is held out if there is no split to evaluate on."""
     split_seed: int = 0
-    """Seed of which images are held out."""
+    """Seed of the draw of held-out images."""
     rows: int | None = None
     """Number of rows of each split to use, from its start; default: all."""
     streaming: bool = False

@@ -1,4 +1,4 @@
-"""Shared by the image and the text encoders of transformers: read a model, run it, reduce its tokens to features."""
+"""Code that image and text encoders of transformers share: read a model, run it, reduce its tokens to features."""
 
 from __future__ import annotations
 

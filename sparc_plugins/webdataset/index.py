@@ -50,7 +50,7 @@ class WebDatasetParams(Params):
     holdout: float = 0.2
     """Fraction of the samples that is held out if there are no shards to evaluate on."""
     split_seed: int = 0
-    """Seed of which samples are held out."""
+    """Seed of the draw of held-out samples."""
 
 
 def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:

@@ -339,7 +339,7 @@ def test_an_ablation_resumes_after_an_error_a_kill_and_a_signal_to_the_same_resu
     content = shard.read_bytes()
     shard.write_bytes(content[:-9])
     with on_cores(1):
-        assert_fails(sparc_here(*asked, "out"), "shard-00000.safetensors is truncated or altered", "extract it anew")
+        assert_fails(sparc_here(*asked, "out"), "shard-00000.safetensors is truncated or altered", "extract it again")
     assert [path.parent.name for path in out.rglob("model.safetensors")] == ["seed-0"]
     assert not list(out.rglob("evaluation.json"))
     shard.write_bytes(content)

@@ -446,7 +446,7 @@ def test_the_best_single_latent_stands_against_knowing_nothing():
     assert names(axes.yaxis) == list(DEMO)
     for way in ("joint", "solo"):
         assert marks(axes, way) == near(report.probes.single[way][name] for name in DEMO)
-    assert marks(axes, "knowing nothing, ln 2") == [math.log(2)] * 2
+    assert marks(axes, "predicting 1/2, ln 2") == [math.log(2)] * 2
     assert axes.get_xlim()[0] == 0
     assert axes.get_xlim()[1] > math.log(2)
 

@@ -47,7 +47,7 @@ def test_a_damaged_or_foreign_file_is_an_error_that_names_it_and_what_is_wrong(f
         ([1, 2], "Input should be"),
     ):
         path.write_text(json.dumps(wrong))
-        with pytest.raises(CorruptFile, match=rf"not as this sparc writes it: .*evaluation\.json \({place}") as raised:
+        with pytest.raises(CorruptFile, match=rf"not of this version's format: .*evaluation\.json \({place}") as raised:
             EvaluationFile.read(path)
         assert raised.value.hint == f"measure the run again: sparc evaluate {path.parent}"
 

@@ -384,7 +384,7 @@ def test_memory_that_one_sample_does_not_fit_is_an_error(dataset, tmp_path):
         def forward(self, batch):
             too_much_for_any_machine()
 
-    with pytest.raises(PluginError, match="'s': the memory of this machine does not hold one sample"):
+    with pytest.raises(PluginError, match="'s': one sample does not fit in the memory of this machine"):
         extract_stream(dataset, Never(), tmp_path / "s")
 
 

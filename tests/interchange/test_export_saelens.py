@@ -152,7 +152,7 @@ def test_the_command_exports_a_run_and_says_what_made_the_features(tmp_path, spa
     assert shapes == {"W_enc": (7, 40), "b_enc": (40,), "W_dec": (40, 7), "b_dec": (7,)}
     again = sparc_here(*words)
     assert (again.returncode, again.stdout) == (1, "")
-    assert "sae exists already" in again.stderr
+    assert "sae already exists" in again.stderr
 
 
 @pytest.mark.parametrize(

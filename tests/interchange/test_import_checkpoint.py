@@ -83,7 +83,7 @@ def test_the_command_writes_a_space_that_loads_and_overwrites_nothing(tmp_path, 
     assert sparc.load(tmp_path / "paper").streams == WIDTHS
     again = sparc_here("import", "checkpoint", *files, "--out", "paper")
     assert again.returncode == 1
-    assert "there is something at paper already" in again.stderr
+    assert "paper already exists, and a run is never overwritten" in again.stderr
 
 
 class Harmful:

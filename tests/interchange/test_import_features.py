@@ -160,7 +160,9 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     assert done.returncode == 0, done.stderr
     assert "samples lack the stream clip-txt" in done.stdout
     # Sums of positive numbers are similar; after centring they are not.
-    assert "of its features is the same for all samples; --normalization standard removes it" in done.stdout
+    assert (
+        "of the features' squared norm is the same for all samples; --normalization standard removes it" in done.stdout
+    )
     assert "Retrieval" in done.stdout
     done = sparc_here("train", "--features", "mine", *small, "--normalization", "standard", "--out", "centred")
     assert done.returncode == 0, done.stderr
@@ -202,7 +204,7 @@ def test_ids_of_lines_are_for_files_that_have_none(tmp_path):
 def test_a_folder_that_holds_other_features_is_not_mixed_with_them(tmp_path):
     one, two = write(tmp_path / "one.npz"), write(tmp_path / "two.npz", FEATURES[:2] + 1, ["y", "z"])
     imported(tmp_path / "out", {"s": one}, split="train")
-    with pytest.raises(InvalidConfig, match="holds imported features already"):
+    with pytest.raises(InvalidConfig, match="already holds imported features"):
         imported(tmp_path / "out", {"s": one}, split="train")
     with pytest.raises(InvalidConfig, match=r"expected the streams and widths of .*\{'s': 2\}, found \{'other': 2\}"):
         imported(tmp_path / "out", {"other": two}, split="test")
@@ -263,7 +265,7 @@ def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
     for name, message in {
         "words": "expected real numbers",
         "complex": "expected real numbers",
-        "column": "one a row",
+        "column": "one per row",
         "reals": "as texts or whole numbers",
     }.items():
         with pytest.raises(InvalidConfig, match=message), open_source(tmp_path / f"{name}.npz"):

@@ -73,7 +73,7 @@ def test_a_misspelled_dataset_is_known_to_the_check(sparc_here):
 def test_what_is_there_is_not_overwritten(tmp_path):
     folder = new_plugin("sky", "backbone", tmp_path)
     (folder / "sparc_sky.py").write_text("mine")
-    with pytest.raises(InvalidConfig, match=r"sparc-sky exists already"):
+    with pytest.raises(InvalidConfig, match=r"sparc-sky already exists"):
         new_plugin("sky", "dataset", tmp_path)
     assert (folder / "sparc_sky.py").read_text() == "mine"
     with pytest.raises(InvalidConfig, match="expected backbone or dataset, found 'model'"):

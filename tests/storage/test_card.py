@@ -111,7 +111,7 @@ def test_a_dry_run_says_so_and_what_cannot_be_read_is_an_error(run, tmp_path):
     run.write_provenance(run.provenance().model_copy(update={"random_weights": ("a",)}))
     assert "**a: random weights" in card(run.path, "lab/space")
     write_json(run.evaluation, {"dataset": "hf"})
-    with pytest.raises(CorruptFile, match="not as this sparc writes them: KeyError 'report'"):
+    with pytest.raises(CorruptFile, match="are not of this version's format: KeyError 'report'"):
         card(run.path, "lab/space")
     with pytest.raises(MissingData, match="the configuration of a space is missing"):
         card(tmp_path, "lab/space")

@@ -70,7 +70,7 @@ def test_a_truncated_shard_is_named(stream):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(CorruptFile, match=r"shard-00001.safetensors is truncated or altered") as error:
         open_streams({"photo": stream})
-    assert "extract it anew" in error.value.hint
+    assert "extract it again" in error.value.hint
 
 
 def test_a_shard_altered_in_one_bit_is_named(stream):

@@ -67,7 +67,7 @@ def test_samples_that_share_a_row_get_it_each(features):
 
 
 def test_streams_of_different_length_are_refused(features):
-    with pytest.raises(MisalignedStreams, match="expected as many samples in every stream, found a 100, b 80"):
+    with pytest.raises(MisalignedStreams, match="expected equally many samples in every stream, found a 100, b 80"):
         Loader(FeaturesInMemory({"a": [features["a"]], "b": features["b"][:80].split(50)}), CONFIG)
 
 

@@ -371,7 +371,7 @@ def test_a_space_is_not_saved_over_a_run(tmp_path, features, shape):
 
 def test_a_device_that_is_not_there_is_said(tmp_path, features, shape):
     fit(tmp_path / "run", features, shape)
-    with pytest.raises(InvalidConfig, match="the device 'gpu' is not there"):
+    with pytest.raises(InvalidConfig, match="the device 'gpu' is not available"):
         load(tmp_path / "run", device="gpu")
 
 

@@ -13,8 +13,9 @@ from sparc.ablation.results import Results
 SIDE_BY_SIDE = 4
 """Most cells shown as columns; with more, cells are rows, and only the headline metrics are columns."""
 ABOUT = (
-    "joint  streams encoded together    solo  each alone    bold  the best mean\n"
-    "J      Jaccard of labels, at the deepest depth unless noted    NMSE, R@  means over streams or pairs"
+    "joint     streams encoded together    solo  each alone    bold  the best mean\n"
+    "J         Jaccard of labels, at the deepest depth unless noted\n"
+    "NMSE, R@  means over streams or pairs"
 )
 
 

@@ -53,7 +53,7 @@ def with_reach(value: float, interval: Interval | None) -> str:
 
 
 def _patterns(joint: CodeMeasures, solo: CodeMeasures, streams: tuple[str, ...]) -> Table:
-    """Return counts of mixed latents by the streams in which they are active, and of dead latents by stream."""
+    """Tabulate mixed latents by the streams in which they are active, and dead latents by stream."""
     counts = [{pattern.streams: pattern.latents for pattern in encoded.patterns} for encoded in (joint, solo)]
     table = plain_table("Latents, stream by stream", "", "joint", "solo")
     for pattern in dict.fromkeys(name for found in counts for name in found):
@@ -64,7 +64,7 @@ def _patterns(joint: CodeMeasures, solo: CodeMeasures, streams: tuple[str, ...])
 
 
 def _sharing(found: Sharing) -> Table:
-    """Return how much streams share when each selects its own latents."""
+    """Tabulate how much streams share when each selects its own latents."""
     table = plain_table("Sharing, solo", "", "", "null")
     for pair in found.overlaps:
         table.add_row(
@@ -82,7 +82,7 @@ def _sharing(found: Sharing) -> Table:
 
 
 def _concepts(found: Concepts) -> Table:
-    """Return the names of latents by depth, and how evenly they spread over the labels."""
+    """Tabulate the names of latents by depth, and how evenly they spread over the labels."""
     table = plain_table(
         f"Concepts by {found.rule}",
         "\ndepth",
@@ -114,7 +114,7 @@ def _of_concepts(found: Concepts) -> str:
 
 
 def _single(found: Probes, streams: tuple[str, ...]) -> Table:
-    """Return the log-loss of the best single latent for a label."""
+    """Tabulate the log-loss of the best single latent for a label."""
     table = plain_table("1-D probes: log-loss of the best latent", "", *streams)
     for way, losses in found.single.items():
         table.add_row(way, *(number(losses.get(name)) for name in streams))
@@ -126,7 +126,7 @@ def _of_single(found: Probes) -> str:
 
 
 def _classifiers(found: Probes) -> Table:
-    """Return the mean average precision of classifiers on features and codes."""
+    """Tabulate the mean average precision of classifiers on features and codes."""
     table = plain_table("Classifiers: mean average precision", "features", "linear", "MLP")
     for one in found.classifiers:
         table.add_row(Text(_features(one)), number(one.linear), number(one.mlp))

@@ -81,7 +81,7 @@ def _alignment(report: Report) -> Table:
 
 
 def _latents(report: Report) -> Table:
-    """Return counts of alive, mixed and dead latents, and the mean number of active latents per sample."""
+    """Tabulate alive, mixed and dead latents, and the mean number of active latents per sample."""
     active = [f"\n{name}" if place else f"active per sample\n{name}" for place, name in enumerate(report.streams)]
     table = plain_table("Latents", "", "\nalive in all", "\nin some", "\ndead", *active)
     for way, encoded in (("joint", report.joint), ("solo", report.solo)):

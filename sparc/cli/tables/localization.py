@@ -77,7 +77,7 @@ def _stream(stream: str, ways: list[WayReport], match: float | None) -> Table:
 
 
 def latents_table(reports: Sequence[LatentsReport]) -> RenderableType:
-    """Return how well maps of single latents point, by thirds of the queries, one table per stream."""
+    """Tabulate how well maps of single latents point, by thirds of the queries, one table per stream."""
     parts: list[RenderableType] = [Text("Latents, seldom to frequent", style="bold")]
     for stream, of_stream in groupby(reports, key=attrgetter("stream")):
         table = plain_table(f"Pointing with {stream} at what a latent stands for", "", "kept by", "pointing", "broad")

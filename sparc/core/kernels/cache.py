@@ -1,4 +1,4 @@
-"""How much data is processed at a time, so that a CPU's cache holds it."""
+"""Sizes of blocks that fit in a CPU's cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CACHED = 2**21
 COLUMNS = 128
 """Columns that are summed at a time if the rows of a sum exceed `CACHED`."""
 OFTEN = 4
-"""SortedEntries per latent, on average, from which summing some columns at a time pays."""
+"""Entries per latent, on average, from which summing some columns at a time pays."""
 
 
 def tiles(length: int, size: int) -> list[slice]:

@@ -99,7 +99,7 @@ def cases_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Ca
 
 
 def chimeras_of(dataset: Dataset, *, count: int | None = None, seed: int = 0) -> Cases:
-    """Compose chimeras, one image's upper half on another's lower half, in which parts have to be told apart.
+    """Compose chimeras, one image's upper half on another's lower half, to test whether maps separate their parts.
 
     count: number of chimeras, by default CANVASES.
 
@@ -121,7 +121,7 @@ def _firsts(dataset: Dataset) -> list[int]:
 def _drawn(images: list[int], together: int, count: int | None, seed: int) -> tuple[tuple[int, ...], ...]:
     if len(images) < together:
         raise MissingData(
-            f"expected {together} held-out images or more, found {len(images)}", hint="hold more samples out"
+            f"expected {together} held-out images or more, found {len(images)}", hint="hold out more samples"
         )
     generator = random.Random(seed)
     return tuple(tuple(generator.sample(images, together)) for _ in range(CANVASES if count is None else count))

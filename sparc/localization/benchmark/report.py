@@ -18,7 +18,7 @@ class _Frozen(BaseModel):
 
 
 class WayReport(_Frozen):
-    """How well one stream points in one way."""
+    """Scores of one stream and one way to point."""
 
     stream: str
     target: str
@@ -45,7 +45,7 @@ class WayReport(_Frozen):
 
 
 class LocalizationReport(_Frozen):
-    """How well every way points on one set of images."""
+    """Scores of every way to point on one set of images."""
 
     what: str
     """The images, in words."""
@@ -53,14 +53,14 @@ class LocalizationReport(_Frozen):
     match: float | None
     """Smallest IoU of a right prediction: 0.2 on masks, as in the paper; None on composed images."""
     chance: float
-    """Mean share of the image that a mask covers, which is how often a blind guess is right."""
+    """Mean share of the image that a mask covers: the accuracy of a random guess."""
     ways: tuple[WayReport, ...]
     refused: dict[str, str]
     """Methods that an architecture does not allow: `STREAM METHOD` to the reason."""
 
 
 class LatentsReport(_Frozen):
-    """How well one stream's maps of single latents point, for latents that fire about equally often."""
+    """Scores of one stream's maps of single latents, for latents that fire about equally often."""
 
     stream: str
     method: str
@@ -68,7 +68,7 @@ class LatentsReport(_Frozen):
     """Mean share of images that keep the latent, each encoded alone."""
     queries: int
     pointing: float
-    """Share of queries whose map has its peak on the one image of the canvas that keeps the latent by itself."""
+    """Share of queries whose map has its peak on the one image of the canvas that keeps the latent."""
     breadth: float
     """Mean share of the grid above half of the map's range; 1 for a constant map."""
 
@@ -82,7 +82,7 @@ class LocalizationFile(_Frozen):
     """Streams with random weights, whose numbers say nothing about a model."""
     report: LocalizationReport
     parts: LocalizationReport | None
-    """The same on chimeras; None on a segmented dataset."""
+    """Scores on chimeras; None on a segmented dataset."""
     latents: tuple[LatentsReport, ...]
 
     def write(self, path: Path) -> None:
@@ -100,5 +100,5 @@ class LocalizationFile(_Frozen):
             place = ".".join(map(str, first["loc"]))
             raise CorruptFile(
                 f"{path} is no localization of a run: {place}: {first['msg']}",
-                hint="measure it anew: sparc evaluate RUN --localization",
+                hint="measure it again: sparc evaluate RUN --localization",
             ) from error

@@ -153,7 +153,7 @@ class _Backbone:
         shape = (len(self.samples), self.backbone.width)
         good = isinstance(found, Tensor) and found.is_floating_point() and tuple(found.shape) == shape
         shown = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        require(good, f"forward returns {shown}, expected floating point {shape}", change="repair forward or width")
+        require(good, f"forward returns {shown}, expected floating point {shape}", change="fix forward or width")
         self.features = found.float().cpu()
 
     def _differ(self) -> None:

@@ -39,7 +39,7 @@ def outcomes(checks: Iterator[Check]) -> Iterator[Outcome]:
             yield Outcome(promise, error)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            yield Outcome(promise, PluginError(f"it raises {reason}", hint="repair it, so that it does not raise"))
+            yield Outcome(promise, PluginError(f"it raises {reason}", hint="fix it, so that it does not raise"))
         else:
             yield Outcome(promise)
 
@@ -95,7 +95,7 @@ def check_identity(identify: Callable[[Any], str], params: Params) -> None:
 def check_light(module: str) -> None:
     """Check that importing the plugin's module imports no heavy library."""
     loaded, failure = _imported(module)
-    require(not failure, f"importing {module} fails: {failure}", change="repair the import")
+    require(not failure, f"importing {module} fails: {failure}", change="fix the import")
     require(
         not loaded,
         f"importing {module} imports {', '.join(loaded)}",
