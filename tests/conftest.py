@@ -28,6 +28,10 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), 
 SHAPES = ("square", "bar", "frame")
 
 
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
     """Return the folder of a name, which `make` fills once for all workers of this test run."""

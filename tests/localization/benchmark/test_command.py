@@ -31,6 +31,7 @@ def run_of(extracted, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, sparc_here, monkeypatch):
     run = run_of(timm=64, **{"char-ngrams": 256})
     monkeypatch.setattr(cases, "CANVASES", 6)
