@@ -16,6 +16,7 @@ from sparc.cli import main
 
 # No torch here: the process that hands tests to the workers reads this file too.
 os.environ["OMP_NUM_THREADS"] = "1"  # two workers share two cores
+os.environ["OMP_WAIT_POLICY"] = "passive"  # threads of Numba's kernels would spin on the other worker's core
 # Without bytecode, every process compiles the libraries that it imports anew: PyTorch alone takes ten seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -25,6 +26,10 @@ EXAMPLES = [ROOT / "examples" / name for name in ("sparc-classic", "sparc-digits
 BUILD_WHEEL = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
 SHAPES = ("square", "bar", "frame")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

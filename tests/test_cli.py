@@ -33,6 +33,7 @@ def folder(photos):
     return ("--dataset", "image-folder", "--data-root", photos)
 
 
+@pytest.mark.slow
 def test_train_extracts_trains_evaluates_and_prints_the_next_commands(sparc_command, sparc_here, photos, tmp_path):
     first = sparc_command("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 20)
     assert first.returncode == 0, first.stderr
@@ -142,6 +143,7 @@ def test_an_interrupted_extraction_ends_its_worker_and_prints_a_hint(environment
     assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
 
 
+@pytest.mark.slow
 def test_the_papers_streams_train_from_local_weights(sparc_here, dinov2_weights, clip_weights, photos, tmp_path):
     few = (photos / "samples.csv").read_text().splitlines()[:13]
     (photos / "samples.csv").write_text("\n".join(few))
@@ -228,6 +230,7 @@ def test_an_unknown_config_key_is_an_error_of_two_lines(sparc_here, tmp_path):
     assert_fails(sparc_here("train", "--config", "run.toml"), "unknown key 'epoch'", "did you mean 'epochs'?")
 
 
+@pytest.mark.slow
 def test_a_bad_image_is_named_and_skipped_only_on_request(sparc_here, photos, tmp_path):
     (photos / "red-bar-1.png").write_bytes(b"no image")
     (photos / "blue-bar-1.png").unlink()
@@ -242,6 +245,7 @@ def test_a_bad_image_is_named_and_skipped_only_on_request(sparc_here, photos, tm
     assert "skipped 1 samples that could not be read in tiny-image" in done.stdout or "skipped 2 samples" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_of_two_lines_and_extraction_resumes_later(environment, sparc_here, photos, tmp_path):
     """A limit on file sizes stands in for a full disk: both make writes fail.
 

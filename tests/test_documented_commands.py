@@ -56,6 +56,7 @@ def test_every_command_has_a_place_where_it_runs():
     assert all(any(re.search(pattern, " ".join(words)) for pattern in NOT_HERE) for words in rest)
 
 
+@pytest.mark.slow
 def test_commands_on_a_run_run_as_written(sparc_here, run_all, extracted, monkeypatch):
     monkeypatch.setattr(cases, "CANVASES", 4)
     folder = extracted.parent

@@ -20,6 +20,7 @@ def run(*command, environment, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_installed_packages_pass_their_own_tests_outside_of_the_source_tree(environment, tmp_path):
     tests = [shutil.copy(path, tmp_path) for path in sorted(EXAMPLES.glob("*/test_*.py"))]
     assert len(tests) == 2
@@ -62,6 +63,7 @@ def percent(line):
     return [int(number) for number in re.findall(r"(\d+)%", line)][-2:]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_scripts_print_what_they_claim(printed, sparc_here, tmp_path):
     """One test for all scripts, since they share features and a run."""

@@ -22,6 +22,7 @@ def test_code_is_linted_and_formatted():
     check(BIN / "ruff", "format", "--check", ".")
 
 
+@pytest.mark.slow
 def test_types_are_strict_and_right():
     check(BIN / "mypy")
 

@@ -113,6 +113,7 @@ def warned(lines):
     return [line for line in lines if "is the same for all samples" in line or "lack the stream" in line]
 
 
+@pytest.mark.slow
 def test_the_command_a_program_and_an_ablation_make_the_same_run_with_the_same_warnings(
     photos, environment, use_example, sparc_here, monkeypatch, tmp_path
 ):

@@ -169,6 +169,7 @@ def metric(report, name):
             return report["joint"]["dead"]
 
 
+@pytest.mark.slow
 def test_every_run_equals_that_of_sparc_train_and_the_results_are_means_over_seeds(sparc_here, extracted, tmp_path):
     (tmp_path / "grid.toml").write_text('seeds = 2\nepochs = 20\n[grid]\nk = [4, 2]\nselection = ["global"]\n')
     asked = ("ablate", *PHOTOS, *folder(extracted), "--config", "grid.toml", "--grid", "k=2,4", "--out", "out")
@@ -329,6 +330,7 @@ def on_cores(number):
     os.sched_setaffinity(0, before)
 
 
+@pytest.mark.slow
 def test_an_ablation_resumes_after_an_error_a_kill_and_a_signal_to_the_same_results_on_any_number_of_cores(
     sparc_here, environment, features, tmp_path
 ):
@@ -376,6 +378,7 @@ def test_an_ablation_resumes_after_an_error_a_kill_and_a_signal_to_the_same_resu
     assert "4 runs: 2 cells, 2 seeds; all are done" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_named_and_the_others_are_kept(sparc_here, features, tmp_path):
     asked = ("ablate", *features, "--n-latents", 32, "--batch-size", 32, "--epochs", 8, "--k", 4, "--seeds", 2)
     with on_cores(1):  # the runs that go on do so in the process of the one that ended

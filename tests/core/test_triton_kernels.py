@@ -59,6 +59,7 @@ def run(code, **environment):
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
 
 
+@pytest.mark.slow
 def test_interpreted_kernels_agree_with_the_plain_operators():
     done = run(AGREES, TRITON_INTERPRET="1")
     if "only 0-dimensional arrays can be converted" in done.stderr:

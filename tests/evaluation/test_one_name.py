@@ -44,6 +44,7 @@ def rename(table, latent, label):
         writer.writerows(rows)
 
 
+@pytest.mark.slow
 def test_a_latent_has_the_same_name_in_the_table_in_explore_and_in_localisation(sparc_here, many_photos, tmp_path):
     data = ("--dataset", "image-folder[holdout=0.6]", "--data-root", many_photos)
     shape = ("--n-latents", 32, "--k", 4, "--batch-size", 16, "--lr", 0.01, "--epochs", 10)

@@ -104,6 +104,7 @@ for folder in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("sae_lens") is None, reason="sae-lens is not installed (extra dev)")
 def test_saelens_itself_loads_an_export_and_computes_the_same(tmp_path):
     """Run SAELens once for all exports, in a new process, since importing it takes seconds and warns."""

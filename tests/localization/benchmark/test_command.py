@@ -15,7 +15,7 @@ from tests.runs import provenance
 
 
 @pytest.fixture
-def run_of(photos, tmp_path):
+def run_of(extracted, tmp_path):
     """A finished run of these streams with an untrained space, which suffices here."""
 
     def make(**widths):
@@ -24,18 +24,17 @@ def run_of(photos, tmp_path):
         streams = [
             {"name": "timm", "model": "test_vit", "weights": "random"} if name == "timm" else name for name in widths
         ]
-        options = {"stream": streams, "dataset": "image-folder", "data-root": str(photos)}
+        options = {"stream": streams, "dataset": "image-folder", "data-root": str(extracted)}
         Run(run).write_provenance(provenance(options=options))
         return run
 
     return make
 
 
-def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, sparc_here, photos, monkeypatch):
+@pytest.mark.slow
+def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, sparc_here, monkeypatch):
     run = run_of(timm=64, **{"char-ngrams": 256})
     monkeypatch.setattr(cases, "CANVASES", 6)
-    data = ("--dataset", "image-folder", "--data-root", photos)
-    sparc_here("extract", "--stream", "timm[model=test_vit,weights=random]", "--stream", "char-ngrams", *data)
     # Plots have tests of their own, and take seconds.
     monkeypatch.setattr("sparc.evaluation.plots.draw", lambda report, folder: None)
     done = sparc_here("evaluate", run, "--localization")
