@@ -22,7 +22,7 @@ from sparc.core.kernels import (
 )
 from sparc.core.losses import LossWeights, loss_terms, nmse, total
 from sparc.core.space import LatentSpace
-from sparc.core.topk import Affine, select_shared, top_k, top_k_without_sync
+from sparc.core.topk import EncoderProduct, select_shared, top_k, top_k_without_sync
 from sparc.errors import BadFeatures, UnknownName
 from sparc.training.gradients import gradients
 
@@ -187,7 +187,7 @@ def test_of_equal_scores_in_tiles_that_each_have_no_tie_at_their_end_the_lowest_
     expected = scores.argsort(dim=1, descending=True, stable=True)[:, :9]
     monkeypatch.setattr("sparc.core.topk.LATENTS", 320)
     one_hot, there = torch.eye(200, dtype=torch.float64), torch.ones(200, dtype=torch.bool)
-    kept = select_shared([Affine(one_hot, scores.T, torch.zeros(512, dtype=torch.float64), there)], 9)[0]
+    kept = select_shared([EncoderProduct(one_hot, scores.T, torch.zeros(512, dtype=torch.float64), there)], 9)[0]
     assert torch.equal(kept.indices.sort(dim=1).values, expected.sort(dim=1).values)
     assert torch.equal(kept.logits, scores.gather(1, expected))
 
