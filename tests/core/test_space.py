@@ -368,23 +368,23 @@ def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     for name, number in {"FEWEST": 1, "CACHED": 7, "COLUMNS": 2}.items():
         monkeypatch.setattr(cache, name, number)
     torch.manual_seed(0)
-    n_samples, n_latents, shared = 14, 138, 2
+    n_samples, n_latents, n_streams = 14, 138, 2
     some = torch.tensor([*range(50), *range(100, 138)])
     indices = torch.stack([some[torch.randperm(len(some))[:kept]] for _ in range(n_samples)])
-    values = torch.randn(n_samples, shared, kept, dtype=torch.float64)
-    rows = torch.randn(n_samples, shared, 3, dtype=torch.float64)
-    dense = torch.zeros(n_samples, shared, n_latents, dtype=torch.float64)
-    dense.scatter_(2, indices.unsqueeze(1).expand(-1, shared, -1), values)
-    expected = torch.einsum("bgl,bgd->ld", dense, rows)
+    values = torch.randn(n_samples, n_streams, kept, dtype=torch.float64)
+    vectors = torch.randn(n_samples, n_streams, 3, dtype=torch.float64)
+    dense = torch.zeros(n_samples, n_streams, n_latents, dtype=torch.float64)
+    dense.scatter_(2, indices.unsqueeze(1).expand(-1, n_streams, -1), values)
+    expected = torch.einsum("bgl,bgd->ld", dense, vectors)
     entries = SortedEntries(indices, n_latents)
-    summed = LatentSum(entries, entries.in_order(values), rows)
+    summed = LatentSum(entries, entries.in_order(values), vectors)
     assert summed.out_of_cache == (kept == 40)
     assert len(summed.blocks()) == (5 if kept == 40 else 10)
     torch.testing.assert_close(torch.cat([sum_by_latent(summed, latents) for latents in summed.blocks()]), expected)
     torch.testing.assert_close(sum_by_latent(summed), expected)
     table = torch.randn(n_latents, 3, dtype=torch.float64)
-    dots = torch.einsum("bgd,bkd->bgk", rows, table[indices])
-    torch.testing.assert_close(entry_dots(rows, table, indices), dots)
+    dots = torch.einsum("bgd,bkd->bgk", vectors, table[indices])
+    torch.testing.assert_close(entry_dots(vectors, table, indices), dots)
     torch.testing.assert_close(dots_by_latent(summed, table), entries.in_order(dots))
 
 
