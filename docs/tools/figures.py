@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sparc.core.dead import ActivityCounters
-from sparc.core.topk import Affine, select
+from sparc.core.topk import EncoderProduct, select
 from sparc.plugins import Taxonomy
 
 FOLDER = Path(__file__).parent.parent / "figures"
@@ -89,9 +89,9 @@ def codes(streams: Sequence[str], *, shared: bool) -> dict[str, dict[int, float]
     """Return the latents that each stream keeps by sparc's own selection from `LOGITS`, with their activations."""
     eye = torch.eye(N_LATENTS)
     there = torch.ones(1, dtype=torch.bool)
-    affine = {name: Affine(LOGITS[name], eye, torch.zeros(N_LATENTS), there) for name in streams}
+    products = {name: EncoderProduct(LOGITS[name], eye, torch.zeros(N_LATENTS), there) for name in streams}
     found = {}
-    for name, kept in select(affine, K, shared=shared).items():
+    for name, kept in select(products, K, shared=shared).items():
         values = torch.relu(kept.logits[0])
         found[name] = dict(sorted(zip(kept.indices[0].tolist(), values.tolist(), strict=True)))
     return found

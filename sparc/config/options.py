@@ -1,9 +1,11 @@
 """Every option of sparc: type, bounds, default and help, declared once.
 
-These fields generate the command line, the TOML keys, the signatures of `sparc.train` and the other verbs, the keys of
-an ablation, the reference page and `sparc info`. The defaults are the paper's. A configuration is frozen, and unknown
-keys are errors. A field `n_latents` is the option `--n-latents`, the TOML key `n-latents` and the Python argument
-`n_latents`; Python's `lambda_` is `lambda` elsewhere.
+The command line, the TOML keys, the keys of an ablation and `sparc info` follow a field at once. Three files are
+generated: after a change, run `python docs/tools/signatures.py` (the signatures of `sparc.train` and the other verbs),
+`python docs/tools/cli_reference.py` and `python docs/tools/options_reference.py`. Tests fail until then.
+
+The defaults are the paper's. A configuration is frozen, and unknown keys are errors. A field `n_latents` is the option
+`--n-latents`, the TOML key `n-latents` and the Python argument `n_latents`; Python's `lambda_` is `lambda` elsewhere.
 """
 
 from __future__ import annotations
@@ -146,7 +148,7 @@ class TrainingConfig(Options):
 
     lambda_: float = option(1.0, "Weight of the cross-reconstruction loss.", ge=0)
     aux_weight: float = option(1 / 32, "Weight of the AuxK loss, which revives dead latents (alpha).", ge=0)
-    k_aux: int = option(64, "Dead latents with which AuxK reconstructs the residual.", gt=0)
+    k_aux: int = option(64, "Dead latents per sample with which AuxK reconstructs what the code left over.", gt=0)
     dead_after: int = option(256_000, "Training samples without activation after which a latent counts as dead.", gt=0)
     epochs: int = option(50, "Passes over the training samples.", gt=0)
     batch_size: int = option(256, "Samples per step.", gt=0)
@@ -226,7 +228,7 @@ class EvaluateOptions(PlaceOptions):
 class ExploreOptions(PlaceOptions):
     """Options of `sparc explore`."""
 
-    latent: int | None = option(None, "Show one latent. Default: the most informative ones.")
+    latent: int | None = option(None, "Show one latent. Default: those on which the streams agree best.")
     out: Location | None = option(
         None, "Picture to write. Default: latents.png, or latent-N.png, in the run.", metavar="FILE"
     )

@@ -39,7 +39,7 @@ class RunArguments(TypedDict, total=False):
     aux_weight: float
     """Weight of the AuxK loss, which revives dead latents (alpha)."""
     k_aux: int
-    """Dead latents with which AuxK reconstructs the residual."""
+    """Dead latents per sample with which AuxK reconstructs what the code left over."""
     dead_after: int
     """Training samples without activation after which a latent counts as dead."""
     epochs: int
@@ -96,7 +96,7 @@ class ExtractArguments(TypedDict, total=False):
     aux_weight: float
     """Weight of the AuxK loss, which revives dead latents (alpha)."""
     k_aux: int
-    """Dead latents with which AuxK reconstructs the residual."""
+    """Dead latents per sample with which AuxK reconstructs what the code left over."""
     dead_after: int
     """Training samples without activation after which a latent counts as dead."""
     epochs: int
@@ -158,7 +158,7 @@ class ExploreArguments(TypedDict, total=False):
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     latent: int | None
-    """Show one latent. Default: the most informative ones."""
+    """Show one latent. Default: those on which the streams agree best."""
     out: str | Path | None
     """Picture to write. Default: latents.png, or latent-N.png, in the run."""
 

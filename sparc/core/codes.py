@@ -1,4 +1,7 @@
-"""Sparse codes: the kept latents of each sample."""
+"""Sparse codes: the kept latents of each sample.
+
+A latent is active where its value exceeds 0. Only the counters of dead latents, in `dead`, use a higher threshold.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,9 @@ class Codes:
         """Number of samples, B."""
         return len(self.indices)
 
-    def __getitem__(self, rows: slice | Tensor) -> Codes:
+    def __getitem__(self, samples: slice | Tensor) -> Codes:
         """Return the codes of some samples, by a slice, indices or a mask."""
-        return Codes(self.indices[rows], self.values[rows], self.n_latents)
+        return Codes(self.indices[samples], self.values[samples], self.n_latents)
 
     def to_dense(self) -> Tensor:
         """Return the codes as a dense (B, L) tensor."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from sparc.core.codes import Codes
 from sparc.core.space import Batch
 
-ACTIVE = 1e-3
-"""A latent is active where its activation exceeds this."""
+KEEPS_ALIVE = 1e-3
+"""In this module a latent is active where its activation exceeds this; elsewhere, as in `codes`, where it exceeds 0."""
 
 
 class Dead:
@@ -33,24 +33,25 @@ class Dead:
 
 
 class _Pending:
-    """Numbers that are being copied from a GPU to the host."""
+    """Counts that are being copied from a GPU to the host."""
 
-    def __init__(self, numbers: Tensor) -> None:
-        self._numbers = torch.empty_like(numbers, device="cpu", pin_memory=True)
-        self._numbers.copy_(numbers, non_blocking=True)
+    def __init__(self, counts: Tensor) -> None:
+        self._counts = torch.empty_like(counts, device="cpu", pin_memory=True)
+        self._counts.copy_(counts, non_blocking=True)
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._copied.record(torch.cuda.current_stream(numbers.device))
+        self._copied.record(torch.cuda.current_stream(counts.device))
 
     def read(self, position: int) -> int:
-        """Return one number, after the copy and the GPU work queued before it are done."""
+        """Return one count, after the copy and the GPU work queued before it are done."""
         self._copied.synchronize()
-        return int(self._numbers[position])
+        return int(self._counts[position])
 
 
 class ActivityCounters:
     """Counts, per stream and latent, the training samples since the latent was last active there.
 
-    The counts belong to the training, not to the space: encoding never changes them. They advance by whole batches.
+    The counts belong to the training, not to the space: encoding never changes them. The count of a latent that
+    is active anywhere in a batch is set to 0; all others grow by the number of samples in the batch.
     """
 
     def __init__(self, streams: Mapping[str, int], n_latents: int, device: torch.device | str = "cpu") -> None:
@@ -65,7 +66,7 @@ class ActivityCounters:
             since_L = self.samples_since_active[position]
             since_L += batch.present[name].sum()
             # No boolean indexing here: its output size would force a GPU sync.
-            inactive_BK = codes[name].values <= ACTIVE
+            inactive_BK = codes[name].values <= KEEPS_ALIVE
             silent_L = torch.ones_like(since_L, dtype=torch.uint8)
             silent_L.scatter_reduce_(0, codes[name].indices.flatten(), inactive_BK.flatten().to(torch.uint8), "amin")
             since_L *= silent_L

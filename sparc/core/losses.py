@@ -4,8 +4,13 @@
     loss = mean_s NMSE(y_ss, x_s) + lambda * mean_{s != t} NMSE(y_ts, x_t) + alpha * mean_s AUX_s
     AUX_s = NMSE( D_s z'_s, stopgrad(x_s - y_ss) ),  z'_s = ReLU of the k_aux largest logits among the latents dead in s
 
-arXiv 2507.06265, section 3. The mean over the batch runs over the samples that have both streams. Training computes the
-same terms and their gradients without autograd, in `sparc/training/gradients.py`.
+arXiv 2507.06265, section 3. The first index of y_ts is the target; in Python, as in `Term`, the source comes first. The
+mean over the batch runs over the samples that have both streams.
+
+`sparc train` does not run `loss_terms`. It computes the same terms and their gradients without autograd, in
+`sparc/training/gradients.py`. To change the loss, change this module, that one, and `tests/oracle.py`; the tests
+compare them. The trainer's twin of `nmse` is `_differentiate_nmse`. The NMSE that is reported, on held-out samples, is
+in `sparc/evaluation/reconstruction.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from sparc.core.codes import Codes
 from sparc.core.dead import Dead
 from sparc.core.kernels import logits_with_gradient
 from sparc.core.space import Batch, LatentSpace
-from sparc.core.topk import Affine, select
+from sparc.core.topk import EncoderProduct, select
 
 Kind = Literal["self", "cross", "aux"]
 KINDS: tuple[Kind, ...] = ("self", "cross", "aux")
@@ -37,7 +42,7 @@ class LossWeights:
     aux: float = 0.0
     """alpha, the weight of AuxK."""
     k_aux: int = 1
-    """Dead latents per sample that reconstruct the residual."""
+    """Dead latents per sample that reconstruct what the code left unexplained."""
 
     def reconstruction(self, source: str, target: str, n_streams: int) -> float:
         """Return the weight of the NMSE of `target` reconstructed from the code of `source`."""
@@ -77,9 +82,9 @@ def total(terms: Iterable[Term]) -> Tensor:
 
 
 def nmse(residual_BD: Tensor, target_BD: Tensor, valid_B: Tensor) -> Tensor:
-    """Return the squared error relative to the target's squared norm, averaged over valid rows.
+    """Return the squared error relative to the target's squared norm, averaged over valid samples.
 
-    A scalar, 0 if no row is valid. A row whose target is zero has no relative error and does not count.
+    A scalar, 0 if no sample is valid. A sample whose target is zero has no relative error and does not count.
     """
     energy_B = target_BD.square().sum(dim=1)
     valid_B = valid_B & (energy_B > 0)
@@ -94,7 +99,7 @@ def loss_terms(
     weights: LossWeights,
     dead: Mapping[str, Dead] | None = None,
 ) -> list[Term]:
-    """Return the terms of the loss of a batch that has all streams of the space, given its codes.
+    """Return the terms of the loss of a batch with an entry for every stream, given its codes.
 
     `dead` holds the dead latents of each stream; a stream without dead latents has no AuxK term. Terms of weight zero
     are not computed. Terms come in the order of `KINDS`, then of the streams.
@@ -113,13 +118,13 @@ def loss_terms(
     return sorted(terms, key=lambda term: KINDS.index(term.kind))
 
 
-def _aux(space: LatentSpace, stream: str, batch: Batch, residual_BD: Tensor, dead_Q: Tensor, k_aux: int) -> Tensor:
-    """Return AUX_s: the dead latents of a stream alone reconstruct the residual of the living."""
+def _aux(space: LatentSpace, stream: str, batch: Batch, left_over_BD: Tensor, dead_Q: Tensor, k_aux: int) -> Tensor:
+    """Return AUX_s: the stream's dead latents, and no others, reconstruct what its code left unexplained."""
     weight_LD, bias_L = space.encoder(stream)
     centered_BD = space.centered(stream, batch.features[stream])
-    affine = Affine(centered_BD, weight_LD[dead_Q], bias_L[dead_Q], batch.present[stream])
-    kept = select({stream: affine}, min(k_aux, len(dead_Q)), shared=False)[stream]
+    product = EncoderProduct(centered_BD, weight_LD[dead_Q], bias_L[dead_Q], batch.present[stream])
+    kept = select({stream: product}, min(k_aux, len(dead_Q)), shared=False)[stream]
     indices_BK = dead_Q[kept.indices]
     kept_BK = logits_with_gradient(centered_BD, weight_LD, bias_L, kept.logits, indices_BK)
     rebuilt_BD = space.decode_linear(Codes(indices_BK, torch.relu(kept_BK), space.n_latents), stream)
-    return nmse(rebuilt_BD - residual_BD, residual_BD, batch.present[stream])
+    return nmse(rebuilt_BD - left_over_BD, left_over_BD, batch.present[stream])

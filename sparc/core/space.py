@@ -6,6 +6,8 @@ Equations of arXiv 2507.06265, section 3, for a stream s with features x_s:
     I    = TopK_k( sum_s h_s )              one index set for all streams of a sample
     z_s  = ReLU(h_s) on I, 0 elsewhere      code
     y_ts = D_t z_s + b_t                    reconstruction of stream t from the code of stream s
+
+The first index of y_ts is the target. In Python the source comes first: `reconstruct(codes)[source][target]`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from sparc.core import topk
 from sparc.core.codes import Codes
 from sparc.core.kernels import logits_with_gradient, weighted_rows
-from sparc.core.topk import Affine, Kept, Select
+from sparc.core.topk import EncoderProduct, Kept, Selector
 from sparc.core.unit_norm import UnitDirections
 from sparc.errors import BadFeatures, UnknownName
 
@@ -104,7 +106,7 @@ class LatentSpace(nn.Module):
     def normalize(self, features: Mapping[str, Tensor]) -> Batch:
         """Normalise raw features (B, D) of some streams as in training.
 
-        A row of zeros means that the sample lacks the stream, which then takes no part in selection or in a loss.
+        A sample whose features are all zero lacks the stream, which then takes no part in selection or in a loss.
 
         Raises UnknownName for a stream that the space does not have.
         """
@@ -128,8 +130,8 @@ class LatentSpace(nn.Module):
     def fit_normalization(self, features: Mapping[str, Sequence[Tensor]]) -> None:
         """Fit 'standard' normalisation: per stream the mean to subtract, and the RMS norm to divide by.
 
-        Features come in pieces (N, D). One scale for all directions of a stream keeps their relative size. Rows of
-        zeros do not count.
+        Features come in pieces (N, D). One scale for the whole stream keeps the relative size of its dimensions.
+        Samples whose features are all zero do not count.
 
         Raises:
             UnknownName: a stream that the space does not have.
@@ -137,11 +139,11 @@ class LatentSpace(nn.Module):
         """
         for name, pieces in features.items():
             self._known(name)
-            for rows_ND in pieces:
-                self._check_width(name, rows_ND)
-            count = sum(int(present(rows_ND).sum()) for rows_ND in pieces)
-            mean_D = sum((rows_ND.double().sum(dim=0) for rows_ND in pieces), start=torch.zeros(())) / max(1, count)
-            squares = sum(float((rows_ND[present(rows_ND)].double() - mean_D).square().sum()) for rows_ND in pieces)
+            for x_ND in pieces:
+                self._check_width(name, x_ND)
+            count = sum(int(present(x_ND).sum()) for x_ND in pieces)
+            mean_D = sum((x_ND.double().sum(dim=0) for x_ND in pieces), start=torch.zeros(())) / max(1, count)
+            squares = sum(float((x_ND[present(x_ND)].double() - mean_D).square().sum()) for x_ND in pieces)
             scale = (squares / max(1, count)) ** 0.5
             if not scale > _ROUNDING * float(mean_D.norm()):
                 raise BadFeatures(
@@ -175,14 +177,14 @@ class LatentSpace(nn.Module):
         return codes
 
     def select(
-        self, centered: Mapping[str, Tensor], present: Mapping[str, Tensor], select: Select = topk.select
+        self, centered: Mapping[str, Tensor], has_stream: Mapping[str, Tensor], selector: Selector = topk.select
     ) -> dict[str, Kept]:
         """Return the kept latents of centered features (B, D) and their logits, without gradient.
 
-        `select` computes the logits and keeps the k largest; another function may do so at another cost.
+        `has_stream` is `Batch.present`. `selector` computes the logits and keeps the k largest.
         """
-        affine = {name: Affine(x_BD, *self.encoder(name), present[name]) for name, x_BD in centered.items()}
-        return select(affine, self.k, shared=self.selection == "global")
+        streams = {name: EncoderProduct(x_BD, *self.encoder(name), has_stream[name]) for name, x_BD in centered.items()}
+        return selector(streams, self.k, shared=self.selection == "global")
 
     # Codes in, features out
 
@@ -262,11 +264,11 @@ class LatentSpace(nn.Module):
     def _in_order(self, features: Mapping[str, Any]) -> list[str]:
         return [name for name in self.streams if name in features]
 
-    def _check_width(self, stream: str, rows_ND: Tensor) -> None:
-        if rows_ND.ndim != 2 or rows_ND.shape[1] != self.streams[stream]:
+    def _check_width(self, stream: str, x_ND: Tensor) -> None:
+        if x_ND.ndim != 2 or x_ND.shape[1] != self.streams[stream]:
             raise BadFeatures(
                 f"stream '{stream}': expected features of shape (samples, {self.streams[stream]}), found "
-                f"{tuple(rows_ND.shape)}",
+                f"{tuple(x_ND.shape)}",
                 hint="pass the raw features of the backbone that the space was trained on",
             )
 

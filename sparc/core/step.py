@@ -1,7 +1,8 @@
-"""One training step, to be read: encode, loss, backward, optimiser, unit norms, counters of dead latents.
+"""One training step, for reading: encode, loss, backward, optimiser, unit norms, counters of dead latents.
 
-This is the definition that the tests hold `sparc/training/` to, where the trainer computes the same step faster and
-without a graph. Use this one to change the loss or the optimiser.
+`sparc train` does not run this. `sparc/training/` computes the same step faster and without a graph. To change the
+loss, change `losses.py` and `training/gradients.py`; to change the optimiser, change this file and `training/adam.py`.
+The tests compare them.
 """
 
 from __future__ import annotations

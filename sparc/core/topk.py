@@ -25,8 +25,8 @@ _LARGEST_INT32 = 2**31 - 1
 _ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-class Affine(NamedTuple):
-    """One stream's affine map to logits: inputs @ weight.T + bias, and 0 for samples that lack the stream."""
+class EncoderProduct(NamedTuple):
+    """Operands of one stream's encoder product: inputs @ weight.T + bias, and 0 for samples that lack the stream."""
 
     inputs: Tensor
     """(B, D)."""
@@ -47,15 +47,15 @@ class Kept(NamedTuple):
     """(B, K)."""
 
 
-class Select(Protocol):
+class Selector(Protocol):
     """A function that keeps k latents per sample: `select`, or one that keeps the same latents at another cost."""
 
-    def __call__(self, streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
+    def __call__(self, streams: Mapping[str, EncoderProduct], k: int, *, shared: bool) -> dict[str, Kept]:
         """Return the kept latents by stream; if `shared`, all streams keep those of the largest summed logits."""
 
 
 @torch.no_grad()
-def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
+def select(streams: Mapping[str, EncoderProduct], k: int, *, shared: bool) -> dict[str, Kept]:
     """Keep the k latents of the largest logits or, if `shared`, of the largest sums of the streams' logits.
 
     No [B, L] tensor is held: logits are computed for one tile of samples and latents at a time. Below, B and L are
@@ -63,29 +63,29 @@ def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, 
     decides near ties.
     """
     if not shared:
-        return {name: select_shared([affine], k)[0] for name, affine in streams.items()}
+        return {name: select_shared([product], k)[0] for name, product in streams.items()}
     return dict(zip(streams, select_shared(list(streams.values()), k), strict=True))
 
 
-def select_shared(streams: list[Affine], k: int) -> list[Kept]:
+def select_shared(streams: list[EncoderProduct], k: int) -> list[Kept]:
     """Return the kept latents of streams that share them."""
     ranges = latent_tiles(streams[0].weight)
-    parts = [_search(streams, k, rows, ranges) for rows in sample_tiles(streams[0].inputs)]
+    parts = [_search(streams, k, samples, ranges) for samples in sample_tiles(streams[0].inputs)]
     indices_BK = torch.cat([indices for indices, _ in parts])
     logits_SBK = torch.cat([logits for _, logits in parts], dim=1)
     return [Kept(indices_BK, logits_BK) for logits_BK in logits_SBK]
 
 
-def _search(streams: list[Affine], k: int, rows: slice, ranges: list[slice]) -> tuple[Tensor, Tensor]:
+def _search(streams: list[EncoderProduct], k: int, samples: slice, ranges: list[slice]) -> tuple[Tensor, Tensor]:
     """Return the indices (B, K) that some samples keep, and the streams' logits (S, B, K) there.
 
     With several ranges of latents, each of the k best overall is among the k best of its own range. These candidates
     are sorted by index first, so that of equal scores the lowest index is kept.
     """
     if len(ranges) == 1:
-        best = _best(streams, k, rows, ranges[0])
+        best = _best(streams, k, samples, ranges[0])
         return best.indices, best.logits
-    found = [_best(streams, min(k, latents.stop - latents.start), rows, latents) for latents in ranges]
+    found = [_best(streams, min(k, latents.stop - latents.start), samples, latents) for latents in ranges]
     indices_BC, order_BC = torch.cat([tile.indices for tile in found], dim=1).sort(dim=1)
     scores_BC = torch.cat([tile.scores for tile in found], dim=1).gather(1, order_BC)
     best_BK = top_k(scores_BC, k)
@@ -104,8 +104,8 @@ class _Best(NamedTuple):
     """(S, B, K)."""
 
 
-def _best(streams: list[Affine], k: int, rows: slice, latents: slice) -> _Best:
-    logits = [_logits(affine, rows, latents) for affine in streams]
+def _best(streams: list[EncoderProduct], k: int, samples: slice, latents: slice) -> _Best:
+    logits = [_logits(product, samples, latents) for product in streams]
     scores_BL = summed(logits)
     best_BK = top_k(scores_BL, k)
     kept_SBK = torch.stack([logits_BL.gather(1, best_BK) for logits_BL in logits])
@@ -123,9 +123,9 @@ def summed(logits: list[Tensor]) -> Tensor:
     return scores_BL
 
 
-def _logits(affine: Affine, rows: slice, latents: slice) -> Tensor:
-    inputs_BD, weight_LD, bias_L = affine.inputs[rows], affine.weight[latents], affine.bias[latents]
-    present_B = affine.present[rows]
+def _logits(product: EncoderProduct, samples: slice, latents: slice) -> Tensor:
+    inputs_BD, weight_LD, bias_L = product.inputs[samples], product.weight[latents], product.bias[latents]
+    present_B = product.present[samples]
     if _ONEDNN and inputs_BD.device.type == "cpu" and inputs_BD.dtype == torch.float32:
         # oneDNN takes 0.7 to 0.85 of MKL's time (docs/performance.md); its public operator copies the logits once more.
         logits_BL: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_BD, weight_LD, bias_L, "none", [], "")
@@ -171,7 +171,7 @@ def top_k(scores_BL: Tensor, k: int) -> Tensor:
 def top_k_without_sync(scores_BL: Tensor, k: int) -> Tensor:
     """Return what `top_k` returns for float32 scores, without a GPU sync: scores made distinct have no ties.
 
-    Long rows of scores are split into groups of neighbours. Each of the k largest scores is in a group with one of the
+    A long row of scores is split into groups of neighbours. Each of the k largest scores is in a group with one of the
     k largest maxima, and of groups with equal maxima the first holds the lowest indices.
     """
     n_latents, device = scores_BL.shape[1], scores_BL.device
@@ -209,7 +209,7 @@ class Largest(NamedTuple):
 def largest(scores_BL: Tensor, k: int) -> Largest:
     """Return the k largest scores of each sample, with ties broken arbitrarily.
 
-    Long rows of scores are split into groups of eight. Only the groups with the k largest maxima are searched: if k
+    A long row of scores is split into groups of eight. Only the groups with the k largest maxima are searched: if k
     groups have larger maxima than another group, k scores are larger than all of its scores, so none of them is kept.
     """
     n_latents = scores_BL.shape[1]

@@ -1,6 +1,7 @@
 """Names for latents: the label that the images activating a latent have more often than other images do.
 
-A name is found on one half of the images and checked on the other.
+A name is found on one half of the images and checked on the other. The names that are stored with a run are always
+those by enrichment, whatever the rule of the report, and only confirmed names are shown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""NMSE and R2: how well each stream is rebuilt from each stream's codes. The NMSE of the loss is in `core.losses`."""
+"""NMSE and R2 as they are reported: how well each stream is rebuilt from each stream's codes, on held-out samples.
+
+The NMSE of the loss is in `core.losses`, and by hand in `training.gradients`.
+"""
 
 from __future__ import annotations
 

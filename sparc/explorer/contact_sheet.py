@@ -1,4 +1,7 @@
-"""The look of the contact sheet, the page that `sparc explore` writes: layout, colours, fonts, and its words."""
+"""The look of the contact sheet, the page that `sparc explore` writes: layout, colours, fonts, and the words on it.
+
+Its title and subtitle come from `explore` in `sparc/session/verbs.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Features of images and captions: preprocessed inputs go through the frozen backbones, batch by batch.
 
-`FeatureExtractor` reads each sample once for all streams of a modality. Data-loading workers preprocess the next
-batches while a batch is computed, and on a GPU one batch is computed while the results of the last are copied.
+`FeatureExtractor` reads each sample once for all streams of a modality; the caption or image itself is read in
+`preprocessing`. Data-loading workers preprocess the next batches while a batch is computed, and on a GPU one batch is
+computed while the results of the last are copied.
 """
 
 from __future__ import annotations

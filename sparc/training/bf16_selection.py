@@ -27,7 +27,7 @@ from torch import Tensor
 from sparc.config import Precision
 from sparc.core import topk
 from sparc.core.kernels import blocks, entry_dots, kernels
-from sparc.core.topk import Affine, Kept, Largest, Select, largest, latent_tiles, sample_tiles, summed, top_k
+from sparc.core.topk import EncoderProduct, Kept, Largest, Selector, largest, latent_tiles, sample_tiles, summed, top_k
 
 CANDIDATES = 3
 """Candidates per kept latent; with fewer, many samples of random features must be selected again."""
@@ -54,42 +54,44 @@ def pays(device: torch.device) -> bool:
     return any(check is not None and check() for check in checks)
 
 
-def selector(product: Precision, device: torch.device) -> Select:
+def selector(precision: Precision, device: torch.device) -> Selector:
     """Return the function that selects by a product of this precision, or float32 if bfloat16 does not pay here."""
-    return select if product == "bfloat16" and pays(device) else topk.select
+    return select if precision == "bfloat16" and pays(device) else topk.select
 
 
 @torch.no_grad()
-def select(streams: Mapping[str, Affine], k: int, *, shared: bool) -> dict[str, Kept]:
+def select(streams: Mapping[str, EncoderProduct], k: int, *, shared: bool) -> dict[str, Kept]:
     """Keep what `topk.select` keeps. Only near ties may differ, which rounding in float32 itself decides."""
     if not shared:
-        return {name: _select([affine], k)[0] for name, affine in streams.items()}
+        return {name: _select([product], k)[0] for name, product in streams.items()}
     return dict(zip(streams, _select(list(streams.values()), k), strict=True))
 
 
-def _select(streams: list[Affine], k: int) -> list[Kept]:
+def _select(streams: list[EncoderProduct], k: int) -> list[Kept]:
     count = max(CANDIDATES * k, AT_LEAST)
     if count >= len(streams[0].weight):
         return topk.select_shared(streams, k)
     candidates = _candidates(streams, count)
     indices_BC = candidates.indices.sort(dim=1).values  # so that of equal scores the lowest index is kept
-    logits = [_logits(affine, indices_BC) for affine in streams]
+    logits = [_logits(product, indices_BC) for product in streams]
     scores_BC = summed(logits)
     best_BK = top_k(scores_BC, k)
     indices_BK = indices_BC.gather(1, best_BK)
     logits_SBK = torch.stack([logits_BC.gather(1, best_BK) for logits_BC in logits])
     unproven_B = ~(scores_BC.gather(1, best_BK[:, -1:]).squeeze(1) > candidates.others_below)  # NaN too
     if unproven_B.any():
-        some = [Affine(one.inputs[unproven_B], one.weight, one.bias, one.present[unproven_B]) for one in streams]
+        some = [
+            EncoderProduct(one.inputs[unproven_B], one.weight, one.bias, one.present[unproven_B]) for one in streams
+        ]
         again = topk.select_shared(some, k)
         indices_BK[unproven_B] = again[0].indices
         logits_SBK[:, unproven_B] = torch.stack([kept.logits for kept in again])
     return [Kept(indices_BK, logits_BK) for logits_BK in logits_SBK]
 
 
-def _logits(affine: Affine, indices_BC: Tensor) -> Tensor:
-    dots_BC = entry_dots(affine.inputs.unsqueeze(1), affine.weight, indices_BC).squeeze(1)
-    return (dots_BC + affine.bias[indices_BC]) * affine.present.unsqueeze(1)
+def _logits(product: EncoderProduct, indices_BC: Tensor) -> Tensor:
+    dots_BC = entry_dots(product.inputs.unsqueeze(1), product.weight, indices_BC).squeeze(1)
+    return (dots_BC + product.bias[indices_BC]) * product.present.unsqueeze(1)
 
 
 class _Candidates(NamedTuple):
@@ -101,14 +103,14 @@ class _Candidates(NamedTuple):
     """(B,) upper bound of the scores of all other latents."""
 
 
-def _candidates(streams: list[Affine], count: int) -> _Candidates:
+def _candidates(streams: list[EncoderProduct], count: int) -> _Candidates:
     inputs_BR = _rounded_inputs(streams)
     found: list[Largest] = []
     for latents in latent_tiles(streams[0].weight):
         weights_LR = _rounded_weights(streams, latents)
         for_each = min(count, len(weights_LR))
         with _sums_in_float32():
-            tops = [largest(F.linear(inputs_BR[rows], weights_LR), for_each) for rows in sample_tiles(inputs_BR)]
+            tops = [largest(F.linear(inputs_BR[samples], weights_LR), for_each) for samples in sample_tiles(inputs_BR)]
         del weights_LR  # free its memory before the next one is computed
         indices_BC = torch.cat([top.indices for top in tops]) + latents.start
         found.append(Largest(torch.cat([top.values for top in tops]), indices_BC))
@@ -136,38 +138,38 @@ def _sums_in_float32() -> Iterator[None]:
 # split into a high and a low part; and three columns whose product bounds the error of rounding and summing.
 
 
-def _rounded_inputs(streams: list[Affine]) -> Tensor:
-    present_BS = torch.stack([affine.present for affine in streams], dim=1).bfloat16()
-    exact_BD = torch.cat([affine.inputs * affine.present.unsqueeze(1) for affine in streams], dim=1)
-    rows_BD = exact_BD.bfloat16()
+def _rounded_inputs(streams: list[EncoderProduct]) -> Tensor:
+    present_BS = torch.stack([product.present for product in streams], dim=1).bfloat16()
+    exact_BD = torch.cat([product.inputs * product.present.unsqueeze(1) for product in streams], dim=1)
+    rounded_BD = exact_BD.bfloat16()
     norms_B3 = torch.stack(
-        [_norm(exact_BD - rows_BD), _norm(rows_BD), torch.ones(len(rows_BD), device=rows_BD.device)], dim=1
+        [_norm(exact_BD - rounded_BD), _norm(rounded_BD), torch.ones(len(rounded_BD), device=rounded_BD.device)], dim=1
     )
-    columns = [rows_BD, present_BS, present_BS, (norms_B3 * _UP).bfloat16()]
+    columns = [rounded_BD, present_BS, present_BS, (norms_B3 * _UP).bfloat16()]
     return F.pad(torch.cat(columns, dim=1), (0, _padding(streams)))
 
 
-def _rounded_weights(streams: list[Affine], latents: slice) -> Tensor:
+def _rounded_weights(streams: list[EncoderProduct], latents: slice) -> Tensor:
     like, count, n_streams = streams[0].weight, latents.stop - latents.start, len(streams)
-    ends = torch.tensor([affine.weight.shape[1] for affine in streams]).cumsum(0).tolist()
+    ends = torch.tensor([product.weight.shape[1] for product in streams]).cumsum(0).tolist()
     width = ends[-1] + 2 * n_streams + 3
-    rows_LR = like.new_empty(count, width + _padding(streams), dtype=torch.bfloat16)
-    rows_LR[:, width:] = 0
+    rounded_LR = like.new_empty(count, width + _padding(streams), dtype=torch.bfloat16)
+    rounded_LR[:, width:] = 0
     squares_L2 = torch.zeros(count, 2, device=like.device)
-    for affine, end in zip(streams, ends, strict=True):
-        _round(affine.weight[latents], rows_LR, end - affine.weight.shape[1], squares_L2)
+    for product, end in zip(streams, ends, strict=True):
+        _round(product.weight[latents], rounded_LR, end - product.weight.shape[1], squares_L2)
     norm_L, lost_L = squares_L2.sqrt().clamp(min=_TINY).unbind(1)
     # Relative error of summing `width` terms in float32 in any order, in both products.
     summing = 2 * width * 2.0**-24
-    bias_LS = torch.stack([affine.bias[latents] for affine in streams], dim=1)
+    bias_LS = torch.stack([product.bias[latents] for product in streams], dim=1)
     high_LS = bias_LS.bfloat16()
     low_LS = (bias_LS - high_LS).bfloat16()
     by_bias_L = (bias_LS - high_LS - low_LS).abs().sum(dim=1) + summing * bias_LS.abs().sum(dim=1)
-    rows_LR[:, ends[-1] : ends[-1] + n_streams] = high_LS
-    rows_LR[:, ends[-1] + n_streams : ends[-1] + 2 * n_streams] = low_LS
+    rounded_LR[:, ends[-1] : ends[-1] + n_streams] = high_LS
+    rounded_LR[:, ends[-1] + n_streams : ends[-1] + 2 * n_streams] = low_LS
     bounds_L3 = torch.stack([norm_L, lost_L + summing * norm_L, by_bias_L.float()], dim=1)
-    rows_LR[:, width - 3 : width] = bounds_L3 * _UP
-    return rows_LR
+    rounded_LR[:, width - 3 : width] = bounds_L3 * _UP
+    return rounded_LR
 
 
 def _round(table_LD: Tensor, rounded_LR: Tensor, first: int, squares_L2: Tensor) -> None:
@@ -187,5 +189,5 @@ def _norm(rows: Tensor) -> Tensor:
     return norm.clamp(min=_TINY)
 
 
-def _padding(streams: list[Affine]) -> int:
-    return -(sum(affine.weight.shape[1] for affine in streams) + 2 * len(streams) + 3) % _ALIGNED
+def _padding(streams: list[EncoderProduct]) -> int:
+    return -(sum(product.weight.shape[1] for product in streams) + 2 * len(streams) + 3) % _ALIGNED

@@ -1,7 +1,8 @@
 """`core/losses.py` by hand: the loss and its gradients in one pass, without autograd.
 
-`core/losses.py` is the definition, and the tests hold this module to it. Without a graph, the gradient of a table need
-never exist as a whole: `adam` computes it one block of latents at a time. For a source s and a target t:
+This is what `sparc train` runs; `core/losses.py` is the definition, and the tests hold this module to it. Without a
+graph, the gradient of a table need never exist as a whole: `adam` computes it one block of latents at a time. For a
+source s and a target t:
 
     R_ts = D_t z_s + b_t - x_t                              residual
     G_ts = dloss / dR_ts = 2 w_ts R_ts / (n_ts ||x_t||^2)   w: weight of the term, n: samples that have both streams
@@ -9,7 +10,8 @@ never exist as a whole: `adam` computes it one block of latents at a time. For a
     dD_t = sum_s G_ts z_s^T,  dW_s = dz_s (x_s - b_s)^T,  dc_s = sum_batch dz_s
     db_t = sum_s sum_batch G_ts - W_t^T dc_t
 
-AuxK adds the same for its own residual D_s z'_s - (x_s - y_ss), whose target is a constant.
+The first index is the target. AuxK adds the same for its own residual D_s z'_s - (x_s - y_ss), in which x_s - y_ss, the
+left-over, is a constant.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from sparc.core.dead import Dead
 from sparc.core.kernels import LatentSum, SortedEntries, dots_by_latent, sum_by_latent, weighted_rows, weighted_sum
 from sparc.core.losses import KINDS, LossWeights, Term, reconstruction_term
 from sparc.core.space import Batch, LatentSpace
-from sparc.core.topk import Affine, Select
+from sparc.core.topk import EncoderProduct, Selector
 
 _ALL = slice(None)
 
@@ -77,15 +79,15 @@ def gradients(
     batch: Batch,
     weights: LossWeights,
     dead: Mapping[str, Dead] | None = None,
-    select: Select = topk.select,
+    selector: Selector = topk.select,
 ) -> Gradients:
-    """Return the loss of a batch that has all streams of the space, its codes, and the gradients down to the codes.
+    """Return the loss of a batch with an entry for every stream, its codes, and the gradients down to the codes.
 
-    `weights` and `dead` are those of `core.losses.loss_terms`; `select` finds the latents that each sample keeps.
+    `weights` and `dead` are those of `core.losses.loss_terms`; `selector` finds the latents that each sample keeps.
     """
     centered = {name: space.centered(name, x_BD) for name, x_BD in batch.features.items()}
     with record_function("sparc.select"):
-        kept = space.select(centered, batch.present, select)
+        kept = space.select(centered, batch.present, selector)
     codes = {name: Codes(indices, torch.relu(logits), space.n_latents) for name, (indices, logits) in kept.items()}
     found = Gradients(space, batch, centered, codes, weights)
     streams, dead = list(codes), dead or {}
@@ -164,12 +166,12 @@ class Gradients:
                 self.terms.append(reconstruction_term(source, target, value, weight))
 
     def revive(self, stream: str, left_over_BD: Tensor, dead_Q: Tensor) -> None:
-        """Add the AuxK term of a stream: its dead latents alone reconstruct the residual of the living."""
+        """Add a stream's AuxK term: its dead latents, and no others, reconstruct what its code left unexplained."""
         weight_LD, bias_L = self._space.encoder(stream)
         segment = self._space.segments[stream]
         present_B = self._batch.present[stream]
-        affine = Affine(self._centered[stream], weight_LD[dead_Q], bias_L[dead_Q], present_B)
-        kept = topk.select({stream: affine}, min(self._weights.k_aux, len(dead_Q)), shared=False)[stream]
+        product = EncoderProduct(self._centered[stream], weight_LD[dead_Q], bias_L[dead_Q], present_B)
+        kept = topk.select({stream: product}, min(self._weights.k_aux, len(dead_Q)), shared=False)[stream]
         values_B1K = torch.relu(kept.logits).unsqueeze(1)
         R_B1D = weighted_rows(kept.indices, values_B1K, self._space.decoder[dead_Q, segment])
         R_B1D -= left_over_BD.unsqueeze(1)

@@ -15,7 +15,7 @@ from sparc.core.kernels.plain import PLAIN
 from sparc.core.losses import LossWeights, loss_terms, total
 from sparc.core.space import LatentSpace
 from sparc.core.step import AutogradTraining
-from sparc.core.topk import Affine, select
+from sparc.core.topk import EncoderProduct, select
 from sparc.training.gradients import gradients
 from sparc.training.trainer import Training, loss_weights
 from tests.oracle import Oracle
@@ -337,7 +337,7 @@ def test_the_float32_product_of_the_engine_is_the_plain_one(monkeypatch):
     torch.manual_seed(0)
     inputs, weight, bias = torch.randn(40, 300), torch.randn(64, 300), torch.randn(64)
     present = torch.arange(40) % 7 > 0
-    kept = select({"a": Affine(inputs, weight, bias, present)}, 64, shared=False)["a"]
+    kept = select({"a": EncoderProduct(inputs, weight, bias, present)}, 64, shared=False)["a"]
     found = torch.zeros(40, 64).scatter(1, kept.indices, kept.logits)
     exact = (inputs.double() @ weight.double().T + bias) * present.unsqueeze(1)
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-4)

@@ -22,7 +22,7 @@ from sparc.core.kernels import (
 )
 from sparc.core.losses import LossWeights, loss_terms, nmse, total
 from sparc.core.space import LatentSpace
-from sparc.core.topk import Affine, select_shared, top_k, top_k_without_sync
+from sparc.core.topk import EncoderProduct, select_shared, top_k, top_k_without_sync
 from sparc.errors import BadFeatures, UnknownName
 from sparc.training.gradients import gradients
 
@@ -187,7 +187,7 @@ def test_of_equal_scores_in_tiles_that_each_have_no_tie_at_their_end_the_lowest_
     expected = scores.argsort(dim=1, descending=True, stable=True)[:, :9]
     monkeypatch.setattr("sparc.core.topk.LATENTS", 320)
     one_hot, there = torch.eye(200, dtype=torch.float64), torch.ones(200, dtype=torch.bool)
-    kept = select_shared([Affine(one_hot, scores.T, torch.zeros(512, dtype=torch.float64), there)], 9)[0]
+    kept = select_shared([EncoderProduct(one_hot, scores.T, torch.zeros(512, dtype=torch.float64), there)], 9)[0]
     assert torch.equal(kept.indices.sort(dim=1).values, expected.sort(dim=1).values)
     assert torch.equal(kept.logits, scores.gather(1, expected))
 
@@ -368,23 +368,23 @@ def test_latent_sums_by_blocks_are_the_dense_product(monkeypatch, kept):
     for name, number in {"FEWEST": 1, "CACHED": 7, "COLUMNS": 2}.items():
         monkeypatch.setattr(cache, name, number)
     torch.manual_seed(0)
-    n_samples, n_latents, shared = 14, 138, 2
+    n_samples, n_latents, n_streams = 14, 138, 2
     some = torch.tensor([*range(50), *range(100, 138)])
     indices = torch.stack([some[torch.randperm(len(some))[:kept]] for _ in range(n_samples)])
-    values = torch.randn(n_samples, shared, kept, dtype=torch.float64)
-    rows = torch.randn(n_samples, shared, 3, dtype=torch.float64)
-    dense = torch.zeros(n_samples, shared, n_latents, dtype=torch.float64)
-    dense.scatter_(2, indices.unsqueeze(1).expand(-1, shared, -1), values)
-    expected = torch.einsum("bgl,bgd->ld", dense, rows)
+    values = torch.randn(n_samples, n_streams, kept, dtype=torch.float64)
+    vectors = torch.randn(n_samples, n_streams, 3, dtype=torch.float64)
+    dense = torch.zeros(n_samples, n_streams, n_latents, dtype=torch.float64)
+    dense.scatter_(2, indices.unsqueeze(1).expand(-1, n_streams, -1), values)
+    expected = torch.einsum("bgl,bgd->ld", dense, vectors)
     entries = SortedEntries(indices, n_latents)
-    summed = LatentSum(entries, entries.in_order(values), rows)
+    summed = LatentSum(entries, entries.in_order(values), vectors)
     assert summed.out_of_cache == (kept == 40)
     assert len(summed.blocks()) == (5 if kept == 40 else 10)
     torch.testing.assert_close(torch.cat([sum_by_latent(summed, latents) for latents in summed.blocks()]), expected)
     torch.testing.assert_close(sum_by_latent(summed), expected)
     table = torch.randn(n_latents, 3, dtype=torch.float64)
-    dots = torch.einsum("bgd,bkd->bgk", rows, table[indices])
-    torch.testing.assert_close(entry_dots(rows, table, indices), dots)
+    dots = torch.einsum("bgd,bkd->bgk", vectors, table[indices])
+    torch.testing.assert_close(entry_dots(vectors, table, indices), dots)
     torch.testing.assert_close(dots_by_latent(summed, table), entries.in_order(dots))
 
 

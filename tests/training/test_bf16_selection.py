@@ -8,7 +8,7 @@ import torch
 
 from sparc.core import topk as selection
 from sparc.core.space import LatentSpace
-from sparc.core.topk import Affine
+from sparc.core.topk import EncoderProduct
 from sparc.training import bf16_selection as rounded
 
 WIDTHS = (40, 24, 32)  # rows at even addresses: equal ones then give equal sums
@@ -23,7 +23,7 @@ def streams(seed, *, n_latents=512, n_samples=100, lacking=0.1):
         weight = torch.randn(n_latents, width, generator=generator)
         bias = torch.randn(n_latents, generator=generator)
         present = torch.rand(n_samples, generator=generator) >= lacking
-        made[f"of {width}"] = Affine(inputs, weight, bias, present)
+        made[f"of {width}"] = EncoderProduct(inputs, weight, bias, present)
     return made
 
 
@@ -40,9 +40,9 @@ def counted(monkeypatch):
     return again
 
 
-def assert_keeps_the_same(affine, k, *, shared=True):
-    expected = selection.select(affine, k, shared=shared)
-    found = rounded.select(affine, k, shared=shared)
+def assert_keeps_the_same(products, k, *, shared=True):
+    expected = selection.select(products, k, shared=shared)
+    found = rounded.select(products, k, shared=shared)
     assert list(found) == list(expected)
     for name, kept in expected.items():
         assert torch.equal(found[name].indices, kept.indices)
@@ -96,16 +96,16 @@ def test_it_does_so_in_tiles_that_do_not_divide_samples_and_latents(monkeypatch)
 
 def test_it_does_so_if_rounding_alone_would_keep_others(monkeypatch):
     """With as many candidates as kept latents no sample is proven, so all are selected again."""
-    affine = streams(0)
-    raw = torch.cat([one.inputs * one.present.unsqueeze(1) for one in affine.values()], dim=1).bfloat16()
-    table = torch.cat([one.weight for one in affine.values()], dim=1).bfloat16()
-    bias = sum(one.bias * one.present.unsqueeze(1) for one in affine.values())
+    products = streams(0)
+    raw = torch.cat([one.inputs * one.present.unsqueeze(1) for one in products.values()], dim=1).bfloat16()
+    table = torch.cat([one.weight for one in products.values()], dim=1).bfloat16()
+    bias = sum(one.bias * one.present.unsqueeze(1) for one in products.values())
     naive = (torch.nn.functional.linear(raw, table) + bias.bfloat16()).topk(8, dim=1).indices.sort(dim=1).values
-    exact = selection.select(affine, 8, shared=True)["of 40"].indices.sort(dim=1).values
+    exact = selection.select(products, 8, shared=True)["of 40"].indices.sort(dim=1).values
     assert (naive != exact).any()
     monkeypatch.setattr(rounded, "CANDIDATES", 1)
     monkeypatch.setattr(rounded, "AT_LEAST", 1)
-    assert_keeps_the_same(affine, 8)
+    assert_keeps_the_same(products, 8)
 
 
 def test_most_samples_are_proven(monkeypatch):
@@ -116,10 +116,10 @@ def test_most_samples_are_proven(monkeypatch):
 
 def test_no_latent_that_is_not_a_candidate_reaches_the_bound():
     for seed in range(10):
-        affine = list(streams(seed).values())
-        candidates = rounded._candidates(affine, 24)
+        products = list(streams(seed).values())
+        candidates = rounded._candidates(products, 24)
         exact = sum(
-            (one.inputs.double() @ one.weight.double().T + one.bias) * one.present.unsqueeze(1) for one in affine
+            (one.inputs.double() @ one.weight.double().T + one.bias) * one.present.unsqueeze(1) for one in products
         )
         others = exact.scatter(1, candidates.indices, float("-inf")).amax(dim=1)
         assert (others <= candidates.others_below).all()  # equal where all streams are missing
@@ -131,14 +131,15 @@ def test_no_latent_that_is_not_a_candidate_reaches_the_bound():
 def test_of_equal_latents_the_lowest_are_kept(monkeypatch, worth_compiling, equal):
     """More of them than there are candidates, and fewer."""
     monkeypatch.setattr("sparc.core.kernels.choose.WORTH_COMPILING", worth_compiling)
-    affine = {
-        name: Affine(one.inputs.abs(), one.weight.clone(), one.bias, one.present) for name, one in streams(0).items()
+    products = {
+        name: EncoderProduct(one.inputs.abs(), one.weight.clone(), one.bias, one.present)
+        for name, one in streams(0).items()
     }
-    for one in affine.values():
+    for one in products.values():
         one.weight[-equal:] = 3.0
         one.bias[-equal:] = 3.0
-    found = rounded.select(affine, 8, shared=True)["of 40"].indices
-    some = torch.stack([one.present for one in affine.values()]).any(dim=0)
+    found = rounded.select(products, 8, shared=True)["of 40"].indices
+    some = torch.stack([one.present for one in products.values()]).any(dim=0)
     assert (found[some].sort(dim=1).values == 512 - equal + torch.arange(8)).all()
 
 
@@ -147,28 +148,30 @@ def test_a_space_with_few_latents_takes_the_full_product():
 
 
 def test_features_that_are_not_finite_stay_so():
-    affine = streams(0)
-    affine["of 40"].inputs[3] = float("nan")
-    affine["of 40"].present[3] = True
-    assert rounded.select(affine, 8, shared=True)["of 40"].logits[3].isnan().all()
+    products = streams(0)
+    products["of 40"].inputs[3] = float("nan")
+    products["of 40"].present[3] = True
+    assert rounded.select(products, 8, shared=True)["of 40"].logits[3].isnan().all()
 
 
 def test_one_latent_of_large_norm_or_bias_spoils_no_sample(monkeypatch):
-    affine = streams(0, n_latents=2048, lacking=0)
-    for one in affine.values():
+    products = streams(0, n_latents=2048, lacking=0)
+    for one in products.values():
         one.weight[7] *= 4
         one.bias[9] = -30.0
-    assert_keeps_the_same(affine, 16)
+    assert_keeps_the_same(products, 16)
     again = counted(monkeypatch)
-    rounded.select(affine, 16, shared=True)
+    rounded.select(products, 16, shared=True)
     assert sum(again) < 10
 
 
 @pytest.mark.parametrize("size", [1e-19, 1e-30, 1e15])
 def test_weights_whose_squares_leave_the_floats_are_selected_as_any(size):
-    affine = streams(0)
-    for one in affine.values():
+    products = streams(0)
+    for one in products.values():
         one.weight.mul_(size)
         one.bias.mul_(size)
-    expected = selection.select(affine, 8, shared=True)["of 40"].indices
-    assert torch.equal(rounded.select(affine, 8, shared=True)["of 40"].indices.sort(1).values, expected.sort(1).values)
+    expected = selection.select(products, 8, shared=True)["of 40"].indices
+    assert torch.equal(
+        rounded.select(products, 8, shared=True)["of 40"].indices.sort(1).values, expected.sort(1).values
+    )

@@ -3,9 +3,12 @@
 A kernel backend is an object with the methods of `protocol.Kernels`. `plain.PlainKernels` implements them by the
 operators of PyTorch, on any device; Numba (CPU) and Triton (GPU) inherit from it and override what they compute faster.
 
-To add a backend, for AMD GPUs say, subclass `PlainKernels` in a new module, override the methods that pay, and return
-it for its device in `choose.kernels`. Compute each sum in one order, without atomics: equal inputs give equal bits.
+To add a backend, subclass `PlainKernels` in a new module, override the methods that pay, and return it for its device
+in `choose.kernels`. Compute each sum in one order, without atomics: equal inputs give equal bits.
 `tests/core/test_numba_kernels.py` shows how a backend is tested against the plain one.
+
+On ROCm, PyTorch calls the device of an AMD GPU `cuda` too, so an AMD GPU gets the Triton kernels, which we have not run
+there. A backend for AMD GPUs tests `torch.version.hip` in `choose.kernels`, before Triton is chosen.
 
     cache      how much data to process at a time
     entries    the kept entries of a batch sorted by latent, and sums over them

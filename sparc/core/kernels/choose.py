@@ -1,4 +1,7 @@
-"""The kernel backend for a table: a compiled one if its compiler is installed and pays, else PyTorch's operators."""
+"""The kernel backend for a table: a compiled one if its compiler is installed and pays, else PyTorch's operators.
+
+The docstring of this package says how to add a backend, for AMD GPUs too.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ WORTH_COMPILING = 2**22
 
 
 def kernels(like: Tensor, numel: int | None = None) -> Kernels:
-    """Return the backend for a table with the dtype and device of `like` and `numel` weights, else those of `like`."""
+    """Return the backend for a table with the dtype and device of `like`.
+
+    `numel`: size of the table; default `like.numel()`.
+    """
     if like.dtype != torch.float32:
         return PLAIN
     if like.device.type == "cpu" and (like.numel() if numel is None else numel) >= WORTH_COMPILING:
