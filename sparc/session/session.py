@@ -20,7 +20,7 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
 from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
-from sparc.storage.provenance import provenance_of
+from sparc.storage.provenance import Provenance, provenance_of
 from sparc.storage.run import Run
 from sparc.system.files import storage_error
 
@@ -59,13 +59,8 @@ class Session:
         provenance = run.provenance()
         options = provenance.options.model_dump(mode="json", by_alias=True)
         config = with_absolute_paths(validated(RunConfig, {**options, **moved}, what=str(run.path)))
-        try:
+        with missing_plugins(provenance):
             data = Data(config, discover(), listener=listener)
-        except UnknownName as error:
-            plugins = {one.backbone: one.plugin for one in provenance.streams.values() if one.plugin}
-            lost = next((plugin for name, plugin in plugins.items() if f"'{name}'" in error.message), None)
-            hint = f"it came from {lost}: install that; {error.hint}" if lost else error.hint
-            raise UnknownName(error.message, hint=hint) from error
         session = cls(config, data, run, listener)
         session._check_samples()
         return session
@@ -174,6 +169,19 @@ class Session:
                     hint="--data-root, --store and --features give the new place of the same data; on other data, "
                     "train a new run",
                 )
+
+
+@contextlib.contextmanager
+def missing_plugins(provenance: Provenance) -> Iterator[None]:
+    """Add to the hint of an unknown stream the package that offered it when the run was made."""
+    try:
+        yield
+    except UnknownName as error:
+        plugins = {one.backbone: one.plugin for one in provenance.streams.values() if one.plugin}
+        lost = next((plugin for name, plugin in plugins.items() if f"'{name}'" in error.message), None)
+        if lost is None:
+            raise
+        raise UnknownName(error.message, hint=f"it came from {lost}: install that; {error.hint}") from error
 
 
 def free_path(config: RunConfig) -> Path:

@@ -33,7 +33,7 @@ from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
-from sparc.session.session import Session, stop_on_signal
+from sparc.session.session import Session, missing_plugins, stop_on_signal
 from sparc.storage.latent_names import LATENTS, read_latent_names
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
@@ -335,7 +335,8 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
         selection=options.selection,
     )
     registry = discover()
-    check_modalities(request, {name: registry.backbone(ref.name).modality for name, ref in streams.items()})
+    with missing_plugins(opened.provenance()):
+        check_modalities(request, {name: registry.backbone(ref.name).modality for name, ref in streams.items()})
     device = resolve_device(options.device, listener)
     from sparc.localization import draw, load_models
     from sparc.localization import localize as find

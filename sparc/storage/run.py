@@ -22,7 +22,7 @@ from pathlib import Path
 from sparc.errors import InvalidConfig, MissingData
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import MODEL
-from sparc.system.files import storage_error, write_atomically
+from sparc.system.files import is_temporary, storage_error, write_atomically
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Run:
     @staticmethod
     def check_free(path: Path) -> None:
         """Raise InvalidConfig unless `path` is free for a new run."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # A process that was killed while it wrote its first file leaves a temporary one.
+        if path.exists() and (not path.is_dir() or any(not is_temporary(file) for file in path.iterdir())):
             hint = f"choose another --out; or resume the run: sparc train --resume {path}"
             raise InvalidConfig(f"{path} already exists, and a run is never overwritten", hint=hint)
 

@@ -25,6 +25,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     write_together({path: write})
 
 
+def is_temporary(path: Path) -> bool:
+    """Return True for a temporary file of `write_together`, which a killed process leaves behind."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
 def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
     """Fill a temporary file beside each path, then rename them one by one; if one cannot be filled, no file changes.
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sparc.config import RunConfig, SpaceConfig, TrainingConfig
-from sparc.errors import CorruptFile, IncompatibleFormat, MissingData
+from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig, MissingData
 from sparc.storage.provenance import provenance_of
 from sparc.storage.run import Run
 from sparc.storage.space_config import config_content, read_config
@@ -51,7 +51,7 @@ def test_imported_features_come_from_no_plugin(stream, tmp_path):  # noqa: F811
             "provenance of a run: command: Field required",
         ),
         (lambda content: content.replace('"seed": 0', '"seed": "none"'), "is not the provenance of a run: seed: "),
-        (lambda content: content.replace('"lr"', '"learning-rate"'), "options.learning-rate: Extra inputs"),
+        (lambda content: content.replace('"seed"', '"sead"', 1), "seed: Field required"),
     ],
 )
 def test_a_damaged_or_foreign_provenance_is_an_error_that_names_the_file(tmp_path, damage, message):
@@ -94,3 +94,14 @@ def test_a_configuration_of_a_newer_format_or_without_one_is_refused(tmp_path):
     write_json(tmp_path / "config.json", {"space": {}})
     with pytest.raises(CorruptFile, match=r"config.json has no format version"):
         read_config(tmp_path)
+
+
+def test_a_process_killed_at_its_first_write_leaves_no_run_in_the_way(tmp_path):
+    """The temporary file is the one that a kill leaves; anything else in the folder is somebody's."""
+    (tmp_path / ".provenance.json.0123456789abcdef.tmp").write_text("{")
+    Run.create(tmp_path).write_provenance(provenance())
+    assert Run(tmp_path).begun
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".notes").write_text("mine")
+    with pytest.raises(InvalidConfig, match="already exists, and a run is never overwritten"):
+        Run.create(tmp_path / "other")
