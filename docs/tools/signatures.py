@@ -37,14 +37,17 @@ def page(models: dict[str, type[Options]] = MODELS) -> str:
 
 
 def _typed_dict(name: str, model: type[Options]) -> str:
+    parent = next((other for other, base in MODELS.items() if other != name and base in model.__mro__), None)
+    inherited = MODELS[parent].model_fields if parent else {}
     lines = [
-        f"class {name}(TypedDict, total=False):",
+        f"class {name}({parent or 'TypedDict'}, total=False):",
         f'    """Arguments with the fields of `{model.__name__}`."""',
         "",
     ]
     hints = typing.get_type_hints(model, include_extras=True)
     for field, info in model.model_fields.items():
-        lines += [f"    {field}: {written(hints[field])}", *_wrapped(info.description or "")]
+        if field not in inherited:
+            lines += [f"    {field}: {written(hints[field])}", *_wrapped(info.description or "")]
     return "\n".join(lines) + "\n"
 
 

@@ -67,61 +67,9 @@ class RunArguments(TypedDict, total=False):
     """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
 
 
-class ExtractArguments(TypedDict, total=False):
+class ExtractArguments(RunArguments, total=False):
     """Arguments with the fields of `ExtractOptions`."""
 
-    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
-    """Backbone of a stream; repeat for more. 'other=NAME[...]' renames a stream."""
-    dataset: str | PluginRef | Mapping[str, Any]
-    """Dataset. Default: openmoji, the demo."""
-    data_root: str | Path | None
-    """Folder of the dataset."""
-    features: str | Path | None
-    """Folder written by `sparc import features`, instead of a dataset and backbones."""
-    store: str | Path | None
-    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
-    device: str
-    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
-    n_latents: int
-    """Latents shared by all streams (L)."""
-    k: int
-    """Latents kept per sample."""
-    selection: Literal["global", "local"]
-    """global: one index set per sample for all streams; local: one per stream."""
-    normalization: Literal["unit", "standard", "none"]
-    """Normalisation of raw features: unit (norm 1 per sample), standard (centred and scaled by statistics of the
-    training features), none."""
-    lambda_: float
-    """Weight of the cross-reconstruction loss."""
-    aux_weight: float
-    """Weight of the AuxK loss, which revives dead latents (alpha)."""
-    k_aux: int
-    """Dead latents per sample with which AuxK reconstructs what the code left over."""
-    dead_after: int
-    """Training samples without activation after which a latent counts as dead."""
-    epochs: int
-    """Passes over the training samples."""
-    batch_size: int
-    """Samples per step."""
-    lr: float
-    """Learning rate of Adam."""
-    seed: int
-    """Seed of the initial weights and of the order of the samples."""
-    encoder_product: Literal["float32", "bfloat16"]
-    """Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates are
-    rescored in float32, and is faster with large batches on processors with native bfloat16."""
-    adam_state: Literal["float32", "bfloat16"]
-    """Precision of Adam's moments; bfloat16, rounded stochastically, halves their memory."""
-    precision: Literal["float32", "bfloat16", "float16"]
-    """Precision of the backbones' forward pass."""
-    store_dtype: Literal["float32", "float16"]
-    """Precision of features in the store."""
-    compile: bool
-    """Compile the backbones with torch.compile."""
-    skip_bad: bool
-    """Skip images that do not decode and empty captions."""
-    out: str | Path | None
-    """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
     tokens: Literal["patch"] | None
     """patch: also store the features of image patches, which take much disk space."""
     shard: str | None
