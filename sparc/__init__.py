@@ -89,7 +89,13 @@ def __dir__() -> list[str]:
     return __all__
 
 
+_PACKAGES = ("localization", "plugins", "session")
+"""Packages that `import sparc` is enough for."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"sparc.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'sparc' has no attribute '{name}'")

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import sparc
-import sparc.session
 from sparc.errors import InvalidConfig, MissingData, UnknownName
 from sparc.evaluation import Report
 from sparc.session.data import common, missing
