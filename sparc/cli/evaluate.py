@@ -42,6 +42,6 @@ def evaluate(run: RunPath, given: dict[str, Any]) -> None:
     if given.get("localization"):
         keep_freed_memory()
     with _Tables() as screen:
-        found = measure(run, listener=screen, **{name.replace("-", "_"): value for name, value in given.items()})
+        found = measure(run, listener=screen, **given)
     if found.localization is not None:
         print_localization(found.localization)

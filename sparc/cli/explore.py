@@ -22,5 +22,5 @@ def explore(run: RunPath, given: dict[str, Any]) -> None:
     from sparc.session import explore as draw
 
     with Screen() as screen:
-        path = draw(run, listener=screen, **{name.replace("-", "_"): value for name, value in given.items()})
+        path = draw(run, listener=screen, **given)
     console.print(str(path), markup=False, soft_wrap=True)

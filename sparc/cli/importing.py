@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sparc.cli.progress import console
+from sparc.cli.progress import Screen, console
 from sparc.errors import InvalidConfig
 
 SHOWN = 5
@@ -64,6 +64,8 @@ def import_features(
             if name in sources:
                 raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file per stream")
             sources[name] = stack.enter_context(open_source(Path(file).expanduser(), ids))
+        with Screen() as screen:
+            screen.loading("PyTorch")
         from sparc.interchange.import_features import import_features as write
 
         written = write(sources, out, split=split, holdout=holdout)

@@ -33,7 +33,7 @@ def localize(run: RunPath, given: dict[str, Any]) -> None:
     from sparc.session.verbs import dry_warning
 
     with Screen() as screen:
-        found = find(run, listener=screen, **{name.replace("-", "_"): value for name, value in given.items()})
+        found = find(run, listener=screen, **given)
     if found.random_weights:
         console.print(dry_warning(found.random_weights), style="bold yellow", markup=False, soft_wrap=True)
     for one in found.maps:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from sparc.errors import CorruptFile
-from sparc.system.files import read_json, write_json
+from sparc.system.files import read_model, write_json
 
 WHAT = "the evaluation of a run"
 """Name of `evaluation.json` in messages."""
@@ -247,16 +246,7 @@ class EvaluationFile(_Record):
     @classmethod
     def read(cls, path: Path) -> EvaluationFile:
         """Read the file. Raises MissingData; CorruptFile if it is damaged, or not what this version writes."""
-        content = read_json(path, what=WHAT)
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise CorruptFile(
-                f"{WHAT} is not of this version's format: {path} ({f'{place}: ' if place else ''}{first['msg']})",
-                hint=f"measure the run again: sparc evaluate {path.parent}",
-            ) from error
+        return read_model(path, cls, what=WHAT, hint=f"measure the run again: sparc evaluate {path.parent}")
 
     def write(self, path: Path) -> None:
         """Write the file. Raises StorageError."""

@@ -11,9 +11,13 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from sparc.errors import CorruptFile, MissingData, StorageError
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -86,6 +90,24 @@ def read_json(path: Path, *, what: str) -> Any:
     except (ValueError, UnicodeDecodeError) as error:
         raise CorruptFile(
             f"{what} is not valid JSON: {path} ({error})", hint="restore the file, or create it again"
+        ) from error
+
+
+def read_model(path: Path, model: type[_Model], *, what: str, hint: str) -> _Model:
+    """Read a JSON file as a pydantic model; errors name the file as `what`, and `hint` says how to get a good one.
+
+    Raises:
+        MissingData: the file does not exist.
+        CorruptFile: the file is not JSON, or does not fit the model.
+    """
+    content = read_json(path, what=what)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CorruptFile(
+            f"{what} is not of this version's format: {path} ({f'{place}: ' if place else ''}{first['msg']})", hint=hint
         ) from error
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 from sparc.ablation.grid import Cell, written
 from sparc.ablation.metrics import SELECTED, Metric
 from sparc.ablation.results import Results
+from sparc.session.verbs import dry_warning
 
 SIDE_BY_SIDE = 4
 """Most cells shown as columns; with more, cells are rows, and only the headline metrics are columns."""
@@ -26,8 +27,7 @@ def ablation_tables(results: Results) -> list[RenderableType]:
     title = Text.assemble((f"{results.data['dataset']} {results.data['split']}", "bold"), f"  {spread}")
     parts: list[RenderableType] = ["", title]
     if weightless := results.data["random_weights"]:
-        text = f"{', '.join(weightless)}: random weights (dry run), so this says nothing about the models."
-        parts.append(Text(text, style="bold yellow"))
+        parts.append(Text(dry_warning(weightless), style="bold yellow"))
     few = len(results.cells) <= SIDE_BY_SIDE
     parts += ["", _columns(results) if few else _rows(results), Text(ABOUT, style="dim"), ""]
     return [*parts, *_winners(results)]

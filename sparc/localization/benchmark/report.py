@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from sparc.errors import CorruptFile
-from sparc.system.files import read_json, write_json
+from sparc.system.files import read_model, write_json
 
 Interval = tuple[float, float]
 
@@ -92,13 +91,5 @@ class LocalizationFile(_Frozen):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a file that `write` wrote. Raises MissingData, CorruptFile."""
-        content = read_json(path, what="the localization of a run")
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise CorruptFile(
-                f"{path} is no localization of a run: {place}: {first['msg']}",
-                hint="measure it again: sparc evaluate RUN --localization",
-            ) from error
+        hint = f"measure it again: sparc evaluate {path.parent} --localization"
+        return read_model(path, cls, what="the localization of a run", hint=hint)

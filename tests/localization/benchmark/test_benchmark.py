@@ -230,5 +230,5 @@ def test_a_segmented_dataset_has_no_parts_and_no_latents_to_measure():
 def test_a_file_that_is_no_localization_is_named_with_what_is_wrong(tmp_path):
     path = tmp_path / "localization.json"
     path.write_text('{"dataset": "it"}')
-    with pytest.raises(CorruptFile, match=r"localization\.json is no localization of a run: split: Field required"):
+    with pytest.raises(CorruptFile, match=r"this version's format: .*localization\.json \(split: Field required"):
         LocalizationFile.read(path)
