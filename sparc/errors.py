@@ -11,7 +11,8 @@ SparcError
   MisalignedStreams    streams whose samples differ
   CorruptFile          a truncated or altered file
   IncompatibleFormat   a store or checkpoint that this version cannot read
-  StorageError         a full disk, or another error of the file system
+  StorageError         a full disk, a missing permission, a lost mount, or another refusal of the file system
+  OutOfMemory          a lack of memory
 
 The message states what was expected and what was found; the hint states what to do. The command line prints both and
 exits with 1. No other code swallows a SparcError.
@@ -19,16 +20,21 @@ exits with 1. No other code swallows a SparcError.
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from pathlib import Path
 from typing import Any, TextIO
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""Escape sequences with which a terminal changes colour or place."""
 
 
 class SparcError(Exception):
     """An error that a user can cause and fix, with a message and a hint of one line each."""
 
     def __init__(self, message: str, *, hint: str) -> None:
+        message, hint = _plain(message), _plain(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -37,6 +43,12 @@ class SparcError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle message and hint, since the constructors of subclasses take other arguments."""
         return remade, (type(self), self.message, self.hint)
+
+
+def _plain(text: str) -> str:
+    """Return a text without the colours and control characters that libraries and file names bring with them."""
+    text = _COLOURS.sub("", text)
+    return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
 def remade(kind: type[SparcError], message: str, hint: str) -> SparcError:
@@ -97,7 +109,11 @@ class IncompatibleFormat(SparcError):
 
 
 class StorageError(SparcError):
-    """A full disk, or another error of the file system."""
+    """A full disk, a missing permission, a lost mount, or another refusal of the file system."""
+
+
+class OutOfMemory(SparcError):
+    """A lack of memory; the message states what was too large."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -22,6 +22,7 @@ from sparc.plugins.contracts import Backbone, Dataset
 from sparc.plugins.registry import Registry, checked_params, discover
 from sparc.storage.provenance import library_versions
 from sparc.system.memory import keep_freed_memory
+from sparc.system.refusals import refusal
 
 if TYPE_CHECKING:
     from sparc.extraction.features import FeatureExtractor, WaitingTime
@@ -138,9 +139,10 @@ def main() -> None:
         run(Order.model_validate_json(sys.stdin.buffer.read()), discover(), emit)
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
-    except SparcError as error:
-        emit({"event": "error", "kind": type(error).__name__, "message": error.message, "hint": error.hint})
     except Exception as error:
+        if (known := error if isinstance(error, SparcError) else refusal(error, "go on")) is not None:
+            emit({"event": "error", "kind": type(known).__name__, "message": known.message, "hint": known.hint})
+            return
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         emit({"event": "error", "kind": "crash", "message": message, "traceback": traceback.format_exc()})
 

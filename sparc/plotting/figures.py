@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sparc.errors import InvalidConfig
-from sparc.system.files import storage_error, write_atomically
+from sparc.system.files import write_atomically
+from sparc.system.refusals import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,10 +108,8 @@ def write(figure: Figure, file: Path) -> None:
 def discard(path: Path) -> None:
     """Remove the files that `save` writes, if they exist. Raises StorageError."""
     for file in files(path):
-        try:
+        with writing(file):
             file.unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(file, error) or error from error
 
 
 def files(path: Path) -> list[Path]:

@@ -52,6 +52,8 @@ from sparc.plugins.weights import (
 )
 from sparc.system.cache import cache_dir
 from sparc.system.files import sha256, write_atomically
+from sparc.system.names import find_path, same_name
+from sparc.system.refusals import reading, refusal
 
 __all__ = [
     "Backbone",
@@ -74,6 +76,7 @@ __all__ = [
     "WordBackbone",
     "cache_dir",
     "discover",
+    "find_path",
     "held_out",
     "hookimpl",
     "hub_file",
@@ -83,6 +86,9 @@ __all__ = [
     "local_weights",
     "read_taxonomy",
     "read_weights",
+    "reading",
+    "refusal",
+    "same_name",
     "seeded",
     "sha256",
     "write_atomically",

@@ -6,7 +6,6 @@ Nothing here imports torch, so that listing plugins stays fast. The package's do
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 
 from sparc.errors import BadSample, SparcError
+from sparc.system.refusals import refusal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,16 +47,17 @@ class Sample:
 
         Raises:
             BadSample: there is no image, or it does not decode. The error names the sample.
+            StorageError, OutOfMemory: the machine refuses to read it.
         """
         if self.open_image is None:
             raise BadSample(f"sample '{self.id}' has no image", hint="use a text stream, or another dataset")
         try:
             return _eight_bits(self.open_image()).convert("RGB")
-        except (SparcError, MemoryError):
+        except SparcError:
             raise
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
-            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
-                raise  # a fault of the machine, not of the file
+            if (found := refusal(error, f"read the image of sample '{self.id}'")) is not None:
+                raise found from error
             raise BadSample(
                 f"the image of sample '{self.id}' does not decode: {error}",
                 hint="repair or remove it; or pass --skip-bad to train without it",

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from sparc.errors import InvalidConfig
-from sparc.system.files import storage_error
+from sparc.system.refusals import writing
 
 KINDS = ("backbone", "dataset")
 NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
@@ -44,13 +44,11 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
         "klass": "".join(part.capitalize() for part in re.split("[-_]", name)),
     }
     templates = files("sparc.plugins") / "templates" / kind
-    try:
+    if folder.exists():
+        raise InvalidConfig(f"{folder} already exists", hint="choose another name or --into")
+    with writing(folder):
         folder.mkdir(parents=True)
         for target, source in FILES.items():
             text = Template((templates / source).read_text(encoding="utf-8")).substitute(words)
             (folder / target.format(module=module)).write_text(text, encoding="utf-8")
-    except FileExistsError as error:
-        raise InvalidConfig(f"{folder} already exists", hint="choose another name or --into") from error
-    except OSError as error:
-        raise storage_error(folder, error) or error from error
     return folder

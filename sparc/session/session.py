@@ -22,7 +22,7 @@ from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.provenance import Provenance, provenance_of
 from sparc.storage.run import Run
-from sparc.system.files import storage_error
+from sparc.system.refusals import writing
 
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile
@@ -135,10 +135,8 @@ class Session:
         from sparc.evaluation import evaluate as measure
         from sparc.evaluation.report import EvaluationFile
 
-        try:
+        with writing(self.run.pictures):
             self.run.pictures.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(self.run.pictures, error) or error from error
         found = measure(
             space,
             self.data.held_out,

@@ -22,7 +22,8 @@ from pathlib import Path
 from sparc.errors import InvalidConfig, MissingData
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import MODEL
-from sparc.system.files import is_temporary, storage_error, write_atomically
+from sparc.system.files import is_temporary, write_atomically
+from sparc.system.refusals import writing
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,8 @@ class Run:
             StorageError: the directory cannot be made.
         """
         cls.check_free(path)
-        try:
+        with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(path, error) or error from error
         return cls(path)
 
     @staticmethod
@@ -134,11 +133,8 @@ class Run:
 
     def log(self, record: Mapping[str, float]) -> None:
         """Append a line to the metrics. Raises StorageError."""
-        try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise storage_error(self.metrics, error) or error from error
+        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the steps after `step`, which a resumed training logs again, and a truncated last line."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
-import re
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sparc.errors import CorruptFile, MissingData, StorageError
+from sparc.errors import CorruptFile, MissingData
+from sparc.system.refusals import reading, writing
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -40,18 +39,17 @@ def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
     Raises StorageError as `write_atomically`. No temporary file is left behind.
     """
     temporaries = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp") for path in files}
-    path = next(iter(files), Path())
     try:
         for path, write in files.items():
-            _fill(temporaries[path], write)
+            with writing(path):
+                _fill(temporaries[path], write)
         for path, temporary in temporaries.items():
-            temporary.replace(path)
-    except BaseException as error:
+            with writing(path):
+                temporary.replace(path)
+    except BaseException:
         for temporary in temporaries.values():
-            with contextlib.suppress(OSError):  # the error of the path itself is raised below
+            with contextlib.suppress(OSError):  # the error of the path itself is raised
                 temporary.unlink()
-        if (refusal := storage_error(path, error)) is not None:
-            raise refusal from error
         raise
 
 
@@ -84,7 +82,8 @@ def read_json(path: Path, *, what: str) -> Any:
         CorruptFile: the file is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with reading(path):
+            return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingData(f"{what} is missing: {path}", hint="check the path") from error
     except (ValueError, UnicodeDecodeError) as error:
@@ -115,17 +114,3 @@ def sha256(path: Path) -> str:
     """Return the hex digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def storage_error(path: Path, error: BaseException) -> StorageError | None:
-    """Return `error` as a StorageError if the file system caused it, else None."""
-    in_text = re.search(r"\(os error (\d+)\)", str(error))  # safetensors reports the errno as text
-    number = error.errno if isinstance(error, OSError) else int(in_text[1]) if in_text else None
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(
-            f"no space left to write {path}",
-            hint="free some space, or choose another disk (--store, --out), and run the same command again",
-        )
-    if number is not None:
-        return StorageError(f"cannot write {path}: {os.strerror(number)}", hint="check the path and its permissions")
-    return None

@@ -1,0 +1,109 @@
+"""The machine's refusals in words: a full disk, a missing permission, a lost mount, a lock, a lack of memory.
+
+Libraries hide the operating system's error in types and texts of their own. A reader asks `refusal` first: an error
+that is no refusal says that the data are at fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from sparc.errors import OutOfMemory, SparcError, StorageError
+
+_NUMBER = re.compile(r"\(os error (\d+)\)|\berrno ?= ?(\d+)|\[Errno (\d+)\]")
+"""The operating system's number in the texts of safetensors, HDF5 and others."""
+_MEMORY = re.compile(
+    r"can't allocate memory|[Nn]ot enough memory|[Oo]ut of memory|[Cc]annot allocate memory|malloc of size"
+)
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_LOCKED = {errno.EAGAIN, errno.EBUSY, errno.ETXTBSY, errno.EDEADLK, errno.ENOLCK}
+_MANY_FILES = {errno.EMFILE, errno.ENFILE}
+_AMISS = {errno.ENOENT, errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EILSEQ}
+"""Numbers that say nothing about the machine: the file is missing, or its content is wrong."""
+
+
+def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) -> SparcError | None:
+    """Return `error` as a StorageError or OutOfMemory if the machine caused it, else None.
+
+    `doing` is an infinitive with its object, such as `read a/b.tar`. The causes of `error` are searched too. The
+    numbers in `passed` are no refusal: by default those of a missing file and of wrong content.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, MemoryError) or _lacks_memory(found):
+            detail = " ".join(str(found).split())
+            return OutOfMemory(
+                f"not enough memory to {doing}{f': {detail}' if detail else ''}",
+                hint="free some memory, use a machine with more of it, or less data at a time",
+            )
+        number = _number(found)
+        if number is not None and number not in passed:
+            message, hint = _said(number, doing)
+            return StorageError(message, hint=hint)
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    return None
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise what the machine refuses inside the block as StorageError or OutOfMemory; other errors pass.
+
+    A missing file and wrong content pass too: the caller knows what they mean.
+    """
+    with _worded(f"read {path}", _AMISS):
+        yield
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise any error of the operating system inside the block as StorageError or OutOfMemory; other errors pass."""
+    with _worded(f"write {path}", ()):
+        yield
+
+
+@contextlib.contextmanager
+def _worded(doing: str, passed: Collection[int]) -> Iterator[None]:
+    try:
+        yield
+    except SparcError:
+        raise
+    except Exception as error:
+        if (found := refusal(error, doing, passed)) is not None:
+            raise found from error
+        raise
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Return True for a lack of memory that a library reports as RuntimeError or as an error of its own."""
+    return not isinstance(error, OSError | SparcError) and _MEMORY.search(str(error)) is not None
+
+
+def _number(error: BaseException) -> int | None:
+    """Return the operating system's number of an error, from its text if it is not an OSError."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    in_text = _NUMBER.search(str(error))
+    return int(next(filter(None, in_text.groups()))) if in_text else None
+
+
+def _said(number: int, doing: str) -> tuple[str, str]:
+    """Return message and hint for a number of the operating system."""
+    if number in _FULL:
+        return (
+            f"no space left to {doing}",
+            "free some space, or choose another disk (--store, --out), and run the same command again",
+        )
+    because = f"cannot {doing}: {os.strerror(number)}"
+    if number in _FORBIDDEN:
+        return because, "check the path and its permissions"
+    if number in _LOCKED:
+        return f"{because}; another program has it open", "wait until that program is done with it, or close it"
+    if number in _MANY_FILES:
+        return because, "raise the limit of open files (ulimit -n), or close other programs"
+    return because, "check that the disk or the network folder is there and answers, and run the same command again"
