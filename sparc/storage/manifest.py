@@ -23,11 +23,11 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 
-class _Record(BaseModel):
+class _ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Shard(_Record):
+class Shard(_ManifestPart):
     """Name, length and checksum of one shard file."""
 
     file: str
@@ -35,7 +35,7 @@ class Shard(_Record):
     sha256: str
 
 
-class PatchTokens(_Record):
+class PatchTokens(_ManifestPart):
     """Grid and shard files of the features of patches."""
 
     grid: tuple[int, int]
@@ -43,7 +43,7 @@ class PatchTokens(_Record):
     shards: tuple[Shard, ...]
 
 
-class Manifest(_Record):
+class Manifest(_ManifestPart):
     """Description of one stream's features and of how they were made."""
 
     format_version: int = FORMAT_VERSION
