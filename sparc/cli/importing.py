@@ -12,7 +12,7 @@ from rich.markup import escape
 from sparc.cli.progress import Screen, console
 from sparc.errors import InvalidConfig
 
-SHOWN = 5
+IDS_SHOWN = 5
 
 app = typer.Typer(help="Import features, or a space, that other code computed.", no_args_is_help=True)
 
@@ -74,7 +74,7 @@ def import_features(
         console.print(f"{imported.split}: {imported.samples} samples", markup=False)
         for name, lacking in imported.lacking.items():
             if lacking:
-                some = ", ".join(lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
+                some = ", ".join(lacking[:IDS_SHOWN]) + (", ..." if len(lacking) > IDS_SHOWN else "")
                 console.print(
                     f"[yellow]{len(lacking)} samples lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True
                 )

@@ -110,8 +110,10 @@ class Screen(Listener):
     model, cannot report: on a terminal it has a spinner, elsewhere its line is repeated with the seconds so far.
     """
 
-    def __init__(self, output: Console = console) -> None:
+    def __init__(self, output: Console = console, *, extracting: str = "extract") -> None:
+        """Print to `output`. `extracting` is the word for what an extraction does."""
         self._output = output
+        self._extracting = extracting
         self._bar: Bar | None = None
         self._key: object = None
         self._losses = ""
@@ -167,7 +169,7 @@ class Screen(Listener):
 
     def extracting(self, progress: Extracting) -> None:
         """Show a bar for the streams that are extracted together, and at the end where the time went."""
-        title = f"extract {', '.join(progress.streams)} {progress.split}"
+        title = f"{self._extracting} {', '.join(progress.streams)} {progress.split}"
         if not progress.total:
             self.doing(title)
         elif not progress.finished:

@@ -28,7 +28,7 @@ CANDIDATES = 16
 SCORED = 256
 """Labels scored at a time: scores are (SCORED, L)."""
 
-STEPS = 100
+NEWTON_STEPS = 100
 """Most Newton steps. About 10 are taken; about 15 if a latent separates a label of a million samples exactly."""
 
 Floats = NDArray[np.float64]
@@ -231,7 +231,7 @@ def fit(data: Regressions, ridge: float) -> Floats:
     lines_2F = np.zeros((2, len(data.starts)))
     length_F = np.ones(len(data.starts))
     state_6F = _derivatives(data, lines_2F, ridge)
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         value_F, slope_F, intercept_F, bend_F, mixed_F, level_F = state_6F
         step_2F = np.stack([mixed_F * intercept_F - level_F * slope_F, mixed_F * slope_F - bend_F * intercept_F])
         step_2F /= bend_F * level_F - mixed_F**2

@@ -243,11 +243,11 @@ def _pointing(session: Session) -> tuple[Models, Cases]:
 def _localization(session: Session, models: Models, cases: Cases) -> LocalizationFile:
     """Run the localisation benchmark, and write `localization.json`."""
     from sparc.localization.benchmark import measure_all
-    from sparc.localization.models import latent_names
+    from sparc.localization.models import confirmed_names
 
     job = next(iter(session.data.held_out_jobs.values()))
     found = measure_all(
-        replace(models, names=latent_names(session.run)),
+        replace(models, names=confirmed_names(session.run)),
         cases,
         dataset=job.dataset.name,
         split=job.split,
@@ -342,7 +342,6 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     with missing_plugins(opened.provenance()):
         check_modalities(request, {name: registry.backbone(ref.name).modality for name, ref in streams.items()})
     device = resolve_device(options.device, listener)
-    listener.doing("importing what localisation needs")
     from sparc.localization import draw, load_models
     from sparc.localization import localize as find
     from sparc.localization.picture import save
