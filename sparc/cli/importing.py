@@ -12,7 +12,7 @@ from rich.markup import escape
 from sparc.cli.progress import Screen, console
 from sparc.errors import InvalidConfig
 
-SHOWN = 5
+IDS_SHOWN = 5
 
 app = typer.Typer(help="Import features, or a space, that other code computed.", no_args_is_help=True)
 
@@ -55,7 +55,7 @@ def import_features(
 
     if split is not None and split not in SPLITS:
         raise InvalidConfig(f"--split: expected train or test, found '{split}'", hint="--split train")
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, Screen() as screen:
         sources = {}
         for one in stream:
             name, equals, file = one.partition("=")
@@ -63,17 +63,18 @@ def import_features(
                 raise InvalidConfig(f"--stream: expected NAME=FILE, found '{one}'", hint="--stream a=a.npz")
             if name in sources:
                 raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file per stream")
+            screen.doing(f"reading the ids of {file}")
             sources[name] = stack.enter_context(open_source(Path(file).expanduser(), ids))
-        with Screen() as screen:
-            screen.loading("PyTorch")
+        screen.loading("PyTorch")
         from sparc.interchange.import_features import import_features as write
 
+        screen.doing(f"writing {', '.join(sources)} into {out}")
         written = write(sources, out, split=split, holdout=holdout)
     for imported in written:
         console.print(f"{imported.split}: {imported.samples} samples", markup=False)
         for name, lacking in imported.lacking.items():
             if lacking:
-                some = ", ".join(lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
+                some = ", ".join(lacking[:IDS_SHOWN]) + (", ..." if len(lacking) > IDS_SHOWN else "")
                 console.print(
                     f"[yellow]{len(lacking)} samples lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True
                 )
@@ -102,8 +103,11 @@ def import_checkpoint(
     from sparc.storage.run import Run
 
     Run.check_free(out)
-    space = read_research_checkpoint(file, run_config)
-    space.save_pretrained(out)
+    with Screen() as screen:
+        screen.loading(f"PyTorch and {file}")
+        space = read_research_checkpoint(file, run_config)
+        screen.doing(f"writing {out}")
+        space.save_pretrained(out)
     streams = ", ".join(f"{name} {width}" for name, width in space.streams.items())
     console.print(
         f"{out}: {space.n_latents} latents, {space.k} kept, {space.selection} selection; streams {streams}\n\n"

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from sparc.config.references import PluginRef, RefLike, parsed, parsed_streams
-from sparc.config.validation import validated
+from sparc.config.validation import ExplainedModel, validated
 
 Selection = Literal["global", "local"]
 Normalization = Literal["unit", "standard", "none"]
@@ -70,7 +70,7 @@ def option_name(field: str) -> str:
     return field.rstrip("_").replace("_", "-")
 
 
-class Options(BaseModel):
+class Options(ExplainedModel):
     """Base of all options: frozen, without unknown keys or infinite numbers; keys are field names or option names."""
 
     model_config = ConfigDict(

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from sparc.evaluation.encoding import Encodings, activity, encode_joint
-from sparc.evaluation.labels import Levels, dense, levels, parts, summed
+from sparc.evaluation.labels import Levels, dense_labels, levels, parts, summed
 from sparc.evaluation.report import DepthOverlap, Interval, Overlap
 from sparc.plugins.contracts import Taxonomy
 
@@ -181,7 +181,7 @@ def _label_counts(
     order_N = np.argsort(part_N, kind="stable")
     ends_P = np.cumsum(np.bincount(part_N))
     slices = [slice(low, high) for low, high in zip([0, *ends_P[:-1]], ends_P, strict=True)]
-    columns_NJ = F.pad(dense(columns[order_N]), (0, 1), value=1)
+    columns_NJ = F.pad(dense_labels(columns[order_N]), (0, 1), value=1)
     by_latent = {name: [csc_array(matrix[order_N[part]]) for part in slices] for name, matrix in active.items()}
     n_latents = next(iter(active.values())).shape[1]
     size = max(1, COUNTS // (columns_NJ.shape[1] * len(slices)))

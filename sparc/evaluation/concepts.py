@@ -18,7 +18,7 @@ from scipy.special import bdtrc, entr, xlogy
 
 from sparc.core.codes import Codes
 from sparc.evaluation.encoding import activity
-from sparc.evaluation.labels import dense, levels, summed
+from sparc.evaluation.labels import dense_labels, levels, summed
 from sparc.evaluation.latents import rounded
 from sparc.evaluation.report import ConceptDepth, Concepts
 from sparc.plugins.contracts import Taxonomy
@@ -159,7 +159,7 @@ def _counted(active: csr_array, lifted: csr_array, rows_G: NDArray[np.bool_]) ->
     rows = np.flatnonzero(rows_G)
     some, labels = active[rows], lifted[rows]
     return Counts(
-        both=summed(csc_array(some), dense(labels).float()).numpy(),
+        both=summed(csc_array(some), dense_labels(labels).float()).numpy(),
         active=np.asarray(some.sum(axis=0), dtype=np.float64).ravel(),
         labelled=np.asarray(labels.sum(axis=0), dtype=np.float64).ravel(),
         images=len(rows),

@@ -80,7 +80,7 @@ def parts(groups: Sequence[str], count: int) -> NDArray[np.intp]:
     return np.asarray(part_G[group_N])
 
 
-def dense(labels: csr_array) -> Tensor:
+def dense_labels(labels: csr_array) -> Tensor:
     """Return labels (N, X), 0 or 1, as bytes: adding dense rows is faster than searching for the few labels in each."""
     return torch.from_numpy(labels.astype(np.uint8).toarray())
 

@@ -47,7 +47,8 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
         streams = [job.stream.alias for job in jobs]
         emit({"event": "begin", "streams": streams, "split": jobs[0].split})
         if order.probe:
-            found = estimate(dataset, extractor, jobs[0].options.store_dtype)
+            on_rows = partial(_report, emit, extractor.spent)
+            found = estimate(dataset, extractor, jobs[0].options.store_dtype, on_rows)
             emit({"event": "probed", "found": dataclasses.asdict(found)})
             continue
         manifests = extract_streams(

@@ -148,6 +148,7 @@ def finished_run(resume: str | Path | None) -> Run | None:
 def _trained(run: Run, device: str, listener: Listener) -> Trained:
     listener.note(f"{run.path} is already trained and evaluated")
     device = resolve_device(device, listener)
+    listener.loading(str(run.path))
     from sparc.evaluation.report import EvaluationFile
     from sparc.storage.checkpoint import load
 
@@ -217,6 +218,7 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     session.check_finished()
     pointing = _pointing(session) if options.localization else None  # raises its errors before the work
     found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
+    listener.doing(f"drawing plots into {session.run.pictures}")
     from sparc.evaluation.plots import draw
 
     draw(found.report, session.run.pictures)
@@ -241,11 +243,11 @@ def _pointing(session: Session) -> tuple[Models, Cases]:
 def _localization(session: Session, models: Models, cases: Cases) -> LocalizationFile:
     """Run the localisation benchmark, and write `localization.json`."""
     from sparc.localization.benchmark import measure_all
-    from sparc.localization.models import latent_names
+    from sparc.localization.models import confirmed_names
 
     job = next(iter(session.data.held_out_jobs.values()))
     found = measure_all(
-        replace(models, names=latent_names(session.run)),
+        replace(models, names=confirmed_names(session.run)),
         cases,
         dataset=job.dataset.name,
         split=job.split,
@@ -276,6 +278,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     if latent is not None and not 0 <= latent < n_latents:
         raise InvalidConfig(f"latent: expected 0 to {n_latents - 1}, found {latent}", hint="choose another --latent")
     space = session.space
+    listener.doing(f"encoding {len(data.test):,} held-out samples")
     from sparc.explorer.contact_sheet import draw
     from sparc.explorer.meanings import meanings
 
@@ -288,6 +291,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
             hint="hold out more samples, train longer, or choose a --latent",
         )
     path = out or session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
+    listener.doing(f"drawing {path}")
     where = next(iter(data.held_out_jobs.values()))
     dry = f"  {dry_warning(data.test.random_weights)}" if data.test.random_weights else ""
     draw(
@@ -343,6 +347,7 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     from sparc.localization.picture import save
 
     models = load_models(opened, options.stream, device=device, registry=registry, on_load=listener.loading)
-    found = find(models, request)
+    found = find(models, request, lambda done, total, part: listener.progress("localize", "maps", done, total, part))
+    listener.doing(f"drawing {path}")
     save(draw(found), path)
     return Localized(found, path, list(models.random_weights))
