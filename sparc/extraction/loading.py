@@ -23,6 +23,7 @@ from itertools import count
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import torch as safetensors
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -76,6 +77,7 @@ class _Processes:
 
     def __init__(self, reader: BatchReader, batches: Sequence[ItemBatch], workers: int, *, pin: bool) -> None:
         log = ReadingLog(workers)
+        _check_semaphores(workers)
         loader: DataLoader[Any] = DataLoader(
             _Sender(replace(reader, log=log)),  # type: ignore[arg-type]  # DataLoader only calls its __getitem__
             sampler=batches,
@@ -127,6 +129,12 @@ class _Processes:
         self._watch.look()
 
 
+def _check_semaphores(workers: int) -> None:
+    """Raise OSError if there is no room for the queues of a DataLoader, which would print a traceback of its own."""
+    for queue in [multiprocessing.Queue() for _ in range(workers + 2)]:
+        queue.close()
+
+
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
     """Keep the handler of SIGCHLD. PyTorch's would raise in the midst of anything, when a process dies."""
@@ -173,8 +181,9 @@ class _Packed(NamedTuple):
     def of(cls, batch: PreprocessedBatch) -> _Packed:
         """Pack a batch."""
         numbers = count()
-        held = {str(number): tensor.clone() for number, tensor in enumerate(_tensors(batch))}
-        numbered = {name: mapped(one, lambda _: next(numbers)) for name, one in batch.inputs.items()}  # type: ignore[arg-type, return-value]
+        numbered: dict[str, Any] = {name: mapped(one, lambda _: next(numbers)) for name, one in batch.inputs.items()}  # type: ignore[arg-type, return-value]
+        copies = [tensor.clone(memory_format=torch.contiguous_format) for tensor in _tensors(batch)]
+        held = {str(number): tensor for number, tensor in enumerate(copies)}
         return cls(batch._replace(inputs=numbered), safetensors.save(held))
 
     def unpacked(self) -> PreprocessedBatch:
@@ -247,7 +256,7 @@ class _Watch:
         self._log = log
         self._batches = batches
         self._last: list[Entry] = []
-        self._seconds: dict[int, int] = {}
+        self._seconds: dict[int, float] = {}
         """Seconds since the last note of each slot."""
 
     def look(self) -> None:
@@ -258,7 +267,7 @@ class _Watch:
             self._seconds[slot] = self._seconds.get(slot, 0) + POLL_SECONDS if same else 0
             if entry.stage is not Stage.IDLE and self._seconds[slot] >= self._limit(entry):
                 raise StorageError(
-                    f"{self._work(entry)} has taken more than {self._seconds[slot]} seconds",
+                    f"{self._work(entry)} has taken more than {self._seconds[slot]:.0f} seconds",
                     hint=f"check that the disk or the network answers, and the sample's file; then {AGAIN}",
                 )
         self._last = entries

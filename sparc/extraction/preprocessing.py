@@ -68,7 +68,7 @@ class BatchReader:
         except SparcError as error:
             found, trace = error, traceback.format_exc()
         except Exception as error:
-            found, trace = self._failure(error, "load a batch"), traceback.format_exc()
+            found, trace = fault(error, "load a batch"), traceback.format_exc()
         finally:
             self.log.rest()
         return PreprocessedBatch({}, [False] * len(batch.samples), [], batch.streams, found, trace)
@@ -112,7 +112,7 @@ class BatchReader:
         except SparcError:
             raise
         except Exception as error:
-            raise self._failure(error, f"read sample '{self.dataset.ids[number]}'") from error
+            raise fault(error, f"read sample '{self.dataset.ids[number]}'") from error
 
     def _shown(self, number: int, image: Image) -> Image:
         """Return an image to a stream. After the last of a batch, the stream may work on any of them."""
@@ -171,13 +171,13 @@ class BatchReader:
         width, height = max((_size(sample) for sample in read.values()), key=lambda size: size[0] * size[1])
         return f" ({'up to ' if len(read) > 1 else ''}{width:,} x {height:,} pixels)"
 
-    @staticmethod
-    def _failure(error: Exception, doing: str) -> SparcError:
-        """Return an error that says nothing about a sample: the machine's refusal, or a plugin's fault."""
-        if (found := refusal(error, doing)) is not None:
-            return found
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        return PluginError(f"cannot {doing}: {why}", hint=A_BUG)
+
+def fault(error: Exception, doing: str) -> SparcError:
+    """Return an error that says nothing about the data: the machine's refusal, or a plugin's fault."""
+    if (found := refusal(error, doing)) is not None:
+        return found
+    why = f"{type(error).__name__}: {error}".splitlines()[0]
+    return PluginError(f"cannot {doing}: {why}", hint=A_BUG)
 
 
 def _size(sample: Sample) -> tuple[int, int]:
