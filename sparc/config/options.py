@@ -56,6 +56,8 @@ def _latent_set(value: Any) -> tuple[int, ...]:
 Location = Annotated[str | Path, PlainValidator(_path)]
 """A path; strings are accepted and converted."""
 
+MAX_PIXELS, MAX_SIDE_RATIO = 178_956_970, 200
+"""Default limits on images. The number of pixels is Pillow's own limit: half a gigabyte at three bytes per pixel."""
 DEFAULT_DATASET = "openmoji"
 """Dataset of the built-in demo, which `sparc train` uses without options."""
 
@@ -170,7 +172,11 @@ class ExtractionOptions(Options):
     precision: ForwardPrecision = option("float32", "Precision of the backbones' forward pass.")
     store_dtype: StoreDtype = option("float32", "Precision of features in the store.")
     compile: bool = option(False, "Compile the backbones with torch.compile.")
-    skip_bad: bool = option(False, "Skip images that do not decode and empty captions.")
+    skip_bad: bool = option(False, "Skip images that do not decode or are too large, and empty captions.")
+    max_pixels: int = option(MAX_PIXELS, "Largest number of pixels of an image.", gt=0)
+    max_side_ratio: float = option(
+        MAX_SIDE_RATIO, "Largest ratio of an image's longer side to its shorter; resizing makes long images huge.", ge=1
+    )
 
 
 class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, DataOptions):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sparc.extraction.features import FeatureExtractor, ItemBatch, dtype_of
+from sparc.extraction.features import FeatureExtractor, dtype_of
 from sparc.extraction.items import distinct
+from sparc.extraction.preprocessing import ItemBatch
 from sparc.plugins.contracts import Dataset
 from sparc.system.memory import peak_bytes
 

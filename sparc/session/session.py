@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.config import PlaceOptions, RunConfig, names, validated
 from sparc.errors import MisalignedStreams, MissingData, UnknownName
+from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
@@ -62,6 +63,7 @@ class Session:
         config = with_absolute_paths(validated(RunConfig, {**options, **moved}, what=str(run.path)))
         with missing_plugins(provenance):
             data = Data(config, discover(), listener=listener)
+        limit_images(ImageLimits(config.max_pixels, config.max_side_ratio))
         session = cls(config, data, run, listener)
         session._check_samples()
         return session

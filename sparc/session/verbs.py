@@ -29,6 +29,7 @@ from sparc.config.signatures import (
 from sparc.errors import Interrupted, InvalidConfig, MissingData
 from sparc.localization.request import check_modalities, checked_request, checked_streams
 from sparc.plotting.figures import check_name
+from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
@@ -330,6 +331,8 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     path = Path(options.out) if options.out is not None else opened.path / "localize.png"
     check_name(path)
     streams = checked_streams(opened, options.stream)
+    trained = opened.provenance().options
+    limit_images(ImageLimits(trained.max_pixels, trained.max_side_ratio))
     request = checked_request(
         options.images,
         n_latents=read_config(opened.path).n_latents,
