@@ -55,9 +55,12 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
             start = file.peek(_BUFFER)[:_BUFFER]
             encoding = _encoding(start)
             if encoding == "utf-8-sig" and b"\0" in start:
+                wide = start.count(0) > len(start) // 4  # as in UTF-16, whose letters are a zero and another byte
                 raise InvalidConfig(
                     f"{path} is not text: line {_line(start, start.index(0))} holds a zero byte",
-                    hint=f"check that it is the right file; save it as UTF-8 ({_how(path, 'UTF-16LE')})",
+                    hint=f"save it as UTF-8: {_how(path, 'UTF-16LE')}"
+                    if wide
+                    else "check that it is the right file; a damaged file must be written or copied again",
                 )
             yield io.TextIOWrapper(file, encoding=encoding, newline=newline)
     except UnicodeDecodeError as error:
