@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import warnings
@@ -102,6 +103,10 @@ class _Reader:
         self._root = os.path.abspath(Path(params.root).expanduser())
         self._lines: dict[str, int] = {}
         """Line of each id, by the form in which ids that look the same are equal."""
+        self._images: dict[str, str] = {}
+        """Path of each image by the text that names it."""
+        self._label_sets: dict[str | tuple[str, ...], tuple[str, ...]] = {}
+        """Labels by the cell that holds them."""
         self._captions: dict[str, int] = {}
         """Number of the last caption of each image."""
         self._splits: dict[str, str] = {}
@@ -113,12 +118,13 @@ class _Reader:
     def row(self, line: int, record: Record) -> Row:
         """Return the row of a record. Raises InvalidConfig."""
         written = self._text(line, record, "image")
-        if not written.strip():
-            raise self._wrong(line, "the cell 'image' is empty", "name the image, or remove the line")
-        image = image_name(written, self._root)
+        if (image := self._images.get(written)) is None:
+            if not written.strip():
+                raise self._wrong(line, "the cell 'image' is empty", "name the image, or remove the line")
+            image = self._images[written] = image_name(written, self._root)
         key = as_text(image)
         number = self._captions[image] = self._captions.get(image, -1) + 1
-        split = self._optional(line, record, "split").casefold()
+        split = self._optional(line, record, "split").casefold() if "split" in record else ""
         if not split:
             split = "test" if held_out(key, self._params.holdout, self._params.split_seed) else "train"
         if split not in SPLITS:
@@ -129,10 +135,10 @@ class _Reader:
         if (valid := as_text(caption, "replace")) != caption:
             self._halves.append(line)
         row = Row(
-            id=self._optional(line, record, "id") or f"{key}#{number}",
+            id=(self._optional(line, record, "id") if "id" in record else "") or f"{key}#{number}",
             image=image,
             caption=valid,
-            labels=self._labels(line, record.get("labels")),
+            labels=self._labels(line, record["labels"]) if "labels" in record else (),
             split=split,
         )
         if (first := self._lines.setdefault(same_name(row.id), line)) != line:
@@ -182,23 +188,35 @@ class _Reader:
         if value is None or value == "":
             return ()
         separator = self._params.label_separator
-        parts: Any = value
         if isinstance(value, str):
-            parts = _listed(value)
-            if parts is None:
-                parts = value.split(separator)
-                if len(parts) == 1 and "," in value:
-                    self._commas.append(value)
+            if "," in value and separator not in value and _listed(value) is None:
+                self._commas.append(value)
+            if value not in self._label_sets:
+                listed = _listed(value)
+                self._label_sets[value] = _spelled(value.split(separator) if listed is None else listed)
+            return self._label_sets[value]
+        if isinstance(value, list):
+            with contextlib.suppress(KeyError, TypeError):  # TypeError: it holds another list
+                return self._label_sets[tuple(value)]
+        parts: Any = value
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             found = "an object" if isinstance(value, tuple) else json.dumps(value, ensure_ascii=False)
             raise self._wrong(
                 line, f"expected labels as a list of texts, or in a CSV file 'a{separator}b', found {found:.60}"
             )
-        labels = (same_name(as_text(part.strip())) for part in parts)
-        return tuple(dict.fromkeys(label for label in labels if label))
+        self._label_sets[tuple(parts)] = found = _spelled(parts)
+        return found
 
     def _wrong(self, line: int, message: str, hint: str = f"correct that line; {FORM}") -> InvalidConfig:
         return wrong(self.path, line, message, hint)
+
+
+def _spelled(parts: list[str]) -> tuple[str, ...]:
+    """Return labels without spaces around them, each once, in Unicode's composed form."""
+    labels = [part.strip() for part in parts]
+    if not all(map(str.isascii, labels)):
+        labels = [same_name(as_text(label)) for label in labels]
+    return tuple(dict.fromkeys(filter(None, labels)))
 
 
 def _listed(cell: str) -> list[str] | None:

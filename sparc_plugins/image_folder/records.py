@@ -96,11 +96,11 @@ def _header(path: Path, file: TextIO) -> tuple[int, list[str], dict[str, Any]] |
 
     The separator is the one with which the header has the required columns: nothing is guessed from the data.
     """
-    number, separators, line = 0, SEPARATORS, ""
+    number, separators, line = 0, list(SEPARATORS), ""
     for number, line in enumerate(file, start=1):
         said = line.strip().strip('"\ufeff').lower()
         if number == 1 and said.startswith("sep=") and len(said.strip()) <= len("sep=;"):
-            separators = (said[4:] or "\t",)  # the line with which Excel is told the separator
+            separators = [said[4:] or "\t"]  # the line with which Excel is told the separator
         elif line.strip():
             break
     else:
@@ -109,7 +109,7 @@ def _header(path: Path, file: TextIO) -> tuple[int, list[str], dict[str, Any]] |
         try:
             cells = next(csv.reader([line], delimiter=separator, strict=True))
             spaced = any(cell.startswith(" ") for cell in cells[1:])
-            dialect = {"delimiter": separator, "skipinitialspace": spaced}
+            dialect: dict[str, Any] = {"delimiter": separator, "skipinitialspace": spaced}
             cells = next(csv.reader([line], strict=True, **dialect))
         except csv.Error:
             continue
@@ -125,9 +125,14 @@ def _header(path: Path, file: TextIO) -> tuple[int, list[str], dict[str, Any]] |
 
 def _whole_lines(file: TextIO, end: str) -> Iterator[str]:
     r"""Yield lines that end as the header does: some writers leave a lone `\r` of a text without quotes."""
+    if end == "\r":
+        yield from file
     for line in file:
+        if line[-1] != "\r":
+            yield line
+            continue
         whole = line
-        while end == "\n" and whole.endswith("\r") and (more := next(file, "")):
+        while whole.endswith("\r") and (more := next(file, "")):
             whole += more
         yield whole
 
@@ -175,6 +180,7 @@ def _unreadable(path: Path, line: int, error: csv.Error) -> NoReturn:
 
 
 def _json_records(path: Path, file: TextIO) -> Iterator[tuple[int, Record]]:
+    named: dict[tuple[str, ...], list[str]] = {}
     # Objects become tuples of pairs, so that a key that comes twice is seen. Numbers stay as they are written: as ids
     # and captions they are texts.
     decoder = json.JSONDecoder(
@@ -185,15 +191,15 @@ def _json_records(path: Path, file: TextIO) -> Iterator[tuple[int, Record]]:
         if not text:
             continue
         try:
-            pairs = decoder.decode(text)
+            pairs, end = decoder.raw_decode(text)
         except (ValueError, RecursionError) as error:
             raise _no_object(path, line, text) from error
-        if not isinstance(pairs, tuple):
+        if end != len(text) or not isinstance(pairs, tuple):
             raise _no_object(path, line, text)
-        record = {_name(key): value for key, value in pairs}
-        if len(record) != len(pairs):
-            _names(path, line, [key for key, _ in pairs])
-        yield line, record
+        keys, values = zip(*pairs, strict=True) if pairs else ((), ())
+        if keys not in named:
+            named[keys] = _names(path, line, keys)
+        yield line, dict(zip(named[keys], values, strict=True))
 
 
 def _number_or_nothing(constant: str) -> str | None:

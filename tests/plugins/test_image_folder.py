@@ -87,6 +87,33 @@ def test_a_taxonomy_file_gives_labels_their_parents(folder):
         opened(root)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_labels_are_found_in_a_taxonomy_of_another_encoding_and_unicode_form(folder, encoding):
+    root = folder("image,caption,labels,split", f"a.png,x,{COMPOSED};{DECOMPOSED},train")
+    text = json.dumps({"food": [], DECOMPOSED: ["food"]}, ensure_ascii=False)
+    (root / "taxonomy.json").write_text(text, encoding=encoding)
+    dataset = opened(root)
+    assert dataset.taxonomy.parents == {"food": (), COMPOSED: ("food",)}
+    assert dataset.labels().toarray().tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"animal": [], "pet": [], "dog": ["animal"], "dog": ["pet"]}', "it has the label 'dog' twice"),
+        ('{"animal": {"dog": {}}, "dog": {}}', "label 'animal' has .* where a list of parents is expected"),
+        ('{"dog": null}', "label 'dog' has None where a list of parents is expected"),
+        ('["dog"]', "expected an object, found list"),
+        ('{"dog": []', "Expecting"),
+    ],
+)
+def test_what_is_no_taxonomy_is_refused(folder, content, message):
+    root = folder("image,caption,labels,split", "a.png,x,dog,train")
+    (root / "taxonomy.json").write_text(content)
+    with pytest.raises(InvalidConfig, match=f"taxonomy.json is not a taxonomy: {message}"):
+        opened(root)
+
+
 def test_without_labels_there_is_no_taxonomy(folder):
     dataset = opened(folder("image,caption,split", "a.png,x,train"))
     assert dataset.taxonomy is None
