@@ -23,12 +23,12 @@ def find_path(root: Path, name: str) -> Path:
     Paths that look the same differ in Unicode's form, in the case of their suffixes, or in spaces at the ends of names.
     """
     exact = root / name
-    if exact.exists():
+    if os.path.exists(exact):  # unlike Path.exists, this is False for a name that is too long
         return exact
     found = root
     for part in Path(name).parts:
         listed = found / part
-        if not listed.exists():
+        if not os.path.exists(listed):
             listed = found / _listing(found, found.stat().st_mtime_ns if found.is_dir() else 0).get(_look(part), part)
         found = listed
     return found
