@@ -217,7 +217,7 @@ class Coco:
         return masks
 
     @cached_property
-    def _outlines(self) -> tuple[dict[int, list[int]], list[Any]]:
+    def _outlines(self) -> tuple[dict[str, list[int]], list[Any]]:
         """Height and width of each image, and the outline of each object. Read on first access."""
         return read_outlines(self._instances_path)
 

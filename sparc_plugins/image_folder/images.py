@@ -67,9 +67,8 @@ def open_image(root: Path, name: str) -> Image:
 def _respelled(root: Path, name: str) -> Path:
     r"""Return the file that a name means: of another Unicode form or case of its suffix, or with `\` in its name."""
     found = find_path(root, name)
-    if not found.exists() and (literal := root / name.replace("/", "\\")).exists():
-        return literal  # unpacked from an archive that Windows made
-    return found
+    literal = root / name.replace("/", "\\")  # unpacked from an archive that Windows made
+    return literal if not os.path.exists(found) and os.path.exists(literal) else found
 
 
 @dataclass

@@ -204,8 +204,8 @@ class _Reader:
             raise self._wrong(
                 line, f"expected labels as a list of texts, or in a CSV file 'a{separator}b', found {found:.60}"
             )
-        self._label_sets[tuple(parts)] = found = _spelled(parts)
-        return found
+        labels = self._label_sets[tuple(parts)] = _spelled(parts)
+        return labels
 
     def _wrong(self, line: int, message: str, hint: str = f"correct that line; {FORM}") -> InvalidConfig:
         return wrong(self.path, line, message, hint)
