@@ -53,6 +53,7 @@ PUBLISHED = {"train": "train", "test": "val"}
 """COCO's name of each split. Its own test split has no published captions."""
 LARGE = 1 << 22
 """Bytes from which the cache remembers that a file was checked."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
@@ -119,7 +120,7 @@ class Coco:
         if not chosen:
             raise MissingData(f"{path} has no image with a caption", hint="check that it is the right file")
         _warn_of_blanks(path, images.values())
-        self._warn_of_missing({picture.file for _, picture, _, _ in chosen})
+        self._compare({picture.file for picture in images.values()}, path)
         self._keys = Texts(images)
         """The file's id of each image."""
         self._images = np.array([place for place, _, _, _ in chosen], dtype=np.int64)
@@ -129,17 +130,23 @@ class Coco:
         self._files = Texts(picture.file for _, picture, _, _ in chosen)
         self._captions = Texts(caption for _, _, _, caption in chosen)
 
-    def _warn_of_missing(self, files: set[str]) -> None:
-        """Warn of images that do not exist, with their number, before anything slow begins."""
+    def _compare(self, files: set[str], path: Path) -> None:
+        """Warn of listed images that do not exist and of images that are not listed, before anything slow begins."""
         # List the folder once: checking files one by one takes minutes on a network disk.
         with reading(self._folder):
-            lacking = sorted(files.difference(os.listdir(self._folder)))
-        missing = [name for name in lacking if not os.path.isfile(find_image(self._folder, name))]
+            stored = set(os.listdir(self._folder))
+        found = {name: find_image(self._folder, name) for name in files - stored}
+        missing = sorted(name for name, place in found.items() if not os.path.isfile(place))
         if missing:
             how = "download them" if any("://" in name for name in missing) else "unzip the images again"
-            found = f"{len(missing)} of {len(files)} images do not exist in {self._folder}, such as {_some(missing)}"
+            message = f"{len(missing)} of {len(files)} images do not exist in {self._folder}, such as {_some(missing)}"
             advice = f"{how}; image streams stop at the first, or pass --skip-bad"
-            warnings.warn(f"coco: {found}; {advice}", stacklevel=1)
+            warnings.warn(f"coco: {message}; {advice}", stacklevel=1)
+        others = stored - files - {place.name for place in found.values()}
+        unlisted = sorted(name for name in others if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        if unlisted:
+            message = f"{len(unlisted)} images in {self._folder} are not listed in {path.name}, such as "
+            warnings.warn(f"coco: {message}{_some(unlisted)}", stacklevel=1)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for worker processes, which need samples but neither labels nor outlines."""

@@ -32,6 +32,7 @@ BOX = [[2, 1, 6, 1, 6, 4, 2, 4]]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:coco. [0-9]+ of [0-9]+ images do not exist:UserWarning"),
+    pytest.mark.filterwarnings("ignore:coco. [0-9]+ images in .* are not listed:UserWarning"),
 ]
 PREFIX = {2017: "", 2014: "COCO_train2014_"}
 
@@ -571,6 +572,15 @@ def test_images_that_do_not_exist_are_counted_when_it_opens(tmp_path, name):
         dataset = opened(tmp_path)
     with pytest.raises(BadSample, match="image not found"):
         dataset[0].image()
+
+
+def test_images_that_are_not_listed_are_counted_when_it_opens(pets):
+    for name in ("a.jpg", "b.PNG", "notes.txt", "._a.jpg"):
+        (pets / "train2017" / name).write_bytes(b"")
+    with pytest.warns(
+        UserWarning, match=r"2 images in .* are not listed in captions_train2017.json, such as a.jpg, b.P"
+    ):
+        opened(pets)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
