@@ -132,6 +132,21 @@ def test_an_unreadable_config_file_is_an_error_with_its_reason(tmp_path, content
     assert hint in error.value.hint
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_a_config_file_may_come_from_any_editor(tmp_path, encoding, end):
+    path = tmp_path / "run.toml"
+    path.write_bytes(f'# {encoding}{end}data-root = "Zo\u00eb"{end}k = 3{end}'.encode(encoding))
+    assert read_options(path) == {"data-root": "Zo\u00eb", "k": 3}
+
+
+def test_a_config_file_of_another_encoding_is_named_by_its_line(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_bytes('k = 3\ndata-root = "Zo\u00eb"\n'.encode("latin-1"))
+    with pytest.raises(InvalidConfig, match=r"run.toml is not UTF-8 text: line 2, byte 16 is 0xeb"):
+        read_options(path)
+
+
 @pytest.fixture
 def registry():
     defaults = {"stream": ["tiny"], "n-latents": 32, "k": 4, "epochs": 7}

@@ -56,6 +56,7 @@ from sparc.system.cache import cache_dir
 from sparc.system.files import sha256, write_atomically
 from sparc.system.names import find_path, same_name
 from sparc.system.refusals import reading, refusal
+from sparc.system.texts import open_text, read_text
 
 __all__ = [
     "Backbone",
@@ -87,7 +88,9 @@ __all__ = [
     "identify_weights",
     "in_hub_cache",
     "local_weights",
+    "open_text",
     "read_taxonomy",
+    "read_text",
     "read_weights",
     "reading",
     "refusal",
