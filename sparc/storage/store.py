@@ -152,12 +152,15 @@ class FeatureStore:
         """Streams whose backbone had random weights."""
         return [name for name, manifest in self.manifests.items() if manifest.weights == "random"]
 
-    def missing(self) -> dict[str, int]:
-        """Count per stream the samples that lack it, whose rows are zero."""
+    def present(self) -> dict[str, Tensor]:
+        """Return per stream a mask of the samples that have it, (samples,); the rows of others are zero."""
         return {
-            name: int((~torch.cat([present(rows) for rows in shards])[self.rows[name]]).sum())
-            for name, shards in self.shards.items()
+            name: torch.cat([present(rows) for rows in shards])[self.rows[name]] for name, shards in self.shards.items()
         }
+
+    def missing(self) -> dict[str, int]:
+        """Count per stream the samples that lack it."""
+        return {name: len(self) - int(mask.sum()) for name, mask in self.present().items()}
 
 
 def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
