@@ -32,8 +32,8 @@ def folder_files(root: str) -> list[Path]:
         if not folder.is_dir():
             raise MissingData(f"hf: no folder at {folder}", hint="check --data-root")
         next(folder.iterdir(), None)  # walk takes a folder that may not be listed for an empty one
-        walked = os.walk(folder, onerror=_raise, followlinks=True)
-        return sorted(Path(place, name) for place, _, names in walked for name in names)
+        walked = os.walk(folder, onerror=_raise)
+        return sorted(path for place, _, names in walked for name in names if (path := Path(place, name)).exists())
 
 
 def _raise(error: OSError) -> None:
@@ -134,7 +134,7 @@ def located(path: str, root: str | None) -> str:
 def unmatched(files: Iterable[Path], root: str, named: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the images of the folder that no row names, and the images that rows name and the folder lacks.
 
-    Both are empty if no row names an image of the folder. Compares names only.
+    Both are empty if no row names an image of the folder.
     """
     folder = Path(root).expanduser()
     starts = {f"{place}{os.sep}" for place in (folder, folder.absolute(), folder.resolve())}
@@ -142,9 +142,9 @@ def unmatched(files: Iterable[Path], root: str, named: Iterable[str]) -> tuple[l
     wanted = {same_name(inside) for name in named if (inside := _inside(name, starts)) is not None}
     if not wanted & there.keys():
         return [], []
-    return sorted(name for name, is_image in there.items() if is_image and name not in wanted), sorted(
-        wanted - there.keys()
-    )
+    unnamed = sorted(name for name, is_image in there.items() if is_image and name not in wanted)
+    # A folder behind a link is not listed.
+    return unnamed, sorted(name for name in wanted - there.keys() if not (folder / name).exists())
 
 
 def _inside(name: str, starts: Iterable[str]) -> str | None:

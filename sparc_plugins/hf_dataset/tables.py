@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sparc.plugins import (
     InvalidConfig,
@@ -18,6 +18,7 @@ from sparc.plugins import (
     Params,
     SparcError,
     cache_dir,
+    identify_files,
     reading,
     sha256,
     write_atomically,
@@ -70,6 +71,8 @@ class HFParams(Params):
     """Number of rows of each split to use, from its start; default: all."""
     streaming: bool = False
     """Copy only the used columns and rows into the cache, instead of downloading all files first."""
+    digest: Literal["sample", "all"] = "sample"
+    """Part of a folder's files that identifies them: a `sample` of their content, or `all` of it."""
     taxonomy: str | None = None
     """JSON file that maps each label to its parents; default: all labels are roots."""
 
@@ -294,19 +297,14 @@ def _embedded(images: Any, root: str | None) -> Any:
 
 
 def identify(params: HFParams) -> str:
-    """Return the identity of the data: names, sizes and times of a folder's files, or the name on the hub.
+    """Return the identity of the data: names, sizes and content of a folder's files, or the name on the hub.
 
     The hub's own version is left out, since reading it needs a connection. Raises InvalidConfig and MissingData.
     """
     dataset_place(params)
     texts = []
     if params.root is not None:
-        folder = Path(params.root).expanduser()
-        files = folder_files(params.root)
-        with reading(folder):
-            seen = [(path.relative_to(folder).as_posix(), path.stat()) for path in files if path.exists()]
-        stamps = json.dumps([(name, status.st_size, status.st_mtime_ns) for name, status in seen])
-        texts.append(f"sha256:{hashlib.sha256(stamps.encode()).hexdigest()}")
+        texts.append(identify_files(Path(params.root).expanduser(), folder_files(params.root), params.digest))
     else:
         texts.append(f"hub:{params.path}")
     if params.taxonomy is not None and Path(params.taxonomy).expanduser().is_file():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from sparc.plugins import (
     Taxonomy,
     held_out,
     hookimpl,
+    identify_files,
     read_taxonomy,
     reading,
 )
@@ -168,12 +168,14 @@ def open_image(path: Path, offset: int, size: int) -> Image:
 
 
 def _identify(params: WebDatasetParams) -> str:
-    """Return the digest of each shard's name, size and time, and of the taxonomy."""
-    shards = find_shards(params)
-    digest = hashlib.sha256(json.dumps([[split, stamps(part, params.root)] for split, part in shards.items()]).encode())
-    taxonomy = Path(params.root).expanduser() / TAXONOMY
-    if taxonomy.is_file():
-        digest.update(taxonomy.read_bytes())
+    """Return the digest of each shard's split, name, size and content, and of the taxonomy."""
+    root = Path(params.root).expanduser()
+    digest = hashlib.sha256()
+    for split, shards in find_shards(params).items():
+        stamps(shards, params.root)  # names the shard that cannot be read
+        digest.update(f"{split} {identify_files(root, shards, params.digest)}".encode())
+    if (root / TAXONOMY).is_file():
+        digest.update((root / TAXONOMY).read_bytes())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -39,6 +39,8 @@ class WebDatasetParams(Params):
     """Fraction of the samples that is held out if there are no shards to evaluate on."""
     split_seed: int = 0
     """Seed of the draw of held-out samples."""
+    digest: Literal["sample", "all"] = "sample"
+    """Part of the shards that identifies them: a `sample` of their content, or `all` of it."""
 
 
 def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:

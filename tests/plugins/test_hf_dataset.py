@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle  # noqa: TID251
+import shutil
 import sys
 
 import pytest
@@ -289,11 +290,12 @@ def test_files_that_are_cut_off_are_named(parquet, streaming):
         opened(parquet, streaming=streaming)
 
 
-def test_rewriting_a_file_changes_the_identity_and_moving_the_folder_does_not(parquet, tmp_path):
+def test_rewriting_a_file_changes_the_identity_and_copying_the_folder_does_not(parquet, tmp_path):
     before = identify(HFParams(root=str(parquet)))
-    moved = parquet.rename(tmp_path / "moved")
+    moved = shutil.copytree(parquet, tmp_path / "moved", copy_function=shutil.copyfile)
     assert identify(HFParams(root=str(moved))) == before
-    os.utime(moved / "train-00000-of-00001.parquet", ns=(1, 1))
+    path = moved / "train-00000-of-00001.parquet"
+    path.write_bytes(path.read_bytes().replace(b"caption 3", b"caption 4"))
     assert identify(HFParams(root=str(moved))) != before
     assert identify(HFParams(path="some/where")) == "hub:some/where"
     (tmp_path / "t.json").write_text("{}")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle  # noqa: TID251
+import shutil
 import sys
 import tarfile
 import warnings
@@ -277,15 +278,19 @@ def test_a_second_opening_reads_the_index_alone_until_a_shard_changes(root, own_
     assert len(opened(root)) == 5
 
 
-def test_rewriting_a_shard_changes_the_identity_and_moving_the_folder_does_not(root, tmp_path):
+def test_rewriting_a_shard_changes_the_identity_and_copying_the_folder_does_not(root, tmp_path):
     write(root / "train-0.tar", *numbered(0, 3))
     before = _identify(WebDatasetParams(root=str(root)))
-    moved = root.rename(tmp_path / "moved")
+    moved = shutil.copytree(root, tmp_path / "moved", copy_function=shutil.copyfile)
     assert _identify(WebDatasetParams(root=str(moved))) == before
     (moved / "taxonomy.json").write_text("{}")
     with_taxonomy = _identify(WebDatasetParams(root=str(moved)))
-    os.utime(moved / "train-0.tar", ns=(1, 1))
+    write(moved / "train-0.tar", *numbered(1, 4))
     assert len({before, with_taxonomy, _identify(WebDatasetParams(root=str(moved)))}) == 3
+    (root / "train-0.tar").rename(root / "test-0.tar")
+    write(root / "a.tar", *numbered(7, 8))
+    swapped = _identify(WebDatasetParams(root=str(root), train="test-0.tar", test="a.tar"))
+    assert swapped != _identify(WebDatasetParams(root=str(root), train="a.tar", test="test-0.tar"))
 
 
 def test_the_dataset_can_be_sent_to_a_worker_process(root):
