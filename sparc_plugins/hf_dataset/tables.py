@@ -23,6 +23,7 @@ from sparc.plugins import (
     sha256,
     write_atomically,
 )
+from sparc_plugins.hf_dataset.commits import commit_of, split_revision
 from sparc_plugins.hf_dataset.failures import sparc_error
 from sparc_plugins.hf_dataset.folders import (
     check_arrow,
@@ -45,6 +46,8 @@ class HFParams(Params):
 
     path: str | None = None
     """Dataset on the hub, such as `nlphuji/flickr30k`."""
+    revision: str | None = None
+    """Branch, tag or commit of the dataset on the hub; by default the newest. `path=NAME@REVISION` is the same."""
     root: str | None = None
     """Or a local folder, also set by `--data-root`: files for `datasets.load_dataset`, or written by `save_to_disk`."""
     name: str | None = None
@@ -137,7 +140,12 @@ def dataset_place(params: HFParams) -> str:
         hint = "for example --dataset 'hf[path=nlphuji/flickr30k]'"
         raise InvalidConfig(f"hf: expected path=REPOSITORY or --data-root FOLDER, found {found}", hint=hint)
     if params.root is None:
+        split_revision(str(params.path), params.revision)
         return str(params.path)
+    if params.revision is not None:
+        raise InvalidConfig(
+            f"hf: revision={params.revision} is for a dataset on the hub, found a folder", hint="leave it out"
+        )
     folder = Path(params.root).expanduser()
     with reading(folder):
         if not folder.is_dir():
@@ -159,6 +167,8 @@ def _load(params: HFParams) -> Mapping[str, Any]:
         if saved:
             found = datasets.load_from_disk(place)
             return found if isinstance(found, dict) else {params.train_split: found}
+        if params.root is None:
+            place, options["revision"] = split_revision(place, params.revision)
         return dict(datasets.load_dataset(place, params.name, streaming=params.streaming, **options))
     except Exception as error:  # the library raises dozens of unrelated types
         raise sparc_error(error, dataset_place(params), is_local=params.root is not None) from error
@@ -297,16 +307,17 @@ def _embedded(images: Any, root: str | None) -> Any:
 
 
 def identify(params: HFParams) -> str:
-    """Return the identity of the data: names, sizes and content of a folder's files, or the name on the hub.
+    """Return the identity of the data: names, sizes and content of a folder's files, or name and commit on the hub.
 
-    The hub's own version is left out, since reading it needs a connection. Raises InvalidConfig and MissingData.
+    Raises InvalidConfig, MissingData, StorageError.
     """
     dataset_place(params)
     texts = []
     if params.root is not None:
         texts.append(identify_files(Path(params.root).expanduser(), folder_files(params.root), params.digest))
     else:
-        texts.append(f"hub:{params.path}")
+        name, revision = split_revision(str(params.path), params.revision)
+        texts.append(f"hub:{name}@{commit_of(name, revision) or revision or 'main'}")
     if params.taxonomy is not None and Path(params.taxonomy).expanduser().is_file():
         texts.append(f"taxonomy sha256:{sha256(Path(params.taxonomy).expanduser())}")
     return " ".join(texts)

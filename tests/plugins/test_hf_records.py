@@ -1,9 +1,12 @@
 """Rows of a Hugging Face dataset as people have them: each becomes a sample, is counted, or is an error."""
 
 import csv
+import http.server
 import io
 import json
+import threading
 import unicodedata
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData, StorageError
-from sparc_plugins.hf_dataset import HFDataset, HFParams
+from sparc_plugins.hf_dataset import HFDataset, HFParams, identify
 from sparc_plugins.hf_dataset.columns import empty_captions
+from sparc_plugins.hf_dataset.commits import commit_of
 from sparc_plugins.hf_dataset.folders import check_arrow, folder_files
 
 datasets = pytest.importorskip("datasets")
@@ -264,6 +268,64 @@ def test_without_a_connection_the_setting_that_forbids_it_is_named():
     with pytest.raises(MissingData, match=r"nobody/nothing is not available: .*Offline") as raised:
         HFDataset(HFParams(path="nobody/nothing"), "train")
     assert "HF_HUB_OFFLINE or HF_DATASETS_OFFLINE forbids connections" in raised.value.hint
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The part of the hub that says which commit a revision of a dataset is."""
+
+    commits: ClassVar[dict[str, str]] = {}
+
+    def do_GET(self):
+        """Answer with the commit of `/api/datasets/OWNER/NAME`, with or without `/revision/REVISION`."""
+        revision = self.path.partition("?")[0].partition("/revision/")[2] or "main"
+        found = self.commits.get(revision)
+        content = json.dumps({"id": "some/where", "sha": found}).encode()
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        """Print nothing."""
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(Hub, "commits", {"main": "a" * 40, "v1": "b" * 40})
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def identified(**params):
+    commit_of.cache_clear()  # a command asks once
+    return identify(HFParams(**params))
+
+
+def test_a_dataset_on_the_hub_is_identified_by_its_commit_and_remembered_without_a_connection(hub, monkeypatch):
+    assert identified(path="some/where") == f"hub:some/where@{'a' * 40}"
+    assert (
+        identified(path="some/where@v1") == identified(path="some/where", revision="v1") == f"hub:some/where@{'b' * 40}"
+    )
+    assert identified(path="some/where", revision="c" * 40) == f"hub:some/where@{'c' * 40}"
+    assert identified(path="some/where", revision="gone") == "hub:some/where@gone"
+    Hub.commits["main"] = "d" * 40
+    assert identified(path="some/where") == f"hub:some/where@{'d' * 40}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert identified(path="some/where") == f"hub:some/where@{'d' * 40}"
+    assert identified(path="other/where") == "hub:other/where@main"
+
+
+def test_revisions_that_contradict_each_other_or_have_no_repository_are_refused(root):
+    for params in ({"path": "a/b@v1", "revision": "v2"}, {"path": "a/b@"}, {"path": "@v1"}):
+        with pytest.raises(InvalidConfig, match=r"expected path=NAME@REVISION, or path=NAME and revision=REVISION"):
+            identified(**params)
+    with pytest.raises(InvalidConfig, match="revision=v1 is for a dataset on the hub, found a folder"):
+        identified(root=str(root), revision="v1")
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
