@@ -10,10 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from sparc.config import ExtractionOptions, PluginRef
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
 from sparc.plugins.registry import Registry, checked_params
-from sparc.storage.manifest import MANIFEST, fingerprint, is_complete, read_manifest
-
-IMPORTED = "imported"
-"""Dataset name of imported features."""
+from sparc.storage.manifest import IMPORTED, fingerprint, is_complete, read_manifest
+from sparc.system.refusals import reading
 
 
 class JobOptions(ExtractionOptions):
@@ -117,11 +115,14 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
         MissingData: `root` holds no features, or a split lacks a stream.
         UnknownName: a stream was not imported.
         MisalignedStreams: the splits of a stream have different widths.
+        StorageError: the machine refuses to read the folder.
     """
     jobs: dict[str, dict[str, Job]] = {}
     widths: dict[str, int] = {}
     for split in ("train", "test"):
-        found = {path.parent.name: read_manifest(path.parent).width for path in (root / split).glob(f"*/{MANIFEST}")}
+        with reading(root / split):  # glob would take a folder that may not be listed for an empty one
+            folders = sorted((root / split).iterdir()) if (root / split).is_dir() else []
+        found = {folder.name: read_manifest(folder).width for folder in folders if is_complete(folder)}
         if not root.is_dir():
             raise MissingData(f"no folder at {root}", hint="give the folder of imported features: --features FOLDER")
         if not found:

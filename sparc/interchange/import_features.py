@@ -41,7 +41,8 @@ def import_features(
 
     Raises:
         BadFeatures: a value is not finite. The error names stream and sample.
-        InvalidConfig: a split has no samples, a stream shares no sample with another, or `out` holds other features.
+        InvalidConfig: a split has no samples or none with two streams, a stream shares no sample with another, or `out`
+            holds other features.
         StorageError: the disk is full.
     """
     ids = list(dict.fromkeys(name for source in sources.values() for name in source.ids))
@@ -50,6 +51,7 @@ def import_features(
     empty = [name for name, members in chosen.items() if not members]
     if empty:
         raise InvalidConfig(f"no sample is left for the split '{empty[0]}'", hint="change --holdout, or give --split")
+    _check_paired(sources, chosen)
     for name in SPLITS:
         _check_beside(out / name, name, sources, chosen)
     written = [_write_split(sources, out, name, members) for name, members in chosen.items()]
@@ -67,6 +69,17 @@ def _check_shared(sources: Mapping[str, Source]) -> None:
             shown = "; ".join(f"{other}: {', '.join(some.ids[:2])}, ..." for other, some in sources.items())
             raise InvalidConfig(
                 f"stream '{name}' has no sample in common with another: {shown}", hint="write their ids in the same way"
+            )
+
+
+def _check_paired(sources: Mapping[str, Source], chosen: Mapping[str, Sequence[str]]) -> None:
+    """Raise InvalidConfig if no sample of a split has two streams."""
+    counts = Counter(one for source in sources.values() for one in source.ids)
+    for name, members in chosen.items():
+        if len(sources) > 1 and all(counts[one] == 1 for one in members):
+            raise InvalidConfig(
+                f"none of the {len(members)} samples of the split '{name}' has two streams",
+                hint="change --holdout, or give --split and files that share samples",
             )
 
 

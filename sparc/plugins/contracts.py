@@ -51,7 +51,10 @@ class Sample:
             StorageError, OutOfMemory: the machine refuses to read it.
         """
         if self.open_image is None:
-            raise BadSample(f"sample '{self.id}' has no image", hint="use a text stream, or another dataset")
+            raise BadSample(
+                f"sample '{self.id}' has no image",
+                hint="use text streams or another dataset; or pass --skip-bad to train without it",
+            )
         from sparc.plugins.images import TooLarge, read_rgb
 
         try:

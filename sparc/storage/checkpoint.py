@@ -21,7 +21,8 @@ from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
 from sparc.storage.card import CARD, model_card
 from sparc.storage.provenance import PROVENANCE
 from sparc.storage.space_config import CONFIG, MODEL, config_content, read_config
-from sparc.system.files import json_writer, write_together
+from sparc.system.files import check_readable, json_writer, write_together
+from sparc.system.refusals import reading
 
 
 class SharedLatentSpace(LatentSpace):
@@ -72,25 +73,32 @@ class SharedLatentSpace(LatentSpace):
             MissingData: there is no such directory with a checkpoint, and no hub repository that can be read.
             IncompatibleFormat: a newer sparc wrote the space.
             CorruptFile: a file is truncated, altered, or does not fit the configuration.
+            StorageError: the machine refuses to read a file.
             InvalidConfig: the device does not exist.
         """
         directory = Path(directory_or_id)
-        if not directory.is_dir():
+        with reading(directory):
+            is_local = directory.is_dir()
+        if not is_local:
             directory = _download(str(directory_or_id), revision)
         path = directory / MODEL
-        if (directory / PROVENANCE).is_file() and not path.is_file():
+        with reading(directory):
+            is_run, is_finished = (directory / PROVENANCE).is_file(), path.is_file()
+        if is_run and not is_finished:
             raise MissingData(
                 f"the run {directory} is not finished", hint=f"resume it: sparc train --resume {directory}"
             )
         config = read_config(directory)
-        if not path.is_file():
+        if not is_finished:
             raise MissingData(
                 f"{directory} has no {MODEL}",
                 hint=f"if its training was interrupted, resume it: sparc train --resume {directory}",
             )
         space = cls(config)
         try:
-            space.load_state_dict(load_file(path))
+            check_readable(path)
+            with reading(path):
+                space.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CorruptFile(

@@ -111,6 +111,15 @@ def read_model(path: Path, model: type[_Model], *, what: str, hint: str) -> _Mod
 
 
 def sha256(path: Path) -> str:
-    """Return the hex digest of a file's content."""
-    with path.open("rb") as file:
+    """Return the hex digest of a file's content. Raises StorageError if the machine refuses to read it."""
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_readable(path: Path) -> None:
+    """Raise StorageError if the machine refuses to open a file, and FileNotFoundError if there is none.
+
+    safetensors calls a file that may not be read a missing one, so its readers call this first.
+    """
+    with reading(path), path.open("rb"):
+        pass

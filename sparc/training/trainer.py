@@ -22,7 +22,8 @@ from sparc.core.space import Batch
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
-from sparc.system.files import write_atomically
+from sparc.system.files import check_readable, write_atomically
+from sparc.system.refusals import reading
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
@@ -116,9 +117,13 @@ class Training:
         write_atomically(run.state, lambda path: save_file(tensors, path, metadata=metadata))
 
     def restore(self, run: Run) -> None:
-        """Read the state that `save` wrote. Raises CorruptFile."""
+        """Read the state that `save` wrote. Raises CorruptFile, StorageError and OutOfMemory."""
         try:
-            with safe_open(run.state, framework="pt", device=str(self.space.decoder.device)) as file:
+            check_readable(run.state)
+            with (
+                reading(run.state),
+                safe_open(run.state, framework="pt", device=str(self.space.decoder.device)) as file,
+            ):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 self.step = int(file.metadata()["step"])
             self.space.load_state_dict(_below("space.", tensors))

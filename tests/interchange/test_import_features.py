@@ -18,6 +18,7 @@ from sparc.extraction import JobOptions
 from sparc.extraction import imported as plan_imported
 from sparc.interchange.feature_files import open_source
 from sparc.interchange.import_features import import_features
+from sparc.plugins.datasets import held_out
 from sparc.storage.store import open_streams
 
 IDS = ["b", "é", "a", "10"]
@@ -102,6 +103,16 @@ def test_streams_without_a_sample_in_common_are_refused(tmp_path):
         InvalidConfig, match=r"stream 'one' has no sample in common with another: one: b, é, .*; other: 001"
     ):
         imported(tmp_path / "out", {"one": one, "other": other})
+
+
+def test_a_split_in_which_no_sample_has_two_streams_is_refused_before_anything_is_written(tmp_path):
+    one = write(tmp_path / "one.npz", np.ones((40, 2)), [str(n) for n in range(40)])
+    shared = next(str(n) for n in range(40) if not held_out(str(n), 0.3))
+    other = write(tmp_path / "other.npz", np.ones((1, 2)), [shared])
+    with pytest.raises(InvalidConfig, match=r"none of the \d+ samples of the split 'test' has two streams"):
+        imported(tmp_path / "out", {"one": one, "other": other}, holdout=0.3)
+    assert not (tmp_path / "out").exists()
+    assert imported(tmp_path / "out", {"one": one, "other": other}, split="train")[0].samples == 40
 
 
 def test_a_feature_that_is_not_finite_names_stream_and_sample(tmp_path):
