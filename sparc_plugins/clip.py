@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from pydantic import model_validator
+
 from sparc.plugins import (
     BackboneSpec,
     CorruptFile,
@@ -25,6 +27,7 @@ from sparc.plugins import (
     in_hub_cache,
     local_weights,
     read_weights,
+    revision_from_name,
     seeded,
 )
 
@@ -46,6 +49,10 @@ class ClipParams(Params):
     """Tag of the weights in open_clip."""
     weights: str | None = None
     """Local file or folder, or `random`; default: the hub's. `pretrained` still selects how images are normalised."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub's repository; default: the newest. `model=NAME@REVISION` is the same."""
+
+    _split = model_validator(mode="before")(revision_from_name)
 
 
 def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[Sample]) -> Tensor:
@@ -277,19 +284,26 @@ def _hub_repo(params: ClipParams) -> tuple[str, tuple[str, ...]]:
 
 def _from_hub(params: ClipParams, backbone: str) -> Path:
     repo, names = _hub_repo(params)
-    return hub_file(repo, names, backbone=backbone)
+    return hub_file(repo, names, backbone=backbone, revision=params.revision)
 
 
 def identify(params: ClipParams) -> str:
     """Return the identity of the weights. The default model and missing local weights need no import of open_clip."""
-    local = None if params.weights is None else identify_weights(params.weights, "")
+    identified = partial(identify_weights, backbone="clip-img", revision=params.revision)
+    local = None if params.weights is None else identified(params.weights, "")
     if (params.model, params.pretrained) == (ARCHITECTURE, TAG):
-        return local or identify_weights(None, f"{REPOSITORY}/{FILES[0]}")
+        return local or identified(None, REPOSITORY, file=FILES[0])
     _check_names(params)
     if local is not None:
         return local
     repo, names = _hub_repo(params)
-    return identify_weights(None, f"{repo}/{names[0]}")
+    return identified(None, repo, file=names[0])
+
+
+def space_of(params: ClipParams) -> str:
+    """Return the name of the space that both towers of a model share. Uses no network."""
+    where = f"{params.pretrained}@{params.revision}" if params.weights is None else identify(params)
+    return f"{params.model} {where}"
 
 
 @hookimpl
@@ -299,7 +313,7 @@ def sparc_backbones() -> list[BackboneSpec]:
         BackboneSpec,
         params=ClipParams,
         identify=identify,
-        shared_space=lambda params: f"{params.model} {identify(params)}",
+        shared_space=space_of,
         width=512,
         has_weights=partial(in_hub_cache, REPOSITORY, FILES),
     )

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import model_validator
+
 from sparc.plugins import (
     BackboneSpec,
     CorruptFile,
@@ -24,6 +26,7 @@ from sparc.plugins import (
     in_hub_cache,
     local_weights,
     read_weights,
+    revision_from_name,
     seeded,
     sha256,
 )
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 DINOV2 = "vit_small_patch14_reg4_dinov2.lvd142m"
 DINOV2_PIXELS = 224
 DINOV3 = "vit_small_patch16_dinov3.lvd1689m"
-FILES = ("model.safetensors", "pytorch_model.bin")
+FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class TimmParams(Params):
@@ -44,6 +47,10 @@ class TimmParams(Params):
     """Name of the model in timm, with or without the tag of its weights."""
     weights: str | None = None
     """Local file or folder, or `random`; default: the hub's."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub's repository; default: the newest. `model=NAME@REVISION` is the same."""
+
+    _split = model_validator(mode="before")(revision_from_name)
 
 
 class Dinov2Params(TimmParams):
@@ -156,7 +163,7 @@ def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any)
     if params.weights == "random":
         model = seeded(lambda: timm.create_model(params.model, pretrained=False, **options))
     else:
-        path = local_weights(params.weights) if params.weights else _from_hub(params.model, backbone)
+        path = local_weights(params.weights) if params.weights else _from_hub(params, backbone)
         model = _pretrained(params.model, path, options)
     model.reset_classifier(0)
     config = resolve_data_config({}, model=model)
@@ -203,8 +210,8 @@ def _hub_id(name: str) -> str:
     return str(getattr(config, "hf_hub_id", None) or f"timm/{name}")
 
 
-def _from_hub(name: str, backbone: str) -> Path:
-    return hub_file(_hub_id(name), FILES, backbone=backbone)
+def _from_hub(params: TimmParams, backbone: str) -> Path:
+    return hub_file(_hub_id(params.model), FILES, backbone=backbone, revision=params.revision)
 
 
 def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
@@ -225,25 +232,26 @@ def _does_not_fit(path: Path, name: str, error: Exception) -> SparcError:
     return CorruptFile(f"the weights {path} do not fit the model '{name}': {reason}", hint="check model= and weights=")
 
 
-def identify_timm(params: TimmParams) -> str:
+def identify_timm(params: TimmParams, *, backbone: str = "timm") -> str:
     """Return the identity of the weights. The default models and missing local weights need no import of timm."""
-    local = None if params.weights is None else identify_weights(params.weights, "")
+    identify = partial(identify_weights, backbone=backbone, revision=params.revision)
+    local = None if params.weights is None else identify(params.weights, "")
     if params.model in (DINOV2, DINOV3):
-        return local or identify_weights(None, f"timm/{params.model}/{FILES[0]}")
+        return local or identify(None, f"timm/{params.model}")
     _check_name(params.model)
-    return local or identify_weights(None, f"{_hub_id(params.model)}/{FILES[0]}")
+    return local or identify(None, _hub_id(params.model))
 
 
 def identify_dinov2(params: Dinov2Params) -> str:
     """Return the identity of the weights. Raises InvalidConfig if the model is not a DINOv2 model."""
     _check_family(params.model, "dinov2", "DINOv2")
-    return identify_timm(params)
+    return identify_timm(params, backbone="dinov2")
 
 
 def identify_dinov3(params: Dinov3Params) -> str:
     """Return the identity of the weights. Raises InvalidConfig if the model is not a DINOv3 model."""
     _check_family(params.model, "dinov3", "DINOv3")
-    return identify_timm(params)
+    return identify_timm(params, backbone="dinov3")
 
 
 # Streams of the demo, whose weights come inside packages.

@@ -5,7 +5,8 @@ A plugin is a module that an installed package declares in the entry-point group
 
     contracts.py   what a plugin provides: specs, backbones, datasets, samples, taxonomies
     hookspecs.py   the two hooks
-    weights.py     how a backbone states, finds and loads its weights
+    weights.py     which weights a backbone has, local files of weights, reading them
+    hub.py         files on the Hugging Face Hub at a commit, and its local cache
     datasets.py    helpers for datasets
     registry.py    how sparc finds the installed plugins
     geometry.py    which part of an image the grid of a backbone covers
@@ -40,15 +41,14 @@ from sparc.plugins.contracts import (
 )
 from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
+from sparc.plugins.hub import hub_commit, hub_file, hub_folder, in_hub_cache, revision_from_name, split_revision
 from sparc.plugins.registry import discover
 from sparc.plugins.weights import (
-    hub_file,
-    hub_folder,
     identify_weights,
-    in_hub_cache,
     local_weights,
     read_weights,
     seeded,
+    weight_files,
 )
 from sparc.system.cache import cache_dir
 from sparc.system.files import sha256, write_atomically
@@ -79,6 +79,7 @@ __all__ = [
     "find_path",
     "held_out",
     "hookimpl",
+    "hub_commit",
     "hub_file",
     "hub_folder",
     "identify_weights",
@@ -88,8 +89,11 @@ __all__ = [
     "read_weights",
     "reading",
     "refusal",
+    "revision_from_name",
     "same_name",
     "seeded",
     "sha256",
+    "split_revision",
+    "weight_files",
     "write_atomically",
 ]

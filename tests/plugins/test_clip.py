@@ -9,7 +9,7 @@ from sparc.errors import InvalidConfig, UnknownName, WeightsUnavailable
 from sparc.plugins.contracts import Sample
 from sparc_plugins import clip
 from sparc_plugins.clip import ClipParams
-from tests.plugins.backbones import GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
+from tests.plugins.backbones import COMMIT, GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
 
 pytestmark = pytest.mark.usefixtures("no_hub")
 TINY_CLIP = "ViT-S-32-alt"
@@ -97,10 +97,10 @@ def test_what_the_listing_says_of_the_default_is_what_open_clip_says(no_hub, tmp
     specs = offered(clip)
     assert {spec.width for spec in specs.values()} == {open_clip.get_model_config(clip.ARCHITECTURE)["embed_dim"]}
     assert [spec.has_weights() for spec in specs.values()] == [False, False]
-    repo, file = clip.identify(ClipParams()).removeprefix("hub:").rsplit("/", 1)
-    assert (repo, clip.FILES) == clip._hub_repo(ClipParams())
-    (tmp_path / file).touch()
-    hub_cache(no_hub, repo, tmp_path / file)
+    assert clip._hub_repo(ClipParams()) == (clip.REPOSITORY, clip.FILES)
+    (tmp_path / clip.FILES[0]).touch()
+    hub_cache(no_hub, clip.REPOSITORY, tmp_path / clip.FILES[0])
+    assert clip.identify(ClipParams()) == f"hub:{clip.REPOSITORY}@{COMMIT}"
     assert [spec.has_weights() for spec in specs.values()] == [True, True]
 
 
@@ -142,7 +142,7 @@ def test_clip_loads_from_the_hubs_cache_by_tag(clip_weights, no_hub, monkeypatch
     by_file = ClipParams(model=TINY_CLIP, pretrained="mine", weights=str(clip_weights.parent))
     found = [features(clip.load_text_tower(params, "cpu")) for params in (by_tag, by_file)]
     assert torch.equal(*found)
-    assert clip.identify(by_tag) == "hub:lab/tiny-clip/open_clip_model.safetensors"
+    assert clip.identify(by_tag) == f"hub:lab/tiny-clip@{COMMIT}"
 
 
 def test_both_towers_of_one_model_share_a_space_and_those_of_others_do_not():

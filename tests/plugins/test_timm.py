@@ -14,7 +14,7 @@ from sparc.plugins.contracts import Sample
 from sparc_plugins import timm_image
 from sparc_plugins.openmoji import open_drawing
 from sparc_plugins.timm_image import Dinov2Params, Dinov3Params, EffnetParams, TimmParams
-from tests.plugins.backbones import GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
+from tests.plugins.backbones import COMMIT, GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
 
 pytestmark = pytest.mark.usefixtures("no_hub")
 TINY_VIT = "test_vit"
@@ -83,7 +83,8 @@ def test_dinov2_comes_in_all_sizes_with_and_without_registers(size, registers, s
     backbone = timm_image.load_dinov2(Dinov2Params(model=name, weights="random"), "cpu")
     assert features(backbone, SAMPLES[:1]).shape == (1, WIDTHS[size])
     assert backbone.model.num_prefix_tokens == (5 if registers else 1)
-    assert timm_image.identify_timm(Dinov2Params(model=name)) == f"hub:timm/{name}/model.safetensors"
+    found = timm_image.identify_timm(Dinov2Params(model=name, revision=COMMIT))
+    assert found == f"hub:timm/{name}@{COMMIT}"
 
 
 def test_dinov3_gives_the_class_token_at_its_own_size(shallow, tmp_path):
@@ -159,10 +160,10 @@ def test_what_the_listing_says_of_the_default_is_what_timm_says(name, shallow, n
     spec = offered(timm_image)[name]
     assert spec.load(spec.params(weights="random"), "cpu").width == spec.width
     assert not spec.has_weights()
-    repo, file = spec.identify(spec.params()).removeprefix("hub:").rsplit("/", 1)
-    assert repo == timm_image._hub_id(spec.params().model)
-    (tmp_path / file).touch()
-    hub_cache(no_hub, repo, tmp_path / file)
+    repo = timm_image._hub_id(spec.params().model)
+    (tmp_path / "model.safetensors").touch()
+    hub_cache(no_hub, repo, tmp_path / "model.safetensors")
+    assert spec.identify(spec.params()) == f"hub:{repo}@{COMMIT}"
     assert spec.has_weights()
 
 
@@ -240,9 +241,6 @@ def test_identity_follows_the_content_of_the_weights_not_their_place(tiny_vit, t
     one, two = (timm_image.identify_timm(TimmParams(model=TINY_VIT, weights=str(path))) for path in (tiny_vit, moved))
     assert one == two
     assert one.startswith("sha256:")
-    assert (
-        timm_image.identify_timm(Dinov2Params()) == "hub:timm/vit_small_patch14_reg4_dinov2.lvd142m/model.safetensors"
-    )
 
 
 LOADS = {
