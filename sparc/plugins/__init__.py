@@ -42,7 +42,15 @@ from sparc.plugins.contracts import (
 )
 from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
-from sparc.plugins.hub import hub_commit, hub_file, hub_folder, in_hub_cache, revision_from_name, split_revision
+from sparc.plugins.hub import (
+    hub_commit,
+    hub_file,
+    hub_folder,
+    in_hub_cache,
+    revision_from_name,
+    split_revision,
+    unavailable,
+)
 from sparc.plugins.registry import discover
 from sparc.plugins.state_dicts import foreign_names, read_weights, without_prefix
 from sparc.plugins.weights import (
@@ -96,6 +104,7 @@ __all__ = [
     "seeded",
     "sha256",
     "split_revision",
+    "unavailable",
     "weight_files",
     "without_prefix",
     "write_atomically",
