@@ -259,11 +259,10 @@ def test_a_text_tower_of_transformers_is_built_from_the_hubs_cache(tmp_path, no_
             "context_length": 12,
         },
     }
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": SQUASHED})
-    )
-    params = ClipParams(model=f"local-dir:{tmp_path / 'model'}")
+    content = {"model_cfg": config, "preprocess_cfg": SQUASHED}
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    params = ClipParams(model=f"local-dir:{folder}")
     with pytest.raises(WeightsUnavailable, match=r"lab/bert \(configuration and tokenizer\) \(HF_HUB_OFFLINE is set\)"):
         clip.load_text_tower(ClipParams(model=params.model, weights="random"), "cpu")
     hub_cache(no_hub, "lab/bert", *bert.iterdir())
