@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from sparc.errors import MissingData
-from sparc.plugins.hub import INDEX, hub_commit, parts_of
 from sparc.system.files import sha256
+from sparc.system.hub import INDEX, hub_commit, parts_of
 from sparc.system.refusals import reading
 
 _Made = TypeVar("_Made")

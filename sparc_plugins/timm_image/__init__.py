@@ -87,7 +87,7 @@ def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any)
     if params.weights != "random":
         path = local_weights(params.weights) if params.weights else _from_hub(params, backbone)
     # Remove the classifier only after loading: without one, timm loads non-strictly and would accept wrong weights.
-    model = created(params.model, options) if path is None else pretrained(params.model, path, options)
+    model: Any = created(params.model, options) if path is None else pretrained(params.model, path, options)
     model.reset_classifier(0)
     config = resolve_data_config({}, model=model)
     if size is not None:

@@ -291,12 +291,16 @@ def _is_silence(error: BaseException) -> bool:
 
 def unavailable(error: Exception, backbone: str, file: str, more: str = "") -> SparcError:
     """Return the error for a file that cannot be had from the hub, from the error of a library that asked for it."""
-    if (found := None if _is_silence(error) else refusal(error, f"download {file}")) is not None:
-        return found
-    return WeightsUnavailable(backbone, file, _reason(error) + more)
+    return hub_refusal(error, f"download {file}") or WeightsUnavailable(backbone, file, reason(error) + more)
 
 
-def _reason(error: Exception) -> str:
+def hub_refusal(error: Exception, doing: str) -> SparcError | None:
+    """Return `error` as a StorageError or OutOfMemory if the machine caused it, and not the network or the hub."""
+    return None if _is_silence(error) else refusal(error, doing)
+
+
+def reason(error: Exception) -> str:
+    """Return in words why the hub gave no file, from the error of a library that asked for it."""
     from huggingface_hub import constants, errors
 
     kinds = (
@@ -305,13 +309,14 @@ def _reason(error: Exception) -> str:
         (errors.RevisionNotFoundError, "the repository has no such revision"),
         (errors.LocalEntryNotFoundError, "no connection to the hub"),
         (errors.EntryNotFoundError, "the repository has no such file"),
+        (errors.HFValidationError, "that is no name of a repository, OWNER/NAME"),
     )
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     if _is_silence(error):
         return "no connection to the hub"
-    for kind, reason in kinds:
+    for kind, words in kinds:
         if isinstance(error, kind):
-            return reason
+            return words
     answer = getattr(error, "response", None)
     return f"the hub answered {answer.status_code}" if answer is not None else type(error).__name__
