@@ -131,6 +131,8 @@ def _check_name(name: str) -> None:
     if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained(f"{architecture}.*")):
         near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())'"
+        if "/" in name:
+            hint = "download the repository, and give its architecture and folder: model=ARCHITECTURE,weights=FOLDER"
         raise UnknownName(f"timm has no model named '{name}'", hint=f"{hint} (timm {timm.__version__})")
 
 
