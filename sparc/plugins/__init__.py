@@ -8,6 +8,7 @@ A plugin is a module that an installed package declares in the entry-point group
     weights.py     which weights a backbone has, and local files of weights
     state_dicts.py the tensors in such files, named as the model names them
     datasets.py    helpers for datasets
+    identity.py    which files a dataset has, by their content
     registry.py    how sparc finds the installed plugins
     geometry.py    which part of an image the grid of a backbone covers
     batches.py     batches that are a tensor or a dict of tensors
@@ -41,6 +42,7 @@ from sparc.plugins.contracts import (
 )
 from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
+from sparc.plugins.identity import identify_files
 from sparc.plugins.registry import discover
 from sparc.plugins.state_dicts import foreign_names, read_weights, without_prefix
 from sparc.plugins.weights import (
@@ -91,6 +93,7 @@ __all__ = [
     "hub_commit",
     "hub_file",
     "hub_folder",
+    "identify_files",
     "identify_weights",
     "in_hub_cache",
     "local_weights",
