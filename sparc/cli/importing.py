@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,11 +25,22 @@ def _group() -> None:
 @app.command("features")
 def import_features(
     stream: Annotated[
-        list[str], typer.Option("--stream", metavar="NAME=FILE", help="Features of a stream; repeat for more.")
+        list[str],
+        typer.Option("--stream", metavar="NAME=PATH", help="File or folder of features of a stream; repeat for more."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write, for `sparc train --features`.")],
     ids: Annotated[
-        Path | None, typer.Option("--ids", help="Ids of the rows, one per line, for files without ids.")
+        Path | None, typer.Option("--ids", help="Ids, one per line, for files without ids or with positions.")
+    ] = None,
+    features_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features-key", metavar="[NAME=]KEY", help="Name of the features in the files, or in those of a stream."
+        ),
+    ] = None,
+    ids_key: Annotated[
+        list[str] | None,
+        typer.Option("--ids-key", metavar="[NAME=]KEY", help="Name of the ids in the files, or in those of a stream."),
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="train or test: the split of these samples. Default: drawn by id.")
@@ -39,10 +50,11 @@ def import_features(
         typer.Option("--holdout", min=0.0, max=1.0, help="Fraction of samples drawn for testing, without --split."),
     ] = 0.2,
 ) -> None:
-    """Import features as .npy, .npz, .safetensors, Parquet or HDF5, joined by the ids of their samples.
+    """Import features as .npy, .npz, .safetensors, .pt, Parquet or HDF5, joined by the ids of their samples.
 
     A file holds `features` of shape (samples, width), and `ids` or `indices` of shape (samples). For files without ids,
-    use --ids.
+    use --ids. `indices` are positions in a split: --split makes them ids, such as train/0, or they number the lines of
+    --ids. A folder holds the parts of one array, such as img_emb_0.npy and img_emb_1.npy.
 
     Examples:
 
@@ -51,24 +63,33 @@ def import_features(
         sparc import features --stream a=a.npy --stream b=b.npy --ids ids.txt --split train --out imported
     """
     from sparc.interchange import SPLITS
-    from sparc.interchange.feature_files import open_source
+    from sparc.interchange.feature_files import Keys, open_source
 
     if split is not None and split not in SPLITS:
         raise InvalidConfig(f"--split: expected train or test, found '{split}'", hint="--split train")
-    with contextlib.ExitStack() as stack:
-        sources = {}
-        for one in stream:
-            name, equals, file = one.partition("=")
-            if not (equals and file) or name != Path(name).name or name in ("..", "."):
-                raise InvalidConfig(f"--stream: expected NAME=FILE, found '{one}'", hint="--stream a=a.npz")
-            if name in sources:
-                raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file per stream")
-            sources[name] = stack.enter_context(open_source(Path(file).expanduser(), ids))
-        with Screen() as screen:
-            screen.loading("PyTorch")
-        from sparc.interchange.import_features import import_features as write
+    files: dict[str, Path] = {}
+    for one in stream:
+        name, equals, file = one.partition("=")
+        if not (equals and file) or name != Path(name).name or name in ("..", "."):
+            raise InvalidConfig(f"--stream: expected NAME=PATH, found '{one}'", hint="--stream a=a.npz")
+        if name in files:
+            raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file or folder per stream")
+        files[name] = Path(file).expanduser()
+    features_keys = _by_stream("--features-key", features_key or [], files)
+    ids_keys = _by_stream("--ids-key", ids_key or [], files)
+    sources = {
+        name: open_source(path, ids, Keys(features_keys.get(name), ids_keys.get(name))) for name, path in files.items()
+    }
+    if ids is not None and not any(source.from_lines for source in sources.values()):
+        raise InvalidConfig(
+            f"--ids: expected files without ids, or with positions, found ids in {', '.join(map(str, files.values()))}",
+            hint="leave --ids out, or remove the ids from the files",
+        )
+    with Screen() as screen:
+        screen.loading("PyTorch")
+    from sparc.interchange.import_features import import_features as write
 
-        written = write(sources, out, split=split, holdout=holdout)
+    written = write(sources, out, split=split, holdout=holdout)
     for imported in written:
         console.print(f"{imported.split}: {imported.samples} samples", markup=False)
         for name, lacking in imported.lacking.items():
@@ -84,6 +105,21 @@ def import_features(
         else f"sparc import features --split {lacking_split} --out {out} ..."
     )
     console.print(f"\nNext:\n  {follows}", markup=False, soft_wrap=True)
+
+
+def _by_stream(option: str, given: Sequence[str], streams: Collection[str]) -> dict[str, str]:
+    """Return the key of each stream from values `KEY`, which is that of all streams, and `NAME=KEY`."""
+    found: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for one in given:
+        name, equals, key = one.partition("=")
+        if not equals:
+            found = dict.fromkeys(streams, one)
+        elif name in streams:
+            own[name] = key
+        else:
+            raise InvalidConfig(f"{option}: no stream '{name}'", hint=f"streams: {', '.join(streams)}")
+    return found | own
 
 
 @app.command("checkpoint")

@@ -41,25 +41,29 @@ def write(path, features=FEATURES, ids=IDS):
             with h5py.File(path, "w") as file:
                 file.create_dataset("features", data=features, compression="gzip")
                 file["ids"] = [one.encode() for one in ids]
+        case ".pt":
+            torch.save(torch.from_numpy(features), path)  # noqa: TID251  # as others do
+            (path.parent / "ids.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")
     return path
 
 
 def imported(out, sources, **kwargs):
     """Import files by stream."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        opened = {name: stack.enter_context(open_source(path)) for name, path in sources.items()}
-        return import_features(opened, out, **kwargs)
+    return import_features({name: open_source(path) for name, path in sources.items()}, out, **kwargs)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5"])
+def rows_of(source, room):
+    """Return all features of a source, in storage order."""
+    return np.concatenate(list(source.blocks(room))).tolist()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5", ".pt"])
 def test_every_format_gives_features_and_ids(tmp_path, suffix):
     path = write(tmp_path / f"some{suffix}")
-    with open_source(path, tmp_path / "ids.txt" if suffix == ".npy" else None) as source:
-        assert source.ids == IDS
-        assert source.width == 2
-        assert source.read(np.array([1, 3])).tolist() == [[3, 4], [7, 8]]
+    source = open_source(path, tmp_path / "ids.txt" if suffix in (".npy", ".pt") else None)
+    assert source.ids == IDS
+    assert source.width == 2
+    assert rows_of(source, tmp_path) == FEATURES.tolist()
 
 
 def test_the_layout_of_the_papers_authors_is_read(tmp_path):
@@ -67,8 +71,7 @@ def test_the_layout_of_the_papers_authors_is_read(tmp_path):
     with h5py.File(tmp_path / "paper.h5", "w") as file:
         file["features"] = FEATURES
         file["indices"] = np.array([30, 10, 20, 40])
-    with open_source(tmp_path / "paper.h5") as source:
-        assert source.ids == ["30", "10", "20", "40"]
+    assert open_source(tmp_path / "paper.h5").ids == ["30", "10", "20", "40"]
 
 
 def test_rows_are_joined_by_id_and_what_a_stream_lacks_is_listed(tmp_path):
@@ -126,19 +129,19 @@ def test_files_that_are_no_features_are_refused(tmp_path):
         "none.npz": "has no ids: expected 'ids' or 'indices' in it",
         "text.csv": "found '.csv'",
     }.items():
-        with pytest.raises(InvalidConfig, match=message), open_source(tmp_path / name):
-            pass
-    with pytest.raises(MissingData, match="features not found"), open_source(tmp_path / "gone.npy"):
-        pass
+        with pytest.raises(InvalidConfig, match=message):
+            open_source(tmp_path / name)
+    with pytest.raises(MissingData, match="features not found"):
+        open_source(tmp_path / "gone.npy")
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5", ".pt"])
 def test_a_truncated_file_is_named(tmp_path, suffix):
     path = write(tmp_path / f"some{suffix}", np.ones((500, 64), dtype=np.float32), [str(one) for one in range(500)])
     path.write_bytes(path.read_bytes()[:-700])
-    ids = tmp_path / "ids.txt" if suffix == ".npy" else None
-    with pytest.raises(CorruptFile, match=rf"some{suffix} cannot be read"), open_source(path, ids):
-        pass
+    ids = tmp_path / "ids.txt" if suffix in (".npy", ".pt") else None
+    with pytest.raises(CorruptFile, match=rf"some{suffix} cannot be read"):
+        open_source(path, ids)
 
 
 STREAMS = ("--stream", "clip-img=one.npz", "--stream", "clip-txt=two.h5")
@@ -195,10 +198,9 @@ def test_ids_of_lines_are_for_files_that_have_none(tmp_path):
     """A file with ids is never joined by row number."""
     write(tmp_path / "one.npy")
     other = write(tmp_path / "other.npz", FEATURES[::-1], IDS[::-1])
-    with open_source(tmp_path / "one.npy", tmp_path / "ids.txt") as first:
-        assert first.ids == IDS
-    with open_source(other, tmp_path / "ids.txt") as second:
-        assert second.ids == IDS[::-1]
+    first, second = open_source(tmp_path / "one.npy", tmp_path / "ids.txt"), open_source(other, tmp_path / "ids.txt")
+    assert (first.ids, first.from_lines) == (IDS, True)
+    assert (second.ids, second.from_lines) == (IDS[::-1], False)
 
 
 def test_a_folder_that_holds_other_features_is_not_mixed_with_them(tmp_path):
@@ -245,19 +247,18 @@ def test_arrays_of_python_objects_and_of_other_names_are_refused_with_the_line_t
         ({"features": FEATURES, "names": objects}, "has no ids", f"or write them too: {line}"),
     ):
         np.savez(tmp_path / "some.npz", **arrays)
-        with pytest.raises(InvalidConfig, match=message) as error, open_source(tmp_path / "some.npz"):
-            pass
+        with pytest.raises(InvalidConfig, match=message) as error:
+            open_source(tmp_path / "some.npz")
         assert hint in error.value.hint
     np.savez(tmp_path / "some.npz", features=FEATURES, ids=objects.astype(str))
-    with open_source(tmp_path / "some.npz") as source:
-        assert source.ids == IDS
+    assert open_source(tmp_path / "some.npz").ids == IDS
 
 
 def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
     np.savez(tmp_path / "big.npz", features=FEATURES.astype(">f4"), indices=np.arange(4, dtype=">i8"))
-    with open_source(tmp_path / "big.npz") as source:
-        assert source.ids == ["0", "1", "2", "3"]
-        assert source.read(np.array([3])).tolist() == [[7, 8]]
+    source = open_source(tmp_path / "big.npz")
+    assert source.ids == ["0", "1", "2", "3"]
+    assert rows_of(source, tmp_path) == FEATURES.tolist()
     np.savez(tmp_path / "words.npz", features=np.array([["a", "b"]]), ids=np.array(["x"]))
     np.savez(tmp_path / "complex.npz", features=FEATURES * 1j, ids=np.array(IDS))
     np.savez(tmp_path / "column.npz", features=FEATURES, ids=np.arange(4).reshape(4, 1))
@@ -268,14 +269,14 @@ def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
         "column": "one per row",
         "reals": "as texts or whole numbers",
     }.items():
-        with pytest.raises(InvalidConfig, match=message), open_source(tmp_path / f"{name}.npz"):
-            pass
+        with pytest.raises(InvalidConfig, match=message):
+            open_source(tmp_path / f"{name}.npz")
     (tmp_path / "empty.npy").touch()
     np.save(tmp_path / "array.npy", FEATURES)
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     for name in ("empty.npy", "array.npz"):
-        with pytest.raises(CorruptFile, match="cannot be read"), open_source(tmp_path / name):
-            pass
+        with pytest.raises(CorruptFile, match="cannot be read"):
+            open_source(tmp_path / name)
 
 
 def test_a_run_is_not_evaluated_on_other_samples(sparc_here, tmp_path):
@@ -300,9 +301,9 @@ def test_a_run_is_not_evaluated_on_other_samples(sparc_here, tmp_path):
 @pytest.mark.parametrize(
     "code",
     [
-        "from sparc.interchange.feature_files import open_source; open_source(Path('nowhere.npz')).__enter__()",
-        "from sparc.interchange.feature_files import open_source; open_source(Path('ids.txt')).__enter__()",
-        "from sparc.interchange.feature_files import open_source; open_source(Path('some.npy')).__enter__()",
+        "from sparc.interchange.feature_files import open_source; open_source(Path('nowhere.npz'))",
+        "from sparc.interchange.feature_files import open_source; open_source(Path('ids.txt'))",
+        "from sparc.interchange.feature_files import open_source; open_source(Path('some.npy'))",
         "from sparc.interchange.import_checkpoint import read_research_checkpoint as read; "
         "read(Path('nowhere.pth'), Path('config.json'))",
     ],
