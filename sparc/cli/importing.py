@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -99,10 +100,11 @@ def import_features(
                     f"[yellow]{len(lacking)} samples lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True
                 )
     lacking_split = next((name for name in SPLITS if not (out / name).is_dir()), None)
+    place = shlex.quote(str(out))
     follows = (
-        f"sparc train --features {out}"
+        f"sparc train --features {place}"
         if lacking_split is None
-        else f"sparc import features --split {lacking_split} --out {out} ..."
+        else f"sparc import features --split {lacking_split} --out {place} ..."
     )
     console.print(f"\nNext:\n  {follows}", markup=False, soft_wrap=True)
 

@@ -89,7 +89,8 @@ def readable(path: Path) -> Iterator[None]:
     except SparcError:
         raise
     except Exception as error:  # each of six libraries raises a dozen unrelated types for broken files
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())
+        reason = reason if " " in reason else f"{type(error).__name__} {reason}".strip()
         raise CorruptFile(f"{path} cannot be read: {reason}", hint="download or write it again") from error
 
 

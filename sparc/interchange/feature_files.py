@@ -23,6 +23,7 @@ from sparc.interchange.parquet_files import open_parquet
 from sparc.interchange.sample_ids import check_unique, lines, texts
 from sparc.interchange.torch_files import open_pt, open_safetensors
 from sparc.system.files import sha256
+from sparc.system.refusals import reading
 
 FEATURES = "features"
 IDS, INDICES = "ids", "indices"
@@ -103,7 +104,10 @@ class Source:
 
     def digest(self) -> str:
         """Return the checksum of the file, or that of the checksums of the parts."""
-        digests = [sha256(part.path) for part in self.parts]
+        digests = []
+        for part in self.parts:
+            with reading(part.path):
+                digests.append(sha256(part.path))
         return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -121,11 +125,13 @@ def open_source(path: Path, ids: Path | None = None, keys: Keys | None = None) -
         StorageError, OutOfMemory: the machine refuses.
     """
     keys = keys or Keys()
-    if not path.exists():
+    with readable(path):
+        exists, in_parts = path.exists(), path.is_dir()
+    if not exists:
         raise MissingData(f"features not found: {path}", hint="check the path")
-    files = find_parts(path, tuple(OPENERS)) if path.is_dir() else [path]
+    files = find_parts(path, tuple(OPENERS)) if in_parts else [path]
     headers = [_read_header(file, keys) for file in files]
-    if path.is_dir() and all(header.ids is None for header in headers):
+    if in_parts and all(header.ids is None for header in headers):
         headers = _with_metadata(headers, find_metadata(files), keys)
     parts = [header.part for header in headers]
     for part in parts:

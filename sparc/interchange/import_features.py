@@ -205,9 +205,9 @@ class _Target:
         if self.zeros:
             rows = np.flatnonzero(np.isin(places, self.zeros))
             raise BadFeatures(
-                f"stream '{self.stream}' has features that are all zero at {len(rows)} samples, the first is "
-                f"'{self.source.ids[rows[0]]}', {self.source.where(int(rows[0]))}; zeros stand for a missing stream",
-                hint="leave these rows out of the file: a sample without a row lacks the stream, and keeps its others",
+                f"stream '{self.stream}': expected features other than zero, found rows of zeros, {len(rows)} in all, "
+                f"the first in {self.source.where(int(rows[0]))} (sample '{self.source.ids[rows[0]]}')",
+                hint="zeros mean that a sample lacks the stream: leave the rows of such samples out of the file",
             )
         absent = iter(np.split(self.there, np.cumsum([len(ids) for ids in self.chosen.values()])[:-1]))
         return {

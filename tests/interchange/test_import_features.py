@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from sparc.config import PluginRef
-from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData, UnknownName
+from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData, StorageError, UnknownName
 from sparc.extraction import JobOptions
 from sparc.extraction import imported as plan_imported
 from sparc.interchange.feature_files import open_source
@@ -178,6 +178,44 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     done = sparc_here("explore", "runs/imported")
     assert done.returncode == 1
     assert "was trained on imported features, without images and captions to show" in done.stderr
+
+
+def test_the_command_takes_names_of_arrays_for_all_streams_or_for_one(sparc_here, tmp_path):
+    """One file often holds the features of several streams."""
+    np.savez(tmp_path / "clip.npz", img=FEATURES, txt=FEATURES[:, :1] * 2, names=np.array(IDS))
+    write(tmp_path / "dino.h5")
+    streams = ("--stream", "i=clip.npz", "--stream", "t=clip.npz", "--stream", "d=dino.h5", "--split", "train")
+    keys = ("--features-key", "img", "--features-key", "t=txt", "--features-key", "d=features")
+    done = sparc_here(
+        "import", "features", *streams, *keys, "--ids-key", "i=names", "--ids-key", "t=names", "--out", "o"
+    )
+    assert done.returncode == 0, done.stderr
+    store = open_streams({name: tmp_path / "o" / "train" / name for name in "itd"})
+    assert {name: rows.tolist() for name, rows in store.in_memory().items()} == {
+        "i": FEATURES.tolist(),
+        "t": (FEATURES[:, :1] * 2).tolist(),
+        "d": FEATURES.tolist(),
+    }
+    done = sparc_here("import", "features", *streams, "--features-key", "x=img", "--out", "p")
+    assert done.stderr == "error: --features-key: no stream 'x'\nhint:  streams: i, t, d\n"
+
+
+def test_lines_of_ids_that_no_file_needs_are_not_ignored(sparc_here, tmp_path):
+    write(tmp_path / "one.npz")
+    (tmp_path / "ids.txt").write_text("a\nb\nc\nd\n")
+    done = sparc_here("import", "features", "--stream", "a=one.npz", "--ids", "ids.txt", "--out", "o")
+    assert done.returncode == 1
+    assert "error: --ids: expected files without ids, or with positions, found ids in one.npz" in done.stderr
+
+
+def test_an_import_that_does_not_fit_on_the_disk_is_refused_before_it_starts(tmp_path):
+    """The file claims ten million million rows, and holds none: its chunks were never written."""
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file.create_dataset("features", (1000, 10**10), np.float16, chunks=(1, 2**20))
+        file["ids"] = [str(row) for row in range(1000)]
+    with pytest.raises(StorageError, match=r"expected 37252.9 GiB of free space for .*out, found"):
+        imported(tmp_path / "out", {"s": tmp_path / "some.h5"}, split="train")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
