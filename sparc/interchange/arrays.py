@@ -20,6 +20,8 @@ from sparc.system.refusals import reading
 BLOCK_BYTES = 32 << 20
 """Bytes of features that are read at a time."""
 NAMELESS = ""
+TEMPORARY = "importing-"
+"""Beginning of the names of temporary folders."""
 SHOWN = 12
 """Arrays of a file that an error lists."""
 

@@ -28,6 +28,8 @@ from sparc.system.refusals import reading
 FEATURES = "features"
 IDS, INDICES = "ids", "indices"
 """Names under which a file may hold its ids, or the positions of its rows in a split."""
+PICKLING = (".npy", ".npz")
+"""Formats that pickle arrays of Python objects."""
 IMAGE_PATH = "image_path"
 """Column of the metadata of clip-retrieval that identifies a sample."""
 _LINE = "np.savez(file, features=x, ids=ids)"
@@ -247,7 +249,7 @@ def _features(path: Path, arrays: Arrays, key: str | None) -> tuple[str, Array]:
 def _width(path: Path, key: str, array: Array) -> int:
     """Return the width of features (N, d), or of (N, 1, d) and the like. Raises InvalidConfig for other arrays."""
     name = key or FEATURES
-    if array.kind == "object":
+    if array.kind == "object" and path.suffix.lower() in PICKLING:
         raise InvalidConfig(
             f"{path}: '{name}' are Python objects, and pickle is never read", hint=f"save {name}.astype('float32')"
         )
@@ -278,7 +280,7 @@ def _ids(path: Path, arrays: Arrays, features: str, key: str | None, known: tupl
 
 def _read_ids(path: Path, name: str, array: Array) -> _Ids:
     real = array.kind == "real" and array.dtype.lstrip("<>=|").lower().startswith(("f", "bf"))
-    if array.kind == "object" and path.suffix.lower() in (".npy", ".npz"):
+    if array.kind == "object" and path.suffix.lower() in PICKLING:
         raise InvalidConfig(
             f"{path}: '{name}' are Python objects, and pickle is never read", hint=f"save {name}.astype(str)"
         )

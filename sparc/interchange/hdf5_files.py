@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparc.errors import MissingData, StorageError
-from sparc.interchange.arrays import BLOCK_BYTES, Array, Arrays, block_rows, kind_of
+from sparc.interchange.arrays import BLOCK_BYTES, TEMPORARY, Array, Arrays, block_rows, kind_of
 from sparc.system.refusals import writing
 
 BAND_BYTES = 8 * BLOCK_BYTES
@@ -44,7 +44,7 @@ def open_hdf5(path: Path) -> Iterator[Arrays]:
     with file:
         found: dict[str, Array] = {}
         # Links to other files, and several links to one dataset, count as names too: `visititems` leaves them out.
-        _visit(file, "", found, set())
+        _visit(file["/"], "", found, {file["/"].id})
         yield found
 
 
@@ -106,7 +106,7 @@ def _from_columns(dataset: Any, room: Path) -> Iterator[NDArray[Any]]:
     (count, width), itemsize = dataset.shape, dataset.dtype.itemsize
     high = dataset.chunks[1]
     columns = max(1, BAND_BYTES // (count * itemsize) // high) * high
-    with tempfile.TemporaryDirectory(dir=room, prefix="columns-") as folder:
+    with tempfile.TemporaryDirectory(dir=room, prefix=TEMPORARY) as folder:
         bands = []
         for low in range(0, width, columns):
             band = dataset[:, low : low + columns]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sparc.errors import BadFeatures, InvalidConfig, StorageError
 from sparc.interchange import SPLITS
+from sparc.interchange.arrays import TEMPORARY
 from sparc.interchange.feature_files import Source
 from sparc.interchange.scatter import Layout, scatter
 from sparc.plugins.contracts import Sample
@@ -199,9 +200,12 @@ class _Target:
         Raises BadFeatures if a row of the source is not finite or all zero.
         """
         self.there[places] = True
-        with writing(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-        scatter(self.source.blocks(self.out), places, self.layout, self._write_shard, self.out)
+        room = self.out / next(iter(self.chosen)) / self.stream
+        with writing(room):
+            room.mkdir(parents=True, exist_ok=True)
+            for left in room.glob(f"{TEMPORARY}*"):  # by an import that was killed
+                shutil.rmtree(left)
+        scatter(self.source.blocks(room), places, self.layout, self._write_shard, room)
         if self.zeros:
             rows = np.flatnonzero(np.isin(places, self.zeros))
             raise BadFeatures(

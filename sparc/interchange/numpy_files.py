@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparc.interchange.arrays import NAMELESS, Array, Arrays, block_rows, in_memory, kind_of, only_values
+from sparc.interchange.arrays import NAMELESS, Array, Arrays, block_rows, in_memory, kind_of
 
 _MEMBER = ".npy"
 
 
 @contextlib.contextmanager
 def open_npy(path: Path) -> Iterator[Arrays]:
-    """Open the one array of an .npy file, memory-mapped unless it holds Python objects or nothing."""
-    with path.open("rb") as stream:
-        shape, _, dtype = _header(stream)
-    if dtype.hasobject or 0 in shape:
-        yield {NAMELESS: only_values(shape, str(dtype), list, kind_of(dtype))}
-    else:
+    """Open the one array of an .npy file."""
+    array = _described(path.name, lambda: path.open("rb"))
+    if array.fortran and array.kind == "real":  # its rows are not contiguous
         yield {NAMELESS: in_memory(np.load(path, mmap_mode="r", allow_pickle=False))}
+    else:
+        yield {NAMELESS: array.described}
 
 
 @contextlib.contextmanager
@@ -32,26 +33,37 @@ def open_npz(path: Path) -> Iterator[Arrays]:
     """Open the arrays of an .npz file. Blocks stream from the archive, compressed or not; checksums are verified."""
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(_MEMBER)]
-        yield {name.removesuffix(_MEMBER): _member(archive, name) for name in names}
+        yield {name.removesuffix(_MEMBER): _described(name, partial(archive.open, name)).described for name in names}
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> Array:
-    with archive.open(name) as stream:
+class _Described(NamedTuple):
+    described: Array
+    fortran: bool
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of the array's numbers."""
+        return self.described.kind
+
+
+def _described(name: str, opened: Callable[[], IO[bytes]]) -> _Described:
+    """Describe an array in the format of .npy. Blocks are read from the stream, so they do not stay in memory."""
+    with opened() as stream:
         shape, fortran, dtype = _header(stream)
 
     def whole() -> NDArray[Any]:
-        with archive.open(name) as stream:
+        with opened() as stream:
             found: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             _end(stream)
         return found
 
     def blocks(room: Path) -> Iterator[NDArray[Any]]:
-        if fortran:  # its rows are not contiguous
+        if fortran:
             yield from in_memory(whole()).blocks(room)
             return
-        size = dtype.itemsize * int(np.prod(shape[1:]))
+        size = dtype.itemsize * math.prod(shape[1:])
         rows = block_rows(size)
-        with archive.open(name) as stream:
+        with opened() as stream:
             _header(stream)
             for low in range(0, shape[0], rows):
                 count = min(rows, shape[0] - low)
@@ -61,11 +73,12 @@ def _member(archive: zipfile.ZipFile, name: str) -> Array:
                 yield np.frombuffer(content, dtype).reshape(count, *shape[1:])
             _end(stream)
 
-    return Array(shape, str(dtype), kind_of(dtype), blocks, lambda: list(whole().tolist()))
+    array = Array(shape, str(dtype), kind_of(dtype), blocks, lambda: list(whole().tolist()))
+    return _Described(array, fortran)
 
 
 def _end(stream: IO[bytes]) -> None:
-    """Read the end of an archive's member, at which zipfile compares the checksum."""
+    """Check that nothing follows an array; at the end of an archive's member, zipfile compares the checksum."""
     if stream.read(1):
         raise ValueError("an array is followed by other bytes")
 

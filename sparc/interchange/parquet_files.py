@@ -52,7 +52,7 @@ def _parts(file: Any, name: str, rows: int) -> Iterator[Any]:
     import pyarrow
 
     for batch in file.iter_batches(columns=[name], batch_size=rows):
-        column = batch.column(0)
+        column = batch.column(name)
         yield column.storage if isinstance(column, pyarrow.ExtensionArray) else column
 
 

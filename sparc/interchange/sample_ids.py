@@ -77,6 +77,8 @@ def lines(path: Path) -> list[str]:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise InvalidConfig(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8, one id per line") from error
+    if "\0" in text:
+        raise InvalidConfig(f"{path} is not UTF-8 text: it holds zeros", hint="save it as UTF-8, one id per line")
     # `splitlines` would also split at characters that an id may hold.
     found = [clean(line) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     while found and not found[-1]:

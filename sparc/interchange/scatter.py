@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sparc.interchange.arrays import TEMPORARY
 from sparc.system.refusals import reading, writing
 
 OPEN_BYTES = 1 << 30
@@ -112,7 +113,7 @@ def _through_buckets(blocks: Iterable[Block], shards: Rows, counts: Rows, layout
     total = int(layout.lows[-1]) * layout.width * 4
     bucket_bytes = max(OPEN_BYTES, -(-total // MOST_BUCKETS))
     bucket_of_shard = layout.lows[1:] * layout.width * 4 // (bucket_bytes + 1)
-    with tempfile.TemporaryDirectory(dir=disk.room, prefix="buckets-") as folder:
+    with tempfile.TemporaryDirectory(dir=disk.room, prefix=TEMPORARY) as folder:
         paths = {number: Path(folder) / str(number) for number in np.unique(bucket_of_shard).tolist()}
         pieces: dict[int, list[_Piece]] = {number: [] for number in paths}
         for places, features in blocks:

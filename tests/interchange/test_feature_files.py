@@ -232,6 +232,7 @@ def test_lines_without_an_id_or_in_another_encoding_are_refused(tmp_path):
         (b"a\n\nc\nd\n", "ids.txt, line 2: expected an id, found an empty line"),
         (b"a\nb\nc\n", "expected as many ids as features, found 3 and 4"),
         ("ä\nb\nc\nd".encode("latin-1"), "is not UTF-8 text"),
+        ("a\nb\nc\nd".encode("utf-16-le"), "is not UTF-8 text"),
     ):
         (tmp_path / "ids.txt").write_bytes(content)
         with pytest.raises(InvalidConfig, match=message):
@@ -371,7 +372,7 @@ def test_pt_files_of_other_objects_are_refused_and_nothing_in_them_runs(tmp_path
 def test_a_file_that_the_machine_refuses_is_not_called_damaged(tmp_path):
     """Reading address 0 of a process is an input/output error, as of a failing disk. It has no size, as others need."""
     (tmp_path / "ids.txt").write_text("a")
-    for suffix in (".npy", ".safetensors"):
+    for suffix in (".npy", ".safetensors", ".h5", ".pt"):
         path = tmp_path / f"some{suffix}"
         path.symlink_to("/proc/self/mem")
         with pytest.raises(StorageError, match=r"cannot read .*: (Input/output error|No such device)"):
@@ -515,3 +516,39 @@ def test_positions_join_with_ids_that_are_the_same_numbers(tmp_path):
     with pytest.raises(InvalidConfig, match=r"the sample '0' is in .*train too") as error:
         import_features(sources, tmp_path / "out", split="test")
     assert "save numbers that count the rows of each split as 'indices'" in error.value.hint
+
+
+def test_arrays_that_were_saved_one_after_the_other_into_a_file_are_not_cut_to_the_first(tmp_path):
+    with (tmp_path / "some.npy").open("wb") as file:
+        np.save(file, FEATURES)
+        np.save(file, FEATURES)
+    (tmp_path / "ids.txt").write_text("a\nb\nc\nd\n")
+    with pytest.raises(CorruptFile, match="an array is followed by other bytes"):
+        rows_of(open_source(tmp_path / "some.npy", tmp_path / "ids.txt"), tmp_path)
+
+
+def test_datasets_of_hdf5_that_link_in_a_circle_or_hold_no_numbers_are_listed(tmp_path):
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file["group/data"] = FEATURES
+        file["group/up"] = h5py.SoftLink("/")
+        file["group/gone"] = h5py.ExternalLink("elsewhere.h5", "/data")
+        file["group/again"] = file["group"]
+        ragged = file.create_dataset("ragged", (4,), h5py.vlen_dtype(np.float32))
+        ragged[0] = [1.0, 2.0]
+        file["scalar"] = 3.0
+        file["ids"] = IDS
+    with pytest.raises(InvalidConfig, match=r"it has group/data float32 \(4, 2\), ids object"):
+        open_source(tmp_path / "some.h5")
+    with pytest.raises(InvalidConfig, match="expected real numbers as 'ragged', found object"):
+        open_source(tmp_path / "some.h5", keys=Keys("ragged"))
+    with pytest.raises(InvalidConfig, match=r"expected 'scalar' of shape \(samples, width\), found \(\)"):
+        open_source(tmp_path / "some.h5", keys=Keys("scalar"))
+
+
+def test_what_a_killed_import_left_is_removed_by_the_next(tmp_path):
+    source = open_source(written(tmp_path / "some.npz", FEATURES, IDS))
+    left = tmp_path / "out" / "train" / "s" / f"{arrays_module.TEMPORARY}x" / "0"
+    left.parent.mkdir(parents=True)
+    left.write_text("rows")
+    import_features({"s": source}, tmp_path / "out", split="train")
+    assert not left.parent.exists()
