@@ -202,7 +202,8 @@ def _read_header(path: Path, keys: Keys) -> _Header:
     opener = _opener(path)
     with readable(path), opener(path) as arrays:
         key, array = _features(path, arrays, keys.features)
-        part = Part(path, key, array.shape[0], _width(path, key, array))
+        width = _width(path, key, array)
+        part = Part(path, key, array.shape[0], width)
         ids = _ids(path, arrays, key, keys.ids, (IDS, INDICES))
         named = "" if NAMELESS in arrays else listing(arrays)
     return _Header(_checked(part, ids, path), ids, named)

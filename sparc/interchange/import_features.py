@@ -54,6 +54,8 @@ def import_features(
         InvalidConfig: a split has no samples, a stream shares no sample with another, or `out` holds other features.
         StorageError: the disk is full.
     """
+    if out.exists() and not out.is_dir():
+        raise InvalidConfig(f"--out: expected a folder, found the file {out}", hint="choose another --out")
     ids = _named(sources, split)
     _check_shared(ids)
     everything = list(dict.fromkeys(one for some in ids.values() for one in some))

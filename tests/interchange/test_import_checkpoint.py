@@ -121,6 +121,21 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_runs(change, error, 
     assert capsys.readouterr().out == ""
 
 
+def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path):
+    file, config = written(tmp_path, state())
+    config.write_text(config.read_text(), encoding="utf-8-sig")
+    assert read_research_checkpoint(file, config).k == KEPT
+
+
+def test_raw_and_normalised_features_give_the_same_codes(tmp_path):
+    """Without normalisation, raw features kept other latents than those that the research code keeps."""
+    space = read_research_checkpoint(*written(tmp_path, state()))
+    raw = {stream: torch.randn(20, width) * 7 for stream, width in WIDTHS.items()}
+    unit = {stream: x / x.norm(dim=1, keepdim=True) for stream, x in raw.items()}
+    for stream, codes in space.encode(raw).items():
+        assert torch.equal(codes.indices, space.encode(unit)[stream].indices)
+
+
 def test_a_configuration_that_does_not_fit_is_refused(tmp_path):
     file, config = written(tmp_path, state(), topk_type="batch")
     with pytest.raises(InvalidConfig, match="expected topk_type global or local, found 'batch'"):

@@ -263,6 +263,12 @@ def test_an_import_that_breaks_off_counts_for_nothing(tmp_path):
     assert not list((tmp_path / "out").rglob("manifest.json"))
 
 
+def test_a_file_is_not_taken_for_the_folder_to_write(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(InvalidConfig, match="expected a folder, found the file"):
+        imported(tmp_path / "out", {"s": write(tmp_path / "one.npz")})
+
+
 def test_streams_of_the_splits_must_be_the_same(tmp_path):
     write(tmp_path / "one.npz")
     for split, name in (("train", "a"), ("train", "b"), ("test", "a")):
