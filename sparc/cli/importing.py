@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from sparc.cli.options import with_options
 from sparc.cli.progress import Screen, console
+from sparc.config.options import Options, option
 from sparc.errors import InvalidConfig
 
 SHOWN = 5
@@ -23,8 +25,21 @@ def _group() -> None:
     """Import features, or a space, that other code computed."""
 
 
+class KeyOptions(Options):
+    """Names of arrays in files: `KEY` for all streams, or `NAME=KEY` for one."""
+
+    features_key: Sequence[str] = option(
+        (), "Name of the features in the files, or in those of a stream; repeat for more.", metavar="[NAME=]KEY"
+    )
+    ids_key: Sequence[str] = option(
+        (), "Name of the ids in the files, or in those of a stream; repeat for more.", metavar="[NAME=]KEY"
+    )
+
+
 @app.command("features")
+@with_options(KeyOptions)
 def import_features(
+    given: dict[str, Any],
     stream: Annotated[
         list[str],
         typer.Option("--stream", metavar="NAME=PATH", help="File or folder of features of a stream; repeat for more."),
@@ -32,16 +47,6 @@ def import_features(
     out: Annotated[Path, typer.Option("--out", help="Folder to write, for `sparc train --features`.")],
     ids: Annotated[
         Path | None, typer.Option("--ids", help="Ids, one per line, for files without ids or with positions.")
-    ] = None,
-    features_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--features-key", metavar="[NAME=]KEY", help="Name of the features in the files, or in those of a stream."
-        ),
-    ] = None,
-    ids_key: Annotated[
-        list[str] | None,
-        typer.Option("--ids-key", metavar="[NAME=]KEY", help="Name of the ids in the files, or in those of a stream."),
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="train or test: the split of these samples. Default: drawn by id.")
@@ -76,8 +81,8 @@ def import_features(
         if name in files:
             raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file or folder per stream")
         files[name] = Path(file).expanduser()
-    features_keys = _by_stream("--features-key", features_key or [], files)
-    ids_keys = _by_stream("--ids-key", ids_key or [], files)
+    features_keys = _by_stream("features-key", given, files)
+    ids_keys = _by_stream("ids-key", given, files)
     sources = {
         name: open_source(path, ids, Keys(features_keys.get(name), ids_keys.get(name))) for name, path in files.items()
     }
@@ -109,18 +114,18 @@ def import_features(
     console.print(f"\nNext:\n  {follows}", markup=False, soft_wrap=True)
 
 
-def _by_stream(option: str, given: Sequence[str], streams: Collection[str]) -> dict[str, str]:
-    """Return the key of each stream from values `KEY`, which is that of all streams, and `NAME=KEY`."""
+def _by_stream(name_of_option: str, given: Mapping[str, Sequence[str]], streams: Collection[str]) -> dict[str, str]:
+    """Return the key of each stream."""
     found: dict[str, str] = {}
     own: dict[str, str] = {}
-    for one in given:
+    for one in given.get(name_of_option, ()):
         name, equals, key = one.partition("=")
         if not equals:
             found = dict.fromkeys(streams, one)
         elif name in streams:
             own[name] = key
         else:
-            raise InvalidConfig(f"{option}: no stream '{name}'", hint=f"streams: {', '.join(streams)}")
+            raise InvalidConfig(f"--{name_of_option}: no stream '{name}'", hint=f"streams: {', '.join(streams)}")
     return found | own
 
 

@@ -20,8 +20,14 @@ _MEMBER = ".npy"
 
 @contextlib.contextmanager
 def open_npy(path: Path) -> Iterator[Arrays]:
-    """Open the one array of an .npy file."""
+    """Open the one array of an .npy file, whose size is that of the array."""
     array = _described(path.name, lambda: path.open("rb"))
+    if array.kind == "real":
+        with path.open("rb") as stream:
+            shape, _, dtype = _header(stream)
+            found = path.stat().st_size - stream.tell()
+        if found != (expected := dtype.itemsize * math.prod(shape)):
+            raise ValueError(f"expected {expected} bytes of numbers, for {shape} of {dtype}, found {found}")
     if array.fortran and array.kind == "real":  # its rows are not contiguous
         yield {NAMELESS: in_memory(np.load(path, mmap_mode="r", allow_pickle=False))}
     else:

@@ -523,8 +523,8 @@ def test_arrays_that_were_saved_one_after_the_other_into_a_file_are_not_cut_to_t
         np.save(file, FEATURES)
         np.save(file, FEATURES)
     (tmp_path / "ids.txt").write_text("a\nb\nc\nd\n")
-    with pytest.raises(CorruptFile, match="an array is followed by other bytes"):
-        rows_of(open_source(tmp_path / "some.npy", tmp_path / "ids.txt"), tmp_path)
+    with pytest.raises(CorruptFile, match=r"expected 32 bytes of numbers, for \(4, 2\) of float32, found 192"):
+        open_source(tmp_path / "some.npy", tmp_path / "ids.txt")
 
 
 def test_datasets_of_hdf5_that_link_in_a_circle_or_hold_no_numbers_are_listed(tmp_path):
