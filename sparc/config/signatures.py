@@ -88,8 +88,9 @@ class EvaluateArguments(TypedDict, total=False):
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     concepts: Literal["enrichment", "purity"]
-    """Rule of the concept statistics: enrichment; or purity: the label that most samples of a latent have, above the
-    paper's threshold of 0.3. Names of latents are by enrichment always."""
+    """Rule of the concept statistics: enrichment; or purity, the paper's: in each stream, the label that most of a
+    latent's 50 strongest labelled samples have, if at least 0.3 of them do. Names of latents are by enrichment
+    always."""
     localization: bool
     """Also measure how well maps of concepts point at them."""
 

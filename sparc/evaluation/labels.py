@@ -47,8 +47,8 @@ def levels(labels: csr_array, taxonomy: Taxonomy) -> Levels:
     ]
     below, above = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     lift = csr_array((np.ones(len(pairs), np.float32), (below, above)), shape=(len(depths), len(depths)))
-    own = _binary(labels)
-    lifted = _binary(own @ lift)
+    own = binary(labels)
+    lifted = binary(own @ lift)
     differs_C = _totals(own) < _totals(lifted)
     at_H = np.arange(taxonomy.max_depth + 1)
     above_CH = depths[:, None] < at_H
@@ -61,7 +61,8 @@ def _totals(matrix: csr_array) -> NDArray[np.float64]:
     return np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel()
 
 
-def _binary(matrix: csr_array) -> csr_array:
+def binary(matrix: csr_array) -> csr_array:
+    """Return a matrix with 1 in place of every nonzero, float32, without stored zeros."""
     found = csr_array(matrix, copy=True)
     found.eliminate_zeros()
     found.data = np.ones(len(found.data), dtype=np.float32)
