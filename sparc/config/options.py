@@ -224,6 +224,12 @@ class EvaluateOptions(PlaceOptions):
         "always.",
     )
     localization: bool = option(False, "Also measure how well maps of concepts point at them.")
+    layers: int | None = option(
+        None,
+        "With --localization: layers that relevance goes through, counted from the last; the paper's code takes 1. "
+        "Default: all.",
+        gt=0,
+    )
 
 
 class ExploreOptions(PlaceOptions):
@@ -251,6 +257,12 @@ class LocalizeOptions(Options):
         (), "Stream of the run to use; repeat for more. Default: all.", metavar="NAME"
     )
     method: Method = option("dense", "dense: encode each patch on its own; or relevance, grad-cam, layer-cam.")
+    layers: int | None = option(
+        None,
+        "With --method relevance: layers that it goes through, counted from the last; the paper's code takes 1. "
+        "Default: all.",
+        gt=0,
+    )
     selection: Literal["joint", "solo"] | None = option(
         None,
         "joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own. "

@@ -93,6 +93,9 @@ class EvaluateArguments(TypedDict, total=False):
     always."""
     localization: bool
     """Also measure how well maps of concepts point at them."""
+    layers: int | None
+    """With --localization: layers that relevance goes through, counted from the last; the paper's code takes 1.
+    Default: all."""
 
 
 class ExploreArguments(TypedDict, total=False):
@@ -125,6 +128,9 @@ class LocalizeArguments(TypedDict, total=False):
     """Stream of the run to use; repeat for more. Default: all."""
     method: Literal["dense", "relevance", "grad-cam", "layer-cam"]
     """dense: encode each patch on its own; or relevance, grad-cam, layer-cam."""
+    layers: int | None
+    """With --method relevance: layers that it goes through, counted from the last; the paper's code takes 1. Default:
+    all."""
     selection: Literal["joint", "solo"] | None
     """joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own.
     Default: joint for texts, solo for latents."""

@@ -98,7 +98,13 @@ def measure_localization(
     ]
     chance = float(np.mean(areas))
     return LocalizationReport(
-        what=cases.what, images=images, match=cases.match, chance=chance, ways=tuple(rows), refused=refused
+        what=cases.what,
+        images=images,
+        match=cases.match,
+        chance=chance,
+        ways=tuple(rows),
+        refused=refused,
+        layers=models.layers,
     )
 
 
