@@ -209,8 +209,8 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     """Evaluate a run on held-out samples, with classifiers and plots, as `sparc evaluate` does.
 
     Writes `evaluation.json`, plots and a table of all latents into the run, with `localization` also
-    `localization.json`.
-    Raises the SparcError that `sparc evaluate` ends with.
+    `localization.json`. Raises the SparcError that `sparc evaluate` ends with, such as InvalidConfig for `layers`
+    without `localization`.
     """
     options = validated(EvaluateOptions, as_options(None, arguments, EvaluateOptions))
     if options.layers is not None and not options.localization:
@@ -323,7 +323,8 @@ class Localized:
 def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[LocalizeArguments]) -> Localized:
     """Find words, or what latents stand for, in images, and draw the maps, as `sparc localize` does.
 
-    Raises the SparcError that `sparc localize` ends with.
+    Raises the SparcError that `sparc localize` ends with, such as InvalidConfig for `layers` with another method than
+    `relevance`.
     """
     options = validated(LocalizeOptions, as_options(None, arguments, LocalizeOptions))
     if options.layers is not None and options.method != "relevance":
