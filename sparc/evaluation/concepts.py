@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csr_array
 from scipy.special import bdtrc, entr, xlogy
 
 from sparc.core.codes import Codes
 from sparc.evaluation.encoding import activity
-from sparc.evaluation.labels import dense, levels, summed
+from sparc.evaluation.labels import levels, summed
 from sparc.evaluation.latents import rounded
 from sparc.evaluation.report import ConceptDepth, Concepts
 from sparc.plugins.contracts import Taxonomy
@@ -155,7 +155,7 @@ def _counted(active: csr_array, lifted: csr_array, rows_G: NDArray[np.bool_]) ->
     rows = np.flatnonzero(rows_G)
     some, labels = active[rows], lifted[rows]
     return Counts(
-        both=summed(csc_array(some), dense(labels).float()).numpy(),
+        both=summed(csr_array(some.T), labels),
         active=np.asarray(some.sum(axis=0), dtype=np.float64).ravel(),
         labelled=np.asarray(labels.sum(axis=0), dtype=np.float64).ravel(),
         images=len(rows),
