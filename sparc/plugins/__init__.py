@@ -7,6 +7,7 @@ A plugin is a module that an installed package declares in the entry-point group
     hookspecs.py   the two hooks
     weights.py     how a backbone states, finds and loads its weights
     datasets.py    helpers for datasets
+    identity.py    which files a dataset has, by their content
     registry.py    how sparc finds the installed plugins
     geometry.py    which part of an image the grid of a backbone covers
     batches.py     batches that are a tensor or a dict of tensors
@@ -40,6 +41,7 @@ from sparc.plugins.contracts import (
 )
 from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
+from sparc.plugins.identity import identify_files
 from sparc.plugins.registry import discover
 from sparc.plugins.weights import (
     hub_file,
@@ -81,6 +83,7 @@ __all__ = [
     "hookimpl",
     "hub_file",
     "hub_folder",
+    "identify_files",
     "identify_weights",
     "in_hub_cache",
     "local_weights",
