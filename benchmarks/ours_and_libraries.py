@@ -106,14 +106,14 @@ def measured(one: Comparison, options: argparse.Namespace) -> dict:
 def reset_peak() -> int | None:
     """Let the kernel forget the peak so far, and return the memory held now, in kB; None where it keeps no account."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return in_status("VmRSS")
     except OSError:
         return None
 
 
 def in_status(field: str) -> int:
-    return int(re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())[1])
+    return int(re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))[1])
 
 
 def memory(megabytes: float | None) -> str:
@@ -184,7 +184,8 @@ def classifiers_by_sklearn(inputs):
 
 def predictions(options, generator):
     """Return distinct scores, hits and categories of predictions."""
-    categories = generator.integers(0, CATEGORIES, options.samples)
+    # As many categories as COCO has, and fewer for few samples: each must have a hit.
+    categories = generator.integers(0, min(CATEGORIES, options.samples // 50 + 1), options.samples)
     return generator.permutation(options.samples) + 1.0, generator.random(options.samples) < 0.4, categories
 
 
