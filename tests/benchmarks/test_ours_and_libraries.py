@@ -11,7 +11,6 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ours_and_libraries.py"
 SPEC = importlib.util.spec_from_file_location("ours_and_libraries", SCRIPT)
 benchmark = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(benchmark)
-SMALL = {"samples": 600, "labels": 9, "latents": 32, "width": 8, "repeats": 1}
 
 
 SAME = {name: one for name, one in benchmark.COMPARISONS.items() if one.tolerance is not None}
@@ -21,7 +20,8 @@ SAME = {name: one for name, one in benchmark.COMPARISONS.items() if one.toleranc
 @pytest.mark.parametrize("one", SAME.values(), ids=SAME)
 def test_both_ways_are_measured_and_agree(one):
     ours, library = (
-        benchmark.measured(one, argparse.Namespace(**SMALL, way=way))["result"] for way in ("ours", "library")
+        benchmark.measured(one, argparse.Namespace(**benchmark.SMALL, repeats=1, way=way))["result"]
+        for way in ("ours", "library")
     )
     assert np.isfinite([*ours, *library]).all()
     assert len(ours) == len(library) > 0
