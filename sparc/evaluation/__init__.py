@@ -6,6 +6,7 @@ Where each measure is defined:
     alignment.py        hierarchical Jaccard of labels, its intervals, and the nulls on shuffled pairs
     sharing.py          alive, dead and mixed latents, L0, overlap of index sets, cofiring, entropy, duplicates
     concepts.py         names of latents: enrichment, purity, lift, confirmation
+    purity.py           names of latents by the rule of the paper's code
     retrieval.py        R@k, median rank and MRR of one stream searched with another
     probes.py           log-loss of the best latent per label (1-D probes)
     classifiers.py      mean average precision of linear and MLP classifiers
@@ -97,9 +98,9 @@ def evaluate(
 ) -> Evaluation:
     """Measure a space on held-out samples, without changing the space.
 
-    `rule` (`concepts.RULES`) is that of the report's concepts section; the names in the table of latents are always
-    those of enrichment. `classifiers` adds the classifiers of labels, which take longest. `seed` draws the shuffled
-    pairs of the nulls, the bootstrap and the classifiers' initial weights.
+    `rule`, `enrichment` or `purity`, is that of the report's concepts section; the names in the table of latents are
+    always those of enrichment. `classifiers` adds the classifiers of labels, which take longest. `seed` draws the
+    shuffled pairs of the nulls, the bootstrap and the classifiers' initial weights.
     """
     from sparc.evaluation.alignment import shuffles
     from sparc.evaluation.encoding import encode
@@ -167,18 +168,19 @@ def _from_labels(
     from sparc.evaluation.concepts import concepts, count_halves, latent_names
     from sparc.evaluation.labels import levels
     from sparc.evaluation.probes import probes
+    from sparc.evaluation.purity import purity_concepts
 
     if held_out.labelled is None:
         return {}, None
     (labels, taxonomy), groups = held_out.labelled, held_out.groups
     parts.begin("concepts")
     halves = count_halves(encodings.solo, labels, taxonomy, groups)
-    by_rule = {each: concepts(halves, each) for each in {rule, "enrichment"}}
-    names = latent_names(by_rule["enrichment"][1], taxonomy)
+    by_enrichment, found = concepts(halves)
+    names = latent_names(found, taxonomy)
     parts.begin("probes")
     lifted = levels(labels, taxonomy).lifted
     fields: dict[str, Any] = {
-        "concepts": by_rule[rule][0],
+        "concepts": purity_concepts(encodings.joint, labels) if rule == "purity" else by_enrichment,
         "probes": probes(encodings, lifted, groups, classifiers=classifiers, seed=seed, on_detail=parts.detail),
     }
     parts.begin("alignment")

@@ -1,7 +1,8 @@
 """Classifiers of labels from features and codes: one linear, one with a hidden layer; mean average precision.
 
-One network learns all labels at once. For 600 labels of 63,000 samples with 384 features that takes 65 s on one
-thread; scikit-learn's LogisticRegression, a fit per label, takes 343 s and gives other numbers.
+One network learns all labels at once, so its time hardly grows with the number of labels.
+benchmarks/ours_and_libraries.py compares it with scikit-learn's LogisticRegression, a fit per label, which gives other
+numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Probes of labels: the best single latent per label (1-D probes), and, on request, classifiers of all features.
 
-All regressions of a label are fitted at once, on the nonzero activations alone. For 16 latents active in 1% of
-126,000 samples that takes 7 ms on one thread; scikit-learn's LogisticRegression, a fit per latent, takes 0.9 s.
+All regressions of a label are fitted at once, on the nonzero activations alone, which is a hundred times faster than a
+fit per latent by scikit-learn's LogisticRegression; the losses agree to 1e-9 (benchmarks/ours_and_libraries.py).
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from sparc.system.files import read_model, write_json
 
@@ -134,8 +134,7 @@ class ConceptDepth(_Section):
 class Concepts(_Section):
     """Names of latents, by the labels of the images that activate them."""
 
-    rule: str
-    """`enrichment`, or `purity` as in the paper."""
+    rule: Literal["enrichment"]
     named: int
     """Latents with a name, a label of any depth."""
     confirmed: int
@@ -144,6 +143,30 @@ class Concepts(_Section):
     lift: float | None
     """Purity over the label's frequency, on the same images; mean over named latents."""
     depths: tuple[ConceptDepth, ...]
+
+
+class PurityNames(_Section):
+    """Names of latents in one stream by the paper's rule."""
+
+    named: int
+    """Latents with a name."""
+    taken: int
+    """Labels that name at least one latent."""
+    effective: float
+    """Effective number of names: exp of the entropy of the names over the labels."""
+    purity: float | None
+    """Share of a latent's strongest samples that have its label; mean over named latents. Nothing is held out."""
+    lift: float | None
+    """Purity over the label's frequency among labelled samples; mean over named latents."""
+
+
+class PurityConcepts(_Section):
+    """Names of latents by the paper's rule, which gives a latent a name of its own in each stream."""
+
+    rule: Literal["purity"]
+    streams: dict[str, PurityNames]
+    agreed: int
+    """Latents that have the same name in every stream."""
 
 
 class Classifier(_Section):
@@ -221,8 +244,8 @@ class Report(_Section):
     """None with one stream."""
     retrieval: tuple[Retrieval, ...] = ()
     """Per ordered pair of streams; empty with one stream."""
-    concepts: Concepts | None = None
-    """None without labels."""
+    concepts: Annotated[Concepts | PurityConcepts, Field(discriminator="rule")] | None = None
+    """By the rule that was chosen; None without labels."""
     probes: Probes | None = None
     """None without labels, or if no label has enough images with and without it."""
 

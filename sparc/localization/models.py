@@ -31,6 +31,8 @@ class Models:
     """Name by stream of the feature space that its backbone shares with others, such as the two towers of one model."""
     random_weights: Sequence[str] = ()
     """Streams whose weights are random, so that their maps say nothing about a model."""
+    layers: int | None = None
+    """How many of an image stream's layers, the last ones, attention relevance goes through; None for all."""
 
     def of(self, modality: str) -> list[str]:
         """Return the streams of a modality, in order."""

@@ -55,8 +55,14 @@ def localization_table(report: LocalizationReport, *, title: str, caption: str =
     for stream, ways in groupby(report.ways, key=attrgetter("stream")):
         parts += ["", _stream(stream, list(ways), report.match)]
     parts += ["", *(Text(line, style="dim") for line in LEGEND)]
+    if report.layers is not None:
+        parts.append(Text(f"relevance  through the last {_layers(report.layers)} only", style="dim"))
     parts += [Text(f"not measured  {reason}", style="dim") for reason in report.refused.values()]
     return Group(*parts)
+
+
+def _layers(count: int) -> str:
+    return "layer" if count == 1 else f"{count} layers"
 
 
 def _stream(stream: str, ways: list[WayReport], match: float | None) -> Table:

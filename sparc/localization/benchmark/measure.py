@@ -99,7 +99,13 @@ def measure_localization(
     ]
     chance = float(np.mean(areas))
     return LocalizationReport(
-        what=cases.what, images=images, match=cases.match, chance=chance, ways=tuple(rows), refused=refused
+        what=cases.what,
+        images=images,
+        match=cases.match,
+        chance=chance,
+        ways=tuple(rows),
+        refused=refused,
+        layers=models.layers,
     )
 
 
@@ -183,7 +189,7 @@ def _mean(values: Sequence[float]) -> float | None:
 def _interval(right: NDArray[np.bool_], image: NDArray[np.int64], seed: int) -> Interval:
     """Return the 95% bootstrap interval of a mean over queries, drawing whole images with all their queries.
 
-    Written out because `scipy.stats.bootstrap` refuses a single image and rounds the quantiles differently.
+    `scipy.stats.bootstrap` gives the same numbers (benchmarks/ours_and_libraries.py), but refuses a single image.
     """
     _, place = np.unique(image, return_inverse=True)
     hits, counts = np.bincount(place, weights=right), np.bincount(place)

@@ -53,7 +53,7 @@ def mean_average_precision(scores: NDArray[np.float64], right: NDArray[np.bool_]
 
     Every prediction stands for an object in its image. A score of 0 means no prediction, which is never right.
     Written out because scikit-learn's `average_precision_score` merges equal scores into one rank, which would change
-    the baselines, whose scores are all 1.
+    the baselines, whose scores are all 1. For distinct scores benchmarks/ours_and_libraries.py compares the two.
     """
     found = []
     names = np.array(categories)
