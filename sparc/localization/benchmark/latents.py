@@ -69,6 +69,7 @@ def measure_latents(
     kept = {stream: _Kept(models, canvases, stream) for stream in streams}
     trials: dict[str, list[_Trial]] = {stream: [] for stream in streams}
     random = np.random.default_rng(seed)
+    on_case(0, len(canvases))
     for number, case in enumerate(canvases):
         for stream in streams:
             latents = [kept[stream].latents(place) for place in case.places]
