@@ -66,10 +66,10 @@ def measure_latents(
     Raises InvalidConfig if no image stream has a grid.
     """
     streams = models.with_grid()
+    on_case(0, len(canvases))
     kept = {stream: _Kept(models, canvases, stream) for stream in streams}
     trials: dict[str, list[_Trial]] = {stream: [] for stream in streams}
     random = np.random.default_rng(seed)
-    on_case(0, len(canvases))
     for number, case in enumerate(canvases):
         for stream in streams:
             latents = [kept[stream].latents(place) for place in case.places]
