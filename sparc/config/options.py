@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from sparc.config.references import PluginRef, RefLike, parsed, parsed_streams
-from sparc.config.validation import validated
+from sparc.config.validation import ExplainedModel, validated
 
 Selection = Literal["global", "local"]
 Normalization = Literal["unit", "standard", "none"]
@@ -56,6 +56,8 @@ def _latent_set(value: Any) -> tuple[int, ...]:
 Location = Annotated[str | Path, PlainValidator(_path)]
 """A path; strings are accepted and converted."""
 
+MAX_PIXELS, MAX_SIDE_RATIO = 178_956_970, 200
+"""Default limits on images. The number of pixels is Pillow's own limit: half a gigabyte at three bytes per pixel."""
 DEFAULT_DATASET = "openmoji"
 """Dataset of the built-in demo, which `sparc train` uses without options."""
 
@@ -70,7 +72,7 @@ def option_name(field: str) -> str:
     return field.rstrip("_").replace("_", "-")
 
 
-class Options(BaseModel):
+class Options(ExplainedModel):
     """Base of all options: frozen, without unknown keys or infinite numbers; keys are field names or option names."""
 
     model_config = ConfigDict(
@@ -170,7 +172,11 @@ class ExtractionOptions(Options):
     precision: ForwardPrecision = option("float32", "Precision of the backbones' forward pass.")
     store_dtype: StoreDtype = option("float32", "Precision of features in the store.")
     compile: bool = option(False, "Compile the backbones with torch.compile.")
-    skip_bad: bool = option(False, "Skip images that do not decode and empty captions.")
+    skip_bad: bool = option(False, "Skip images that do not decode or are too large, and empty captions.")
+    max_pixels: int = option(MAX_PIXELS, "Largest number of pixels of an image.", gt=0)
+    max_side_ratio: float = option(
+        MAX_SIDE_RATIO, "Largest ratio of an image's longer side to its shorter; resizing makes long images huge.", ge=1
+    )
 
 
 class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, DataOptions):

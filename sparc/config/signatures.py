@@ -62,7 +62,11 @@ class RunArguments(TypedDict, total=False):
     compile: bool
     """Compile the backbones with torch.compile."""
     skip_bad: bool
-    """Skip images that do not decode and empty captions."""
+    """Skip images that do not decode or are too large, and empty captions."""
+    max_pixels: int
+    """Largest number of pixels of an image."""
+    max_side_ratio: float
+    """Largest ratio of an image's longer side to its shorter; resizing makes long images huge."""
     out: str | Path | None
     """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
 

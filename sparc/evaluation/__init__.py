@@ -109,18 +109,18 @@ def evaluate(
     from sparc.evaluation.sharing import sharing
 
     streams, groups = tuple(space.streams), held_out.groups
-    begin = _Parts(held_out, on_part).begin
-    begin("codes")
+    parts = _Parts(held_out, on_part)
+    parts.begin("codes")
     encodings = encode(space, held_out.features)
-    begin("sharing")
+    parts.begin("sharing")
     orders = shuffles(streams, len(groups), seed)
     shared, per_latent = sharing(space, encodings.solo, encodings.present, orders)
-    begin("reconstruction")
+    parts.begin("reconstruction")
     joint, solo = (_encoded(encodings, codes) for codes in (encodings.joint, encodings.solo))
-    begin("retrieval")
-    found = retrieval(encodings, groups, rows=held_out.rows, shared_spaces=held_out.shared_spaces)
-    from_labels, names = _from_labels(encodings, held_out, rule, classifiers, seed, begin)
-    begin("")
+    parts.begin("retrieval")
+    found = retrieval(encodings, groups, rows=held_out.rows, shared_spaces=held_out.shared_spaces, on_pair=parts.detail)
+    from_labels, names = _from_labels(encodings, held_out, rule, classifiers, seed, parts)
+    parts.begin("")
     report = Report(
         samples=len(groups),
         streams=streams,
@@ -142,12 +142,17 @@ class _Parts:
     def __init__(self, held_out: HeldOut, on_part: OnPart) -> None:
         self._total = 7 if held_out.labelled is not None else 4
         self._on_part = on_part
-        self._done = 0
+        self._done = -1
+        self._part = ""
 
     def begin(self, part: str) -> None:
         """Report that all parts before this one are done; an empty name ends the last part."""
+        self._done, self._part = self._done + 1, part
         self._on_part(self._done, self._total, part)
-        self._done += 1
+
+    def detail(self, what: str) -> None:
+        """Report what begins within the present part."""
+        self._on_part(self._done, self._total, f"{self._part}: {what}")
 
 
 def _from_labels(
@@ -156,7 +161,7 @@ def _from_labels(
     rule: str,
     classifiers: bool,
     seed: int,
-    begin: Callable[[str], None],
+    parts: _Parts,
 ) -> tuple[dict[str, Any], dict[int, LatentName] | None]:
     """Measure what needs labels: fields of the report, and names of latents; nothing and None without labels."""
     from sparc.evaluation.alignment import hierarchical_jaccard
@@ -168,17 +173,17 @@ def _from_labels(
     if held_out.labelled is None:
         return {}, None
     (labels, taxonomy), groups = held_out.labelled, held_out.groups
-    begin("concepts")
+    parts.begin("concepts")
     halves = count_halves(encodings.solo, labels, taxonomy, groups)
     by_enrichment, found = concepts(halves)
     names = latent_names(found, taxonomy)
-    begin("probes")
+    parts.begin("probes")
     lifted = levels(labels, taxonomy).lifted
     fields: dict[str, Any] = {
         "concepts": purity_concepts(encodings.joint, labels) if rule == "purity" else by_enrichment,
-        "probes": probes(encodings, lifted, groups, classifiers=classifiers, seed=seed),
+        "probes": probes(encodings, lifted, groups, classifiers=classifiers, seed=seed, on_detail=parts.detail),
     }
-    begin("alignment")
+    parts.begin("alignment")
     if len(encodings.space.streams) > 1:
         fields["jaccard"] = hierarchical_jaccard(encodings, labels, taxonomy, groups, seed)
     return fields, names

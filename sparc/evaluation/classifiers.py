@@ -7,7 +7,7 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import permutations
 from math import ceil
 from typing import NamedTuple
@@ -53,7 +53,13 @@ class Split(NamedTuple):
     test: Tensor
 
 
-def classify(encodings: Encodings, labels: csr_array, split: Split, seed: int) -> tuple[Classifier, ...]:
+def classify(
+    encodings: Encodings,
+    labels: csr_array,
+    split: Split,
+    seed: int,
+    on_inputs: Callable[[str], None] = lambda inputs: None,
+) -> tuple[Classifier, ...]:
     """Train classifiers on the training rows, and measure their mean average precision on the test rows.
 
     Their inputs are each stream's normalised features, its solo codes, its reconstruction from them, and its
@@ -64,6 +70,7 @@ def classify(encodings: Encodings, labels: csr_array, split: Split, seed: int) -
     has_MC = labels[rows.numpy()].astype(np.bool_).toarray()
     found = []
     for kind, source, target, inputs in readings(encodings, rows):
+        on_inputs(f"classifiers of {kind}, {source if source == target else f'{source} → {target}'}")
         linear, mlp = (precision(inputs, has_MC, len(split.train), hidden, seed) for hidden in ((), (HIDDEN,)))
         found.append(Classifier(features=kind, source=source, target=target, linear=linear, mlp=mlp))
     return tuple(found)

@@ -13,7 +13,9 @@ WHAT = "the evaluation of a run"
 """Name of `evaluation.json` in messages."""
 
 
-class _Record(BaseModel):
+class _Section(BaseModel):
+    """Part of the report."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -21,14 +23,14 @@ Matrix = dict[str, dict[str, float | None]]
 """Source stream to target stream to number; None if no sample has both, or if the number is not finite."""
 
 
-class Pattern(_Record):
+class Pattern(_Section):
     """The number of latents that are active in these streams and in no other."""
 
     streams: tuple[str, ...]
     latents: int
 
 
-class CodeMeasures(_Record):
+class CodeMeasures(_Section):
     """Measures of the codes of held-out samples, all encoded joint or all solo."""
 
     nmse: Matrix
@@ -53,7 +55,7 @@ Interval = tuple[float, float]
 """95% interval: the estimate plus and minus bootstrap standard errors, as many as Student's t gives."""
 
 
-class Overlap(_Record):
+class Overlap(_Section):
     """A Jaccard overlap, averaged over latents."""
 
     all: float
@@ -65,7 +67,7 @@ class Overlap(_Record):
     alive_interval: Interval | None
 
 
-class DepthOverlap(_Record):
+class DepthOverlap(_Section):
     """Hierarchical Jaccard with labels lifted to one depth of the taxonomy."""
 
     depth: int
@@ -77,7 +79,7 @@ class DepthOverlap(_Record):
     """Solo, on shuffled pairs: the overlap that the labels' frequencies alone cause."""
 
 
-class IndexOverlap(_Record):
+class IndexOverlap(_Section):
     """Overlap of the active latents of a sample in two streams, each encoded alone."""
 
     first: str
@@ -88,7 +90,7 @@ class IndexOverlap(_Record):
     """Overlap on shuffled pairs."""
 
 
-class Sharing(_Record):
+class Sharing(_Section):
     """Sharing of latents between streams, each stream encoded alone."""
 
     overlaps: tuple[IndexOverlap, ...]
@@ -109,7 +111,7 @@ class Sharing(_Record):
     """Entropy of a latent's activations over the streams, 1 if all are equally active; mean over alive latents."""
 
 
-class ConceptDepth(_Record):
+class ConceptDepth(_Section):
     """Labels of one depth as names of latents."""
 
     depth: int
@@ -129,7 +131,7 @@ class ConceptDepth(_Record):
     """Spearman correlation between a label's images and the latents that it names."""
 
 
-class Concepts(_Record):
+class Concepts(_Section):
     """Names of latents, by the labels of the images that activate them."""
 
     rule: Literal["enrichment"]
@@ -143,7 +145,7 @@ class Concepts(_Record):
     depths: tuple[ConceptDepth, ...]
 
 
-class PurityNames(_Record):
+class PurityNames(_Section):
     """Names of latents in one stream by the paper's rule."""
 
     named: int
@@ -158,7 +160,7 @@ class PurityNames(_Record):
     """Purity over the label's frequency among labelled samples; mean over named latents."""
 
 
-class PurityConcepts(_Record):
+class PurityConcepts(_Section):
     """Names of latents by the paper's rule, which gives a latent a name of its own in each stream."""
 
     rule: Literal["purity"]
@@ -167,7 +169,7 @@ class PurityConcepts(_Record):
     """Latents that have the same name in every stream."""
 
 
-class Classifier(_Record):
+class Classifier(_Section):
     """Mean average precision of classifiers of labels, on the test part."""
 
     features: str
@@ -180,7 +182,7 @@ class Classifier(_Record):
     mlp: float
 
 
-class Probes(_Record):
+class Probes(_Section):
     """Scores of single latents, and of classifiers of all features, as predictors of labels."""
 
     labels: int
@@ -195,7 +197,7 @@ class Probes(_Record):
     """Exact mean average precision of a random order."""
 
 
-class Ranks(_Record):
+class Ranks(_Section):
     """Recall at 1, 5 and 10, and ranks, of a search."""
 
     r1: float
@@ -207,7 +209,7 @@ class Ranks(_Record):
     """Mean of 1 / rank."""
 
 
-class Retrieval(_Record):
+class Retrieval(_Section):
     """One stream searched with another, each encoded alone. An image or caption of several samples counts once."""
 
     query: str
@@ -226,7 +228,7 @@ class Retrieval(_Record):
     """Exact expectation for a random order."""
 
 
-class Report(_Record):
+class Report(_Section):
     """Everything measured by an evaluation."""
 
     samples: int
@@ -257,7 +259,7 @@ class Report(_Record):
         return cls.model_validate(content)
 
 
-class EvaluationFile(_Record):
+class EvaluationFile(_Section):
     """The content of `evaluation.json`: a report, and the data that it was measured on."""
 
     dataset: str

@@ -82,7 +82,7 @@ def load_models(
         backbones=backbones,
         modalities={name: registry.backbone(ref.name).modality for name, ref in chosen.items()},
         device=device,
-        names=latent_names(opened),
+        names=confirmed_names(opened),
         shared_spaces=shared_spaces(registry, chosen),
         random_weights=[name for name, ref in chosen.items() if _identity(registry, ref) == "random"],
     )
@@ -98,7 +98,7 @@ def _identity(registry: Registry, ref: PluginRef) -> str:
     return spec.identify(checked_params(spec, ref))
 
 
-def latent_names(run: Run) -> dict[int, str]:
+def confirmed_names(run: Run) -> dict[int, str]:
     """Return the confirmed names of latents, as `sparc evaluate` found them."""
     names = read_latent_names(run.pictures / LATENTS)
     return {latent: name.label for latent, name in names.items() if name.confirmed}

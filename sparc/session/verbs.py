@@ -29,6 +29,7 @@ from sparc.config.signatures import (
 from sparc.errors import Interrupted, InvalidConfig, MissingData
 from sparc.localization.request import check_modalities, checked_request, checked_streams
 from sparc.plotting.figures import check_name
+from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
@@ -148,6 +149,7 @@ def finished_run(resume: str | Path | None) -> Run | None:
 def _trained(run: Run, device: str, listener: Listener) -> Trained:
     listener.note(f"{run.path} is already trained and evaluated")
     device = resolve_device(device, listener)
+    listener.loading(str(run.path))
     from sparc.evaluation.report import EvaluationFile
     from sparc.storage.checkpoint import load
 
@@ -221,6 +223,7 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     session.check_finished()
     pointing = _pointing(session, options.layers) if options.localization else None  # raises its errors before the work
     found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
+    listener.doing(f"drawing plots into {session.run.pictures}")
     from sparc.evaluation.plots import draw
 
     draw(found.report, session.run.pictures)
@@ -245,11 +248,11 @@ def _pointing(session: Session, layers: int | None) -> tuple[Models, Cases]:
 def _localization(session: Session, models: Models, cases: Cases) -> LocalizationFile:
     """Run the localisation benchmark, and write `localization.json`."""
     from sparc.localization.benchmark import measure_all
-    from sparc.localization.models import latent_names
+    from sparc.localization.models import confirmed_names
 
     job = next(iter(session.data.held_out_jobs.values()))
     found = measure_all(
-        replace(models, names=latent_names(session.run)),
+        replace(models, names=confirmed_names(session.run)),
         cases,
         dataset=job.dataset.name,
         split=job.split,
@@ -280,6 +283,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     if latent is not None and not 0 <= latent < n_latents:
         raise InvalidConfig(f"latent: expected 0 to {n_latents - 1}, found {latent}", hint="choose another --latent")
     space = session.space
+    listener.doing(f"encoding {len(data.test):,} held-out samples")
     from sparc.explorer.contact_sheet import draw
     from sparc.explorer.meanings import meanings
 
@@ -292,6 +296,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
             hint="hold out more samples, train longer, or choose a --latent",
         )
     path = out or session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
+    listener.doing(f"drawing {path}")
     where = next(iter(data.held_out_jobs.values()))
     dry = f"  {dry_warning(data.test.random_weights)}" if data.test.random_weights else ""
     draw(
@@ -336,6 +341,8 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     path = Path(options.out) if options.out is not None else opened.path / "localize.png"
     check_name(path)
     streams = checked_streams(opened, options.stream)
+    trained = opened.provenance().options
+    limit_images(ImageLimits(trained.max_pixels, trained.max_side_ratio))
     request = checked_request(
         options.images,
         n_latents=read_config(opened.path).n_latents,
@@ -353,6 +360,11 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     from sparc.localization.picture import save
 
     models = load_models(opened, options.stream, device=device, registry=registry, on_load=listener.loading)
-    found = find(replace(models, layers=options.layers), request)
+    found = find(
+        replace(models, layers=options.layers),
+        request,
+        lambda done, total, part: listener.progress("localize", "maps", done, total, part),
+    )
+    listener.doing(f"drawing {path}")
     save(draw(found), path)
     return Localized(found, path, list(models.random_weights))

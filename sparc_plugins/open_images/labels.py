@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import operator
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sparc.plugins import CorruptFile, Taxonomy
 from sparc_plugins.open_images.files import AGAIN, reading, wrong
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
+NAME_COLUMNS = ["LabelName", "DisplayName"]
 LABEL_COLUMNS = ["ImageID", "Source", "LabelName", "Confidence"]
 VERIFIED = {"1", "1.0"}
 ROOT_NAMES = {"/m/0bl9f": "Entity"}
@@ -72,13 +74,22 @@ def read_names(paths: Sequence[Path]) -> dict[str, str]:
     names = dict(ROOT_NAMES)
     for path in paths:
         with reading(path) as file:
-            reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-            for row in filter(None, reader):
+            reader = _rows(file)
+            label, name = 0, 1
+            for number, row in enumerate(filter(None, reader)):
                 if len(row) != 2:
-                    raise wrong(path, reader.line_num, "LabelName,DisplayName", ",".join(row))
-                if row[0] != "LabelName":
-                    names.setdefault(*row)
+                    raise wrong(path, reader.line_num, ",".join(NAME_COLUMNS), ",".join(row))
+                header = [cell.strip() for cell in row] if number == 0 else []
+                if sorted(header) == sorted(NAME_COLUMNS):
+                    label, name = map(header.index, NAME_COLUMNS)
+                else:
+                    names.setdefault(row[label], row[name])
     return names
+
+
+def _rows(file: IO[bytes]) -> Any:
+    """Return a reader of CSV rows, which refuses quotes that do not fit: they would swallow the rows that follow."""
+    return csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
 
 
 def display(hierarchy: Taxonomy, names: Mapping[str, str]) -> Taxonomy:
@@ -106,14 +117,15 @@ def read_labels(paths: Sequence[Path], images: NDArray[np.bytes_], columns: Mapp
     rows, found, outside = array("i"), array("i"), 0
     for path in paths:
         with reading(path) as file:
-            reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-            header = next(reader, [])
-            if header != LABEL_COLUMNS:
+            reader = _rows(file)
+            header = [cell.strip() for cell in next(reader, [])]
+            if sorted(header) != sorted(LABEL_COLUMNS):
                 raise wrong(path, 1, ",".join(LABEL_COLUMNS), ",".join(header))
+            fields = operator.itemgetter(*(header.index(name) for name in ("ImageID", "LabelName", "Confidence")))
             for record in filter(None, reader):
                 if len(record) != 4:
-                    raise wrong(path, reader.line_num, ",".join(LABEL_COLUMNS), ",".join(record))
-                image, _, label, confidence = record
+                    raise wrong(path, reader.line_num, ",".join(header), ",".join(record))
+                image, label, confidence = fields(record)
                 if confidence not in VERIFIED or (row := row_of.get(image)) is None:
                     continue
                 if (column := columns.get(label)) is None:

@@ -195,7 +195,7 @@ def test_the_command_points_at_words_with_the_backbones_of_a_run(demo_run, sparc
         "localize", demo_run, "--image", photo, "--text", "a red bus", "--latent", "3,5", "--out", "map.png"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    lines = [line for line in done.stdout.splitlines() if not line.startswith("loading")]
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(("loading", "localize ", "drawing"))]
     assert [f"loading {stream} ..." in done.stdout for stream in ("effnet-lite0", "minilm")] == [True, True]
     assert lines[0].startswith(f"{photo}  a red bus  effnet-lite0: strongest at (")
     assert "of 300 x 200, score" in lines[0]

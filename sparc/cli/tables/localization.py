@@ -18,7 +18,7 @@ from sparc.session.verbs import dry_warning
 if TYPE_CHECKING:
     from sparc.localization.benchmark.report import LatentsReport, LocalizationFile, LocalizationReport, WayReport
 
-WORDS = {"caption": "by its caption", "concept": "by latents of its name", "": "without the space"}
+TARGETS = {"caption": "by its caption", "concept": "by latents of its name", "": "without the space"}
 LEGEND = (
     "pointing  share of queries whose map peaks inside the target; ± 95% interval, bootstrap over images",
     "alike     correlation between the maps of different queries on one image: 1 if all maps are equal",
@@ -70,7 +70,7 @@ def _stream(stream: str, ways: list[WayReport], match: float | None) -> Table:
     headers = ("pointing", "mIoU", *precision, "alike", "deletion", "insertion")
     table = plain_table(f"Pointing with {stream}", "", *headers)
     for target, rows in groupby(ways, key=attrgetter("target")):
-        table.add_row(Text(WORDS[target], style="dim"))
+        table.add_row(Text(TARGETS[target], style="dim"))
         for way in rows:
             pointing = with_reach(way.pointing, way.pointing_interval)
             maps = () if match is None else (way.map,)

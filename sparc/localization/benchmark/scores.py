@@ -13,7 +13,7 @@ from sparc.plugins.geometry import Box
 
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
 """Thresholds on a map that is scaled to 0 .. 1."""
-SHOWN = 128
+LONGER_SIDE = 128
 """Pixels of the longer side of the image at which maps and masks are compared."""
 
 
@@ -33,7 +33,7 @@ def points_right(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_])
 def overlaps(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the IoU of a mask and the map above each threshold, (thresholds,); pixels outside of the box are below."""
     height, width = mask.shape
-    scale = min(1.0, SHOWN / max(height, width))
+    scale = min(1.0, LONGER_SIDE / max(height, width))
     shown = (max(1, round(width * scale)), max(1, round(height * scale)))
     inside = np.asarray(Image.fromarray(mask).resize(shown, Image.Resampling.NEAREST))
     pixels = spread(values, box, (width, height), shown)
