@@ -131,7 +131,8 @@ class _Processes:
 
 def _check_semaphores(workers: int) -> None:
     """Raise OSError if there is no room for the queues of a DataLoader, which would print a traceback of its own."""
-    for queue in [multiprocessing.Queue() for _ in range(workers + 2)]:
+    queues: list[Any] = [multiprocessing.Queue() for _ in range(workers + 2)]
+    for queue in queues:
         queue.close()
 
 

@@ -24,6 +24,7 @@ from sparc.extraction import loading
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.loading import _Packed, load
 from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
+from sparc.extraction.shards import Share
 from sparc.plugins import Sample
 from sparc.plugins.images import ImageLimits
 from sparc.storage.store import open_streams
@@ -70,6 +71,13 @@ def end():
 
 def refuse(number):
     raise OSError(number, os.strerror(number))
+
+
+def refuse_as_bad(number):
+    try:
+        refuse(number)
+    except OSError as error:
+        raise BadSample("cannot be opened", hint="mend it") from error
 
 
 def no_memory():
@@ -178,6 +186,13 @@ def test_what_the_machine_refuses_is_never_skipped_as_bad_data(tmp_path, number,
         extract_stream(Odd(odd, partial(refuse, number)), Brightness(), tmp_path / "s", skip_bad=True)
 
 
+def test_a_plugin_that_takes_a_refusal_for_bad_data_does_not_make_it_so(tmp_path):
+    with pytest.raises(StorageError, match="cannot read sample 'c35': Input/output error"):
+        extract_stream(Odd(35, partial(refuse_as_bad, errno.EIO)), Brightness(), tmp_path / "s", skip_bad=True)
+    bad = extract_stream(Odd(35, partial(refuse_as_bad, errno.ENOENT)), Brightness(), tmp_path / "t", skip_bad=True)
+    assert bad.skipped == ("c35",)
+
+
 def test_a_lack_of_memory_is_never_skipped_as_bad_data(tmp_path):
     with pytest.raises(OutOfMemory, match="read the image of sample 'c35': cannot allocate 9 GiB"):
         extract_stream(Odd(35, no_memory), Brightness(), tmp_path / "s", skip_bad=True)
@@ -212,6 +227,14 @@ def test_a_dataset_that_vanishes_is_not_skipped_sample_by_sample(photos, tmp_pat
     extractor.batch_size(dataset, [0])
     with pytest.raises(StorageError, match="samples that could be read before cannot be read now: image not found"):
         list(extractor(dataset, read_later))
+
+
+def test_a_dataset_that_vanished_since_the_first_shards_is_not_skipped(photos, tmp_path):
+    dataset = ImageFolder(ImageFolderParams(root=str(photos)), "train")
+    extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=8, share=Share(0, 2))
+    photos.rename(tmp_path / "gone")
+    with pytest.raises(StorageError, match="samples that could be read before cannot be read now: image not found"):
+        extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=8, skip_bad=True)
 
 
 def test_a_missing_image_is_skipped_while_the_others_are_there(photos, tmp_path):
