@@ -25,6 +25,7 @@ from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.loading import _Packed, load
 from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
 from sparc.extraction.shards import Share
+from sparc.extraction.supervise import _death
 from sparc.plugins import Sample
 from sparc.plugins.images import ImageLimits
 from sparc.storage.store import open_streams
@@ -319,6 +320,24 @@ def test_loading_needs_no_shared_memory(tmp_path):
     expected = mean_colours([Odd(-1, None)[row] for row in range(FORTY)])
     for size in ("40m", "16k"):
         assert torch.equal(open_streams({"s": tmp_path / size}).in_memory()["s"][:, -3:], expected)
+
+
+@pytest.mark.slow
+def test_processes_that_are_spawned_load_too(hasty, monkeypatch):
+    """As on macOS and Windows."""
+    spawning = multiprocessing.get_context("spawn")
+    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", spawning)
+    monkeypatch.setattr(loading, "SAMPLE_SECONDS", 60)
+    loaded = load(reader_of(Odd(13, kill)), TENS[:2], workers=1, pin=False)
+    assert torch.equal(next(loaded).inputs["s"], mean_colours(list(Odd(-1, None))[:10]))
+    with pytest.raises(OutOfMemory, match="reading sample 'c13'"):
+        next(loaded)
+
+
+def test_an_extraction_process_that_is_killed_says_where():
+    assert "was killed in stream 'a'" in str(_death(-9, "a"))
+    assert isinstance(_death(-9, "a"), OutOfMemory)
+    assert "ended with code 3 in stream 'a'" in str(_death(3, "a"))
 
 
 @pytest.fixture
