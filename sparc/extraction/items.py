@@ -64,6 +64,33 @@ def _sample(dataset: Dataset, position: int) -> Sample:
         raise fault(error, f"read sample '{dataset.ids[position]}'") from error
 
 
+def check_paired(dataset: Dataset, split: str) -> None:
+    """Raise MissingData if no sample of a split has both an image and a caption. Opens no image.
+
+    Stops at the first sample that has both.
+    """
+    images: list[str] = []
+    captions: list[str] = []
+    for position in range(len(dataset)):
+        sample = _sample(dataset, position)
+        has_caption = bool(sample.caption and sample.caption.strip())
+        if sample.open_image is not None and has_caption:
+            return
+        if sample.open_image is not None:
+            images.append(sample.id)
+        elif has_caption:
+            captions.append(sample.id)
+    raise MissingData(
+        f"none of the {len(dataset)} samples of the split '{split}' has both an image and a caption: "
+        f"{len(images)} with an image{_first(images)}, {len(captions)} with a caption{_first(captions)}",
+        hint="give an image and its caption one name, or check the dataset's parameters; or use streams of one kind",
+    )
+
+
+def _first(ids: list[str]) -> str:
+    return f" ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})" if ids else ""
+
+
 def _key(sample: Sample, modality: str, position: int) -> object:
     """Return a key that equal items share. An empty caption gets its own key, so that errors name its sample."""
     if modality == "image":

@@ -75,13 +75,17 @@ def probe(
     """
     waiting = [job for job in jobs if not job.done]
     found: list[tuple[Progress, dict[str, Any]]] = []
-    current = Progress()
-    for event in _events(Order(jobs=waiting, probe=True)) if waiting else ():
+    if not waiting:
+        return found
+    current = Progress((waiting[0].stream.alias,))
+    on_progress(current)  # before the worker has imported anything, which takes seconds
+    for event in _events(Order(jobs=waiting, probe=True)):
         if event["event"] == "probed":
             found.append((current, event["found"]))
         else:
-            current = _next(current, event)
-            on_progress(current)
+            before, current = current, _next(current, event)
+            if current != before:
+                on_progress(current)
     return found
 
 

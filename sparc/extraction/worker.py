@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparc.errors import SparcError, say_warnings
+from sparc.extraction.items import check_paired
 from sparc.extraction.plan import Job, Order
 from sparc.plugins.contracts import Backbone, Dataset
 from sparc.plugins.registry import Registry, checked_params, discover
@@ -37,6 +38,10 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
     All splits are opened first, so that an error in the last shows before the first is computed.
     """
     datasets = {job.split: _opened(job, registry) for job in {job.split: job for job in order.jobs}.values()}
+    for split, dataset in datasets.items():
+        modalities = {registry.backbone(job.stream.name).modality for job in order.jobs if job.split == split}
+        if modalities >= {"image", "text"}:
+            check_paired(dataset, split)
     from sparc.extraction.estimate import estimate  # imports torch: an error of a dataset need not wait for it
     from sparc.extraction.shards import Share, extract_streams
 
@@ -47,7 +52,8 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
         streams = [job.stream.alias for job in jobs]
         emit({"event": "begin", "streams": streams, "split": jobs[0].split})
         if order.probe:
-            found = estimate(dataset, extractor, jobs[0].options.store_dtype)
+            on_rows = partial(_report, emit, extractor.spent)
+            found = estimate(dataset, extractor, jobs[0].options.store_dtype, on_rows)
             emit({"event": "probed", "found": dataclasses.asdict(found)})
             continue
         manifests = extract_streams(
