@@ -86,6 +86,19 @@ def test_a_stream_that_no_sample_has_is_refused():
     assert missing(FeatureStore(shards, rows, ("1", "2", "3"), {})) == {"a": 0, "b": 2}
 
 
+def test_streams_that_share_no_sample_are_refused_before_training():
+    shards = {
+        "a": [torch.tensor([[1.0, 2], [0, 0]]), torch.zeros(1, 2)],
+        "b": [torch.tensor([[0.0, 0], [3, 4], [0, 0]])],
+    }
+    features = FeatureStore(shards, {name: torch.arange(3) for name in shards}, ("1", "2", "3"), {})
+    with pytest.raises(MissingData, match=r"none of 3 samples has two streams, so no stream .* another: a 1, b 1"):
+        missing(features)
+    shards["b"][0][0] = 1
+    assert missing(features) == {"a": 2, "b": 1}
+    assert missing(FeatureStore({"a": shards["a"]}, {"a": torch.arange(3)}, ("1", "2", "3"), {})) == {"a": 2}
+
+
 def test_common_is_the_squared_norm_of_the_mean_unit_vector_of_a_stream():
     """Computed by hand: (3, 4) and (4, 3) have the mean (3.5, 3.5) / 5 on unit norm, whatever the scale of either."""
     shards = {"near": [torch.tensor([[3.0, 4], [0, 0]]), torch.tensor([[400.0, 300]])], "far": [torch.eye(3)]}

@@ -16,7 +16,8 @@ Importing this package imports no torch. Shapes are written in words: (rows, wid
 (samples, width), one row per sample of a batch.
 """
 
-from sparc.extraction.plan import IMPORTED, Job, JobOptions, directories, imported, plan
+from sparc.extraction.plan import Job, JobOptions, directories, imported, plan
 from sparc.extraction.supervise import Progress, extract, probe
+from sparc.storage.manifest import IMPORTED
 
 __all__ = ["IMPORTED", "Job", "JobOptions", "Progress", "directories", "extract", "imported", "plan", "probe"]

@@ -10,10 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from sparc.config import ExtractionOptions, PluginRef
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
 from sparc.plugins.registry import Registry, checked_params
-from sparc.storage.manifest import MANIFEST, fingerprint, is_complete, read_manifest
-
-IMPORTED = "imported"
-"""Dataset name of imported features."""
+from sparc.storage.manifest import IMPORTED, fingerprint, is_complete, read_manifest
+from sparc.system.refusals import reading
 
 
 class JobOptions(ExtractionOptions):
@@ -73,6 +71,8 @@ def plan(
 ) -> dict[str, dict[str, Job]]:
     """Return the jobs of all splits and streams, by split and stream. Loads no backbone and opens no dataset.
 
+    A job names the commit of weights from the hub: whoever loads its stream, at whatever time, gets these weights.
+
     Raises:
         InvalidConfig: there are no streams, a parameter is unknown, or the dataset lacks a stream's modality.
         UnknownName: no plugin offers a stream or the dataset.
@@ -97,6 +97,10 @@ def plan(
             )
         weights = backbone.identify(params)
         telling = params.model_dump(mode="json") | _changed_from_default(options)
+        if (commit := _commit(weights)) is not None and "revision" in telling:
+            del telling["revision"]  # the identity says more: a branch points to other commits in time
+            pinned = params.model_dump(mode="json", exclude_unset=True) | {"revision": commit}
+            stream = stream.model_copy(update={"params": pinned})
         name = fingerprint(backbone.name, telling, weights)
         for split in source.splits:
             jobs[split][stream.alias] = Job(
@@ -117,11 +121,14 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
         MissingData: `root` holds no features, or a split lacks a stream.
         UnknownName: a stream was not imported.
         MisalignedStreams: the splits of a stream have different widths.
+        StorageError: the machine refuses to read the folder.
     """
     jobs: dict[str, dict[str, Job]] = {}
     widths: dict[str, int] = {}
     for split in ("train", "test"):
-        found = {path.parent.name: read_manifest(path.parent).width for path in (root / split).glob(f"*/{MANIFEST}")}
+        with reading(root / split):  # glob would take a folder that may not be listed for an empty one
+            folders = sorted((root / split).iterdir()) if (root / split).is_dir() else []
+        found = {folder.name: read_manifest(folder).width for folder in folders if is_complete(folder)}
         if not root.is_dir():
             raise MissingData(f"no folder at {root}", hint="give the folder of imported features: --features FOLDER")
         if not found:
@@ -152,6 +159,12 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
             for name in names
         }
     return jobs
+
+
+def _commit(weights: str) -> str | None:
+    """Return the commit in the identity of hub weights, `hub:OWNER/NAME@COMMIT`; None in another identity."""
+    repo, _, commit = weights.partition("@")
+    return commit if repo.startswith("hub:") and commit else None
 
 
 def _changed_from_default(options: JobOptions) -> dict[str, str]:

@@ -49,6 +49,7 @@ class Data:
         self.config = config
         self.registry = registry
         self.listener = listener
+        listener.doing("identifying the data and the weights")  # reads whole files: indices, captions, local weights
         self.jobs = _jobs(config, registry, tokens=tokens) if jobs is None else jobs
         """Jobs by split, then by stream; the training split comes first."""
 
@@ -176,13 +177,22 @@ def _device_of_rank(device: str, listener: Listener) -> str:
 
 
 def missing(features: FeatureStore) -> dict[str, int]:
-    """Count the samples that lack each stream. Raises MissingData if all samples lack one."""
-    found = features.missing()
+    """Count the samples that lack each stream. Raises MissingData if all samples lack one, or if none has two."""
+    import torch
+
+    there = features.present()
+    found = {name: len(features) - int(mask.sum()) for name, mask in there.items()}
     for name, count in found.items():
         if count == len(features):
             raise MissingData(
                 f"no sample has the stream '{name}': all its features are zero", hint="check its backbone"
             )
+    if len(there) > 1 and not (torch.stack(list(there.values())).sum(dim=0) > 1).any():
+        counts = ", ".join(f"{name} {int(mask.sum())}" for name, mask in there.items())
+        raise MissingData(
+            f"none of {len(features)} samples has two streams, so no stream can be rebuilt from another: {counts}",
+            hint="give the streams of a sample one id, and images and captions one name",
+        )
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparc.errors import CorruptFile
+from sparc.system.refusals import reading
 
 LATENTS = "latents.csv"
 """File name of the table of all latents, in the evaluation folder of a run."""
@@ -47,13 +48,13 @@ def name_columns(names: Mapping[int, LatentName], n_latents: int) -> dict[str, l
 def read_latent_names(path: Path) -> dict[int, LatentName]:
     """Read the names of latents, confirmed or not, from the table at `path`.
 
-    Empty if there is no table, or if the data had no labels. Raises CorruptFile.
+    Empty if there is no table, or if the data had no labels. Raises CorruptFile, StorageError.
     """
-    if not path.is_file():
-        return {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with reading(path), path.open(encoding="utf-8", newline="") as file:
             return {int(row["latent"]): _name(row) for row in csv.DictReader(file) if row.get("name")}
+    except FileNotFoundError:
+        return {}
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise CorruptFile(
             f"the table of latents is damaged: {path} ({type(error).__name__} {error})",

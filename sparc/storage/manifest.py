@@ -8,6 +8,7 @@ imports no torch: commands read manifests before they load anything heavy. `stor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -18,16 +19,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sparc.errors import CorruptFile, IncompatibleFormat
 from sparc.system.files import read_json, write_json
+from sparc.system.refusals import reading, writing
 
-FORMAT_VERSION = 2
+STORE_FORMAT = 2
 MANIFEST = "manifest.json"
+IMPORTED = "imported"
+"""Dataset name of imported features."""
 
 
-class _Record(BaseModel):
+class _ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Shard(_Record):
+class Shard(_ManifestPart):
     """Name, length and checksum of one shard file."""
 
     file: str
@@ -35,7 +39,7 @@ class Shard(_Record):
     sha256: str
 
 
-class PatchTokens(_Record):
+class PatchTokens(_ManifestPart):
     """Grid and shard files of the features of patches."""
 
     grid: tuple[int, int]
@@ -43,10 +47,10 @@ class PatchTokens(_Record):
     shards: tuple[Shard, ...]
 
 
-class Manifest(_Record):
+class Manifest(_ManifestPart):
     """Description of one stream's features and of how they were made."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = STORE_FORMAT
     backbone: str
     params: dict[str, Any]
     weights: str
@@ -80,7 +84,7 @@ def fingerprint(name: str, params: Mapping[str, Any], identity: str) -> str:
     the files keeps the features.
     """
     telling = {key: value for key, value in params.items() if not identity or key not in ("weights", "root")}
-    text = json.dumps([FORMAT_VERSION, name, telling, identity], sort_keys=True, default=str)
+    text = json.dumps([STORE_FORMAT, name, telling, identity], sort_keys=True, default=str)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -98,8 +102,9 @@ def feature_digests(manifests: Mapping[str, Manifest]) -> dict[str, list[str]]:
 
 
 def is_complete(directory: Path) -> bool:
-    """Return True if a stream's features are complete."""
-    return (directory / MANIFEST).is_file()
+    """Return True if a stream's features are complete. Raises StorageError if the machine refuses to look."""
+    with reading(directory):
+        return (directory / MANIFEST).is_file()
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -109,16 +114,27 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 def revoke_manifest(directory: Path) -> None:
     """Remove the manifest before shards change, which declares a stream's features incomplete."""
-    (directory / MANIFEST).unlink(missing_ok=True)
+    with writing(directory):
+        (directory / MANIFEST).unlink(missing_ok=True)
+
+
+def how_to_remake(directory: Path) -> str:
+    """Return the hint of errors about damaged features: extract them again, or import them if they were imported."""
+    dataset = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        dataset = json.loads((directory / MANIFEST).read_text(encoding="utf-8")).get("dataset")
+    if dataset == IMPORTED:
+        return f"remove {directory.parent.parent} and import the features again: sparc import features"
+    return f"remove {directory} to extract it again"
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest of a stream. Raises MissingData, CorruptFile or IncompatibleFormat."""
+    """Read the manifest of a stream. Raises MissingData, CorruptFile, IncompatibleFormat or StorageError."""
     content = read_json(directory / MANIFEST, what="the manifest of a stream")
     version = content.get("format_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version > STORE_FORMAT:
         raise IncompatibleFormat(
-            f"{directory} has format version {version}, this sparc reads up to {FORMAT_VERSION}",
+            f"{directory} has format version {version}, this sparc reads up to {STORE_FORMAT}",
             hint="upgrade: pip install -U sparc-sae",
         )
     try:
@@ -126,5 +142,5 @@ def read_manifest(directory: Path) -> Manifest:
     except ValidationError as error:
         raise CorruptFile(
             f"{directory / MANIFEST} is not a manifest: {error.errors()[0]['msg']}",
-            hint=f"remove {directory} to extract it again",
+            hint=how_to_remake(directory),
         ) from error

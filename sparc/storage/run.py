@@ -23,7 +23,7 @@ from sparc.errors import InvalidConfig, MissingData
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import MODEL
 from sparc.system.files import is_temporary, write_atomically
-from sparc.system.refusals import writing
+from sparc.system.refusals import reading, writing
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,21 @@ class Run:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raise InvalidConfig unless `path` is free for a new run."""
+        """Raise InvalidConfig unless `path` is free for a new run; StorageError if the machine refuses to look."""
         # A process that was killed while it wrote its first file leaves a temporary one.
-        if path.exists() and (not path.is_dir() or any(not is_temporary(file) for file in path.iterdir())):
+        with reading(path):
+            taken = path.exists() and (not path.is_dir() or any(not is_temporary(file) for file in path.iterdir()))
+        if taken:
             hint = f"choose another --out; or resume the run: sparc train --resume {path}"
             raise InvalidConfig(f"{path} already exists, and a run is never overwritten", hint=hint)
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Open an existing run. Raises MissingData."""
+        """Open an existing run. Raises MissingData, or StorageError if the machine refuses to look."""
         run = cls(path)
-        if (path / "ablation.json").is_file():
+        with reading(path):
+            is_ablation = (path / "ablation.json").is_file()
+        if is_ablation:
             one = next(path.glob("runs/*/*"), None)
             raise MissingData(
                 f"{path} is an ablation, which holds many runs",
@@ -116,12 +120,14 @@ class Run:
     @property
     def begun(self) -> bool:
         """True if the directory is a run, finished or not."""
-        return self._provenance.is_file()
+        with reading(self.path):
+            return self._provenance.is_file()
 
     @property
     def finished(self) -> bool:
         """True if the training is complete."""
-        return (self.path / MODEL).is_file()
+        with reading(self.path):
+            return (self.path / MODEL).is_file()
 
     def write_provenance(self, provenance: Provenance) -> None:
         """Write where the run comes from, which makes the directory a run. Raises StorageError."""
@@ -138,10 +144,13 @@ class Run:
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the steps after `step`, which a resumed training logs again, and a truncated last line."""
-        if not self.metrics.exists():
-            return
         kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            with reading(self.metrics):
+                lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")

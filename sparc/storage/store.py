@@ -25,8 +25,9 @@ from torch import Tensor
 
 from sparc.core.space import present
 from sparc.errors import BadFeatures, CorruptFile, MisalignedStreams, MissingData
-from sparc.storage.manifest import Manifest, digest_ids, read_manifest
-from sparc.system.files import read_json, sha256, write_atomically
+from sparc.storage.manifest import Manifest, digest_ids, how_to_remake, read_manifest
+from sparc.system.files import check_readable, read_json, sha256, write_atomically
+from sparc.system.refusals import reading
 
 SHARD_ROWS = 1024
 """Rows per shard, the most that an interrupted extraction computes again."""
@@ -82,13 +83,17 @@ def write_shard(
 
 
 def read_shard(path: Path, *, key: str = FEATURES) -> ShardContent:
-    """Read a shard of features, or of `tokens`. Raises MissingData or CorruptFile, which name the file."""
-    if not path.is_file():
-        raise MissingData(f"a shard is missing: {path}", hint=f"remove {path.parent} to extract it again")
+    """Read a shard of features, or of `tokens`.
+
+    Raises MissingData, CorruptFile, or StorageError if the machine refuses to read it. All name the file.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
+        check_readable(path)
+        with reading(path), safe_open(path, framework="pt") as file:
             samples = json.loads(file.metadata()["samples"])
             return ShardContent(file.get_tensor(key), samples["ids"], samples["skipped"])
+    except FileNotFoundError as error:
+        raise MissingData(f"a shard is missing: {path}", hint=how_to_remake(path.parent)) from error
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(path, str(error)) from error
 
@@ -113,8 +118,13 @@ def _read_samples(directory: Path, manifest: Manifest) -> tuple[list[str], Tenso
     return ids, torch.tensor(content["rows"], dtype=torch.int64)
 
 
+def read_ids(directory: Path, manifest: Manifest) -> list[str]:
+    """Return the sample ids of a stream, in order, without its features. Raises MissingData or CorruptFile."""
+    return _read_samples(directory, manifest)[0]
+
+
 def _corrupt(path: Path, reason: str) -> CorruptFile:
-    return CorruptFile(f"{path} is truncated or altered: {reason}", hint=f"remove {path.parent} to extract it again")
+    return CorruptFile(f"{path} is truncated or altered: {reason}", hint=how_to_remake(path.parent))
 
 
 @dataclass(frozen=True)
@@ -147,12 +157,15 @@ class FeatureStore:
         """Streams whose backbone had random weights."""
         return [name for name, manifest in self.manifests.items() if manifest.weights == "random"]
 
-    def missing(self) -> dict[str, int]:
-        """Count per stream the samples that lack it, whose rows are zero."""
+    def present(self) -> dict[str, Tensor]:
+        """Return per stream a mask of the samples that have it, (samples,); the rows of others are zero."""
         return {
-            name: int((~torch.cat([present(rows) for rows in shards])[self.rows[name]]).sum())
-            for name, shards in self.shards.items()
+            name: torch.cat([present(rows) for rows in shards])[self.rows[name]] for name, shards in self.shards.items()
         }
+
+    def missing(self) -> dict[str, int]:
+        """Count per stream the samples that lack it."""
+        return {name: len(self) - int(mask.sum()) for name, mask in self.present().items()}
 
 
 def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
@@ -162,6 +175,7 @@ def open_streams(directories: Mapping[str, Path]) -> FeatureStore:
         MissingData: a stream was not extracted, or a shard is gone.
         MisalignedStreams: the streams hold different samples.
         CorruptFile: a shard is truncated or altered.
+        StorageError: the machine refuses to read a file.
         BadFeatures: a value is not finite; the message names stream and sample.
     """
     manifests = {name: read_manifest(directory) for name, directory in directories.items()}
@@ -223,7 +237,7 @@ def _read_stream(
     if distinct.tolist() != list(range(len(ids))) or [sample_ids[owner] for owner in owners] != ids:
         raise CorruptFile(
             f"the shards in {directory} do not hold the samples of their manifest",
-            hint=f"remove {directory} to extract it again",
+            hint=how_to_remake(directory),
         )
     return parts
 

@@ -83,7 +83,7 @@ def read_json(path: Path, *, what: str) -> Any:
     """
     try:
         with reading(path):
-            return json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise MissingData(f"{what} is missing: {path}", hint="check the path") from error
     except (ValueError, UnicodeDecodeError) as error:
@@ -111,6 +111,15 @@ def read_model(path: Path, model: type[_Model], *, what: str, hint: str) -> _Mod
 
 
 def sha256(path: Path) -> str:
-    """Return the hex digest of a file's content."""
-    with path.open("rb") as file:
+    """Return the hex digest of a file's content. Raises StorageError if the machine refuses to read it."""
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_readable(path: Path) -> None:
+    """Raise StorageError if the machine refuses to open a file, and FileNotFoundError if there is none.
+
+    safetensors calls a file that may not be read a missing one, so its readers call this first.
+    """
+    with reading(path), path.open("rb"):
+        pass

@@ -22,7 +22,8 @@ from sparc.core.space import Batch
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
-from sparc.system.files import write_atomically
+from sparc.system.files import check_readable, write_atomically
+from sparc.system.refusals import reading
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
@@ -109,24 +110,28 @@ class Training:
         self.check()
         tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
         tensors["samples_since_active"] = self.counters.samples_since_active
-        for name, (mean, square) in self.adam.moments.items():
-            tensors |= {f"adam.exp_avg.{name}": mean, f"adam.exp_avg_sq.{name}": square}
+        for name, (moment1, moment2) in self.adam.moments.items():
+            tensors |= {f"adam.exp_avg.{name}": moment1, f"adam.exp_avg_sq.{name}": moment2}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"step": str(self.step)}
         write_atomically(run.state, lambda path: save_file(tensors, path, metadata=metadata))
 
     def restore(self, run: Run) -> None:
-        """Read the state that `save` wrote. Raises CorruptFile."""
+        """Read the state that `save` wrote. Raises CorruptFile, StorageError and OutOfMemory."""
         try:
-            with safe_open(run.state, framework="pt", device=str(self.space.decoder.device)) as file:
+            check_readable(run.state)
+            with (
+                reading(run.state),
+                safe_open(run.state, framework="pt", device=str(self.space.decoder.device)) as file,
+            ):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 self.step = int(file.metadata()["step"])
             self.space.load_state_dict(_below("space.", tensors))
             self.counters.samples_since_active.copy_(tensors["samples_since_active"])
             self.adam.steps = self.step
-            for name, (mean, square) in self.adam.moments.items():
-                mean.copy_(tensors[f"adam.exp_avg.{name}"])
-                square.copy_(tensors[f"adam.exp_avg_sq.{name}"])
+            for name, (moment1, moment2) in self.adam.moments.items():
+                moment1.copy_(tensors[f"adam.exp_avg.{name}"])
+                moment2.copy_(tensors[f"adam.exp_avg_sq.{name}"])
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
             raise CorruptFile(
                 f"the saved state {run.state} is truncated or does not fit the run: {error}",

@@ -5,25 +5,38 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sparc.plugins import (
-    CorruptFile,
     InvalidConfig,
     MissingData,
     Params,
     SparcError,
     cache_dir,
+    identify_files,
+    reading,
     sha256,
     write_atomically,
 )
+from sparc_plugins.hf_dataset.commits import commit_of, split_revision
+from sparc_plugins.hf_dataset.failures import sparc_error
+from sparc_plugins.hf_dataset.folders import (
+    check_arrow,
+    csv_options,
+    folder_files,
+    is_saved,
+    located,
+    unmatched,
+)
 
 EXTRA = "pip install 'sparc-sae[hf]'"
-SAVED = ("dataset_dict.json", "state.json")
-"""Files that mark a folder written by `save_to_disk`; it has one of them."""
+COPY_VERSION = 2
+"""Part of the name of a stream's copy. Raise it when the content of the copy changes."""
 BATCH = 100
 """Rows of a stream in memory at a time."""
 
@@ -33,6 +46,8 @@ class HFParams(Params):
 
     path: str | None = None
     """Dataset on the hub, such as `nlphuji/flickr30k`."""
+    revision: str | None = None
+    """Branch, tag or commit of the dataset on the hub; by default the newest. `path=NAME@REVISION` is the same."""
     root: str | None = None
     """Or a local folder, also set by `--data-root`: files for `datasets.load_dataset`, or written by `save_to_disk`."""
     name: str | None = None
@@ -59,6 +74,8 @@ class HFParams(Params):
     """Number of rows of each split to use, from its start; default: all."""
     streaming: bool = False
     """Copy only the used columns and rows into the cache, instead of downloading all files first."""
+    digest: Literal["sample", "all"] = "sample"
+    """Part of a folder's files that identifies them: a `sample` of their content, or `all` of it."""
     taxonomy: str | None = None
     """JSON file that maps each label to its parents; default: all labels are roots."""
 
@@ -81,6 +98,7 @@ def read_splits(params: HFParams) -> dict[str, Any]:
         MissingData: the library is not installed, or the dataset does not exist.
         InvalidConfig: there is no such configuration, split or column, or a column has the wrong type.
         CorruptFile: the dataset's files cannot be read.
+        StorageError: the machine refuses to read them.
     """
     dataset_place(params)
     try:
@@ -98,6 +116,8 @@ def read_splits(params: HFParams) -> dict[str, Any]:
         with _as_images(params, table.features):
             closed = table.select_columns(params.used).cast_column(params.image, datasets.Image(decode=False))
         tables[role] = closed
+    if params.root is not None and not params.streaming:
+        _count_unmatched(params.root, [image_paths(table, params.image) for table in tables.values()])
     return tables
 
 
@@ -119,14 +139,18 @@ def dataset_place(params: HFParams) -> str:
         found = "neither" if params.path is None else "both"
         hint = "for example --dataset 'hf[path=nlphuji/flickr30k]'"
         raise InvalidConfig(f"hf: expected path=REPOSITORY or --data-root FOLDER, found {found}", hint=hint)
-    return params.path or str(_folder(params))
-
-
-def _folder(params: HFParams) -> Path:
-    folder = Path(params.root or "").expanduser()
-    if not folder.is_dir():
-        raise MissingData(f"hf: no folder at {folder}", hint="check --data-root")
-    return folder
+    if params.root is None:
+        split_revision(str(params.path), params.revision)
+        return str(params.path)
+    if params.revision is not None:
+        raise InvalidConfig(
+            f"hf: revision={params.revision} is for a dataset on the hub, found a folder", hint="leave it out"
+        )
+    folder = Path(params.root).expanduser()
+    with reading(folder):
+        if not folder.is_dir():
+            raise MissingData(f"hf: no folder at {folder}", hint="check --data-root")
+    return str(folder)
 
 
 def _load(params: HFParams) -> Mapping[str, Any]:
@@ -134,26 +158,52 @@ def _load(params: HFParams) -> Mapping[str, Any]:
     import datasets
 
     place = dataset_place(params)
+    files = [] if params.root is None else folder_files(params.root)
+    saved = params.root is not None and is_saved(files, params.root)
+    if saved:
+        check_arrow(files)
+    options = {} if saved else csv_options(files)
     try:
-        if params.root is not None and any((_folder(params) / name).is_file() for name in SAVED):
+        if saved:
             found = datasets.load_from_disk(place)
             return found if isinstance(found, dict) else {params.train_split: found}
-        return dict(datasets.load_dataset(place, params.name, streaming=params.streaming))
+        if params.root is None:
+            place, options["revision"] = split_revision(place, params.revision)
+        return dict(datasets.load_dataset(place, params.name, streaming=params.streaming, **options))
     except Exception as error:  # the library raises dozens of unrelated types
-        raise _refused(place, error) from error
+        raise sparc_error(error, dataset_place(params), is_local=params.root is not None) from error
 
 
-def _refused(place: str, error: Exception) -> SparcError:
-    """Return the SparcError for an error of the library: missing data, a wrong option, or a corrupt file."""
-    cause = error.__cause__ or error
-    reason = " ".join(str(cause).split())[:200] or type(cause).__name__
-    if isinstance(error, OSError):
-        hint = "check the name and the connection; for a dataset behind a gate, log in: hf auth login"
-        return MissingData(f"hf: {place} is not available: {reason}", hint=hint)
-    if type(error) is ValueError:
-        return InvalidConfig(f"hf: {place}: {reason}", hint="set 'name' to a configuration of the dataset")
-    hint = "download it again; or try datasets.load_dataset alone"
-    return CorruptFile(f"hf: {place} cannot be read: {reason}", hint=hint)
+def column_of(table: Any, name: str) -> Any:
+    """Return a column as a memory-mapped Arrow array."""
+    return table.select_columns([name]).with_format("arrow")[:][name]
+
+
+def image_paths(table: Any, column: str) -> list[str]:
+    """Return the paths of the images that are not stored in the table."""
+    import pyarrow.compute as pc
+
+    if getattr(table, "_indices", None) is not None:
+        return []
+    images = column_of(table, column)
+    paths = pc.struct_field(images, "path").filter(pc.struct_field(images, "bytes").is_null())
+    return [path for path in paths.to_pylist() if path is not None]
+
+
+def _count_unmatched(root: str, named: Sequence[Sequence[str]]) -> None:
+    """Warn about images of a folder that no row names, and about rows whose image the folder lacks."""
+    if not any(named):
+        return
+    unnamed, lost = unmatched(folder_files(root), root, chain.from_iterable(named))
+    if unnamed:
+        warnings.warn(f"hf: {len(unnamed)} images of {root} are in no row: {some(unnamed)}", stacklevel=4)
+    if lost:
+        warnings.warn(f"hf: {len(lost)} images that rows name are not in {root}: {some(lost)}", stacklevel=4)
+
+
+def some(names: Sequence[object]) -> str:
+    """Return up to three names, with an ellipsis if there are more."""
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def choose_splits(found: Mapping[str, Any], params: HFParams) -> dict[str, Any]:
@@ -170,6 +220,8 @@ def choose_splits(found: Mapping[str, Any], params: HFParams) -> dict[str, Any]:
     if test == params.train_split:
         hint = "name another; or leave 'test_split' out to hold out a part"
         raise InvalidConfig(f"hf: the split '{test}' is used both to train and to evaluate", hint=hint)
+    if others := [split for split in found if split not in chosen.values()]:
+        warnings.warn(f"hf: splits that are not used: {', '.join(others)}; 'test_split' chooses one", stacklevel=4)
     return {role: found[split] for role, split in chosen.items()}
 
 
@@ -185,7 +237,15 @@ def _copy_stream(params: HFParams) -> dict[str, Any]:
     """Copy the splits into Arrow files in the cache, once, and open these. An interrupted copy starts again."""
     import datasets
 
-    options = [params.path, params.name, params.columns, params.train_split, params.test_split, params.rows]
+    options = [
+        COPY_VERSION,
+        params.path,
+        params.name,
+        params.columns,
+        params.train_split,
+        params.test_split,
+        params.rows,
+    ]
     digest = hashlib.sha256(json.dumps([identify(params), *options]).encode()).hexdigest()
     folder = cache_dir("hf", digest[:16])
     if not (folder / "train.arrow").is_file():
@@ -221,31 +281,43 @@ def _tables(params: HFParams, stream: Any, role: str) -> Iterator[Any]:
             table = piece.select(params.used)
             features = features or stream.features or datasets.Features.from_arrow_schema(table.schema)
             with _as_images(params, features):
-                images = closed.embed_storage(closed.cast_storage(table[params.image].combine_chunks()))
+                images = _embedded(closed.cast_storage(table[params.image].combine_chunks()), params.root)
             table = table.set_column(table.column_names.index(params.image), params.image, images)
             kept = {**{column: features[column] for column in params.used}, params.image: closed}
             yield table.cast(datasets.Features(kept).arrow_schema)
     except SparcError:
         raise
     except Exception as error:  # a lost connection or a truncated file raises any of dozens of types
-        raise _refused(params.path or str(params.root), error) from error
+        raise sparc_error(error, dataset_place(params), is_local=params.root is not None) from error
+
+
+def _embedded(images: Any, root: str | None) -> Any:
+    """Return images with their bytes in place of their paths. An image that is not there becomes an empty cell."""
+    import datasets
+    import pyarrow as pa
+
+    closed = datasets.Image(decode=False)
+    stored = images.to_pylist()
+    for number, one in enumerate(stored):
+        if one is not None and one["bytes"] is None:
+            path = one["path"] and located(one["path"], root)
+            is_there = path and ("://" in path or Path(path).exists())
+            stored[number] = {"bytes": None, "path": path} if is_there else None
+    return closed.embed_storage(pa.array(stored, images.type))
 
 
 def identify(params: HFParams) -> str:
-    """Return the identity of the data: names, sizes and times of a folder's files, or the name on the hub.
+    """Return the identity of the data: names, sizes and content of a folder's files, or name and commit on the hub.
 
-    The hub's own version is left out, since reading it needs a connection. Raises InvalidConfig and MissingData.
+    Raises InvalidConfig, MissingData, StorageError.
     """
     dataset_place(params)
     texts = []
     if params.root is not None:
-        folder = _folder(params)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        seen = ((path.relative_to(folder).as_posix(), path.stat()) for path in files)
-        stamps = json.dumps([(name, status.st_size, status.st_mtime_ns) for name, status in seen])
-        texts.append(f"sha256:{hashlib.sha256(stamps.encode()).hexdigest()}")
+        texts.append(identify_files(Path(params.root).expanduser(), folder_files(params.root), params.digest))
     else:
-        texts.append(f"hub:{params.path}")
+        name, revision = split_revision(str(params.path), params.revision)
+        texts.append(f"hub:{name}@{commit_of(name, revision) or revision or 'main'}")
     if params.taxonomy is not None and Path(params.taxonomy).expanduser().is_file():
         texts.append(f"taxonomy sha256:{sha256(Path(params.taxonomy).expanduser())}")
     return " ".join(texts)

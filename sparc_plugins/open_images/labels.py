@@ -31,31 +31,39 @@ def read_hierarchy(path: Path) -> Taxonomy:
     """Read `bbox_labels_600_hierarchy.json`: machine ids (`/m/...`) and their parents, in the file's order.
 
     A class below several others has several parents. A part is not a subclass of its whole, so a class that occurs only
-    as a part is a root.
+    as a part is a root. Parents outside of parts come first, because `Taxonomy.lift` goes up through the first of
+    equally deep parents, and a part is no place to sort a class into if the file has another.
 
     Raises:
         CorruptFile: the file is not a hierarchy.
     """
-    parents: dict[str, list[str]] = {}
     with reading(path) as file:
         content = file.read().decode("utf-8-sig")
     try:
-        _collect(json.loads(content), None, parents)
+        labels: dict[str, None] = {}
+        edges: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        _collect(json.loads(content), labels, edges)
+        parents: dict[str, list[str]] = {label: [] for label in labels}
+        for label, parent in edges[False] + edges[True]:
+            if parent not in parents[label]:
+                parents[label].append(parent)
         return Taxonomy(parents)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         message = f"{path} is not a hierarchy of LabelName, Subcategory and Part: {error}"
         raise CorruptFile(message, hint=AGAIN) from error
 
 
-def _collect(node: Mapping[str, Any], parent: str | None, parents: dict[str, list[str]]) -> None:
+def _collect(
+    node: Mapping[str, Any], labels: dict[str, None], edges: dict[bool, list[tuple[str, str]]], in_part: bool = False
+) -> None:
+    """Add a node's labels, and its pairs of label and parent to `edges[in_part]`, True for those within a part."""
     label = node["LabelName"]
-    above = parents.setdefault(label, [])
-    if parent is not None and parent not in above:
-        above.append(parent)
+    labels[label] = None
     for child in node.get("Subcategory", ()):
-        _collect(child, label, parents)
+        edges[in_part].append((child["LabelName"], label))
+        _collect(child, labels, edges, in_part)
     for part in node.get("Part", ()):
-        _collect(part, None, parents)
+        _collect(part, labels, edges, in_part=True)
 
 
 def read_names(paths: Sequence[Path]) -> dict[str, str]:

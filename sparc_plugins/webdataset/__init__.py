@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import DatasetSpec, InvalidConfig, MissingData, Sample, Taxonomy, held_out, hookimpl, read_taxonomy
-from sparc_plugins.webdataset.index import (
-    EncodedTexts,
-    WebDatasetParams,
-    column,
-    content,
-    find_shards,
-    read_index,
-    stamps,
+from sparc.plugins import (
+    BadSample,
+    CorruptFile,
+    DatasetSpec,
+    InvalidConfig,
+    MissingData,
+    Sample,
+    Taxonomy,
+    held_out,
+    hookimpl,
+    identify_files,
+    read_taxonomy,
+    reading,
 )
+from sparc_plugins.webdataset.grouping import fields
+from sparc_plugins.webdataset.index import EncodedTexts, content, read_index
+from sparc_plugins.webdataset.shards import WebDatasetParams, find_shards, stamps
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +38,22 @@ if TYPE_CHECKING:
 
 TAXONOMY = "taxonomy.json"
 TRIED = 100
-"""Number of samples that are read to check that the caption's JSON field exists."""
+"""Number of samples that are read to check that captions can be read."""
+
+
+@dataclass(frozen=True)
+class UnreadableCaption(Sample):
+    """A sample whose caption file holds no text. Its image is still usable."""
+
+    reason: str = ""
+    """Reason why there is no text."""
+
+    def text(self) -> str:
+        """Raise BadSample, with the reason."""
+        raise BadSample(
+            f"the caption of sample '{self.id}' cannot be read: {self.reason}",
+            hint="write that file again, as UTF-8; or pass --skip-bad to train without it",
+        )
 
 
 class WebDataset:
@@ -43,8 +65,8 @@ class WebDataset:
         found = find_shards(params)
         self._shards = found.get(split, found["train"])
         self._index = read_index(self._shards, params)
-        self._field = column(params.caption)[1]
-        self._refuse_unknown_field(params.caption)
+        self._fields = fields(params.caption)
+        self._refuse_unreadable(params.caption)
         self._rows = np.arange(len(self._index.keys))
         if "test" not in found:
             drawn = [held_out(key, params.holdout, params.split_seed) for key in EncodedTexts(self._index.keys)]
@@ -61,15 +83,16 @@ class WebDataset:
             file = Path(params.root).expanduser() / TAXONOMY
             self.taxonomy = read_taxonomy(file if file.is_file() else None, sorted(used))
 
-    def _refuse_unknown_field(self, spec: str) -> None:
-        """Raise InvalidConfig if none of the first samples has the caption's JSON field."""
+    def _refuse_unreadable(self, spec: str) -> None:
+        """Raise InvalidConfig if none of the first samples has a caption that can be read."""
         tried = [place for place in self._index.places[:TRIED].tolist() if place[3] >= 0]
-        if self._field and tried and all(self._caption(place) is None for place in tried):
-            number, _, _, offset, size = tried[0]
-            found = read(self._shards[number], offset, size)[:200].decode(errors="replace")
+        if tried and all(isinstance(self._caption(place), _Fault) for place in tried):
+            number, _, _, offset, size, _ = tried[0]
+            start = read(self._shards[number], offset, size)[:200].decode(errors="replace")
+            where = f"the first {len(tried)} samples of {self._shards[number]}"
             raise InvalidConfig(
-                f"webdataset: no text '{spec}' in the first {len(tried)} samples of {self._shards[number]}",
-                hint=f"set 'caption' to json.FIELD; the first is {found}",
+                f"webdataset: no text '{spec}' in {where}: {self._caption(tried[0])}",
+                hint=f"set 'caption' to an extension or to json.FIELD; the first is {start}",
             )
 
     def __len__(self) -> int:
@@ -81,19 +104,25 @@ class WebDataset:
         place = self._index.places[self._rows[index]].tolist()
         number, offset, size = place[:3]
         opener = None if offset < 0 else partial(open_image, self._shards[number], offset, size)
-        return Sample(self.ids[index], opener, self._caption(place))
+        caption = self._caption(place)
+        if isinstance(caption, _Fault):
+            return UnreadableCaption(self.ids[index], opener, reason=str(caption))
+        return Sample(self.ids[index], opener, caption)
 
-    def _caption(self, place: Sequence[int]) -> str | None:
-        """Return the caption, or None if it is missing or unreadable: the image is still usable."""
-        number, _, _, offset, size = place
+    def _caption(self, place: Sequence[int]) -> str | _Fault | None:
+        """Return the caption, None if it is missing, or the reason why it is not readable."""
+        number, _, _, offset, size, spec = place
         if offset < 0:
             return None
         try:
-            text = content(read(self._shards[number], offset, size), self._field)
-        except ValueError:
-            return None
+            text = content(read(self._shards[number], offset, size), self._fields[spec])
+        except ValueError as error:
+            return _Fault(str(error))
+        if not isinstance(text, str):
+            found = "null, or no such field" if text is None else str(text)[:40]
+            return _Fault(f"expected a text in the field '{self._fields[spec].json_field}', found {found}")
         # JSON can hold half of a surrogate pair, which UTF-8 cannot encode.
-        return text.encode("utf-8", "replace").decode() if isinstance(text, str) else None
+        return text.encode("utf-8", "replace").decode()
 
     def labels(self) -> csr_array | None:
         """Return multi-hot labels (N, labels), columns as in the taxonomy; None without labels."""
@@ -109,30 +138,44 @@ class WebDataset:
         return csr_array(csr_array((ones, numbers[self._index.labels], ends), shape=shape)[self._rows])
 
 
+class _Fault(str):
+    """Reason why a caption cannot be read."""
+
+
 def read(path: Path, offset: int, size: int) -> bytes:
-    """Read a part of a shard. Raises MissingData if the shard cannot be read."""
+    """Read a part of a shard. Raises MissingData or CorruptFile if it is gone or shorter than before, StorageError."""
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             file.seek(offset)
-            return file.read(size)
-    except OSError as error:
-        raise MissingData(f"{path} cannot be read: {error.strerror}", hint="restore the shard") from error
+            data = file.read(size)
+    except FileNotFoundError as error:
+        raise MissingData(f"{path} does not exist any more", hint="restore the shard") from error
+    if len(data) < size:
+        raise CorruptFile(f"{path} has become shorter since it was opened", hint="run the same command again")
+    return data
 
 
 def open_image(path: Path, offset: int, size: int) -> Image:
-    """Open an image in a shard. Raises MissingData, or Pillow's errors if it is not an image."""
-    from PIL import Image
+    """Open an image in a shard. Raises the errors of `read`, ValueError or Pillow's errors if it is not an image."""
+    from PIL import Image, UnidentifiedImageError
 
-    return Image.open(io.BytesIO(read(path, offset, size)))
+    if not size:
+        raise ValueError("its file is empty")
+    try:
+        return Image.open(io.BytesIO(read(path, offset, size)))
+    except UnidentifiedImageError:
+        raise ValueError("its file is no image that Pillow knows") from None
 
 
 def _identify(params: WebDatasetParams) -> str:
-    """Return the digest of each shard's name, size and time, and of the taxonomy."""
-    shards = find_shards(params)
-    digest = hashlib.sha256(json.dumps([[split, stamps(part, params.root)] for split, part in shards.items()]).encode())
-    taxonomy = Path(params.root).expanduser() / TAXONOMY
-    if taxonomy.is_file():
-        digest.update(taxonomy.read_bytes())
+    """Return the digest of each shard's split, name, size and content, and of the taxonomy."""
+    root = Path(params.root).expanduser()
+    digest = hashlib.sha256()
+    for split, shards in find_shards(params).items():
+        stamps(shards, params.root)  # names the shard that cannot be read
+        digest.update(f"{split} {identify_files(root, shards, params.digest)}".encode())
+    if (root / TAXONOMY).is_file():
+        digest.update((root / TAXONOMY).read_bytes())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -5,112 +5,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import re
-import tarfile
+import warnings
 import zipfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, overload
 
-from sparc.plugins import CorruptFile, InvalidConfig, MissingData, Params, cache_dir, write_atomically
+from sparc.plugins import CorruptFile, InvalidConfig, cache_dir, reading, write_atomically
+from sparc_plugins.webdataset.archive import Member, read_members
+from sparc_plugins.webdataset.grouping import Field, Sources, Tally, Wanted, common, grouped
+from sparc_plugins.webdataset.shards import WebDatasetParams, some, stamps
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-EXTRA = "pip install 'sparc-sae[webdataset]'"
-INDEX_VERSION = 1
-"""Part of the cached index's file name. Raise it when the content of the index changes."""
-META = re.compile(r"__[^/]*__($|/)")
-"""Names of metadata files, which the webdataset library skips."""
+INDEX_VERSION = 2
+"""Part of the cached index's file name. Raise it when the content of the index or the grouping changes."""
 NOWHERE = (-1, -1)
 """Offset and size of a missing file."""
-
-
-class WebDatasetParams(Params):
-    """Parameters of the dataset."""
-
-    root: str
-    """Folder of the shards, also set by `--data-root`."""
-    train: str | None = None
-    """Shards to train on, such as `train-{000..099}.tar` or `*.tar`; separate patterns by `::`. Default: train-*.tar,
-    or without those all shards that are not in the split `test`."""
-    test: str | None = None
-    """Shards to evaluate on; default: test-*.tar, or without those a fraction `holdout` of the samples."""
-    image: str = "jpg;jpeg;png;webp"
-    """Extensions of images, in order of preference."""
-    caption: str = "txt"
-    """Extension of captions, or `json.FIELD` for a field of a JSON file."""
-    labels: str | None = None
-    """Extension of labels, such as `cls`, or `json.FIELD`: a text, a number, or in JSON a list of these."""
-    holdout: float = 0.2
-    """Fraction of the samples that is held out if there are no shards to evaluate on."""
-    split_seed: int = 0
-    """Seed of the draw of held-out samples."""
-
-
-def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
-    """Return the shards of `train`, and of `test` if there are any, in the order of their patterns and names.
-
-    Raises:
-        MissingData: the library is not installed, or the folder or the shards of a pattern do not exist.
-        InvalidConfig: a pattern is malformed, or a shard is in both splits.
-    """
-    if find_spec("webdataset") is None:  # the library imports torch, which this check does not need
-        raise MissingData("the package 'webdataset' is not installed", hint=EXTRA)
-    root = Path(params.root).expanduser()
-    if not root.is_dir():
-        raise MissingData(f"webdataset: no folder at {root}", hint="check --data-root")
-    test = _matching(root, params.test) if params.test else sorted(root.glob("test-*.tar"))
-    others = sorted(set(root.glob("*.tar")) - set(test))
-    named = [path for path in others if path.name.startswith("train-")]
-    train = _matching(root, params.train) if params.train else named or others
-    if not train:
-        raise MissingData(f"webdataset: {root} has no shards to train on", hint="expected *.tar; or set 'train'")
-    if both := set(train) & set(test):
-        raise InvalidConfig(f"webdataset: {min(both)} is in train and in test", hint="change 'train' or 'test'")
-    return {"train": train, "test": test} if test else {"train": train}
-
-
-def _matching(root: Path, patterns: str) -> list[Path]:
-    from webdataset.shardlists import expand_urls
-
-    found: dict[Path, None] = {}
-    hint = "expected patterns as 'train-{000..099}.tar', relative to the folder"
-    try:
-        for pattern in expand_urls(patterns):
-            if not (paths := sorted(root.glob(pattern))):
-                raise MissingData(f"webdataset: {root} has no {pattern}", hint=hint)
-            found.update(dict.fromkeys(paths))
-    except (ValueError, NotImplementedError) as error:  # unclosed braces, an absolute path
-        raise InvalidConfig(f"webdataset: '{patterns}' is not a pattern: {error}", hint=hint) from error
-    return list(found)
-
-
-def read_headers(shard: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the files of a shard in order, with offset and size in place of the content.
-
-    Raises CorruptFile if it is not a tar file or is truncated. The files before the cut are not used either, so that a
-    dataset always has the same samples.
-    """
-    try:
-        # A name that is not UTF-8 must still become distinct, writable text.
-        with tarfile.open(fileobj=shard, mode="r:", errors="backslashreplace") as tar:
-            for member in tar:
-                if member.isreg() and not META.match(member.name):
-                    yield {"fname": member.name, "data": (member.offset_data, member.size), "__url__": shard.name}
-            shard.seek(tar.offset)
-            if shard.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tar files end with a block of zeros
-                raise tarfile.ReadError(f"expected a file or the end mark at byte {tar.offset}")
-    except tarfile.TarError as error:
-        raise CorruptFile(
-            f"{shard.name} is truncated, or not a tar file: {error}",
-            hint="download it again; or leave it out, train=PATTERN; decompress a compressed one to .tar",
-        ) from error
+TEXT_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+"""Byte order marks, and the encoding that each announces."""
 
 
 class EncodedTexts(Sequence[str]):
@@ -137,84 +54,146 @@ class Index(NamedTuple):
 
     keys: NDArray[np.bytes_]
     places: NDArray[np.int64]
-    """(M, 5): number of the shard, offset and size of the image, then of the caption; -1 for a missing file."""
+    """(M, 6): number of the shard, offset and size of the image, then of the caption, -1 for a missing file; number of
+    the caption's field in `Wanted.caption`."""
     ends: NDArray[np.int64]
     """(M,): end of each sample's labels in `labels`."""
     labels: NDArray[np.int64]
     """Numbers of the labels of all samples."""
     names: NDArray[np.bytes_]
     """Name of each label number."""
+    counts: NDArray[np.bytes_]
+    """Lines that count what is not used, shown at each opening."""
+
+
+class _Labels:
+    """Labels of samples, numbered in the order in which they first appear."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, int] = {}
+        self.numbers = array("q")
+        self.ends = array("q")
+        self.with_comma: dict[str, None] = {}
+
+    def add(self, found: Sequence[str], in_json: bool) -> None:
+        """Add the labels of one sample."""
+        self.numbers.extend(self.names.setdefault(label, len(self.names)) for label in found)
+        self.ends.append(len(self.numbers))
+        if not in_json:
+            self.with_comma.update(dict.fromkeys(label for label in found if "," in label))
+
+    def line(self) -> str | None:
+        """Return a line about labels that may be several, None if there are none."""
+        if not self.with_comma:
+            return None
+        shown = some([f"'{label}'" for label in self.with_comma])
+        return (
+            f"{len(self.with_comma)} labels hold a comma and are one label each: {shown}; a line of its own makes two"
+        )
 
 
 def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
-    """Read the headers of all shards, and the labels. A sample has an image or a caption; other files are ignored.
+    """Read the headers of all shards, and the labels. A sample has an image or a caption; other files are counted.
 
     Raises:
-        CorruptFile: a shard is truncated, repeats a file, or has malformed labels. The error names the shard.
-        InvalidConfig: no sample has an image, a caption or a label, or two samples share a key.
+        CorruptFile: a shard is truncated, or has malformed labels. The error names the shard.
+        InvalidConfig: no sample has an image, a caption or a label, a shard repeats a file, or two samples share a key.
+        StorageError: the machine refuses to read a shard.
     """
     import numpy as np
-    from webdataset.tariterators import group_by_keys
 
-    images, caption = params.image.lower().split(";"), column(params.caption)[0]
+    wanted, tally, labels = Wanted.by(params), Tally(), _Labels()
     keys: list[bytes] = []
-    places, ends, labels = array("q"), array("q"), array("q")
-    names: dict[str, int] = {}
-    extensions: set[str] = set()
+    places = array("q")
     for number, path in enumerate(shards):
-        with path.open("rb") as shard:
-            for sample in group_by_keys(read_headers(shard), handler=partial(_refuse, shard)):
-                extensions.update(sample)
-                image = next((sample[extension] for extension in images if extension in sample), NOWHERE)
-                text = sample.get(caption, NOWHERE)
-                if image == text == NOWHERE:
-                    continue
-                keys.append(sample["__key__"].encode())
-                places.extend((number, *image, *text))
-                found = _read_labels(shard, sample, params.labels) if params.labels else ()
-                labels.extend(names.setdefault(label, len(names)) for label in found)
-                ends.append(len(labels))
-    _refuse_unknown(params, extensions, shards)
-    if params.labels and not names:
+        found = list(grouped(path, read_members(path), wanted, tally))
+        for one in found:
+            keys.append(one.key.encode())
+            places.extend((number, *_place(one.image), *_place(one.caption), one.spec))
+        if wanted.labels:
+            with reading(path), path.open("rb") as shard:
+                for one in found:
+                    labels.add(_read_labels(shard, one, wanted.labels), in_json=bool(wanted.labels.json_field))
+    _refuse_unknown(wanted, tally, shards)
+    if wanted.labels and not labels.names:
         message = f"webdataset: no sample has labels in '{params.labels}'"
         raise InvalidConfig(message, hint="change 'labels', or leave it out")
-    numbers = (np.array(places, np.int64).reshape(-1, 5), np.array(ends, np.int64), np.array(labels, np.int64))
-    index = Index(np.array(keys, np.bytes_), *numbers, np.array([name.encode() for name in names], np.bytes_))
+    lines = [_unpaired(np.array(places, np.int64).reshape(-1, 6), keys, params), labels.line()]
+    where = f"webdataset: {shards[0].name}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''}: "
+    if tally.harmless:
+        if line := tally.line():  # once, because nothing of a sample is lost
+            warnings.warn(where + line, stacklevel=3)
+    else:
+        lines.append(tally.line())
+    index = Index(
+        np.array(keys, np.bytes_),
+        np.array(places, np.int64).reshape(-1, 6),
+        np.array(labels.ends, np.int64),
+        np.array(labels.numbers, np.int64),
+        np.array([name.encode() for name in labels.names], np.bytes_),
+        np.array([(where + line).encode() for line in lines if line], np.bytes_),
+    )
     _refuse_duplicates(index, shards)
     return index
 
 
-def _refuse(shard: IO[bytes], error: Exception) -> NoReturn:
-    """Raise CorruptFile for an error of the library, or for a malformed label, with the name of the shard."""
-    raise CorruptFile(f"{shard.name}: {error.args[0]}", hint="write that shard again") from error
+def _place(member: Member | None) -> tuple[int, int]:
+    return NOWHERE if member is None else (member.offset, member.size)
 
 
-def _read_labels(shard: IO[bytes], sample: dict[str, Any], spec: str) -> list[str]:
-    extension, field = column(spec)
-    offset, size = sample.get(extension, NOWHERE)
-    shard.seek(max(offset, 0))
+def _unpaired(places: NDArray[np.int64], keys: Sequence[bytes], params: WebDatasetParams) -> str | None:
+    """Return a line that counts the samples without an image or a caption, None if there are none."""
+    import numpy as np
+
+    without: dict[str, list[int]] = {
+        part: np.flatnonzero(places[:, column] < 0).tolist()
+        for part, column in (("image", 1), ("caption", 3))
+        if getattr(params, part)
+    }
+    lines = [
+        f"{len(rows)} of {len(keys)} samples have no {part} .{getattr(params, part).replace(';', ', .')} "
+        f"({some([keys[row].decode() for row in rows[:4]])})"
+        for part, rows in without.items()
+        if rows
+    ]
+    lone = {part: {keys[row].decode().casefold() for row in rows} for part, rows in without.items()}
+    if alike := sorted(set.intersection(*lone.values())) if len(lone) == 2 else []:
+        lines.append(f"{len(alike)} of these names are equal but for upper and lower case ({some(alike)})")
+    return "; ".join(lines) or None
+
+
+def _read_labels(shard: IO[bytes], sample: Sources, place: Field) -> list[str]:
+    if sample.labels is None:
+        return []
+    shard.seek(sample.labels.offset)
     try:
-        value = content(shard.read(size), field) if offset >= 0 else None
+        value = content(shard.read(sample.labels.size), place)
         values = value if isinstance(value, list) else [] if value is None else [value]
+        if not place.json_field:
+            values = value.splitlines()
         if not all(isinstance(one, str | int) for one in values):
             raise ValueError(f"found {str(value)[:40]}")
     except ValueError as error:
-        message = f"expected texts or whole numbers as labels of sample '{sample['__key__']}': {error}"
-        _refuse(shard, ValueError(message))
+        raise CorruptFile(
+            f"{shard.name}: expected texts or whole numbers as labels of sample '{sample.key}': {error}",
+            hint="write that shard again",
+        ) from error
     return list(dict.fromkeys(text for one in values if (text := str(one).strip())))
 
 
-def _refuse_unknown(params: WebDatasetParams, extensions: set[str], shards: Sequence[Path]) -> None:
-    wanted = {"image": params.image.lower().split(";"), "caption": [column(params.caption)[0]]}
-    if params.labels:
-        wanted["labels"] = [column(params.labels)[0]]
-    for name, any_of in wanted.items():
-        if extensions.isdisjoint(any_of):
+def _refuse_unknown(wanted: Wanted, tally: Tally, shards: Sequence[Path]) -> None:
+    parts: dict[str, Sequence[str]] = {"image": wanted.image, "caption": [one.extension for one in wanted.caption]}
+    if wanted.labels:
+        parts["labels"] = [wanted.labels.extension]
+    for name, any_of in parts.items():
+        if any_of and not any(tally.wanted[one] for one in any_of):
             missing = " or ".join(f".{extension}" for extension in any_of)
-            found = ", ".join(sorted(one for one in extensions if not META.match(one))) or "no samples"
+            found = common(tally.wanted + tally.others + tally.cut) or "no samples"
+            if not tally.harmless:
+                found += f"; {tally.line()}"
             raise InvalidConfig(
                 f"webdataset: no file {missing} in any of the {len(shards)} shards starting with {shards[0]}",
-                hint=f"set '{name}'; found: {found}",
+                hint=f"set '{name}', or leave it empty for a set without; found: {found}",
             )
 
 
@@ -227,49 +206,47 @@ def _refuse_duplicates(index: Index, shards: Sequence[Path]) -> None:
         rows = order[again[0] : again[0] + 2]
         first, second = (shards[index.places[row, 0]] for row in rows)
         raise InvalidConfig(
-            f"webdataset: expected unique keys, found '{EncodedTexts(index.keys)[rows[0]]}' in {first} and in {second}",
-            hint="a key is an id: rename one, or choose shards with 'train' and 'test'",
+            f"webdataset: expected unique keys, found {len(again)} twice, such as "
+            f"'{EncodedTexts(index.keys)[rows[0]]}' in {first} and in {second}",
+            hint="a key is an id, and one shard holds all files of a sample: rename one, or choose shards with 'train' "
+            "and 'test'",
         )
 
 
-def column(spec: str) -> tuple[str, str]:
-    """Split a parameter into extension and JSON field: `json.text` into (`json`, `text`), `txt` into (`txt`, "")."""
-    before, is_json, field = spec.partition("json.")
-    return (f"{before}json".lower(), field) if is_json else (spec.lower(), "")
-
-
-def content(data: bytes, field: str) -> Any:
+def content(data: bytes, place: Field) -> Any:
     """Return the text of a file, or a field of a JSON file (None if absent). Raises ValueError if it is malformed."""
-    if not field:
-        return data.decode("utf-8-sig")
-    record = json.loads(data)
-    if not isinstance(record, dict):
-        raise ValueError(f"expected a JSON object, found {str(record)[:40]}")
-    return record.get(field)
-
-
-def stamps(shards: Iterable[Path], root: str) -> list[list[Any]]:
-    """Return relative name, size and time of each shard."""
-    seen = ((os.path.relpath(path, Path(root).expanduser()), path.stat()) for path in shards)
-    return [[name, status.st_size, status.st_mtime_ns] for name, status in seen]
+    if place.json_field:
+        record = json.loads(data)
+        if not isinstance(record, dict):
+            raise ValueError(f"expected a JSON object, found {str(record)[:40]}")
+        return record.get(place.json_field)
+    text = data.decode(TEXT_MARKS.get(data[:2], "utf-8-sig"))
+    if "\0" in text:
+        raise ValueError("zero bytes in it; save it as UTF-8")
+    return text
 
 
 def read_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
     """Return the index of shards from the cache, or build it if shards are new or have changed.
 
-    Raises the errors of `build_index`.
+    Warns of what is not used. Raises the errors of `build_index`.
     """
     import numpy as np
 
-    key = [INDEX_VERSION, stamps(shards, params.root), params.image, params.caption, params.labels]
+    grouping = [params.key, params.image, params.caption, params.labels]
+    key = [INDEX_VERSION, stamps(shards, params.root), *grouping]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     path = cache_dir("webdataset", f"{name}.npz")
+    index = None
     # An unreadable index is rebuilt.
     unreadable = contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
     with unreadable, path.open("rb") as file, np.load(file) as arrays:
-        return Index(**{name: arrays[name] for name in Index._fields})
-    index = build_index(shards, params)
-    write_atomically(path, partial(_write_index, index))
+        index = Index(**{name: arrays[name] for name in Index._fields})
+    if index is None:
+        index = build_index(shards, params)
+        write_atomically(path, partial(_write_index, index))
+    for line in EncodedTexts(index.counts):
+        warnings.warn(line, stacklevel=3)
     return index
 
 

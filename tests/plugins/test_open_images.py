@@ -334,6 +334,37 @@ def test_each_occurrence_of_a_class_adds_a_parent_and_parts_are_no_kinds(labelle
     assert taxonomy.depth("/m/leg") == 2
 
 
+def node(label, *below, part=()):
+    return {"LabelName": label, "Subcategory": list(below), "Part": list(part)}
+
+
+BRUSH = node("brush")
+
+
+@pytest.mark.parametrize(
+    ("below_root", "parents"),
+    [
+        # root > building, root > care > brush, root > tool > brush; a tool is also part of a building.
+        (
+            [node("building", part=[node("tool", BRUSH)]), node("care", BRUSH), node("tool", BRUSH)],
+            ("care", "tool"),
+        ),
+        # The part holds the brush in a class that the file has nowhere else; that class is no deeper than `care`.
+        ([node("building", part=[node("handle", node("grip", BRUSH))]), node("care", BRUSH)], ("care", "grip")),
+        # Parents outside of parts keep the order of the file.
+        ([node("tool", BRUSH), node("building", part=[node("tool", BRUSH)]), node("care", BRUSH)], ("tool", "care")),
+        # A part of a part.
+        ([node("a", part=[node("b", part=[node("tool", BRUSH)])]), node("care", BRUSH)], ("care", "tool")),
+    ],
+)
+def test_parents_outside_of_parts_come_before_those_in_parts(tmp_path, below_root, parents):
+    path = tmp_path / "hierarchy.json"
+    path.write_text(json.dumps(node("root", *below_root)))
+    taxonomy = read_hierarchy(path)
+    assert taxonomy.parents["brush"] == parents
+    assert taxonomy.lift("brush", 1) == parents[0]
+
+
 def test_a_hierarchy_may_be_gzipped_and_have_a_bom_and_crlf(tmp_path):
     path = tmp_path / "bbox_labels_600_hierarchy.json.gz"
     path.write_bytes(gzip.compress(json.dumps(HIERARCHY, indent=1).replace("\n", "\r\n").encode("utf-8-sig")))

@@ -4,8 +4,10 @@ import io
 import json
 import os
 import pickle  # noqa: TID251
+import shutil
 import sys
 import tarfile
+import warnings
 
 import pytest
 from PIL import Image
@@ -97,10 +99,10 @@ def test_the_files_of_a_sample_are_those_whose_names_agree_up_to_the_first_dot(r
     assert dataset[1].image().getpixel((5, 5)) == (255, 0, 0)
     with pytest.raises(InvalidConfig, match=r"no file .txt in any of the 1 shards starting with .*b.tar") as raised:
         opened(root, train="b.tar", test="a.tar")
-    assert "found: caption.txt, jpg, png" in raised.value.hint
+    assert "found: .caption.txt, .jpg, .png" in raised.value.hint
     with pytest.raises(InvalidConfig, match=r"no file .jpg or .jpeg or .* in any of .*a.tar") as raised:
         opened(root, "test", train="b.tar", test="a.tar", caption="7.txt")
-    assert "found: 7.jpg, 7.txt" in raised.value.hint
+    assert "found: .7.txt, .7.jpg" in raised.value.hint
 
 
 def test_folders_without_test_shards_hold_out_a_fraction_by_the_key(root):
@@ -182,7 +184,7 @@ def test_a_taxonomy_file_gives_labels_their_parents(root):
 def test_one_key_in_two_shards_is_refused_and_both_are_named(root):
     write(root / "train-0.tar", *numbered(0, 3))
     write(root / "train-1.tar", *numbered(2, 5))
-    with pytest.raises(InvalidConfig, match=r"found '0002' in .*train-0.tar and in .*train-1.tar"):
+    with pytest.raises(InvalidConfig, match=r"such as '0002' in .*train-0.tar and in .*train-1.tar"):
         opened(root)
 
 
@@ -201,16 +203,19 @@ def test_a_shard_that_is_cut_off_is_named_wherever_the_cut_is(root, cut):
 def test_what_is_no_plain_tar_file_is_named(root):
     with tarfile.open(root / "train-0.tar", "w:gz") as tar:
         tar.add(__file__, "a.txt")
-    with pytest.raises(CorruptFile, match=r"train-0.tar is truncated, or not a tar file") as raised:
+    with pytest.raises(InvalidConfig, match=r"train-0.tar: expected a plain tar file, found gzip") as raised:
         opened(root)
-    assert "decompress a compressed one" in raised.value.hint
+    assert "decompress it" in raised.value.hint
+    (root / "train-0.tar").write_text("no archive" * 100)
+    with pytest.raises(CorruptFile, match=r"train-0.tar is truncated, or not a tar file"):
+        opened(root)
 
 
 def test_a_file_that_is_twice_in_a_sample_is_refused(root):
     with tarfile.open(root / "train-0.tar", "w") as tar:
         for name in ("a.jpg", "a.txt", "a.TXT"):
             tar.addfile(tarfile.TarInfo(name))
-    with pytest.raises(CorruptFile, match=r"train-0.tar: a.TXT: duplicate file name"):
+    with pytest.raises(InvalidConfig, match=r"train-0.tar holds two files .txt of 'a': a.txt and a.TXT"):
         opened(root)
 
 
@@ -230,19 +235,21 @@ def test_a_sample_without_image_or_caption_says_so_only_when_it_is_asked_for(roo
         {"__key__": "a", "txt": "no image"},
         {"__key__": "b", "jpg": picture()},
         {"__key__": "c", "jpg": picture(), "txt": " "},
-        {"__key__": "d", "jpg": picture(), "txt": b"\xff\xfe"},
+        {"__key__": "d", "jpg": picture(), "txt": "größer".encode("latin-1")},
         {"__key__": "e", "jpg": picture()[:300], "txt": "half an image"},
         {"__key__": "f", "jpg": b"no image", "txt": "f"},
     )
     write(root / "test-0.tar", *numbered(0, 1))
-    dataset = opened(root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = opened(root)
     assert list(dataset.ids) == ["a", "b", "c", "d", "e", "f"]
     assert [dataset[n].caption for n in range(6)] == ["no image", None, " ", None, "half an image", "f"]
     for n, message in ((0, "sample 'a' has no image"), (4, "image of sample 'e' does not decode"), (5, "sample 'f'")):
         with pytest.raises(BadSample, match=message):
             dataset[n].image()
-    for n in (1, 2, 3):
-        with pytest.raises(BadSample, match="empty caption"):
+    for n, message in ((1, "empty caption"), (2, "empty caption"), (3, "caption of sample 'd' .* codec can't decode")):
+        with pytest.raises(BadSample, match=message):
             dataset[n].text()
         assert dataset[n].image().mode == "RGB"
 
@@ -271,15 +278,19 @@ def test_a_second_opening_reads_the_index_alone_until_a_shard_changes(root, own_
     assert len(opened(root)) == 5
 
 
-def test_rewriting_a_shard_changes_the_identity_and_moving_the_folder_does_not(root, tmp_path):
+def test_rewriting_a_shard_changes_the_identity_and_copying_the_folder_does_not(root, tmp_path):
     write(root / "train-0.tar", *numbered(0, 3))
     before = _identify(WebDatasetParams(root=str(root)))
-    moved = root.rename(tmp_path / "moved")
+    moved = shutil.copytree(root, tmp_path / "moved", copy_function=shutil.copyfile)
     assert _identify(WebDatasetParams(root=str(moved))) == before
     (moved / "taxonomy.json").write_text("{}")
     with_taxonomy = _identify(WebDatasetParams(root=str(moved)))
-    os.utime(moved / "train-0.tar", ns=(1, 1))
+    write(moved / "train-0.tar", *numbered(1, 4))
     assert len({before, with_taxonomy, _identify(WebDatasetParams(root=str(moved)))}) == 3
+    (root / "train-0.tar").rename(root / "test-0.tar")
+    write(root / "a.tar", *numbered(7, 8))
+    swapped = _identify(WebDatasetParams(root=str(root), train="test-0.tar", test="a.tar"))
+    assert swapped != _identify(WebDatasetParams(root=str(root), train="a.tar", test="test-0.tar"))
 
 
 def test_the_dataset_can_be_sent_to_a_worker_process(root):
@@ -301,7 +312,7 @@ def test_folders_shards_and_libraries_that_are_not_there_are_named(root, tmp_pat
         [opened(root, split) for split in ("train", "test")]
     dataset = opened(root, train="0.tar", holdout=0)
     (root / "0.tar").unlink()
-    with pytest.raises(MissingData, match=r"0.tar cannot be read"):
+    with pytest.raises(MissingData, match=r"0.tar does not exist any more"):
         dataset[0]
     monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(MissingData, match="'webdataset' is not installed") as raised:

@@ -1,0 +1,161 @@
+"""Parameters of the dataset, and the tar files of each split that they choose."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from sparc.plugins import InvalidConfig, MissingData, Params, reading, same_name
+
+EXTRA = "pip install 'sparc-sae[webdataset]'"
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+class WebDatasetParams(Params):
+    """Parameters of the dataset."""
+
+    root: str
+    """Folder of the shards, also set by `--data-root`."""
+    train: str | None = None
+    """Shards to train on, such as `train-{000..099}.tar` or `*.tar`; separate patterns by `::`. Default: train-*.tar,
+    or without those all shards that are not in the split `test`."""
+    test: str | None = None
+    """Shards to evaluate on; default: test-*.tar, or without those a fraction `holdout` of the samples."""
+    key: Literal["first-dot", "extension"] = "first-dot"
+    """Part of a file's name that names its sample: all before the first dot, as in the webdataset library, or all
+    before the extension, that is the longest extension of `image`, `caption` and `labels` that the name ends in."""
+    image: str = "jpg;jpeg;png;webp"
+    """Extensions of images, in order of preference. Empty for a set without images."""
+    caption: str = "txt"
+    """Extensions of captions, in order of preference; `json.FIELD` is a field of a JSON file. Empty for none."""
+    labels: str | None = None
+    """Extension of labels, such as `cls`: each line is one. Or `json.FIELD`: a text, a number, or a list of these."""
+    holdout: float = 0.2
+    """Fraction of the samples that is held out if there are no shards to evaluate on."""
+    split_seed: int = 0
+    """Seed of the draw of held-out samples."""
+    digest: Literal["sample", "all"] = "sample"
+    """Part of the shards that identifies them: a `sample` of their content, or `all` of it."""
+
+
+def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
+    """Return the shards of `train`, and of `test` if there are any, in the order of their patterns and names.
+
+    A warning counts the tar files of the folder that are in no split.
+
+    Raises:
+        MissingData: the library is not installed, or the folder or the shards of a pattern do not exist.
+        InvalidConfig: a pattern is malformed, or a shard is in both splits.
+        StorageError: the folder cannot be listed.
+    """
+    if find_spec("webdataset") is None:  # the library imports torch, which this check does not need
+        raise MissingData("the package 'webdataset' is not installed", hint=EXTRA)
+    root = Path(params.root).expanduser()
+    with reading(root):
+        if not root.is_dir():
+            raise MissingData(f"webdataset: no folder at {root}", hint="check --data-root")
+        listed = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+        shards = [path for path in listed if path.suffix.lower() == ".tar" and not path.is_dir()]
+    test = _matching(root, params.test) if params.test else [path for path in shards if _begins(path, "test-")]
+    others = [path for path in shards if path not in set(test)]
+    train = _matching(root, params.train) if params.train else [path for path in others if _begins(path, "train-")]
+    train = train or others
+    if not train:
+        raise _no_shards(root, listed)
+    if both := set(train) & set(test):
+        raise InvalidConfig(f"webdataset: {min(both)} is in train and in test", hint="change 'train' or 'test'")
+    if params.train is None:
+        _count_left_out(root, [path for path in listed if path not in {*train, *test}])
+    return {"train": train, "test": test} if test else {"train": train}
+
+
+def _begins(path: Path, start: str) -> bool:
+    return path.name.lower().startswith(start)
+
+
+def _is_compressed(path: Path) -> bool:
+    return path.name.lower().endswith(COMPRESSED)
+
+
+def _no_shards(root: Path, listed: Sequence[Path]) -> MissingData:
+    """Return the error for a folder without tar files, with what to do about those that are not plain or deeper."""
+    message = f"webdataset: {root} has no shards to train on"
+    if compressed := [path.name for path in listed if _is_compressed(path)]:
+        hint = f"expected *.tar, found {some(compressed)}: decompress them, since sparc reads samples by their position"
+    elif deeper := _in_folders(listed):
+        hint = f"for the shards in sub-folders, such as {deeper[0]}, set train={Path(deeper[0]).parent}/*.tar"
+    else:
+        hint = "expected *.tar; or set 'train'"
+    return MissingData(message, hint=hint)
+
+
+def _in_folders(listed: Iterable[Path]) -> list[str]:
+    """Return the tar files one folder further down, as paths relative to the root."""
+    folders = [path for path in listed if path.is_dir()]
+    found = (path for folder in folders for path in sorted(folder.glob("*.[tT][aA][rR]")))
+    return [f"{path.parent.name}/{path.name}" for path in found if not path.name.startswith(".")]
+
+
+def _count_left_out(root: Path, others: Sequence[Path]) -> None:
+    """Warn about the tar files of the folder that are in no split."""
+    names = [path.name for path in others if not path.is_dir() and path.suffix.lower() == ".tar"]
+    compressed = [path.name for path in others if _is_compressed(path)]
+    deeper = _in_folders(others)
+    reasons = [
+        *([f"{len(names)} not named train-* or test-* ({some(names)})"] if names else []),
+        *([f"{len(compressed)} compressed ({some(compressed)})"] if compressed else []),
+        *([f"{len(deeper)} in sub-folders ({some(deeper)})"] if deeper else []),
+    ]
+    if reasons:
+        warnings.warn(
+            f"webdataset: shards of {root} that are not used: {'; '.join(reasons)}; 'train' and 'test' choose others",
+            stacklevel=4,
+        )
+
+
+def some(names: Sequence[str]) -> str:
+    """Return up to three names, with an ellipsis if there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _matching(root: Path, patterns: str) -> list[Path]:
+    from webdataset.shardlists import expand_urls
+
+    found: dict[Path, None] = {}
+    hint = "expected patterns as 'train-{000..099}.tar', relative to the folder"
+    try:
+        for pattern in expand_urls(patterns):
+            if not (paths := _glob(root, pattern)):
+                raise MissingData(f"webdataset: {root} has no {pattern}", hint=hint)
+            found.update(dict.fromkeys(paths))
+    except (ValueError, NotImplementedError) as error:  # unclosed braces, an absolute path
+        raise InvalidConfig(f"webdataset: '{patterns}' is not a pattern: {error}", hint=hint) from error
+    return list(found)
+
+
+def _glob(root: Path, pattern: str) -> list[Path]:
+    """Return the files that match, whichever Unicode form their names have."""
+    forms = {pattern, same_name(pattern), unicodedata.normalize("NFD", pattern)}
+    paths = sorted({path for form in forms for path in root.glob(form)})
+    # macOS puts a file of metadata, ._NAME, beside each file on a disk of another system.
+    return [path for path in paths if not path.name.startswith("._") and not path.is_dir()]
+
+
+def stamps(shards: Iterable[Path], root: str) -> list[list[Any]]:
+    """Return relative name, size and time of each shard. Raises MissingData, StorageError."""
+    seen: list[list[Any]] = []
+    for path in shards:
+        try:
+            with reading(path):
+                status = path.stat()
+        except FileNotFoundError as error:
+            raise MissingData(
+                f"{path} does not exist, or is a link to a file that does not", hint="restore it"
+            ) from error
+        seen.append([os.path.relpath(path, Path(root).expanduser()), status.st_size, status.st_mtime_ns])
+    return seen
