@@ -504,6 +504,17 @@ def test_a_number_is_the_same_id_as_a_text_or_a_float(pets, convert):
     assert opened(pets).labels().toarray().tolist() == [[0, 0, 0, 1, 0, 0], [1, 0, 0, 0, 0, 1]]
 
 
+def test_ids_that_look_the_same_are_the_same(pets):
+    image = {"id": "caf\u00e9", "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}
+    write(pets, "captions", {"images": [image], "annotations": [{"image_id": "cafe\u0301", "caption": "x"}]})
+    found = [{"image_id": "cafe\u0301", "category_id": "cafe\u0301", "segmentation": BOX}]
+    categories = [{"id": "caf\u00e9", "name": "dog"}]
+    write(pets, "instances", {"images": [image], "annotations": found, "categories": categories})
+    dataset = opened(pets)
+    assert dataset.labels().toarray().tolist() == [[1]]
+    assert dataset.masks(0)["dog"].sum() == 12
+
+
 def test_numbers_sort_by_size_and_before_texts(tmp_path):
     images = [{"id": name, "file_name": f"{name}.jpg"} for name in ("b", 10, "10a", 9)]
     found = [{"image_id": one["id"], "caption": str(one["id"])} for one in images]
