@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,7 +119,7 @@ class Coco:
         ]
         if not chosen:
             raise MissingData(f"{path} has no image with a caption", hint="check that it is the right file")
-        _warn_of_blanks(path, images.values())
+        _warn_of_captions(path, images.values())
         self._compare({picture.file for picture in images.values()}, path)
         self._keys = Texts(images)
         """The file's id of each image."""
@@ -229,8 +229,8 @@ class Coco:
         return read_outlines(self._instances_path)
 
 
-def _warn_of_blanks(path: Path, images: Iterable[Pictured]) -> None:
-    """Warn of images and captions that are left out since there is no text."""
+def _warn_of_captions(path: Path, images: Collection[Pictured]) -> None:
+    """Warn of images and captions that are left out since there is no text, and of texts that change."""
     without = [picture.file for picture in images if not any(picture.captions)]
     blank = sum(picture.captions.count("") for picture in images)
     if without:
@@ -238,6 +238,13 @@ def _warn_of_blanks(path: Path, images: Iterable[Pictured]) -> None:
         warnings.warn(message, stacklevel=1)
     if blank:
         warnings.warn(f"coco: left out blank captions in {path}: {blank}", stacklevel=1)
+    if halves := sum(map(_is_broken, (caption for picture in images for caption in picture.captions))):
+        message = f"captions in {path} with half of a character (a lone surrogate), which becomes '?': {halves}"
+        warnings.warn(f"coco: {message}", stacklevel=1)
+
+
+def _is_broken(text: str) -> bool:
+    return not text.isascii() and text.encode("utf-8", "replace").decode() != text
 
 
 def _some(names: Sequence[str]) -> str:

@@ -80,8 +80,8 @@ class ImageFolder:
 def _identify(params: ImageFolderParams) -> str:
     """Return the digest of index, taxonomy, and each image's size and time, so that edits invalidate features.
 
-    This runs before any other work, so it reports all that is wrong: a taxonomy that lacks labels is an error; images
-    that are missing, and images that no line lists, are warnings with their number.
+    This runs before any other work, so it reports all that is wrong: a taxonomy that lacks labels is an error; captions
+    that are empty, images that are missing, and images that no line lists are warnings with their number.
     """
     root = Path(params.root).expanduser()
     path = index_path(params)
@@ -94,6 +94,9 @@ def _identify(params: ImageFolderParams) -> str:
     found = survey(root, (row.image for row in rows))
     for image, (size, changed) in found.states.items():
         digest.update(f"\n{as_text(image)} {size} {changed}".encode())
+    if empty := [row.id for row in rows if not row.caption.strip()]:
+        message = f"{len(empty)} of {len(rows)} captions in {path.name} are empty, such as that of {some(empty)}"
+        warnings.warn(f"image-folder: {message}; text streams stop at the first, or pass --skip-bad", stacklevel=1)
     if found.missing:
         warnings.warn(_on_missing(root, path, len(found.states), found.missing), stacklevel=1)
     if found.unlisted:

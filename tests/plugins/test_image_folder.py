@@ -365,6 +365,16 @@ def test_two_spellings_of_one_image_are_one_image(folder):
         _identify(ImageFolderParams(root=str(root)))
 
 
+def test_empty_captions_are_counted_before_any_work_and_can_be_skipped(folder):
+    lines = ['{"image": "a.png", "caption": null, "id": "x"}', '{"image": "a.png", "caption": "y", "id": "y"}']
+    root = folder(*lines, name="samples.jsonl")
+    (root / "a.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"1 of 2 captions in samples.jsonl are empty, such as that of x; text"):
+        _identify(ImageFolderParams(root=str(root)))
+    with pytest.raises(BadSample, match="'x' has an empty caption"):
+        opened(root, holdout=0.0)[0].text()
+
+
 def test_missing_and_unlisted_images_are_counted_before_anything_is_read(photos):
     for name in ("red-bar-0.png", "blue-bar-1.png"):
         (photos / name).rename(photos / f"other-{name}")
