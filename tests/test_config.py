@@ -132,6 +132,21 @@ def test_an_unreadable_config_file_is_an_error_with_its_reason(tmp_path, content
     assert hint in error.value.hint
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_a_config_file_may_come_from_any_editor(tmp_path, encoding, end):
+    path = tmp_path / "run.toml"
+    path.write_bytes(f'# {encoding}{end}data-root = "Zo\u00eb"{end}k = 3{end}'.encode(encoding))
+    assert read_options(path) == {"data-root": "Zo\u00eb", "k": 3}
+
+
+def test_a_config_file_of_another_encoding_is_named_by_its_line(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_bytes('k = 3\ndata-root = "Zo\u00eb"\n'.encode("latin-1"))
+    with pytest.raises(InvalidConfig, match=r"run.toml is not UTF-8 text: line 2, byte 16 is 0xeb"):
+        read_options(path)
+
+
 @pytest.fixture
 def registry():
     defaults = {"stream": ["tiny"], "n-latents": 32, "k": 4, "epochs": 7}
@@ -253,3 +268,35 @@ def test_an_option_is_added_in_one_place(tmp_path):
 def test_the_typed_arguments_of_the_verbs_match_the_options():
     namespace = runpy.run_path(str(ROOT / "docs" / "tools" / "signatures.py"))
     assert namespace["FILE"].read_text() == namespace["page"](), "run: python docs/tools/signatures.py"
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        ({"epochs": 0}, "epochs: input should be greater than 0, found 0", "change that value"),
+        (
+            {"epochs": 0, "k": -1},
+            "k: input should be greater than 0, found -1; epochs: input should be greater than 0, found 0",
+            "change that value",
+        ),
+        ({"epoch": 3}, "unknown parameter 'epoch'", "did you mean 'epochs'? known: stream, dataset, "),
+    ],
+)
+def test_a_configuration_made_in_python_names_all_wrong_options_as_the_command_line_does(options, message, hint):
+    with pytest.raises(InvalidConfig) as caught:
+        RunConfig(**options)
+    assert caught.value.message == message
+    assert caught.value.hint.startswith(hint)
+
+
+def test_the_shape_of_a_space_is_checked_where_it_is_made():
+    with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 2, found 4"):
+        SpaceConfig(n_latents=2, k=4, streams={"a": 1})
+
+
+def test_an_error_names_the_place_that_it_came_from_and_all_options():
+    with pytest.raises(InvalidConfig) as caught:
+        validated(TrainingConfig, {"epochs": 0, "lr": "x"}, what="run.toml")
+    first, second = caught.value.message.split("; ")
+    assert first == "run.toml: epochs: input should be greater than 0, found 0"
+    assert second.startswith("lr: input should be a valid number")

@@ -113,19 +113,38 @@ def test_config_files_in_the_documentation_are_valid(code):
     assert validated(RunConfig, options).stream
 
 
-def test_the_papers_grid_is_its_four_configurations():
-    options = read_options(ROOT / "examples" / "paper.toml", ablation=True)
+@pytest.mark.parametrize(
+    ("name", "dataset", "dino", "clip"),
+    [
+        ("paper", {"name": "open-images", "missing": "skip"}, "vit_large_patch14_reg4_dinov2.lvd142m", "ViT-L-14"),
+        ("paper-coco", {"name": "coco", "captions": "joined"}, "vit_base_patch14_reg4_dinov2.lvd142m", "ViT-B-16"),
+    ],
+)
+def test_the_papers_grids_are_its_four_configurations_of_its_models(name, dataset, dino, clip):
+    options = read_options(ROOT / "examples" / f"{name}.toml", ablation=True)
+    assert options["dataset"] == dataset
     grid = checked_grid(options.pop("grid"))
     assert options.pop("seeds") == 3
-    found = cells(validated(RunConfig, {**options, "dataset": "open-images"}), grid)
+    found = cells(validated(RunConfig, options), grid)
     assert [(cell.config.selection, cell.config.lambda_) for cell in found] == [
         ("global", 1),
         ("global", 0),
         ("local", 1),
         ("local", 0),
     ]
-    assert [stream.name for stream in found[0].config.stream] == ["dinov2", "clip-img", "clip-txt"]
-    assert {(cell.config.n_latents, cell.config.k, cell.config.lr) for cell in found} == {(8192, 64, 1e-4)}
+    config = found[0].config
+    assert (config.n_latents, config.k, config.lr, config.epochs, config.batch_size) == (8192, 64, 1e-4, 50, 256)
+    towers = {"model": clip, "pretrained": "datacomp_xl_s13b_b90k"}
+    assert [(stream.name, stream.params) for stream in config.stream] == [
+        ("dinov2", {"model": dino, "crop_pct": 0.875}),  # 224 / 0.875 = 256 pixels
+        ("clip-img", towers),
+        ("clip-txt", towers),
+    ]
+    import open_clip
+    import timm
+
+    assert dino in timm.list_pretrained()
+    assert (clip, towers["pretrained"]) in open_clip.list_pretrained()
 
 
 def sparc_commands():

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sparc.localization.benchmark import cases
+from tests.interchange.test_feature_parts import clip_retrieval
 from tests.interchange.test_import_checkpoint import state, written
 from tests.test_docs import sparc_commands
 
@@ -95,10 +96,17 @@ def test_imports_run_as_written(run_all, photos):
     np.save(folder / "a.npy", rows)
     np.save(folder / "b.npy", rows[:, :8])
     (folder / "ids.txt").write_text("\n".join(ids))
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+        for name in ("dino", "clip"):
+            with h5py.File(folder / split / f"{name}.h5", "w") as file:
+                file["features"], file["indices"] = rows, np.arange(40)
+    for stream in ("img_emb", "text_emb"):
+        clip_retrieval(folder / "clip", [30, 10], stream=stream)
     written(folder, state())
     for words in commands("import"):
         run_all([words])
-        if "dino=dino.h5" not in words:
+        if "dino=dino.h5" not in words and "authors" not in words:
             shutil.rmtree(folder / words[-1])
     run_all([words for words in commands("train") if "--features" in words])
     run_all(commands("plugins"))

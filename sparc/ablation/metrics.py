@@ -77,7 +77,7 @@ SELECTED = ("cross-nmse-solo", "jaccard-solo", "recall-10")
 """Metrics for which the table names the best setting."""
 
 
-def by_depth(depths: int) -> tuple[Metric, ...]:
+def depth_metrics(depths: int) -> tuple[Metric, ...]:
     """Return the metrics of hierarchical Jaccard at each depth but the deepest, which METRICS covers; depth 0 first."""
     kinds = {"joint": "joint", "joint_null": "null, joint", "solo": "solo", "solo_null": "null, solo"}
     return tuple(

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from sparc.ablation.grid import Cell, written
-from sparc.ablation.metrics import METRICS, Metric, by_depth
+from sparc.ablation.metrics import METRICS, Metric, depth_metrics
 from sparc.evaluation.report import EvaluationFile, Report
 from sparc.storage.run import Run
 from sparc.system.files import write_atomically, write_json
@@ -122,10 +122,10 @@ def collect(cells: Sequence[Cell], seeds: Sequence[int], run: Callable[[Cell, in
             content = file.model_dump(mode="json", exclude={"report"})
     depths = max(len(report.jaccard) for of_cell in reports.values() for report in of_cell)
     spreads: dict[tuple[str, str], Spread] = {}
-    for metric, (cell_name, of_cell) in product((*METRICS, *by_depth(depths)), reports.items()):
+    for metric, (cell_name, of_cell) in product((*METRICS, *depth_metrics(depths)), reports.items()):
         values = [value for report in of_cell if (value := metric.read(report)) is not None]
         if len(values) == len(seeds):
             spreads[metric.name, cell_name] = Spread(tuple(values))
     there = {metric for metric, _ in spreads}
-    found = tuple(metric for metric in (*METRICS, *by_depth(depths)) if metric.name in there)
+    found = tuple(metric for metric in (*METRICS, *depth_metrics(depths)) if metric.name in there)
     return Results(tuple(cells), tuple(seeds), found, spreads, content)

@@ -111,9 +111,11 @@ def run_study(study: Study, listener: Listener) -> StudyOutcome:
     Raises Interrupted, and the error of the first run if all of them diverged.
     """
     study.data.extract()
+    listener.doing("checking the features")
     diverged = _train_all(study, listener)
     if len(diverged) == len(study.cells) * len(study.seeds):
         raise diverged[min(diverged)]
+    listener.doing("drawing tables and plots")
     from sparc.ablation.plots import draw
     from sparc.ablation.results import collect
 
@@ -144,14 +146,14 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
     before = f"{done} already done; " if done else ""
     listener.note(f"{size}; {before}training {share.workers} at a time, {_count(share.threads, 'thread')} each")
     task = Task(study.config, study.data.jobs, study.data.device, program())
-    tally = _Tally(works, done, listener)
+    ends = _StudyProgress(works, done, listener)
     with stop_on_signal() as stopped:
-        if not make_all(waiting, task, share, report=tally, should_stop=stopped):
+        if not make_all(waiting, task, share, report=ends, should_stop=stopped):
             raise Interrupted(study.folder.path, f"sparc.ablate(..., out={str(study.folder.path)!r}), as before")
-    return tally.diverged
+    return ends.diverged
 
 
-class _Tally:
+class _StudyProgress:
     """Progress of the runs, and the errors of those that diverged."""
 
     def __init__(self, works: Sequence[Work], done: int, listener: Listener) -> None:

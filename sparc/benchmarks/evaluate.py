@@ -73,7 +73,7 @@ def measure_evaluation(shape: SpaceConfig, *, samples: int, n_labels: int) -> Ev
     return EvaluationCost(
         alignment_s=round(_seconds(alignment), 3),
         patterns_s=round(_seconds(patterns), 3),
-        concepts_s=round(_seconds(lambda: concepts(count_halves(solo, labels, taxonomy, groups), "enrichment")), 3),
+        concepts_s=round(_seconds(lambda: concepts(count_halves(solo, labels, taxonomy, groups))), 3),
         **_search(shape, space, solo, samples),
         peak_bytes=peak_bytes(),
     )

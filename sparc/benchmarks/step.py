@@ -27,7 +27,7 @@ from sparc.training.trainer import Training, loss_weights
 WARM_UP = 3
 PAUSE = 0.03
 """Seconds before each measurement, in which threads of the previous one stop spinning."""
-WHOLE = "sparc.whole"
+WHOLE_STEP = "sparc.whole"
 ENDLESS = 2**31
 """Epochs: the loader must not run out of batches."""
 
@@ -137,10 +137,10 @@ def _phases(step: Callable[[], None], step_ms: float, steps: int = 3) -> dict[st
     """Return the milliseconds of each phase: its share in some profiled steps, times `step_ms` without a profiler."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(steps):
-            with record_function(WHOLE):
+            with record_function(WHOLE_STEP):
                 step()
     spent = {event.key: event.cpu_time_total for event in profiler.key_averages() if event.key.startswith("sparc.")}
-    whole = spent.pop(WHOLE)
+    whole = spent.pop(WHOLE_STEP)
     parts = {name.removeprefix("sparc."): step_ms * time_us / whole for name, time_us in spent.items()}
     parts["other"] = step_ms - sum(parts.values())
     return {name: round(part, 3) for name, part in parts.items()}

@@ -9,10 +9,11 @@ import platform
 from typing import Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from sparc.cli.options import with_options
-from sparc.cli.progress import console
+from sparc.cli.progress import Screen, console
 from sparc.config import Options, Precision, SpaceConfig, TrainingConfig, option, option_name, validated
 from sparc.errors import InvalidConfig
 from sparc.session.data import resolve_device
@@ -88,12 +89,14 @@ def step(given: dict[str, Any]) -> None:
     keep_freed_memory()
     config = validated(TrainingConfig, {"batch_size": options.batch, **precision})
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the messages of PyTorch's profiler
-    device = resolve_device(options.device)
-    from sparc.benchmarks.step import measure_step
+    with _screen(options.json_) as screen:
+        device = resolve_device(options.device, screen)
+        screen.doing(f"timing {options.steps} steps")
+        from sparc.benchmarks.step import measure_step
 
-    cost = measure_step(
-        shape, config, steps=options.steps, device=device, autograd=options.autograd, oracle=options.oracle
-    )
+        cost = measure_step(
+            shape, config, steps=options.steps, device=device, autograd=options.autograd, oracle=options.oracle
+        )
     found = dataclasses.asdict(cost)
     ratios = {"of_encoder_product": cost.step_ms / cost.encoder_product_ms}
     if cost.autograd_step_ms is not None:
@@ -117,9 +120,12 @@ def loader(given: dict[str, Any]) -> None:
     options = validated(LoaderOptions, given)
     shape = _shape(options.widths, 1, 1)
     keep_freed_memory()
-    from sparc.benchmarks.loader import measure_loader
+    with _screen(options.json_) as screen:
+        screen.loading("PyTorch")
+        from sparc.benchmarks.loader import measure_loader
 
-    cost = measure_loader(list(shape.streams.values()), samples=options.samples, batch_size=options.batch)
+        screen.doing(f"writing {options.samples:,} samples and timing the loader on them")
+        cost = measure_loader(list(shape.streams.values()), samples=options.samples, batch_size=options.batch)
     _show(dataclasses.asdict(cost), options.model_dump(include={"widths", "batch"}), options.json_)
 
 
@@ -139,11 +145,19 @@ def evaluate(given: dict[str, Any]) -> None:
             f"--widths: expected at least two streams, found {options.widths!r}",
             hint=f"an evaluation compares streams, such as {PAPER_WIDTHS}",
         )
-    from sparc.benchmarks.evaluate import measure_evaluation
+    with _screen(options.json_) as screen:
+        screen.loading("PyTorch")
+        from sparc.benchmarks.evaluate import measure_evaluation
 
-    cost = measure_evaluation(shape, samples=options.samples, n_labels=options.n_labels)
+        screen.doing(f"timing an evaluation on {options.samples:,} samples")
+        cost = measure_evaluation(shape, samples=options.samples, n_labels=options.n_labels)
     setting = options.model_dump(include={"widths", "n_latents", "k", "samples", "n_labels"})
     _show(dataclasses.asdict(cost), setting, options.json_)
+
+
+def _screen(as_json: bool) -> Screen:
+    """Return the screen of a benchmark. With --json, standard output holds the numbers alone."""
+    return Screen(Console(stderr=True, highlight=False)) if as_json else Screen()
 
 
 def _shape(widths: str, n_latents: int, k: int) -> SpaceConfig:

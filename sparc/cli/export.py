@@ -45,11 +45,13 @@ def export(
     check_new_folder(out)
     with Screen() as screen:
         screen.loading("PyTorch")
-    from sparc.interchange.export_saelens import write_saelens
-    from sparc.storage.checkpoint import load
+        from sparc.interchange.export_saelens import write_saelens
+        from sparc.storage.checkpoint import load
 
-    space = load(run)
-    write_saelens(space, stream, out, backbone=backbone)
+        screen.loading(str(run))
+        space = load(run)
+        screen.doing(f"writing {out}")
+        write_saelens(space, stream, out, backbone=backbone)
     console.print(
         f"{out}: stream {stream}, {space.streams[stream]} wide, {space.n_latents} latents, {space.k} kept\n\n"
         f"Next:\n  python -c \"from sae_lens import SAE; print(SAE.load_from_disk('{out}').cfg)\"",

@@ -35,7 +35,7 @@ def extract(given: dict[str, Any], config: ConfigFile = None, plan: Plan = False
         torchrun --nproc-per-node 2 --no-python sparc extract --config run.toml
     """
     file = read_options(config) if config is not None else None
-    with Screen() as screen:
+    with Screen(extracting="measure" if plan else "extract") as screen:
         data, share = plan_extraction(given, screen, file)
         if plan:
             print_plan(data.probe())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from sparc.cli.options import with_options
 from sparc.cli.progress import Screen, console
+from sparc.config.options import Options, option
+from sparc.config.references import check_stream_names
 from sparc.errors import InvalidConfig
 
-SHOWN = 5
+IDS_SHOWN = 5
 
 app = typer.Typer(help="Import features, or a space, that other code computed.", no_args_is_help=True)
 
@@ -22,14 +26,28 @@ def _group() -> None:
     """Import features, or a space, that other code computed."""
 
 
+class KeyOptions(Options):
+    """Names of arrays in files: `KEY` for all streams, or `NAME=KEY` for one."""
+
+    features_key: Sequence[str] = option(
+        (), "Name of the features in the files, or in those of a stream; repeat for more.", metavar="[NAME=]KEY"
+    )
+    ids_key: Sequence[str] = option(
+        (), "Name of the ids in the files, or in those of a stream; repeat for more.", metavar="[NAME=]KEY"
+    )
+
+
 @app.command("features")
+@with_options(KeyOptions)
 def import_features(
+    given: dict[str, Any],
     stream: Annotated[
-        list[str], typer.Option("--stream", metavar="NAME=FILE", help="Features of a stream; repeat for more.")
+        list[str],
+        typer.Option("--stream", metavar="NAME=PATH", help="File or folder of features of a stream; repeat for more."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write, for `sparc train --features`.")],
     ids: Annotated[
-        Path | None, typer.Option("--ids", help="Ids of the rows, one per line, for files without ids.")
+        Path | None, typer.Option("--ids", help="Ids, one per line, for files without ids or with positions.")
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="train or test: the split of these samples. Default: drawn by id.")
@@ -39,10 +57,11 @@ def import_features(
         typer.Option("--holdout", min=0.0, max=1.0, help="Fraction of samples drawn for testing, without --split."),
     ] = 0.2,
 ) -> None:
-    """Import features as .npy, .npz, .safetensors, Parquet or HDF5, joined by the ids of their samples.
+    """Import features as .npy, .npz, .safetensors, .pt, Parquet or HDF5, joined by the ids of their samples.
 
     A file holds `features` of shape (samples, width), and `ids` or `indices` of shape (samples). For files without ids,
-    use --ids.
+    use --ids. `indices` are positions in a split: --split makes them ids, such as train/0, or they number the lines of
+    --ids. A folder holds the parts of one array, such as img_emb_0.npy and img_emb_1.npy.
 
     Examples:
 
@@ -51,39 +70,71 @@ def import_features(
         sparc import features --stream a=a.npy --stream b=b.npy --ids ids.txt --split train --out imported
     """
     from sparc.interchange import SPLITS
-    from sparc.interchange.feature_files import open_source
+    from sparc.interchange.feature_files import Keys, open_source
 
     if split is not None and split not in SPLITS:
         raise InvalidConfig(f"--split: expected train or test, found '{split}'", hint="--split train")
-    with contextlib.ExitStack() as stack:
+    files: dict[str, Path] = {}
+    for one in stream:
+        name, equals, file = one.partition("=")
+        if not (equals and file):
+            raise InvalidConfig(f"--stream: expected NAME=PATH, found '{one}'", hint="--stream a=a.npz")
+        if name in files:
+            raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file or folder per stream")
+        files[name] = Path(file).expanduser()
+    try:
+        check_stream_names(list(files))
+    except ValueError as error:
+        raise InvalidConfig(f"--stream: {error}", hint="--stream NAME=PATH") from error
+    features_keys = _by_stream("features-key", given, files)
+    ids_keys = _by_stream("ids-key", given, files)
+    with Screen() as screen:
         sources = {}
-        for one in stream:
-            name, equals, file = one.partition("=")
-            if not (equals and file) or name != Path(name).name or name in ("..", "."):
-                raise InvalidConfig(f"--stream: expected NAME=FILE, found '{one}'", hint="--stream a=a.npz")
-            if name in sources:
-                raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file per stream")
-            sources[name] = stack.enter_context(open_source(Path(file).expanduser(), ids))
-        with Screen() as screen:
-            screen.loading("PyTorch")
+        for name, path in files.items():
+            screen.doing(f"reading the ids of {path}")
+            sources[name] = open_source(path, ids, Keys(features_keys.get(name), ids_keys.get(name)))
+        if ids is not None and not any(source.from_lines for source in sources.values()):
+            raise InvalidConfig(
+                "--ids: expected files without ids, or with positions, found ids in "
+                f"{', '.join(map(str, files.values()))}",
+                hint="leave --ids out, or remove the ids from the files",
+            )
+        screen.loading("PyTorch")
         from sparc.interchange.import_features import import_features as write
 
+        screen.doing(f"writing {', '.join(sources)} into {out}")
         written = write(sources, out, split=split, holdout=holdout)
     for imported in written:
         console.print(f"{imported.split}: {imported.samples} samples", markup=False)
         for name, lacking in imported.lacking.items():
             if lacking:
-                some = ", ".join(lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
+                some = ", ".join(lacking[:IDS_SHOWN]) + (", ..." if len(lacking) > IDS_SHOWN else "")
                 console.print(
                     f"[yellow]{len(lacking)} samples lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True
                 )
     lacking_split = next((name for name in SPLITS if not (out / name).is_dir()), None)
+    place = shlex.quote(str(out))
     follows = (
-        f"sparc train --features {out}"
+        f"sparc train --features {place}"
         if lacking_split is None
-        else f"sparc import features --split {lacking_split} --out {out} ..."
+        else f"sparc import features --split {lacking_split} --out {place} ..."
     )
     console.print(f"\nNext:\n  {follows}", markup=False, soft_wrap=True)
+
+
+def _by_stream(name_of_option: str, given: Mapping[str, Sequence[str]], streams: Collection[str]) -> dict[str, str]:
+    """Return the key of each stream."""
+    found: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for one in given.get(name_of_option, ()):
+        name, equals, key = one.partition("=")
+        if not equals:
+            found = dict.fromkeys(streams, one)
+        elif name in streams:
+            own[name] = key
+        else:
+            raise InvalidConfig(f"--{name_of_option}: no stream '{name}'", hint=f"streams: {', '.join(streams)}")
+    return found | own
 
 
 @app.command("checkpoint")
@@ -102,8 +153,11 @@ def import_checkpoint(
     from sparc.storage.run import Run
 
     Run.check_free(out)
-    space = read_research_checkpoint(file, run_config)
-    space.save_pretrained(out)
+    with Screen() as screen:
+        screen.loading(f"PyTorch and {file}")
+        space = read_research_checkpoint(file, run_config)
+        screen.doing(f"writing {out}")
+        space.save_pretrained(out)
     streams = ", ".join(f"{name} {width}" for name, width in space.streams.items())
     console.print(
         f"{out}: {space.n_latents} latents, {space.k} kept, {space.selection} selection; streams {streams}\n\n"

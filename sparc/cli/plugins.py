@@ -109,25 +109,27 @@ def check_plugin(
         spec.params, Params
     ):  # else the plugin breaks a promise, not the user
         checked_params(spec, ref)
+    say = partial(console.print, markup=False, soft_wrap=True)
+    promises = broken = 0
     with Screen() as screen:
         resolved = resolve_device(device or "auto", screen)
         screen.loading(ref.name)
-    from sparc.plugins.checks.backbone import backbone_outcomes
-    from sparc.plugins.checks.dataset import dataset_outcomes
+        from sparc.plugins.checks.backbone import backbone_outcomes
+        from sparc.plugins.checks.dataset import dataset_outcomes
 
-    if isinstance(spec, BackboneSpec):
-        found = backbone_outcomes(spec, ref.params, device=resolved)
-    else:
-        found = dataset_outcomes(spec, ref.params)
-    say = partial(console.print, markup=False, soft_wrap=True)
-    promises = broken = 0
-    for one in found:
-        promises += 1
-        if one.error is None:
-            say(f"ok      {one.promise}")
+        if isinstance(spec, BackboneSpec):
+            found = backbone_outcomes(spec, ref.params, device=resolved)
         else:
-            broken += 1
-            say(f"broken  {one.promise}\n        found:  {one.error.message}\n        change: {one.error.hint}")
+            found = dataset_outcomes(spec, ref.params)
+        for one in found:
+            promises += 1
+            screen.close()
+            if one.error is None:
+                say(f"ok      {one.promise}")
+            else:
+                broken += 1
+                say(f"broken  {one.promise}\n        found:  {one.error.message}\n        change: {one.error.hint}")
+            screen.waiting(f"checking {ref.name}")
     if broken:
         raise PluginError(
             f"'{ref.name}' breaks {broken} of the {promises} promises that were checked",

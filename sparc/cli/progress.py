@@ -1,14 +1,26 @@
-"""Progress of long work: a bar on a terminal, else a plain line every few seconds."""
+"""Progress of long work: a bar on a terminal, elsewhere lines. While something is done, no silence exceeds 2 s."""
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.status import Status
+from rich.text import Text
 
 from sparc.session import Listener
 
@@ -16,8 +28,10 @@ if TYPE_CHECKING:
     from sparc.extraction import Progress as Extracting
     from sparc.training.trainer import Step
 
-PLAIN_SECONDS = 5.0
-"""Seconds between two lines if the output is not a terminal."""
+QUIET = 1.8
+"""Seconds without a line after which the present step is printed again, if the output is not a terminal."""
+BRIEF = 0.5
+"""Seconds between two lines for the details of a part, which may be very short."""
 WAITING = 0.05
 """Smallest share of the time spent waiting for data that the bar shows."""
 BOTTLENECK = {
@@ -29,83 +43,121 @@ BOTTLENECK = {
 console = Console(highlight=False, soft_wrap=False)
 
 
+class SpeedColumn(ProgressColumn):
+    """Parts per second, or seconds per part if that is below one."""
+
+    def render(self, task: Task) -> Text:
+        """Return the speed of the last 30 s, or of a finished task at its end; nothing until two parts are done."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.0f}/s" if speed >= 1 else f"{1 / speed:.0f} s each", style="progress.data.speed")
+
+
 class Bar:
-    """Progress bar of one piece of work; a context manager."""
+    """Progress of one piece of work: a live bar on a terminal, elsewhere a line to print."""
 
-    def __init__(self, title: str, unit: str) -> None:
-        self.title = title
-        self.unit = unit
-        self._fancy: Progress | None = None
-        if console.is_terminal:
-            self._fancy = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn(unit),
-                TextColumn("[dim]{task.fields[pace]}"),
-                TextColumn("[dim]{task.fields[note]}"),
-                console=console,
-            )
-        self._task = self._fancy.add_task(title, total=None, note="", pace="") if self._fancy else None
-        self._begin: tuple[float, int] | None = None
-        self._printed = time.monotonic()
-        self._done = -1
+    def __init__(self, output: Console, title: str, unit: str) -> None:
+        self._title, self._unit = title, unit
+        self._speed, self._left = SpeedColumn(), TimeRemainingColumn()
+        # The parts of an evaluation differ in length, so their speed says nothing.
+        self._paced = unit != "parts"
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            *((self._speed, self._left) if self._paced else ()),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=output,
+            disable=not output.is_terminal,
+        )
+        self._progress.add_task(escape(title), total=None, note="")
+        self._task = self._progress.tasks[0]
+        self._progress.start()
+        self.seen: tuple[int, int, str] | None = None
+        """Parts done, their total, and the note, as last reported."""
+        self._since = time.monotonic()
 
-    def __enter__(self) -> Self:
-        if self._fancy:
-            self._fancy.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._fancy:
-            self._fancy.stop()
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        self._progress.stop()
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` parts are done, and a note such as the loss."""
-        now = time.monotonic()
-        # The pace counts from the first report: earlier work was done by another process.
-        self._begin = self._begin or (now, done)
-        pace = _pace(done - self._begin[1], total - done, now - self._begin[0])
-        if self._fancy is not None and self._task is not None:
-            self._fancy.update(self._task, completed=done, total=total, pace=pace)
-            if note:
-                self._fancy.update(self._task, note=note)
-        elif done != self._done and (done == total or now - self._printed > PLAIN_SECONDS):
-            self._printed, self._done = now, done
-            parts = (self.title, f"{done}/{total} {self.unit}", pace, note)
-            console.print("  ".join(filter(None, parts)), soft_wrap=True)
+        """Take in that `done` of `total` parts are done, and a note such as the loss."""
+        if self.seen != (done, total, note):
+            self._since = time.monotonic()
+        self.seen = done, total, note
+        self._progress.update(self._task.id, completed=done, total=total, note=escape(note))
 
-
-def _pace(done: int, left: int, seconds: float) -> str:
-    """Return the rate and the time left, or an empty string before the first part is done."""
-    if done <= 0 or seconds <= 0:
-        return ""
-    rate = done / seconds
-    speed = f"{rate:.0f}/s" if rate >= 1 else f"{1 / rate:.0f} s each"
-    return f"{speed}  {left / rate:.0f} s left" if left > 0 else speed
+    def line(self) -> str:
+        """Return the bar as a line of markup, with the seconds since the last report if they are many."""
+        task = self._task
+        count = "" if self.seen is None else f"{self.seen[0]}/{self.seen[1]} {self._unit}"
+        speed = str(self._speed.render(task)) if self._paced else ""
+        left = f"{self._left.render(task)} left" if self._paced and task.time_remaining else ""
+        waited = time.monotonic() - self._since
+        now = f"{waited:.0f} s since" if waited >= QUIET and not task.finished else ""
+        parts = (escape(self._title), count, speed, left, task.fields["note"], now)
+        return "  ".join(filter(None, parts))
 
 
 class Screen(Listener):
-    """Listener that prints: one bar at a time, notes and warnings between bars. A context manager."""
+    """Listener that prints: one bar or step at a time, notes and warnings between them. A context manager.
 
-    def __init__(self) -> None:
+    Each step is printed when it begins. A step that takes long, such as importing PyTorch or one batch of a large
+    model, cannot report: on a terminal it has a spinner, elsewhere its line is repeated with the seconds so far.
+    """
+
+    def __init__(self, output: Console = console, *, extracting: str = "extract") -> None:
+        """Print to `output`. `extracting` is the word for what an extraction does."""
+        self._output = output
+        self._extracting = extracting
         self._bar: Bar | None = None
         self._key: object = None
         self._losses = ""
+        self._step = ""
+        """The step that is being done, if it has no bar; empty between steps."""
+        self._spinner: Status | None = None
+        self._began = self._printed = time.monotonic()
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._repeating = threading.Thread(target=self._repeat, daemon=True)
 
     def __enter__(self) -> Self:
+        if not self._output.is_terminal:
+            self._repeating.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
         self.close()
+        if self._repeating.ident is not None:
+            self._repeating.join()
 
     def loading(self, what: str) -> None:
         """Print that something is being loaded."""
-        self._line(f"[dim]loading {escape(what)} ...[/dim]")
+        self.doing(f"loading {what}")
+
+    def doing(self, what: str) -> None:
+        """Print that a step begins; it lasts until the next report."""
+        with self._lock:
+            self.close()
+            self._step, self._began = escape(what), time.monotonic()
+            if self._output.is_terminal:
+                self._spinner = self._output.status(f"[dim]{self._step} ...[/dim]")
+                self._spinner.start()
+            else:
+                self._print(f"[dim]{self._step} ...[/dim]")
+
+    def waiting(self, what: str) -> None:
+        """Print a step only if it lasts, for many short steps whose results are printed."""
+        with self._lock:
+            self.close()
+            self._step, self._began = escape(what), time.monotonic()
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -117,14 +169,14 @@ class Screen(Listener):
 
     def extracting(self, progress: Extracting) -> None:
         """Show a bar for the streams that are extracted together, and at the end where the time went."""
+        title = f"{self._extracting} {', '.join(progress.streams)} {progress.split}"
         if not progress.total:
-            return
-        title = escape(f"extract {', '.join(progress.streams)} {progress.split}")
-        bar = self._bar_of((progress.streams, progress.split), title, "samples")
-        if not progress.finished:
-            bar.update(progress.done, progress.total, f"waiting: {_shares(progress.spent)}")
-            return
-        self._line(f"[dim]{_bottleneck(progress.spent)}[/dim]")
+            self.doing(title)
+        elif not progress.finished:
+            note = f"waiting: {_shares(progress.spent)}"
+            self._show(title, "samples", progress.done, progress.total, note)
+        else:
+            self._line(f"[dim]{_bottleneck(progress.spent)}[/dim]")
         if progress.skipped:
             some = ", ".join(progress.skipped[:3]) + (", ..." if len(progress.skipped) > 3 else "")
             self.warn(
@@ -139,28 +191,58 @@ class Screen(Listener):
             self._losses = f"loss {step.losses.loss:.3f}  self {means['self']:.3f}  cross {means['cross']:.3f}"
         waiting = f"waiting for data {step.waiting:.0%}" if step.waiting >= WAITING else ""
         note = "  ".join(filter(None, (self._losses, waiting)))
-        self._bar_of("train", "train", "steps").update(step.number, step.total, note)
+        self._show("train", "steps", step.number, step.total, note)
 
     def progress(self, title: str, unit: str, done: int, total: int, note: str = "") -> None:
-        """Show a bar."""
-        self._bar_of(title, title, unit).update(done, total, note)
+        """Show a bar. Elsewhere than on a terminal a note is printed at once, since it names what begins."""
+        self._show(title, unit, done, total, note, at_once=bool(note))
 
-    def _bar_of(self, key: object, title: str, unit: str) -> Bar:
-        """Return the open bar if it has this key, else close it and open a new one."""
-        if self._bar is None or self._key != key:
-            self.close()
-            self._key, self._bar = key, Bar(title, unit).__enter__()
-        return self._bar
+    def _show(self, title: str, unit: str, done: int, total: int, note: str, *, at_once: bool = False) -> None:
+        with self._lock:
+            if self._bar is None or self._key != (title, unit):
+                self.close()
+                self._key, self._bar = (title, unit), Bar(self._output, title, unit)
+                at_once = True
+            bar = self._bar
+            if at_once and bar.seen is not None and bar.seen[0] == done:  # a detail of the same part
+                at_once = time.monotonic() - self._printed > BRIEF
+            bar.update(done, total, note)
+            if not self._output.is_terminal and (at_once or done == total):
+                self._print(bar.line())
+            if done == total:
+                self.close()
 
     def _line(self, markup: str) -> None:
-        self.close()
-        console.print(markup, soft_wrap=True)
+        with self._lock:
+            self.close()
+            self._print(markup)
+
+    def _print(self, markup: str) -> None:
+        self._output.print(markup, soft_wrap=True)
+        self._printed = time.monotonic()
+
+    def _repeat(self) -> None:
+        """Print the present step again whenever nothing was printed for a while."""
+        while not self._ended.wait(max(0.1, self._printed + QUIET - time.monotonic())):
+            with self._lock:
+                now = time.monotonic()
+                if self._ended.is_set() or now - self._printed < QUIET:
+                    continue
+                if self._bar is not None:
+                    self._print(self._bar.line())
+                elif self._step:
+                    self._print(f"[dim]{self._step} ...  {now - self._began:.0f} s so far[/dim]")
 
     def close(self) -> None:
-        """End the bar, so that other output follows it."""
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
+        """End the bar or the step, so that other output follows it."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()
+            if self._spinner is not None:
+                self._spinner.stop()
+                self._print(f"[dim]{self._step} ...[/dim]")
+            self._bar = self._spinner = self._key = None
+            self._step = ""
 
 
 def _bottleneck(spent: dict[str, float]) -> str:

@@ -58,7 +58,7 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
         except Interrupted as stopped:
             screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
             sys.exit(INTERRUPTED)
-        print_evaluation(session.run)
+    print_evaluation(session.run)
     _print_next(session.run)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sparc.config.options import RunConfig, names
 from sparc.config.validation import suggestion
 from sparc.errors import InvalidConfig, MissingData
+from sparc.system.texts import read_text
 
 ABLATION_KEYS = ("grid", "seeds")
 """Keys that only `sparc ablate` reads."""
@@ -19,15 +20,18 @@ def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
 
     Raises:
         MissingData: the file does not exist.
-        InvalidConfig: the file is not TOML, or has an unknown key, or a key of another command.
+        InvalidConfig: the file is not text or not TOML, or has an unknown key, or a key of another command.
+        StorageError: the machine refuses to read the file.
     """
+    if path.is_dir():
+        raise InvalidConfig(
+            f"config file {path} cannot be read: Is a directory", hint="give a TOML file: --config run.toml"
+        )
     try:
-        options = tomllib.loads(path.read_text(encoding="utf-8"))
+        options = tomllib.loads(read_text(path))
     except FileNotFoundError as error:
         raise MissingData(f"config file not found: {path}", hint="check the path given to --config") from error
-    except OSError as error:
-        raise InvalidConfig(f"config file {path} cannot be read: {error.strerror}", hint="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidConfig(f"config file {path} is not valid TOML: {error}", hint="fix that line") from error
     known = names(RunConfig)
     for key in options:

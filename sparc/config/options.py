@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from sparc.config.references import PluginRef, RefLike, parsed, parsed_streams
-from sparc.config.validation import validated
+from sparc.config.validation import ExplainedModel, validated
 
 Selection = Literal["global", "local"]
 Normalization = Literal["unit", "standard", "none"]
@@ -56,6 +56,8 @@ def _latent_set(value: Any) -> tuple[int, ...]:
 Location = Annotated[str | Path, PlainValidator(_path)]
 """A path; strings are accepted and converted."""
 
+MAX_PIXELS, MAX_SIDE_RATIO = 178_956_970, 200
+"""Default limits on images. The number of pixels is Pillow's own limit: half a gigabyte at three bytes per pixel."""
 DEFAULT_DATASET = "openmoji"
 """Dataset of the built-in demo, which `sparc train` uses without options."""
 
@@ -70,7 +72,7 @@ def option_name(field: str) -> str:
     return field.rstrip("_").replace("_", "-")
 
 
-class Options(BaseModel):
+class Options(ExplainedModel):
     """Base of all options: frozen, without unknown keys or infinite numbers; keys are field names or option names."""
 
     model_config = ConfigDict(
@@ -170,7 +172,11 @@ class ExtractionOptions(Options):
     precision: ForwardPrecision = option("float32", "Precision of the backbones' forward pass.")
     store_dtype: StoreDtype = option("float32", "Precision of features in the store.")
     compile: bool = option(False, "Compile the backbones with torch.compile.")
-    skip_bad: bool = option(False, "Skip images that do not decode and empty captions.")
+    skip_bad: bool = option(False, "Skip images that do not decode or are too large, and empty captions.")
+    max_pixels: int = option(MAX_PIXELS, "Largest number of pixels of an image.", gt=0)
+    max_side_ratio: float = option(
+        MAX_SIDE_RATIO, "Largest ratio of an image's longer side to its shorter; resizing makes long images huge.", ge=1
+    )
 
 
 class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, DataOptions):
@@ -219,10 +225,17 @@ class EvaluateOptions(PlaceOptions):
 
     concepts: Literal["enrichment", "purity"] = option(
         "enrichment",
-        "Rule of the concept statistics: enrichment; or purity: the label that most samples of a latent have, above "
-        "the paper's threshold of 0.3. Names of latents are by enrichment always.",
+        "Rule of the concept statistics: enrichment; or purity, the paper's: in each stream, the label that most of a "
+        "latent's 50 strongest labelled samples have, if at least 0.3 of them do. Names of latents are by enrichment "
+        "always.",
     )
     localization: bool = option(False, "Also measure how well maps of concepts point at them.")
+    layers: int | None = option(
+        None,
+        "With --localization: layers that relevance goes through, counted from the last; the paper's code takes 1. "
+        "Default: all.",
+        gt=0,
+    )
 
 
 class ExploreOptions(PlaceOptions):
@@ -250,6 +263,12 @@ class LocalizeOptions(Options):
         (), "Stream of the run to use; repeat for more. Default: all.", metavar="NAME"
     )
     method: Method = option("dense", "dense: encode each patch on its own; or relevance, grad-cam, layer-cam.")
+    layers: int | None = option(
+        None,
+        "With --method relevance: layers that it goes through, counted from the last; the paper's code takes 1. "
+        "Default: all.",
+        gt=0,
+    )
     selection: Literal["joint", "solo"] | None = option(
         None,
         "joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own. "

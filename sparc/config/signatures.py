@@ -62,7 +62,11 @@ class RunArguments(TypedDict, total=False):
     compile: bool
     """Compile the backbones with torch.compile."""
     skip_bad: bool
-    """Skip images that do not decode and empty captions."""
+    """Skip images that do not decode or are too large, and empty captions."""
+    max_pixels: int
+    """Largest number of pixels of an image."""
+    max_side_ratio: float
+    """Largest ratio of an image's longer side to its shorter; resizing makes long images huge."""
     out: str | Path | None
     """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
 
@@ -88,10 +92,14 @@ class EvaluateArguments(TypedDict, total=False):
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     concepts: Literal["enrichment", "purity"]
-    """Rule of the concept statistics: enrichment; or purity: the label that most samples of a latent have, above the
-    paper's threshold of 0.3. Names of latents are by enrichment always."""
+    """Rule of the concept statistics: enrichment; or purity, the paper's: in each stream, the label that most of a
+    latent's 50 strongest labelled samples have, if at least 0.3 of them do. Names of latents are by enrichment
+    always."""
     localization: bool
     """Also measure how well maps of concepts point at them."""
+    layers: int | None
+    """With --localization: layers that relevance goes through, counted from the last; the paper's code takes 1.
+    Default: all."""
 
 
 class ExploreArguments(TypedDict, total=False):
@@ -124,6 +132,9 @@ class LocalizeArguments(TypedDict, total=False):
     """Stream of the run to use; repeat for more. Default: all."""
     method: Literal["dense", "relevance", "grad-cam", "layer-cam"]
     """dense: encode each patch on its own; or relevance, grad-cam, layer-cam."""
+    layers: int | None
+    """With --method relevance: layers that it goes through, counted from the last; the paper's code takes 1. Default:
+    all."""
     selection: Literal["joint", "solo"] | None
     """joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own.
     Default: joint for texts, solo for latents."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparc.core.kernels import tiles
 
-SAMPLES, LATENTS = 256, 8192
+TILE_SAMPLES, TILE_LATENTS = 256, 8192
 """Samples and latents whose logits are in memory at a time on the CPU: 8 MB per stream, which fit in its cache."""
 MANY_SAMPLES, MANY_LATENTS = 2048, 65536
 """Samples and latents at a time on a GPU, which needs large products to be fast: 0.5 GB per stream."""
@@ -106,13 +106,13 @@ class _Best(NamedTuple):
 
 def _best(streams: list[EncoderProduct], k: int, samples: slice, latents: slice) -> _Best:
     logits = [_logits(product, samples, latents) for product in streams]
-    scores_BL = summed(logits)
+    scores_BL = summed_scores(logits)
     best_BK = top_k(scores_BL, k)
     kept_SBK = torch.stack([logits_BL.gather(1, best_BK) for logits_BL in logits])
     return _Best(best_BK + latents.start, scores_BL.gather(1, best_BK), kept_SBK)
 
 
-def summed(logits: list[Tensor]) -> Tensor:
+def summed_scores(logits: list[Tensor]) -> Tensor:
     """Return the sum of the streams' logits (B, L), added in their order."""
     first, *others = logits
     if not others:
@@ -139,12 +139,12 @@ def _logits(product: EncoderProduct, samples: slice, latents: slice) -> Tensor:
 
 def sample_tiles(inputs_BD: Tensor) -> list[slice]:
     """Return the ranges of samples to compute logits of at a time."""
-    return tiles(len(inputs_BD), SAMPLES if inputs_BD.device.type == "cpu" else MANY_SAMPLES)
+    return tiles(len(inputs_BD), TILE_SAMPLES if inputs_BD.device.type == "cpu" else MANY_SAMPLES)
 
 
 def latent_tiles(weight_LD: Tensor) -> list[slice]:
     """Return the ranges of latents to compute logits of at a time."""
-    return tiles(len(weight_LD), LATENTS if weight_LD.device.type == "cpu" else MANY_LATENTS)
+    return tiles(len(weight_LD), TILE_LATENTS if weight_LD.device.type == "cpu" else MANY_LATENTS)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ Where each measure is defined:
     alignment.py        hierarchical Jaccard of labels, its intervals, and the nulls on shuffled pairs
     sharing.py          alive, dead and mixed latents, L0, overlap of index sets, cofiring, entropy, duplicates
     concepts.py         names of latents: enrichment, purity, lift, confirmation
+    purity.py           names of latents by the rule of the paper's code
     retrieval.py        R@k, median rank and MRR of one stream searched with another
     probes.py           log-loss of the best latent per label (1-D probes)
     classifiers.py      mean average precision of linear and MLP classifiers
@@ -97,9 +98,9 @@ def evaluate(
 ) -> Evaluation:
     """Measure a space on held-out samples, without changing the space.
 
-    `rule` (`concepts.RULES`) is that of the report's concepts section; the names in the table of latents are always
-    those of enrichment. `classifiers` adds the classifiers of labels, which take longest. `seed` draws the shuffled
-    pairs of the nulls, the bootstrap and the classifiers' initial weights.
+    `rule`, `enrichment` or `purity`, is that of the report's concepts section; the names in the table of latents are
+    always those of enrichment. `classifiers` adds the classifiers of labels, which take longest. `seed` draws the
+    shuffled pairs of the nulls, the bootstrap and the classifiers' initial weights.
     """
     from sparc.evaluation.alignment import shuffles
     from sparc.evaluation.encoding import encode
@@ -108,18 +109,18 @@ def evaluate(
     from sparc.evaluation.sharing import sharing
 
     streams, groups = tuple(space.streams), held_out.groups
-    begin = _Parts(held_out, on_part).begin
-    begin("codes")
+    parts = _Parts(held_out, on_part)
+    parts.begin("codes")
     encodings = encode(space, held_out.features)
-    begin("sharing")
+    parts.begin("sharing")
     orders = shuffles(streams, len(groups), seed)
     shared, per_latent = sharing(space, encodings.solo, encodings.present, orders)
-    begin("reconstruction")
+    parts.begin("reconstruction")
     joint, solo = (_encoded(encodings, codes) for codes in (encodings.joint, encodings.solo))
-    begin("retrieval")
-    found = retrieval(encodings, groups, rows=held_out.rows, shared_spaces=held_out.shared_spaces)
-    from_labels, names = _from_labels(encodings, held_out, rule, classifiers, seed, begin)
-    begin("")
+    parts.begin("retrieval")
+    found = retrieval(encodings, groups, rows=held_out.rows, shared_spaces=held_out.shared_spaces, on_pair=parts.detail)
+    from_labels, names = _from_labels(encodings, held_out, rule, classifiers, seed, parts)
+    parts.begin("")
     report = Report(
         samples=len(groups),
         streams=streams,
@@ -141,12 +142,17 @@ class _Parts:
     def __init__(self, held_out: HeldOut, on_part: OnPart) -> None:
         self._total = 7 if held_out.labelled is not None else 4
         self._on_part = on_part
-        self._done = 0
+        self._done = -1
+        self._part = ""
 
     def begin(self, part: str) -> None:
         """Report that all parts before this one are done; an empty name ends the last part."""
+        self._done, self._part = self._done + 1, part
         self._on_part(self._done, self._total, part)
-        self._done += 1
+
+    def detail(self, what: str) -> None:
+        """Report what begins within the present part."""
+        self._on_part(self._done, self._total, f"{self._part}: {what}")
 
 
 def _from_labels(
@@ -155,28 +161,29 @@ def _from_labels(
     rule: str,
     classifiers: bool,
     seed: int,
-    begin: Callable[[str], None],
+    parts: _Parts,
 ) -> tuple[dict[str, Any], dict[int, LatentName] | None]:
     """Measure what needs labels: fields of the report, and names of latents; nothing and None without labels."""
     from sparc.evaluation.alignment import hierarchical_jaccard
     from sparc.evaluation.concepts import concepts, count_halves, latent_names
     from sparc.evaluation.labels import levels
     from sparc.evaluation.probes import probes
+    from sparc.evaluation.purity import purity_concepts
 
     if held_out.labelled is None:
         return {}, None
     (labels, taxonomy), groups = held_out.labelled, held_out.groups
-    begin("concepts")
+    parts.begin("concepts")
     halves = count_halves(encodings.solo, labels, taxonomy, groups)
-    by_rule = {each: concepts(halves, each) for each in {rule, "enrichment"}}
-    names = latent_names(by_rule["enrichment"][1], taxonomy)
-    begin("probes")
+    by_enrichment, found = concepts(halves)
+    names = latent_names(found, taxonomy)
+    parts.begin("probes")
     lifted = levels(labels, taxonomy).lifted
     fields: dict[str, Any] = {
-        "concepts": by_rule[rule][0],
-        "probes": probes(encodings, lifted, groups, classifiers=classifiers, seed=seed),
+        "concepts": purity_concepts(encodings.joint, labels) if rule == "purity" else by_enrichment,
+        "probes": probes(encodings, lifted, groups, classifiers=classifiers, seed=seed, on_detail=parts.detail),
     }
-    begin("alignment")
+    parts.begin("alignment")
     if len(encodings.space.streams) > 1:
         fields["jaccard"] = hierarchical_jaccard(encodings, labels, taxonomy, groups, seed)
     return fields, names

@@ -1,12 +1,13 @@
 """Classifiers of labels from features and codes: one linear, one with a hidden layer; mean average precision.
 
-One network learns all labels at once. For 600 labels of 63,000 samples with 384 features that takes 65 s on one
-thread; scikit-learn's LogisticRegression, a fit per label, takes 343 s and gives other numbers.
+One network learns all labels at once, so its time hardly grows with the number of labels.
+benchmarks/ours_and_libraries.py compares it with scikit-learn's LogisticRegression, a fit per label, which gives other
+numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import permutations
 from math import ceil
 from typing import NamedTuple
@@ -52,7 +53,13 @@ class Split(NamedTuple):
     test: Tensor
 
 
-def classify(encodings: Encodings, labels: csr_array, split: Split, seed: int) -> tuple[Classifier, ...]:
+def classify(
+    encodings: Encodings,
+    labels: csr_array,
+    split: Split,
+    seed: int,
+    on_inputs: Callable[[str], None] = lambda inputs: None,
+) -> tuple[Classifier, ...]:
     """Train classifiers on the training rows, and measure their mean average precision on the test rows.
 
     Their inputs are each stream's normalised features, its solo codes, its reconstruction from them, and its
@@ -63,6 +70,7 @@ def classify(encodings: Encodings, labels: csr_array, split: Split, seed: int) -
     has_MC = labels[rows.numpy()].astype(np.bool_).toarray()
     found = []
     for kind, source, target, inputs in readings(encodings, rows):
+        on_inputs(f"classifiers of {kind}, {source if source == target else f'{source} → {target}'}")
         linear, mlp = (precision(inputs, has_MC, len(split.train), hidden, seed) for hidden in ((), (HIDDEN,)))
         found.append(Classifier(features=kind, source=source, target=target, linear=linear, mlp=mlp))
     return tuple(found)

@@ -1,7 +1,7 @@
 """Names for latents: the label that the images activating a latent have more often than other images do.
 
-A name is found on one half of the images and checked on the other. The names that are stored with a run are always
-those by enrichment, whatever the rule of the report, and only confirmed names are shown.
+A name is found on one half of the images and checked on the other. These names are stored with a run, and only
+confirmed names are shown. `purity.py` has the paper's rule.
 """
 
 from __future__ import annotations
@@ -13,25 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csr_array
 from scipy.special import bdtrc, entr, xlogy
 
 from sparc.core.codes import Codes
 from sparc.evaluation.encoding import activity
-from sparc.evaluation.labels import dense, levels, summed
+from sparc.evaluation.labels import levels, summed
 from sparc.evaluation.latents import rounded
 from sparc.evaluation.report import ConceptDepth, Concepts
 from sparc.plugins.contracts import Taxonomy
 from sparc.plugins.datasets import held_out
 from sparc.storage.latent_names import LatentName
 
-PURITY = 0.3
-"""The paper's rule: a latent stands for the label that more than this share of its images has."""
 SIGNIFICANCE = 0.05
 """Largest probability of a chance find, over all labels of a depth; and of a chance confirmation."""
 FREQUENT = 0.1
 """Share of the labels, the most frequent ones, whose take of the names is reported."""
-RULES = ("enrichment", "purity")
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -93,26 +90,25 @@ def count_halves(codes: Mapping[str, Codes], labels: csr_array, taxonomy: Taxono
     return Halves(finding, checking, by_depth.depths)
 
 
-def concepts(halves: Halves, rule: str) -> tuple[Concepts, Names]:
+def concepts(halves: Halves) -> tuple[Concepts, Names]:
     """Name every latent, and summarise the names.
 
-    By `enrichment`, the label whose frequency among the latent's images is least likely if as many images were drawn at
-    random, if that is significant. By `purity`, the paper's rule, the most frequent label, above 0.3. Labels of one
-    depth compete first; a latent is called by the best of the winners, by the paper's rule the deepest.
+    The name is the label whose frequency among the latent's images is least likely if as many images were drawn at
+    random, if that is significant. Labels of one depth compete first; a latent is called by the best of the winners.
     """
     finding, checking, depth_C = halves
     by_label = finding.labelled + checking.labelled
     depths, at_depths, scores = [], [], []
     for depth in range(int(depth_C.max()) + 1):
         own = np.flatnonzero(depth_C == depth)
-        found, score_L = _named(halves, rule, own)
+        found, score_L = _named(halves, own)
         at_depths.append(found)
-        scores.append(score_L if rule == "enrichment" else np.where(found.label < 0, -np.inf, depth))
+        scores.append(score_L)
         depths.append(_depth(depth, found, by_label, own))
     best = _best(at_depths, np.stack(scores))
     return (
         Concepts(
-            rule=rule,
+            rule="enrichment",
             named=int((best.label >= 0).sum()),
             confirmed=int(best.confirmed.sum()),
             # Mean over all names: confirmed names were selected for being pure on the same images.
@@ -159,20 +155,18 @@ def _counted(active: csr_array, lifted: csr_array, rows_G: NDArray[np.bool_]) ->
     rows = np.flatnonzero(rows_G)
     some, labels = active[rows], lifted[rows]
     return Counts(
-        both=summed(csc_array(some), dense(labels).float()).numpy(),
+        both=summed(csr_array(some.T), labels),
         active=np.asarray(some.sum(axis=0), dtype=np.float64).ravel(),
         labelled=np.asarray(labels.sum(axis=0), dtype=np.float64).ravel(),
         images=len(rows),
     )
 
 
-def _scores(counts: Counts, own: Ints, rule: str) -> Floats:
+def _scores(counts: Counts, own: Ints) -> Floats:
     """Score how well each label of `own` names each latent, (L, own); -inf if it does not at all."""
     both = counts.both[:, own].astype(np.float64)
     share_LC = both / np.maximum(counts.active, 1)[:, None]
     overall_C = counts.labelled[own] / max(1, counts.images)
-    if rule == "purity":
-        return np.where(share_LC > overall_C, share_LC, -np.inf)  # a label that all images have names nothing
     # The log-likelihood ratio bounds the probability. A z-score would rank a rare label first because of one image.
     rest = counts.active[:, None] - both
     with_LC = xlogy(both, share_LC) - xlogy(both, overall_C)
@@ -191,25 +185,22 @@ def _best(at_depths: list[Names], scores_HL: Floats) -> Names:
     return Names(of_best("label"), of_best("confirmed"), of_best("purity"), of_best("lift"))
 
 
-def _named(halves: Halves, rule: str, own: Ints) -> tuple[Names, Floats]:
+def _named(halves: Halves, own: Ints) -> tuple[Names, Floats]:
     """Choose the best label of `own` per latent, if it is good enough; check it on the other half; return its score."""
     finding, checking = halves.finding, halves.checking
-    scores_LC = _scores(finding, own, rule)
+    scores_LC = _scores(finding, own)
     latents = np.arange(len(scores_LC))
     place_L = scores_LC.argmax(axis=1)
     best_L, score_L = own[place_L], scores_LC[latents, place_L]
-    if rule == "purity":
-        good_L = score_L > PURITY
-    else:
-        tried = max(1, int((finding.labelled[own] > 0).sum()))
-        good_L = np.isfinite(score_L) & (_by_chance(finding, latents, best_L) * tried < SIGNIFICANCE)
+    tried = max(1, int((finding.labelled[own] > 0).sum()))
+    good_L = np.isfinite(score_L) & (_by_chance(finding, latents, best_L) * tried < SIGNIFICANCE)
     both, active, labelled = checking.at(latents, best_L)
     known_L = good_L & (active > 0)
     purity_L = np.where(known_L, both / np.maximum(active, 1), np.nan)
     share_L = labelled / max(1, checking.images)
     lift_L = np.where(known_L & (share_L > 0), purity_L / np.where(share_L > 0, share_L, 1), np.nan)
-    holds_L = purity_L > PURITY if rule == "purity" else _by_chance(checking, latents, best_L) < SIGNIFICANCE
-    # By either rule, a label that no image of the checking half has cannot be confirmed.
+    holds_L = _by_chance(checking, latents, best_L) < SIGNIFICANCE
+    # A label that no image of the checking half has cannot be confirmed.
     confirmed_L = known_L & holds_L & (labelled > 0)
     found = Names(np.where(good_L, best_L, -1), confirmed_L, purity_L, lift_L)
     return found, np.where(good_L, score_L, -np.inf)

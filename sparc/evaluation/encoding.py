@@ -17,7 +17,7 @@ from sparc.core.space import LatentSpace, present
 CHUNK = 1024
 """Samples per call of the space."""
 
-Features = Mapping[str, Tensor]
+FeaturesByStream = Mapping[str, Tensor]
 """Raw features by stream, (N, D)."""
 
 
@@ -26,7 +26,7 @@ class Encodings:
     """Held-out samples and their codes in a space."""
 
     space: LatentSpace
-    features: Features
+    features: FeaturesByStream
     joint: Mapping[str, Codes]
     solo: Mapping[str, Codes]
 
@@ -36,7 +36,7 @@ class Encodings:
         return {name: present(self.features[name]) for name in self.space.streams}
 
 
-def encode(space: LatentSpace, features: Features) -> Encodings:
+def encode(space: LatentSpace, features: FeaturesByStream) -> Encodings:
     """Encode all samples both ways."""
     return Encodings(space, features, encode_joint(space, features), encode_solo(space, features))
 
@@ -48,14 +48,14 @@ def chunks(n_samples: int) -> Iterator[slice]:
 
 
 @torch.inference_mode()
-def encode_joint(space: LatentSpace, features: Features) -> dict[str, Codes]:
+def encode_joint(space: LatentSpace, features: FeaturesByStream) -> dict[str, Codes]:
     """Encode the streams of each sample together."""
     n_samples = len(next(iter(features.values())))
     parts = [space.encode({name: x[rows] for name, x in features.items()}) for rows in chunks(n_samples)]
     return {name: _joined([part[name] for part in parts]) for name in space.streams}
 
 
-def encode_solo(space: LatentSpace, features: Features) -> dict[str, Codes]:
+def encode_solo(space: LatentSpace, features: FeaturesByStream) -> dict[str, Codes]:
     """Encode each stream alone: it selects its own latents, so its codes hold nothing of the other streams."""
     return {name: _alone(space, name, features[name]) for name in space.streams}
 

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.sparse import csc_array, csr_array, hstack
-from torch import Tensor
+from scipy.sparse import csr_array, hstack
 
 from sparc.plugins.contracts import Taxonomy
 
@@ -47,8 +44,8 @@ def levels(labels: csr_array, taxonomy: Taxonomy) -> Levels:
     ]
     below, above = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     lift = csr_array((np.ones(len(pairs), np.float32), (below, above)), shape=(len(depths), len(depths)))
-    own = _binary(labels)
-    lifted = _binary(own @ lift)
+    own = binary(labels)
+    lifted = binary(own @ lift)
     differs_C = _totals(own) < _totals(lifted)
     at_H = np.arange(taxonomy.max_depth + 1)
     above_CH = depths[:, None] < at_H
@@ -61,7 +58,8 @@ def _totals(matrix: csr_array) -> NDArray[np.float64]:
     return np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel()
 
 
-def _binary(matrix: csr_array) -> csr_array:
+def binary(matrix: csr_array) -> csr_array:
+    """Return a matrix with 1 in place of every nonzero, float32, without stored zeros."""
     found = csr_array(matrix, copy=True)
     found.eliminate_zeros()
     found.data = np.ones(len(found.data), dtype=np.float32)
@@ -80,17 +78,10 @@ def parts(groups: Sequence[str], count: int) -> NDArray[np.intp]:
     return np.asarray(part_G[group_N])
 
 
-def dense(labels: csr_array) -> Tensor:
-    """Return labels (N, X), 0 or 1, as bytes: adding dense rows is faster than searching for the few labels in each."""
-    return torch.from_numpy(labels.astype(np.uint8).toarray())
+def summed(active_LN: csr_array, labels_NX: csr_array) -> NDArray[np.float32]:
+    """Count, per latent, the samples that activate it, by label: (L, X).
 
-
-def summed(active: csc_array, labels_NX: Tensor, latents: slice = slice(None)) -> Tensor:
-    """Count, per latent of a range, the samples that activate it, by label: (l, X) float32.
-
-    active: (N, L), 1 where active; labels_NX: float32, 0 or 1.
+    active_LN: float32, 1 where active; labels_NX: float32, 0 or 1.
     """
-    first, last, _ = latents.indices(active.shape[1])
-    starts = torch.from_numpy(active.indptr[first : last + 1].astype(np.int64))
-    samples = torch.from_numpy(active.indices[starts[0] : starts[-1]].astype(np.int64))
-    return F.embedding_bag(samples, labels_NX, starts[:-1] - starts[0], mode="sum")
+    counts: NDArray[np.float32] = (active_LN @ labels_NX).toarray()
+    return counts

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from sparc.evaluation.report import DepthOverlap, Probes, Report
+    from sparc.evaluation.report import DepthOverlap, Probes, PurityConcepts, Report
 
 JOINT, SOLO = Mark("joint", COLOURS[0], "o"), Mark("solo", COLOURS[1], "s")
 LINEAR, MLP = Mark("linear", COLOURS[2], "o"), Mark("MLP", COLOURS[3], "D")
@@ -172,8 +172,10 @@ def retrieval(report: Report) -> Figure | None:
 
 def concepts(report: Report) -> Figure | None:
     """Draw, per depth, the labels that name a latent, and the share of named latents that frequent labels take."""
-    if not (found := report.concepts) or not found.depths:
+    if not (found := report.concepts):
         return None
+    if found.rule == "purity":
+        return _purity(report, found)
     depths = found.depths
     figure = new_figure(WIDTH, 1.9 + 0.5 * len(depths))
     counts, shares = figure.subplots(1, 2, sharey=True, width_ratios=[1.6, 1])
@@ -197,6 +199,27 @@ def concepts(report: Report) -> Figure | None:
     size = f"{found.named} of {report.n_latents}, {found.confirmed} confirmed"
     figures.headline(figure, f"Latents named by {found.rule}: {size}")
     figures.legend(figure, counts, shares)
+    return figure
+
+
+def _purity(report: Report, found: PurityConcepts) -> Figure:
+    """Draw, per stream, the latents that the paper's rule names, and the labels that it names them after."""
+    figure = new_figure(WIDTH, 1.4 + 0.4 * len(found.streams))
+    axes = figure.subplots()
+    places = figures.rows(axes, [label(stream) for stream in found.streams])
+    names = found.streams.values()
+    for words, aside, colour, counts in (
+        ("latents with a name", -0.17, PALE, [one.named for one in names]),
+        ("labels that are names", 0.17, COLOURS[2], [one.taken for one in names]),
+    ):
+        bars = axes.barh([place + aside for place in places], counts, 0.32, color=colour, label=words)
+        axes.bar_label(bars, padding=3)
+    axes.margins(x=0.08)  # room for the numbers
+    figures.from_zero(axes)
+    axes.locator_params(axis="x", integer=True)
+    size = f"{found.agreed} of {report.n_latents} alike in all streams"
+    figures.headline(figure, f"Latents named by the paper's rule: {size}")
+    figures.legend(figure, axes)
     return figure
 
 

@@ -1,12 +1,12 @@
 """Probes of labels: the best single latent per label (1-D probes), and, on request, classifiers of all features.
 
-All regressions of a label are fitted at once, on the nonzero activations alone. For 16 latents active in 1% of
-126,000 samples that takes 7 ms on one thread; scikit-learn's LogisticRegression, a fit per latent, takes 0.9 s.
+All regressions of a label are fitted at once, on the nonzero activations alone, which is a hundred times faster than a
+fit per latent by scikit-learn's LogisticRegression; the losses agree to 1e-9 (benchmarks/ours_and_libraries.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ CANDIDATES = 16
 SCORED = 256
 """Labels scored at a time: scores are (SCORED, L)."""
 
-STEPS = 100
+NEWTON_STEPS = 100
 """Most Newton steps. About 10 are taken; about 15 if a latent separates a label of a million samples exactly."""
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,13 @@ Bools = NDArray[np.bool_]
 
 
 def probes(
-    encodings: Encodings, labels: csr_array, groups: Sequence[str], *, classifiers: bool, seed: int
+    encodings: Encodings,
+    labels: csr_array,
+    groups: Sequence[str],
+    *,
+    classifiers: bool,
+    seed: int,
+    on_detail: Callable[[str], None] = lambda detail: None,
 ) -> Probes | None:
     """Measure how well single latents and, with `classifiers`, all features tell labels; None if no label counts.
 
@@ -53,20 +59,19 @@ def probes(
     labels = labels[:, frequent(labels, of_group_N, train_rows) & frequent(labels, of_group_N, test_rows)]
     if labels.shape[1] == 0:
         return None
-    single = {
-        way: {
-            name: single_latent(codes[name].to_csr(), labels, there[name] & ~test_N, there[name] & test_N)
-            for name in encodings.space.streams
-        }
-        for way, codes in (("joint", encodings.joint), ("solo", encodings.solo))
-    }
+    single: dict[str, dict[str, float]] = {"joint": {}, "solo": {}}
+    for way, codes in (("joint", encodings.joint), ("solo", encodings.solo)):
+        for name in encodings.space.streams:
+            on_detail(f"single latents of {name}, {way}")
+            train_N, tested_N = there[name] & ~test_N, there[name] & test_N
+            single[way][name] = single_latent(codes[name].to_csr(), labels, train_N, tested_N)
     split = Split(torch.from_numpy(train_rows), torch.from_numpy(test_rows))
     return Probes(
         labels=labels.shape[1],
         train=len(train_rows),
         test=len(test_rows),
         single=single,
-        classifiers=classify(encodings, labels, split, seed) if classifiers else (),
+        classifiers=classify(encodings, labels, split, seed, on_detail) if classifiers else (),
         chance=chance_precision(np.asarray(labels[test_rows].sum(axis=0)).ravel(), len(test_rows)),
     )
 
@@ -226,7 +231,7 @@ def fit(data: Regressions, ridge: float) -> Floats:
     lines_2F = np.zeros((2, len(data.starts)))
     length_F = np.ones(len(data.starts))
     state_6F = _derivatives(data, lines_2F, ridge)
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         value_F, slope_F, intercept_F, bend_F, mixed_F, level_F = state_6F
         step_2F = np.stack([mixed_F * intercept_F - level_F * slope_F, mixed_F * slope_F - bend_F * intercept_F])
         step_2F /= bend_F * level_F - mixed_F**2

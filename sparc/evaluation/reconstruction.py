@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
-from sparc.evaluation.encoding import Features, chunks
+from sparc.evaluation.encoding import FeaturesByStream, chunks
 from sparc.evaluation.report import Matrix
 
 ROUNDING = 1e-12
@@ -21,7 +21,7 @@ ROUNDING = 1e-12
 
 
 @torch.inference_mode()
-def reconstruction(space: LatentSpace, features: Features, codes: Mapping[str, Codes]) -> tuple[Matrix, Matrix]:
+def reconstruction(space: LatentSpace, features: FeaturesByStream, codes: Mapping[str, Codes]) -> tuple[Matrix, Matrix]:
     """Return NMSE and R^2 of every stream rebuilt from every stream's codes, over the samples that have both.
 
     NMSE is the mean over samples of ||y - x||^2 / ||x||^2, as in the loss (arXiv 2507.06265, section 3). R^2 is
@@ -52,7 +52,7 @@ def _finite(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def _means(space: LatentSpace, features: Features, n_samples: int) -> dict[str, Tensor]:
+def _means(space: LatentSpace, features: FeaturesByStream, n_samples: int) -> dict[str, Tensor]:
     """Return the mean of each stream's normalised features over the samples that have it, float64."""
     totals = {name: torch.zeros(width, dtype=torch.float64) for name, width in space.streams.items()}
     counts = dict.fromkeys(space.streams, 0)

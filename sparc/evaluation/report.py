@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from sparc.system.files import read_model, write_json
 
@@ -13,7 +13,9 @@ WHAT = "the evaluation of a run"
 """Name of `evaluation.json` in messages."""
 
 
-class _Record(BaseModel):
+class _Section(BaseModel):
+    """Part of the report."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -21,14 +23,14 @@ Matrix = dict[str, dict[str, float | None]]
 """Source stream to target stream to number; None if no sample has both, or if the number is not finite."""
 
 
-class Pattern(_Record):
+class Pattern(_Section):
     """The number of latents that are active in these streams and in no other."""
 
     streams: tuple[str, ...]
     latents: int
 
 
-class CodeMeasures(_Record):
+class CodeMeasures(_Section):
     """Measures of the codes of held-out samples, all encoded joint or all solo."""
 
     nmse: Matrix
@@ -53,7 +55,7 @@ Interval = tuple[float, float]
 """95% interval: the estimate plus and minus bootstrap standard errors, as many as Student's t gives."""
 
 
-class Overlap(_Record):
+class Overlap(_Section):
     """A Jaccard overlap, averaged over latents."""
 
     all: float
@@ -65,7 +67,7 @@ class Overlap(_Record):
     alive_interval: Interval | None
 
 
-class DepthOverlap(_Record):
+class DepthOverlap(_Section):
     """Hierarchical Jaccard with labels lifted to one depth of the taxonomy."""
 
     depth: int
@@ -77,7 +79,7 @@ class DepthOverlap(_Record):
     """Solo, on shuffled pairs: the overlap that the labels' frequencies alone cause."""
 
 
-class IndexOverlap(_Record):
+class IndexOverlap(_Section):
     """Overlap of the active latents of a sample in two streams, each encoded alone."""
 
     first: str
@@ -88,7 +90,7 @@ class IndexOverlap(_Record):
     """Overlap on shuffled pairs."""
 
 
-class Sharing(_Record):
+class Sharing(_Section):
     """Sharing of latents between streams, each stream encoded alone."""
 
     overlaps: tuple[IndexOverlap, ...]
@@ -109,7 +111,7 @@ class Sharing(_Record):
     """Entropy of a latent's activations over the streams, 1 if all are equally active; mean over alive latents."""
 
 
-class ConceptDepth(_Record):
+class ConceptDepth(_Section):
     """Labels of one depth as names of latents."""
 
     depth: int
@@ -129,11 +131,10 @@ class ConceptDepth(_Record):
     """Spearman correlation between a label's images and the latents that it names."""
 
 
-class Concepts(_Record):
+class Concepts(_Section):
     """Names of latents, by the labels of the images that activate them."""
 
-    rule: str
-    """`enrichment`, or `purity` as in the paper."""
+    rule: Literal["enrichment"]
     named: int
     """Latents with a name, a label of any depth."""
     confirmed: int
@@ -144,7 +145,31 @@ class Concepts(_Record):
     depths: tuple[ConceptDepth, ...]
 
 
-class Classifier(_Record):
+class PurityNames(_Section):
+    """Names of latents in one stream by the paper's rule."""
+
+    named: int
+    """Latents with a name."""
+    taken: int
+    """Labels that name at least one latent."""
+    effective: float
+    """Effective number of names: exp of the entropy of the names over the labels."""
+    purity: float | None
+    """Share of a latent's strongest samples that have its label; mean over named latents. Nothing is held out."""
+    lift: float | None
+    """Purity over the label's frequency among labelled samples; mean over named latents."""
+
+
+class PurityConcepts(_Section):
+    """Names of latents by the paper's rule, which gives a latent a name of its own in each stream."""
+
+    rule: Literal["purity"]
+    streams: dict[str, PurityNames]
+    agreed: int
+    """Latents that have the same name in every stream."""
+
+
+class Classifier(_Section):
     """Mean average precision of classifiers of labels, on the test part."""
 
     features: str
@@ -157,7 +182,7 @@ class Classifier(_Record):
     mlp: float
 
 
-class Probes(_Record):
+class Probes(_Section):
     """Scores of single latents, and of classifiers of all features, as predictors of labels."""
 
     labels: int
@@ -172,7 +197,7 @@ class Probes(_Record):
     """Exact mean average precision of a random order."""
 
 
-class Ranks(_Record):
+class Ranks(_Section):
     """Recall at 1, 5 and 10, and ranks, of a search."""
 
     r1: float
@@ -184,7 +209,7 @@ class Ranks(_Record):
     """Mean of 1 / rank."""
 
 
-class Retrieval(_Record):
+class Retrieval(_Section):
     """One stream searched with another, each encoded alone. An image or caption of several samples counts once."""
 
     query: str
@@ -203,7 +228,7 @@ class Retrieval(_Record):
     """Exact expectation for a random order."""
 
 
-class Report(_Record):
+class Report(_Section):
     """Everything measured by an evaluation."""
 
     samples: int
@@ -219,8 +244,8 @@ class Report(_Record):
     """None with one stream."""
     retrieval: tuple[Retrieval, ...] = ()
     """Per ordered pair of streams; empty with one stream."""
-    concepts: Concepts | None = None
-    """None without labels."""
+    concepts: Annotated[Concepts | PurityConcepts, Field(discriminator="rule")] | None = None
+    """By the rule that was chosen; None without labels."""
     probes: Probes | None = None
     """None without labels, or if no label has enough images with and without it."""
 
@@ -234,7 +259,7 @@ class Report(_Record):
         return cls.model_validate(content)
 
 
-class EvaluationFile(_Record):
+class EvaluationFile(_Section):
     """The content of `evaluation.json`: a report, and the data that it was measured on."""
 
     dataset: str

@@ -48,6 +48,7 @@ def retrieval(
     *,
     rows: Mapping[str, Tensor] | None = None,
     shared_spaces: Mapping[str, str] | None = None,
+    on_pair: Callable[[str], None] = lambda pair: None,
 ) -> tuple[Retrieval, ...]:
     """Search every stream with every other: by latents, by reconstruction, and by features if they share a space.
 
@@ -58,6 +59,7 @@ def retrieval(
     group_N = np.unique(np.asarray(groups), return_inverse=True)[1]
     found = []
     for query, target in permutations(encodings.space.streams, 2):
+        on_pair(f"{query} → {target}")
         both = (there[query] & there[target]).nonzero().squeeze(1).cpu()
         if len(both) == 0:
             continue

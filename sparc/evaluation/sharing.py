@@ -21,8 +21,8 @@ from sparc.evaluation.report import IndexOverlap, Pattern, Sharing
 
 DUPLICATE = 0.9
 """Smallest cosine between the decoders of two duplicates, all streams side by side."""
-LATENTS = 1024
-"""Latents compared with all others at a time, so that cosines are (LATENTS, A)."""
+COMPARED_LATENTS = 1024
+"""Latents compared with all others at a time, so that cosines are (COMPARED_LATENTS, A)."""
 
 Floats = NDArray[np.float64]
 
@@ -168,11 +168,11 @@ def twins(space: LatentSpace, alive_L: NDArray[np.bool_]) -> tuple[NDArray[np.in
     if len(alive) < 2:
         return twin_L, likeness_L
     decoder_AT = F.normalize(space.decoder[alive.to(space.decoder.device)], dim=1)
-    for start in range(0, len(alive), LATENTS):
-        cosine_aA = decoder_AT[start : start + LATENTS] @ decoder_AT.T
+    for start in range(0, len(alive), COMPARED_LATENTS):
+        cosine_aA = decoder_AT[start : start + COMPARED_LATENTS] @ decoder_AT.T
         cosine_aA.diagonal(offset=start).fill_(-torch.inf)
         best = cosine_aA.max(dim=1)
-        own = alive[start : start + LATENTS].numpy()
+        own = alive[start : start + COMPARED_LATENTS].numpy()
         twin_L[own], likeness_L[own] = alive[best.indices.cpu()].numpy(), best.values.cpu().numpy()
     return twin_L, likeness_L
 

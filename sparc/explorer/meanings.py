@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
     from torch import Tensor
 
-MIN_ACTIVE, FEW = 5, 2
+MIN_ACTIVE, FEW_ACTIVE = 5, 2
 """Samples of each stream that must activate a latent for it to rank: 5; with fewer than 100 samples, a twentieth of
 them, but at least 2."""
 TOP = 6
@@ -117,7 +117,7 @@ def correlations(active: Sequence[csr_array], present: Sequence[NDArray[np.bool_
 
 def often(active: Sequence[csr_array]) -> NDArray[np.bool_]:
     """Return (L,) bool, the latents that enough samples of each stream activate."""
-    needed = min(MIN_ACTIVE, max(FEW, active[0].shape[0] // 20))
+    needed = min(MIN_ACTIVE, max(FEW_ACTIVE, active[0].shape[0] // 20))
     often_L: NDArray[np.bool_] = np.all([(matrix > 0).sum(axis=0) >= needed for matrix in active], axis=0)
     return often_L
 

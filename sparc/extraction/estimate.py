@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from sparc.extraction.features import FeatureExtractor, ItemBatch, dtype_of
+from sparc.extraction.features import FeatureExtractor, dtype_of
 from sparc.extraction.items import distinct
+from sparc.extraction.preprocessing import ItemBatch
 from sparc.plugins.contracts import Dataset
 from sparc.system.memory import peak_bytes
 
@@ -34,7 +36,12 @@ class Estimate:
     """Peak memory of tensors on the GPU in bytes; None without a GPU."""
 
 
-def estimate(dataset: Dataset, extractor: FeatureExtractor, dtype: str) -> Estimate:
+def estimate(
+    dataset: Dataset,
+    extractor: FeatureExtractor,
+    dtype: str,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+) -> Estimate:
     """Compute batches from all over the dataset, and extrapolate linearly. Raises what the extraction would raise."""
     items = distinct(dataset, extractor.modality)
     size = extractor.batch_size(dataset, items.owners.tolist())
@@ -47,6 +54,7 @@ def estimate(dataset: Dataset, extractor: FeatureExtractor, dtype: str) -> Estim
     for computed in extractor(dataset, batches):
         now = time.perf_counter()
         done += len(computed.readable)
+        on_rows(done, count)
         token_bytes = sum(tokens[:1].nbytes for tokens in computed.tokens.values()) or token_bytes
         if done == len(computed.readable):  # the first batch includes the start of the data-loading workers
             first, after_first = now, done

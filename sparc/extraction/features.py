@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from sparc.errors import BadSample, InvalidConfig, PluginError
+from sparc.errors import InvalidConfig, OutOfMemory, PluginError, SparcError
 from sparc.extraction.batch_size import LARGEST, LARGEST_ON_GPU, fitting_inputs, fitting_memory
-from sparc.extraction.preprocessing import PreprocessedBatch, Preprocessor, RequestedSamples
+from sparc.extraction.loading import load
+from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
 from sparc.plugins.batches import mapped, tensors
 from sparc.plugins.contracts import Backbone, Dataset, GridBackbone
+from sparc.plugins.images import DEFAULT_LIMITS, ImageLimits
 
 MAX_WORKERS = 16
 PROBED = 8
@@ -43,6 +44,8 @@ class ComputeOptions:
     """True gives zeros for samples that cannot be read, instead of raising an error."""
     tokens: torch.dtype | None = None
     """Dtype of the features of patches; None computes none."""
+    limits: ImageLimits = DEFAULT_LIMITS
+    """Largest image that is read."""
 
 
 @dataclass
@@ -52,14 +55,6 @@ class WaitingTime:
     data: float = 0.0
     device: float = 0.0
     disk: float = 0.0
-
-
-class ItemBatch(NamedTuple):
-    """Samples to compute together; each stands for one distinct item."""
-
-    samples: list[int]
-    streams: tuple[str, ...]
-    """Streams that need their features."""
 
 
 class BatchFeatures(NamedTuple):
@@ -91,6 +86,8 @@ class FeatureExtractor:
         self._run = {name: torch.compile(run) if self.options.compile else run for name, run in functions.items()}
         self._at_once: dict[str, int] = {}
         """Number of samples that a backbone computes at once, if a whole batch exceeds the device's memory."""
+        self._witness: int | None = None
+        """A sample of the dataset that could be read."""
 
     def _function(self, name: str) -> Callable[[Any], Any]:
         backbone = self.backbones[name]
@@ -112,19 +109,24 @@ class FeatureExtractor:
 
         On a GPU this also measures how many samples each backbone can compute at once, on copies of that sample.
         """
-        preprocessor = self._preprocessor()
         largest = LARGEST_ON_GPU if self._on_gpu else LARGEST
-        for sample in samples[:PROBED]:
-            read = preprocessor([(dataset[sample], tuple(self.backbones))])
-            if read.inputs:
-                size = fitting_inputs(
-                    sum(tensor.nbytes for one in read.inputs.values() for tensor in tensors(one)), largest
-                )
-                if self._on_gpu:
-                    found = {name: self._at_once_on_gpu(name, one, size) for name, one in read.inputs.items()}
-                    self._at_once.update(found)
-                return size
-        return largest
+        tried = [ItemBatch([sample], tuple(self.backbones)) for sample in samples[:PROBED]]
+        # One process, so that a sample that kills it is named here too.
+        with contextlib.closing(self._loaded(dataset, tried, workers=1)) as loaded:
+            for batch, read in zip(tried, loaded, strict=False):
+                if read.failure is not None:
+                    raise _raised(read)
+                if read.inputs:
+                    self._witness = batch.samples[0]
+                    break
+            else:
+                return largest
+        sizes = [tensor.nbytes for one in read.inputs.values() for tensor in tensors(one)]
+        size = fitting_inputs(sum(sizes), largest)
+        if self._on_gpu:
+            found = {name: self._at_once_on_gpu(name, one, size) for name, one in read.inputs.items()}
+            self._at_once.update(found)
+        return size
 
     def __call__(self, dataset: Dataset, batches: Sequence[ItemBatch]) -> Generator[BatchFeatures]:
         """Yield the features of each batch. The device computes a batch while the results of the last are copied.
@@ -132,18 +134,19 @@ class FeatureExtractor:
         Raises:
             BadSample: a sample cannot be read, and `skip_bad` is not set.
             PluginError: a backbone breaks its contract.
+            StorageError, OutOfMemory: the machine refuses to read a sample, which `skip_bad` does not pass over.
         """
         launched: _LaunchedBatch | None = None
-        for read in self._timed(iter(self._loader(dataset, batches))):
+        for read in self._timed(self._loaded(dataset, batches, workers=self._workers)):
             began = time.perf_counter()
-            following = None if read.errors and not self.options.skip_bad else self._launch_all(read)
+            wrong = read.failure is not None or (read.errors and not self.options.skip_bad)
+            following = None if wrong else self._launch_all(read)
             done = self._finish(launched) if launched is not None else None
             self.spent.device += time.perf_counter() - began
             if done is not None:
                 yield done
             if following is None:
-                message, hint = read.errors[0]
-                raise BadSample(message, hint=hint)
+                raise _raised(read)
             launched = following
         if launched is not None:
             began = time.perf_counter()
@@ -181,20 +184,16 @@ class FeatureExtractor:
             return fitting_memory(peak, torch.cuda.mem_get_info(device)[0] + reusable, size)
         return size  # `_launch` halves it when it runs out of memory
 
-    def _preprocessor(self) -> Preprocessor:
-        return Preprocessor({name: backbone.preprocess for name, backbone in self.backbones.items()}, self.modality)
-
-    def _loader(self, dataset: Dataset, batches: Sequence[ItemBatch]) -> DataLoader[Any]:
+    @property
+    def _workers(self) -> int:
+        """Number of loading processes. On the CPU half of the cores are left to the backbones."""
         cpus = _cpus()
-        # On the CPU half of the cores are left to the backbones.
-        workers = min(MAX_WORKERS, cpus if self._on_gpu else max(1, cpus // 2)) if self.modality == "image" else 0
-        return DataLoader(
-            RequestedSamples(dataset),  # type: ignore[arg-type]  # DataLoader needs no more than its two methods
-            batch_sampler=([(sample, batch.streams) for sample in batch.samples] for batch in batches),
-            num_workers=workers,
-            collate_fn=self._preprocessor(),
-            pin_memory=self._on_gpu,
-        )
+        return min(MAX_WORKERS, cpus if self._on_gpu else max(1, cpus // 2))
+
+    def _loaded(self, dataset: Dataset, batches: Sequence[ItemBatch], *, workers: int) -> Generator[PreprocessedBatch]:
+        preprocess = {name: backbone.preprocess for name, backbone in self.backbones.items()}
+        reader = BatchReader(dataset, preprocess, self.modality, self.options.limits, witness=self._witness)
+        return load(reader, batches, workers=workers if self.modality == "image" else 0, pin=self._on_gpu)
 
     def _launch(self, name: str, inputs: Any, count: int) -> list[_Output]:
         """Start the computation of a batch, and return its features in pieces, which a GPU may still be computing."""
@@ -206,13 +205,14 @@ class FeatureExtractor:
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-            # Outside of the handler, because the error's traceback keeps the tensors alive.
+                refused = str(error)  # not the error: its traceback keeps the tensors alive
+            # Outside of the handler, for the same reason.
             if self._on_gpu:
                 torch.cuda.empty_cache()
             if at_once == 1:
                 where = self.options.device if self._on_gpu else "this machine"
-                raise PluginError(
-                    f"backbone '{name}': one sample does not fit in the memory of {where}",
+                raise OutOfMemory(
+                    f"backbone '{name}': one sample does not fit in the memory of {where}: {' '.join(refused.split())}",
                     hint="free some of it, or choose a smaller model",
                 )
             at_once = self._at_once[name] = (at_once + 1) // 2
@@ -280,6 +280,14 @@ class _LaunchedBatch(NamedTuple):
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Return True for a lack of memory. On the CPU PyTorch raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _raised(read: PreprocessedBatch) -> SparcError:
+    """Return the error of a batch; its cause has the traceback of the loading process."""
+    error = read.failure if read.failure is not None else read.errors[0]
+    if read.trace:
+        error.__cause__ = RuntimeError(read.trace)
+    return error
 
 
 def _pinned_copy(tensor: Tensor) -> Tensor:

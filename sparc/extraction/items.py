@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sparc.errors import InvalidConfig, MissingData
+from sparc.errors import InvalidConfig, MissingData, SparcError
+from sparc.extraction.preprocessing import fault
 from sparc.plugins.contracts import Dataset, Sample
 
 
@@ -34,6 +35,7 @@ def distinct(dataset: Dataset, modality: str) -> Items:
     Raises:
         MissingData: the dataset has no samples.
         InvalidConfig: an id cannot be encoded as UTF-8.
+        PluginError, StorageError, OutOfMemory: the dataset fails to return a sample, without opening its image.
     """
     if not len(dataset):
         raise MissingData("the dataset has no samples", hint="check its folder")
@@ -41,7 +43,7 @@ def distinct(dataset: Dataset, modality: str) -> Items:
     rows = np.empty(len(dataset), np.int64)
     owners: list[int] = []
     for position in range(len(dataset)):
-        row = first.setdefault(_key(dataset[position], modality, position), len(owners))
+        row = first.setdefault(_key(_sample(dataset, position), modality, position), len(owners))
         if row == len(owners):
             owners.append(position)
         rows[position] = row
@@ -53,6 +55,15 @@ def distinct(dataset: Dataset, modality: str) -> Items:
     return Items(ids, rows, np.array(owners, np.int64))
 
 
+def _sample(dataset: Dataset, position: int) -> Sample:
+    try:
+        return dataset[position]
+    except SparcError:
+        raise
+    except Exception as error:
+        raise fault(error, f"read sample '{dataset.ids[position]}'") from error
+
+
 def check_paired(dataset: Dataset, split: str) -> None:
     """Raise MissingData if no sample of a split has both an image and a caption. Opens no image.
 
@@ -61,7 +72,7 @@ def check_paired(dataset: Dataset, split: str) -> None:
     images: list[str] = []
     captions: list[str] = []
     for position in range(len(dataset)):
-        sample = dataset[position]
+        sample = _sample(dataset, position)
         has_caption = bool(sample.caption and sample.caption.strip())
         if sample.open_image is not None and has_caption:
             return

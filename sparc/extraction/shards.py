@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from sparc.errors import BadSample, CorruptFile, MissingData
-from sparc.extraction.features import BatchFeatures, FeatureExtractor, ItemBatch, dtype_of, stored
+from sparc.extraction.features import BatchFeatures, FeatureExtractor, dtype_of, stored
 from sparc.extraction.items import Items, distinct
+from sparc.extraction.preprocessing import ItemBatch
 from sparc.plugins.contracts import Dataset
 from sparc.storage.manifest import Manifest, PatchTokens, Shard, digest_ids, revoke_manifest, write_manifest
 from sparc.storage.store import SHARD_ROWS, TOKENS, read_shard, shard_path, tokens_path, write_samples, write_shard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparc import errors
-from sparc.errors import PluginError, SparcError
+from sparc.errors import OutOfMemory, PluginError, SparcError
 from sparc.extraction.plan import Job, Order
 
 
@@ -72,13 +73,17 @@ def probe(
     """
     waiting = [job for job in jobs if not job.done]
     found: list[tuple[Progress, dict[str, Any]]] = []
-    current = Progress()
-    for event in _events(Order(jobs=waiting, probe=True)) if waiting else ():
+    if not waiting:
+        return found
+    current = Progress((waiting[0].stream.alias,))
+    on_progress(current)  # before the worker has imported anything, which takes seconds
+    for event in _events(Order(jobs=waiting, probe=True)):
         if event["event"] == "probed":
             found.append((current, event["found"]))
         else:
-            current = _next(current, event)
-            on_progress(current)
+            before, current = current, _next(current, event)
+            if current != before:
+                on_progress(current)
     return found
 
 
@@ -102,14 +107,26 @@ def _events(order: Order) -> Iterator[dict[str, Any]]:
             at = event.get("stream") or ", ".join(event.get("streams", ())) or at
             yield event
         if worker.wait() != 0:
-            raise PluginError(
-                f"the extraction process ended with code {worker.returncode} in stream '{at}'",
-                hint="run the same command again: complete shards are kept; if it was killed, use less memory",
-            )
+            raise _death(worker.returncode, at)
     finally:
         worker.terminate()
         worker.wait()
         worker.stdout.close()
+
+
+def _death(code: int, at: str) -> SparcError:
+    """Return the error of a worker that ended without an error of its own, in the streams `at`."""
+    where = f" in stream '{at}'" if at else ""
+    if code == -signal.SIGKILL:
+        return OutOfMemory(
+            f"the extraction process was killed{where}",
+            hint="the system kills processes when memory is short: free some, or extract fewer streams at a time; "
+            "run the same command again: complete shards are kept",
+        )
+    return PluginError(
+        f"the extraction process ended with code {code}{where}",
+        hint="see what was printed above; run the same command again: complete shards are kept",
+    )
 
 
 def _next(current: Progress, event: dict[str, object]) -> Progress:
@@ -129,6 +146,6 @@ def _next(current: Progress, event: dict[str, object]) -> Progress:
             raise PluginError(
                 f"{where}{message}", hint="this may be a bug in the plugin; --debug shows where"
             ) from RuntimeError(trace)
-        case {"event": "error", "kind": str(kind), "message": str(message), "hint": str(hint)}:
-            raise errors.remade(getattr(errors, kind, SparcError), message, hint)
+        case {"event": "error", "kind": str(kind), "message": str(message), "hint": str(hint), "traceback": str(trace)}:
+            raise errors.remade(getattr(errors, kind, SparcError), message, hint) from RuntimeError(trace)
     raise RuntimeError(f"unknown event of the worker: {event}")

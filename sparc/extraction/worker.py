@@ -52,7 +52,8 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
         streams = [job.stream.alias for job in jobs]
         emit({"event": "begin", "streams": streams, "split": jobs[0].split})
         if order.probe:
-            found = estimate(dataset, extractor, jobs[0].options.store_dtype)
+            on_rows = partial(_report, emit, extractor.spent)
+            found = estimate(dataset, extractor, jobs[0].options.store_dtype, on_rows)
             emit({"event": "probed", "found": dataclasses.asdict(found)})
             continue
         manifests = extract_streams(
@@ -98,12 +99,14 @@ def _extractor(jobs: list[Job], backbones: dict[str, Backbone], registry: Regist
     import torch
 
     from sparc.extraction.features import ComputeOptions, FeatureExtractor, dtype_of
+    from sparc.plugins.images import ImageLimits
 
     options = jobs[0].options
     if options.precision == "float32":
         torch.backends.cudnn.allow_tf32 = False  # TF32 convolutions keep ten bits of the mantissa
     tokens = dtype_of(options.store_dtype) if options.tokens else None
-    compute = ComputeOptions(options.device, options.precision, options.compile, options.skip_bad, tokens)
+    limits = ImageLimits(options.max_pixels, options.max_side_ratio)
+    compute = ComputeOptions(options.device, options.precision, options.compile, options.skip_bad, tokens, limits)
     modality = registry.backbone(jobs[0].stream.name).modality
     return FeatureExtractor({job.stream.alias: backbones[job.stream.alias] for job in jobs}, modality, compute)
 
@@ -136,7 +139,14 @@ def main() -> None:
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
+    doing = "open the dataset"
+
     def emit(event: dict[str, Any]) -> None:
+        nonlocal doing
+        if event["event"] == "load":
+            doing = f"load the stream '{event['stream']}'"
+        elif event["event"] == "begin":
+            doing = f"extract the streams {', '.join(event['streams'])} of the split '{event['split']}'"
         events.write(json.dumps(event) + "\n")
         events.flush()
 
@@ -145,11 +155,12 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
     except Exception as error:
-        if (known := error if isinstance(error, SparcError) else refusal(error, "go on")) is not None:
-            emit({"event": "error", "kind": type(known).__name__, "message": known.message, "hint": known.hint})
-            return
-        message = f"{type(error).__name__}: {error}".splitlines()[0]
-        emit({"event": "error", "kind": "crash", "message": message, "traceback": traceback.format_exc()})
+        trace = traceback.format_exc()
+        if (known := error if isinstance(error, SparcError) else refusal(error, doing)) is not None:
+            said = {"kind": type(known).__name__, "message": known.message, "hint": known.hint}
+        else:
+            said = {"kind": "crash", "message": f"{type(error).__name__}: {error}".splitlines()[0]}
+        emit({"event": "error", **said, "traceback": trace})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
 """Import features and spaces that other tools made, and export spaces for other libraries.
 
-    feature_files.py       read a file of features: .npy, .npz, safetensors, Parquet, HDF5
     import_features.py     `sparc import features`: files of features into a folder for `sparc train --features`
+    feature_files.py       find features and ids in a file, or in a folder of parts
+    feature_parts.py       which files of a folder are parts, and the metadata beside them
+    sample_ids.py          ids as texts, and when two are the same
+    scatter.py             rows in storage order into shards of another order
+    arrays.py              an array of a file: its description, and its blocks
+    numpy_files.py, torch_files.py, parquet_files.py, hdf5_files.py     the formats
     import_checkpoint.py   `sparc import checkpoint`: a checkpoint of the paper's research code into a space
     export_saelens.py      `sparc export --format saelens`: one stream of a space as a sparse autoencoder of SAELens
 

@@ -25,7 +25,7 @@ from sparc.interchange import check_new_folder
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.system.files import json_writer, write_together
 
-CONFIG = "cfg.json"
+SAE_CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 FORMAT = "6.0.0"
 """SAELens version of this configuration. Without it, SAELens assumes an older version and drops the metadata."""
@@ -68,7 +68,7 @@ def write_saelens(space: SharedLatentSpace, stream: str, out: Path, *, backbone:
         },
     }
     tensors = _weights(space, stream)
-    write_together({out / CONFIG: json_writer(config), out / WEIGHTS: lambda path: save_file(tensors, path)})
+    write_together({out / SAE_CONFIG: json_writer(config), out / WEIGHTS: lambda path: save_file(tensors, path)})
 
 
 @torch.no_grad()

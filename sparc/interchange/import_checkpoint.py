@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.config import SpaceConfig, validated
 from sparc.errors import CorruptFile, InvalidConfig, MissingData
+from sparc.interchange.torch_files import load_weights_only
 from sparc.system.files import read_json
 
 if TYPE_CHECKING:
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
     from sparc.storage.checkpoint import SharedLatentSpace
 
 DECODER, ENCODER = "decoders.", "encoders."
+WRAPPERS = ("module.", "_orig_mod.")
 
 
 def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
     """Read a space from a checkpoint `file` (.pth) and the run configuration (.json) beside it.
 
-    The space computes the research code's codes and reconstructions. That code does not normalise its inputs, so
-    neither does the space (`normalization="none"`). Counters of dead latents are dropped. Pickled objects in the file
-    are refused.
+    The space computes the research code's codes and reconstructions. That code's datasets divide each row of features
+    by its norm, so the space does (`normalization="unit"`), and raw features give the same codes as normalised ones.
+    Counters of dead latents are dropped. Pickled objects in the file are refused.
 
     Raises:
         MissingData: a file does not exist.
@@ -42,7 +44,7 @@ def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
     streams = [name[len(ENCODER) : -len(".weight")] for name in state if name.startswith(ENCODER)]
     widths = {stream: int(_tensor(state, f"{ENCODER}{stream}.weight", 2, file).shape[1]) for stream in streams}
     shape = {"streams": widths, "n_latents": args["n_latents"], "k": args["k"], "selection": args["topk_type"]}
-    space = SharedLatentSpace(validated(SpaceConfig, {**shape, "normalization": "none"}, what=str(run_config)))
+    space = SharedLatentSpace(validated(SpaceConfig, {**shape, "normalization": "unit"}, what=str(run_config)))
     with torch.no_grad():
         for position, (stream, segment) in enumerate(space.segments.items()):
             length, width = space.n_latents, widths[stream]
@@ -66,7 +68,8 @@ def _arguments(path: Path) -> dict[str, Any]:
     """Return the run's arguments that a space needs."""
     content = read_json(path, what="the configuration of a run")
     args = content.get("args", content) if isinstance(content, dict) else {}
-    lacking = [name for name in ("n_latents", "k") if not isinstance(args.get(name), int)]
+    args = args if isinstance(args, dict) else {}
+    lacking = [name for name in ("n_latents", "k") if type(args.get(name)) is not int]  # True is an int too
     if lacking:
         raise CorruptFile(
             f"{path}: expected numbers n_latents and k in 'args', found no {' and no '.join(lacking)}",
@@ -81,26 +84,24 @@ def _arguments(path: Path) -> dict[str, Any]:
 
 
 def _state(path: Path) -> Mapping[str, Tensor]:
-    """Return the state dict of a checkpoint, which may be nested in another dict, without a wrapper's `module.`."""
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many unrelated types for files it cannot read
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptFile(
-            f"{path} is not a file of weights alone: {reason}",
-            hint="export its state_dict with torch.save, and nothing else",
-        ) from error
+    """Return the state dict of a checkpoint, which may be nested in another dict, without the prefixes of wrappers."""
+    content = load_weights_only(path)
     inner = list(content.values()) if isinstance(content, dict) else []
     for candidate in (content, *inner):
         if isinstance(candidate, dict):
-            named = {str(name).removeprefix("module."): value for name, value in candidate.items()}
+            named = {_unwrapped(str(name)): value for name, value in candidate.items()}
             if any(name.startswith(ENCODER) for name in named):
                 return named
     raise CorruptFile(
         f"{path}: expected tensors such as {ENCODER}STREAM.weight, found none", hint="give a checkpoint of SPARC's code"
     )
+
+
+def _unwrapped(name: str) -> str:
+    """Return a name without what data parallelism and `torch.compile` put before it."""
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
 
 
 def _tensor(state: Mapping[str, Tensor], name: str, dimensions: int, file: Path) -> Tensor:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparc.errors import InvalidConfig
+from sparc.errors import BadFeatures, InvalidConfig, StorageError
 from sparc.interchange import SPLITS
+from sparc.interchange.arrays import TEMPORARY
 from sparc.interchange.feature_files import Source
+from sparc.interchange.scatter import Layout, scatter
 from sparc.plugins.contracts import Sample
 from sparc.plugins.datasets import held_out
 from sparc.storage.manifest import MANIFEST, Manifest, Shard, digest_ids, read_manifest, write_manifest
-from sparc.storage.store import SHARD_ROWS, open_streams, shard_path, write_samples, write_shard
+from sparc.storage.store import SHARD_ROWS, read_ids, shard_path, write_samples, write_shard
 from sparc.system.files import sha256
+from sparc.system.refusals import writing
+
+Ids = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -37,46 +44,66 @@ def import_features(
     """Write the features of several streams, aligned by sample id, into `out`, for `sparc train --features`.
 
     A sample that a stream lacks gets a row of zeros there. Without `split`, a fraction `holdout` of the samples, drawn
-    by their ids, goes into the split `test`. Manifests are written last, so an interrupted import leaves none.
+    by their ids, goes into the split `test`. If all sources have positions as ids, those of a given split get its name
+    as a prefix, `train/0`: position 0 of another split is another sample. Each source is read once, in storage order.
+    Manifests are written last, so an interrupted import leaves none.
 
     Raises:
-        BadFeatures: a value is not finite. The error names stream and sample.
+        BadFeatures: a value is not finite, or all features of a sample are zero. The error names stream and sample.
+        CorruptFile, InvalidConfig: a file is damaged or has rows of other widths.
         InvalidConfig: a split has no samples or none with two streams, a stream shares no sample with another, or `out`
             holds other features.
         StorageError: the disk is full.
     """
-    ids = list(dict.fromkeys(name for source in sources.values() for name in source.ids))
-    _check_shared(sources)
-    chosen = {split: ids} if split is not None else _drawn(ids, holdout)
+    if out.exists() and not out.is_dir():
+        raise InvalidConfig(f"--out: expected a folder, found the file {out}", hint="choose another --out")
+    ids = _named(sources, split)
+    _check_shared(ids)
+    everything = list(dict.fromkeys(one for some in ids.values() for one in some))
+    chosen = {split: everything} if split is not None else _drawn(everything, holdout)
     empty = [name for name, members in chosen.items() if not members]
     if empty:
         raise InvalidConfig(f"no sample is left for the split '{empty[0]}'", hint="change --holdout, or give --split")
-    _check_paired(sources, chosen)
+    _check_paired(ids, chosen)
     for name in SPLITS:
         _check_beside(out / name, name, sources, chosen)
-    written = [_write_split(sources, out, name, members) for name, members in chosen.items()]
-    for _, manifests in written:
-        for directory, manifest in manifests.items():
-            write_manifest(directory, manifest)
-    return [imported for imported, _ in written]
-
-
-def _check_shared(sources: Mapping[str, Source]) -> None:
-    """Raise InvalidConfig if a stream has no sample in common with any other."""
-    counts = Counter(one for source in sources.values() for one in source.ids)
+    _check_space(out, sources, len(everything))
+    place = {one: number for number, one in enumerate(one for members in chosen.values() for one in members)}
+    lacking: dict[str, dict[str, list[str]]] = {name: {} for name in chosen}
+    manifests: dict[Path, Manifest] = {}
     for name, source in sources.items():
-        if len(sources) > 1 and all(counts[one] == 1 for one in source.ids):
-            shown = "; ".join(f"{other}: {', '.join(some.ids[:2])}, ..." for other, some in sources.items())
+        places = np.fromiter((place[one] for one in ids[name]), np.int64, len(ids[name]))
+        target = _Target(name, source, out, chosen)
+        for written, some in target.write(places).items():
+            lacking[written][name] = some
+        manifests |= target.manifests()
+    for directory, manifest in manifests.items():
+        write_manifest(directory, manifest)
+    return [ImportedSplit(name, len(members), lacking[name]) for name, members in chosen.items()]
+
+
+def _named(sources: Mapping[str, Source], split: str | None) -> dict[str, list[str]]:
+    """Return the ids by stream; positions get the split as a prefix, if all ids are positions."""
+    prefix = f"{split}/" if split is not None and all(source.positions for source in sources.values()) else ""
+    return {name: [prefix + one for one in source.ids] if prefix else source.ids for name, source in sources.items()}
+
+
+def _check_shared(ids: Ids) -> None:
+    """Raise InvalidConfig if a stream has no sample in common with any other."""
+    counts = Counter(one for some in ids.values() for one in some)
+    for name, mine in ids.items():
+        if len(ids) > 1 and all(counts[one] == 1 for one in mine):
+            shown = "; ".join(f"{other}: {', '.join(some[:2])}, ..." for other, some in ids.items())
             raise InvalidConfig(
                 f"stream '{name}' has no sample in common with another: {shown}", hint="write their ids in the same way"
             )
 
 
-def _check_paired(sources: Mapping[str, Source], chosen: Mapping[str, Sequence[str]]) -> None:
+def _check_paired(ids: Ids, chosen: Mapping[str, Sequence[str]]) -> None:
     """Raise InvalidConfig if no sample of a split has two streams."""
-    counts = Counter(one for source in sources.values() for one in source.ids)
+    counts = Counter(one for some in ids.values() for one in some)
     for name, members in chosen.items():
-        if len(sources) > 1 and all(counts[one] == 1 for one in members):
+        if len(ids) > 1 and all(counts[one] == 1 for one in members):
             raise InvalidConfig(
                 f"none of the {len(members)} samples of the split '{name}' has two streams",
                 hint="change --holdout, or give --split and files that share samples",
@@ -97,9 +124,29 @@ def _check_beside(
         raise InvalidConfig(
             f"expected the streams and widths of {directory}, {found}, found {widths}", hint="choose another --out"
         )
-    others = set(open_streams({name: directory / name for name in there}).ids)
+    name, manifest = next(iter(there.items()))
+    others = set(read_ids(directory / name, manifest))
     if shared := next((one for members in chosen.values() for one in members if one in others), None):
-        raise InvalidConfig(f"the sample '{shared}' is in {directory} too", hint="a sample belongs to one split")
+        counted = shared.isdecimal() and not all(source.positions for source in sources.values())
+        positions = "; save numbers that count the rows of each split as 'indices', or give --ids" if counted else ""
+        raise InvalidConfig(
+            f"the sample '{shared}' is in {directory} too", hint=f"a sample belongs to one split{positions}"
+        )
+
+
+def _check_space(out: Path, sources: Mapping[str, Source], samples: int) -> None:
+    """Raise StorageError if the features are known to need more space than the disk has."""
+    needed = sum(source.width for source in sources.values()) * samples * 4
+    place = out.absolute()
+    with writing(out):
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free
+    if needed > free:
+        raise StorageError(
+            f"expected {needed / 2**30:.1f} GiB of free space for {out}, found {free / 2**30:.1f} GiB",
+            hint="free some space, or choose another disk with --out",
+        )
 
 
 @dataclass(frozen=True)
@@ -135,46 +182,85 @@ def _drawn(ids: Sequence[str], holdout: float) -> dict[str, list[str]]:
     return chosen
 
 
-def _write_split(
-    sources: Mapping[str, Source], out: Path, split: str, ids: list[str]
-) -> tuple[ImportedSplit, dict[Path, Manifest]]:
-    """Write the shards of a split, and return the manifests, which are written after all shards."""
-    lacking: dict[str, list[str]] = {}
-    manifests: dict[Path, Manifest] = {}
-    for name, source in sources.items():
-        place = {one: row for row, one in enumerate(source.ids)}
-        rows = np.array([place.get(one, -1) for one in ids])
-        lacking[name] = [ids[missing] for missing in np.flatnonzero(rows < 0)]
-        directory = out / split / name
-        manifests[directory] = _write_stream(name, source, directory, split, ids, rows)
-    return ImportedSplit(split, len(ids), lacking), manifests
+class _Place(NamedTuple):
+    """Shard `number` of a split, with the samples from `low` to `high` of the split."""
+
+    split: str
+    number: int
+    low: int
+    high: int
 
 
-def _write_stream(
-    name: str, source: Source, directory: Path, split: str, ids: list[str], rows: NDArray[np.int64]
-) -> Manifest:
-    """Write the shards of one stream, and return its manifest. `rows` are the ids' rows in the file, -1 if missing."""
-    shards = []
-    for number, low in enumerate(range(0, len(ids), SHARD_ROWS)):
-        some = rows[low : low + SHARD_ROWS]
-        features = torch.zeros(len(some), source.width)
-        there = np.flatnonzero(some >= 0)
-        order = there[np.argsort(some[there])]
-        if len(order):
-            features[torch.from_numpy(order)] = source.read(some[order])
-        path = shard_path(directory, number)
-        write_shard(path, features, ids[low : low + SHARD_ROWS], stream=name)
-        shards.append(Shard(file=path.name, rows=len(some), sha256=sha256(path)))
-    return Manifest(
-        backbone=name,
-        params={},
-        weights=f"imported:sha256:{sha256(source.path)}",
-        dataset="imported",
-        split=split,
-        width=source.width,
-        dtype="float32",
-        samples=len(ids),
-        samples_sha256=digest_ids(ids),
-        samples_file_sha256=write_samples(directory, ids, np.arange(len(ids))),
-        shards=tuple(shards),
-    )
+class _Target:
+    """Shards of one stream, in all splits."""
+
+    def __init__(self, stream: str, source: Source, out: Path, chosen: Ids) -> None:
+        self.stream, self.source, self.out, self.chosen = stream, source, out, chosen
+        self.places = [
+            _Place(split, number, low, min(low + SHARD_ROWS, len(ids)))
+            for split, ids in chosen.items()
+            for number, low in enumerate(range(0, len(ids), SHARD_ROWS))
+        ]
+        self.layout = Layout(
+            np.cumsum([0, *(place.high - place.low for place in self.places)], dtype=np.int64), source.width
+        )
+        self.there = np.zeros(int(self.layout.lows[-1]), bool)
+        self.zeros: list[int] = []
+        """Places of rows that are all zero in the source."""
+        self.shards: dict[int, Shard] = {}
+
+    def write(self, places: NDArray[np.int64]) -> dict[str, list[str]]:
+        """Write all shards. `places` are those of the source's rows. Return the ids by split that the stream lacks.
+
+        Raises BadFeatures if a row of the source is not finite or all zero.
+        """
+        self.there[places] = True
+        room = self.out / next(iter(self.chosen)) / self.stream
+        with writing(room):
+            room.mkdir(parents=True, exist_ok=True)
+            for left in room.glob(f"{TEMPORARY}*"):  # by an import that was killed
+                shutil.rmtree(left)
+        scatter(self.source.blocks(room), places, self.layout, self._write_shard, room)
+        if self.zeros:
+            rows = np.flatnonzero(np.isin(places, self.zeros))
+            raise BadFeatures(
+                f"stream '{self.stream}': expected features other than zero, found rows of zeros, {len(rows)} in all, "
+                f"the first in {self.source.where(int(rows[0]))} (sample '{self.source.ids[rows[0]]}')",
+                hint="zeros mean that a sample lacks the stream: leave the rows of such samples out of the file",
+            )
+        absent = iter(np.split(self.there, np.cumsum([len(ids) for ids in self.chosen.values()])[:-1]))
+        return {
+            split: [ids[number] for number in np.flatnonzero(~next(absent)).tolist()]
+            for split, ids in self.chosen.items()
+        }
+
+    def _write_shard(self, number: int, features: NDArray[np.float32]) -> None:
+        split, in_split, low, high = self.places[number]
+        ids = self.chosen[split][low:high]
+        first = int(self.layout.lows[number])
+        there = self.there[first : first + len(ids)]
+        self.zeros += (first + np.flatnonzero(there & ~features.any(axis=1))).tolist()
+        path = shard_path(self.out / split / self.stream, in_split)
+        write_shard(path, torch.from_numpy(features), ids, stream=self.stream)
+        self.shards[number] = Shard(file=path.name, rows=high - low, sha256=sha256(path))
+
+    def manifests(self) -> dict[Path, Manifest]:
+        """Write the list of samples of each split, and return the manifests by directory."""
+        weights = f"imported:sha256:{self.source.digest()}"
+        found = {}
+        for split, ids in self.chosen.items():
+            directory = self.out / split / self.stream
+            found[directory] = Manifest(
+                backbone=self.stream,
+                params={},
+                weights=weights,
+                dataset="imported",
+                split=split,
+                width=self.source.width,
+                dtype="float32",
+                samples=len(ids),
+                samples_sha256=digest_ids(ids),
+                samples_file_sha256=write_samples(directory, ids, np.arange(len(ids))),
+                shards=tuple(self.shards[number] for number, place in enumerate(self.places) if place.split == split),
+            )
+        return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparc.errors import PluginError
 from sparc.localization.targets import Target
-from sparc.localization.trace import Trace
+from sparc.localization.trace import Attention, Trace
 
 
 def dense(patches_PD: Tensor, target: Target) -> Tensor:
@@ -63,10 +63,11 @@ def relevance(name: str, of: Explained) -> Tensor:
     With A the attention of a layer and dA its gradient, R starts as the identity. Layer by layer it becomes
     R + mean over heads of relu(A dA) R. The result is a weighted mean of the rows of R. The weights are the gradient
     norms of the rows of the last attention's output, so a model that reads its class token uses that token's row alone.
+    If the trace asks for fewer layers, R starts before the last ones, so what earlier layers mixed is not followed.
 
-    Raises PluginError if some layer's attention does not span all tokens.
+    Raises PluginError if the attention of one of these layers does not span all tokens, or if there are fewer layers.
     """
-    layers, n_tokens = of.trace.attention, math.prod(of.grid)
+    layers, n_tokens = _last(name, of.trace), math.prod(of.grid)
     if not layers or not _sees_all([tuple(layer.weights.shape) for layer in layers], n_tokens):
         found = "none" if not layers else "some over others"
         raise PluginError(
@@ -84,6 +85,19 @@ def relevance(name: str, of: Explained) -> Tensor:
         rollout = rollout - identity  # the initial identity marks the tokens that are read, whatever they hold
     strength = of_output[0].square().sum(dim=(0, 2)).sqrt()
     return (strength / strength.sum().clamp(min=1e-30) @ rollout)[-n_tokens:]
+
+
+def _last(name: str, trace: Trace) -> list[Attention]:
+    """Return the attentions that relevance goes through. Raises PluginError if the model has fewer."""
+    found, wanted = trace.attention, trace.layers
+    if wanted is None or not found:
+        return found
+    if wanted > len(found):
+        raise PluginError(
+            f"stream '{name}': expected at least the {wanted} layers of --layers, found {len(found)} with attention",
+            hint=f"--layers {len(found)} or fewer, or leave it out for all",
+        )
+    return found[-wanted:]
 
 
 def _sees_all(shapes: Sequence[tuple[int, ...]], n_tokens: int) -> bool:

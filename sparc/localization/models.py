@@ -31,6 +31,8 @@ class Models:
     """Name by stream of the feature space that its backbone shares with others, such as the two towers of one model."""
     random_weights: Sequence[str] = ()
     """Streams whose weights are random, so that their maps say nothing about a model."""
+    layers: int | None = None
+    """How many of an image stream's layers, the last ones, attention relevance goes through; None for all."""
 
     def of(self, modality: str) -> list[str]:
         """Return the streams of a modality, in order."""
@@ -80,7 +82,7 @@ def load_models(
         backbones=backbones,
         modalities={name: registry.backbone(ref.name).modality for name, ref in chosen.items()},
         device=device,
-        names=latent_names(opened),
+        names=confirmed_names(opened),
         shared_spaces=shared_spaces(registry, chosen),
         random_weights=[name for name, ref in chosen.items() if _identity(registry, ref) == "random"],
     )
@@ -96,7 +98,7 @@ def _identity(registry: Registry, ref: PluginRef) -> str:
     return spec.identify(checked_params(spec, ref))
 
 
-def latent_names(run: Run) -> dict[int, str]:
+def confirmed_names(run: Run) -> dict[int, str]:
     """Return the confirmed names of latents, as `sparc evaluate` found them."""
     names = read_latent_names(run.pictures / LATENTS)
     return {latent: name.label for latent, name in names.items() if name.confirmed}

@@ -15,7 +15,7 @@ from sparc.localization.targets import Target
 from sparc.localization.view import View
 from sparc.plugins.batches import mapped, tensors
 
-STEPS = 10
+CURVE_STEPS = 10
 """Number of steps from the whole image to a plain one."""
 
 
@@ -26,9 +26,9 @@ class Curves(NamedTuple):
     """
 
     deletion: NDArray[np.float32]
-    """(STEPS + 1,): the strongest patches take the image's mean colour first. Lower is better."""
+    """(CURVE_STEPS + 1,): the strongest patches take the image's mean colour first. Lower is better."""
     insertion: NDArray[np.float32]
-    """(STEPS + 1,): the strongest patches appear first, on the image's mean colour. Higher is better."""
+    """(CURVE_STEPS + 1,): the strongest patches appear first, on the image's mean colour. Higher is better."""
 
 
 def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves | None:
@@ -39,7 +39,7 @@ def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves
     pixels = _pixels(view)
     rank = np.empty(values.size, np.int64)
     rank[np.argsort(-values.ravel(), kind="stable")] = np.arange(values.size)
-    gone = torch.tensor(np.linspace(0, values.size, STEPS + 1)).round()
+    gone = torch.tensor(np.linspace(0, values.size, CURVE_STEPS + 1)).round()
     first_SHW = (torch.from_numpy(rank) < gone[:, None]).reshape(-1, *values.shape).to(pixels)
     first = F.interpolate(first_SHW.unsqueeze(1), size=pixels.shape[2:], mode="nearest")
     plain = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
@@ -51,7 +51,7 @@ def perturbed(view: View, values: NDArray[np.float32], target: Target) -> Curves
     if not whole > 0:
         return None
     shares: NDArray[np.float32] = (found / whole).float().cpu().numpy()
-    return Curves(shares[: STEPS + 1], shares[STEPS + 1 :])
+    return Curves(shares[: CURVE_STEPS + 1], shares[CURVE_STEPS + 1 :])
 
 
 def area(curve: NDArray[np.float32]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -77,7 +77,13 @@ class Localization:
         return strongest(self.values, self.box, self.size)
 
 
-def localize(models: Models, request: Request) -> list[Localization]:
+OnMap = Callable[[int, int, str], None]
+"""Callback that receives the number of maps done, their total, and the image, query and stream of the next one."""
+
+
+def localize(
+    models: Models, request: Request, on_map: OnMap = lambda done, total, following: None
+) -> list[Localization]:
     """Find each query of a request in each of its images, with each image stream of `models`.
 
     Results come in the order image, query, stream. The first text stream reads the captions.
@@ -88,18 +94,22 @@ def localize(models: Models, request: Request) -> list[Localization]:
     """
     check_modalities(request, {stream: models.modalities[stream] for stream in models.backbones})
     captions = {query: read_caption(models, query.text) for query in request.queries if query.text}
-    found = []
+    found: list[Localization] = []
+    total = len(request.images) * len(request.queries) * len(models.of("image"))
     for sample in request.images:
+        on_map(len(found), total, sample.id)
         views = [View(models, stream, sample) for stream in models.of("image")]
         for query in request.queries:
             joint = request.joint(query)
             for view in views:
+                on_map(len(found), total, f"{sample.id}: {query}, {view.stream}")
                 if query in captions:
                     evidence = _caption_evidence(view, captions[query], joint=joint)
                 else:
                     others = [other for other in views if joint and other is not view]
                     evidence = _latents_evidence(view, query.latents, others, gradient=request.method != "dense")
                 found.append(_localization(view, query, request.method, evidence))
+    on_map(total, total, "")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -10,9 +10,11 @@ from typing import get_args
 from PIL import Image
 
 from sparc.config import Method, PluginRef
-from sparc.errors import BadSample, InvalidConfig, MissingData, UnknownName
+from sparc.errors import BadSample, InvalidConfig, MissingData, SparcError, UnknownName
 from sparc.plugins.contracts import Sample
+from sparc.plugins.images import TooLarge, read_rgb
 from sparc.storage.run import Run
+from sparc.system.refusals import reading, refusal
 
 METHODS: tuple[str, ...] = get_args(Method)
 SELECTIONS = ("joint", "solo")
@@ -66,7 +68,8 @@ def checked_request(
         InvalidConfig: no image, no query, an empty text, a latent that the space does not have, or an unknown method or
             selection.
         MissingData: an image file that does not exist.
-        BadSample: an image file that does not decode.
+        BadSample: an image file that does not decode, or that is larger than the limits.
+        StorageError, OutOfMemory: the machine refuses to read an image file.
     """
     if selection is not None and selection not in SELECTIONS:
         raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")
@@ -101,16 +104,32 @@ def _decoded(images: Sequence[str | Path | Image.Image]) -> tuple[Sample, ...]:
 def _sample(image: str | Path | Image.Image, number: int) -> Sample:
     """Decode an image file now and keep the pixels."""
     if isinstance(image, Image.Image):
-        return Sample(f"image {number}", lambda: image)
+        return _decoded_as(f"image {number}", f"image {number}", lambda: image)
     path = Path(image).expanduser()
     if not path.is_file():
         raise MissingData(f"no image at {path}", hint="check --image")
+
+    def opened() -> Image.Image:
+        with reading(path), Image.open(path) as found:
+            found.load()
+            return found
+
+    return _decoded_as(str(image), str(path), opened)
+
+
+def _decoded_as(sample: str, name: str, open_image: Callable[[], Image.Image]) -> Sample:
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            return Sample(str(image), lambda: opened)
+        pixels = read_rgb(open_image)
+    except SparcError:
+        raise
+    except TooLarge as error:
+        hint = f"crop it or make it smaller; or train with {error.remedy}, which localisation follows"
+        raise BadSample(f"{name} has {error}", hint=hint) from error
     except Exception as error:  # Pillow raises a dozen unrelated types for broken files
-        raise BadSample(f"{path} does not decode: {error}", hint="give an image, such as a PNG or a JPEG") from error
+        if (found := refusal(error, f"read {name}")) is not None:
+            raise found from error
+        raise BadSample(f"{name} does not decode: {error}", hint="give an image, such as a PNG or a JPEG") from error
+    return Sample(sample, lambda: pixels)
 
 
 def checked_streams(run: Run, streams: Collection[str] = ()) -> dict[str, PluginRef]:

@@ -57,10 +57,12 @@ class Trace(TorchFunctionMode):
     attention: every self or cross attention.
     activations: the last outputs of norms and inputs of means over tokens, (B, tokens, C), and the last maps with the
     rows and columns of `grid`, (B, C, rows, columns) or (B, rows, columns, C).
+    layers: how many of the attentions, the last ones, attention relevance goes through; None for all.
     """
 
-    def __init__(self, grid: tuple[int, int] | None = None) -> None:
+    def __init__(self, grid: tuple[int, int] | None = None, layers: int | None = None) -> None:
         super().__init__()
+        self.layers = layers
         self.attention: list[Attention] = []
         self.activations: list[Tensor] = []
         self._grid = grid
@@ -155,14 +157,15 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return mask
 
 
-def traced(name: str, backbone: Backbone, batch: Any) -> tuple[Tensor, Trace]:
+def traced(name: str, backbone: Backbone, batch: Any, layers: int | None = None) -> tuple[Tensor, Trace]:
     """Return the features (B, D) of a batch in their autograd graph, and the trace of their forward pass.
 
-    The graph starts at the batch, or at the embeddings of its tokens: parameters get no gradient.
+    layers: as `Trace` has it. The graph starts at the batch, or at the embeddings of its tokens: parameters get no
+    gradient.
 
     Raises PluginError if the backbone's forward detaches the features from the graph.
     """
-    trace = Trace(getattr(backbone, "grid", None))
+    trace = Trace(getattr(backbone, "grid", None), layers)
     with torch.enable_grad(), trace:
         features = backbone.forward(mapped(batch, _with_gradient))
     if not features.requires_grad:

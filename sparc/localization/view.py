@@ -79,7 +79,7 @@ class View:
     def traced(self) -> tuple[Tensor, Trace]:
         """Features (1, D) in their autograd graph, and the trace of their forward pass."""
         _ = self.grid
-        features_1D, trace = traced(self.stream, self.models.backbones[self.stream], self.batch)
+        features_1D, trace = traced(self.stream, self.models.backbones[self.stream], self.batch, self.models.layers)
         return features_1D.float(), trace
 
     @cached_property

@@ -5,7 +5,8 @@ A plugin is a module that an installed package declares in the entry-point group
 
     contracts.py   what a plugin provides: specs, backbones, datasets, samples, taxonomies
     hookspecs.py   the two hooks
-    weights.py     how a backbone states, finds and loads its weights
+    weights.py     which weights a backbone has, and local files of weights
+    state_dicts.py the tensors in such files, named as the model names them
     datasets.py    helpers for datasets
     identity.py    which files a dataset has, by their content
     registry.py    how sparc finds the installed plugins
@@ -43,19 +44,27 @@ from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import identify_files
 from sparc.plugins.registry import discover
+from sparc.plugins.state_dicts import foreign_names, read_weights, without_prefix
 from sparc.plugins.weights import (
-    hub_file,
-    hub_folder,
     identify_weights,
-    in_hub_cache,
     local_weights,
-    read_weights,
     seeded,
+    weight_files,
 )
 from sparc.system.cache import cache_dir
 from sparc.system.files import sha256, write_atomically
+from sparc.system.hub import (
+    hub_commit,
+    hub_file,
+    hub_folder,
+    in_hub_cache,
+    revision_from_name,
+    split_revision,
+    unavailable,
+)
 from sparc.system.names import find_path, same_name
 from sparc.system.refusals import reading, refusal
+from sparc.system.texts import open_text, read_text
 
 __all__ = [
     "Backbone",
@@ -79,20 +88,29 @@ __all__ = [
     "cache_dir",
     "discover",
     "find_path",
+    "foreign_names",
     "held_out",
     "hookimpl",
+    "hub_commit",
     "hub_file",
     "hub_folder",
     "identify_files",
     "identify_weights",
     "in_hub_cache",
     "local_weights",
+    "open_text",
     "read_taxonomy",
+    "read_text",
     "read_weights",
     "reading",
     "refusal",
+    "revision_from_name",
     "same_name",
     "seeded",
     "sha256",
+    "split_revision",
+    "unavailable",
+    "weight_files",
+    "without_prefix",
     "write_atomically",
 ]

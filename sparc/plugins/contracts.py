@@ -43,10 +43,11 @@ class Sample:
     None: no other sample shows this image."""
 
     def image(self) -> Image:
-        """Return the decoded image, as RGB.
+        """Return the decoded image, as RGB with 8 bits per channel; `images.py` says how more bits are scaled.
 
         Raises:
-            BadSample: there is no image, or it does not decode. The error names the sample.
+            BadSample: there is no image, it does not decode, or it is larger than the limits. The error names the
+                sample.
             StorageError, OutOfMemory: the machine refuses to read it.
         """
         if self.open_image is None:
@@ -54,10 +55,17 @@ class Sample:
                 f"sample '{self.id}' has no image",
                 hint="use text streams or another dataset; or pass --skip-bad to train without it",
             )
+        from sparc.plugins.images import TooLarge, read_rgb
+
         try:
-            return _eight_bits(self.open_image()).convert("RGB")
+            return read_rgb(self.open_image)
         except SparcError:
             raise
+        except TooLarge as error:
+            raise BadSample(
+                f"the image of sample '{self.id}' has {error}",
+                hint=f"pass {error.remedy} to read it; or --skip-bad to train without it",
+            ) from error
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
             if (found := refusal(error, f"read the image of sample '{self.id}'")) is not None:
                 raise found from error
@@ -78,16 +86,6 @@ class Sample:
                 hint="write one, or remove the sample; or pass --skip-bad to train without it",
             )
         return self.caption
-
-
-def _eight_bits(image: Image) -> Image:
-    """Scale a 16-bit image to 8 bits. Pillow's own conversion clips everything above 255 of 65,535."""
-    if not image.mode.startswith("I;16"):
-        return image
-    import numpy as np
-    from PIL import Image as Images
-
-    return Images.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 @runtime_checkable
@@ -208,7 +206,10 @@ class BackboneSpec:
     identify: Callable[[Any], str] = _only_parameters
     """`identify(params)` returns a short text that changes when the weights change, such as a file's digest or a name
     on the hub, without loading them; `random` for random weights. Stored features are keyed by the backbone's name, its
-    parameters and this text. If the text is not empty, the parameter `weights` is a mere path, left out of the key."""
+    parameters and this text. If the text is not empty, the parameter `weights` is a mere path, left out of the key.
+    `hub:OWNER/NAME@COMMIT` identifies weights on the hub: sparc then loads with the parameter `revision` set to that
+    commit, and leaves `revision` out of the key. `identify` raises `WeightsUnavailable` if neither the hub nor its
+    cache says which commit the revision is; `sparc plugins list` and `sparc info` do not call it."""
     shared_space: Callable[[Any], str] | None = None
     """`shared_space(params)` names the space in which the features lie, if those of another backbone lie in it too (the
     two towers of one model). Features in spaces of one name are comparable. None: the space is not shared."""

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from sparc.errors import InvalidConfig, MissingData
 from sparc.plugins.contracts import Taxonomy
+from sparc.system.names import same_name
+from sparc.system.texts import read_text
 
 
 def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
@@ -18,22 +20,53 @@ def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
     Raises:
         MissingData: the file does not exist.
         InvalidConfig: the file is not a taxonomy, or lacks one of the labels in `used`.
+        StorageError: the machine refuses to read the file.
     """
     if path is None:
         return Taxonomy(dict.fromkeys(sorted(set(used)), ()))
+    wanted = set(used)
+    spelled = {same_name(label): label for label in wanted}
     try:
-        taxonomy = Taxonomy(json.loads(path.read_text(encoding="utf-8-sig")))
+        parents = _parents(json.loads(read_text(path), object_pairs_hook=_unique))
+        # Labels are spelled as the samples spell them, since Unicode has two forms of many letters.
+        taxonomy = Taxonomy(
+            {spelled.get(label, label): [spelled.get(above, above) for above in parents[label]] for label in parents}
+        )
     except FileNotFoundError as error:
         raise MissingData(f"no taxonomy at {path}", hint="check the path") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidConfig(
             f"{path} is not a taxonomy: {error}", hint='expected {"label": ["parent", ...], ...}, roots with []'
         ) from error
-    if unknown := next((label for label in used if label not in taxonomy.parents), None):
+    if unknown := sorted(wanted.difference(taxonomy.parents)):
+        more = f", nor are {len(unknown) - 1} others" if len(unknown) > 1 else ""
         raise InvalidConfig(
-            f"the label '{unknown}' is not in {path}", hint="add it there, with its parents; roots have []"
+            f"the label '{unknown[0]}' is not in {path}{more}", hint="add it there, with its parents; roots have []"
         )
     return taxonomy
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dict by composed names. Raises ValueError if a name comes twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        label = same_name(name)
+        if label in found:
+            raise ValueError(f"it has the label '{name}' twice")
+        found[label] = value
+    return found
+
+
+def _parents(content: Any) -> dict[str, list[str]]:
+    """Check that a JSON value maps labels to lists of labels, and return it. Raises ValueError."""
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object, found {type(content).__name__}")
+    for label, above in content.items():
+        if isinstance(above, str):
+            raise ValueError(f"label '{label}' has the text '{above}' where a list of parents is expected")
+        if not isinstance(above, list) or not all(isinstance(parent, str) for parent in above):
+            raise ValueError(f"label '{label}' has {above!r:.60} where a list of parents is expected")
+    return {label: [same_name(parent) for parent in above] for label, above in content.items()}
 
 
 def held_out(name: str, fraction: float, seed: int = 0) -> bool:

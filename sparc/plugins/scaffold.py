@@ -11,8 +11,8 @@ from string import Template
 from sparc.errors import InvalidConfig
 from sparc.system.refusals import writing
 
-KINDS = ("backbone", "dataset")
-NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+PLUGIN_KINDS = ("backbone", "dataset")
+PACKAGE_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 FILES = {
     "pyproject.toml": "pyproject.toml.in",
     "README.md": "README.md.in",
@@ -28,9 +28,9 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
         InvalidConfig: the name is not valid for a package, the kind is unknown, or the folder exists already.
         StorageError: the disk is full or not writable.
     """
-    if kind not in KINDS:
-        raise InvalidConfig(f"--kind: expected {' or '.join(KINDS)}, found '{kind}'", hint="choose one of them")
-    if not NAME.fullmatch(name) or keyword.iskeyword(name):
+    if kind not in PLUGIN_KINDS:
+        raise InvalidConfig(f"--kind: expected {' or '.join(PLUGIN_KINDS)}, found '{kind}'", hint="choose one of them")
+    if not PACKAGE_NAME.fullmatch(name) or keyword.iskeyword(name):
         raise InvalidConfig(
             f"expected a name of small letters, digits and '-', found '{name}'", hint="such as my-model"
         )

@@ -1,100 +1,52 @@
-"""Helpers with which backbone plugins identify, find and load weights: from the hub, local files, or random numbers.
+"""Weights of backbones: which ones they are, and where their files lie.
 
-A `BackboneSpec` says three things about its weights, and this module has a function for each:
+A `BackboneSpec` says three things about its weights:
 
-- `identify(params)`: which weights they are. Return `identify_weights(params.weights, "OWNER/NAME/FILE")`.
+- `identify(params)`: which weights they are. Return `identify_weights(params.weights, "OWNER/NAME", backbone=NAME,
+  revision=params.revision)`.
 - `has_weights()`: True if they are on this machine. Use `partial(in_hub_cache, "OWNER/NAME", [FILE])`.
 - `load(params, device)`: get the file with `hub_file`, `hub_folder` or `local_weights` and read it with `read_weights`;
   wrap the construction of a model with random weights in `seeded`.
 
-By convention the parameter `weights` is None for the hub's weights, a local file or folder, or `random`.
+By convention the parameter `weights` is None for the hub's weights, a local file or folder, or `random`; `revision` is
+a branch, a tag or a commit of the hub's repository.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from sparc.errors import CorruptFile, MissingData, WeightsUnavailable
+from sparc.errors import MissingData
 from sparc.system.files import sha256
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from sparc.system.hub import INDEX, hub_commit, parts_of
+from sparc.system.refusals import reading
 
 _Made = TypeVar("_Made")
 
 WEIGHT_FILES = (
     "model.safetensors",
     "open_clip_model.safetensors",
+    f"model.safetensors{INDEX}",
+    f"open_clip_model.safetensors{INDEX}",
     "pytorch_model.bin",
     "open_clip_pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
 )
 """File names under which the hub serves weights, in order of preference."""
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+"""Suffixes of files that can hold weights."""
 
 
-def hub_file(repo: str, filenames: Sequence[str], *, backbone: str) -> Path:
-    """Return the local path of the first of `filenames` that a hub repository has, downloading it the first time.
+def local_weights(weights: str, names: Sequence[str] = WEIGHT_FILES) -> Path:
+    """Return the weights file at a local path: the file itself, or the weights file in a folder.
 
-    Raises:
-        WeightsUnavailable: the file is not in the cache (`HF_HOME`) and cannot be downloaded. The error names
-            `backbone` and the file.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    failure: Exception | None = None
-    unreachable = False
-    for filename in filenames:
-        try:
-            return Path(hf_hub_download(repo, filename, local_files_only=unreachable))
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            failure = failure or error
-            # The hub's client retries for half a minute before it gives up, so ask the network only once.
-            unreachable = unreachable or isinstance(error, LocalEntryNotFoundError)
-    raise WeightsUnavailable(backbone, f"{repo}/{filenames[0]}", _reason(failure)) from failure
-
-
-def hub_folder(repo: str, patterns: Sequence[str], *, needs: str, backbone: str) -> Path:
-    """Return a local folder with the files of a hub repository that match `patterns`, including the file `needs`.
+    In a folder that is the first of `names`, in order of preference, or else the only file that can hold weights.
 
     Raises:
-        WeightsUnavailable: the files are not in the cache (`HF_HOME`) and cannot be downloaded.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(repo, allow_patterns=list(patterns)))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise WeightsUnavailable(backbone, f"{repo}/{needs}", _reason(error)) from error
-    if not (folder / needs).is_file():
-        raise WeightsUnavailable(backbone, f"{repo}/{needs}", "the cached copy is incomplete")
-    return folder
-
-
-def in_hub_cache(repo: str, filenames: Sequence[str]) -> bool:
-    """Return True if the hub's local cache (`HF_HOME`) has one of the files of a repository. Uses no network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(isinstance(try_to_load_from_cache(repo, filename), str) for filename in filenames)
-
-
-def _reason(error: Exception | None) -> str:
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set"
-    if isinstance(error, LocalEntryNotFoundError | ConnectionError | TimeoutError):
-        return "no connection to the hub"
-    return type(error).__name__
-
-
-def local_weights(weights: str) -> Path:
-    """Return the weights file at a local path: the file itself, or the weights file in a folder from the hub.
-
-    Raises:
-        MissingData: the path does not exist, or the folder holds no weights file.
+        MissingData: the path does not exist, or the folder holds no weights file, or several.
     """
     path = Path(weights).expanduser()
     if path.is_file():
@@ -103,19 +55,68 @@ def local_weights(weights: str) -> Path:
         raise MissingData(
             f"weights: no file or folder at {path}", hint="check weights=PATH; relative paths start at this folder"
         )
-    for name in WEIGHT_FILES:
+    for name in names:
         if (path / name).is_file():
             return path / name
+    with reading(path):
+        inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    possible = [file for file in inside if file.suffix.lower() in _SUFFIXES]
+    if len(possible) == 1:
+        return possible[0]
+    found = ", ".join(file.name for file in (possible or inside)[:6]) or "no file"
     raise MissingData(
-        f"weights: the folder {path} has none of {', '.join(WEIGHT_FILES)}", hint="give the file itself, weights=FILE"
+        f"weights: the folder {path} has none of {', '.join(names)}; found {found}",
+        hint="give the file itself, weights=FILE",
     )
 
 
-def identify_weights(weights: str | None, hub: str) -> str:
-    """Return a short text that identifies weights: a local file's digest, `random`, or the name `hub` on the hub."""
+def weight_files(path: Path) -> list[Path]:
+    """Return the files of weights: the file at `path`, or those that the index at `path` lists.
+
+    Raises:
+        MissingData: a file that the index lists is not beside it.
+        CorruptFile: the index is none.
+    """
+    if not path.name.endswith(INDEX):
+        return [path]
+    files = [path.parent / name for name in parts_of(path)]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise MissingData(
+            f"weights: {path} lists {len(files)} files, and {len(missing)} of them are not beside it, such as "
+            f"{missing[0]}",
+            hint="copy or download them into the same folder",
+        )
+    return files
+
+
+def identify_weights(
+    weights: str | None,
+    repo: str,
+    *,
+    backbone: str,
+    revision: str | None = None,
+    files: Sequence[str] = WEIGHT_FILES,
+) -> str:
+    """Return a short text that identifies weights: `hub:OWNER/NAME@COMMIT`, a local file's digest, or `random`.
+
+    The commit is the one to which `revision` points now, as `hub_commit` finds it. `files` are the names of the weights
+    in order of preference. For local weights in several files the digest covers all of them.
+
+    Raises:
+        WeightsUnavailable: the hub does not answer or refuses, and the cache does not know the revision. A full commit
+            as `revision` needs neither.
+        MissingData: the local path does not exist, or holds no weights.
+    """
     if weights is None:
-        return f"hub:{hub}"
-    return weights if weights == "random" else f"sha256:{sha256(local_weights(weights))}"
+        return f"hub:{repo}@{hub_commit(repo, revision, backbone=backbone, file=files[0])}"
+    if weights == "random":
+        return weights
+    path = local_weights(weights, files)
+    parts = weight_files(path)
+    if parts == [path]:
+        return f"sha256:{sha256(path)}"
+    digests = [f"{part.name} {sha256(part)}\n" for part in parts]
+    return f"sha256:{hashlib.sha256(''.join(digests).encode()).hexdigest()}"
 
 
 def seeded(make: Callable[[], _Made]) -> _Made:
@@ -128,22 +129,3 @@ def seeded(make: Callable[[], _Made]) -> _Made:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return make()
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a .safetensors file, or from a torch file without unpickling arbitrary objects.
-
-    Raises:
-        CorruptFile: the file has neither format, or is truncated.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many unrelated types for broken files
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptFile(f"{path} holds no readable weights: {reason}", hint="download it again") from error
-    return state

@@ -49,6 +49,7 @@ class Data:
         self.config = config
         self.registry = registry
         self.listener = listener
+        listener.doing("identifying the data and the weights")  # reads whole files: indices, captions, local weights
         self.jobs = _jobs(config, registry, tokens=tokens) if jobs is None else jobs
         """Jobs by split, then by stream; the training split comes first."""
 

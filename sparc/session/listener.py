@@ -15,7 +15,10 @@ class Listener:
     """Receiver of reports while a verb works. This base class issues warnings and ignores everything else."""
 
     def loading(self, what: str) -> None:
-        """Report that something slow is about to load: PyTorch, or the backbone of a stream."""
+        """Report that something slow is about to load: PyTorch, a run, or the backbone of a stream."""
+
+    def doing(self, what: str) -> None:
+        """Report that a step begins that may take seconds and cannot tell how far it is, such as drawing a picture."""
 
     def note(self, text: str) -> None:
         """Report something worth a line of output."""
@@ -34,7 +37,10 @@ class Listener:
         """Report that a run was evaluated: its files are written, and the benchmark of localisation may follow."""
 
     def progress(self, title: str, unit: str, done: int, total: int, note: str = "") -> None:
-        """Report that `done` of `total` parts of an evaluation, a localisation or an ablation are done."""
+        """Report that `done` of `total` parts of an evaluation, a localisation or an ablation are done.
+
+        `note` names the part that begins.
+        """
 
 
 SILENT = Listener()

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparc.config import Options, PlaceOptions, PluginRef, RunConfig, names, option_name, suggestion, validated
+from sparc.config import (
+    ExtractionOptions,
+    Options,
+    PlaceOptions,
+    PluginRef,
+    RunConfig,
+    names,
+    option_name,
+    suggestion,
+    validated,
+)
 from sparc.errors import InvalidConfig, PluginError
 from sparc.extraction import IMPORTED
 from sparc.plugins.registry import Registry
@@ -64,7 +74,7 @@ def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_beside_features(options: Mapping[str, Any]) -> None:
-    for name in ("dataset", "data-root", "precision", "store-dtype", "compile", "skip-bad"):
+    for name in ("dataset", "data-root", *names(ExtractionOptions)):
         if name in options:
             raise InvalidConfig(
                 f"--features takes features that are already computed, found --{name} too",

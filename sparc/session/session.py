@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.config import PlaceOptions, RunConfig, names, validated
 from sparc.errors import MisalignedStreams, MissingData, UnknownName
+from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
@@ -27,6 +28,7 @@ from sparc.system.refusals import writing
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile
     from sparc.storage.checkpoint import SharedLatentSpace
+    from sparc.training.trainer import Step
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Session:
         config = with_absolute_paths(validated(RunConfig, {**options, **moved}, what=str(run.path)))
         with missing_plugins(provenance):
             data = Data(config, discover(), listener=listener)
+        limit_images(ImageLimits(config.max_pixels, config.max_side_ratio))
         session = cls(config, data, run, listener)
         session._check_samples()
         return session
@@ -70,6 +73,7 @@ class Session:
         """Trained space, on the device. Raises MissingData if the training is not finished."""
         self.check_finished()
         device = self.data.device
+        self.listener.loading(str(self.run.path))
         from sparc.storage.checkpoint import load
 
         return load(self.run.path, device=device)
@@ -85,6 +89,7 @@ class Session:
         Raises MisalignedStreams if the run to resume was started on other features.
         """
         self.data.extract()
+        self.listener.doing("checking the features")
         features = self.data.train
         if self.run.begun and self.run.provenance().features != feature_digests(features.manifests):
             raise MisalignedStreams(
@@ -99,6 +104,9 @@ class Session:
         """Create the run's directory with its provenance. Raises InvalidConfig, StorageError."""
         Run.create(self.run.path)
         placed = self.config.model_copy(update={"store": store_root(self.config)})
+        if self.config.features is None:  # the jobs name the commits of weights from the hub
+            streams = tuple(job.stream for job in self.data.held_out_jobs.values())
+            placed = placed.model_copy(update={"stream": streams})
         owners = self.data.registry.owners
         origin = provenance_of(placed, self.data.train, owners=owners, device=self.data.device, command=self.command)
         self.run.write_provenance(origin)
@@ -110,6 +118,7 @@ class Session:
         """
         if self.run.finished:
             return self.space
+        self.listener.doing("preparing the training")
         from sparc.storage.checkpoint import SharedLatentSpace
         from sparc.training.trainer import train
 
@@ -120,10 +129,15 @@ class Session:
             self.config.training(),
             features,
             self.run,
-            on_step=self.listener.step,
+            on_step=self._on_step,
             should_stop=should_stop,
         )
         return space if complete else None
+
+    def _on_step(self, step: Step) -> None:
+        self.listener.step(step)
+        if step.number == step.total:
+            self.listener.doing(f"saving {self.run.path}")
 
     def evaluate(
         self, space: SharedLatentSpace, *, concepts: str = "enrichment", classifiers: bool = False
@@ -132,6 +146,7 @@ class Session:
 
         Raises StorageError, before the work, if the run's directory is not writable.
         """
+        self.listener.doing("reading the held-out samples")
         from sparc.evaluation import evaluate as measure
         from sparc.evaluation.report import EvaluationFile
 

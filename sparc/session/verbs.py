@@ -29,6 +29,7 @@ from sparc.config.signatures import (
 from sparc.errors import Interrupted, InvalidConfig, MissingData
 from sparc.localization.request import check_modalities, checked_request, checked_streams
 from sparc.plotting.figures import check_name
+from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
@@ -148,6 +149,7 @@ def finished_run(resume: str | Path | None) -> Run | None:
 def _trained(run: Run, device: str, listener: Listener) -> Trained:
     listener.note(f"{run.path} is already trained and evaluated")
     device = resolve_device(device, listener)
+    listener.loading(str(run.path))
     from sparc.evaluation.report import EvaluationFile
     from sparc.storage.checkpoint import load
 
@@ -209,14 +211,19 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     """Evaluate a run on held-out samples, with classifiers and plots, as `sparc evaluate` does.
 
     Writes `evaluation.json`, plots and a table of all latents into the run, with `localization` also
-    `localization.json`.
-    Raises the SparcError that `sparc evaluate` ends with.
+    `localization.json`. Raises the SparcError that `sparc evaluate` ends with, such as InvalidConfig for `layers`
+    without `localization`.
     """
     options = validated(EvaluateOptions, as_options(None, arguments, EvaluateOptions))
+    if options.layers is not None and not options.localization:
+        raise InvalidConfig(
+            "--layers: expected --localization too, found none", hint="add --localization, or leave --layers out"
+        )
     session = Session.open(run, options, listener)
     session.check_finished()
-    pointing = _pointing(session) if options.localization else None  # raises its errors before the work
+    pointing = _pointing(session, options.layers) if options.localization else None  # raises its errors before the work
     found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
+    listener.doing(f"drawing plots into {session.run.pictures}")
     from sparc.evaluation.plots import draw
 
     draw(found.report, session.run.pictures)
@@ -224,7 +231,7 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     return Measured(found, session.run.pictures, _localization(session, *pointing) if pointing is not None else None)
 
 
-def _pointing(session: Session) -> tuple[Models, Cases]:
+def _pointing(session: Session, layers: int | None) -> tuple[Models, Cases]:
     """Load the run's backbones and the cases of the localisation benchmark. Raises InvalidConfig, MissingData."""
     checked_streams(session.run)
     data, space = session.data, session.space
@@ -235,17 +242,17 @@ def _pointing(session: Session) -> tuple[Models, Cases]:
         session.run, device=data.device, space=space, registry=data.registry, on_load=session.listener.loading
     )
     models.with_grid()
-    return models, cases_of(data.dataset, seed=session.config.seed)
+    return replace(models, layers=layers), cases_of(data.dataset, seed=session.config.seed)
 
 
 def _localization(session: Session, models: Models, cases: Cases) -> LocalizationFile:
     """Run the localisation benchmark, and write `localization.json`."""
     from sparc.localization.benchmark import measure_all
-    from sparc.localization.models import latent_names
+    from sparc.localization.models import confirmed_names
 
     job = next(iter(session.data.held_out_jobs.values()))
     found = measure_all(
-        replace(models, names=latent_names(session.run)),
+        replace(models, names=confirmed_names(session.run)),
         cases,
         dataset=job.dataset.name,
         split=job.split,
@@ -276,6 +283,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     if latent is not None and not 0 <= latent < n_latents:
         raise InvalidConfig(f"latent: expected 0 to {n_latents - 1}, found {latent}", hint="choose another --latent")
     space = session.space
+    listener.doing(f"encoding {len(data.test):,} held-out samples")
     from sparc.explorer.contact_sheet import draw
     from sparc.explorer.meanings import meanings
 
@@ -288,6 +296,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
             hint="hold out more samples, train longer, or choose a --latent",
         )
     path = out or session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
+    listener.doing(f"drawing {path}")
     where = next(iter(data.held_out_jobs.values()))
     dry = f"  {dry_warning(data.test.random_weights)}" if data.test.random_weights else ""
     draw(
@@ -319,13 +328,21 @@ class Localized:
 def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[LocalizeArguments]) -> Localized:
     """Find words, or what latents stand for, in images, and draw the maps, as `sparc localize` does.
 
-    Raises the SparcError that `sparc localize` ends with.
+    Raises the SparcError that `sparc localize` ends with, such as InvalidConfig for `layers` with another method than
+    `relevance`.
     """
     options = validated(LocalizeOptions, as_options(None, arguments, LocalizeOptions))
+    if options.layers is not None and options.method != "relevance":
+        raise InvalidConfig(
+            f"--layers: expected --method relevance, found {options.method}, which goes through no layers",
+            hint="add --method relevance, or leave --layers out",
+        )
     opened = Run.open(Path(run))
     path = Path(options.out) if options.out is not None else opened.path / "localize.png"
     check_name(path)
     streams = checked_streams(opened, options.stream)
+    trained = opened.provenance().options
+    limit_images(ImageLimits(trained.max_pixels, trained.max_side_ratio))
     request = checked_request(
         options.images,
         n_latents=read_config(opened.path).n_latents,
@@ -343,6 +360,11 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     from sparc.localization.picture import save
 
     models = load_models(opened, options.stream, device=device, registry=registry, on_load=listener.loading)
-    found = find(models, request)
+    found = find(
+        replace(models, layers=options.layers),
+        request,
+        lambda done, total, part: listener.progress("localize", "maps", done, total, part),
+    )
+    listener.doing(f"drawing {path}")
     save(draw(found), path)
     return Localized(found, path, list(models.random_weights))

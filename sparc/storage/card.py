@@ -34,7 +34,7 @@ NORMALIZATIONS = {
     "its reconstructions are on that scale",
     "none": "the space was trained on raw features and normalises nothing",
 }
-SELECTIONS = {
+SELECTION_TEXTS = {
     "global": "Streams that are encoded together keep the same latents; a stream encoded alone selects its own.\n",
     "local": "Each stream selects its own latents.\n",
 }
@@ -135,7 +135,7 @@ def _usage(space: SpaceConfig, repo_id: str) -> list[str]:
         f"y = space.decode(codes, stream={json.dumps(target, ensure_ascii=False)})"
         f"  # (8, {widths[target]}): reconstructed features of {target}",
         "```\n",
-        SELECTIONS[space.selection],
+        SELECTION_TEXTS[space.selection],
     ]
 
 

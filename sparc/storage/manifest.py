@@ -22,17 +22,17 @@ from sparc.errors import CorruptFile, IncompatibleFormat
 from sparc.system.files import read_json, write_json
 from sparc.system.refusals import reading, writing
 
-FORMAT_VERSION = 2
+STORE_FORMAT = 2
 MANIFEST = "manifest.json"
 IMPORTED = "imported"
 """Dataset name of imported features."""
 
 
-class _Record(BaseModel):
+class _ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Shard(_Record):
+class Shard(_ManifestPart):
     """Name, length and checksum of one shard file."""
 
     file: str
@@ -40,7 +40,7 @@ class Shard(_Record):
     sha256: str
 
 
-class PatchTokens(_Record):
+class PatchTokens(_ManifestPart):
     """Grid and shard files of the features of patches."""
 
     grid: tuple[int, int]
@@ -48,10 +48,10 @@ class PatchTokens(_Record):
     shards: tuple[Shard, ...]
 
 
-class Manifest(_Record):
+class Manifest(_ManifestPart):
     """Description of one stream's features and of how they were made."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = STORE_FORMAT
     backbone: str
     params: dict[str, Any]
     weights: str
@@ -85,7 +85,7 @@ def fingerprint(name: str, params: Mapping[str, Any], identity: str) -> str:
     the files keeps the features.
     """
     telling = {key: value for key, value in params.items() if not identity or key not in ("weights", "root")}
-    text = json.dumps([FORMAT_VERSION, name, telling, identity], sort_keys=True, default=str)
+    text = json.dumps([STORE_FORMAT, name, telling, identity], sort_keys=True, default=str)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -137,9 +137,9 @@ def read_manifest(directory: Path) -> Manifest:
     except CorruptFile as error:
         raise CorruptFile(error.message, hint=how_to_remake(directory)) from error
     version = content.get("format_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version > STORE_FORMAT:
         raise IncompatibleFormat(
-            f"{directory} has format version {version}, this sparc reads up to {FORMAT_VERSION}",
+            f"{directory} has format version {version}, this sparc reads up to {STORE_FORMAT}",
             hint="upgrade: pip install -U sparc-sae",
         )
     try:

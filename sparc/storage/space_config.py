@@ -13,7 +13,7 @@ from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig
 from sparc.system.files import read_json
 
-FORMAT_VERSION = 1
+SPACE_FORMAT = 1
 CONFIG = "config.json"
 MODEL = "model.safetensors"
 _NAMES_IN_FILE = {"lambda_": "cross_weight"}
@@ -22,7 +22,7 @@ _NAMES_IN_FILE = {"lambda_": "cross_weight"}
 
 def config_content(space: SpaceConfig, training: TrainingConfig | None) -> dict[str, Any]:
     """Return the content of `config.json`; `training` is kept for the record and may be missing."""
-    content: dict[str, Any] = {"format_version": FORMAT_VERSION, "space": space.model_dump()}
+    content: dict[str, Any] = {"format_version": SPACE_FORMAT, "space": space.model_dump()}
     if training is not None:
         options = training.model_dump()
         content["training"] = {_NAMES_IN_FILE.get(name, name): value for name, value in options.items()}
@@ -36,9 +36,9 @@ def read_config(directory: Path) -> SpaceConfig:
     version = content.get("format_version") if isinstance(content, dict) else None
     if not isinstance(version, int):
         raise CorruptFile(f"{path} has no format version", hint="is this a directory that sparc wrote?")
-    if version > FORMAT_VERSION:
+    if version > SPACE_FORMAT:
         raise IncompatibleFormat(
-            f"{directory} has format version {version}, this sparc reads up to {FORMAT_VERSION}",
+            f"{directory} has format version {version}, this sparc reads up to {SPACE_FORMAT}",
             hint="upgrade: pip install -U sparc-sae",
         )
     try:

@@ -122,6 +122,11 @@ def _read_samples(directory: Path, manifest: Manifest) -> tuple[list[str], Tenso
     return ids, torch.tensor(content["rows"], dtype=torch.int64)
 
 
+def read_ids(directory: Path, manifest: Manifest) -> list[str]:
+    """Return the sample ids of a stream, in order, without its features. Raises MissingData or CorruptFile."""
+    return _read_samples(directory, manifest)[0]
+
+
 def _corrupt(path: Path, reason: str) -> CorruptFile:
     return CorruptFile(f"{path} is truncated or altered: {reason}", hint=how_to_remake(path.parent))
 

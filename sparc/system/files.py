@@ -83,7 +83,7 @@ def read_json(path: Path, *, what: str) -> Any:
     """
     try:
         with reading(path):
-            return json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise MissingData(f"{what} is missing: {path}", hint="check the path") from error
     except (ValueError, UnicodeDecodeError) as error:

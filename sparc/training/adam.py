@@ -81,18 +81,19 @@ class Adam:
         return kernels(table).update_by_latent(gradient.sums, table, moments, self._scalars(), unit_ends)
 
     def _update_by_blocks(self, name: str, gradient: TableGradient, *, on_norm: bool) -> None:
-        table, (mean, square) = self.space.get_parameter(name).detach(), self.moments[name]
+        table, (moment1, moment2) = self.space.get_parameter(name).detach(), self.moments[name]
         for together in gradient.blocks():
             gradient_LD = gradient.block(together)
             for some in blocks(len(gradient_LD), table):
                 latents = slice(together.start + some.start, together.start + some.stop)
-                self._update_rows(table[latents], gradient_LD[some], mean[latents], square[latents], on_norm=on_norm)
+                rows, moments = table[latents], (moment1[latents], moment2[latents])
+                self._update_rows(rows, gradient_LD[some], *moments, on_norm=on_norm)
             del gradient_LD  # free its memory before the next one is computed
 
-    def _update_rows(self, rows: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, *, on_norm: bool) -> None:
+    def _update_rows(self, rows: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor, *, on_norm: bool) -> None:
         if on_norm:
             self.space.directions.project_rows(gradient, rows)
-        self._update(rows, gradient, mean, square)
+        self._update(rows, gradient, moment1, moment2)
         if on_norm:
             self.space.directions.normalize_rows(rows)
 
@@ -108,24 +109,24 @@ class Adam:
             epsilon=EPSILON * correction,
         )
 
-    def _update(self, parameter: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> None:
-        if mean.dtype == parameter.dtype:
-            self._step(parameter, gradient, mean, square)
+    def _update(self, parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor) -> None:
+        if moment1.dtype == parameter.dtype:
+            self._step(parameter, gradient, moment1, moment2)
             return
-        noise = torch.Generator(mean.device).manual_seed(self.steps)
+        noise = torch.Generator(moment1.device).manual_seed(self.steps)
         size = max(1, UNPACKED // max(1, parameter[:1].numel()))
         for some in tiles(len(parameter), size):
-            exact_mean, exact_square = mean[some].to(parameter.dtype), square[some].to(parameter.dtype)
-            self._step(parameter[some], gradient[some], exact_mean, exact_square)
-            mean[some] = _rounded_at_random(exact_mean, noise)
-            square[some] = _rounded_at_random(exact_square, noise)
+            exact1, exact2 = moment1[some].to(parameter.dtype), moment2[some].to(parameter.dtype)
+            self._step(parameter[some], gradient[some], exact1, exact2)
+            moment1[some] = _rounded_at_random(exact1, noise)
+            moment2[some] = _rounded_at_random(exact2, noise)
 
-    def _step(self, parameter: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> None:
+    def _step(self, parameter: Tensor, gradient: Tensor, moment1: Tensor, moment2: Tensor) -> None:
         torch._fused_adam_(
             [parameter],
             [gradient],
-            [mean],
-            [square],
+            [moment1],
+            [moment2],
             [],
             [self._steps],
             lr=self.lr,

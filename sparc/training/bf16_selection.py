@@ -27,9 +27,19 @@ from torch import Tensor
 from sparc.config import Precision
 from sparc.core import topk
 from sparc.core.kernels import blocks, entry_dots, kernels
-from sparc.core.topk import EncoderProduct, Kept, Largest, Selector, largest, latent_tiles, sample_tiles, summed, top_k
+from sparc.core.topk import (
+    EncoderProduct,
+    Kept,
+    Largest,
+    Selector,
+    largest,
+    latent_tiles,
+    sample_tiles,
+    summed_scores,
+    top_k,
+)
 
-CANDIDATES = 3
+CANDIDATES_PER_KEPT = 3
 """Candidates per kept latent; with fewer, many samples of random features must be selected again."""
 AT_LEAST = 64
 """Smallest number of candidates."""
@@ -68,13 +78,13 @@ def select(streams: Mapping[str, EncoderProduct], k: int, *, shared: bool) -> di
 
 
 def _select(streams: list[EncoderProduct], k: int) -> list[Kept]:
-    count = max(CANDIDATES * k, AT_LEAST)
+    count = max(CANDIDATES_PER_KEPT * k, AT_LEAST)
     if count >= len(streams[0].weight):
         return topk.select_shared(streams, k)
     candidates = _candidates(streams, count)
     indices_BC = candidates.indices.sort(dim=1).values  # so that of equal scores the lowest index is kept
     logits = [_logits(product, indices_BC) for product in streams]
-    scores_BC = summed(logits)
+    scores_BC = summed_scores(logits)
     best_BK = top_k(scores_BC, k)
     indices_BK = indices_BC.gather(1, best_BK)
     logits_SBK = torch.stack([logits_BC.gather(1, best_BK) for logits_BC in logits])

@@ -110,8 +110,8 @@ class Training:
         self.check()
         tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
         tensors["samples_since_active"] = self.counters.samples_since_active
-        for name, (mean, square) in self.adam.moments.items():
-            tensors |= {f"adam.exp_avg.{name}": mean, f"adam.exp_avg_sq.{name}": square}
+        for name, (moment1, moment2) in self.adam.moments.items():
+            tensors |= {f"adam.exp_avg.{name}": moment1, f"adam.exp_avg_sq.{name}": moment2}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"step": str(self.step)}
         write_atomically(run.state, lambda path: save_file(tensors, path, metadata=metadata))
@@ -129,9 +129,9 @@ class Training:
             self.space.load_state_dict(_below("space.", tensors))
             self.counters.samples_since_active.copy_(tensors["samples_since_active"])
             self.adam.steps = self.step
-            for name, (mean, square) in self.adam.moments.items():
-                mean.copy_(tensors[f"adam.exp_avg.{name}"])
-                square.copy_(tensors[f"adam.exp_avg_sq.{name}"])
+            for name, (moment1, moment2) in self.adam.moments.items():
+                moment1.copy_(tensors[f"adam.exp_avg.{name}"])
+                moment2.copy_(tensors[f"adam.exp_avg_sq.{name}"])
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
             raise CorruptFile(
                 f"the saved state {run.state} is truncated or does not fit the run: {error}",

@@ -104,7 +104,7 @@ def load_hub(
 
 def identify_hub(params: EncoderParams | SentenceParams) -> str:
     """Return the identity of the weights."""
-    return identify_weights(params.weights, f"{params.model}/{WEIGHTS}")
+    return identify_weights(params.weights, params.model, backbone="hf-image")
 
 
 def _minilm_folder() -> Path:

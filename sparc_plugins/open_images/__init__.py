@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparc.plugins import BadSample, DatasetSpec, InvalidConfig, MissingData, Params, Sample, Taxonomy, hookimpl
+from sparc.plugins import (
+    BadSample,
+    DatasetSpec,
+    InvalidConfig,
+    MissingData,
+    Params,
+    Sample,
+    Taxonomy,
+    hookimpl,
+    reading,
+)
 from sparc_plugins.open_images.files import AGAIN, digest, find_files
 from sparc_plugins.open_images.labels import display, read_hierarchy, read_labels, read_names
 from sparc_plugins.open_images.narratives import read_narratives
@@ -22,6 +32,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 __all__ = ["OpenImages", "OpenImagesParams", "read_hierarchy", "sparc_datasets"]
+
+
+SUFFIXES = (b"jpg", b"jpeg", b"png", b"webp")
 
 
 class OpenImagesParams(Params):
@@ -63,23 +76,30 @@ class OpenImages:
             hierarchy = read_hierarchy(self.files.hierarchy)
             self.taxonomy = display(hierarchy, read_names(self.files.names))
             self._columns = {mid: column for column, mid in enumerate(hierarchy.labels)}
+        self._renamed: dict[str, str] = {}
+        """File name of each image whose name does not end in `.jpg`."""
         narratives = read_narratives(self.files.narratives)
         if not len(narratives):
             raise MissingData(f"{self.files.narratives[0]} has no narratives", hint=AGAIN)
         numbers = narratives.numbers()
-        present = self._present(narratives.images, params, split)
+        present = self._present(narratives.images, params)
         self._narratives = narratives if present.all() else narratives.chosen(present)
         self.groups = Ids(self._narratives.images)
         self.ids = Ids(self._narratives.images, numbers[present])
 
-    def _present(self, images: NDArray[np.bytes_], params: OpenImagesParams, split: str) -> NDArray[np.bool_]:
+    def _present(self, images: NDArray[np.bytes_], params: OpenImagesParams) -> NDArray[np.bool_]:
         """Return, for each narrative, whether its image file exists (True or False). Raises MissingData."""
         import numpy as np
 
-        folder = self.files.images
+        folder, split = self.files.images, self.files.split
         # List the folder once: checking millions of files one by one takes minutes, or hours on a network disk.
-        listed = [name[:-4] for name in os.listdir(os.fsencode(folder)) if name.endswith(b".jpg")]
-        present = np.isin(images, np.array(listed, np.bytes_))
+        with reading(folder):
+            names = os.listdir(os.fsencode(folder))
+        published = [name[:-4] for name in names if name.endswith(b".jpg")]
+        if len(published) < len(names):
+            self._renamed = _other_suffixes(names, published)
+        listed = np.array(published + [os.fsencode(image) for image in self._renamed], np.bytes_)
+        present = np.isin(images, listed)
         if present.all():
             return present
         lacking = f"{int((~present).sum())} of {len(images)} narratives of the split '{split}'"
@@ -97,7 +117,7 @@ class OpenImages:
     def __getitem__(self, index: int) -> Sample:
         """Return one narrative, without opening its image."""
         image: str = self.groups[index]
-        open_it = partial(open_image, self.files.images / f"{image}.jpg")
+        open_it = partial(open_image, self.files.images / self._renamed.get(image, f"{image}.jpg"))
         return Sample(self.ids[index], open_it, self._narratives.caption(index), image_id=image)
 
     def labels(self) -> csr_array | None:
@@ -122,6 +142,18 @@ class OpenImages:
                 hint="use both from one version of Open Images",
             )
         return matrix[image_of]
+
+
+def _other_suffixes(names: Iterable[bytes], published: Iterable[bytes]) -> dict[str, str]:
+    """Return the names of image files with other suffixes than `.jpg`, by their ids, without those in `published`."""
+    found: dict[bytes, bytes] = {}
+    for name in sorted(name for name in names if not name.endswith(b".jpg") and not name.startswith(b".")):
+        image, _, suffix = name.rpartition(b".")
+        if suffix.lower() in SUFFIXES:
+            found.setdefault(image, name)
+    for image in found.keys() & set(published) if found else ():
+        del found[image]
+    return {os.fsdecode(image): os.fsdecode(name) for image, name in found.items()}
 
 
 def open_image(path: Path) -> Image:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sparc.plugins import CorruptFile, InvalidConfig, MissingData
+from sparc.plugins import reading as refusals
 
 SPLITS = {"train": "train", "validation": "(validation|val)", "test": "test"}
 CAPTIONS = r"open_images_{split}_(v\d+_)?captions\.jsonl"
@@ -79,10 +80,12 @@ def find_files(folder: str, split: str) -> Files:
 
 def _matching(root: Path, pattern: str, split: str = "") -> list[Path]:
     """Return the files of a folder that match a pattern, sorted by name. A plain file hides its .gz copy."""
-    expression = re.compile(pattern.replace("{split}", SPLITS.get(split, "")))
+    expression = re.compile(pattern.replace("{split}", SPLITS.get(split, "")), re.IGNORECASE)
     found: dict[str, Path] = {}
-    for path in sorted(root.iterdir()):
-        name = path.name.removesuffix(".gz")
+    with refusals(root):
+        listed = sorted(root.iterdir())
+    for path in listed:
+        name = path.name.lower().removesuffix(".gz")
         if expression.fullmatch(name) and path.is_file():
             found.setdefault(name, path)
     return list(found.values())
@@ -94,10 +97,15 @@ def _lacking(root: Path, names: str, site: str) -> MissingData:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, decompressing .gz. Raises CorruptFile if its content cannot be decoded."""
-    opener: Any = gzip.open if path.suffix == ".gz" else partial(open, buffering=BUFFER)
+    """Open a file, decompressing .gz.
+
+    Raises:
+        CorruptFile: its content cannot be decoded.
+        StorageError: the machine refuses to read it.
+    """
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else partial(open, buffering=BUFFER)
     try:
-        with opener(path, mode="rb") as file:
+        with refusals(path), opener(path, mode="rb") as file:
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
         raise CorruptFile(f"{path} is truncated or altered: {error}", hint=AGAIN) from error

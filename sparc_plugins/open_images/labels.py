@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import operator
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sparc.plugins import CorruptFile, Taxonomy
 from sparc_plugins.open_images.files import AGAIN, reading, wrong
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
+NAME_COLUMNS = ["LabelName", "DisplayName"]
 LABEL_COLUMNS = ["ImageID", "Source", "LabelName", "Confidence"]
 VERIFIED = {"1", "1.0"}
 ROOT_NAMES = {"/m/0bl9f": "Entity"}
@@ -29,31 +31,39 @@ def read_hierarchy(path: Path) -> Taxonomy:
     """Read `bbox_labels_600_hierarchy.json`: machine ids (`/m/...`) and their parents, in the file's order.
 
     A class below several others has several parents. A part is not a subclass of its whole, so a class that occurs only
-    as a part is a root.
+    as a part is a root. Parents outside of parts come first, because `Taxonomy.lift` goes up through the first of
+    equally deep parents, and a part is no place to sort a class into if the file has another.
 
     Raises:
         CorruptFile: the file is not a hierarchy.
     """
-    parents: dict[str, list[str]] = {}
     with reading(path) as file:
         content = file.read().decode("utf-8-sig")
     try:
-        _collect(json.loads(content), None, parents)
+        labels: dict[str, None] = {}
+        edges: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        _collect(json.loads(content), labels, edges)
+        parents: dict[str, list[str]] = {label: [] for label in labels}
+        for label, parent in edges[False] + edges[True]:
+            if parent not in parents[label]:
+                parents[label].append(parent)
         return Taxonomy(parents)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         message = f"{path} is not a hierarchy of LabelName, Subcategory and Part: {error}"
         raise CorruptFile(message, hint=AGAIN) from error
 
 
-def _collect(node: Mapping[str, Any], parent: str | None, parents: dict[str, list[str]]) -> None:
+def _collect(
+    node: Mapping[str, Any], labels: dict[str, None], edges: dict[bool, list[tuple[str, str]]], in_part: bool = False
+) -> None:
+    """Add a node's labels, and its pairs of label and parent to `edges[in_part]`, True for those within a part."""
     label = node["LabelName"]
-    above = parents.setdefault(label, [])
-    if parent is not None and parent not in above:
-        above.append(parent)
+    labels[label] = None
     for child in node.get("Subcategory", ()):
-        _collect(child, label, parents)
+        edges[in_part].append((child["LabelName"], label))
+        _collect(child, labels, edges, in_part)
     for part in node.get("Part", ()):
-        _collect(part, None, parents)
+        _collect(part, labels, edges, in_part=True)
 
 
 def read_names(paths: Sequence[Path]) -> dict[str, str]:
@@ -64,13 +74,22 @@ def read_names(paths: Sequence[Path]) -> dict[str, str]:
     names = dict(ROOT_NAMES)
     for path in paths:
         with reading(path) as file:
-            reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-            for row in filter(None, reader):
+            reader = _rows(file)
+            label, name = 0, 1
+            for number, row in enumerate(filter(None, reader)):
                 if len(row) != 2:
-                    raise wrong(path, reader.line_num, "LabelName,DisplayName", ",".join(row))
-                if row[0] != "LabelName":
-                    names.setdefault(*row)
+                    raise wrong(path, reader.line_num, ",".join(NAME_COLUMNS), ",".join(row))
+                header = [cell.strip() for cell in row] if number == 0 else []
+                if sorted(header) == sorted(NAME_COLUMNS):
+                    label, name = map(header.index, NAME_COLUMNS)
+                else:
+                    names.setdefault(row[label], row[name])
     return names
+
+
+def _rows(file: IO[bytes]) -> Any:
+    """Return a reader of CSV rows, which refuses quotes that do not fit: they would swallow the rows that follow."""
+    return csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
 
 
 def display(hierarchy: Taxonomy, names: Mapping[str, str]) -> Taxonomy:
@@ -98,14 +117,15 @@ def read_labels(paths: Sequence[Path], images: NDArray[np.bytes_], columns: Mapp
     rows, found, outside = array("i"), array("i"), 0
     for path in paths:
         with reading(path) as file:
-            reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-            header = next(reader, [])
-            if header != LABEL_COLUMNS:
+            reader = _rows(file)
+            header = [cell.strip() for cell in next(reader, [])]
+            if sorted(header) != sorted(LABEL_COLUMNS):
                 raise wrong(path, 1, ",".join(LABEL_COLUMNS), ",".join(header))
+            fields = operator.itemgetter(*(header.index(name) for name in ("ImageID", "LabelName", "Confidence")))
             for record in filter(None, reader):
                 if len(record) != 4:
-                    raise wrong(path, reader.line_num, ",".join(LABEL_COLUMNS), ",".join(record))
-                image, _, label, confidence = record
+                    raise wrong(path, reader.line_num, ",".join(header), ",".join(record))
+                image, label, confidence = fields(record)
                 if confidence not in VERIFIED or (row := row_of.get(image)) is None:
                     continue
                 if (column := columns.get(label)) is None:

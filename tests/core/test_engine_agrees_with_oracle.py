@@ -315,8 +315,8 @@ class _Largest(TorchDispatchMode):
 @pytest.mark.parametrize("kind", [Training, readable])
 def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
     """Nor, by hand, one of the size of the decoders: at most what AuxK searches, the encoder of one stream's dead."""
-    monkeypatch.setattr("sparc.core.topk.SAMPLES", 16)
-    monkeypatch.setattr("sparc.core.topk.LATENTS", 64)
+    monkeypatch.setattr("sparc.core.topk.TILE_SAMPLES", 16)
+    monkeypatch.setattr("sparc.core.topk.TILE_LATENTS", 64)
     monkeypatch.setattr(cache, "BLOCK", 1)  # of 64 latents then, the least
     n_latents, n_samples = 4096, 64
     space = LatentSpace({"photo": 6, "words": 4}, n_latents=n_latents, k=3)
@@ -333,7 +333,7 @@ def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
 
 def test_the_float32_product_of_the_engine_is_the_plain_one(monkeypatch):
     """By oneDNN on the CPU, by tiles, with samples that lack the stream."""
-    monkeypatch.setattr("sparc.core.topk.SAMPLES", 16)
+    monkeypatch.setattr("sparc.core.topk.TILE_SAMPLES", 16)
     torch.manual_seed(0)
     inputs, weight, bias = torch.randn(40, 300), torch.randn(64, 300), torch.randn(64)
     present = torch.arange(40) % 7 > 0

@@ -174,8 +174,8 @@ def test_tiles_of_samples_and_latents_select_as_the_whole(monkeypatch, selection
             weight.copy_(weight[torch.arange(60) // 4 * 7 % 60])
     raw = {name: rows.double() for name, rows in raw.items()}
     whole = space.encode(raw)
-    monkeypatch.setattr("sparc.core.topk.SAMPLES", 3)
-    monkeypatch.setattr("sparc.core.topk.LATENTS", 16)
+    monkeypatch.setattr("sparc.core.topk.TILE_SAMPLES", 3)
+    monkeypatch.setattr("sparc.core.topk.TILE_LATENTS", 16)
     for name, codes in space.encode(raw).items():
         torch.testing.assert_close(codes.to_dense(), whole[name].to_dense(), rtol=0, atol=1e-14)
         assert torch.equal(codes.indices.sort(dim=1).values, whole[name].indices.sort(dim=1).values)
@@ -185,7 +185,7 @@ def test_of_equal_scores_in_tiles_that_each_have_no_tie_at_their_end_the_lowest_
     """What a tile keeps is in the order of its scores, equal ones in any; only the choice among tiles meets the tie."""
     scores = torch.randint(400, (200, 512), generator=torch.Generator().manual_seed(0)).double()
     expected = scores.argsort(dim=1, descending=True, stable=True)[:, :9]
-    monkeypatch.setattr("sparc.core.topk.LATENTS", 320)
+    monkeypatch.setattr("sparc.core.topk.TILE_LATENTS", 320)
     one_hot, there = torch.eye(200, dtype=torch.float64), torch.ones(200, dtype=torch.bool)
     kept = select_shared([EncoderProduct(one_hot, scores.T, torch.zeros(512, dtype=torch.float64), there)], 9)[0]
     assert torch.equal(kept.indices.sort(dim=1).values, expected.sort(dim=1).values)

@@ -23,10 +23,10 @@ def codes(active_NL):
     return Codes(torch.arange(values.shape[1]).expand(values.shape), values, values.shape[1])
 
 
-def named(active_NL, rule="enrichment", labels=LABELS, groups=NAMES, taxonomy=PETS):
+def named(active_NL, labels=LABELS, groups=NAMES, taxonomy=PETS):
     """Name latents; return the labels, the summary and the names."""
     halves = count_halves({"a": codes(active_NL)}, multi_hot(labels, taxonomy), taxonomy, groups)
-    found, names = concepts(halves, rule)
+    found, names = concepts(halves)
     return [None if label < 0 else taxonomy.labels[label] for label in names.label], found, names
 
 
@@ -71,27 +71,6 @@ def test_what_is_found_is_found_on_one_half_and_its_odds_are_binomial():
         active_N[cats[:count]] = active_N[others[: 20 - count]] = True
         called, _, _ = named(active_N[:, None])
         assert (called == ["cat"]) == expected
-
-
-def test_by_the_papers_rule_a_latent_has_the_most_frequent_label_of_its_samples_above_a_share_of_3_in_10():
-    mixed = (KINDS == 0) & (np.arange(400) % 8 == 0)
-    rare = mixed | (KINDS == 3)  # a third cats in both halves, about
-    active_NL = np.stack([KINDS == 1, rare, (KINDS == 3)], axis=1)
-    called, _, names = named(active_NL, rule="purity")
-    assert called[0] == "dog"  # and all are animals, but that says less
-    assert called[2] is None
-    share = (KINDS[rare & ~CHECKING] == 0).mean()
-    assert (called[1] is not None) == (share > 0.3)
-    assert names.confirmed[0]
-
-
-def test_by_the_papers_rule_a_label_that_all_images_have_names_nothing():
-    taxonomy = Taxonomy({"all": (), **{label: parents or ("all",) for label, parents in PETS.parents.items()}})
-    labels = [names | {"all"} for names in LABELS]
-    generator = np.random.default_rng(5)
-    called, found, _ = named(generator.random((400, 60)) < 0.2, rule="purity", labels=labels, taxonomy=taxonomy)
-    assert "all" not in called
-    assert found.depths[0].named == 0
 
 
 def test_captions_of_one_image_count_once():
@@ -142,7 +121,7 @@ def test_a_name_that_no_image_of_the_other_half_has_counts_as_impure():
 def test_a_latent_that_is_active_in_any_stream_is_active():
     one, other = (KINDS == 0) & (np.arange(400) < 200), (KINDS == 0) & (np.arange(400) >= 200)
     streams = {"a": codes(one[:, None]), "b": codes(other[:, None] * 0.1)}
-    _, names = concepts(count_halves(streams, multi_hot(LABELS, PETS), PETS, NAMES), "enrichment")
+    _, names = concepts(count_halves(streams, multi_hot(LABELS, PETS), PETS, NAMES))
     assert names.confirmed.tolist() == [True]
     assert names.purity.tolist() == [1]
 

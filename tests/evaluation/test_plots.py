@@ -21,6 +21,8 @@ from sparc.evaluation.report import (
     Overlap,
     Pattern,
     Probes,
+    PurityConcepts,
+    PurityNames,
     Ranks,
     Report,
     Retrieval,
@@ -430,6 +432,20 @@ def test_concepts_show_labels_names_and_the_share_of_frequent_ones():
     assert words(counts)[2] == "163 of 411, effective 96.6"
     assert [bar.get_width() for bar in shares.containers[0]] == [0.31, 0.38, 0.44, 0.52]
     assert words(shares) == ["0.31", "0.38", "0.44", "0.52"]
+
+
+def test_names_by_the_papers_rule_are_counted_stream_by_stream():
+    names = {
+        stream: PurityNames(named=1000 + place, taken=100 + place, effective=9.5, purity=0.5, lift=2.0)
+        for place, stream in enumerate(DEMO)
+    }
+    report = example().model_copy(update={"concepts": PurityConcepts(rule="purity", streams=names, agreed=77)})
+    figure = drawn("concepts", report)
+    (axes,) = figure.axes
+    assert bars(axes, "latents with a name") == [1000, 1001, 1002]
+    assert bars(axes, "labels that are names") == [100, 101, 102]
+    assert "77 of 4096" in figure.get_suptitle()
+    assert axes.get_xlim()[0] == 0
 
 
 def test_a_share_without_a_number_is_a_dash():

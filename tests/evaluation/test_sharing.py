@@ -119,7 +119,7 @@ def test_latents_are_compared_alike_however_many_at_once(monkeypatch):
     space = LatentSpace({"a": 6, "b": 5}, 50, 1)
     alive = np.arange(50) % 7 != 0
     together = twins(space, alive)
-    monkeypatch.setattr("sparc.evaluation.sharing.LATENTS", 8)
+    monkeypatch.setattr("sparc.evaluation.sharing.COMPARED_LATENTS", 8)
     apart = twins(space, alive)
     assert together[0].tolist() == apart[0].tolist()
     assert together[1] == pytest.approx(apart[1], rel=1e-6, nan_ok=True)

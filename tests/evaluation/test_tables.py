@@ -98,6 +98,18 @@ def test_everything_adds_what_streams_share_what_latents_are_called_and_what_the
         assert part not in show(report)
 
 
+def test_names_by_the_papers_rule_are_shown_stream_by_stream(random_space, held):
+    samples = HeldOut(held.features, held.groups, held.matrix, held.taxonomy)
+    report = evaluate(random_space(), samples, rule="purity").report
+    text = show(report, everything=True, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    part = text[text.index("Concepts by purity") :]
+    for name, found in report.concepts.streams.items():
+        measured = near(found.purity, found.lift)
+        assert numbers(part, f"{name} ") == [found.named, found.taken, *near(found.effective, digits=1), *measured]
+    assert f"{report.concepts.agreed} latents have the same name in every stream" in part
+
+
 def chance(pair):
     return near(pair.chance.r1, pair.chance.r5, pair.chance.r10, pair.chance.median, pair.chance.mrr)
 

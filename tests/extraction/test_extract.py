@@ -19,6 +19,7 @@ from sparc.errors import (
     CorruptFile,
     InvalidConfig,
     MissingData,
+    OutOfMemory,
     PluginError,
     SparcError,
     UnknownName,
@@ -27,7 +28,7 @@ from sparc.extraction import Job, JobOptions, plan
 from sparc.extraction.batch_size import fitting_inputs, fitting_memory
 from sparc.extraction.estimate import estimate
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
-from sparc.extraction.preprocessing import Preprocessor
+from sparc.extraction.preprocessing import BatchReader, ItemBatch
 from sparc.extraction.shards import Destination, Share, extract_streams
 from sparc.extraction.supervise import Progress, _next, extract
 from sparc.plugins.contracts import Sample
@@ -210,7 +211,7 @@ def test_an_image_is_decoded_once_however_often_a_backbone_looks(dataset, tmp_pa
     opened = []
     monkeypatch.setattr(Image, "open", _counting(Image.open, opened))
     preprocess = dict.fromkeys("ab", lambda samples: [sample.image() for sample in samples for _ in range(3)])
-    Preprocessor(preprocess, "image")([(dataset[0], ("a", "b"))])
+    assert BatchReader(dataset, preprocess, "image")[ItemBatch([0], ("a", "b"))].failure is None
     assert len(opened) == 1
 
 
@@ -384,7 +385,7 @@ def test_memory_that_one_sample_does_not_fit_is_an_error(dataset, tmp_path):
         def forward(self, batch):
             too_much_for_any_machine()
 
-    with pytest.raises(PluginError, match="'s': one sample does not fit in the memory of this machine"):
+    with pytest.raises(OutOfMemory, match="'s': one sample does not fit in the memory of this machine"):
         extract_stream(dataset, Never(), tmp_path / "s")
 
 
@@ -499,7 +500,7 @@ def test_the_workers_events_become_progress_and_errors():
     ended = _next(half, {"event": "end", "skipped": ["x"], "spent": spent})
     assert ended == Progress(("a", "b"), "train", 9, 9, spent, finished=True, skipped=("x",))
     with pytest.raises(BadSample, match="broken") as error:
-        _next(begun, {"event": "error", "kind": "BadSample", "message": "broken", "hint": "mend"})
+        _next(begun, {"event": "error", "kind": "BadSample", "message": "broken", "hint": "mend", "traceback": "where"})
     assert error.value.hint == "mend"
     with pytest.raises(SparcError, match="stream 'a, b': KeyError: 3") as error:
         _next(begun, {"event": "error", "kind": "crash", "message": "KeyError: 3", "traceback": "where"})

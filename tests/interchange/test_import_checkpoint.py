@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,17 +58,21 @@ def by_hand(tensors, features, topk_type):
 
 
 @pytest.mark.parametrize("topk_type", ["global", "local"])
-@pytest.mark.parametrize("form", ["plain", "nested", "wrapped"])
+@pytest.mark.parametrize("form", ["plain", "nested", "wrapped", "compiled", "with numpy scalars"])
 def test_codes_and_reconstructions_are_the_research_codes(form, topk_type, tmp_path):
     tensors = state()
     content = {
         "plain": tensors,
         "nested": {"epoch": 3, "model_state_dict": tensors},
         "wrapped": {f"module.{name}": value for name, value in tensors.items()},
+        "compiled": {f"_orig_mod.module.{name}": value for name, value in tensors.items()},
+        "with numpy scalars": {"best": np.float64(0.3), "losses": np.ones(3), "model": tensors},
     }[form]
     space = read_research_checkpoint(*written(tmp_path, content, topk_type))
     features = {stream: torch.randn(5, width) * 3 for stream, width in WIDTHS.items()}
-    expected, rebuilt = by_hand(tensors, features, topk_type)
+    # The research code's datasets divide by the norm before its model sees the features.
+    unit = {stream: x / x.norm(dim=1, keepdim=True) for stream, x in features.items()}
+    expected, rebuilt = by_hand(tensors, unit, topk_type)
     codes = space.encode(features)
     for stream in WIDTHS:
         torch.testing.assert_close(codes[stream].to_dense(), expected[stream])
@@ -105,7 +110,7 @@ class Harmful:
             r"expected decoders.dino.weight of shape \(6, 12\), found \(6, 5\)",
         ),
         (lambda tensors: tensors.clear(), CorruptFile, "expected tensors such as encoders.STREAM.weight, found none"),
-        (lambda tensors: tensors.update(trainer=Harmful()), CorruptFile, "is not a file of weights alone"),
+        (lambda tensors: tensors.update(trainer=Harmful()), CorruptFile, "found a Python object, print"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_runs(change, error, message, tmp_path, capsys):
@@ -114,6 +119,21 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_runs(change, error, 
     with pytest.raises(error, match=message):
         read_research_checkpoint(*written(tmp_path, tensors))
     assert capsys.readouterr().out == ""
+
+
+def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path):
+    file, config = written(tmp_path, state())
+    config.write_text(config.read_text(), encoding="utf-8-sig")
+    assert read_research_checkpoint(file, config).k == KEPT
+
+
+def test_raw_and_normalised_features_give_the_same_codes(tmp_path):
+    """Without normalisation, raw features kept other latents than those that the research code keeps."""
+    space = read_research_checkpoint(*written(tmp_path, state()))
+    raw = {stream: torch.randn(20, width) * 7 for stream, width in WIDTHS.items()}
+    unit = {stream: x / x.norm(dim=1, keepdim=True) for stream, x in raw.items()}
+    for stream, codes in space.encode(raw).items():
+        assert torch.equal(codes.indices, space.encode(unit)[stream].indices)
 
 
 def test_a_configuration_that_does_not_fit_is_refused(tmp_path):
@@ -131,5 +151,5 @@ def test_a_configuration_that_does_not_fit_is_refused(tmp_path):
         read_research_checkpoint(file, tmp_path / "other.json")
     file, config = written(tmp_path, state())
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(CorruptFile, match="is not a file of weights alone"):
+    with pytest.raises(CorruptFile, match="cannot be read"):
         read_research_checkpoint(file, config)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from sparc.config import PluginRef
-from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData, UnknownName
+from sparc.errors import BadFeatures, CorruptFile, InvalidConfig, MissingData, StorageError, UnknownName
 from sparc.extraction import JobOptions
 from sparc.extraction import imported as plan_imported
 from sparc.interchange.feature_files import open_source
@@ -42,25 +42,29 @@ def write(path, features=FEATURES, ids=IDS):
             with h5py.File(path, "w") as file:
                 file.create_dataset("features", data=features, compression="gzip")
                 file["ids"] = [one.encode() for one in ids]
+        case ".pt":
+            torch.save(torch.from_numpy(features), path)  # noqa: TID251  # as others do
+            (path.parent / "ids.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")
     return path
 
 
 def imported(out, sources, **kwargs):
     """Import files by stream."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        opened = {name: stack.enter_context(open_source(path)) for name, path in sources.items()}
-        return import_features(opened, out, **kwargs)
+    return import_features({name: open_source(path) for name, path in sources.items()}, out, **kwargs)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5"])
+def rows_of(source, room):
+    """Return all features of a source, in storage order."""
+    return np.concatenate(list(source.blocks(room))).tolist()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5", ".pt"])
 def test_every_format_gives_features_and_ids(tmp_path, suffix):
     path = write(tmp_path / f"some{suffix}")
-    with open_source(path, tmp_path / "ids.txt" if suffix == ".npy" else None) as source:
-        assert source.ids == IDS
-        assert source.width == 2
-        assert source.read(np.array([1, 3])).tolist() == [[3, 4], [7, 8]]
+    source = open_source(path, tmp_path / "ids.txt" if suffix in (".npy", ".pt") else None)
+    assert source.ids == IDS
+    assert source.width == 2
+    assert rows_of(source, tmp_path) == FEATURES.tolist()
 
 
 def test_the_layout_of_the_papers_authors_is_read(tmp_path):
@@ -68,8 +72,7 @@ def test_the_layout_of_the_papers_authors_is_read(tmp_path):
     with h5py.File(tmp_path / "paper.h5", "w") as file:
         file["features"] = FEATURES
         file["indices"] = np.array([30, 10, 20, 40])
-    with open_source(tmp_path / "paper.h5") as source:
-        assert source.ids == ["30", "10", "20", "40"]
+    assert open_source(tmp_path / "paper.h5").ids == ["30", "10", "20", "40"]
 
 
 def test_rows_are_joined_by_id_and_what_a_stream_lacks_is_listed(tmp_path):
@@ -137,19 +140,19 @@ def test_files_that_are_no_features_are_refused(tmp_path):
         "none.npz": "has no ids: expected 'ids' or 'indices' in it",
         "text.csv": "found '.csv'",
     }.items():
-        with pytest.raises(InvalidConfig, match=message), open_source(tmp_path / name):
-            pass
-    with pytest.raises(MissingData, match="features not found"), open_source(tmp_path / "gone.npy"):
-        pass
+        with pytest.raises(InvalidConfig, match=message):
+            open_source(tmp_path / name)
+    with pytest.raises(MissingData, match="features not found"):
+        open_source(tmp_path / "gone.npy")
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".h5", ".pt"])
 def test_a_truncated_file_is_named(tmp_path, suffix):
     path = write(tmp_path / f"some{suffix}", np.ones((500, 64), dtype=np.float32), [str(one) for one in range(500)])
     path.write_bytes(path.read_bytes()[:-700])
-    ids = tmp_path / "ids.txt" if suffix == ".npy" else None
-    with pytest.raises(CorruptFile, match=rf"some{suffix} cannot be read"), open_source(path, ids):
-        pass
+    ids = tmp_path / "ids.txt" if suffix in (".npy", ".pt") else None
+    with pytest.raises(CorruptFile, match=rf"some{suffix} cannot be read"):
+        open_source(path, ids)
 
 
 STREAMS = ("--stream", "clip-img=one.npz", "--stream", "clip-txt=two.h5")
@@ -188,6 +191,44 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     assert "was trained on imported features, without images and captions to show" in done.stderr
 
 
+def test_the_command_takes_names_of_arrays_for_all_streams_or_for_one(sparc_here, tmp_path):
+    """One file often holds the features of several streams."""
+    np.savez(tmp_path / "clip.npz", img=FEATURES, txt=FEATURES[:, :1] * 2, names=np.array(IDS))
+    write(tmp_path / "dino.h5")
+    streams = ("--stream", "i=clip.npz", "--stream", "t=clip.npz", "--stream", "d=dino.h5", "--split", "train")
+    keys = ("--features-key", "img", "--features-key", "t=txt", "--features-key", "d=features")
+    done = sparc_here(
+        "import", "features", *streams, *keys, "--ids-key", "i=names", "--ids-key", "t=names", "--out", "o"
+    )
+    assert done.returncode == 0, done.stderr
+    store = open_streams({name: tmp_path / "o" / "train" / name for name in "itd"})
+    assert {name: rows.tolist() for name, rows in store.in_memory().items()} == {
+        "i": FEATURES.tolist(),
+        "t": (FEATURES[:, :1] * 2).tolist(),
+        "d": FEATURES.tolist(),
+    }
+    done = sparc_here("import", "features", *streams, "--features-key", "x=img", "--out", "p")
+    assert done.stderr == "error: --features-key: no stream 'x'\nhint:  streams: i, t, d\n"
+
+
+def test_lines_of_ids_that_no_file_needs_are_not_ignored(sparc_here, tmp_path):
+    write(tmp_path / "one.npz")
+    (tmp_path / "ids.txt").write_text("a\nb\nc\nd\n")
+    done = sparc_here("import", "features", "--stream", "a=one.npz", "--ids", "ids.txt", "--out", "o")
+    assert done.returncode == 1
+    assert "error: --ids: expected files without ids, or with positions, found ids in one.npz" in done.stderr
+
+
+def test_an_import_that_does_not_fit_on_the_disk_is_refused_before_it_starts(tmp_path):
+    """The file claims ten million million rows, and holds none: its chunks were never written."""
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file.create_dataset("features", (1000, 10**10), np.float16, chunks=(1, 2**20))
+        file["ids"] = [str(row) for row in range(1000)]
+    with pytest.raises(StorageError, match=r"expected 37252.9 GiB of free space for .*out, found"):
+        imported(tmp_path / "out", {"s": tmp_path / "some.h5"}, split="train")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -206,10 +247,9 @@ def test_ids_of_lines_are_for_files_that_have_none(tmp_path):
     """A file with ids is never joined by row number."""
     write(tmp_path / "one.npy")
     other = write(tmp_path / "other.npz", FEATURES[::-1], IDS[::-1])
-    with open_source(tmp_path / "one.npy", tmp_path / "ids.txt") as first:
-        assert first.ids == IDS
-    with open_source(other, tmp_path / "ids.txt") as second:
-        assert second.ids == IDS[::-1]
+    first, second = open_source(tmp_path / "one.npy", tmp_path / "ids.txt"), open_source(other, tmp_path / "ids.txt")
+    assert (first.ids, first.from_lines) == (IDS, True)
+    assert (second.ids, second.from_lines) == (IDS[::-1], False)
 
 
 def test_a_folder_that_holds_other_features_is_not_mixed_with_them(tmp_path):
@@ -234,6 +274,12 @@ def test_an_import_that_breaks_off_counts_for_nothing(tmp_path):
     assert not list((tmp_path / "out").rglob("manifest.json"))
 
 
+def test_a_file_is_not_taken_for_the_folder_to_write(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(InvalidConfig, match="expected a folder, found the file"):
+        imported(tmp_path / "out", {"s": write(tmp_path / "one.npz")})
+
+
 def test_streams_of_the_splits_must_be_the_same(tmp_path):
     write(tmp_path / "one.npz")
     for split, name in (("train", "a"), ("train", "b"), ("test", "a")):
@@ -256,19 +302,18 @@ def test_arrays_of_python_objects_and_of_other_names_are_refused_with_the_line_t
         ({"features": FEATURES, "names": objects}, "has no ids", f"or write them too: {line}"),
     ):
         np.savez(tmp_path / "some.npz", **arrays)
-        with pytest.raises(InvalidConfig, match=message) as error, open_source(tmp_path / "some.npz"):
-            pass
+        with pytest.raises(InvalidConfig, match=message) as error:
+            open_source(tmp_path / "some.npz")
         assert hint in error.value.hint
     np.savez(tmp_path / "some.npz", features=FEATURES, ids=objects.astype(str))
-    with open_source(tmp_path / "some.npz") as source:
-        assert source.ids == IDS
+    assert open_source(tmp_path / "some.npz").ids == IDS
 
 
 def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
     np.savez(tmp_path / "big.npz", features=FEATURES.astype(">f4"), indices=np.arange(4, dtype=">i8"))
-    with open_source(tmp_path / "big.npz") as source:
-        assert source.ids == ["0", "1", "2", "3"]
-        assert source.read(np.array([3])).tolist() == [[7, 8]]
+    source = open_source(tmp_path / "big.npz")
+    assert source.ids == ["0", "1", "2", "3"]
+    assert rows_of(source, tmp_path) == FEATURES.tolist()
     np.savez(tmp_path / "words.npz", features=np.array([["a", "b"]]), ids=np.array(["x"]))
     np.savez(tmp_path / "complex.npz", features=FEATURES * 1j, ids=np.array(IDS))
     np.savez(tmp_path / "column.npz", features=FEATURES, ids=np.arange(4).reshape(4, 1))
@@ -279,14 +324,14 @@ def test_arrays_of_other_machines_and_kinds_are_read_or_refused(tmp_path):
         "column": "one per row",
         "reals": "as texts or whole numbers",
     }.items():
-        with pytest.raises(InvalidConfig, match=message), open_source(tmp_path / f"{name}.npz"):
-            pass
+        with pytest.raises(InvalidConfig, match=message):
+            open_source(tmp_path / f"{name}.npz")
     (tmp_path / "empty.npy").touch()
     np.save(tmp_path / "array.npy", FEATURES)
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     for name in ("empty.npy", "array.npz"):
-        with pytest.raises(CorruptFile, match="cannot be read"), open_source(tmp_path / name):
-            pass
+        with pytest.raises(CorruptFile, match="cannot be read"):
+            open_source(tmp_path / name)
 
 
 def test_a_run_is_not_evaluated_on_other_samples(sparc_here, tmp_path):
@@ -311,9 +356,9 @@ def test_a_run_is_not_evaluated_on_other_samples(sparc_here, tmp_path):
 @pytest.mark.parametrize(
     "code",
     [
-        "from sparc.interchange.feature_files import open_source; open_source(Path('nowhere.npz')).__enter__()",
-        "from sparc.interchange.feature_files import open_source; open_source(Path('ids.txt')).__enter__()",
-        "from sparc.interchange.feature_files import open_source; open_source(Path('some.npy')).__enter__()",
+        "from sparc.interchange.feature_files import open_source; open_source(Path('nowhere.npz'))",
+        "from sparc.interchange.feature_files import open_source; open_source(Path('ids.txt'))",
+        "from sparc.interchange.feature_files import open_source; open_source(Path('some.npy'))",
         "from sparc.interchange.import_checkpoint import read_research_checkpoint as read; "
         "read(Path('nowhere.pth'), Path('config.json'))",
     ],

@@ -146,8 +146,8 @@ def features(backbone, prepared):
         return backbone.forward(prepared)
 
 
-def trace_of(name, count=1):
-    return traced(name, stream(name), batch(name, count))
+def trace_of(name, count=1, layers=None):
+    return traced(name, stream(name), batch(name, count), layers)
 
 
 def direction(width, seed=0):

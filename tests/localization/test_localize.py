@@ -195,7 +195,7 @@ def test_the_command_points_at_words_with_the_backbones_of_a_run(demo_run, sparc
         "localize", demo_run, "--image", photo, "--text", "a red bus", "--latent", "3,5", "--out", "map.png"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    lines = [line for line in done.stdout.splitlines() if not line.startswith("loading")]
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(("loading", "localize ", "drawing"))]
     assert [f"loading {stream} ..." in done.stdout for stream in ("effnet-lite0", "minilm")] == [True, True]
     assert lines[0].startswith(f"{photo}  a red bus  effnet-lite0: strongest at (")
     assert "of 300 x 200, score" in lines[0]
@@ -219,6 +219,12 @@ def test_names_of_latents_are_those_that_held(demo_run):
     [
         (["--text", "bus", "--stream", "effnet"], "the run has no stream named 'effnet'", "effnet-lite0, minilm"),
         (["--text", "bus", "--out", "map"], "expected a picture's name, found map", "end it with .png"),
+        (
+            ["--text", "bus", "--layers", "1"],
+            "--layers: expected --method relevance, found dense, which goes through no layers",
+            "add --method relevance, or leave --layers out",
+        ),
+        (["--text", "bus", "--layers", "0"], "layers: input should be greater than 0, found 0", "change that value"),
         (["--latent", "512"], "latent: expected 0 to 63, found 512", "choose another"),
         (["--latent", "three"], "latent: expected numbers, such as 93 or 93,107, found 'three'", "change that value"),
         (

@@ -1,5 +1,7 @@
 """Maps on real architectures, compared with captum and with the papers' formulas written as loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -276,6 +278,39 @@ def test_relevance_of_a_text_is_the_row_of_its_end_token():
     expected[end] -= 1
     close(found, expected)
     assert not found[end + 1 :].any()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_relevance_goes_through_the_last_layers_alone_if_so_many_are_chosen(count, monkeypatch):
+    target, seen = target_of("dinov2"), ByHand()
+    found = explained("relevance", "dinov2", target, trace_of("dinov2", layers=count))
+    value = target(stream("dinov2").model.forward_head(tokens_of("dinov2", seen, monkeypatch))).sum()
+    layers = seen.layers(value)[-count:]
+    assert len(layers) == count
+    close(found, rolled_out(layers)[0, 5:])
+
+
+def test_the_last_layer_alone_may_be_the_one_that_pools():
+    target = target_of("siglip")
+    found, seen = trace_of("siglip", layers=1)
+    (gradient,) = torch.autograd.grad(target(found).sum(), seen.attention[-1].weights, retain_graph=True)
+    step = (seen.attention[-1].weights * gradient).clamp(min=0).mean(dim=1)[0, 0]
+    close(explained("relevance", "siglip", target, (found, seen)), step.detach().numpy())
+
+
+def test_more_layers_than_the_model_has_are_refused():
+    with pytest.raises(PluginError, match=r"'dinov2': expected at least the 3 layers of --layers, found 2") as error:
+        explained("relevance", "dinov2", target_of("dinov2"), trace_of("dinov2", layers=3))
+    assert error.value.hint == "--layers 2 or fewer, or leave it out for all"
+
+
+def test_a_view_follows_the_layers_of_its_models():
+    backbone, target = stream("dinov2"), target_of("dinov2")
+    every = view(backbone, noise(1).image())
+    last = replace(every, models=replace(every.models, layers=1))
+    for method in GRADIENT_METHODS:
+        agree = np.allclose(every.map(method, target), last.map(method, target))
+        assert agree == (method != "relevance")
 
 
 @pytest.mark.parametrize("name", ["hf-clip", "hf-siglip", "clip-img"])

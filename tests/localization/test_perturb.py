@@ -9,7 +9,7 @@ import transformers as hf
 from PIL import Image
 
 from sparc.errors import PluginError
-from sparc.localization.perturb import STEPS, area, perturbed
+from sparc.localization.perturb import CURVE_STEPS, area, perturbed
 from sparc_plugins.hf_encoders.image import Pixels
 from tests.localization.streams import Cells, direction, features, stream, view
 from tests.plugins.backbones import noise
@@ -33,8 +33,8 @@ def curves_by_hand(levels, weights, values):
     order = sorted(range(len(levels)), key=lambda cell: -np.ravel(values)[cell])
     whole = sum(weights * levels)
     deletion, insertion = [], []
-    for step in range(STEPS + 1):
-        gone = order[: round(step * len(levels) / STEPS)]
+    for step in range(CURVE_STEPS + 1):
+        gone = order[: round(step * len(levels) / CURVE_STEPS)]
         deleted, inserted = levels.copy(), np.full(len(levels), levels.mean())
         deleted[gone], inserted[gone] = levels.mean(), levels[gone]
         deletion.append(sum(weights * deleted) / whole)
@@ -65,7 +65,7 @@ def test_curves_are_those_worked_out_by_hand(name):
     deletion, insertion = curves_by_hand(levels, weights, values)
     np.testing.assert_allclose(found.deletion, deletion, rtol=0, atol=1e-5)
     np.testing.assert_allclose(found.insertion, insertion, rtol=0, atol=1e-5)
-    assert found.deletion.shape == found.insertion.shape == (STEPS + 1,)
+    assert found.deletion.shape == found.insertion.shape == (CURVE_STEPS + 1,)
 
 
 def test_curves_of_two_cells_are_those_on_paper():
@@ -131,7 +131,7 @@ def test_what_comes_beside_the_pixels_is_the_same_for_every_step():
             return {"mask": torch.tensor([[3.0]]), "pixels": Cells.preprocess(samples)}
 
         def forward(self, batch):
-            assert batch["mask"].shape == (2 * (STEPS + 1), 1)
+            assert batch["mask"].shape == (2 * (CURVE_STEPS + 1), 1)
             return super().forward(batch["pixels"]) * batch["mask"]
 
     levels, weights, values = CASES["one cell a step"]

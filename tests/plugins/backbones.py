@@ -40,13 +40,16 @@ def tokens(backbone, samples=SAMPLES):
     return found
 
 
-def hub_cache(root, repo, *files):
+COMMIT = "c0ffee".ljust(40, "0")
+
+
+def hub_cache(root, repo, *files, commit=COMMIT):
     """Write a hub cache with these files, in the layout of the hub's own client."""
     folder = root / f"models--{repo.replace('/', '--')}"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text("c0ffee")
-    snapshot = folder / "snapshots" / "c0ffee"
-    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copy(file, snapshot)
 

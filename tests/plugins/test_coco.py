@@ -4,17 +4,20 @@ import gzip
 import json
 import pickle  # noqa: TID251
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from sparc.errors import BadSample, CorruptFile, MissingData
+from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
 from sparc.localization.benchmark import cases_of
 from sparc.plugins import SegmentedDataset
 from sparc.plugins.checks import check_dataset
 from sparc.plugins.registry import discover
-from sparc_plugins.coco import Coco, CocoParams, _identify
+from sparc_plugins.coco import Coco, CocoParams, _identify, read_captions
 
 CATEGORIES = {
     18: ("animal", "dog"),
@@ -26,7 +29,11 @@ LABELS = ("person", "vehicle", "bicycle", "car", "animal", "dog")
 WIDTH, HEIGHT = 8, 6
 BOX = [[2, 1, 6, 1, 6, 4, 2, 4]]
 """Left 2, top 1, right 6, bottom 4: columns 2 to 5 and rows 1 to 3."""
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:coco. [0-9]+ of [0-9]+ images do not exist:UserWarning"),
+    pytest.mark.filterwarnings("ignore:coco. [0-9]+ images in .* are not listed:UserWarning"),
+]
 PREFIX = {2017: "", 2014: "COCO_train2014_"}
 
 
@@ -158,9 +165,15 @@ def test_a_drawn_caption_depends_on_the_seed_and_on_its_image_alone(tmp_path):
 
 
 def test_an_image_without_a_caption_is_left_out_and_a_blank_caption_is_none(tmp_path):
-    write(tmp_path, "captions", captions_of({1: [], 2: [" \n"], 3: ["", "a dog", "a cat"]}))
-    assert [(sample.id, sample.caption) for sample in opened(tmp_path)] == [("000000000003", "a dog")]
-    assert list(opened(tmp_path, captions="all").ids) == ["000000000003#1", "000000000003#2"]
+    write(tmp_path, "captions", captions_of({1: [], 2: [" \n"], 3: ["", "a dog", None, "a cat"]}))
+    with pytest.warns(UserWarning, match="left out") as warned:
+        assert [(sample.id, sample.caption) for sample in opened(tmp_path)] == [("000000000003", "a dog")]
+    without, blank = (str(one.message) for one in warned if "left out" in str(one.message))
+    assert without.endswith("captions_train2017.json: 2, such as 000000000001.jpg, 000000000002.jpg")
+    assert "left out blank captions in" in blank
+    assert blank.endswith(": 3")
+    with pytest.warns(UserWarning, match="left out"):
+        assert list(opened(tmp_path, captions="all").ids) == ["000000000003#1", "000000000003#3"]
     write(tmp_path, "captions", captions_of({1: [], 2: [" \n"]}))
     with pytest.raises(MissingData, match=r"captions_train2017.json has no image with a caption"):
         opened(tmp_path)
@@ -341,7 +354,7 @@ def test_a_truncated_file_is_refused(pets, suffix):
     content = path.read_bytes() if suffix == ".json" else gzip.compress(path.read_bytes())
     path.unlink()
     path.with_suffix(suffix).write_bytes(content[: len(content) // 2])
-    with pytest.raises(CorruptFile, match=rf"captions_train2017{suffix}: expected COCO's JSON, found"):
+    with pytest.raises(CorruptFile, match=rf"captions_train2017{suffix}(: expected COCO's JSON, found| is trunc)"):
         opened(pets)
 
 
@@ -352,7 +365,13 @@ def test_a_truncated_file_is_refused(pets, suffix):
         ({"images": {}, "annotations": []}, "'images', found dict"),
         ({"images": [1], "annotations": []}, "'images', found list"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}]}, "'annotations', found NoneType"),
-        ({"images": [{"id": "1", "file_name": "a.jpg"}]}, r"expected a whole number 'id', found \{'id': '1'"),
+        ({"images": [{"id": 1.5, "file_name": "a"}]}, r"expected a whole number or a text 'id', found \{'id': 1.5"),
+        ({"images": [{"id": True, "file_name": "a"}]}, "expected a whole number or a text 'id'"),
+        ({"images": [{"id": "", "file_name": "a"}]}, "expected a whole number or a text 'id'"),
+        (
+            {"images": [{"id": 1, "file_name": "a"}, {"id": "1", "file_name": "b"}]},
+            "unique ids in 'images', found 1",
+        ),
         ({"images": [{"id": 1}]}, r"expected a text 'file_name', found \{'id': 1\}"),
         (
             {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]},
@@ -381,8 +400,8 @@ def test_captions_of_another_shape_are_refused(pets, content, message):
             {"annotations": [{"id": 5, "image_id": 4, "category_id": 77}]},
             "expected one of its 4 categories, found .*77",
         ),
-        ({"annotations": [{"id": 5, "category_id": 1}]}, "expected a whole number 'image_id'"),
-        ({"categories": [{"id": 1, "name": "dog"}]}, "expected a text 'supercategory'"),
+        ({"annotations": [{"id": 5, "category_id": 1}]}, "expected a whole number or a text 'image_id'"),
+        ({"categories": [{"id": 1, "name": "dog", "supercategory": 3}]}, "expected a text 'supercategory'"),
         (
             {
                 "categories": [
@@ -446,3 +465,160 @@ def test_the_plugin_offers_the_dataset(pets):
     spec = discover().dataset("coco")
     dataset = spec.open(spec.params(root=str(pets)), spec.splits[0])
     assert not set(dataset.groups) & set(spec.open(spec.params(root=str(pets)), spec.splits[1]).groups)
+
+
+def text_ids(content):
+    """Return annotations whose ids are texts, as other tools write them."""
+    for key, fields in {"images": ["id"], "annotations": ["image_id", "category_id"], "categories": ["id"]}.items():
+        for record in content.get(key, []):
+            record.update({field: f"id-{record[field]}" for field in fields if field in record})
+    return content
+
+
+def test_ids_may_be_texts(pets):
+    expected = opened(pets)
+    labels, masks = (
+        expected.labels().toarray().tolist(),
+        {name: mask.tolist() for name, mask in expected.masks(1).items()},
+    )
+    for kind in ("captions", "instances"):
+        path = pets / "annotations" / f"{kind}_train2017.json"
+        path.write_text(json.dumps(text_ids(json.loads(path.read_text()))))
+    dataset = opened(pets)
+    assert list(dataset.ids) == list(dataset.groups) == ["id-4", "id-9"]
+    assert [sample.text() for sample in dataset] == ["a car", "a dog runs"]
+    assert dataset.labels().toarray()[:, [dataset.taxonomy.labels.index(label) for label in LABELS]].tolist() == labels
+    assert {name: mask.tolist() for name, mask in dataset.masks(1).items()} == masks
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy.masks(1)["dog"].tolist() == masks["dog"]
+
+
+@pytest.mark.parametrize("convert", [str, float])
+def test_a_number_is_the_same_id_as_a_text_or_a_float(pets, convert):
+    path = pets / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    for record in content["annotations"]:
+        record["image_id"], record["category_id"] = convert(record["image_id"]), convert(record["category_id"])
+    path.write_text(json.dumps(content))
+    assert opened(pets).labels().toarray().tolist() == [[0, 0, 0, 1, 0, 0], [1, 0, 0, 0, 0, 1]]
+
+
+def test_numbers_sort_by_size_and_before_texts(tmp_path):
+    images = [{"id": name, "file_name": f"{name}.jpg"} for name in ("b", 10, "10a", 9)]
+    found = [{"image_id": one["id"], "caption": str(one["id"])} for one in images]
+    write(tmp_path, "captions", {"images": images, "annotations": found})
+    assert [sample.caption for sample in opened(tmp_path)] == ["9", "10", "10a", "b"]
+
+
+@pytest.mark.parametrize("nothing", [{}, {"supercategory": None}, {"supercategory": ""}, {"supercategory": "none"}])
+def test_a_category_without_a_supercategory_is_a_root(pets, nothing):
+    categories = [{"id": 18, "name": "dog", **nothing}, {"id": 1, "name": "person", "supercategory": "being"}]
+    write(pets, "instances", instances_of([4, 9], [(9, 18, BOX, 0), (4, 1, BOX, 0)], categories=categories))
+    dataset = opened(pets)
+    assert dataset.taxonomy.parents == {"being": (), "person": ("being",), "dog": ()}
+    assert dataset.labels().toarray().tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+def test_categories_of_one_name_are_kept_apart(pets):
+    categories = [{"id": 1, "name": "mouse", "supercategory": "animal"}, {"id": 2, "name": "mouse"}]
+    write(pets, "instances", instances_of([4, 9], [(9, 1, BOX, 0), (4, 2, BOX, 0)], categories=categories))
+    dataset = opened(pets)
+    assert dataset.taxonomy.parents == {"animal": (), "mouse (1)": ("animal",), "mouse (2)": ()}
+    assert dataset.labels().toarray().tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_instances_of_held_out_images_are_checked_before_anything_is_extracted(pets, monkeypatch, large):
+    monkeypatch.setenv("SPARC_CACHE", str(pets / "cache"))
+    monkeypatch.setattr("sparc_plugins.coco.LARGE", 0 if large else 1 << 30)
+    good = instances_of([5], [(5, 2, BOX, 0)])
+    path = write(pets, "instances", good, "val2017")
+    before = [_identify(CocoParams(root=str(pets))) for _ in range(2)]
+    assert before[0] == before[1]
+    write(pets, "instances", instances_of([5], [(5, 77, BOX, 0)]), "val2017")
+    with pytest.raises(CorruptFile, match=r"instances_val2017.json: expected one of its 4 categories"):
+        _identify(CocoParams(root=str(pets)))
+    path.unlink()
+    assert _identify(CocoParams(root=str(pets))) == before[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [
+        ("caf\u00e9.jpg", "train2017/cafe\u0301.jpg"),
+        ("cafe\u0301.jpg", "train2017/caf\u00e9.jpg"),
+        ("a.jpg", "train2017/a.JPG"),
+        ("sub/a.jpg", "train2017/sub/a.jpg"),
+        ("sub\\a.jpg", "train2017/sub/a.jpg"),
+        ("train2017/a.jpg", "train2017/a.jpg"),
+        ("other/a.jpg", "other/a.jpg"),
+    ],
+)
+def test_an_image_is_found_however_its_path_is_written(tmp_path, recwarn, written, stored):
+    write(tmp_path, "captions", {"images": [{"id": 1, "file_name": written}],
+                                 "annotations": [{"image_id": 1, "caption": "x"}]})  # fmt: skip
+    (tmp_path / stored).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 3)).save(tmp_path / stored)
+    assert opened(tmp_path)[0].image().size == (4, 3)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["http://images.example/1.jpg", "x" * 3000, "gone.jpg", ".", "a.jpg/b.jpg"])
+def test_images_that_do_not_exist_are_counted_when_it_opens(tmp_path, name):
+    write(tmp_path, "captions", {"images": [{"id": 1, "file_name": name}, {"id": 2, "file_name": "a.jpg"}],
+                                 "annotations": [{"image_id": n, "caption": "x"} for n in (1, 2)]})  # fmt: skip
+    Image.new("RGB", (4, 3)).save(tmp_path / "train2017" / "a.jpg")
+    with pytest.warns(UserWarning, match=r"coco: 1 of 2 images do not exist in .*train2017, such as"):
+        dataset = opened(tmp_path)
+    with pytest.raises(BadSample, match="image not found"):
+        dataset[0].image()
+
+
+def test_images_that_are_not_listed_are_counted_when_it_opens(pets):
+    for name in ("a.jpg", "b.PNG", "notes.txt", "._a.jpg"):
+        (pets / "train2017" / name).write_bytes(b"")
+    with pytest.warns(
+        UserWarning, match=r"2 images in .* are not listed in captions_train2017.json, such as a.jpg, b.P"
+    ):
+        opened(pets)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_another_encoding_say_the_same(pets, encoding):
+    expected = opened(pets).labels().toarray().tolist()
+    for kind in ("captions", "instances"):
+        path = pets / "annotations" / f"{kind}_train2017.json"
+        path.write_text(path.read_text(), encoding=encoding)
+    assert opened(pets).labels().toarray().tolist() == expected
+
+
+def test_bytes_of_another_encoding_are_named(pets):
+    path = write(pets, "captions", captions_of({9: ["a dog"]}))
+    path.write_bytes(json.dumps(captions_of({9: ["a caf\u00e9"]}), ensure_ascii=False, indent=1).encode("latin-1"))
+    with pytest.raises(InvalidConfig, match=r"captions_train2017.json is not UTF-8 text: line \d+, byte \d+ is 0xe9"):
+        opened(pets)
+
+
+NAMES = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    texts=st.dictionaries(
+        st.integers(0, 10**12 - 1) | NAMES.map("x{}".format), st.lists(NAMES, max_size=3), min_size=1, max_size=6
+    ),
+    escaped=st.booleans(),
+    order=st.randoms(use_true_random=False),
+)
+def test_whatever_a_writer_of_captions_writes_comes_back_whole(tmp_path_factory, texts, escaped, order):
+    pictures = [{"id": name, "file_name": f"{place}.jpg"} for place, name in enumerate(texts)]
+    found = [{"image_id": name, "caption": text} for name, several in texts.items() for text in several]
+    order.shuffle(pictures)
+    path = tmp_path_factory.getbasetemp() / "any-captions.json"
+    path.write_text(json.dumps({"images": pictures, "annotations": found}, ensure_ascii=escaped), encoding="utf-8")
+    expected = {
+        unicodedata.normalize("NFC", str(name)): [" ".join(text.split()) for text in several]
+        for name, several in texts.items()
+    }
+    assume(len(expected) == len(texts))
+    assert {name: picture.captions for name, picture in read_captions(path).items()} == expected

@@ -15,7 +15,7 @@ from sparc.plugins.checks import check_backbone
 from sparc.plugins.contracts import Sample
 from sparc_plugins import hf_encoders
 from sparc_plugins.hf_encoders import EncoderParams, MiniLMParams, SentenceParams
-from tests.plugins.backbones import GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
+from tests.plugins.backbones import COMMIT, GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
 
 pytestmark = pytest.mark.usefixtures("no_hub")
 WORDS = ["<pad>", "<unk>", "<s>", "</s>", "picture", "number", *map(str, range(10))]
@@ -279,7 +279,7 @@ def test_encoders_load_from_the_hubs_cache_by_name(siglip, no_hub):
         params = spec.params(model="lab/tiny-siglip")
         from_hub = spec.load(params, "cpu")
         assert torch.equal(features(from_hub, samples), features(load_hf(stream, siglip), samples))
-        assert spec.identify(params) == "hub:lab/tiny-siglip/model.safetensors"
+        assert spec.identify(params) == f"hub:lab/tiny-siglip@{COMMIT}"
 
 
 def test_random_weights_need_all_but_the_weights_and_are_the_same_every_time(siglip, no_hub):
@@ -336,10 +336,10 @@ def test_what_the_listing_says_of_the_defaults(no_hub, tmp_path):
     assert specs["minilm"].width == specs["minilm"].load(MiniLMParams(), "cpu").width
     assert specs["hf-image"].width is specs["hf-image"].has_weights is None
     assert not specs["sentence"].has_weights()
-    repo, file = specs["sentence"].identify(SentenceParams()).removeprefix("hub:").rsplit("/", 1)
-    (tmp_path / file).touch()
-    hub_cache(no_hub, repo, tmp_path / file)
+    (tmp_path / "model.safetensors").touch()
+    hub_cache(no_hub, SentenceParams().model, tmp_path / "model.safetensors")
     assert specs["sentence"].has_weights()
+    assert specs["sentence"].identify(SentenceParams()) == f"hub:{SentenceParams().model}@{COMMIT}"
 
 
 def test_minilm_is_the_pretrained_one():

@@ -1,16 +1,29 @@
 """A folder of images with an index, valid and broken."""
 
+import csv
+import gzip
+import io
 import json
+import os
 import pickle  # noqa: TID251
+import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparc.errors import BadSample, InvalidConfig, MissingData
-from sparc_plugins.image_folder import ImageFolder, ImageFolderParams, _identify
+from sparc_plugins.image_folder import ImageFolder, ImageFolderParams, _identify, read_index
+
+COMPOSED, DECOMPOSED = "caf\u00e9.png", "cafe\u0301.png"
 
 
 def opened(root, split="train", **params):
     return ImageFolder(ImageFolderParams(root=str(root), **params), split)
+
+
+def rows_of(root, **params):
+    return [(row.image, row.caption, row.labels) for row in read_index(ImageFolderParams(root=str(root), **params))]
 
 
 @pytest.fixture
@@ -74,6 +87,33 @@ def test_a_taxonomy_file_gives_labels_their_parents(folder):
         opened(root)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_labels_are_found_in_a_taxonomy_of_another_encoding_and_unicode_form(folder, encoding):
+    root = folder("image,caption,labels,split", f"a.png,x,{COMPOSED};{DECOMPOSED},train")
+    text = json.dumps({"food": [], DECOMPOSED: ["food"]}, ensure_ascii=False)
+    (root / "taxonomy.json").write_text(text, encoding=encoding)
+    dataset = opened(root)
+    assert dataset.taxonomy.parents == {"food": (), COMPOSED: ("food",)}
+    assert dataset.labels().toarray().tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"animal": [], "pet": [], "dog": ["animal"], "dog": ["pet"]}', "it has the label 'dog' twice"),
+        ('{"animal": {"dog": {}}, "dog": {}}', "label 'animal' has .* where a list of parents is expected"),
+        ('{"dog": null}', "label 'dog' has None where a list of parents is expected"),
+        ('["dog"]', "expected an object, found list"),
+        ('{"dog": []', "Expecting"),
+    ],
+)
+def test_what_is_no_taxonomy_is_refused(folder, content, message):
+    root = folder("image,caption,labels,split", "a.png,x,dog,train")
+    (root / "taxonomy.json").write_text(content)
+    with pytest.raises(InvalidConfig, match=f"taxonomy.json is not a taxonomy: {message}"):
+        opened(root)
+
+
 def test_without_labels_there_is_no_taxonomy(folder):
     dataset = opened(folder("image,caption,split", "a.png,x,train"))
     assert dataset.taxonomy is None
@@ -82,6 +122,7 @@ def test_without_labels_there_is_no_taxonomy(folder):
 
 def test_editing_the_index_changes_the_identity(folder):
     root = folder("image,caption", "a.png,x")
+    (root / "a.png").write_bytes(b"")
     before = _identify(ImageFolderParams(root=str(root)))
     folder("image,caption", "a.png,y")
     assert _identify(ImageFolderParams(root=str(root))) != before
@@ -111,8 +152,40 @@ def test_a_jsonl_caption_may_hold_any_line_separator_of_unicode(folder):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["image,text", "a.png,x"], "line 2: expected a text 'caption', found columns image, text"),
-        (["caption", "x"], "line 2: expected a text 'image', found columns caption"),
+        (["image,text", "a.png,x"], "line 1: expected a header with columns image and caption, .* found 'image,text'"),
+        (["caption", "x"], "line 1: expected a header with columns image and caption, .* found 'caption'"),
+        (
+            ["image|caption", "a.png|x"],
+            "line 1: expected a header .* separated by ',', ';' or tab, found 'image|caption'",
+        ),
+        (["a.png,a dog"], "line 1: expected a header .* found 'a.png,a dog'"),
+        (["image,caption,Caption", "a.png,x,y"], "line 1: expected one column 'caption', found 2"),
+        (
+            ["image,caption", "a.png,a dog, running"],
+            r"line 2: expected 2 cells \(image, caption\), found 3: 'a.png,a dog,",
+        ),
+        (
+            ["image,caption,labels", "a.png,a dog, running"],
+            "line 2: the cell 'labels' begins with a space, as the rest of",
+        ),
+        (["image,caption,", "a.png,a dog,running"], "line 2: cell 3 holds running, and that column has no name"),
+        (
+            ["image,caption,labels", "a.png,x,", "b.png,y"],
+            r"line 3: expected 3 cells \(image, caption, labels\), found 2",
+        ),
+        (["image,caption", "a.png,x", "b.png,y\rc.png,z"], "line 3: a cell holds a line end"),
+        (["image,caption", '"a\nb.png",x', "c.png"], "line 4: expected 2 cells"),
+        (["image,caption", "a.png,x", ",y"], "line 3: the cell 'image' is empty"),
+        (["image,caption", "a.png,x", 'b.png,"a dog', "c.png,z"], "line 3: a quote opens here and is not closed"),
+        (["image,caption", "a.png,x", 'b.png,"Hi" he said'], "line 3: a cell begins with a quote and goes on behind"),
+        (["image,caption", f"a.png,{'x' * 140_000}"], "line 2: a cell has more than 131,072 characters"),
+        (["image,caption,id", "a.png,x,1", "b.png,y,"], "line 3: the cell 'id' is empty, and earlier lines have one"),
+        (["image,caption,id", "a.png,x,", "b.png,y,7"], "line 3: the cell 'id' is 7, and earlier lines have none"),
+        (["image,caption,split", "a.png,x,train", "b.png,y,"], "line 3: the cell 'split' is empty"),
+        (
+            ["image,caption,id", "a.png,x,caf\u00e9", "b.png,y,cafe\u0301"],
+            "line 3: expected unique ids, .* in line 2 too",
+        ),
         (["image,caption,split", "a.png,x,dev"], "line 2: expected split train or test, found 'dev'"),
         (["image,caption,split", "a.png,x,train", "./a.png,y,test"], "line 3: expected one split per image, found"),
         (["image,caption,id", "a.png,x,1", "b.png,y,1"], "line 3: expected unique ids, found '1' in line 2 too"),
@@ -128,8 +201,15 @@ def test_a_line_that_makes_no_sense_is_named(folder, lines, message):
     [
         ('{"image": "a.png", "capt', "line 1: expected a JSON object, found"),
         ("[1, 2]", "line 1: expected a JSON object"),
-        ('{"image": "a.png", "caption": "x", "labels": 3}', "line 1: expected labels as a list of texts"),
-        ('{"image": "a.png", "caption": 3}', "line 1: expected a text 'caption'"),
+        ("[", r"line 1: expected a JSON object, found '\['"),
+        ('{"image": "a.png", "text": "x"}', "line 1: expected a text 'caption', found columns image, text"),
+        ('{"image": "a.png", "caption": "x", "labels": {"a": 1}}', "line 1: expected labels as a list of texts"),
+        ('{"image": "a.png", "caption": "x", "labels": [["a"]]}', r"line 1: expected labels .* found \[\[\"a\"\]\]"),
+        ('{"image": "a.png", "caption": true}', "line 1: expected a text in 'caption', found true"),
+        ('{"image": "a.png", "caption": ["x", "y"]}', r"line 1: expected a text in 'caption', found \["),
+        ('{"image": null, "caption": "x"}', "line 1: the cell 'image' is empty"),
+        ('{"image": "a.png", "caption": "x", "caption": "y"}', "line 1: expected one column 'caption', found 2"),
+        ('{"image": "a.png", "caption": "\\u0000"}', "line 1: the cell 'caption' holds a zero byte"),
     ],
 )
 def test_a_jsonl_line_that_makes_no_sense_is_named(folder, line, message):
@@ -159,3 +239,235 @@ def test_an_index_that_is_no_text_is_refused(tmp_path):
 def test_the_dataset_can_be_sent_to_a_worker_process(photos):
     copy = pickle.loads(pickle.dumps(opened(photos)))
     assert copy[0].image().size == (64, 64)
+
+
+ROWS = [("a.png", "a dog, running", ("x", "y")), ("b.png", "", ())]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("samples.csv", ["image,caption,labels", 'a.png,"a dog, running",x;y', "b.png,,"]),
+        ("samples.csv", [" Image ,CAPTION,Labels", 'a.png,"a dog, running",x; y', "b.png,,"]),
+        ("samples.csv", ["image, caption, labels", 'a.png, "a dog, running", x;y', "b.png, ,"]),
+        ("samples.csv", ["image;caption;labels", 'a.png;a dog, running;"x;y"', "b.png;;"]),
+        ("samples.csv", ["sep=;", "image;caption;labels", 'a.png;a dog, running;"x;y"', "b.png;;"]),
+        ("Samples.CSV", ["image\tcaption\tlabels", "a.png\ta dog, running\tx;y", "b.png\t\t"]),
+        ("samples.tsv", ["labels\tcaption\timage\tmore", "x;y\ta dog, running\ta.png\t3", "\t\tb.png\t"]),
+        ("samples.csv", [",image,caption,labels", '0,a.png,"a dog, running","[\'x\', \'y\']"', "1,b.png,,"]),
+        ("samples.csv", ["image,caption,labels,,", 'a.png,"a dog, running",x;y,,', "b.png,,,,"]),
+        ("samples.csv", ["", "\ufeffimage,caption,labels", 'a.png,"a dog, running",x;y', "", "b.png,,"]),
+        ("samples.jsonl", ['{"image": "a.png", "caption": "a dog, running", "labels": ["x", "y"]}',
+                           '{"caption": null, "image": "b.png", "labels": null}']),
+        ("samples.JSONL", ['{"Image": "a.png", "Caption ": "a dog, running", "labels": "x;y"}', "",
+                           '{"image": "b.png", "caption": NaN, "more": {"A": 1, "a": 2}}']),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_every_dialect_of_a_table_says_the_same(tmp_path, name, lines, encoding, end):
+    (tmp_path / name).write_bytes((end.join(lines) + end).encode(encoding))
+    assert rows_of(tmp_path) == ROWS
+
+
+def test_an_index_may_be_gzipped(tmp_path):
+    (tmp_path / "all.CSV.gz").write_bytes(gzip.compress(b"image,caption\na.png,x\n"))
+    assert rows_of(tmp_path, index="all.CSV.gz") == [("a.png", "x", ())]
+
+
+def test_numbers_are_the_texts_that_they_are_written_as(folder):
+    lines = ('{"image": "a.png", "caption": 7, "id": 0, "labels": [3, 5]}',
+             '{"image": "b.png", "caption": 1.50, "id": 12345678901234567890.0, "labels": 4}')  # fmt: skip
+    rows = read_index(ImageFolderParams(root=str(folder(*lines, name="samples.jsonl"))))
+    assert [(row.id, row.caption, row.labels) for row in rows] == [
+        ("0", "7", ("3", "5")),
+        ("12345678901234567890.0", "1.50", ("4",)),
+    ]
+
+
+def test_a_text_that_says_nan_is_a_text(folder):
+    assert [caption for _, caption, _ in rows_of(folder("image,caption", "a.png,nan", "b.png,None"))] == ["nan", "None"]
+
+
+def test_rows_that_hold_no_sample_are_counted(folder):
+    root = folder("image,caption", "a.png,x", ",", " , ", "image,caption", "b.png,y")
+    with pytest.warns(UserWarning, match="left out rows") as warned:
+        assert [image for image, _, _ in rows_of(root)] == ["a.png", "b.png"]
+    assert [str(one.message).replace(str(root), "ROOT") for one in warned] == [
+        "image-folder: left out rows of ROOT/samples.csv without any text: 2 (lines 3, 4)",
+        "image-folder: left out rows of ROOT/samples.csv that repeat its header: 1 (lines 5)",
+    ]
+
+
+def test_labels_with_commas_are_one_label_each_which_is_said_or_they_are_split(folder):
+    root = folder("image,caption,labels", 'a.png,x,"dog, cat"', 'b.png,y,"bird, fish;tree"')
+    with pytest.warns(
+        UserWarning, match=r"a comma and no ';', each of which is one label: 1, such as 'dog, cat'; to sp"
+    ):
+        assert [labels for _, _, labels in rows_of(root)] == [("dog, cat",), ("bird, fish", "tree")]
+    assert [labels for _, _, labels in rows_of(root, label_separator=",")] == [("dog", "cat"), ("bird", "fish;tree")]
+
+
+def test_half_a_character_is_counted(folder):
+    root = folder('{"image": "a.png", "caption": "x \\ud83d"}', name="samples.jsonl")
+    with pytest.warns(UserWarning, match=r"half of a character .* becomes '\?': 1 \(lines 1\)"):
+        assert rows_of(root) == [("a.png", "x ?", ())]
+
+
+def test_an_index_that_is_not_read_is_named(folder):
+    folder('{"image": "b.png", "caption": "y"}', name="samples.jsonl")
+    with pytest.warns(UserWarning, match=r"those of .*samples.csv; samples.jsonl beside it is not read"):
+        assert len(rows_of(folder("image,caption", "a.png,x"))) == 1
+
+
+def test_an_index_of_another_name_is_offered(folder):
+    with pytest.raises(MissingData, match=r"has no samples.csv or samples.jsonl") as error:
+        opened(folder("image,caption", "a.png,x", name="captions.csv"))
+    assert "index=captions.csv" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [
+        ("sub\\a.png", "sub/a.png"),
+        ("./sub//a.png", "sub/a.png"),
+        (" sub/a.png ", "sub/a.png"),
+        ("{root}/sub/a.png", "sub/a.png"),
+        ("../{name}/sub/a.png", "sub/a.png"),
+        ("sub/../a.png", "a.png"),
+        (COMPOSED, DECOMPOSED),
+        (DECOMPOSED, COMPOSED),
+        ("a.jpg", "a.JPG"),
+        ("sub\\a.png", "sub\\a.png"),
+        ("a.png", " a.png"),
+    ],
+)
+def test_an_image_is_found_however_its_path_is_written(photos, tmp_path, written, stored):
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    shutil.copy(photos / "red-bar-0.png", root / stored)
+    written = written.format(root=root, name=root.name)
+    (root / "samples.csv").write_text(f"image,caption\n{written},x\n", encoding="utf-8")
+    _identify(ImageFolderParams(root=str(root)))  # warns of images that are missing or not listed
+    assert opened(root, holdout=0.0)[0].image().size == (64, 64)
+
+
+def test_two_spellings_of_one_image_are_one_image(folder):
+    root = folder("image,caption", f"{COMPOSED},x", f"{DECOMPOSED},y", f"./{COMPOSED},z")
+    (root / DECOMPOSED).write_bytes(b"")
+    _identify(ImageFolderParams(root=str(root)))
+    dataset = opened(root, holdout=0.0)
+    assert dataset.ids == [f"{COMPOSED}#{number}" for number in range(3)]
+    assert set(dataset.groups) == {COMPOSED}
+    root = folder("image,caption", "a.jpg,x", "a.JPG,y")
+    (root / "a.JPG").write_bytes(b"")
+    with pytest.raises(InvalidConfig, match=r"'a.JPG' and 'a.jpg' are one file, a.JPG"):
+        _identify(ImageFolderParams(root=str(root)))
+
+
+def test_missing_and_unlisted_images_are_counted_before_anything_is_read(photos):
+    for name in ("red-bar-0.png", "blue-bar-1.png"):
+        (photos / name).rename(photos / f"other-{name}")
+    (photos / "._red-bar-1.png").write_bytes(b"what macOS leaves on other disks")
+    with pytest.warns(UserWarning, match="images") as warned:
+        _identify(ImageFolderParams(root=str(photos)))
+    missing, unlisted = (str(one.message) for one in warned)
+    assert "2 of 60 images that samples.csv lists do not exist" in missing
+    assert "such as blue-bar-1.png, red-bar-0.png; check --data-root" in missing
+    assert "--skip-bad" in missing
+    assert "2 of 60 images in" in unlisted
+    assert "such as other-blue-bar-1.png, other-red-bar-0.png" in unlisted
+
+
+@pytest.mark.parametrize("image", ["https://example.org/a.png", "x" * 5000, ".", "a.png/b.png"])
+def test_what_cannot_be_a_file_of_the_folder_is_missing(folder, image):
+    root = folder("image,caption,id", f"{image},x,1")
+    (root / "a.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match="1 of 1 images that samples.csv lists do not exist"):
+        _identify(ImageFolderParams(root=str(root)))
+    with pytest.raises(BadSample, match="image not found"):
+        opened(root, holdout=0.0)[0].image()
+
+
+def test_a_file_name_that_is_no_utf8_can_be_listed(folder, photos):
+    name = os.fsdecode(b"caf\xe9.png")
+    root = folder(json.dumps({"image": name, "caption": "x"}), name="samples.jsonl")
+    shutil.copy(photos / "red-bar-0.png", root / name)
+    _identify(ImageFolderParams(root=str(root)))
+    dataset = opened(root, holdout=0.0)
+    assert dataset.ids == ["caf\\udce9.png#0"]
+    assert dataset[0].image().size == (64, 64)
+
+
+def test_a_label_missing_in_the_taxonomy_is_an_error_before_any_work(folder):
+    root = folder("image,caption,labels", "a.png,x,poodle;cat;dog")
+    (root / "taxonomy.json").write_text(json.dumps({"dog": []}))
+    with pytest.raises(InvalidConfig, match=r"the label 'cat' is not in .*taxonomy.json, nor are 1 others"):
+        _identify(ImageFolderParams(root=str(root)))
+
+
+TEXTS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")).map(str)
+SAMPLES = st.lists(
+    st.fixed_dictionaries({
+        "caption": TEXTS,
+        "labels": st.lists(TEXTS.map(lambda text: text.replace(";", "").strip()).filter(bool), max_size=3),
+        "split": st.sampled_from(["train", "test"]),
+    }),
+    min_size=1,
+    max_size=8,
+)  # fmt: skip
+
+
+def kept(samples):
+    import unicodedata
+
+    return [
+        (f"{number}.png", one["caption"], tuple(dict.fromkeys(unicodedata.normalize("NFC", x) for x in one["labels"])))
+        for number, one in enumerate(samples)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:image-folder. cells of labels")
+@settings(max_examples=60, deadline=None)
+@given(samples=SAMPLES, separator=st.sampled_from(",;\t"), end=st.sampled_from(["\n", "\r\n", "\r"]))
+def test_whatever_a_csv_writer_writes_comes_back_whole(tmp_path_factory, samples, separator, end):
+    file = io.StringIO(newline="")
+    # With one of the two line ends, Python's writer leaves the other one in texts without quotes.
+    quoting = csv.QUOTE_MINIMAL if end == "\r\n" else csv.QUOTE_ALL
+    writer = csv.writer(file, delimiter=separator, lineterminator=end, quoting=quoting)
+    writer.writerow(["id", "image", "labels", "split", "caption"])
+    for number, one in enumerate(samples):
+        writer.writerow([number, f"{number}.png", ";".join(one["labels"]), one["split"], one["caption"]])
+    root = tmp_path_factory.getbasetemp() / "any-csv"
+    root.mkdir(exist_ok=True)
+    (root / "samples.csv").write_bytes(file.getvalue().encode())
+    assert rows_of(root) == kept(samples)
+
+
+@settings(max_examples=60, deadline=None)
+@given(samples=SAMPLES, escaped=st.booleans())
+def test_whatever_a_json_writer_writes_comes_back_whole(tmp_path_factory, samples, escaped):
+    root = tmp_path_factory.getbasetemp() / "any-jsonl"
+    root.mkdir(exist_ok=True)
+    lines = [json.dumps({"image": f"{n}.png", **one}, ensure_ascii=escaped) for n, one in enumerate(samples)]
+    (root / "samples.jsonl").write_text("\n".join(lines), encoding="utf-8", newline="")
+    assert rows_of(root) == kept(samples)
+
+
+@settings(max_examples=60, deadline=None)
+@given(samples=SAMPLES, cut=st.floats(0, 1))
+def test_a_truncated_csv_never_loses_a_sample_silently(tmp_path_factory, samples, cut):
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+    writer.writerow(["caption", "image"])
+    writer.writerows([one["caption"], f"{number}.png"] for number, one in enumerate(samples))
+    content = file.getvalue().encode()
+    root = tmp_path_factory.getbasetemp() / "cut-csv"
+    root.mkdir(exist_ok=True)
+    (root / "samples.csv").write_bytes(content[: int(cut * len(content))])
+    whole = [(image, caption) for image, caption, _ in kept(samples)]
+    try:
+        found = [(image, caption) for image, caption, _ in rows_of(root)]
+    except (InvalidConfig, MissingData):
+        return
+    assert found == whole[: len(found)]  # the cut was between two rows

@@ -4,9 +4,12 @@ import gzip
 import json
 import os
 import pickle  # noqa: TID251
+import shutil
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
@@ -14,6 +17,7 @@ from sparc.plugins.checks import check_dataset
 from sparc.plugins.registry import discover
 from sparc_plugins.open_images import OpenImages, OpenImagesParams, _identify, read_hierarchy
 from sparc_plugins.open_images.labels import display, read_labels, read_names
+from sparc_plugins.open_images.narratives import read_narratives
 
 NARRATIVES = "open_images_{}_localized_narratives.jsonl"
 SHARD = "open_images_train_v6_localized_narratives-{:05d}-of-00010.jsonl"
@@ -265,6 +269,18 @@ def test_an_image_without_a_narrative_is_no_sample(root):
     assert C not in list(opened(root).groups)
 
 
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".png", ".PNG"])
+def test_an_image_may_have_another_suffix(root, suffix):
+    (root / "train" / f"{B}.jpg").rename(root / "train" / f"{B}{suffix}")
+    shutil.copy(root / "train" / f"{A}.jpg", root / "train" / f"{A}.JPEG")  # the published name wins
+    (root / "train" / ".DS_Store").write_bytes(b"what macOS leaves")
+    dataset = opened(root)
+    assert dataset[1].image().size == (8, 6)
+    (root / "train" / f"{A}.JPEG").write_bytes(b"")
+    assert dataset[0].image().size == (8, 6)
+    assert pickle.loads(pickle.dumps(dataset))[1].image().size == (8, 6)
+
+
 def test_an_image_that_is_gone_after_opening_is_a_bad_sample(root):
     dataset = opened(root)
     (root / "train" / f"{A}.jpg").unlink()
@@ -316,6 +332,37 @@ def test_each_occurrence_of_a_class_adds_a_parent_and_parts_are_no_kinds(labelle
     assert taxonomy.lift("/m/dog", 1) == "/m/pet"
     assert taxonomy.lift("/m/bushy", 0) == "/m/tail"
     assert taxonomy.depth("/m/leg") == 2
+
+
+def node(label, *below, part=()):
+    return {"LabelName": label, "Subcategory": list(below), "Part": list(part)}
+
+
+BRUSH = node("brush")
+
+
+@pytest.mark.parametrize(
+    ("below_root", "parents"),
+    [
+        # root > building, root > care > brush, root > tool > brush; a tool is also part of a building.
+        (
+            [node("building", part=[node("tool", BRUSH)]), node("care", BRUSH), node("tool", BRUSH)],
+            ("care", "tool"),
+        ),
+        # The part holds the brush in a class that the file has nowhere else; that class is no deeper than `care`.
+        ([node("building", part=[node("handle", node("grip", BRUSH))]), node("care", BRUSH)], ("care", "grip")),
+        # Parents outside of parts keep the order of the file.
+        ([node("tool", BRUSH), node("building", part=[node("tool", BRUSH)]), node("care", BRUSH)], ("tool", "care")),
+        # A part of a part.
+        ([node("a", part=[node("b", part=[node("tool", BRUSH)])]), node("care", BRUSH)], ("care", "tool")),
+    ],
+)
+def test_parents_outside_of_parts_come_before_those_in_parts(tmp_path, below_root, parents):
+    path = tmp_path / "hierarchy.json"
+    path.write_text(json.dumps(node("root", *below_root)))
+    taxonomy = read_hierarchy(path)
+    assert taxonomy.parents["brush"] == parents
+    assert taxonomy.lift("brush", 1) == parents[0]
 
 
 def test_a_hierarchy_may_be_gzipped_and_have_a_bom_and_crlf(tmp_path):
@@ -386,6 +433,31 @@ def test_labels_of_all_files_count_once_whatever_their_version(labelled):
     labels = opened(labelled).labels()
     assert labels.data.tolist() == [1, 1, 1]
     assert labels.sum(axis=1).tolist() == [1, 1, 1]
+
+
+def test_columns_may_come_in_another_order(labelled):
+    write(labelled / TRAIN_LABELS, "Confidence, LabelName ,ImageID,Source", f"1,/m/leg,{B},x", f"0,/m/dog,{A},x")
+    write(labelled / "class-descriptions-boxable.csv", "DisplayName,LabelName", "The leg,/m/leg")
+    dataset = opened(labelled)
+    column = dataset.taxonomy.labels.index("The leg")
+    assert dataset.labels().toarray()[:, column].tolist() == [0, 1, 0]
+    assert dataset.labels().sum() == 1
+
+
+def test_files_are_found_in_any_case_of_their_names(labelled):
+    (labelled / TRAIN_LABELS).rename(labelled / TRAIN_LABELS.upper())
+    path = labelled / f"{SHARD.format(0).replace('.jsonl', '.JSONL')}.GZ"
+    path.write_bytes(gzip.compress((labelled / SHARD.format(0)).read_bytes()))
+    (labelled / SHARD.format(0)).unlink()
+    assert captions(opened(labelled)) == ["a dog", "a leg", "the same dog"]
+    assert opened(labelled).labels().sum() == 2
+
+
+@pytest.mark.parametrize("line", [f'{A},verification,"/m/dog,1', f"{A},verification,/m/dog,1,1", f'{A},x,"/m/"dog,1'])
+def test_a_label_line_of_another_shape_never_swallows_others(labelled, line):
+    write(labelled / TRAIN_LABELS, HEADER, line, f"{B},verification,/m/leg,1")
+    with pytest.raises(CorruptFile, match=r"boxable.csv"):
+        opened(labelled).labels()
 
 
 def test_validation_labels_of_v7_are_called_val(labelled):
@@ -490,3 +562,29 @@ def test_what_an_evaluation_will_miss_is_said_before_any_work(labelled):
     (labelled / "test-annotations-human-imagelabels-boxable.csv").unlink()
     with pytest.raises(MissingData, match=r"has no test-annotations-human-imagelabels-boxable.csv"):
         identity(labelled)
+
+
+TEXTS = st.text(st.characters(blacklist_categories=["Cs"]))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    records=st.lists(st.tuples(st.from_regex(r"[0-9a-f]{16}", fullmatch=True), TEXTS), min_size=1, max_size=6),
+    escaped=st.booleans(),
+    separators=st.sampled_from([(", ", ": "), (",", ":")]),
+    keys=st.permutations(["dataset_id", "image_id", "annotator_id", "caption", "traces"]),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_whatever_a_writer_of_narratives_writes_comes_back_whole(
+    tmp_path_factory, records, escaped, separators, keys, end
+):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    others = {"dataset_id": "x", "annotator_id": 1, "traces": [{"x": 1.0}]}
+    lines = []
+    for image, caption in records:
+        fields = {**others, "image_id": image, "caption": caption}
+        record = {key: fields[key] for key in keys}
+        lines.append(json.dumps(record, ensure_ascii=escaped, separators=separators))
+    path.write_bytes(end.join([*lines, ""]).encode())
+    found = read_narratives([path])
+    assert [(image.decode(), found.caption(place)) for place, image in enumerate(found.images)] == records

@@ -33,3 +33,20 @@ def test_a_file_that_comes_later_is_found_too(tmp_path):
     assert not find_path(tmp_path, "caf\u00e9.jpg").exists()
     (tmp_path / "cafe\u0301.jpg").write_text("x")
     assert find_path(tmp_path, "caf\u00e9.jpg").exists()
+
+
+def test_a_suffix_in_another_case_and_spaces_around_a_name_are_passed_over(tmp_path):
+    (tmp_path / "IMG_1.JPG").write_text("x")
+    (tmp_path / " caf\u00e9.jpeg").write_text("x")
+    assert find_path(tmp_path, "IMG_1.jpg") == tmp_path / "IMG_1.JPG"
+    assert find_path(tmp_path, "cafe\u0301.Jpeg") == tmp_path / " caf\u00e9.jpeg"
+    assert not find_path(tmp_path, "img_1.jpg").exists()
+    (tmp_path / "README").write_text("x")
+    assert not find_path(tmp_path, "readme").exists()
+
+
+def test_of_two_files_that_look_the_same_none_is_guessed(tmp_path):
+    for name in ("a.JPG", "a.Jpg"):
+        (tmp_path / name).write_text("x")
+    assert find_path(tmp_path, "a.jpg") == tmp_path / "a.jpg"
+    assert find_path(tmp_path, "a.JPG") == tmp_path / "a.JPG"

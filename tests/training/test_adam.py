@@ -26,10 +26,10 @@ def test_the_mean_of_squares_follows_a_gradient_that_never_changes():
         adam.step(same)
     encoder = same.beyond_decoder(same.decoder.dots(space.decoder.detach())).encoders[0]
     expected = torch.cat([encoder.block(latents) for latents in encoder.blocks()])
-    mean, square = (moment.float() for moment in adam.moments["encoders.0"])
+    moment1, moment2 = (moment.float() for moment in adam.moments["encoders.0"])
     seen = expected.abs() > 1e-8
-    means = mean[seen] / expected[seen]
-    squares = square[seen] / (expected[seen].square() * (1 - 0.999**2000))
+    means = moment1[seen] / expected[seen]
+    squares = moment2[seen] / (expected[seen].square() * (1 - 0.999**2000))
     assert abs(means.mean() - 1) < 0.02
     assert abs(squares.mean() - 1) < 0.05
     assert squares.min() > 0.7

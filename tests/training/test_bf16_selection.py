@@ -88,7 +88,7 @@ def test_it_does_so_with_compiled_kernels(monkeypatch, seed):
 
 
 def test_it_does_so_in_tiles_that_do_not_divide_samples_and_latents(monkeypatch):
-    for name, size in (("SAMPLES", 33), ("LATENTS", 90)):
+    for name, size in (("TILE_SAMPLES", 33), ("TILE_LATENTS", 90)):
         monkeypatch.setattr(selection, name, size)
     monkeypatch.setattr("sparc.core.kernels.cache.BLOCK", 1)
     assert_keeps_the_same(streams(0), 8)
@@ -103,7 +103,7 @@ def test_it_does_so_if_rounding_alone_would_keep_others(monkeypatch):
     naive = (torch.nn.functional.linear(raw, table) + bias.bfloat16()).topk(8, dim=1).indices.sort(dim=1).values
     exact = selection.select(products, 8, shared=True)["of 40"].indices.sort(dim=1).values
     assert (naive != exact).any()
-    monkeypatch.setattr(rounded, "CANDIDATES", 1)
+    monkeypatch.setattr(rounded, "CANDIDATES_PER_KEPT", 1)
     monkeypatch.setattr(rounded, "AT_LEAST", 1)
     assert_keeps_the_same(products, 8)
 

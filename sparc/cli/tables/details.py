@@ -8,7 +8,16 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc.evaluation.report import Classifier, CodeMeasures, Concepts, Interval, Probes, Report, Sharing
+from sparc.evaluation.report import (
+    Classifier,
+    CodeMeasures,
+    Concepts,
+    Interval,
+    Probes,
+    PurityConcepts,
+    Report,
+    Sharing,
+)
 
 
 def details(report: Report) -> list[RenderableType]:
@@ -18,7 +27,9 @@ def details(report: Report) -> list[RenderableType]:
         parts += ["", _patterns(report.joint, report.solo, report.streams)]
     if report.sharing is not None:
         parts += ["", _sharing(report.sharing)]
-    if report.concepts is not None:
+    if isinstance(report.concepts, PurityConcepts):
+        parts += ["", _purity(report.concepts), _note(_of_purity(report.concepts))]
+    elif report.concepts is not None:
         parts += ["", _concepts(report.concepts), _note(_of_concepts(report.concepts))]
     if report.probes is not None:
         parts += ["", _single(report.probes, report.streams), _note(_of_single(report.probes))]
@@ -110,6 +121,23 @@ def _of_concepts(found: Concepts) -> str:
         f"{found.confirmed} of {found.named} names hold on images not used to find them{mean}\n"
         "taken by frequent: share of the names that go to the most frequent tenth of the labels\n"
         "rank correlation: between the number of a label's images and the number of latents it names"
+    )
+
+
+def _purity(found: PurityConcepts) -> Table:
+    """Tabulate the names of latents by the paper's rule, stream by stream."""
+    table = plain_table("Concepts by purity, joint", "", "latents named", "labels taken", "effective", "purity", "lift")
+    for stream, names in found.streams.items():
+        values = (f"{names.effective:.1f}", number(names.purity), number(names.lift))
+        table.add_row(Text(stream), str(names.named), str(names.taken), *values)
+    return table
+
+
+def _of_purity(found: PurityConcepts) -> str:
+    return (
+        f"{found.agreed} latents have the same name in every stream\n"
+        "the paper's rule: a label that 0.3 or more of a latent's 50 strongest labelled samples have\n"
+        "lift: purity over the label's frequency, 1 for a name that says nothing; measured on the same samples"
     )
 
 

@@ -18,7 +18,7 @@ from sparc.session.verbs import dry_warning
 if TYPE_CHECKING:
     from sparc.localization.benchmark.report import LatentsReport, LocalizationFile, LocalizationReport, WayReport
 
-WORDS = {"caption": "by its caption", "concept": "by latents of its name", "": "without the space"}
+TARGETS = {"caption": "by its caption", "concept": "by latents of its name", "": "without the space"}
 LEGEND = (
     "pointing  share of queries whose map peaks inside the target; ± 95% interval, bootstrap over images",
     "alike     correlation between the maps of different queries on one image: 1 if all maps are equal",
@@ -55,8 +55,14 @@ def localization_table(report: LocalizationReport, *, title: str, caption: str =
     for stream, ways in groupby(report.ways, key=attrgetter("stream")):
         parts += ["", _stream(stream, list(ways), report.match)]
     parts += ["", *(Text(line, style="dim") for line in LEGEND)]
+    if report.layers is not None:
+        parts.append(Text(f"relevance  through the last {_layers(report.layers)} only", style="dim"))
     parts += [Text(f"not measured  {reason}", style="dim") for reason in report.refused.values()]
     return Group(*parts)
+
+
+def _layers(count: int) -> str:
+    return "layer" if count == 1 else f"{count} layers"
 
 
 def _stream(stream: str, ways: list[WayReport], match: float | None) -> Table:
@@ -64,7 +70,7 @@ def _stream(stream: str, ways: list[WayReport], match: float | None) -> Table:
     headers = ("pointing", "mIoU", *precision, "alike", "deletion", "insertion")
     table = plain_table(f"Pointing with {stream}", "", *headers)
     for target, rows in groupby(ways, key=attrgetter("target")):
-        table.add_row(Text(WORDS[target], style="dim"))
+        table.add_row(Text(TARGETS[target], style="dim"))
         for way in rows:
             pointing = with_reach(way.pointing, way.pointing_interval)
             maps = () if match is None else (way.map,)

@@ -28,7 +28,7 @@ DRAWS = 1000
 
 
 @dataclass
-class _Tally:
+class _Scores:
     """The scores of one stream and way so far, one entry per query."""
 
     image: list[int] = field(default_factory=list)
@@ -70,35 +70,42 @@ def measure_localization(
     """
     streams = models.with_grid()
     pointer = Pointer(models, seed)
-    tallies: dict[str, dict[Way, _Tally]] = {
-        stream: {way: _Tally() for way in pointer.ways(stream)} for stream in streams
+    by_way: dict[str, dict[Way, _Scores]] = {
+        stream: {way: _Scores() for way in pointer.ways(stream)} for stream in streams
     }
     refused: dict[str, str] = {}
     areas: list[float] = []
     images = 0
+    on_case(0, len(cases))
     for number, case in enumerate(cases):
         images += bool(case.wanted)
         areas += [float(wanted.mask.mean()) for wanted in case.wanted]
         seen = _seen(models, case, number, perturb=number < perturb)
         for stream in streams:
-            for way in list(tallies[stream]):
+            for way in list(by_way[stream]):
                 try:
-                    _point(pointer, way, stream, seen, tallies[stream][way])
+                    _point(pointer, way, stream, seen, by_way[stream][way])
                 except PluginError as error:
                     refused[f"{stream} {way.method}"] = error.message
-                    del tallies[stream][way]
+                    del by_way[stream][way]
         on_case(number + 1, len(cases))
     if not areas:
         raise MissingData("no held-out image has anything to point at", hint="choose another dataset")
     rows = [
-        _report(stream, way, tally, cases.match, seed)
-        for stream, ways in tallies.items()
-        for way, tally in ways.items()
-        if len(tally.right) > 1
+        _report(stream, way, scores, cases.match, seed)
+        for stream, ways in by_way.items()
+        for way, scores in ways.items()
+        if len(scores.right) > 1
     ]
     chance = float(np.mean(areas))
     return LocalizationReport(
-        what=cases.what, images=images, match=cases.match, chance=chance, ways=tuple(rows), refused=refused
+        what=cases.what,
+        images=images,
+        match=cases.match,
+        chance=chance,
+        ways=tuple(rows),
+        refused=refused,
+        layers=models.layers,
     )
 
 
@@ -109,7 +116,7 @@ def _seen(models: Models, case: Case, number: int, *, perturb: bool) -> _SeenCas
     return _SeenCase(number, case.wanted, views, place)
 
 
-def _point(pointer: Pointer, way: Way, stream: str, seen: _SeenCase, tally: _Tally) -> None:
+def _point(pointer: Pointer, way: Way, stream: str, seen: _SeenCase, scores: _Scores) -> None:
     """Point at everything wanted in a case in one way, and add the scores. Raises PluginError."""
     view = seen.views[stream]
     others = [other for name, other in seen.views.items() if name != stream]
@@ -120,42 +127,42 @@ def _point(pointer: Pointer, way: Way, stream: str, seen: _SeenCase, tally: _Tal
             continue
         values = pointer.map(way, view, target, place)
         maps.append(values)
-        tally.image.append(seen.number)
-        tally.right.append(points_right(values, view.box, wanted.mask))
-        tally.overlap.append(overlaps(values, view.box, wanted.mask))
-        tally.category.append(wanted.category)
+        scores.image.append(seen.number)
+        scores.right.append(points_right(values, view.box, wanted.mask))
+        scores.overlap.append(overlaps(values, view.box, wanted.mask))
+        scores.category.append(wanted.category)
         with torch.inference_mode():
-            tally.score.append(1.0 if target is None else float(target(view.features)[0]))
+            scores.score.append(1.0 if target is None else float(target(view.features)[0]))
         if place == seen.perturb:
             # Random maps are checked with the caption's target, to show the curves of an uninformed map.
             by_caption = (way.target, way.selection) == (CAPTION.target, CAPTION.selection)
             checked = pointer.target(CAPTION, view, wanted) if way == RANDOM else target if by_caption else None
             if checked is not None:
-                _perturb(view, values, checked, tally)
+                _perturb(view, values, checked, scores)
     if len(maps) > 1:
-        tally.likeness += likeness(maps)
+        scores.likeness += likeness(maps)
 
 
-def _perturb(view: View, values: NDArray[np.float32], target: Target, tally: _Tally) -> None:
+def _perturb(view: View, values: NDArray[np.float32], target: Target, scores: _Scores) -> None:
     """Add the areas under the map's curves, unless the backbone reads no pixels that could be changed."""
     try:
         curves = perturbed(view, values, target)
     except PluginError:
         return
     if curves is not None:
-        tally.deletion.append(area(curves.deletion))
-        tally.insertion.append(area(curves.insertion))
+        scores.deletion.append(area(curves.deletion))
+        scores.insertion.append(area(curves.insertion))
 
 
-def _report(stream: str, way: Way, tally: _Tally, match: float | None, seed: int) -> WayReport:
-    image, right = np.array(tally.image), np.array(tally.right)
+def _report(stream: str, way: Way, scores: _Scores, match: float | None, seed: int) -> WayReport:
+    image, right = np.array(scores.image), np.array(scores.right)
     order = np.random.default_rng(seed).permutation(np.unique(image))
     tuning = np.isin(image, order[: len(order) // 2])
-    overlap = np.stack(tally.overlap)
+    overlap = np.stack(scores.overlap)
     best = int(overlap[tuning].mean(axis=0).argmax()) if tuning.any() else len(THRESHOLDS) // 2
     held = ~tuning
     at_best = overlap[held, best]
-    categories = [category for category, kept in zip(tally.category, held.tolist(), strict=True) if kept]
+    categories = [category for category, kept in zip(scores.category, held.tolist(), strict=True) if kept]
     return WayReport(
         stream=stream,
         target=way.target,
@@ -168,10 +175,10 @@ def _report(stream: str, way: Way, tally: _Tally, match: float | None, seed: int
         miou=float(at_best.mean()),
         map=None
         if match is None
-        else mean_average_precision(np.array(tally.score)[held], at_best >= match, categories),
-        likeness=_mean(tally.likeness),
-        deletion=_mean(tally.deletion),
-        insertion=_mean(tally.insertion),
+        else mean_average_precision(np.array(scores.score)[held], at_best >= match, categories),
+        likeness=_mean(scores.likeness),
+        deletion=_mean(scores.deletion),
+        insertion=_mean(scores.insertion),
     )
 
 
@@ -182,7 +189,7 @@ def _mean(values: Sequence[float]) -> float | None:
 def _interval(right: NDArray[np.bool_], image: NDArray[np.int64], seed: int) -> Interval:
     """Return the 95% bootstrap interval of a mean over queries, drawing whole images with all their queries.
 
-    Written out because `scipy.stats.bootstrap` refuses a single image and rounds the quantiles differently.
+    `scipy.stats.bootstrap` gives the same numbers (benchmarks/ours_and_libraries.py), but refuses a single image.
     """
     _, place = np.unique(image, return_inverse=True)
     hits, counts = np.bincount(place, weights=right), np.bincount(place)

@@ -56,6 +56,8 @@ class LocalizationReport(_Frozen):
     ways: tuple[WayReport, ...]
     refused: dict[str, str]
     """Methods that an architecture does not allow: `STREAM METHOD` to the reason."""
+    layers: int | None = None
+    """How many layers, the last ones, attention relevance went through; None for all."""
 
 
 class LatentsReport(_Frozen):

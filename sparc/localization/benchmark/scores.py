@@ -13,7 +13,7 @@ from sparc.plugins.geometry import Box
 
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
 """Thresholds on a map that is scaled to 0 .. 1."""
-SHOWN = 128
+LONGER_SIDE = 128
 """Pixels of the longer side of the image at which maps and masks are compared."""
 
 
@@ -33,7 +33,7 @@ def points_right(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_])
 def overlaps(values: NDArray[np.float32], box: Box, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the IoU of a mask and the map above each threshold, (thresholds,); pixels outside of the box are below."""
     height, width = mask.shape
-    scale = min(1.0, SHOWN / max(height, width))
+    scale = min(1.0, LONGER_SIDE / max(height, width))
     shown = (max(1, round(width * scale)), max(1, round(height * scale)))
     inside = np.asarray(Image.fromarray(mask).resize(shown, Image.Resampling.NEAREST))
     pixels = spread(values, box, (width, height), shown)
@@ -53,7 +53,7 @@ def mean_average_precision(scores: NDArray[np.float64], right: NDArray[np.bool_]
 
     Every prediction stands for an object in its image. A score of 0 means no prediction, which is never right.
     Written out because scikit-learn's `average_precision_score` merges equal scores into one rank, which would change
-    the baselines, whose scores are all 1.
+    the baselines, whose scores are all 1. For distinct scores benchmarks/ours_and_libraries.py compares the two.
     """
     found = []
     names = np.array(categories)

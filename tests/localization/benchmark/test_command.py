@@ -37,7 +37,7 @@ def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, 
     monkeypatch.setattr(cases, "CANVASES", 6)
     # Plots have tests of their own, and take seconds.
     monkeypatch.setattr("sparc.evaluation.plots.draw", lambda report, folder: None)
-    done = sparc_here("evaluate", run, "--localization")
+    done = sparc_here("evaluate", run, "--localization", "--layers", 1)
     assert done.returncode == 0, done.stderr
     assert "Pointing with timm" in done.stdout
     assert "a blind guess is right 0.250" in done.stdout
@@ -45,6 +45,8 @@ def test_maps_are_measured_after_the_rest_and_what_was_found_is_written(run_of, 
     found = json.loads((run / "localization.json").read_text())
     ways = {(way["target"], way["method"]) for way in found["report"]["ways"]}
     assert ways >= {("caption", "dense"), ("caption", "relevance"), ("caption", "grad-cam"), ("", "random")}
+    assert "relevance  through the last layer only" in done.stdout
+    assert [found[part]["layers"] for part in ("report", "parts")] == [1, 1]
     assert found["parts"]["what"].startswith("chimeras")
     assert "a blind guess is right 0.500" in done.stdout
     assert found["latents"] == []  # random weights see all images alike, so no latent belongs to one image only
@@ -62,6 +64,12 @@ def test_pointing_by_latents_is_shown_by_how_often_they_fire():
     lines = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["dense", "0.010", "0.800", "0.200"] in lines
     assert ["dense", "0.300", "0.600", "0.200"] in lines
+
+
+def test_layers_are_chosen_for_maps_only(run_of, sparc_here):
+    done = sparc_here("evaluate", run_of(hog=10), "--layers", 2)
+    assert done.returncode == 1
+    assert "error: --layers: expected --localization too, found none\nhint:  add --localization" in done.stderr
 
 
 def test_a_run_without_a_grid_is_refused_before_the_work(run_of, sparc_here):

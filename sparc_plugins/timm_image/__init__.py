@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from sparc.plugins import (
     BackboneSpec,
-    CorruptFile,
     InvalidConfig,
     MissingData,
     Params,
-    Sample,
-    SparcError,
     UnknownName,
     hookimpl,
     hub_file,
@@ -24,17 +22,17 @@ from sparc.plugins import (
     in_hub_cache,
     local_weights,
     read_weights,
+    revision_from_name,
     seeded,
     sha256,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from sparc_plugins.timm_image.backbone import TimmBackbone
+from sparc_plugins.timm_image.files import check_size, created, does_not_fit, pretrained, wrong_size
 
 DINOV2 = "vit_small_patch14_reg4_dinov2.lvd142m"
 DINOV2_PIXELS = 224
 DINOV3 = "vit_small_patch16_dinov3.lvd1689m"
-FILES = ("model.safetensors", "pytorch_model.bin")
+FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class TimmParams(Params):
@@ -44,6 +42,16 @@ class TimmParams(Params):
     """Name of the model in timm, with or without the tag of its weights."""
     weights: str | None = None
     """Local file or folder, or `random`; default: the hub's."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub's repository; default: the newest. `model=NAME@REVISION` is the same."""
+
+    size: int | None = Field(default=None, gt=0)
+    """Height and width of the images in pixels; default: the model's own, 224 for `dinov2`."""
+    crop_pct: float | None = Field(default=None, gt=0, le=1)
+    """Part of the resized image's shorter side that the central crop keeps: 0.875 at 224 resizes to 256. Default: the
+    model's own."""
+
+    _split = model_validator(mode="before")(revision_from_name)
 
 
 class Dinov2Params(TimmParams):
@@ -58,115 +66,45 @@ class Dinov3Params(TimmParams):
     model: str = DINOV3
 
 
-def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[Sample]) -> Tensor:
-    """Return the pixels (B, 3, H, W) of the samples' images."""
-    import torch
-
-    return torch.stack([transform(sample.image()) for sample in samples])
-
-
-class TimmBackbone:
-    """A timm model without its classifier. `config` is timm's data configuration, which preprocesses the images."""
-
-    def __init__(self, model: nn.Module, config: dict[str, Any], device: str) -> None:
-        import torch
-        from timm.data import create_transform
-
-        # cuDNN convolutions are faster with channels last.
-        self._layout: Any = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
-        model = model.eval().requires_grad_(False)
-        self.model: Any = model.to(device=device, dtype=torch.float32, memory_format=self._layout)  # type: ignore[call-overload]
-        self.preprocess = partial(to_pixels, create_transform(**config))
-        self.preprocessing = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in config.items()
-        }
-        # Measured, since the features of some models are not `num_features` wide.
-        with torch.inference_mode():
-            blank = torch.zeros(1, *config["input_size"], device=device)
-            self.width = self.forward(blank).shape[1]
-            hidden = self._hidden(blank)
-        self.grid: tuple[int, int] | None = _grid(model, hidden)
-        """Rows and columns of the patches in the model's last layer; None without patches."""
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """Return features (B, d) before the classifier: a ViT's class token or pooled tokens, a CNN's pooled map."""
-        features: Tensor = self.model(batch.to(memory_format=self._layout))
-        return features
-
-    def _hidden(self, batch: Tensor) -> Any:
-        """Return the input of the model's head: tokens, or a map."""
-        return self.model.forward_features(batch.to(memory_format=self._layout))
-
-    def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, d), and the head's output for each patch alone (B, rows * columns, d), row by row.
-
-        Raises:
-            InvalidConfig: the model has no grid of patches.
-        """
-        if self.grid is None:
-            raise InvalidConfig(
-                f"{type(self.model).__name__}: expected a model with a grid of patches, found one without",
-                hint="choose another one, such as the stream 'dinov2'",
-            )
-        hidden = self._hidden(batch)
-        alone = _each_alone(self.model, hidden)
-        return self.model.forward_head(hidden), alone.reshape(len(batch), -1, self.width)
-
-
-def _grid(model: Any, hidden: Any) -> tuple[int, int] | None:
-    """Return rows and columns of the patches in `hidden`, the output of `forward_features`; None without patches."""
-    shape = tuple(getattr(hidden, "shape", ()))
-    if len(shape) == 4 and model.num_features in (shape[1], shape[3]):
-        return shape[2:] if shape[1] == model.num_features else shape[1:3]
-    size = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if size is None or len(shape) != 3 or not hasattr(model, "num_prefix_tokens") or not hasattr(model, "fc_norm"):
-        return None
-    rows, columns = size
-    return (int(rows), int(columns)) if shape[1] == model.num_prefix_tokens + rows * columns else None
-
-
-def _each_alone(model: Any, hidden: Tensor) -> Tensor:
-    """Apply the model's head to each patch as if it were the whole image: (B * patches, d), or (B, patches, d)."""
-    alone: Tensor
-    if hidden.ndim == 4 and hidden.shape[1] == model.num_features:
-        alone = model.forward_head(hidden.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None])
-    elif hidden.ndim == 4:
-        alone = model.forward_head(hidden.flatten(0, 2)[:, None, None])
-    elif getattr(model, "attn_pool", None) is not None:
-        alone = model.forward_head(hidden[:, model.num_prefix_tokens :].flatten(0, 1).unsqueeze(1))
-    else:
-        # If tokens are pooled before the last norm, that norm is `fc_norm`; otherwise `fc_norm` is the identity.
-        alone = model.fc_norm(hidden[:, model.num_prefix_tokens :])
-    return alone
-
-
 def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any) -> TimmBackbone:
     """Load any timm image model. `options` are passed to `timm.create_model`.
 
     Raises:
         UnknownName: timm has no such model.
+        InvalidConfig: the model does not work at that size; or a revision is given beside local weights.
         WeightsUnavailable: the hub's weights are not cached and cannot be downloaded.
         CorruptFile, MissingData: local weights do not fit the model, or do not exist.
     """
-    import timm
     from timm.data import resolve_data_config
+    from timm.models import get_pretrained_cfg
 
     _check_name(params.model)
+    _check_revision(params)
+    size = params.size or options.pop("img_size", None)
+    if size is not None and getattr(get_pretrained_cfg(params.model), "fixed_input_size", False):
+        options["img_size"] = size
+    path = None
+    if params.weights != "random":
+        path = local_weights(params.weights) if params.weights else _from_hub(params, backbone)
     # Remove the classifier only after loading: without one, timm loads non-strictly and would accept wrong weights.
-    if params.weights == "random":
-        model = seeded(lambda: timm.create_model(params.model, pretrained=False, **options))
-    else:
-        path = local_weights(params.weights) if params.weights else _from_hub(params.model, backbone)
-        model = _pretrained(params.model, path, options)
+    model: Any = created(params.model, options) if path is None else pretrained(params.model, path, options)
     model.reset_classifier(0)
     config = resolve_data_config({}, model=model)
-    if "img_size" in options:
-        config["input_size"] = (3, options["img_size"], options["img_size"])
-    return TimmBackbone(model, config, device)
+    if size is not None:
+        check_size(model, params.model, size)
+        config["input_size"] = (3, size, size)
+    if params.crop_pct is not None:
+        config["crop_pct"] = params.crop_pct
+    try:
+        return TimmBackbone(model, config, device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if params.size is None:
+            raise
+        raise wrong_size(params.model, size, error) from error
 
 
 def load_dinov2(params: Dinov2Params, device: str) -> TimmBackbone:
-    """Load a DINOv2 vision transformer at 224 pixels. Its feature is the class token after the final norm."""
+    """Load a DINOv2 vision transformer, at 224 pixels. Its feature is the class token after the final norm."""
     _check_family(params.model, "dinov2", "DINOv2")
     return load_timm(params, device, backbone="dinov2", img_size=DINOV2_PIXELS, global_pool="token")
 
@@ -193,6 +131,8 @@ def _check_name(name: str) -> None:
     if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained(f"{architecture}.*")):
         near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())'"
+        if "/" in name:
+            hint = "download the repository, and give its architecture and folder: model=ARCHITECTURE,weights=FOLDER"
         raise UnknownName(f"timm has no model named '{name}'", hint=f"{hint} (timm {timm.__version__})")
 
 
@@ -203,47 +143,39 @@ def _hub_id(name: str) -> str:
     return str(getattr(config, "hf_hub_id", None) or f"timm/{name}")
 
 
-def _from_hub(name: str, backbone: str) -> Path:
-    return hub_file(_hub_id(name), FILES, backbone=backbone)
+def _from_hub(params: TimmParams, backbone: str) -> Path:
+    return hub_file(_hub_id(params.model), FILES, backbone=backbone, revision=params.revision)
 
 
-def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
-    import timm
-
-    read_weights(path)  # its error for a broken file is clearer than timm's
-    try:
-        model: nn.Module = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
+def _check_revision(params: TimmParams) -> None:
+    if params.weights is not None and params.revision is not None:
+        raise InvalidConfig(
+            f"weights={params.weights} beside revision={params.revision}: a revision is one of the hub's weights",
+            hint="leave one of the two out",
         )
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise _does_not_fit(path, name, error) from error
-    return model
 
 
-def _does_not_fit(path: Path, name: str, error: Exception) -> SparcError:
-    reason = " ".join(str(error).split())[:200]
-    return CorruptFile(f"the weights {path} do not fit the model '{name}': {reason}", hint="check model= and weights=")
-
-
-def identify_timm(params: TimmParams) -> str:
+def identify_timm(params: TimmParams, *, backbone: str = "timm") -> str:
     """Return the identity of the weights. The default models and missing local weights need no import of timm."""
-    local = None if params.weights is None else identify_weights(params.weights, "")
+    _check_revision(params)
+    identify = partial(identify_weights, backbone=backbone, revision=params.revision)
+    local = None if params.weights is None else identify(params.weights, "")
     if params.model in (DINOV2, DINOV3):
-        return local or identify_weights(None, f"timm/{params.model}/{FILES[0]}")
+        return local or identify(None, f"timm/{params.model}")
     _check_name(params.model)
-    return local or identify_weights(None, f"{_hub_id(params.model)}/{FILES[0]}")
+    return local or identify(None, _hub_id(params.model))
 
 
 def identify_dinov2(params: Dinov2Params) -> str:
     """Return the identity of the weights. Raises InvalidConfig if the model is not a DINOv2 model."""
     _check_family(params.model, "dinov2", "DINOv2")
-    return identify_timm(params)
+    return identify_timm(params, backbone="dinov2")
 
 
 def identify_dinov3(params: Dinov3Params) -> str:
     """Return the identity of the weights. Raises InvalidConfig if the model is not a DINOv3 model."""
     _check_family(params.model, "dinov3", "DINOv3")
-    return identify_timm(params)
+    return identify_timm(params, backbone="dinov3")
 
 
 # Streams of the demo, whose weights come inside packages.
@@ -294,7 +226,7 @@ def load_effnet(variant: int, params: EffnetParams, device: str) -> TimmBackbone
         theirs, ours = read_weights(path), model.state_dict()
         # The package has the same tensors in the same order, under other names.
         if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
-            raise _does_not_fit(path, name, ValueError("expected the tensors of EfficientNet-Lite in its order"))
+            raise does_not_fit(path, name, theirs, ValueError("expected the tensors of EfficientNet-Lite in its order"))
         model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
     model.reset_classifier(0)
     config = {

@@ -1,0 +1,127 @@
+"""Read datasets of HDF5 files, each chunk once.
+
+HDF5 decompresses a whole chunk for any part of it, so blocks consist of whole chunks. If a row of chunks is too large
+for the memory, because chunks are long columns, columns are first copied into files that hold them side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparc.errors import MissingData, StorageError
+from sparc.interchange.arrays import BLOCK_BYTES, TEMPORARY, Array, Arrays, block_rows, kind_of
+from sparc.system.refusals import writing
+
+BAND_BYTES = 8 * BLOCK_BYTES
+"""Size up to which a row of chunks is read into memory."""
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[Arrays]:
+    """Open the datasets of an HDF5 file, those in groups as `group/name`."""
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise MissingData("reading HDF5 needs h5py", hint="pip install h5py") from error
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        if "already open" not in str(error):
+            raise
+        raise StorageError(
+            f"cannot read {path}: it is marked as open for writing",
+            hint=f"wait until its writer is done; if the writer was killed: h5clear -s {path}, and check the content",
+        ) from error
+    with file:
+        found: dict[str, Array] = {}
+        # Links to other files, and several links to one dataset, count as names too: `visititems` leaves them out.
+        _visit(file["/"], "", found, {file["/"].id})
+        yield found
+
+
+def _visit(group: Any, prefix: str, found: dict[str, Array], above: set[Any]) -> None:
+    import h5py
+
+    for name in group:
+        with contextlib.suppress(KeyError):  # a link that leads nowhere
+            item = group[name]
+            if isinstance(item, h5py.Dataset):
+                found[prefix + name] = _dataset(item)
+            elif isinstance(item, h5py.Group) and item.id not in above:
+                _visit(item, f"{prefix}{name}/", found, {*above, item.id})
+
+
+def _dataset(dataset: Any) -> Array:
+    shape = tuple(dataset.shape or ())
+    return Array(shape, str(dataset.dtype), kind_of(dataset.dtype), partial(_blocks, dataset), lambda: _values(dataset))
+
+
+def _values(dataset: Any) -> list[Any]:
+    _check_filters(dataset)
+    return list(np.asarray(dataset[()]).tolist())
+
+
+def _check_filters(dataset: Any) -> None:
+    """Raise MissingData if a compression is not installed. The package hdf5plugin brings many."""
+    import h5py
+
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(number) for number in range(properties.get_nfilters())]
+    if any(not h5py.h5z.filter_avail(code) for code, *_ in filters):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module("hdf5plugin")  # registers its filters
+    for code, _, _, name in filters:
+        if not h5py.h5z.filter_avail(code):
+            raise MissingData(
+                f"{dataset.file.filename}: '{dataset.name}' is compressed with a filter that HDF5 lacks, {code} "
+                f"({name.decode(errors='replace')})",
+                hint="pip install hdf5plugin, or write the file again with compression='gzip'",
+            )
+
+
+def _blocks(dataset: Any, room: Path) -> Iterator[NDArray[Any]]:
+    """Iterate over rows in blocks of whole chunks."""
+    _check_filters(dataset)
+    count, size = dataset.shape[0], dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
+    high = (dataset.chunks or (1,))[0]
+    if dataset.chunks and dataset.ndim == 2 and min(high, count) * size > BAND_BYTES:
+        yield from _from_columns(dataset, room)
+        return
+    rows = max(1, block_rows(size) // high) * high
+    for low in range(0, count, rows):
+        yield dataset[low : low + rows]
+
+
+def _from_columns(dataset: Any, room: Path) -> Iterator[NDArray[Any]]:
+    """Iterate over rows of a dataset with long chunks: copy bands of columns into files, read them side by side."""
+    (count, width), itemsize = dataset.shape, dataset.dtype.itemsize
+    high = dataset.chunks[1]
+    columns = max(1, BAND_BYTES // (count * itemsize) // high) * high
+    with tempfile.TemporaryDirectory(dir=room, prefix=TEMPORARY) as folder:
+        bands = []
+        for low in range(0, width, columns):
+            band = dataset[:, low : low + columns]
+            path = Path(folder) / str(low)
+            with writing(path):
+                band.tofile(path)
+            bands.append((path, band.shape[1]))
+            del band
+        rows = block_rows(width * itemsize)
+        for low in range(0, count, rows):
+            some = min(rows, count - low)
+            yield np.concatenate(
+                [
+                    np.fromfile(path, dataset.dtype, some * wide, offset=low * wide * itemsize).reshape(some, wide)
+                    for path, wide in bands
+                ],
+                axis=1,
+            )

@@ -1,0 +1,222 @@
+"""Images as all streams see them: RGB with 8 bits per channel, within limits on pixels and on the ratio of the sides.
+
+An image with more than 8 bits is scaled linearly from its range to 0..255 and rounded. Pillow's own conversion clips
+instead. The range is, in this order:
+
+- TIFF: 0 to the largest value of `BitsPerSample` if that is below 16, or `SMinSampleValue` to `SMaxSampleValue` if all
+  values lie between them. Values equal to GDAL's `nodata` count as missing.
+- Integers without negative ones: 0 to the largest value of 8, 10, 12, 14, ... bits that holds the image's own largest.
+- Floating-point numbers without negative ones: 0 to 1, or to their largest if that is at most 2; else 0 to 255; else as
+  integers.
+- With negative values, beyond the little that resizing makes of zeros: from minus a power of two to a power of two
+  (less one, of integers), each the nearest that holds the image's own smallest and largest.
+
+A missing value (NaN) becomes black. An image of which white is 0 (TIFF) is inverted. Nothing else is changed: alpha is
+dropped, EXIF orientation is not applied, and of several frames the first is read.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sparc.config.options import MAX_PIXELS, MAX_SIDE_RATIO
+
+WHITE = 255
+BITS_PER_SAMPLE, WHITE_IS_ZERO, SAMPLE_FORMAT, SMALLEST, LARGEST, NODATA = 258, 262, 339, 340, 341, 42113
+"""Numbers of TIFF tags."""
+SIGNED = 2
+"""Value of the tag SAMPLE_FORMAT."""
+SHORT = 2**16
+OVERSHOOT = 1 / 16
+"""Fraction of the largest value by which resizing may make values of 0 negative."""
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """Largest image that is read."""
+
+    pixels: int = MAX_PIXELS
+    side_ratio: float = MAX_SIDE_RATIO
+    """Longer side over shorter side."""
+
+
+DEFAULT_LIMITS = ImageLimits()
+_limits = DEFAULT_LIMITS
+
+
+class TooLarge(ValueError):
+    """An image beyond the limits. `remedy` is the option that raises the limit."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+def limit_images(limits: ImageLimits) -> None:
+    """Set the limits of this process, and Pillow's own limit, which applies before an image is decoded."""
+    global _limits
+    _limits = limits
+    Image.MAX_IMAGE_PIXELS = -(-limits.pixels // 2)  # Pillow warns beyond this, and raises beyond twice this
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+def read_rgb(open_image: Callable[[], Image.Image]) -> Image.Image:
+    """Open an image, check its size, and return it as RGB.
+
+    Raises:
+        TooLarge: the image is beyond the limits.
+        MemoryError: the image does not fit into memory; the text states its size.
+        Exception: whatever `open_image` and Pillow raise.
+    """
+    try:
+        image = open_image()
+        _check_size(image.size)
+        return as_rgb(image)
+    except Image.DecompressionBombError as error:
+        size = _size_in(error)
+        raise _too_many_pixels(f"{size[0]:,} x {size[1]:,} pixels" if size else str(error), size) from error
+    except MemoryError as error:
+        size = _size_in(error)
+        raise MemoryError(f"it has {size[0]:,} x {size[1]:,} pixels" if size else str(error)) from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB with 8 bits per channel; more bits are scaled by their range."""
+    if image.mode == "RGB":
+        return image.convert("RGB")  # a copy, which the caller may change
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = Image.fromarray(_eight_bits(_values(image, tags), image.mode, tags))
+    elif image.mode == "L" and _first(tags, SAMPLE_FORMAT) == SIGNED:
+        image = Image.fromarray(_eight_bits(np.asarray(image).view(np.int8), image.mode, tags))
+    elif image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    elif image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")  # the same colours, without Pillow's warning
+    return image.convert("RGB")
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    shown = f"{size[0]:,} x {size[1]:,} pixels"
+    if size[0] * size[1] > _limits.pixels:
+        raise _too_many_pixels(shown, size)
+    short, long = sorted(size)
+    if long > _limits.side_ratio * max(short, 1):
+        raise TooLarge(
+            f"{shown}: its longer side is {long / max(short, 1):,.0f} times the shorter, "
+            f"more than the limit of {_limits.side_ratio:g}",
+            f"--max-side-ratio {math.ceil(long / max(short, 1))}",
+        )
+
+
+def _too_many_pixels(shown: str, size: tuple[int, int] | None) -> TooLarge:
+    needed = size[0] * size[1] if size else "N"
+    return TooLarge(f"{shown}, more than the limit of {_limits.pixels:,} in all", f"--max-pixels {needed}")
+
+
+def _size_in(error: BaseException) -> tuple[int, int] | None:
+    """Return the size of the image that was being read when an error was raised, from the error's traceback.
+
+    Pillow's errors do not state it, and reading the image again to learn it would fail again.
+    """
+    found: tuple[int, int] | None = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for name in ("self", "im", "image", "size"):
+            value = frame.f_locals.get(name)
+            size = value.size if isinstance(value, Image.Image) else value
+            if isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size):
+                found = size
+    return found
+
+
+def _values(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[Any]:
+    values: NDArray[Any] = np.asarray(image)
+    unsigned = _first(tags, SAMPLE_FORMAT) in (None, 1)
+    if image.mode == "I" and unsigned and _first(tags, BITS_PER_SAMPLE) == 32:
+        return values.view(np.uint32)  # Pillow reads them as signed
+    return values
+
+
+def _eight_bits(values: NDArray[Any], mode: str, tags: Mapping[int, Any]) -> NDArray[np.uint8]:
+    """Scale values by their range to 0..255."""
+    nodata = _nodata(tags)
+    if values.dtype.kind == "f" or nodata is not None:
+        values = values.astype(np.float32)
+        there = np.isfinite(values) if nodata is None else np.isfinite(values) & (values != np.float32(nodata))
+        known = values[there]
+        whole = mode != "F"
+    else:
+        there, known, whole = None, values, True
+    if not known.size:
+        return np.zeros(values.shape, np.uint8)
+    low, high = _range(known.min().item(), known.max().item(), whole, tags)
+    scaled: NDArray[np.uint8]
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        # A table of all values is several times faster than arithmetic on all pixels.
+        scaled = _scaled(np.arange(SHORT, dtype=np.float32), low, high)[values]
+    else:
+        scaled = _scaled(values.astype(np.float32), low, high)
+    if _first(tags, WHITE_IS_ZERO) == 0:
+        scaled = WHITE - scaled
+    if there is not None:
+        scaled[np.isnan(values) | (~there & np.isfinite(values))] = 0
+    return scaled
+
+
+def _scaled(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """Return values from `low` to `high` as 0..255. Changes `values`."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        values -= np.float32(low)
+        values *= np.float32(WHITE / (high - low))
+        np.clip(np.rint(values, out=values), 0, WHITE, out=values)
+        return np.asarray(np.nan_to_num(values, copy=False), np.uint8)
+
+
+def _range(low: float, high: float, whole: bool, tags: Mapping[int, Any]) -> tuple[float, float]:
+    """Return the range of an image whose values are `low` to `high`; `whole` is True for integers."""
+    smallest, largest, bits = _first(tags, SMALLEST), _first(tags, LARGEST), _first(tags, BITS_PER_SAMPLE)
+    if smallest is not None and largest is not None and smallest <= low <= high <= largest and smallest < largest:
+        return float(smallest), float(largest)
+    if whole and bits is not None and 8 < bits < 16:
+        return 0.0, 2.0**bits - 1
+    overshoot = not whole and low >= -OVERSHOOT * high
+    if low < 0 and not overshoot:
+        return -_power_of_two(-low), _power_of_two(high + 1) - 1 if whole else _power_of_two(high)
+    if not whole and high <= 2:
+        return min(low, 0.0), max(1.0, high)
+    used = max(8, math.ceil(high).bit_length())
+    used += used % 2
+    if whole and used == (bits or 32) and (bits is None or _first(tags, SAMPLE_FORMAT) == SIGNED):
+        used -= 1  # the sign takes one
+    return min(low, 0.0), 2.0**used - 1
+
+
+def _power_of_two(value: float) -> float:
+    """Return the smallest power of two that is at least `value`; 0 for 0 and less."""
+    if value <= 0:
+        return 0.0
+    fraction, exponent = math.frexp(value)
+    return math.ldexp(1.0, exponent - 1 if fraction == 0.5 else exponent)
+
+
+def _nodata(tags: Mapping[int, Any]) -> float | None:
+    """Return the value that stands for a missing one, as GDAL writes it into a TIFF; None without it."""
+    try:
+        return float(str(tags[NODATA]).strip("\x00 "))
+    except (KeyError, ValueError):
+        return None
+
+
+def _first(tags: Mapping[int, Any], number: int) -> Any:
+    """Return a TIFF tag's value, of several that of the first channel; None without it."""
+    value = tags.get(number)
+    return value[0] if isinstance(value, tuple) and value else value

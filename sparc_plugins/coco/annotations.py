@@ -1,0 +1,205 @@
+"""Read COCO's annotation files, and those of other data in its format: captions, categories, objects and outlines.
+
+Ids are whole numbers or texts. They are compared as texts, so that the image 9 of one file is the image "9" of another.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from gzip import BadGzipFile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sparc.plugins import CorruptFile, Taxonomy, open_text, same_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+KINDS = {int: "a whole number", str: "a text"}
+NO_SUPERCATEGORY = ("", "none")
+"""Supercategories that mean that there is none; `none` is what Roboflow writes."""
+Kind = TypeVar("Kind", int, str)
+Record = dict[str, Any]
+
+
+def read_annotations(path: Path, keys: Collection[str]) -> Any:
+    """Read an annotation file, keeping only `keys` of each object. Raises CorruptFile, InvalidConfig, StorageError."""
+
+    def keep(record: Record) -> Record:
+        # Filter while parsing: a file of 450 MB would take several GB as Python objects.
+        kept = {key: record[key] for key in keys if key in record}
+        if isinstance(outlines := kept.get("segmentation"), list):
+            kept["segmentation"] = [array("d", polygon) for polygon in outlines]
+        return kept
+
+    with open_text(path) as file:
+        try:
+            return json.load(file, object_hook=keep)
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, TypeError, EOFError, RecursionError, zlib.error, BadGzipFile) as error:
+            raise corrupt(path, f"expected COCO's JSON, found {error}") from error
+
+
+def corrupt(path: Path, message: str) -> CorruptFile:
+    """Return the error for a file that is not as expected."""
+    return CorruptFile(f"{path}: {message}", hint="download and unzip it again, or repair it")
+
+
+def records(content: Any, key: str, path: Path) -> list[Record]:
+    """Return a list of objects of the file. Raises CorruptFile."""
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
+        raise corrupt(path, f"expected an object with a list of objects '{key}', found {type(found).__name__}")
+    return found
+
+
+def _field(record: Record, key: str, kind: type[Kind], path: Path) -> Kind:
+    value = record.get(key)
+    if not isinstance(value, kind):
+        raise corrupt(path, f"expected {KINDS[kind]} '{key}', found {record!s:.100}")
+    return value
+
+
+def _id(record: Record, key: str, path: Path) -> str:
+    """Return an id as a text. Raises CorruptFile."""
+    value = record.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas writes whole numbers as floats if one of them was missing
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise corrupt(path, f"expected a whole number or a text '{key}', found {record!s:.100}")
+    return same_name(str(value))
+
+
+def _by_id(content: Any, key: str, path: Path) -> dict[str, Record]:
+    """Return images or categories by id, sorted by id, since another copy of the file may have another order."""
+    found: dict[str, Record] = {}
+    for record in records(content, key, path):
+        name = _id(record, "id", path)
+        if name in found:
+            raise corrupt(path, f"expected unique ids in '{key}', found {name} twice")
+        found[name] = record
+    return dict(sorted(found.items(), key=_in_order))
+
+
+def _in_order(item: tuple[str, Record]) -> tuple[bool, int, str]:
+    """Return what sorts numbers by their size, and before texts."""
+    name = item[0]
+    number = name.removeprefix("-").isdecimal() and name.isascii()
+    return not number, int(name) if number else 0, name
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """An image and its captions."""
+
+    name: str
+    """Id that users see: a number with 12 digits, as in COCO's file names, or the text in the file."""
+    file: str
+    captions: list[str]
+    """One line each, in the order of the file; some may be blank."""
+
+
+def read_captions(path: Path) -> dict[str, Pictured]:
+    """Return the images by id, in order of their ids. Raises CorruptFile, InvalidConfig, StorageError."""
+    content = read_annotations(path, ("images", "annotations", "id", "file_name", "image_id", "caption"))
+    images = {}
+    for image, record in _by_id(content, "images", path).items():
+        name = image if isinstance(record["id"], str) else f"{int(image):012d}"
+        images[image] = Pictured(name, _field(record, "file_name", str, path), [])
+    if len({picture.name for picture in images.values()}) < len(images):
+        raise corrupt(path, "expected ids of images that are all numbers, or texts of other forms than 000000000009")
+    for record in records(content, "annotations", path):
+        if (image := _id(record, "image_id", path)) not in images:
+            raise corrupt(path, f"expected captions of its own images, found {record!s:.100}")
+        empty = "caption" in record and record["caption"] is None
+        images[image].captions.append("" if empty else " ".join(_field(record, "caption", str, path).split()))
+    return images
+
+
+def read_categories(content: Any, path: Path) -> tuple[Taxonomy, dict[str, int]]:
+    """Return the taxonomy supercategory > category, and the column of each category. Raises CorruptFile.
+
+    `person` is the only category of the supercategory `person`, so both are one label. A category without a
+    supercategory is a root. A name that several categories have gets their ids appended.
+    """
+    categories = _by_id(content, "categories", path)
+    names = {number: _field(record, "name", str, path).strip() for number, record in categories.items()}
+    count = Counter(names.values())
+    labels = {number: name if count[name] == 1 else f"{name} ({number})" for number, name in names.items()}
+    parents: dict[str, tuple[str, ...]] = {}
+    for number, record in categories.items():
+        above = record.get("supercategory")
+        above = "" if above is None else _field(record, "supercategory", str, path).strip()
+        if above.casefold() in NO_SUPERCATEGORY:
+            parents.setdefault(labels[number], ())
+            continue
+        parents.setdefault(above, ())
+        if labels[number] != above:
+            parents[labels[number]] = (above,)
+    try:
+        taxonomy = Taxonomy(parents)
+    except ValueError as error:
+        raise corrupt(path, f"expected categories below supercategories, found that {error}") from error
+    column = {label: place for place, label in enumerate(taxonomy.labels)}
+    return taxonomy, {number: column[label] for number, label in labels.items()}
+
+
+def read_instances(path: Path) -> tuple[Taxonomy, list[str], NDArray[np.int64]]:
+    """Return the taxonomy, and the image's id and the label's column of each object. Raises as `read_captions`."""
+    import numpy as np
+
+    keys = ("categories", "annotations", "id", "name", "supercategory", "image_id", "category_id")
+    content = read_annotations(path, keys)
+    taxonomy, column_of = read_categories(content, path)
+    images: list[str] = []
+    columns = array("q")
+    for record in records(content, "annotations", path):
+        category = _id(record, "category_id", path)
+        if category not in column_of:
+            raise corrupt(path, f"expected one of its {len(column_of)} categories, found {record!s:.100}")
+        images.append(_id(record, "image_id", path))
+        columns.append(column_of[category])
+    return taxonomy, images, np.array(columns, dtype=np.int64)
+
+
+def read_outlines(path: Path) -> tuple[dict[str, list[int]], list[Any]]:
+    """Return height and width of each image, and the outline of each object. Raises as `read_captions`."""
+    keys = ("images", "annotations", "id", "height", "width", "segmentation", "counts", "size")
+    content = read_annotations(path, keys)
+    sizes = {
+        image: [_field(record, key, int, path) for key in ("height", "width")]
+        for image, record in _by_id(content, "images", path).items()
+    }
+    return sizes, [record.get("segmentation") for record in records(content, "annotations", path)]
+
+
+def draw_mask(tools: Any, outline: Any, size: list[int] | None) -> NDArray[np.bool_]:
+    """Return the mask (H, W) of an outline, given as polygons or as runs of pixels.
+
+    `tools` is `pycocotools.mask`. Raises ValueError, TypeError, KeyError or OverflowError if the outline is malformed.
+    """
+    import numpy as np
+
+    if size is None:
+        raise ValueError("one of an image that is not listed")
+    if isinstance(outline, dict):
+        if outline["size"] != size:
+            raise ValueError(f"one of size {outline['size']} on an image of {size}")
+        runs = [tools.frPyObjects(outline, *size) if isinstance(outline["counts"], list) else outline]
+    elif isinstance(outline, list):
+        # Fewer than three points have no area, and pycocotools would read four numbers as a box.
+        polygons = [polygon for polygon in outline if len(polygon) >= 6]
+        # pycocotools hangs on points that are much farther away.
+        if not all(np.abs(polygon).max() < 1e6 for polygon in polygons):
+            raise ValueError("a point that is far from any image")
+        runs = tools.frPyObjects(polygons, *size) if polygons else []
+    else:
+        raise ValueError(f"{outline!r:.40}")
+    return np.any(tools.decode(runs), axis=2) if runs else np.zeros(size, dtype=np.bool_)

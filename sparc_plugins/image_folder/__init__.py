@@ -1,0 +1,127 @@
+"""Dataset `image-folder`: a folder of images, with a CSV or JSONL file of captions and labels.
+
+index.py    the rows of the file, checked against each other
+records.py  the file itself: separators, quotes, cells checked against the header
+images.py   the images that the rows name
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparc.plugins import DatasetSpec, MissingData, Sample, Taxonomy, hookimpl, read_taxonomy, reading
+from sparc_plugins.image_folder.images import as_text, open_image, survey
+from sparc_plugins.image_folder.index import ImageFolderParams, Row, index_path, read_index
+from sparc_plugins.image_folder.records import FORM, some
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+__all__ = ["ImageFolder", "ImageFolderParams", "Row", "read_index", "sparc_datasets"]
+
+TAXONOMY = "taxonomy.json"
+
+
+def _taxonomy_of(params: ImageFolderParams, rows: Sequence[Row]) -> Taxonomy | None:
+    """Return the taxonomy in `taxonomy.json`; without that file all labels are roots. None without labels.
+
+    Raises InvalidConfig if the file is not a taxonomy, or lacks a label of a sample.
+    """
+    used = [label for row in rows for label in row.labels]
+    path = Path(params.root).expanduser() / TAXONOMY
+    if not path.is_file():
+        return read_taxonomy(None, used) if used else None
+    return read_taxonomy(path, used)
+
+
+class ImageFolder:
+    """One split of the dataset."""
+
+    def __init__(self, params: ImageFolderParams, split: str) -> None:
+        everything = read_index(params)
+        self.root = Path(params.root).expanduser()
+        self.taxonomy = _taxonomy_of(params, everything)
+        self.rows = [row for row in everything if row.split == split]
+        if not self.rows:
+            raise MissingData(
+                f"image-folder: none of {len(everything)} samples is in the split '{split}'",
+                hint="add samples; or a column 'split'; or change 'holdout'",
+            )
+        self.ids = [row.id for row in self.rows]
+        self.groups = [as_text(row.image) for row in self.rows]
+
+    def __len__(self) -> int:
+        """Return the number of samples, N."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return one sample, without opening its image."""
+        row = self.rows[index]
+        return Sample(row.id, partial(open_image, self.root, row.image), row.caption, image_id=self.groups[index])
+
+    def labels(self) -> csr_array | None:
+        """Return multi-hot labels (N, labels), columns as in the taxonomy; None without labels."""
+        import numpy as np
+        from scipy.sparse import csr_array
+
+        if self.taxonomy is None:
+            return None
+        column = {label: number for number, label in enumerate(self.taxonomy.labels)}
+        entries = [(number, column[label]) for number, row in enumerate(self.rows) for label in row.labels]
+        rows, columns = zip(*entries, strict=True) if entries else ((), ())
+        return csr_array((np.ones(len(entries)), (rows, columns)), shape=(len(self), len(column)))
+
+
+def _identify(params: ImageFolderParams) -> str:
+    """Return the digest of index, taxonomy, and each image's size and time, so that edits invalidate features.
+
+    This runs before any other work, so it reports all that is wrong: a taxonomy that lacks labels is an error; images
+    that are missing, and images that no line lists, are warnings with their number.
+    """
+    root = Path(params.root).expanduser()
+    path = index_path(params)
+    with reading(path):
+        digest = hashlib.sha256(path.read_bytes())
+        if (root / TAXONOMY).is_file():
+            digest.update((root / TAXONOMY).read_bytes())
+    rows = read_index(params)
+    _taxonomy_of(params, rows)
+    found = survey(root, (row.image for row in rows))
+    for image, (size, changed) in found.states.items():
+        digest.update(f"\n{as_text(image)} {size} {changed}".encode())
+    if found.missing:
+        warnings.warn(_on_missing(root, path, len(found.states), found.missing), stacklevel=1)
+    if found.unlisted:
+        total = len(found.states) + len(found.unlisted)
+        message = f"{len(found.unlisted)} of {total} images in {root} are not listed in {path.name}, such as "
+        warnings.warn(f"image-folder: {message}{some(sorted(map(as_text, found.unlisted)))}", stacklevel=1)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _on_missing(root: Path, path: Path, there: int, missing: Sequence[str]) -> str:
+    how = "check --data-root and the column 'image'"
+    if any("://" in name for name in missing):
+        how = "images must be files in the folder: download them"
+    return (
+        f"image-folder: {len(missing)} of {there + len(missing)} images that {path.name} lists do not exist in {root}, "
+        f"such as {some(list(map(as_text, missing)))}; {how}; image streams stop at the first, or pass --skip-bad"
+    )
+
+
+@hookimpl
+def sparc_datasets() -> list[DatasetSpec]:
+    """Return the dataset."""
+    return [
+        DatasetSpec(
+            name="image-folder",
+            open=ImageFolder,
+            params=ImageFolderParams,
+            summary=f"a folder with samples.csv, samples.jsonl or samples.tsv: {FORM}",
+            identify=_identify,
+        )
+    ]

@@ -1,0 +1,133 @@
+"""Find and open the images that an index lists, whatever program wrote their paths."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparc.plugins import BadSample, InvalidConfig, find_path, same_name
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif", ".heic")
+
+
+def image_name(written: str, root: str) -> str:
+    r"""Return the path of an image in `root` in one spelling, so that two spellings of a path are one image.
+
+    `.` and `..` are resolved, `\` of Windows becomes `/`, and Unicode's composed form is used. A path outside `root`
+    stays a path outside.
+    """
+    name = written.strip()
+    if "://" in name:
+        return same_name(name)  # an address is no path; it is counted as missing
+    if "\\" in name:
+        name = name.replace("\\", "/")
+    name = os.path.normpath(name)
+    if os.path.isabs(name) or name.startswith(".."):
+        place = os.path.normpath(os.path.join(root, name))
+        if place.startswith(root + os.sep):
+            name = place[len(root) + 1 :]
+    return same_name(name)
+
+
+def as_text(text: str, errors: str = "backslashreplace") -> str:
+    """Return a text that can be written to a file: a half of a character (lone surrogate) is escaped or replaced."""
+    return text if text.isascii() else text.encode("utf-8", errors).decode()
+
+
+def open_image(root: Path, name: str) -> Image:
+    """Open an image of the folder. Raises BadSample if it does not exist."""
+    from PIL import Image
+
+    try:
+        try:
+            file = (root / name).open("rb")
+        except FileNotFoundError:
+            file = _respelled(root, name).open("rb")
+        with file, Image.open(file) as image:
+            image.load()
+            return image
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise BadSample(
+            f"image not found: {root / name}",
+            hint="check the column 'image'; or pass --skip-bad to continue without it",
+        ) from error
+
+
+def _respelled(root: Path, name: str) -> Path:
+    r"""Return the file that a name means: of another Unicode form or case of its suffix, or with `\` in its name."""
+    found = find_path(root, name)
+    literal = root / name.replace("/", "\\")  # unpacked from an archive that Windows made
+    return literal if not os.path.exists(found) and os.path.exists(literal) else found
+
+
+@dataclass
+class Survey:
+    """What is in the folder, beside what the index lists."""
+
+    states: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Size and time (ns) of each image that exists."""
+    missing: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    """Images in the same folders as listed ones, in their spelling on disk."""
+
+
+def survey(root: Path, images: Iterable[str]) -> Survey:
+    """Look for all images at once. Raises InvalidConfig if two names mean one file."""
+    found = Survey()
+    respelled: dict[str, str] = {}
+    for name in sorted(set(images)):
+        try:
+            status = _status(os.path.join(root, name))
+        except OSError:
+            try:
+                path = _respelled(root, name)
+                status = _status(path)
+            except OSError:
+                found.missing.append(name)
+                continue
+            actual = os.path.relpath(path, root)
+            _same_file(respelled.setdefault(actual, name), name, actual)
+        found.states[name] = status.st_size, status.st_mtime_ns
+    for actual, name in respelled.items():
+        if actual in found.states:
+            _same_file(actual, name, actual)
+    listed = found.states.keys() | respelled.keys()
+    for folder in {os.path.dirname(name) for name in listed}:
+        for name in _images_in(root, folder):
+            if name not in listed and same_name(name) not in listed:
+                found.unlisted.append(name)
+    return found
+
+
+def _status(path: str | Path) -> os.stat_result:
+    """Return the status of a file. Raises OSError."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return status
+
+
+def _images_in(root: Path, folder: str) -> list[str]:
+    try:
+        names = os.listdir(os.path.join(root, folder))
+    except OSError:
+        return []
+    return [os.path.join(folder, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+
+
+def _same_file(one: str, other: str, actual: str) -> None:
+    if one != other:
+        raise InvalidConfig(
+            f"image-folder: '{one}' and '{other}' are one file, {actual}", hint="write one name for it in all lines"
+        )

@@ -1,0 +1,230 @@
+"""Read the index of a folder: the file that lists its images, captions, labels and splits."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from sparc.plugins import InvalidConfig, MissingData, Params, find_path, held_out, same_name
+from sparc_plugins.image_folder.images import as_text, image_name
+from sparc_plugins.image_folder.records import FORM, REQUIRED, Record, read_records, some, wrong
+
+INDEX_NAMES = ("samples.csv", "samples.jsonl", "samples.tsv")
+SPLITS = ("train", "test")
+
+
+class ImageFolderParams(Params):
+    """Parameters of the dataset."""
+
+    root: str
+    """The folder, also set by `--data-root`."""
+    index: str | None = None
+    """File in the folder that lists the samples; default: samples.csv, samples.jsonl or samples.tsv."""
+    label_separator: str = Field(default=";", min_length=1)
+    """Text between two labels in one cell."""
+    holdout: float = 0.2
+    """Fraction of the images that is held out if the file has no column `split`."""
+    split_seed: int = 0
+    """Random seed of the held-out images."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the index."""
+
+    id: str
+    image: str
+    """Path of the image in the folder, in one spelling: `/` between folders, and Unicode's composed form."""
+    caption: str
+    labels: tuple[str, ...]
+    split: str
+
+
+def read_index(params: ImageFolderParams) -> list[Row]:
+    """Read and check the index of a folder. Rows that are left out, and labels that look wrong, are a warning.
+
+    Raises:
+        MissingData: the folder or the index does not exist, or the index is empty.
+        InvalidConfig: a line does not fit the header, lacks a cell, has an unknown split, or repeats an id. The error
+            names file, line and cell.
+        CorruptFile, StorageError: the file is truncated, or the machine refuses to read it.
+    """
+    path = index_path(params)
+    reader = _Reader(path, params)
+    if params.index is None and (others := [name for name in INDEX_NAMES if _is_another(path, name)]):
+        reader.notes.append(f"the samples are those of {path}; {some(others)} beside it is not read (index= chooses)")
+    rows = [reader.row(line, record) for line, record in read_records(path, reader.notes)]
+    if not rows:
+        raise MissingData(f"{path} lists no samples", hint=f"one line per sample: {FORM}")
+    reader.finish()
+    for note in reader.notes:
+        # One place in this module, so that Python shows each warning once.
+        warnings.warn(f"image-folder: {note}", stacklevel=1)
+    return rows
+
+
+def index_path(params: ImageFolderParams) -> Path:
+    """Return the path of the index. Raises MissingData."""
+    root = Path(params.root).expanduser()
+    if not root.is_dir():
+        raise MissingData(f"image-folder: no folder at {root}", hint="check --data-root")
+    names = (params.index,) if params.index else INDEX_NAMES
+    for name in names:
+        if (path := find_path(root, name)).is_file():
+            return path
+    tables = (".csv", ".tsv", ".jsonl")
+    listed = sorted(name for name in os.listdir(root) if name.lower().endswith(tables))
+    for name in listed:
+        if name.lower() in names:
+            return root / name
+    hint = f"it has {some(listed)}; choose one: index={listed[0]}" if listed else f"write one: {FORM}"
+    raise MissingData(f"image-folder: {root} has no {' or '.join(names)}", hint=hint)
+
+
+def _is_another(path: Path, name: str) -> bool:
+    return path.name.lower() != name and path.with_name(name).is_file()
+
+
+class _Reader:
+    """Turns records into rows, and remembers what must be equal or different between them."""
+
+    def __init__(self, path: Path, params: ImageFolderParams) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self._params = params
+        self._root = os.path.abspath(Path(params.root).expanduser())
+        self._lines: dict[str, int] = {}
+        """Line of each id, by the form in which ids that look the same are equal."""
+        self._images: dict[str, str] = {}
+        """Path of each image by the text that names it."""
+        self._label_sets: dict[str | tuple[str, ...], tuple[str, ...]] = {}
+        """Labels by the cell that holds them."""
+        self._captions: dict[str, int] = {}
+        """Number of the last caption of each image."""
+        self._splits: dict[str, str] = {}
+        self._given: dict[str, bool] = {}
+        """By optional column, whether the first record has a value."""
+        self._commas: list[str] = []
+        self._halves: list[int] = []
+
+    def row(self, line: int, record: Record) -> Row:
+        """Return the row of a record. Raises InvalidConfig."""
+        written = self._text(line, record, "image")
+        if (image := self._images.get(written)) is None:
+            if not written.strip():
+                raise self._wrong(line, "the cell 'image' is empty", "name the image, or remove the line")
+            image = self._images[written] = image_name(written, self._root)
+        key = as_text(image)
+        number = self._captions[image] = self._captions.get(image, -1) + 1
+        split = self._optional(line, record, "split").casefold() if "split" in record else ""
+        if not split:
+            split = "test" if held_out(key, self._params.holdout, self._params.split_seed) else "train"
+        if split not in SPLITS:
+            raise self._wrong(line, f"expected split train or test, found '{split}'")
+        if self._splits.setdefault(image, split) != split:
+            raise self._wrong(line, f"expected one split per image, found '{key}' in train and in test")
+        caption = self._text(line, record, "caption")
+        if (valid := as_text(caption, "replace")) != caption:
+            self._halves.append(line)
+        row = Row(
+            id=(self._optional(line, record, "id") if "id" in record else "") or f"{key}#{number}",
+            image=image,
+            caption=valid,
+            labels=self._labels(line, record["labels"]) if "labels" in record else (),
+            split=split,
+        )
+        if (first := self._lines.setdefault(same_name(row.id), line)) != line:
+            raise self._wrong(line, f"expected unique ids, found '{row.id}' in line {first} too")
+        return row
+
+    def finish(self) -> None:
+        """Write the notes on all rows."""
+        if self._commas:
+            separator = self._params.label_separator
+            self.notes.append(
+                f"cells of labels in {self.path} with a comma and no '{separator}', each of which is one label: "
+                f"{len(self._commas)}, such as '{self._commas[0]:.60}'; to split them: "
+                """--dataset 'image-folder[label_separator=","]'"""
+            )
+        if self._halves:
+            self.notes.append(
+                f"captions in {self.path} with half of a character (a lone surrogate), which becomes '?': "
+                f"{len(self._halves)} (lines {some(self._halves)})"
+            )
+
+    def _text(self, line: int, record: Record, name: str) -> str:
+        """Return a cell; nothing is an empty text."""
+        if name not in record:
+            if name in REQUIRED:
+                raise self._wrong(line, f"expected a text '{name}', found columns {', '.join(record) or 'none'}")
+            return ""
+        value = record[name]
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            found = "an object" if isinstance(value, tuple) else json.dumps(value, ensure_ascii=False)
+            raise self._wrong(line, f"expected a text in '{name}', found {found:.60}")
+        if "\0" in value:
+            raise self._wrong(line, f"the cell '{name}' holds a zero byte", "the file is damaged: write it again")
+        return value
+
+    def _optional(self, line: int, record: Record, name: str) -> str:
+        """Return a cell that all lines have or none, since a default for some of them would be a guess."""
+        value = as_text(self._text(line, record, name).strip())
+        if self._given.setdefault(name, bool(value)) != bool(value):
+            rest = "earlier lines have one" if not value else "earlier lines have none"
+            raise self._wrong(line, f"the cell '{name}' {'is empty' if not value else f'is {value:.40}'}, and {rest}")
+        return value
+
+    def _labels(self, line: int, value: Any) -> tuple[str, ...]:
+        if value is None or value == "":
+            return ()
+        separator = self._params.label_separator
+        if isinstance(value, str):
+            if "," in value and separator not in value and _listed(value) is None:
+                self._commas.append(value)
+            if value not in self._label_sets:
+                listed = _listed(value)
+                self._label_sets[value] = _spelled(value.split(separator) if listed is None else listed)
+            return self._label_sets[value]
+        if isinstance(value, list):
+            with contextlib.suppress(KeyError, TypeError):  # TypeError: it holds another list
+                return self._label_sets[tuple(value)]
+        parts: Any = value
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            found = "an object" if isinstance(value, tuple) else json.dumps(value, ensure_ascii=False)
+            raise self._wrong(
+                line, f"expected labels as a list of texts, or in a CSV file 'a{separator}b', found {found:.60}"
+            )
+        labels = self._label_sets[tuple(parts)] = _spelled(parts)
+        return labels
+
+    def _wrong(self, line: int, message: str, hint: str = f"correct that line; {FORM}") -> InvalidConfig:
+        return wrong(self.path, line, message, hint)
+
+
+def _spelled(parts: list[str]) -> tuple[str, ...]:
+    """Return labels without spaces around them, each once, in Unicode's composed form."""
+    labels = [part.strip() for part in parts]
+    if not all(map(str.isascii, labels)):
+        labels = [same_name(as_text(label)) for label in labels]
+    return tuple(dict.fromkeys(filter(None, labels)))
+
+
+def _listed(cell: str) -> list[str] | None:
+    """Return the texts of a list that pandas wrote into a cell, `['a', 'b']`; None for any other text."""
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return None
+    try:
+        found = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(part, str) for part in found) else None

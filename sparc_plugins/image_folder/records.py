@@ -1,0 +1,214 @@
+"""Read the records of a CSV or JSONL file, each checked against the header."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from sparc.plugins import InvalidConfig, open_text
+
+REQUIRED = ("image", "caption")
+COLUMNS = (*REQUIRED, "id", "labels", "split")
+FORM = "columns image, caption; optional id, labels, split"
+SEPARATORS = (",", ";", "\t")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+NAMED = {"\t": "tab", ",": "','", ";": "';'"}
+SHOWN = 3
+"""Number of lines, names or texts that a message shows of many."""
+Record = dict[str, Any]
+
+
+def read_records(path: Path, notes: list[str]) -> Iterator[tuple[int, Record]]:
+    """Yield the line number and the cells of each record, by column name.
+
+    A row that holds no text is left out and counted in `notes`, one sentence for each reason.
+
+    Raises:
+        InvalidConfig: the header lacks a column, or a record does not fit it. The error names file and line.
+        CorruptFile, StorageError: the file is truncated, or the machine refuses to read it.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    json_lines = bool(suffixes) and suffixes[-1] in JSON_SUFFIXES
+    with open_text(path, newline=None if json_lines else "") as file:
+        yield from _json_records(path, file) if json_lines else _csv_records(path, file, notes)
+
+
+def wrong(path: Path, line: int, message: str, hint: str = f"correct that line; {FORM}") -> InvalidConfig:
+    """Return the error for a line that makes no sense."""
+    return InvalidConfig(f"{path}, line {line}: {message}", hint=hint)
+
+
+def some(found: Sequence[object]) -> str:
+    """Return the first few of many, for a message."""
+    return ", ".join(f"{one!s:.80}" for one in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
+
+
+def _csv_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[int, Record]]:
+    if (found := _header(path, file)) is None:
+        return
+    lines, header, dialect = found
+    names = _names(path, lines, header)
+    kept = [(column, name) for column, name in enumerate(names) if name in COLUMNS]
+    unnamed = [column for column, name in enumerate(names) if not name and column]  # pandas writes row numbers first
+    # A caption with a bare separator fills the next cell too, which shows by the space that follows a comma.
+    caption = names.index("caption")
+    beside = caption + 1 if caption + 1 < len(names) and not dialect["skipinitialspace"] else 0
+    blank: list[int] = []
+    repeated: list[int] = []
+    reader = csv.reader(_whole_lines(file, dialect.pop("end")), strict=True, **dialect)
+    while True:
+        line = lines + reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            _unreadable(path, line, error)
+        if not cells:
+            continue
+        if not any(cells) or not any(cell.strip() for cell in cells):
+            blank.append(line)
+            continue
+        if len(cells) != len(names):
+            _misfit(path, line, cells, names, dialect["delimiter"])
+        if cells == header or (cells[0].startswith("\ufeff") and [cells[0][1:], *cells[1:]] == header):
+            repeated.append(line)
+            continue
+        for column in unnamed:
+            if cells[column].strip():
+                message = f"cell {column + 1} holds {cells[column]:.40}, and that column has no name"
+                raise wrong(path, line, message, "name the column in the first line, or quote a text with separators")
+        if beside and cells[beside][:1] == " " != cells[caption][:1] and cells[beside].strip():
+            message = f"the cell '{names[beside]}' begins with a space, as the rest of a caption does"
+            raise wrong(path, line, message, f"{_quoted(dialect['delimiter'])}, or remove that space")
+        yield line, {name: cells[column] for column, name in kept}
+    if blank:
+        notes.append(f"left out rows of {path} without any text: {len(blank)} (lines {some(blank)})")
+    if repeated:
+        notes.append(f"left out rows of {path} that repeat its header: {len(repeated)} (lines {some(repeated)})")
+
+
+def _header(path: Path, file: TextIO) -> tuple[int, list[str], dict[str, Any]] | None:
+    """Return the number of lines up to the header, its cells, and how cells are separated; None of an empty file.
+
+    The separator is the one with which the header has the required columns: nothing is guessed from the data.
+    """
+    number, separators, line = 0, list(SEPARATORS), ""
+    for number, line in enumerate(file, start=1):
+        said = line.strip().strip('"\ufeff').lower()
+        if number == 1 and said.startswith("sep=") and len(said.strip()) <= len("sep=;"):
+            separators = [said[4:] or "\t"]  # the line with which Excel is told the separator
+        elif line.strip():
+            break
+    else:
+        return None
+    for separator in separators:
+        try:
+            cells = next(csv.reader([line], delimiter=separator, strict=True))
+            spaced = any(cell.startswith(" ") for cell in cells[1:])
+            dialect: dict[str, Any] = {"delimiter": separator, "skipinitialspace": spaced}
+            cells = next(csv.reader([line], strict=True, **dialect))
+        except csv.Error:
+            continue
+        if set(REQUIRED) <= {_name(cell) for cell in cells}:
+            return number, cells, {**dialect, "end": "\r" if line.endswith("\r") else "\n"}
+    raise wrong(
+        path,
+        number,
+        f"expected a header with columns image and caption, separated by ',', ';' or tab, found {line.strip()!r:.80}",
+        f"write it as the first line: {FORM}",
+    )
+
+
+def _whole_lines(file: TextIO, end: str) -> Iterator[str]:
+    r"""Yield lines that end as the header does: some writers leave a lone `\r` of a text without quotes."""
+    if end == "\r":
+        yield from file
+    for line in file:
+        if line[-1] != "\r":
+            yield line
+            continue
+        whole = line
+        while whole.endswith("\r") and (more := next(file, "")):
+            whole += more
+        yield whole
+
+
+def _name(cell: str) -> str:
+    return cell.strip("\ufeff \t\r\n").casefold()
+
+
+def _names(path: Path, line: int, header: Sequence[str]) -> list[str]:
+    names = [_name(cell) for cell in header]
+    for name in COLUMNS:
+        if names.count(name) > 1:
+            message = f"expected one column '{name}', found {names.count(name)}"
+            raise wrong(path, line, message, "rename or remove the others")
+    return names
+
+
+def _misfit(path: Path, line: int, cells: Sequence[str], names: Sequence[str], separator: str) -> NoReturn:
+    message = f"expected {len(names)} cells ({', '.join(names)}), found {len(cells)}: {separator.join(cells)!r:.80}"
+    if len(cells) > len(names):
+        raise wrong(path, line, message, _quoted(separator))
+    said = NAMED.get(separator, repr(separator))
+    raise wrong(path, line, message, f"write a cell for each column, {said} between them, also if it is empty")
+
+
+def _quoted(separator: str) -> str:
+    return f'put quotes around a text that contains {NAMED.get(separator, repr(separator))}: "a dog, running"'
+
+
+def _unreadable(path: Path, line: int, error: csv.Error) -> NoReturn:
+    """Raise the error for a record whose quotes do not fit; it begins in `line`."""
+    text = str(error)
+    if "unexpected end" in text:
+        raise wrong(path, line, "a quote opens here and is not closed", "close it; write two quotes for one in a text")
+    if "expected after" in text:
+        message = "a cell begins with a quote and goes on behind the closing one"
+        raise wrong(path, line, message, 'quote the whole cell, and write two quotes for one in it: "say ""hi"" now"')
+    if "field limit" in text:
+        message = f"a cell has more than {csv.field_size_limit():,} characters"
+        raise wrong(path, line, message, "check that the quote that opens there is closed, or shorten the text")
+    if "new-line" in text:
+        message = "a cell holds a line end (carriage return) outside quotes"
+        raise wrong(path, line, message, "put quotes around that cell, or remove the line end")
+    raise wrong(path, line, text)
+
+
+def _json_records(path: Path, file: TextIO) -> Iterator[tuple[int, Record]]:
+    named: dict[tuple[str, ...], list[str]] = {}
+    # Objects become tuples of pairs, so that a key that comes twice is seen. Numbers stay as they are written: as ids
+    # and captions they are texts.
+    decoder = json.JSONDecoder(
+        object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=_number_or_nothing
+    )
+    for line, written in enumerate(file, start=1):
+        text = written.strip("\ufeff \t\r\n")
+        if not text:
+            continue
+        try:
+            pairs, end = decoder.raw_decode(text)
+        except (ValueError, RecursionError) as error:
+            raise _no_object(path, line, text) from error
+        if end != len(text) or not isinstance(pairs, tuple):
+            raise _no_object(path, line, text)
+        keys, values = zip(*pairs, strict=True) if pairs else ((), ())
+        if keys not in named:
+            named[keys] = _names(path, line, keys)
+        yield line, dict(zip(named[keys], values, strict=True))
+
+
+def _number_or_nothing(constant: str) -> str | None:
+    """Return None for NaN, which pandas writes for an empty cell."""
+    return None if constant == "NaN" else constant
+
+
+def _no_object(path: Path, line: int, text: str) -> InvalidConfig:
+    found = f"expected a JSON object, found {text[:40]!r}"
+    if (line == 1 and text[0] == "[") or text in ("{", "["):
+        return wrong(path, line, found, f"write one object per line: jq -c '.[]' {path.name} > lines-{path.stem}.jsonl")
+    return wrong(path, line, found)
