@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparc.plugins import InvalidConfig, Sample
-from sparc_plugins.hf_encoders.encoder import Encoder, check_pool, reduce
+from sparc_plugins.hf_encoders.encoder import Encoder, check_pool
+from sparc_plugins.hf_encoders.pooling import POOLS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,8 +82,8 @@ class ImageBackbone:
         tokens: Tensor = states[:, self._prefix :]
         if self.pool == "mean":
             mask = batch.get("pixel_attention_mask", torch.ones(tokens.shape[:2], device=tokens.device))
-            return reduce("mean", tokens, pooled, mask), tokens
-        return reduce(self.pool, states, pooled, None), tokens
+            return POOLS["mean"](tokens, mask), tokens
+        return pooled if self.pool == "pooled" else states[:, 0], tokens
 
 
 def _head(model: Any, tower: Any, states: Tensor, pooled: Tensor, prefix: int) -> Callable[[Tensor], Tensor] | None:
