@@ -27,6 +27,11 @@ class Encoder:
             setattr(model, "text_model" if modality == "vision" else "vision_model", None)
             self.tower = getattr(model, f"{modality}_model")
             self._run = model.get_image_features if modality == "vision" else model.get_text_features
+        self._patches = 0
+        if model.config.model_type == "vit_mae":
+            # A masked autoencoder drops most patches at random and shuffles the rest, unless it is told not to.
+            model.config.mask_ratio = 0.0
+            self._patches = (model.config.image_size // model.config.patch_size) ** 2
         called = model.forward if self._run is model else self._run
         self.inputs = frozenset(inspect.signature(called).parameters)
         model.eval().requires_grad_(False).to(device).float()  # transformers loads the dtype of the file
@@ -34,11 +39,33 @@ class Encoder:
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Any, Any]:
         """Return the last hidden states, and the pooled output (B, d) or None."""
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
+        if self._patches:
+            inputs["noise"] = self._in_order(len(inputs["pixel_values"]))
         output = self._run(**inputs)
         if not hasattr(output, "last_hidden_state"):  # transformers 4 returns the embedding alone
             return self.tower(**inputs).last_hidden_state, output
         pooled = getattr(output, "pooler_output", None)
         return output.last_hidden_state, None if pooled is None else pooled.flatten(1)
+
+    def _in_order(self, count: int) -> Tensor:
+        """Return the noise (B, P) by which a masked autoencoder sorts its patches, rising: they stay in order."""
+        import torch
+
+        return torch.arange(self._patches, device=self.device).expand(count, -1) / self._patches
+
+    def first_run(self, inputs: Mapping[str, Tensor]) -> tuple[Any, Any]:
+        """Run the model as `__call__` does.
+
+        Raises:
+            InvalidConfig: the model needs other inputs, or gives no hidden states.
+        """
+        try:
+            return self(inputs)
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise InvalidConfig(
+                f"{type(self.tower).__name__} does not run on {', '.join(inputs)} alone: {error}",
+                hint="choose a model that encodes images or text alone",
+            ) from error
 
 
 def check_pool(pool: str, offered: Mapping[str, bool], model: Any) -> None:

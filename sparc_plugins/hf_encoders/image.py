@@ -39,7 +39,7 @@ class ImageBackbone:
         self.preprocessing: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         blank = self.preprocess([Sample("blank", lambda: Image.new("RGB", (64, 64)))])
         with torch.inference_mode():
-            states, pooled = encoder(blank)
+            states, pooled = encoder.first_run(blank)
             self.grid, self._prefix = _grid(encoder.tower.config, blank["pixel_values"], states)
             offered = {
                 "pooled": has_pooler and pooled is not None,

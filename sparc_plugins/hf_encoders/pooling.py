@@ -48,13 +48,16 @@ def weighted_mean(tokens: Tensor, mask: Tensor) -> Tensor:
 
 POOLS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "class": first_token,
+    "cls": first_token,
     "max": largest,
     "mean": mean,
-    "mean_sqrt_len": mean_sqrt_len,
+    "mean_sqrt_len_tokens": mean_sqrt_len,
     "weightedmean": weighted_mean,
     "lasttoken": last_token,
 }
-"""Functions from tokens (B, T, d) and a mask (B, T), 0 where a token does not count, to vectors (B, d)."""
+"""Functions from tokens (B, T, d) and a mask (B, T), 0 where a token does not count, to vectors (B, d).
+
+`class` is a parameter's value, the other names are those of sentence-transformers."""
 
 
 def without_prompt(mask: Tensor, length: int) -> Tensor:

@@ -10,7 +10,7 @@ config_sentence_transformers.json prompts, and the one that is the default
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,6 @@ from typing import Any
 from sparc.plugins import CorruptFile, InvalidConfig, SparcError, reading
 from sparc_plugins.hf_encoders.text import TextRecipe
 
-_POOLS = {
-    "cls": "class",
-    "max": "max",
-    "mean": "mean",
-    "mean_sqrt_len_tokens": "mean_sqrt_len",
-    "weightedmean": "weightedmean",
-    "lasttoken": "lasttoken",
-}
-"""Our names of the pooling modes, in the order in which the vectors of several modes are joined."""
 _OLD_POOLS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -35,6 +26,7 @@ _OLD_POOLS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+"""Names of the pooling modes in older files, in the order in which the vectors of several modes are joined."""
 _ENCODER_CONFIGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -52,6 +44,22 @@ class Layer:
     """One of `LAYERS`."""
     folder: Path
     config: Mapping[str, Any]
+
+    @property
+    def described(self) -> str:
+        """The layer in one line, such as `Dense 384 -> 128, Tanh`."""
+        if self.kind == "Dense":
+            activation = str(self.config.get("activation_function", "Tanh")).rpartition(".")[2]
+            added = ", residual" if self.config.get("use_residual") else ""
+            return f"Dense {self.config.get('in_features')} -> {self.config.get('out_features')}, {activation}{added}"
+        return self.kind
+
+    @property
+    def widths(self) -> tuple[Any, Any]:
+        """Width of the vectors that the layer takes and of those it gives; None for any."""
+        if self.kind == "Dense":
+            return self.config.get("in_features"), self.config.get("out_features")
+        return (self.config.get("dimension"),) * 2 if self.kind == "LayerNorm" else (None, None)
 
 
 def read_recipe(folder: Path) -> tuple[Path, TextRecipe, tuple[Layer, ...]]:
@@ -80,12 +88,15 @@ def read_recipe(folder: Path) -> tuple[Path, TextRecipe, tuple[Layer, ...]]:
     places = [_inside(listing, module["path"]) for module in modules]
     configs = [_options(place / "config.json") for place in places[1:]]
     pools, with_prompt = _pooling(places[1] / "config.json", configs[0])
-    recipe = TextRecipe(
-        pools=pools, pools_prompt=with_prompt, prompt=_default_prompt(folder), **_encoder_options(places[0])
-    )
     layers = tuple(map(Layer, kinds[2:], places[2:], configs[1:]))
-    for layer in layers:
-        _check_names(layer)
+    recipe = TextRecipe(
+        pools,
+        pools_prompt=with_prompt,
+        prompt=_default_prompt(folder),
+        layers=tuple(layer.described for layer in layers),
+        width=_check(layers),
+        **_encoder_options(places[0]),
+    )
     return places[0], recipe, layers
 
 
@@ -152,18 +163,19 @@ def _encoder_options(folder: Path) -> dict[str, Any]:
 
 
 def _pooling(path: Path, config: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
-    """Return the pooling modes by our names, and False if the prompt's tokens do not count."""
+    """Return the pooling modes, and False if the prompt's tokens do not count."""
     found = config.get("pooling_mode")
     if found is None:
         found = [mode for key, mode in _OLD_POOLS.items() if config.get(key)] or ["mean"]
     modes = [found] if isinstance(found, str) else found
     if not isinstance(modes, list) or not modes or not all(isinstance(mode, str) for mode in modes):
         raise CorruptFile(f"{path}: expected a pooling_mode, found {found!r}", hint="download it again")
-    if unknown := [mode for mode in modes if mode not in _POOLS]:
+    known = tuple(_OLD_POOLS.values())
+    if unknown := [mode for mode in modes if mode not in known]:
         raise InvalidConfig(
-            f"{path}: pooling_mode: expected any of {', '.join(_POOLS)}; found {unknown[0]}", hint=ELSEWHERE
+            f"{path}: pooling_mode: expected any of {', '.join(known)}; found {unknown[0]}", hint=ELSEWHERE
         )
-    return tuple(_POOLS[mode] for mode in modes), bool(config.get("include_prompt", True))
+    return tuple(modes), bool(config.get("include_prompt", True))
 
 
 def _default_prompt(folder: Path) -> str:
@@ -180,10 +192,24 @@ def _default_prompt(folder: Path) -> str:
     return str(prompts[name])
 
 
-def _check_names(layer: Layer) -> None:
-    """Raise InvalidConfig if a layer reads or writes anything but the caption's vector."""
-    for key in ("module_input_name", "module_output_name"):
-        if (name := layer.config.get(key)) not in (None, "sentence_embedding"):
-            raise InvalidConfig(
-                f"{layer.folder / 'config.json'}: {key}: expected sentence_embedding, found {name}", hint=ELSEWHERE
-            )
+def _check(layers: Sequence[Layer]) -> int | None:
+    """Return the width that the layers take, None for any.
+
+    Raises:
+        InvalidConfig: a layer reads or writes anything but the caption's vector.
+        CorruptFile: a layer does not take what the one before gives.
+    """
+    first: int | None = None
+    width: Any = None
+    for layer in layers:
+        path = layer.folder / "config.json"
+        for key in ("module_input_name", "module_output_name"):
+            if (name := layer.config.get(key)) not in (None, "sentence_embedding"):
+                raise InvalidConfig(f"{path}: {key}: expected sentence_embedding, found {name}", hint=ELSEWHERE)
+        taken, given = layer.widths
+        if taken is None:
+            continue
+        if width is not None and taken != width:
+            raise CorruptFile(f"{path}: takes {taken} features, and gets {width}", hint="download it again")
+        first, width = first if width is not None else taken, given
+    return first

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparc.plugins import InvalidConfig, Sample
+from sparc.plugins import CorruptFile, InvalidConfig, Sample
 from sparc_plugins.hf_encoders.encoder import Encoder, check_pool
 from sparc_plugins.hf_encoders.pooling import POOLS, without_prompt
 from sparc_plugins.hf_encoders.tokens import Tokens, length_limit, repair_padding
@@ -33,6 +33,10 @@ class TextRecipe:
     """Number of tokens that the model's files state beside the tokenizer's."""
     lower: bool = False
     """True: captions are lower-cased first."""
+    layers: tuple[str, ...] = ()
+    """Layers that follow the pooling, each in one line."""
+    width: int | None = None
+    """Width of the pooled vectors that these layers take."""
 
 
 class TextBackbone:
@@ -49,7 +53,7 @@ class TextBackbone:
         """Prepare the tokenizer for this encoder. `layers` are applied to the pooled vectors.
 
         Raises:
-            InvalidConfig: the model does not offer that pooling, or no way to pad its captions.
+            InvalidConfig: the model does not run on text alone, does not offer that pooling, or no way to pad captions.
             CorruptFile: the tokenizer's files are missing, or of another model.
         """
         import torch
@@ -67,9 +71,10 @@ class TextBackbone:
             self._skipped = self.preprocess.prompt_length()
         with torch.inference_mode():
             probe = self.preprocess([Sample("probe", caption=_PROBE)])
+            states, pooled = encoder.first_run(self._inputs(probe))
             first = probe["input_ids"][0, 0] == tokenizer.cls_token_id
-            self._check_pools(encoder(self._inputs(probe))[1] is not None and has_pooler, bool(first))
-            alone = self.forward(probe)
+            self._check_pools(pooled is not None and has_pooler, bool(first))
+            alone = self._features(states, pooled, probe["attention_mask"])
             if attends or "attention_mask" not in self._reads or not self._ignores_padding(probe, alone):
                 self.preprocess = self._fixed()
         self.width = alone.shape[1]
@@ -77,14 +82,23 @@ class TextBackbone:
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return features (B, d) of a batch from the tokenizer."""
+        states, pooled = self.encoder(self._inputs(batch))
+        return self._features(states, pooled, batch["attention_mask"])
+
+    def _features(self, states: Tensor, pooled: Tensor, mask: Tensor) -> Tensor:
         import torch
 
-        mask = batch["attention_mask"].to(self.encoder.device)
-        states, pooled = self.encoder(self._inputs(batch))
+        mask = mask.to(states.device)
         if self._skipped:
             mask = without_prompt(mask, self._skipped)
         made = [pooled if pool == "pooled" else POOLS[pool](states, mask) for pool in self.recipe.pools]
         features = torch.cat(made, dim=1)
+        if self.recipe.width not in (None, features.shape[1]):
+            raise CorruptFile(
+                f"{type(self.encoder.tower).__name__} gives {features.shape[1]} features, and the layers after the "
+                f"pooling take {self.recipe.width}",
+                hint="use the files of one model",
+            )
         return features if self._layers is None else self._layers(features)
 
     def words(self, caption: str) -> list[tuple[str, list[int]]]:
@@ -140,4 +154,6 @@ class TextBackbone:
             described["prompt_is_pooled"] = self.recipe.pools_prompt
         if self.recipe.lower:
             described["lower_case"] = True
+        if self.recipe.layers:
+            described["layers"] = list(self.recipe.layers)
         return described
