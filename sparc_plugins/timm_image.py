@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sparc.plugins import (
     BackboneSpec,
@@ -29,6 +29,7 @@ from sparc.plugins import (
     revision_from_name,
     seeded,
     sha256,
+    without_prefix,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ class TimmParams(Params):
     """Local file or folder, or `random`; default: the hub's."""
     revision: str | None = None
     """Branch, tag or commit of the hub's repository; default: the newest. `model=NAME@REVISION` is the same."""
+
+    size: int | None = Field(default=None, gt=0)
+    """Height and width of the images in pixels; default: the model's own, 224 for `dinov2`."""
+    crop_pct: float | None = Field(default=None, gt=0, le=1)
+    """Part of the resized image's shorter side that the central crop keeps: 0.875 at 224 resizes to 256. Default: the
+    model's own."""
 
     _split = model_validator(mode="before")(revision_from_name)
 
@@ -152,28 +159,39 @@ def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any)
 
     Raises:
         UnknownName: timm has no such model.
+        InvalidConfig: the model does not work at that size; or a revision is given beside local weights.
         WeightsUnavailable: the hub's weights are not cached and cannot be downloaded.
         CorruptFile, MissingData: local weights do not fit the model, or do not exist.
     """
-    import timm
     from timm.data import resolve_data_config
+    from timm.models import get_pretrained_cfg
 
     _check_name(params.model)
-    # Remove the classifier only after loading: without one, timm loads non-strictly and would accept wrong weights.
-    if params.weights == "random":
-        model = seeded(lambda: timm.create_model(params.model, pretrained=False, **options))
-    else:
+    _check_revision(params)
+    size = params.size or options.pop("img_size", None)
+    if size is not None and getattr(get_pretrained_cfg(params.model), "fixed_input_size", False):
+        options["img_size"] = size
+    path = None
+    if params.weights != "random":
         path = local_weights(params.weights) if params.weights else _from_hub(params, backbone)
-        model = _pretrained(params.model, path, options)
+    # Remove the classifier only after loading: without one, timm loads non-strictly and would accept wrong weights.
+    model = _created(params.model, options) if path is None else _pretrained(params.model, path, options)
     model.reset_classifier(0)
     config = resolve_data_config({}, model=model)
-    if "img_size" in options:
-        config["input_size"] = (3, options["img_size"], options["img_size"])
-    return TimmBackbone(model, config, device)
+    if size is not None:
+        config["input_size"] = (3, size, size)
+    if params.crop_pct is not None:
+        config["crop_pct"] = params.crop_pct
+    try:
+        return TimmBackbone(model, config, device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if params.size is None:
+            raise
+        raise _wrong_size(params.model, size, error) from error
 
 
 def load_dinov2(params: Dinov2Params, device: str) -> TimmBackbone:
-    """Load a DINOv2 vision transformer at 224 pixels. Its feature is the class token after the final norm."""
+    """Load a DINOv2 vision transformer, at 224 pixels. Its feature is the class token after the final norm."""
     _check_family(params.model, "dinov2", "DINOv2")
     return load_timm(params, device, backbone="dinov2", img_size=DINOV2_PIXELS, global_pool="token")
 
@@ -214,26 +232,91 @@ def _from_hub(params: TimmParams, backbone: str) -> Path:
     return hub_file(_hub_id(params.model), FILES, backbone=backbone, revision=params.revision)
 
 
-def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
+def _check_revision(params: TimmParams) -> None:
+    if params.weights is not None and params.revision is not None:
+        raise InvalidConfig(
+            f"weights={params.weights} beside revision={params.revision}: a revision is one of the hub's weights",
+            hint="leave one of the two out",
+        )
+
+
+def _created(name: str, options: dict[str, Any], overlay: dict[str, Any] | None = None) -> nn.Module:
+    """Return a timm model: with random weights, or with those in the overlay of its configuration.
+
+    Raises InvalidConfig if the model does not have the size in `options`.
+    """
     import timm
 
-    read_weights(path)  # its error for a broken file is clearer than timm's
-    try:
+    def create() -> nn.Module:
         model: nn.Module = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
+            name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, **options
         )
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise _does_not_fit(path, name, error) from error
-    return model
+        return model
+
+    try:
+        return seeded(create)
+    except AssertionError as error:
+        raise _wrong_size(name, options.get("img_size"), error) from error
 
 
-def _does_not_fit(path: Path, name: str, error: Exception) -> SparcError:
+def _wrong_size(name: str, size: int | None, error: Exception) -> InvalidConfig:
+    reason = " ".join(str(error).split())[:200]
+    return InvalidConfig(
+        f"size={size}: the model '{name}' does not work at this size: {reason}",
+        hint="choose a multiple of the model's patch size, 14 or 16 for most; or leave size= out",
+    )
+
+
+def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
+    """Return a timm model with the weights in a file. Their names, and the classes they were trained on, can differ.
+
+    Raises CorruptFile if they are not this model's weights.
+    """
+    state = read_weights(path)
+    failure: Exception | None = None
+    tried: list[tuple[bool, int | None]] = []
+    for inside in (False, True):
+        if inside:
+            theirs, state = state, without_prefix(state, _created(name, options).state_dict(), path)
+            if state.keys() == theirs.keys():
+                break
+            failure = None
+        for classes in (None, _classes(name, state)):
+            if (inside, classes) in tried:
+                continue
+            tried.append((inside, classes))
+            overlay = {"state_dict": dict(state)} | ({} if classes is None else {"num_classes": classes})
+            try:
+                model = _created(name, options, overlay)
+            except (RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
+                failure = failure or error
+            else:
+                model.pretrained_cfg["state_dict"] = None  # else it stays in memory
+                return model
+    raise _does_not_fit(path, name, failure) from failure
+
+
+def _classes(name: str, state: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes of a file of weights, 0 without a classifier; None if it is the model's own."""
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    classifier = getattr(config, "classifier", None)
+    if not classifier:
+        return None
+    weight = state.get(f"{classifier if isinstance(classifier, str) else classifier[0]}.weight")
+    found = 0 if weight is None else len(weight)
+    return None if found == config.num_classes else found
+
+
+def _does_not_fit(path: Path, name: str, error: Exception | None) -> SparcError:
     reason = " ".join(str(error).split())[:200]
     return CorruptFile(f"the weights {path} do not fit the model '{name}': {reason}", hint="check model= and weights=")
 
 
 def identify_timm(params: TimmParams, *, backbone: str = "timm") -> str:
     """Return the identity of the weights. The default models and missing local weights need no import of timm."""
+    _check_revision(params)
     identify = partial(identify_weights, backbone=backbone, revision=params.revision)
     local = None if params.weights is None else identify(params.weights, "")
     if params.model in (DINOV2, DINOV3):

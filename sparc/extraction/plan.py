@@ -73,6 +73,8 @@ def plan(
 ) -> dict[str, dict[str, Job]]:
     """Return the jobs of all splits and streams, by split and stream. Loads no backbone and opens no dataset.
 
+    A job names the commit of weights from the hub: whoever loads its stream, at whatever time, gets these weights.
+
     Raises:
         InvalidConfig: there are no streams, a parameter is unknown, or the dataset lacks a stream's modality.
         UnknownName: no plugin offers a stream or the dataset.
@@ -97,6 +99,10 @@ def plan(
             )
         weights = backbone.identify(params)
         telling = params.model_dump(mode="json") | _changed_from_default(options)
+        if (commit := _commit(weights)) is not None and "revision" in telling:
+            del telling["revision"]  # the identity says more: a branch points to other commits in time
+            pinned = params.model_dump(mode="json", exclude_unset=True) | {"revision": commit}
+            stream = stream.model_copy(update={"params": pinned})
         name = fingerprint(backbone.name, telling, weights)
         for split in source.splits:
             jobs[split][stream.alias] = Job(
@@ -152,6 +158,12 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
             for name in names
         }
     return jobs
+
+
+def _commit(weights: str) -> str | None:
+    """Return the commit in the identity of hub weights, `hub:OWNER/NAME@COMMIT`; None in another identity."""
+    repo, _, commit = weights.partition("@")
+    return commit if repo.startswith("hub:") and commit else None
 
 
 def _changed_from_default(options: JobOptions) -> dict[str, str]:

@@ -5,7 +5,8 @@ A plugin is a module that an installed package declares in the entry-point group
 
     contracts.py   what a plugin provides: specs, backbones, datasets, samples, taxonomies
     hookspecs.py   the two hooks
-    weights.py     which weights a backbone has, local files of weights, reading them
+    weights.py     which weights a backbone has, and local files of weights
+    state_dicts.py the tensors in such files, named as the model names them
     hub.py         files on the Hugging Face Hub at a commit, and its local cache
     datasets.py    helpers for datasets
     registry.py    how sparc finds the installed plugins
@@ -43,10 +44,10 @@ from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.hub import hub_commit, hub_file, hub_folder, in_hub_cache, revision_from_name, split_revision
 from sparc.plugins.registry import discover
+from sparc.plugins.state_dicts import read_weights, without_prefix
 from sparc.plugins.weights import (
     identify_weights,
     local_weights,
-    read_weights,
     seeded,
     weight_files,
 )
@@ -95,5 +96,6 @@ __all__ = [
     "sha256",
     "split_revision",
     "weight_files",
+    "without_prefix",
     "write_atomically",
 ]

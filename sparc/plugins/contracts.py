@@ -205,7 +205,10 @@ class BackboneSpec:
     identify: Callable[[Any], str] = _only_parameters
     """`identify(params)` returns a short text that changes when the weights change, such as a file's digest or a name
     on the hub, without loading them; `random` for random weights. Stored features are keyed by the backbone's name, its
-    parameters and this text. If the text is not empty, the parameter `weights` is a mere path, left out of the key."""
+    parameters and this text. If the text is not empty, the parameter `weights` is a mere path, left out of the key.
+    `hub:OWNER/NAME@COMMIT` identifies weights on the hub: sparc then loads with the parameter `revision` set to that
+    commit, and leaves `revision` out of the key. `identify` raises `WeightsUnavailable` if neither the hub nor its
+    cache says which commit the revision is; `sparc plugins list` and `sparc info` do not call it."""
     shared_space: Callable[[Any], str] | None = None
     """`shared_space(params)` names the space in which the features lie, if those of another backbone lie in it too (the
     two towers of one model). Features in spaces of one name are comparable. None: the space is not shared."""

@@ -1,4 +1,4 @@
-"""Weights of backbones: which ones they are, where they lie, and how their files are read.
+"""Weights of backbones: which ones they are, and where their files lie.
 
 A `BackboneSpec` says three things about its weights:
 
@@ -15,17 +15,13 @@ a branch, a tag or a commit of the hub's repository.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
-from sparc.errors import CorruptFile, MissingData, SparcError
+from sparc.errors import MissingData
 from sparc.plugins.hub import INDEX, hub_commit, parts_of
 from sparc.system.files import sha256
-from sparc.system.refusals import reading
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _Made = TypeVar("_Made")
 
@@ -121,34 +117,3 @@ def seeded(make: Callable[[], _Made]) -> _Made:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return make()
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a .safetensors file, a torch file, or the files that an index lists. Runs no code in them.
-
-    Raises:
-        CorruptFile: a file has neither format, or is truncated.
-        MissingData: a file that the index lists is not beside it.
-        StorageError, OutOfMemory: the machine refuses.
-    """
-    state: dict[str, Tensor] = {}
-    for file in weight_files(path):
-        state.update(_read_file(file))
-    return state
-
-
-def _read_file(path: Path) -> Mapping[str, Any]:
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        with reading(path):
-            if path.suffix == ".safetensors":
-                return load_file(path)
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except SparcError:
-        raise
-    except Exception as error:  # torch and safetensors raise many unrelated types for broken files
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptFile(f"{path} holds no readable weights: {reason}", hint="download it again") from error
-    return state

@@ -99,6 +99,9 @@ class Session:
         """Create the run's directory with its provenance. Raises InvalidConfig, StorageError."""
         Run.create(self.run.path)
         placed = self.config.model_copy(update={"store": store_root(self.config)})
+        if self.config.features is None:  # the jobs name the commits of weights from the hub
+            streams = tuple(job.stream for job in self.data.held_out_jobs.values())
+            placed = placed.model_copy(update={"stream": streams})
         owners = self.data.registry.owners
         origin = provenance_of(placed, self.data.train, owners=owners, device=self.data.device, command=self.command)
         self.run.write_provenance(origin)
