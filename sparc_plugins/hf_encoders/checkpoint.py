@@ -98,23 +98,17 @@ def local_folder(weights: str) -> tuple[Path, Path | None]:
 
 
 def identify_folder(folder: Path, weights: Path | None) -> str:
-    """Return a digest of a model's folder: of all weights, tokenizer files and configurations in it.
-
-    With a file of `weights`, of that file and the configurations.
+    """Return a digest of a model's folder: of its weights, or the file of `weights`, and all that is read beside them.
 
     Raises MissingData if the folder has no weights.
     """
-    layers = [path for path in folder.glob("[0-9]_*") if path.is_dir()]
-    texts = [path for place in (folder, *layers) for path in sorted(place.iterdir()) if path.suffix in _TEXTS]
-    if weights is None:
-        inner = [found for place in layers if (found := first_weights(place)) is not None]
-        own = first_weights(folder)
-        if own is None and not inner:
-            find_weights(folder)  # raises, and says what there is instead
-        tensors = [*([] if own is None else [own]), *inner]
-    else:
-        tensors = [weights]
-    files = [*texts, *(part for path in tensors for part in weight_files(path))]
+    places = [folder, *sorted(path for path in folder.glob("[0-9]_*") if path.is_dir())]
+    files = [path for place in places for path in place.iterdir() if path.suffix in _TEXTS]
+    tensors = [weights, *map(first_weights, places[1:])] if weights else list(map(first_weights, places))
+    found = [path for path in tensors if path is not None]
+    if not found:
+        find_weights(folder)  # raises, and says what there is instead
+    files += [part for path in found for part in weight_files(path)]
     lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in sorted(set(files))]
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 

@@ -95,8 +95,8 @@ class TextBackbone:
         features = torch.cat(made, dim=1)
         if self.recipe.width not in (None, features.shape[1]):
             raise CorruptFile(
-                f"{type(self.encoder.tower).__name__} gives {features.shape[1]} features, and the layers after the "
-                f"pooling take {self.recipe.width}",
+                f"the pooling {'+'.join(self.recipe.pools)} of {type(self.encoder.tower).__name__} gives "
+                f"{features.shape[1]} features, and the layers after it take {self.recipe.width}",
                 hint="use the files of one model",
             )
         return features if self._layers is None else self._layers(features)
