@@ -44,7 +44,7 @@ from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.hub import hub_commit, hub_file, hub_folder, in_hub_cache, revision_from_name, split_revision
 from sparc.plugins.registry import discover
-from sparc.plugins.state_dicts import read_weights, without_prefix
+from sparc.plugins.state_dicts import foreign_names, read_weights, without_prefix
 from sparc.plugins.weights import (
     identify_weights,
     local_weights,
@@ -78,6 +78,7 @@ __all__ = [
     "cache_dir",
     "discover",
     "find_path",
+    "foreign_names",
     "held_out",
     "hookimpl",
     "hub_commit",

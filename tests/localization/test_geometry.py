@@ -20,7 +20,7 @@ from sparc.localization.geometry import spread, strongest
 from sparc.localization.request import METHODS
 from sparc.plugins.geometry import Box, measured_box
 from sparc_plugins.hf_encoders.image import Pixels
-from sparc_plugins.timm_image import to_pixels
+from sparc_plugins.timm_image.backbone import to_pixels
 from tests.localization.streams import Cells, direction, stream, view
 
 

@@ -1,10 +1,14 @@
 """Streams of timm, on its real architectures, with random weights in files as on the hub."""
 
+import argparse
+import json
 import shutil
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, UnknownName, WeightsUnavailable
@@ -187,6 +191,154 @@ def test_tokens_are_normed_where_the_norm_comes_after_pooling():
     found = tokens(backbone)
     torch.testing.assert_close(found.mean(dim=2), torch.zeros(3, 100), rtol=0, atol=1e-4)
     torch.testing.assert_close(found.var(dim=2, correction=0), torch.ones(3, 100), rtol=0, atol=1e-2)
+
+
+def as_in_a_training(state, prefix):
+    return {"state_dict": {f"{prefix}{name}": value for name, value in state.items()}}
+
+
+TRAININGS = {
+    "distributed": lambda state: as_in_a_training(state, "module."),
+    "compiled": lambda state: as_in_a_training(state, "_orig_mod.module."),
+    "compiled inside": lambda state: as_in_a_training(state, "module._orig_mod."),
+    "lightning": lambda state: {**as_in_a_training(state, "model."), "hyper_parameters": {"lr": 0.1}},
+    "a tower": lambda state: as_in_a_training(state, "visual.")["state_dict"] | {"text.proj": torch.ones(2)},
+    "timm": lambda state: {"epoch": 3, "arch": "test_vit", "state_dict": state, "args": argparse.Namespace(lr=0.1)},
+    "a number of numpy": lambda state: {"model": state, "best": np.float64(1.5), "lr": np.float32(0.1)},
+    "a moving average": lambda state: {"model": {name: value + 1 for name, value in state.items()}, "model_ema": state},
+    "another key": lambda state: {"weights": state, "epoch": 3},
+}
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_the_file_of_a_training_gives_the_features_of_its_weights(training, tiny_vit, tmp_path):
+    expected = features(load_timm(model=TINY_VIT, weights=str(tiny_vit)))
+    torch.save(TRAININGS[training](read_weights(tiny_vit)), tmp_path / "training.pth")  # noqa: TID251
+    assert torch.equal(features(load_timm(model=TINY_VIT, weights=str(tmp_path / "training.pth"))), expected)
+
+
+@pytest.mark.parametrize("classes", [7, 0, None])
+def test_a_file_with_other_classes_or_without_a_head_gives_the_features_of_its_weights(classes, tiny_vit, tmp_path):
+    state = read_weights(tiny_vit)
+    head = {name: state.pop(name) for name in ("head.weight", "head.bias")}
+    if classes:
+        state |= {name: value[:classes].clone() for name, value in head.items()}
+    if classes is None:  # a prefix and other classes at once
+        state = {f"module.{name}": value for name, value in state.items()} | {"module.head.weight": torch.ones(9, 64)}
+        state["module.head.bias"] = torch.ones(9)
+    save_file(state, tmp_path / "model.safetensors")
+    found, expected = (features(load_timm(model=TINY_VIT, weights=str(path))) for path in (tmp_path, tiny_vit))
+    assert torch.equal(found, expected)
+
+
+def test_without_a_head_the_other_weights_are_checked_all_the_same(tiny_vit, tmp_path):
+    state = {name: value for name, value in read_weights(tiny_vit).items() if not name.startswith("head")}
+    del state["blocks.0.norm1.weight"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(CorruptFile, match=r"do not fit the model 'test_vit'.*blocks.0.norm1.weight"):
+        load_timm(model=TINY_VIT, weights=str(tmp_path))
+
+
+def sharded(path, folder):
+    """Write the weights of a file as two files with an index, as the hub serves large models."""
+    state = read_weights(path)
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    places = {name: names[number % 2] for number, name in enumerate(state)}
+    for file in names:
+        save_file({name: state[name] for name in state if places[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return [folder / name for name in (*names, "model.safetensors.index.json")]
+
+
+def test_weights_in_several_files_load_from_a_folder_and_from_the_hub(tiny_vit, tmp_path, hub, monkeypatch):
+    expected = features(load_timm(model=TINY_VIT, weights=str(tiny_vit)))
+    folder = tmp_path / "several"
+    folder.mkdir()
+    files = sharded(tiny_vit, folder)
+    local = TimmParams(model=TINY_VIT, weights=str(folder))
+    assert torch.equal(features(load_timm(model=TINY_VIT, weights=str(folder))), expected)
+    name = f"{TINY_VIT}.r160_in1k"
+    hub.repos[f"timm/{name}"] = [(COMMIT, {file.name: file.read_bytes() for file in files})]
+    assert torch.equal(features(load_timm(model=name)), expected)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert torch.equal(features(load_timm(model=name)), expected)
+
+    before = timm_image.identify_timm(local)
+    save_file({"other": torch.ones(1)}, files[1])
+    assert timm_image.identify_timm(local) != before
+    files[1].unlink()
+    with pytest.raises(MissingData, match="lists 2 files, and 1 of them are not beside it, such as model-00002"):
+        timm_image.identify_timm(local)
+
+
+def test_pytorch_model_bin_alone_loads_from_the_hub(tiny_vit, tmp_path, hub):
+    torch.save(read_weights(tiny_vit), tmp_path / "pytorch_model.bin")  # noqa: TID251
+    name = f"{TINY_VIT}.r160_in1k"
+    hub.repos[f"timm/{name}"] = [(COMMIT, {"pytorch_model.bin": (tmp_path / "pytorch_model.bin").read_bytes()})]
+    assert torch.equal(features(load_timm(model=name)), features(load_timm(model=TINY_VIT, weights=str(tiny_vit))))
+
+
+def test_a_revision_chooses_the_weights_and_a_new_commit_has_another_identity(tiny_vit, tmp_path, hub):
+    name, old, new = f"{TINY_VIT}.r160_in1k", "a" * 40, "b" * 40
+    other = saved(tmp_path, TINY_VIT, num_classes=3)[1]
+    hub.repos[f"timm/{name}"] = [(old, {"model.safetensors": tiny_vit.read_bytes()})]
+    assert timm_image.identify_timm(TimmParams(model=name)) == f"hub:timm/{name}@{old}"
+    hub.repos[f"timm/{name}"].append((new, {"model.safetensors": other.read_bytes()}))
+    assert timm_image.identify_timm(TimmParams(model=name)) == f"hub:timm/{name}@{new}"
+    params = TimmParams(model=f"{name}@{old}")
+    assert params == TimmParams(model=name, revision=old)
+    assert timm_image.identify_timm(params) == f"hub:timm/{name}@{old}"
+    found = [features(load_timm(model=name, **which)) for which in ({"revision": old}, {})]
+    expected = [features(load_timm(model=TINY_VIT, weights=str(path))) for path in (tiny_vit, other)]
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    with pytest.raises(InvalidConfig, match=r"beside revision=a.*: a revision is one of the hub's weights"):
+        load_timm(model=name, revision=old, weights=str(tiny_vit))
+
+
+def test_the_papers_images_are_resized_to_256_and_cropped_to_224(shallow):
+    from torchvision.transforms import v2
+
+    backbone = timm_image.load_dinov2(Dinov2Params(weights="random", crop_pct=0.875), "cpu")
+    config = backbone.preprocessing
+    assert (config["input_size"], config["crop_pct"]) == ([3, 224, 224], 0.875)
+    by_hand = v2.Compose(
+        [
+            v2.Resize(256, interpolation=v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(224),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(config["mean"], config["std"]),
+        ]
+    )
+    torch.testing.assert_close(backbone.preprocess(SAMPLES)[0], by_hand(SAMPLES[0].image()))
+
+
+def test_size_changes_pixels_and_grid_and_is_refused_where_the_model_lacks_it(shallow):
+    backbone = timm_image.load_dinov2(Dinov2Params(weights="random", size=280), "cpu")
+    assert backbone.preprocess(SAMPLES[:1]).shape == (1, 3, 280, 280)
+    assert backbone.grid == (20, 20)
+    with pytest.raises(InvalidConfig, match=r"size=225: the model 'vit_small_patch14_reg4_dinov2.lvd142m' does not"):
+        timm_image.load_dinov2(Dinov2Params(weights="random", size=225), "cpu")
+
+
+def test_size_of_a_convolutional_network_changes_the_pixels():
+    backbone = load_timm(model="resnet18", weights="random", size=96)
+    assert backbone.preprocess(SAMPLES[:1]).shape == (1, 3, 96, 96)
+    assert backbone.grid == (3, 3)
+
+
+@pytest.mark.parametrize("given", [{"size": 0}, {"crop_pct": 0}, {"crop_pct": 1.1}])
+def test_a_size_or_crop_of_nothing_is_refused(given):
+    with pytest.raises(ValidationError):
+        Dinov2Params(**given)
+
+
+def test_weights_of_another_library_are_refused_with_the_stream_to_use(tiny_vit, tmp_path):
+    save_file({"vision_model.embeddings.class_embedding": torch.ones(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(CorruptFile, match="do not fit") as error:
+        load_timm(model=TINY_VIT, weights=str(tmp_path))
+    assert "use the streams hf-image and hf-text" in error.value.hint
 
 
 def test_a_grey_picture_is_the_one_of_three_equal_channels(tiny_vit):

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from sparc.plugins import (
     BackboneSpec,
-    CorruptFile,
     InvalidConfig,
     MissingData,
     Params,
-    Sample,
-    SparcError,
     UnknownName,
     hookimpl,
     hub_file,
@@ -29,11 +25,9 @@ from sparc.plugins import (
     revision_from_name,
     seeded,
     sha256,
-    without_prefix,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from sparc_plugins.timm_image.backbone import TimmBackbone
+from sparc_plugins.timm_image.files import check_size, created, does_not_fit, pretrained, wrong_size
 
 DINOV2 = "vit_small_patch14_reg4_dinov2.lvd142m"
 DINOV2_PIXELS = 224
@@ -72,88 +66,6 @@ class Dinov3Params(TimmParams):
     model: str = DINOV3
 
 
-def to_pixels(transform: Callable[[Any], Tensor], samples: Sequence[Sample]) -> Tensor:
-    """Return the pixels (B, 3, H, W) of the samples' images."""
-    import torch
-
-    return torch.stack([transform(sample.image()) for sample in samples])
-
-
-class TimmBackbone:
-    """A timm model without its classifier. `config` is timm's data configuration, which preprocesses the images."""
-
-    def __init__(self, model: nn.Module, config: dict[str, Any], device: str) -> None:
-        import torch
-        from timm.data import create_transform
-
-        # cuDNN convolutions are faster with channels last.
-        self._layout: Any = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
-        model = model.eval().requires_grad_(False)
-        self.model: Any = model.to(device=device, dtype=torch.float32, memory_format=self._layout)  # type: ignore[call-overload]
-        self.preprocess = partial(to_pixels, create_transform(**config))
-        self.preprocessing = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in config.items()
-        }
-        # Measured, since the features of some models are not `num_features` wide.
-        with torch.inference_mode():
-            blank = torch.zeros(1, *config["input_size"], device=device)
-            self.width = self.forward(blank).shape[1]
-            hidden = self._hidden(blank)
-        self.grid: tuple[int, int] | None = _grid(model, hidden)
-        """Rows and columns of the patches in the model's last layer; None without patches."""
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """Return features (B, d) before the classifier: a ViT's class token or pooled tokens, a CNN's pooled map."""
-        features: Tensor = self.model(batch.to(memory_format=self._layout))
-        return features
-
-    def _hidden(self, batch: Tensor) -> Any:
-        """Return the input of the model's head: tokens, or a map."""
-        return self.model.forward_features(batch.to(memory_format=self._layout))
-
-    def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, d), and the head's output for each patch alone (B, rows * columns, d), row by row.
-
-        Raises:
-            InvalidConfig: the model has no grid of patches.
-        """
-        if self.grid is None:
-            raise InvalidConfig(
-                f"{type(self.model).__name__}: expected a model with a grid of patches, found one without",
-                hint="choose another one, such as the stream 'dinov2'",
-            )
-        hidden = self._hidden(batch)
-        alone = _each_alone(self.model, hidden)
-        return self.model.forward_head(hidden), alone.reshape(len(batch), -1, self.width)
-
-
-def _grid(model: Any, hidden: Any) -> tuple[int, int] | None:
-    """Return rows and columns of the patches in `hidden`, the output of `forward_features`; None without patches."""
-    shape = tuple(getattr(hidden, "shape", ()))
-    if len(shape) == 4 and model.num_features in (shape[1], shape[3]):
-        return shape[2:] if shape[1] == model.num_features else shape[1:3]
-    size = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if size is None or len(shape) != 3 or not hasattr(model, "num_prefix_tokens") or not hasattr(model, "fc_norm"):
-        return None
-    rows, columns = size
-    return (int(rows), int(columns)) if shape[1] == model.num_prefix_tokens + rows * columns else None
-
-
-def _each_alone(model: Any, hidden: Tensor) -> Tensor:
-    """Apply the model's head to each patch as if it were the whole image: (B * patches, d), or (B, patches, d)."""
-    alone: Tensor
-    if hidden.ndim == 4 and hidden.shape[1] == model.num_features:
-        alone = model.forward_head(hidden.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None])
-    elif hidden.ndim == 4:
-        alone = model.forward_head(hidden.flatten(0, 2)[:, None, None])
-    elif getattr(model, "attn_pool", None) is not None:
-        alone = model.forward_head(hidden[:, model.num_prefix_tokens :].flatten(0, 1).unsqueeze(1))
-    else:
-        # If tokens are pooled before the last norm, that norm is `fc_norm`; otherwise `fc_norm` is the identity.
-        alone = model.fc_norm(hidden[:, model.num_prefix_tokens :])
-    return alone
-
-
 def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any) -> TimmBackbone:
     """Load any timm image model. `options` are passed to `timm.create_model`.
 
@@ -175,10 +87,11 @@ def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any)
     if params.weights != "random":
         path = local_weights(params.weights) if params.weights else _from_hub(params, backbone)
     # Remove the classifier only after loading: without one, timm loads non-strictly and would accept wrong weights.
-    model = _created(params.model, options) if path is None else _pretrained(params.model, path, options)
+    model = created(params.model, options) if path is None else pretrained(params.model, path, options)
     model.reset_classifier(0)
     config = resolve_data_config({}, model=model)
     if size is not None:
+        check_size(model, params.model, size)
         config["input_size"] = (3, size, size)
     if params.crop_pct is not None:
         config["crop_pct"] = params.crop_pct
@@ -187,7 +100,7 @@ def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any)
     except (RuntimeError, AssertionError, ValueError) as error:
         if params.size is None:
             raise
-        raise _wrong_size(params.model, size, error) from error
+        raise wrong_size(params.model, size, error) from error
 
 
 def load_dinov2(params: Dinov2Params, device: str) -> TimmBackbone:
@@ -238,80 +151,6 @@ def _check_revision(params: TimmParams) -> None:
             f"weights={params.weights} beside revision={params.revision}: a revision is one of the hub's weights",
             hint="leave one of the two out",
         )
-
-
-def _created(name: str, options: dict[str, Any], overlay: dict[str, Any] | None = None) -> nn.Module:
-    """Return a timm model: with random weights, or with those in the overlay of its configuration.
-
-    Raises InvalidConfig if the model does not have the size in `options`.
-    """
-    import timm
-
-    def create() -> nn.Module:
-        model: nn.Module = timm.create_model(
-            name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, **options
-        )
-        return model
-
-    try:
-        return seeded(create)
-    except AssertionError as error:
-        raise _wrong_size(name, options.get("img_size"), error) from error
-
-
-def _wrong_size(name: str, size: int | None, error: Exception) -> InvalidConfig:
-    reason = " ".join(str(error).split())[:200]
-    return InvalidConfig(
-        f"size={size}: the model '{name}' does not work at this size: {reason}",
-        hint="choose a multiple of the model's patch size, 14 or 16 for most; or leave size= out",
-    )
-
-
-def _pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
-    """Return a timm model with the weights in a file. Their names, and the classes they were trained on, can differ.
-
-    Raises CorruptFile if they are not this model's weights.
-    """
-    state = read_weights(path)
-    failure: Exception | None = None
-    tried: list[tuple[bool, int | None]] = []
-    for inside in (False, True):
-        if inside:
-            theirs, state = state, without_prefix(state, _created(name, options).state_dict(), path)
-            if state.keys() == theirs.keys():
-                break
-            failure = None
-        for classes in (None, _classes(name, state)):
-            if (inside, classes) in tried:
-                continue
-            tried.append((inside, classes))
-            overlay = {"state_dict": dict(state)} | ({} if classes is None else {"num_classes": classes})
-            try:
-                model = _created(name, options, overlay)
-            except (RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
-                failure = failure or error
-            else:
-                model.pretrained_cfg["state_dict"] = None  # else it stays in memory
-                return model
-    raise _does_not_fit(path, name, failure) from failure
-
-
-def _classes(name: str, state: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes of a file of weights, 0 without a classifier; None if it is the model's own."""
-    from timm.models import get_pretrained_cfg
-
-    config = get_pretrained_cfg(name)
-    classifier = getattr(config, "classifier", None)
-    if not classifier:
-        return None
-    weight = state.get(f"{classifier if isinstance(classifier, str) else classifier[0]}.weight")
-    found = 0 if weight is None else len(weight)
-    return None if found == config.num_classes else found
-
-
-def _does_not_fit(path: Path, name: str, error: Exception | None) -> SparcError:
-    reason = " ".join(str(error).split())[:200]
-    return CorruptFile(f"the weights {path} do not fit the model '{name}': {reason}", hint="check model= and weights=")
 
 
 def identify_timm(params: TimmParams, *, backbone: str = "timm") -> str:
@@ -385,7 +224,7 @@ def load_effnet(variant: int, params: EffnetParams, device: str) -> TimmBackbone
         theirs, ours = read_weights(path), model.state_dict()
         # The package has the same tensors in the same order, under other names.
         if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
-            raise _does_not_fit(path, name, ValueError("expected the tensors of EfficientNet-Lite in its order"))
+            raise does_not_fit(path, name, theirs, ValueError("expected the tensors of EfficientNet-Lite in its order"))
         model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
     model.reset_classifier(0)
     config = {

@@ -1,0 +1,115 @@
+"""State dicts from the files that people have: every tensor comes back, under the model's own names, or an error."""
+
+import string
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save, save_file
+
+from sparc.errors import CorruptFile, StorageError
+from sparc.plugins import read_weights, without_prefix
+
+STATE = {"proj.weight": torch.arange(6.0).reshape(2, 3), "proj.bias": torch.zeros(2), "norm.weight": torch.ones(2)}
+PARTS = st.text(st.characters(exclude_characters=".", exclude_categories=["Cs"]), min_size=1, max_size=8)
+NAMES = st.lists(PARTS, min_size=1, max_size=4).map(".".join).filter(lambda name: name != "__metadata__")
+
+
+def write(path, content):
+    torch.save(content, path)  # noqa: TID251
+    return path
+
+
+def equal(found, expected):
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(names=st.sets(NAMES, min_size=1, max_size=6), nested=st.booleans(), kind=st.sampled_from(["safetensors", "pt"]))
+def test_what_was_written_comes_back_whole(tmp_path_factory, names, nested, kind):
+    state = {name: torch.full((number + 1,), float(number)) for number, name in enumerate(sorted(names))}
+    path = tmp_path_factory.mktemp("states") / f"model.{kind}"
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        write(path, {"epoch": 1, "state_dict": state} if nested else state)
+    assert equal(read_weights(path), state)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 10_000), kind=st.sampled_from(["safetensors", "pt"]))
+def test_a_truncated_file_never_gives_fewer_tensors(tmp_path_factory, cut, kind):
+    path = tmp_path_factory.mktemp("states") / f"model.{kind}"
+    whole = save(STATE) if kind == "safetensors" else write(path, STATE).read_bytes()
+    path.write_bytes(whole[: cut % len(whole)])
+    with pytest.raises(CorruptFile):
+        read_weights(path)
+
+
+@given(prefix=st.lists(st.text(string.ascii_lowercase, min_size=1), min_size=1, max_size=3).map(".".join))
+def test_any_prefix_is_taken_away(prefix, tmp_path_factory):
+    wrapped = {f"{prefix}.{name}": value for name, value in STATE.items()} | {"beside": torch.ones(1)}
+    assert equal(without_prefix(wrapped, STATE, "file"), STATE)
+
+
+def test_names_that_are_the_models_stay_and_so_do_those_of_another_model():
+    assert equal(without_prefix(STATE, STATE, "file"), STATE)
+    more = STATE | {"module.proj.weight": STATE["proj.weight"]}
+    assert equal(without_prefix(more, STATE, "file"), more)
+    other = {"module.one": torch.ones(1), "module.norm.weight": torch.ones(1)}
+    assert equal(without_prefix(other, STATE, "file"), other)
+    inner = {"proj._orig_mod.weight": STATE["proj.weight"], "_orig_mod.norm.weight": STATE["norm.weight"]}
+    assert without_prefix(inner, STATE, "file").keys() == {"proj.weight", "norm.weight"}
+
+
+def test_two_models_in_one_file_are_refused():
+    both = {f"{which}.{name}": value for which in ("student", "teacher") for name, value in STATE.items()}
+    with pytest.raises(CorruptFile, match=r"expected the weights of one model, found several, under 'student.' and"):
+        without_prefix(both, STATE, "file")
+
+
+class Whole(torch.nn.Linear):
+    """A model that is pickled as an object."""
+
+
+REFUSED = {
+    "an object": (
+        lambda path: write(path, Whole(2, 2)),
+        "could run code, such as .*test_state_dicts.Whole",
+    ),
+    "a program": (
+        lambda path: torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path),
+        "it is a TorchScript program",
+    ),
+    "two models": (lambda path: write(path, {"encoder": STATE, "decoder": STATE}), "found encoder, decoder"),
+    "a list": (lambda path: write(path, [torch.ones(2)]), "expected a dict of tensors, .* found list"),
+    "one tensor": (lambda path: write(path, torch.ones(2)), "found one tensor"),
+    "no tensors": (lambda path: write(path, {"epoch": 3}), "found epoch"),
+    "a pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "a Git LFS pointer"),
+    "a page": (lambda path: path.write_text("\n<!DOCTYPE html><html></html>"), "a web page, not weights"),
+    "keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "weights of Keras or TensorFlow"),
+    "nothing": (lambda path: path.touch(), "is empty"),
+    "noise": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(500)), "holds no readable weights"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_is_refused_says_why_and_what_to_do(kind, tmp_path):
+    make, reason = REFUSED[kind]
+    make(tmp_path / "model.pt")
+    with pytest.raises(CorruptFile, match=reason) as error:
+        read_weights(tmp_path / "model.pt")
+    assert error.value.hint
+    if kind in ("an object", "two models"):
+        assert "torch.save(model.state_dict(), FILE)" in error.value.hint
+
+
+def test_a_file_that_the_machine_refuses_is_not_called_damaged(tmp_path):
+    path = write(tmp_path / "model.pt", STATE)
+    path.unlink()
+    path.mkdir()  # reading a folder is refused even to root
+    with pytest.raises(StorageError, match=r"cannot read .*model.pt"):
+        read_weights(path)
