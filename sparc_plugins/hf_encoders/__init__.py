@@ -25,6 +25,7 @@ from sparc.plugins import (
     MissingData,
     Params,
     hookimpl,
+    hub_commit,
     hub_file,
     hub_folder,
     identify_weights,
@@ -34,6 +35,7 @@ from sparc.plugins import (
 from sparc_plugins.hf_encoders.checkpoint import (
     CONFIG,
     WEIGHTS,
+    check_config,
     find_weights,
     identify_folder,
     local_folder,
@@ -135,22 +137,22 @@ def _find(params: HubParams, backbone: str) -> tuple[Path, Path | None]:
     """Return the folder of the files, and the encoder's weights if they are known."""
     if params.weights not in (None, "random"):
         return local_folder(params.weights)
-    wanted = (CONFIG,) if params.weights == "random" else WEIGHTS
-    patterns: tuple[str, ...] = FILES
+    commit = hub_commit(params.model, params.revision, backbone=backbone)
+    get = partial(hub_file, params.model, backbone=backbone, revision=commit)
+    get_folder = partial(hub_folder, params.model, backbone=backbone, revision=commit)
+    places = ("", f"{OLD_FOLDER}/") if isinstance(params, SentenceParams) else ("",)
+    config = get([f"{place}{CONFIG}" for place in places])
+    folder = config.parents[1] if config.parent.name == OLD_FOLDER else config.parent
+    get_folder(FILES, needs=config.relative_to(folder).as_posix())
+    # What is refused for its configuration is refused before its weights are downloaded.
+    place = read_recipe(folder)[0] if isinstance(params, SentenceParams) else folder
+    check_config(place)
+    if params.weights == "random":
+        return folder, None
+    weights = get([f"{place}{name}" for place in places for name in WEIGHTS])
     if isinstance(params, SentenceParams):
-        wanted = (*wanted, *(f"{OLD_FOLDER}/{name}" for name in wanted))
-        patterns = FILES if params.weights == "random" else (*FILES, *LAYERS)
-    get = partial(hub_file, params.model, backbone=backbone, revision=params.revision)
-    needs = get(wanted)
-    root = needs.parent.parent if needs.parent.name == OLD_FOLDER else needs.parent
-    folder = hub_folder(
-        params.model,
-        patterns,
-        needs=needs.relative_to(root).as_posix(),
-        backbone=backbone,
-        revision=params.revision,
-    )
-    return folder, None if params.weights == "random" else folder / needs.relative_to(root)
+        get_folder(LAYERS, needs=weights.relative_to(folder).as_posix())
+    return folder, weights
 
 
 def identify_hub(params: HubParams, *, backbone: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from sparc.plugins import (
     seeded,
     sha256,
     weight_files,
+    without_prefix,
 )
 
 if TYPE_CHECKING:
@@ -59,8 +59,6 @@ _ELSEWHERE = {
 """Files that transformers does not read as weights: what they are, and what to do."""
 _TEXTS = {".json", ".txt", ".model", ".spm", ".codes", ".tiktoken"}
 """Suffixes of configurations and of tokenizer files."""
-_NESTED = ("state_dict", "model_state_dict", "model", "module")
-"""Names under which training programs put the weights in a file beside other things."""
 
 
 def find_weights(folder: Path) -> Path:
@@ -118,7 +116,13 @@ def first_weights(folder: Path) -> Path | None:
     return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
 
 
-def read_config(folder: Path) -> Any:
+def check_config(folder: Path) -> None:
+    """Raise CorruptFile or InvalidConfig if the model in a folder is not read, going by its configuration alone."""
+    with _quiet():
+        _read_config(folder)
+
+
+def _read_config(folder: Path) -> Any:
     """Return the model's configuration.
 
     Raises:
@@ -166,30 +170,24 @@ def read_model(folder: Path, weights: Path | None, modality: str) -> tuple[Any, 
     Names in the file may have prefixes, such as those of a compiled or wrapped model or of a model with a task head.
 
     Raises:
-        CorruptFile: the files are damaged, or the weights lack tensors other than the pooler's.
-        InvalidConfig: the model is of a kind that is not read, or the file holds several models.
+        CorruptFile: the files are damaged, the weights lack tensors other than the pooler's, or are of several models.
+        InvalidConfig: the model is of a kind that is not read.
         MissingData: a file or a package is missing.
     """
     with _quiet(), _worded(folder, modality):
-        config = read_config(folder)
+        config = _read_config(folder)
         kind = _class_of(config, modality)
         if weights is None:
             return seeded(lambda: kind(config)), True
         weight_files(weights)  # raises if parts are missing
         if weights == first_weights(folder) and not weights.name.startswith("pytorch_model"):
-            with reading(weights):
-                model, loaded = kind.from_pretrained(
-                    folder, config=config, use_safetensors=True, output_loading_info=True
-                )
-            if not _lacking(model, loaded):
-                return model, not loaded["missing_keys"]
-            state: Mapping[str, Tensor] = read_weights(weights)
+            model, loaded = _mapped(kind, config, folder, weights)
+            state = {} if not _lacking(model, loaded) else read_weights(weights)
         else:
-            state = _unwrapped(read_weights(weights), weights)
+            state = read_weights(weights)
             model, loaded = _filled(kind, config, state)
         if _lacking(model, loaded):
-            stripped = _without_prefix(state, model, weights)
-            model, loaded = _filled(kind, config, stripped)
+            model, loaded = _filled(kind, config, without_prefix(state, list(model.state_dict()), weights))
         if lacking := _lacking(model, loaded):
             raise CorruptFile(
                 f"{weights}: the weights lack {lacking[0]} and {len(lacking) - 1} more",
@@ -226,6 +224,19 @@ def _class_of(config: Any, modality: str) -> Any:
     return found[0] if isinstance(found, tuple) else found
 
 
+def _mapped(kind: Any, config: Any, folder: Path, weights: Path) -> tuple[Any, Mapping[str, Any]]:
+    """Return the model in a folder, and what transformers reports of its weights, which it reads as it needs them."""
+    try:
+        with reading(weights):
+            model, loaded = kind.from_pretrained(folder, config=config, use_safetensors=True, output_loading_info=True)
+    except SparcError:
+        raise
+    except Exception:
+        read_weights(weights)  # raises, and says what is wrong with the file
+        raise
+    return model, loaded
+
+
 def _filled(kind: Any, config: Any, state: Mapping[str, Tensor]) -> tuple[Any, Mapping[str, Any]]:
     """Return a model with these weights, and what transformers reports of them."""
     model, loaded = kind.from_pretrained(None, config=config, state_dict=dict(state), output_loading_info=True)
@@ -239,47 +250,6 @@ def _lacking(model: Any, loaded: Mapping[str, Any]) -> list[str]:
     """
     passed = ("pooler.", "decoder.") if model.config.is_encoder_decoder else ("pooler.",)
     return sorted(name for name in loaded["missing_keys"] if not name.startswith(passed))
-
-
-def _unwrapped(state: Mapping[str, Any], path: Path) -> Mapping[str, Tensor]:
-    """Return the weights in a file of a training program, which may hold them beside other things."""
-    inner = next((state[name] for name in _NESTED if isinstance(state.get(name), Mapping)), state)
-    tensors = {name: value for name, value in inner.items() if hasattr(value, "shape")}
-    if not tensors:
-        names = ", ".join(map(str, list(state)[:5]))
-        raise CorruptFile(
-            f"{path}: expected tensors, or one of {', '.join(_NESTED)} with them; found {names}",
-            hint="save the model with save_pretrained, and give that folder",
-        )
-    return tensors
-
-
-def _without_prefix(state: Mapping[str, Tensor], model: Any, path: Path) -> dict[str, Tensor]:
-    """Return the tensors under the prefix with most of the model's names, without that prefix.
-
-    Raises:
-        InvalidConfig: several prefixes have as many.
-    """
-    # torch.compile puts `_orig_mod.` before the names of each module that it compiles.
-    plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
-    wanted = set(model.state_dict())
-    found: Counter[str] = Counter()
-    for name in plain:
-        parts = name.split(".")
-        cut = next((cut for cut in range(len(parts)) if ".".join(parts[cut:]) in wanted), None)
-        if cut is not None:
-            found[".".join(parts[:cut])] += 1
-    if not found:
-        return {}
-    most = max(found.values())
-    best = [prefix for prefix, count in found.items() if count == most]
-    if len(best) > 1:
-        raise InvalidConfig(
-            f"{path} holds {len(best)} models: {', '.join(best)}; expected one",
-            hint="save the one you mean with save_pretrained, and give that folder",
-        )
-    prefix = f"{best[0]}." if best[0] else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in plain.items() if name.startswith(prefix)}
 
 
 @contextlib.contextmanager

@@ -113,6 +113,14 @@ def test_torch_files_are_read_alone_and_inside_what_a_training_program_saved(cop
     is_the_same(folder, expected, folder / "a.ckpt")
 
 
+def test_a_pointer_of_git_lfs_is_not_called_damage(copy):
+    folder, _ = copy
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    with pytest.raises(CorruptFile, match="a Git LFS pointer, not the weights") as error:
+        load_hf("hf-text", folder)
+    assert "git lfs pull" in error.value.hint
+
+
 def test_no_code_in_a_torch_file_runs(copy, tmp_path):
     class Attack:
         def __reduce__(self):
@@ -149,7 +157,7 @@ def test_a_file_with_two_models_is_refused_by_name(copy):
     folder, state = copy
     both = {f"{side}.{tensor}": value for side in ("student", "teacher") for tensor, value in state.items()}
     as_torch(both, folder / "pytorch_model.bin")
-    with pytest.raises(InvalidConfig, match="holds 2 models: student, teacher; expected one"):
+    with pytest.raises(CorruptFile, match=r"expected the weights of one model, found several, under 'student.'"):
         load_hf("hf-text", folder)
 
 
@@ -271,6 +279,15 @@ def test_a_torch_file_comes_from_the_hub_alone_and_is_left_there_beside_safetens
     for repo in ("lab/old", "lab/both"):
         assert torch.equal(features(load_hub(repo), CAPTIONS), expected)
     assert not any("lab/both" in asked and "pytorch_model.bin" in asked for asked in hub.asked)
+
+
+def test_what_is_refused_for_its_configuration_is_refused_before_its_weights_are_downloaded(hub, bert):
+    files = files_of(bert)
+    files["config.json"] = json.dumps({"model_type": "new", "auto_map": {"AutoModel": "code.M"}}).encode()
+    hub.repos["lab/code"] = [(OLD, files)]
+    with pytest.raises(InvalidConfig, match="is Python code of its repository"):
+        load_hub("lab/code")
+    assert not any(asked.startswith("GET") and "model.safetensors" in asked for asked in hub.asked)
 
 
 def load_hub(repo, **params):
