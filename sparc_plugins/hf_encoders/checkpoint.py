@@ -221,7 +221,10 @@ def _class_of(config: Any, modality: str) -> Any:
                 hint=IMPORT,
             )
         found = models[type(config)]
-    return found[0] if isinstance(found, tuple) else found
+    if isinstance(found, tuple):  # Funnel has an encoder with and one without the decoder that restores the length
+        named = config.architectures or ()
+        return next((kind for kind in found if kind.__name__ in named), found[0])
+    return found
 
 
 def _mapped(kind: Any, config: Any, folder: Path, weights: Path) -> tuple[Any, Mapping[str, Any]]:

@@ -22,8 +22,23 @@ class Pixels:
     processor: Any
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Return the processor's tensors for the samples' images."""
-        return dict(self.processor(images=[sample.image() for sample in samples], return_tensors="pt"))
+        """Return the processor's tensors for the samples' images.
+
+        Raises InvalidConfig if the processor makes images of different sizes, which cannot be one batch.
+        """
+        images = [sample.image() for sample in samples]
+        try:
+            return dict(self.processor(images=images, return_tensors="pt"))
+        except ValueError as error:  # transformers' type for whatever cannot become one tensor
+            sizes = {
+                tuple(self.processor(images=[image], return_tensors="pt")["pixel_values"].shape) for image in images
+            }
+            if len(sizes) == 1:
+                raise
+            raise InvalidConfig(
+                f"the image processor makes images of {len(sizes)} sizes from {len(images)} images: expected one size",
+                hint="in preprocessor_config.json, state a size of height and width, or a crop (do_center_crop)",
+            ) from error
 
 
 class ImageBackbone:

@@ -14,7 +14,7 @@ from sparc_plugins.hf_encoders.tokens import Tokens, length_limit, repair_paddin
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PROBE = "a"
+_PROBE = "a photo"
 _CLOSE = 1e-4
 """Features of a caption alone and of the padded caption may differ by this share of the largest feature: rounding."""
 
@@ -88,6 +88,12 @@ class TextBackbone:
     def _features(self, states: Tensor, pooled: Tensor, mask: Tensor) -> Tensor:
         import torch
 
+        if states.shape[1] != mask.shape[1] and self.recipe.pools != ("pooled",):
+            raise InvalidConfig(
+                f"{type(self.encoder.tower).__name__} gives {states.shape[1]} states for {mask.shape[1]} tokens: "
+                "expected one for each",
+                hint="choose another model",
+            )
         mask = mask.to(states.device)
         if self._skipped:
             mask = without_prompt(mask, self._skipped)

@@ -14,7 +14,7 @@ from sparc.plugins.checks import check_backbone
 from sparc.plugins.contracts import Sample
 from sparc_plugins import hf_encoders
 from sparc_plugins.hf_encoders import EncoderParams, MiniLMParams, SentenceParams
-from tests.plugins.backbones import COMMIT, GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
+from tests.plugins.backbones import COMMIT, GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, noise, offered, tokens
 from tests.plugins.hf_folders import (
     BERT,
     EYE,
@@ -224,6 +224,16 @@ def test_a_masked_autoencoder_sees_the_whole_image_and_keeps_its_patches_in_orde
     backbone = load_hf("hf-image", tmp_path, "class")
     torch.testing.assert_close(features(backbone), hidden[:, 0], rtol=0, atol=1e-5)
     torch.testing.assert_close(tokens(backbone), hidden[:, 1:], rtol=0, atol=1e-5)
+
+
+def test_an_image_processor_that_leaves_images_their_sizes_says_what_to_change(dinov2, tmp_path):
+    folder = shutil.copytree(dinov2, tmp_path / "uncropped")
+    hf.BitImageProcessor(size={"shortest_edge": 32}, do_center_crop=False).save_pretrained(folder)
+    backbone = load_hf("hf-image", folder)
+    assert features(backbone, SAMPLES[:2]).shape == (2, 24)
+    with pytest.raises(InvalidConfig, match="images of 2 sizes from 3 images: expected one size") as error:
+        backbone.preprocess([*SAMPLES[:2], noise(3, size=(90, 60))])
+    assert "do_center_crop" in error.value.hint
 
 
 def test_a_model_that_needs_more_than_pixels_says_so(bert, tmp_path):

@@ -163,6 +163,36 @@ def test_a_model_with_a_decoder_gives_the_states_of_its_encoder(tmp_path):
     assert backbone.preprocessing["model"] == "BartEncoder"
 
 
+def funnel(kind, folder, **options):
+    """Save a Funnel transformer, which shortens the caption between its blocks."""
+    save_tokenizer(folder, **options)
+    torch.manual_seed(1)
+    config = hf.FunnelConfig(d_model=24, n_head=2, d_head=12, d_inner=48, block_sizes=[1, 1], **VOCABULARY)
+    kind(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_needs_padding_and_states_no_length_is_refused(tmp_path):
+    assert load("sentence", funnel(hf.FunnelModel, tmp_path, model_max_length=16)).preprocessing["context_length"] == 16
+    with pytest.raises(InvalidConfig, match="FunnelModel: padding changes its features") as error:
+        load("sentence", funnel(hf.FunnelModel, tmp_path))
+    assert "model_max_length" in error.value.hint
+
+
+def test_a_model_with_fewer_states_than_tokens_is_refused(tmp_path):
+    with pytest.raises(InvalidConfig, match=r"FunnelBaseModel gives 2 states for 4 tokens: expected one for each"):
+        load("sentence", funnel(hf.FunnelBaseModel, tmp_path, model_max_length=16))
+
+
+def test_characters_are_read_without_a_tokenizers_file(tmp_path):
+    hf.CanineTokenizer().save_pretrained(tmp_path)
+    small = {**SMALL, "num_hash_buckets": 64, "max_position_embeddings": 64}
+    save_model(tmp_path, hf.CanineConfig(**small))
+    backbone = load("sentence", tmp_path)
+    batch = features(backbone, [Sample("0", caption="ein Fuß"), Sample("1", caption="犬が走る、緑の草の上を")])
+    torch.testing.assert_close(features(backbone, [Sample("0", caption="ein Fuß")]), batch[:1], rtol=0, atol=1e-5)
+
+
 def test_a_model_without_a_pooler_or_a_class_token_says_what_it_offers(tmp_path):
     folder, _ = folder_of("gpt2", tmp_path)
     for pool in ("pooled", "class"):
