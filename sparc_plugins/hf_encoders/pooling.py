@@ -26,12 +26,12 @@ def largest(tokens: Tensor, mask: Tensor) -> Tensor:
 
 def mean(tokens: Tensor, mask: Tensor) -> Tensor:
     """Return the mean over tokens (B, d)."""
-    return _weighted(tokens, mask.to(tokens.dtype))
+    return _weighted(tokens, mask)
 
 
 def mean_sqrt_len(tokens: Tensor, mask: Tensor) -> Tensor:
     """Return the sum over tokens, divided by the square root of their number (B, d)."""
-    return _weighted(tokens, mask.to(tokens.dtype)) * mask.sum(dim=1, keepdim=True).to(tokens.dtype).sqrt()
+    return _weighted(tokens, mask) * mask.sum(dim=1, keepdim=True).sqrt()
 
 
 def weighted_mean(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def weighted_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     import torch
 
     positions = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    return _weighted(tokens, (mask * positions).to(tokens.dtype))
+    return _weighted(tokens, mask * positions)
 
 
 POOLS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -72,5 +72,6 @@ def _at(tokens: Tensor, places: Tensor) -> Tensor:
 
 
 def _weighted(tokens: Tensor, weights: Tensor) -> Tensor:
-    total = weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
-    return (tokens * weights.unsqueeze(2)).sum(dim=1) / total
+    """Return the weighted mean over tokens, in float32: bfloat16 does not count to 512, and float16 overflows."""
+    weights = weights.float()
+    return (tokens.float() * weights.unsqueeze(2)).sum(dim=1) / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)

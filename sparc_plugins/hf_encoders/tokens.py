@@ -66,7 +66,8 @@ class Tokens:
 
         Raises InvalidConfig if it leaves no room for the caption.
         """
-        ids = self.tokenizer(self.prompt)["input_ids"] if self.prompt else []
+        prompt = _lowered(self.prompt) if self.lower else self.prompt
+        ids = self.tokenizer(prompt)["input_ids"] if prompt else []
         length = len(ids) - (len(ids) > 1 and ids[-1] in self.tokenizer.all_special_ids)
         if self.max_length is not None and length >= self.max_length:
             raise InvalidConfig(

@@ -12,6 +12,7 @@ import transformers as hf
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig
 from sparc.plugins.contracts import Sample
+from sparc_plugins.hf_encoders.pooling import POOLS
 from tests.plugins.backbones import features
 from tests.plugins.hf_folders import ENDS, SMALL, WORDS, load, load_hf, save_model, save_tokenizer
 
@@ -127,6 +128,15 @@ def test_a_padding_token_beyond_the_models_vocabulary_is_replaced(tmp_path):
     backbone = load("sentence", tmp_path)
     batch = features(backbone, [Sample("0", caption="picture"), Sample("1", caption="picture number 1")])
     torch.testing.assert_close(batch[:1], alone(tmp_path, "picture"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["mean", "weightedmean", "mean_sqrt_len_tokens"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pooling_of_many_tokens_in_half_precision_neither_overflows_nor_miscounts(pool, dtype):
+    count = 511
+    pooled = POOLS[pool](torch.ones(1, count, 2, dtype=dtype), torch.ones(1, count, dtype=torch.long))
+    wanted = count**0.5 if pool == "mean_sqrt_len_tokens" else 1.0
+    torch.testing.assert_close(pooled, torch.full((1, 2), wanted))
 
 
 def test_a_model_whose_features_depend_on_padding_gets_captions_of_one_length(tmp_path):
