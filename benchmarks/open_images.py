@@ -93,7 +93,7 @@ def measured(data: Path, step: str) -> dict:
         dataset.labels()
     seconds = time.perf_counter() - start
     # Not getrusage: it counts what the parent process had.
-    peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))[1])
     return {"seconds": round(seconds, 1), "peak_resident_gib": round(peak / 2**20, 2), "samples": len(dataset)}
 
 

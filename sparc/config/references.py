@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sparc.errors import InvalidConfig
 
 _REFERENCE = re.compile(r"(?:(?P<alias>[^=\[\],]+)=)?(?P<name>[^=\[\],]+)(?:\[(?P<params>.*)\])?")
+_UNFIT = re.compile(r"""[/\\:*?"<>|\x00-\x1f]|^[. ]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)|^$""", re.IGNORECASE)
+"""Parts of names that Linux, macOS or Windows refuses in the name of a folder."""
 _PAIR = re.compile(
     r"""\s*(?P<key>[\w-]+)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^,\[\]]*?))\s*(?:,|$)"""
 )
@@ -67,13 +70,27 @@ def parsed_streams(value: Any) -> tuple[PluginRef, ...]:
     if not alone and not isinstance(value, Sequence):
         raise ValueError(f"expected a list of streams, found {value!r}")
     streams = tuple(parsed(one) for one in ([value] if alone else value))
-    names = [stream.alias for stream in streams]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(
-            f"expected streams of different names, found '{twice[0]}' twice; rename one, 'other={twice[0]}[...]'"
-        )
+    check_stream_names([stream.alias for stream in streams])
     return streams
+
+
+def check_stream_names(names: Sequence[str]) -> None:
+    """Raise ValueError if two streams have one name, or if a name cannot be a folder's name on every system."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if _UNFIT.search(name):
+            raise ValueError(
+                f"expected a stream's name that can name a folder, found '{name}'; "
+                'write it without / \\ : * ? " < > |, without a dot or space at its ends'
+            )
+        # Windows and macOS hold names to be the same that differ only by case or by Unicode form.
+        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if names.count(name) > 1:
+            raise ValueError(
+                f"expected streams of different names, found '{name}' twice; rename one, 'other={name}[...]'"
+            )
+        if other != name:
+            raise ValueError(f"expected streams of different names, found '{other}' and '{name}'; rename one")
 
 
 def reference(text: str) -> PluginRef:

@@ -5,15 +5,15 @@ Its title and subtitle come from `explore` in `sparc/session/verbs.py`.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from sparc.errors import BadSample
+from sparc.plotting.fonts import Pen
 from sparc.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 MARGIN, GAP, COLUMN_GAP = 40, 8, 44
 BAR = 4
 INK, PALE, RULE, BARS, ACCENT, PAPER = "#1c1c22", "#6f6f78", "#e4e4e8", "#a9a9b4", "#e8730c", "#ffffff"
-TYPOGRAPHIC = "‘’“”«»°·"
-"""Characters beyond ASCII that the bundled font has."""
-DASHES = str.maketrans("–—−•", "---·")
 
 
 def draw(
@@ -71,19 +68,19 @@ class ContactSheet:
 
     def heading(self, title: str, subtitle: str) -> None:
         """Draw the title, the subtitle, the legend and the names of the streams."""
-        lines = _wrap(_legible(subtitle), _font(17), self._width - 2 * MARGIN)
+        lines = _wrap(subtitle, Pen(17), self._width - 2 * MARGIN)
         self._room(150 + 24 * len(lines))
-        self._draw.text((MARGIN, self._y), title, INK, _font(32))
+        Pen(32).write(self._draw, (MARGIN, self._y), title, INK)
         self._y += 48
         for line in lines:
-            self._draw.text((MARGIN, self._y), line, PALE, _font(17))
+            Pen(17).write(self._draw, (MARGIN, self._y), line, PALE)
             self._y += 24
         self._legend()
         for number, (name, modality) in enumerate(self._modalities.items()):
-            shown = _shorten(_legible(name), _font(21), self._column - 70, cut=False)
-            self._draw.text((self._left(number), self._y), shown, INK, _font(21))
-            x = self._left(number) + self._draw.textlength(shown, _font(21)) + 10
-            self._draw.text((x, self._y + 5), modality, PALE, _font(16))
+            shown = _shorten(name, Pen(21), self._column - 70, cut=False)
+            Pen(21).write(self._draw, (self._left(number), self._y), shown, INK)
+            x = self._left(number) + Pen(21).length(shown) + 10
+            Pen(16).write(self._draw, (x, self._y + 5), modality, PALE)
         self._y += 40
 
     def _legend(self) -> None:
@@ -110,7 +107,7 @@ class ContactSheet:
         for number, (name, modality) in enumerate(self._modalities.items()):
             best = [(sample(row), value / strongest, row in shared) for row, value in shown[name]]
             if not best:
-                self._draw.text((self._left(number), self._y + 8), "silent on these samples", PALE, _font(17))
+                Pen(17).write(self._draw, (self._left(number), self._y + 8), "silent on these samples", PALE)
             elif modality == "text":
                 self._captions(self._left(number), best, height)
             else:
@@ -131,9 +128,8 @@ class ContactSheet:
 
     def _words(self, x: float, text: str, colour: str, size: int) -> float:
         """Write on the current line, and return the width in pixels."""
-        text = _legible(text)
-        self._draw.text((x, self._y + 20), text, colour, _font(size), anchor="ls")
-        return self._draw.textlength(text, _font(size))
+        Pen(size).write(self._draw, (x, self._y + 20), text, colour, "ls")
+        return Pen(size).length(text)
 
     def _left(self, number: int) -> int:
         return MARGIN + number * (self._column + COLUMN_GAP)
@@ -154,7 +150,7 @@ class ContactSheet:
     def _captions(self, left: int, best: list[tuple[Sample, float, bool]], height: int) -> None:
         """Draw captions as lines, each after a small image and a bar of its activation."""
         step = height // self._count
-        thumb, font, line = step - 2, _font(17 if step > 24 else 16), 20
+        thumb, pen, line = step - 2, Pen(17 if step > 24 else 16), 20
         for position, (sample, strength, shared) in enumerate(best):
             y = self._y + position * step
             # The image is optional here: a sample may have a caption only.
@@ -163,27 +159,15 @@ class ContactSheet:
             x = left + thumb + 10
             self._draw.rectangle((x, y + thumb * (1 - strength), x + BAR - 1, y + thumb - 1), BARS)
             x += BAR + 10
-            texts = _fit(sample.text(), font, left + self._column - x, max(1, thumb // line))
+            texts = _fit(sample.text(), pen, left + self._column - x, max(1, thumb // line))
             middle = y + thumb / 2 - line * (len(texts) - 1) / 2
             for row, text in enumerate(texts):
-                self._draw.text((x, middle + row * line), text, ACCENT if shared else INK, font, anchor="lm")
+                pen.write(self._draw, (x, middle + row * line), text, ACCENT if shared else INK, "lm")
 
     def save(self, path: Path) -> None:
         """Write the sheet as a PNG, atomically. Raises StorageError."""
         picture = self._image.quantize(256, dither=Image.Dither.NONE)
         write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _legible(text: str) -> str:
-    """Reduce a text to what the bundled font has: accents are dropped, other characters become question marks."""
-    bare = "".join(
-        sign for sign in unicodedata.normalize("NFKD", text.translate(DASHES)) if not unicodedata.combining(sign)
-    )
-    return "".join(sign if sign.isascii() or sign in TYPOGRAPHIC else "?" for sign in bare)
 
 
 def _thumbnail(sample: Sample, size: int) -> Image.Image:
@@ -195,28 +179,28 @@ def _thumbnail(sample: Sample, size: int) -> Image.Image:
     return square
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+def _wrap(text: str, pen: Pen, width: float) -> list[str]:
     """Break a text into lines of at most `width` pixels; a longer word gets a line of its own."""
     lines: list[str] = []
     for word in text.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+        if lines and pen.length(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
     return lines
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, count: int) -> list[str]:
+def _fit(text: str, pen: Pen, width: float, count: int) -> list[str]:
     """Break a text into at most `count` lines of at most `width` pixels, with an ellipsis for the rest."""
-    lines = _wrap(_legible(text), font, width)
+    lines = _wrap(text, pen, width)
     cut = len(lines) > count
-    return [_shorten(line, font, width, cut=cut and number == count - 1) for number, line in enumerate(lines[:count])]
+    return [_shorten(line, pen, width, cut=cut and number == count - 1) for number, line in enumerate(lines[:count])]
 
 
-def _shorten(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, *, cut: bool) -> str:
+def _shorten(line: str, pen: Pen, width: float, *, cut: bool) -> str:
     """Shorten a line to `width` pixels, ending in an ellipsis if it was shortened or if text after it was `cut`."""
-    if not cut and font.getlength(line) <= width:
+    if not cut and pen.length(line) <= width:
         return line
-    while line and font.getlength(f"{line}…") > width:
+    while line and pen.length(f"{line}…") > width:
         line = line[:-1]
     return f"{line.rstrip(' ,;:')}…"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sparc.errors import InvalidConfig
+from sparc.plotting.fonts import covering
 from sparc.system.files import write_atomically
 from sparc.system.refusals import writing
 
@@ -101,7 +102,7 @@ def write(figure: Figure, file: Path) -> None:
     """
     kind = check_name(file)
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.get(kind)
-    with look():
+    with look(), covering(figure):
         write_atomically(file, partial(figure.savefig, format=kind, metadata=metadata))
 
 

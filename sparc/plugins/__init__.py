@@ -7,8 +7,8 @@ A plugin is a module that an installed package declares in the entry-point group
     hookspecs.py   the two hooks
     weights.py     which weights a backbone has, and local files of weights
     state_dicts.py the tensors in such files, named as the model names them
-    hub.py         files on the Hugging Face Hub at a commit, and its local cache
     datasets.py    helpers for datasets
+    identity.py    which files a dataset has, by their content
     registry.py    how sparc finds the installed plugins
     geometry.py    which part of an image the grid of a backbone covers
     batches.py     batches that are a tensor or a dict of tensors
@@ -42,7 +42,7 @@ from sparc.plugins.contracts import (
 )
 from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
-from sparc.plugins.hub import hub_commit, hub_file, hub_folder, in_hub_cache, revision_from_name, split_revision
+from sparc.plugins.identity import identify_files
 from sparc.plugins.registry import discover
 from sparc.plugins.state_dicts import foreign_names, read_weights, without_prefix
 from sparc.plugins.weights import (
@@ -53,6 +53,15 @@ from sparc.plugins.weights import (
 )
 from sparc.system.cache import cache_dir
 from sparc.system.files import sha256, write_atomically
+from sparc.system.hub import (
+    hub_commit,
+    hub_file,
+    hub_folder,
+    in_hub_cache,
+    revision_from_name,
+    split_revision,
+    unavailable,
+)
 from sparc.system.names import find_path, same_name
 from sparc.system.refusals import reading, refusal
 
@@ -84,6 +93,7 @@ __all__ = [
     "hub_commit",
     "hub_file",
     "hub_folder",
+    "identify_files",
     "identify_weights",
     "in_hub_cache",
     "local_weights",
@@ -96,6 +106,7 @@ __all__ = [
     "seeded",
     "sha256",
     "split_revision",
+    "unavailable",
     "weight_files",
     "without_prefix",
     "write_atomically",

@@ -15,13 +15,14 @@ a branch, a tag or a commit of the hub's repository.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from sparc.errors import MissingData
-from sparc.plugins.hub import INDEX, hub_commit, parts_of
 from sparc.system.files import sha256
+from sparc.system.hub import INDEX, hub_commit, parts_of
+from sparc.system.refusals import reading
 
 _Made = TypeVar("_Made")
 
@@ -35,13 +36,17 @@ WEIGHT_FILES = (
     f"pytorch_model.bin{INDEX}",
 )
 """File names under which the hub serves weights, in order of preference."""
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+"""Suffixes of files that can hold weights."""
 
 
-def local_weights(weights: str) -> Path:
-    """Return the weights file at a local path: the file itself, or the weights file in a folder from the hub.
+def local_weights(weights: str, names: Sequence[str] = WEIGHT_FILES) -> Path:
+    """Return the weights file at a local path: the file itself, or the weights file in a folder.
+
+    In a folder that is the first of `names`, in order of preference, or else the only file that can hold weights.
 
     Raises:
-        MissingData: the path does not exist, or the folder holds no weights file.
+        MissingData: the path does not exist, or the folder holds no weights file, or several.
     """
     path = Path(weights).expanduser()
     if path.is_file():
@@ -50,11 +55,18 @@ def local_weights(weights: str) -> Path:
         raise MissingData(
             f"weights: no file or folder at {path}", hint="check weights=PATH; relative paths start at this folder"
         )
-    for name in WEIGHT_FILES:
+    for name in names:
         if (path / name).is_file():
             return path / name
+    with reading(path):
+        inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    possible = [file for file in inside if file.suffix.lower() in _SUFFIXES]
+    if len(possible) == 1:
+        return possible[0]
+    found = ", ".join(file.name for file in (possible or inside)[:6]) or "no file"
     raise MissingData(
-        f"weights: the folder {path} has none of {', '.join(WEIGHT_FILES)}", hint="give the file itself, weights=FILE"
+        f"weights: the folder {path} has none of {', '.join(names)}; found {found}",
+        hint="give the file itself, weights=FILE",
     )
 
 
@@ -83,12 +95,12 @@ def identify_weights(
     *,
     backbone: str,
     revision: str | None = None,
-    file: str = WEIGHT_FILES[0],
+    files: Sequence[str] = WEIGHT_FILES,
 ) -> str:
     """Return a short text that identifies weights: `hub:OWNER/NAME@COMMIT`, a local file's digest, or `random`.
 
-    The commit is the one to which `revision` points now, as `hub_commit` finds it by means of `file`. For local weights
-    in several files the digest covers all of them.
+    The commit is the one to which `revision` points now, as `hub_commit` finds it. `files` are the names of the weights
+    in order of preference. For local weights in several files the digest covers all of them.
 
     Raises:
         WeightsUnavailable: the hub does not answer or refuses, and the cache does not know the revision. A full commit
@@ -96,14 +108,14 @@ def identify_weights(
         MissingData: the local path does not exist, or holds no weights.
     """
     if weights is None:
-        return f"hub:{repo}@{hub_commit(repo, revision, backbone=backbone, file=file)}"
+        return f"hub:{repo}@{hub_commit(repo, revision, backbone=backbone, file=files[0])}"
     if weights == "random":
         return weights
-    path = local_weights(weights)
-    files = weight_files(path)
-    if files == [path]:
+    path = local_weights(weights, files)
+    parts = weight_files(path)
+    if parts == [path]:
         return f"sha256:{sha256(path)}"
-    digests = [f"{file.name} {sha256(file)}\n" for file in files]
+    digests = [f"{part.name} {sha256(part)}\n" for part in parts]
     return f"sha256:{hashlib.sha256(''.join(digests).encode()).hexdigest()}"
 
 

@@ -22,6 +22,7 @@ from sparc.storage.card import CARD, model_card
 from sparc.storage.provenance import PROVENANCE
 from sparc.storage.space_config import CONFIG, MODEL, config_content, read_config
 from sparc.system.files import json_writer, write_together
+from sparc.system.hub import hub_refusal, reason, split_revision
 
 
 class SharedLatentSpace(LatentSpace):
@@ -68,15 +69,22 @@ class SharedLatentSpace(LatentSpace):
     ) -> SharedLatentSpace:
         """Load a space from a directory, such as a run, or from the Hugging Face Hub, in evaluation mode.
 
+        revision: branch, tag or commit of the hub's repository; the newest by default. `NAME@REVISION` is the same.
+
         Raises:
             MissingData: there is no such directory with a checkpoint, and no hub repository that can be read.
             IncompatibleFormat: a newer sparc wrote the space.
             CorruptFile: a file is truncated, altered, or does not fit the configuration.
-            InvalidConfig: the device does not exist.
+            InvalidConfig: the device does not exist, or a revision is given for a directory.
         """
         directory = Path(directory_or_id)
         if not directory.is_dir():
             directory = _download(str(directory_or_id), revision)
+        elif revision is not None:
+            raise InvalidConfig(
+                f"revision={revision}: expected the name of a hub repository, found the directory {directory}",
+                hint="leave revision= out",
+            )
         path = directory / MODEL
         if (directory / PROVENANCE).is_file() and not path.is_file():
             raise MissingData(
@@ -147,27 +155,38 @@ class SharedLatentSpace(LatentSpace):
         return self.directory if same else saved
 
 
-def load(directory_or_id: str | Path, *, device: str = "cpu") -> SharedLatentSpace:
+def load(directory_or_id: str | Path, *, device: str = "cpu", revision: str | None = None) -> SharedLatentSpace:
     """Load a trained space from a run directory, or by its name on the Hugging Face Hub, in evaluation mode.
+
+    revision: branch, tag or commit of the hub's repository; the newest by default. `NAME@REVISION` is the same.
 
     Raises:
         MissingData: there is no such directory with a checkpoint, and no hub repository that can be read.
         IncompatibleFormat: a newer sparc wrote the space.
         CorruptFile: a file is truncated, altered, or does not fit the configuration.
+        InvalidConfig: the device does not exist, or a revision is given for a directory.
     """
-    return SharedLatentSpace.from_pretrained(directory_or_id, device=device)
+    return SharedLatentSpace.from_pretrained(directory_or_id, device=device, revision=revision)
 
 
-def _download(repo_id: str, revision: str | None) -> Path:
-    """Download a hub repository into the local cache, and return its directory. Raises MissingData."""
+def _download(name: str, revision: str | None) -> Path:
+    """Download a hub repository into the local cache, and return its directory.
+
+    Raises:
+        MissingData: there is no such repository or revision, or it cannot be read.
+        InvalidConfig: `name` names another revision than `revision`.
+        StorageError: the disk is full or refuses.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    repo, revision = split_revision(name, revision)
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG, MODEL]))
-    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, MODEL]))
+    except Exception as error:  # errors of the HTTP library pass through the hub's client
+        if (found := hub_refusal(error, f"download {name}")) is not None:
+            raise found from error
         raise MissingData(
-            f"no checkpoint at '{repo_id}': it is no directory here, and no hub repository that can be read "
-            f"({type(error).__name__})",
+            f"no checkpoint at '{name}': it is no directory here, and no hub repository that can be read "
+            f"({reason(error)})",
             hint="check the path; or connect to the network for a repository",
         ) from error

@@ -1,1 +1,4 @@
-"""The machine below sparc: files that are written whole (`files`), and the memory of the process (`memory`)."""
+"""What lies below sparc: files that are written whole (`files`), names (`names`), the memory of the process (`memory`).
+
+`refusals` words what the machine refuses, and `hub` gets files from the Hugging Face Hub at a commit.
+"""

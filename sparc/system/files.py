@@ -59,7 +59,7 @@ def _fill(temporary: Path, write: Callable[[Path], object]) -> None:
     permissions = temporary.stat().st_mode
     write(temporary)
     temporary.chmod(permissions)  # safetensors creates files that only the owner can read
-    with temporary.open("rb") as file:
+    with temporary.open("r+b") as file:  # Windows syncs only files that are open for writing
         os.fsync(file.fileno())
 
 

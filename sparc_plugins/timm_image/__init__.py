@@ -87,7 +87,7 @@ def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any)
     if params.weights != "random":
         path = local_weights(params.weights) if params.weights else _from_hub(params, backbone)
     # Remove the classifier only after loading: without one, timm loads non-strictly and would accept wrong weights.
-    model = created(params.model, options) if path is None else pretrained(params.model, path, options)
+    model: Any = created(params.model, options) if path is None else pretrained(params.model, path, options)
     model.reset_classifier(0)
     config = resolve_data_config({}, model=model)
     if size is not None:
@@ -131,6 +131,8 @@ def _check_name(name: str) -> None:
     if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained(f"{architecture}.*")):
         near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())'"
+        if "/" in name:
+            hint = "download the repository, and give its architecture and folder: model=ARCHITECTURE,weights=FOLDER"
         raise UnknownName(f"timm has no model named '{name}'", hint=f"{hint} (timm {timm.__version__})")
 
 

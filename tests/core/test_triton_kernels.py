@@ -40,15 +40,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from sparc.core.kernels import triton_gpu as kernels
 
-tables = dict.fromkeys(("indices", "positions", "starts"), "*i64")
-tables |= dict.fromkeys(("vectors", "values", "table", "summed", "dots"), "*fp32")
-numbers = dict.fromkeys(("stride", "width", "n_kept", "n_streams"), "i32")
-constants = {"ENTRIES": 64, "COLUMNS": 64}
+types = dict.fromkeys(("indices", "positions", "starts"), "*i64")
+types |= dict.fromkeys(("vectors", "values", "table", "summed", "dots"), "*fp32")
+types |= {"width": "i32", "sizes": ("i32", "i32", "i32", "i32")}
 for kernel in (kernels._weighted_rows, kernels._entry_dots, kernels._sum_by_latent):
-    types = tables | numbers | dict.fromkeys(constants, "constexpr")
     signature = {name: types[name] for name in kernel.arg_names}
-    used = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    built = triton.compile(ASTSource(kernel, signature, constexprs=used), target=GPUTarget("cuda", 90, 32))
+    built = triton.compile(ASTSource(kernel, signature), target=GPUTarget("cuda", 90, 32))
     assert "atom" not in built.asm["ptx"]
 print("compiled")
 """

@@ -58,7 +58,9 @@ class HubServer:
             ]
             content = listed if what == "tree" else {"id": repo, "sha": commit, "siblings": []}
             return 200, {"Content-Type": "application/json"}, json.dumps(content).encode()
-        repo, revision, name = re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path).groups()
+        if not (made := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path)):
+            return 404, {}, b""
+        repo, revision, name = made.groups()
         commit, files = self._at(repo, revision)
         if commit is None:
             return self._refusal(repo)

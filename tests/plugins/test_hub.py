@@ -5,8 +5,12 @@ import time
 
 import pytest
 
-from sparc.errors import CorruptFile, InvalidConfig, WeightsUnavailable
-from sparc.plugins.hub import hub_commit, hub_file, hub_folder, in_hub_cache, revision_from_name, split_revision
+import sparc
+from sparc.config import PluginRef
+from sparc.errors import CorruptFile, InvalidConfig, MissingData, StorageError, WeightsUnavailable
+from sparc.extraction.plan import JobOptions, plan
+from sparc.plugins import discover
+from sparc.system.hub import hub_commit, hub_file, hub_folder, in_hub_cache, revision_from_name, split_revision
 from tests.plugins.backbones import COMMIT, hub_cache
 
 NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
@@ -147,3 +151,55 @@ def test_a_revision_can_stand_in_the_name():
     for name, revision in (("lab/model@v1", "v2"), ("lab/model@", None), ("@v1", None)):
         with pytest.raises(InvalidConfig):
             split_revision(name, revision)
+
+
+def test_a_space_is_loaded_at_a_revision(hub, tmp_path, monkeypatch):
+    for number, commit in enumerate((OLD, NEW), start=1):
+        space = sparc.SharedLatentSpace(sparc.SpaceConfig(streams={"image": 4, "text": 4}, n_latents=8 * number, k=2))
+        space.save_pretrained(tmp_path / commit)
+        files = {file.name: file.read_bytes() for file in (tmp_path / commit).iterdir()}
+        hub.repos.setdefault("lab/space", []).append((commit, files))
+    widths = {"newest": sparc.load("lab/space"), "old": sparc.load("lab/space", revision=OLD)}
+    assert {which: space.config.n_latents for which, space in widths.items()} == {"newest": 16, "old": 8}
+    assert sparc.load(f"lab/space@{OLD}").config.n_latents == 8
+    assert sparc.load(f"lab/space@{OLD}").directory.name == OLD
+    with pytest.raises(MissingData, match=r"no checkpoint at 'lab/space@v9'.*\(the repository has no such revision\)"):
+        sparc.load("lab/space@v9")
+    with pytest.raises(InvalidConfig, match=f"names the revision '{OLD}', revision= names 'v1'"):
+        sparc.load(f"lab/space@{OLD}", revision="v1")
+    with pytest.raises(InvalidConfig, match=r"revision=v1: expected the name of a hub repository, found the directory"):
+        sparc.load(tmp_path / OLD, revision="v1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert sparc.load("lab/space").config.n_latents == 16
+    with pytest.raises(MissingData, match=r"no checkpoint at 'lab/other'.*\(HF_HUB_OFFLINE is set\)"):
+        sparc.load("lab/other")
+
+
+def test_a_full_disk_is_not_called_a_missing_connection(hub, tmp_path):
+    hub.repos["lab/model"] = [(OLD, {NAMES[0]: b"weights"})]
+    hub.cache.parent.mkdir(exist_ok=True)
+    hub.cache.touch()  # a file where the cache's folder should be
+    with pytest.raises(StorageError, match=r"cannot download lab/model/model.safetensors: Not a directory"):
+        hub_file("lab/model", NAMES, backbone="vit")
+
+
+def test_features_are_found_at_their_commit_and_not_after_a_new_one(hub, tmp_path):
+    """The hub moves between the plan and the extraction, and after training; jobs and runs keep the commit."""
+    registry = discover()
+    name = "timm/test_vit.r160_in1k"
+    dataset = PluginRef(name="openmoji", alias="openmoji")
+
+    def planned(**params):
+        stream = PluginRef(name="timm", alias="timm", params={"model": "test_vit.r160_in1k", **params})
+        return plan(registry, dataset, [stream], root=tmp_path, options=JobOptions())["train"]["timm"]
+
+    hub.repos[name] = [(OLD, {NAMES[0]: b""})]
+    before = planned()
+    assert (before.weights, before.stream.params["revision"]) == (f"hub:{name}@{OLD}", OLD)
+    assert planned(revision="main").directory == planned(revision=OLD).directory == before.directory
+    assert planned(model=f"test_vit.r160_in1k@{OLD}").directory == before.directory
+    hub.repos[name].append((NEW, {NAMES[0]: b""}))
+    after = planned()
+    assert (after.weights, after.stream.params["revision"]) == (f"hub:{name}@{NEW}", NEW)
+    assert after.directory != before.directory
+    assert planned(revision=OLD).directory == before.directory

@@ -61,9 +61,7 @@ class NumbaKernels(PlainKernels):
         """See `Kernels`; both come from one pass over the vectors."""
         sums, dots = torch.empty_like(table_LD), torch.empty_like(summed.values)
         _match_threads()
-        loops.sum_with_dots(
-            *_operands(summed), *_arrays(table_LD), dots.flatten().numpy(), sums.numpy(), *_groups(summed)
-        )
+        loops.sum_with_dots(_entries(summed, dots), *_arrays(table_LD), sums.numpy(), _portions(summed))
         return sums, dots
 
     def update_by_latent(
@@ -78,15 +76,14 @@ class NumbaKernels(PlainKernels):
         width = table.shape[1]
         dots = [torch.empty_like(summed.values) for summed, _ in sums]
         _match_threads()
+        every = (_entries(summed, each) for (summed, _), each in zip(sums, dots, strict=True))
         loops.update_by_latent(
-            *zip(*(_operands(summed) for summed, _ in sums), strict=True),
-            tuple(each.flatten().numpy() for each in dots),
+            loops.Entries(*zip(*every, strict=True)),
             np.array([columns.indices(width)[:2] for _, columns in sums]),
-            *(_in_place(tensor) for tensor in (table, *moments)),
-            np.array([width] if unit_ends is None else unit_ends),
+            tuple(_in_place(tensor) for tensor in (table, *moments)),
+            np.array([] if unit_ends is None else unit_ends, dtype=np.int64),
             np.array(step, dtype=np.float32),
-            unit_ends is not None,
-            *_groups(sums[0][0]),
+            _portions(sums[0][0]),
         )
         return dots
 
@@ -113,17 +110,21 @@ class NumbaKernels(PlainKernels):
         return True
 
 
-def _groups(summed: LatentSum) -> tuple[int, int]:
+def _portions(summed: LatentSum) -> loops.Portions:
     """Return how many latents a thread sums together, and how many floats of the vectors it reads at a time."""
     if not summed.out_of_cache:
-        return 1, np.iinfo(np.int64).max
+        return loops.Portions(1, np.iinfo(np.int64).max)
     n_latents = summed.entries.n_latents
     rounds = -(-n_latents // len(summed.vectors))  # in each round every thread has one group
-    return -(-n_latents // (rounds * numba.get_num_threads())), cache.CACHED
+    return loops.Portions(-(-n_latents // (rounds * numba.get_num_threads())), cache.CACHED)
 
 
 def _operands(summed: LatentSum) -> tuple[NDArray[Any], ...]:
     return _arrays(summed.positions, summed.weights, summed.vectors, summed.starts)
+
+
+def _entries(summed: LatentSum, dots: Tensor) -> loops.Entries:
+    return loops.Entries(*_operands(summed), dots.flatten().numpy())
 
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:

@@ -1,13 +1,39 @@
 """The loops of `numba_cpu`, over NumPy arrays. Numba compiles each on its first call and caches it on disk.
 
-Numba passes no nested tuples into a parallel loop, so the operands of several sums are separate parameters.
+Numba passes no nested tuples into a parallel loop, so `update_by_latent` unpacks the operands of its sums before it.
 """
+
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
 _compiled = numba.njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 _inlined = numba.njit(inline="always")
+
+
+class Entries(NamedTuple):
+    """Arrays of the kept entries of a sum, sorted by latent; or tuples with those of several sums."""
+
+    positions: Any
+    """(E,) int64: row of `vectors` of each entry."""
+    values: Any
+    """(E,) factor of each entry's vector."""
+    vectors: Any
+    """(V, width) float32."""
+    starts: Any
+    """(latents + 1,) int64: where the entries of each latent start."""
+    dots: Any
+    """(E,) float32: the dot products are written here."""
+
+
+class Portions(NamedTuple):
+    """How much a thread works on at a time."""
+
+    latents: int
+    floats: int
+    """Floats of the vectors, which shall stay in the cache."""
+
 
 # Loops process four rows or vectors at a time, so that a result is read and written a quarter as often.
 
@@ -93,54 +119,65 @@ def sum_by_latent(positions, values, vectors, starts, summed):
 
 
 @_compiled
-def update_by_latent(
-    positions, values, vectors, starts, dots, columns, table, moment1, moment2, ends, scalars, on_norm, group, in_cache
-):
-    """Do `Kernels.update_by_latent`, `group` latents at a time; write each sum's dot products into `dots`."""
+def update_by_latent(sums, columns, weights, ends, scalars, portions):
+    """Do `Kernels.update_by_latent`; write each sum's dot products into its `dots`.
+
+    `sums` holds a tuple of arrays per operand, `columns` the first and last column of each sum, `weights` the table and
+    Adam's two moments. Without `ends` of directions of unit norm, `ends` is empty.
+    """
+    positions, values, vectors, starts, dots = sums
+    table, moment1, moment2 = weights
     n_latents, width = table.shape
+    on_norm = len(ends) > 0
+    parts = ends if on_norm else np.array([width])
+    group, in_cache = portions
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
         gradients = np.zeros((stop - start, width), np.float32)
         for i in range(len(starts)):
-            begins, part = starts[i][start : stop + 1], table[start:stop]
-            _sum_group(positions[i], values[i], vectors[i], begins, part, columns[i], dots[i], gradients, in_cache)
+            entries = Entries(positions[i], values[i], vectors[i], starts[i][start : stop + 1], dots[i])
+            _sum_group(entries, table[start:stop], gradients, columns[i], in_cache)
         for latent in range(start, stop):
             begin = 0
-            for end in ends:
-                gradient, weights = gradients[latent - start, begin:end], table[latent, begin:end]
-                _step(gradient, weights, moment1[latent, begin:end], moment2[latent, begin:end], scalars, on_norm)
+            for end in parts:
+                gradient, row = gradients[latent - start, begin:end], table[latent, begin:end]
+                _step(gradient, row, moment1[latent, begin:end], moment2[latent, begin:end], scalars, on_norm)
                 begin = end
 
 
 @_compiled
-def sum_with_dots(positions, values, vectors, starts, table, dots, summed, group, in_cache):
-    """Compute `Kernels.sum_with_dots` into `dots` and `summed`, `group` latents at a time."""
+def sum_with_dots(entries, table, summed, portions):
+    """Compute `Kernels.sum_with_dots` into `entries.dots` and `summed`."""
+    positions, values, vectors, starts, dots = entries
+    group, in_cache = portions
     n_latents = len(table)
     for number in numba.prange((n_latents + group - 1) // group):
         start, stop = number * group, min(n_latents, (number + 1) * group)
-        begins, part, sums = starts[start : stop + 1], table[start:stop], summed[start:stop]
-        sums[:] = 0
-        _sum_group(positions, values, vectors, begins, part, (0, table.shape[1]), dots, sums, in_cache)
+        summed[start:stop] = 0
+        part = Entries(positions, values, vectors, starts[start : stop + 1], dots)
+        _sum_group(part, table[start:stop], summed[start:stop], (0, table.shape[1]), in_cache)
 
 
 @_inlined
-def _sum_group(positions, values, vectors, starts, table, columns, dots, sums, in_cache):
+def _sum_group(entries, table, sums, columns, in_cache):
     """Add vectors to the sums of some latents and compute their dot products, a part of the vectors at a time."""
+    positions, starts, n_vectors = entries.positions, entries.starts, len(entries.vectors)
     begin, end = columns
-    at_a_time = max(1, min(len(vectors), in_cache // (end - begin)))
+    at_a_time = max(1, min(n_vectors, in_cache // (end - begin)))
     reached = starts[:-1].copy()
-    for seen in range(at_a_time, len(vectors) + at_a_time, at_a_time):
+    for seen in range(at_a_time, n_vectors + at_a_time, at_a_time):
         for place in range(len(sums)):
             first = last = reached[place]
             while last < starts[place + 1] and positions[last] < seen:
                 last += 1
             reached[place] = last
-            total, row = sums[place, begin:end], table[place, begin:end]
-            _add_vectors(total, row, positions, values, vectors, dots, first, last)
+            # Slices of rows, since Numba vectorises only what it knows to be contiguous.
+            _add_vectors(sums[place, begin:end], table[place, begin:end], entries, first, last)
 
 
 @_inlined
-def _add_vectors(total, row, positions, values, vectors, dots, first, last):
+def _add_vectors(total, row, entries, first, last):
+    positions, values, vectors, dots = entries.positions, entries.values, entries.vectors, entries.dots
     fours = last - (last - first) % 4
     for e in range(first, fours, 4):
         vector0, vector1 = vectors[positions[e]], vectors[positions[e + 1]]

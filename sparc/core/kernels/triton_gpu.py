@@ -14,8 +14,10 @@ from torch import Tensor
 from sparc.core.kernels.entries import LatentSum
 from sparc.core.kernels.plain import PlainKernels
 
-ENTRIES, COLUMNS = 64, 64
+ENTRIES, COLUMNS = tl.constexpr(64), tl.constexpr(64)
 """Rows of a table, and columns of them, that a program holds at a time."""
+SUMMED = tl.constexpr(256)
+"""Columns of a latent's sum that a program computes."""
 
 
 class TritonKernels(PlainKernels):
@@ -27,17 +29,12 @@ class TritonKernels(PlainKernels):
         width = table_LD.shape[1]
         summed = values_BGK.new_empty(n_samples, n_streams, width)
         with torch.cuda.device_of(table_LD):
-            _weighted_rows[(n_samples * n_streams, triton.cdiv(width, COLUMNS))](
+            _weighted_rows[(n_samples * n_streams, triton.cdiv(width, COLUMNS.value))](
                 indices_BK.contiguous(),
                 values_BGK.contiguous(),
                 table_LD,
                 summed,
-                table_LD.stride(0),
-                width,
-                n_kept,
-                n_streams,
-                ENTRIES,
-                COLUMNS,
+                (table_LD.stride(0), width, n_kept, n_streams),
             )
         return summed
 
@@ -47,17 +44,12 @@ class TritonKernels(PlainKernels):
         n_kept = indices_BK.shape[1]
         dots = vectors_BGD.new_empty(n_samples, n_streams, n_kept)
         with torch.cuda.device_of(table_LD):
-            _entry_dots[(n_samples * n_streams, triton.cdiv(n_kept, ENTRIES))](
+            _entry_dots[(n_samples * n_streams, triton.cdiv(n_kept, ENTRIES.value))](
                 vectors_BGD.contiguous(),
                 table_LD,
                 indices_BK.contiguous(),
                 dots,
-                table_LD.stride(0),
-                width,
-                n_kept,
-                n_streams,
-                ENTRIES,
-                COLUMNS,
+                (table_LD.stride(0), width, n_kept, n_streams),
             )
         return dots
 
@@ -67,8 +59,8 @@ class TritonKernels(PlainKernels):
         vectors_ND = summed.vectors.contiguous()
         sums = vectors_ND.new_empty(n_latents, width)
         with torch.cuda.device_of(vectors_ND):
-            _sum_by_latent[(n_latents, triton.cdiv(width, 4 * COLUMNS))](
-                summed.positions, summed.weights, vectors_ND, summed.starts, sums, width, width, 4 * COLUMNS
+            _sum_by_latent[(n_latents, triton.cdiv(width, SUMMED.value))](
+                summed.positions, summed.weights, vectors_ND, summed.starts, sums, width
             )
         return sums
 
@@ -77,14 +69,9 @@ class TritonKernels(PlainKernels):
         return self._dots_by_sample(summed, table_LD)
 
 
-# Triton takes pointers and numbers one by one, so these functions have more than six parameters.
-
-
 @triton.jit
-def _weighted_rows(
-    indices, values, table, summed, stride, width, n_kept, n_streams,
-    ENTRIES: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+def _weighted_rows(indices, values, table, summed, sizes):
+    stride, width, n_kept, n_streams = sizes
     place = tl.program_id(0).to(tl.int64)
     sample = place // n_streams
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -103,10 +90,8 @@ def _weighted_rows(
 
 
 @triton.jit
-def _entry_dots(
-    vectors, table, indices, dots, stride, width, n_kept, n_streams,
-    ENTRIES: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+def _entry_dots(vectors, table, indices, dots, sizes):
+    stride, width, n_kept, n_streams = sizes
     place = tl.program_id(0).to(tl.int64)
     sample = place // n_streams
     entries = tl.program_id(1) * ENTRIES + tl.arange(0, ENTRIES)
@@ -125,12 +110,12 @@ def _entry_dots(
 
 
 @triton.jit
-def _sum_by_latent(positions, values, vectors, starts, summed, stride, width, COLUMNS: tl.constexpr):
+def _sum_by_latent(positions, values, vectors, starts, summed, width):
     latent = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    columns = tl.program_id(1) * SUMMED + tl.arange(0, SUMMED)
     inside = columns < width
-    total = tl.zeros((COLUMNS,), dtype=summed.dtype.element_ty)
+    total = tl.zeros((SUMMED,), dtype=summed.dtype.element_ty)
     for entry in range(tl.load(starts + latent), tl.load(starts + latent + 1)):
         position = tl.load(positions + entry).to(tl.int64)
-        total += tl.load(values + entry) * tl.load(vectors + position * stride + columns, mask=inside, other=0.0)
+        total += tl.load(values + entry) * tl.load(vectors + position * width + columns, mask=inside, other=0.0)
     tl.store(summed + latent * width + columns, total, mask=inside)

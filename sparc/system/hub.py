@@ -77,7 +77,7 @@ def hub_commit(repo: str, revision: str | None = None, *, backbone: str, file: s
         if cached is None:
             known = sorted(path.name for path in _folder(repo).glob("snapshots/*"))
             other = f"; the cache has revision={known[0]}" if known else ""
-            raise _unavailable(error, backbone, _named(repo, revision, file), other) from error
+            raise unavailable(error, backbone, _named(repo, revision, file), other) from error
         return cached
     _note(repo, revision, commit)
     return commit
@@ -110,10 +110,10 @@ def hub_file(repo: str, filenames: Sequence[str], *, backbone: str, revision: st
             if failure is None or not absent:
                 failure = error
             if file != name:
-                raise _unavailable(error, backbone, _named(repo, revision, file)) from error
+                raise unavailable(error, backbone, _named(repo, revision, file)) from error
             continue
         return path
-    raise _unavailable(failure or ValueError(), backbone, _named(repo, revision, filenames[0])) from failure
+    raise unavailable(failure or ValueError(), backbone, _named(repo, revision, filenames[0])) from failure
 
 
 def hub_folder(repo: str, patterns: Sequence[str], *, needs: str, backbone: str, revision: str | None = None) -> Path:
@@ -135,7 +135,7 @@ def hub_folder(repo: str, patterns: Sequence[str], *, needs: str, backbone: str,
             folder = Path(snapshot_download(repo, revision=commit, allow_patterns=list(patterns)))
     except Exception as error:  # errors of the HTTP library pass through the hub's client
         if not _has(folder, needs):
-            raise _unavailable(error, backbone, _named(repo, revision, needs)) from error
+            raise unavailable(error, backbone, _named(repo, revision, needs)) from error
     if not _has(folder, needs):
         raise WeightsUnavailable(backbone, _named(repo, revision, needs), "the cached copy is incomplete")
     return folder
@@ -289,14 +289,18 @@ def _is_silence(error: BaseException) -> bool:
     return False
 
 
-def _unavailable(error: Exception, backbone: str, file: str, more: str = "") -> SparcError:
-    """Return the error for a file that cannot be had from the hub."""
-    if (found := None if _is_silence(error) else refusal(error, f"download {file}")) is not None:
-        return found
-    return WeightsUnavailable(backbone, file, _reason(error) + more)
+def unavailable(error: Exception, backbone: str, file: str, more: str = "") -> SparcError:
+    """Return the error for a file that cannot be had from the hub, from the error of a library that asked for it."""
+    return hub_refusal(error, f"download {file}") or WeightsUnavailable(backbone, file, reason(error) + more)
 
 
-def _reason(error: Exception) -> str:
+def hub_refusal(error: Exception, doing: str) -> SparcError | None:
+    """Return `error` as a StorageError or OutOfMemory if the machine caused it, and not the network or the hub."""
+    return None if _is_silence(error) else refusal(error, doing)
+
+
+def reason(error: Exception) -> str:
+    """Return in words why the hub gave no file, from the error of a library that asked for it."""
     from huggingface_hub import constants, errors
 
     kinds = (
@@ -305,13 +309,14 @@ def _reason(error: Exception) -> str:
         (errors.RevisionNotFoundError, "the repository has no such revision"),
         (errors.LocalEntryNotFoundError, "no connection to the hub"),
         (errors.EntryNotFoundError, "the repository has no such file"),
+        (errors.HFValidationError, "that is no name of a repository, OWNER/NAME"),
     )
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     if _is_silence(error):
         return "no connection to the hub"
-    for kind, reason in kinds:
+    for kind, words in kinds:
         if isinstance(error, kind):
-            return reason
+            return words
     answer = getattr(error, "response", None)
     return f"the hub answered {answer.status_code}" if answer is not None else type(error).__name__
