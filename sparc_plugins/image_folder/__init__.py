@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import DatasetSpec, MissingData, Sample, Taxonomy, hookimpl, read_taxonomy, reading
+from sparc.plugins import DatasetSpec, MissingData, Sample, Taxonomy, hookimpl, identify_files, read_taxonomy, reading
 from sparc_plugins.image_folder.images import as_text, open_image, survey
 from sparc_plugins.image_folder.index import ImageFolderParams, Row, index_path, read_index
 from sparc_plugins.image_folder.records import FORM, some
@@ -78,7 +78,7 @@ class ImageFolder:
 
 
 def _identify(params: ImageFolderParams) -> str:
-    """Return the digest of index, taxonomy, and each image's size and time, so that edits invalidate features.
+    """Return the digest of index, taxonomy and images, so that edits invalidate features and a copy keeps them.
 
     This runs before any other work, so it reports all that is wrong: a taxonomy that lacks labels is an error; captions
     that are empty, images that are missing, and images that no line lists are warnings with their number.
@@ -92,15 +92,14 @@ def _identify(params: ImageFolderParams) -> str:
     rows = read_index(params)
     _taxonomy_of(params, rows)
     found = survey(root, (row.image for row in rows))
-    for image, (size, changed) in found.states.items():
-        digest.update(f"\n{as_text(image)} {size} {changed}".encode())
+    digest.update(identify_files(root, (root / actual for actual in found.files.values()), params.digest).encode())
     if empty := [row.id for row in rows if not row.caption.strip()]:
         message = f"{len(empty)} of {len(rows)} captions in {path.name} are empty, such as that of {some(empty)}"
         warnings.warn(f"image-folder: {message}; text streams stop at the first, or pass --skip-bad", stacklevel=1)
     if found.missing:
-        warnings.warn(_on_missing(root, path, len(found.states), found.missing), stacklevel=1)
+        warnings.warn(_on_missing(root, path, len(found.files), found.missing), stacklevel=1)
     if found.unlisted:
-        total = len(found.states) + len(found.unlisted)
+        total = len(found.files) + len(found.unlisted)
         message = f"{len(found.unlisted)} of {total} images in {root} are not listed in {path.name}, such as "
         warnings.warn(f"image-folder: {message}{some(sorted(map(as_text, found.unlisted)))}", stacklevel=1)
     return f"sha256:{digest.hexdigest()}"

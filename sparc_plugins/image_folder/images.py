@@ -75,8 +75,8 @@ def _respelled(root: Path, name: str) -> Path:
 class Survey:
     """What is in the folder, beside what the index lists."""
 
-    states: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Size and time (ns) of each image that exists."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Spelling on disk of each listed image that exists."""
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     """Images in the same folders as listed ones, in their spelling on disk."""
@@ -87,22 +87,23 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
     found = Survey()
     respelled: dict[str, str] = {}
     for name in sorted(set(images)):
+        actual = name
         try:
-            status = _status(os.path.join(root, name))
+            _check_file(os.path.join(root, name))
         except OSError:
             try:
                 path = _respelled(root, name)
-                status = _status(path)
+                _check_file(path)
             except OSError:
                 found.missing.append(name)
                 continue
             actual = os.path.relpath(path, root)
             _same_file(respelled.setdefault(actual, name), name, actual)
-        found.states[name] = status.st_size, status.st_mtime_ns
+        found.files[name] = actual
     for actual, name in respelled.items():
-        if actual in found.states:
+        if actual in found.files:
             _same_file(actual, name, actual)
-    listed = found.states.keys() | respelled.keys()
+    listed = found.files.keys() | respelled.keys()
     for folder in {os.path.dirname(name) for name in listed}:
         for name in _images_in(root, folder):
             if name not in listed and same_name(name) not in listed:
@@ -110,12 +111,10 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
     return found
 
 
-def _status(path: str | Path) -> os.stat_result:
-    """Return the status of a file. Raises OSError."""
-    status = os.stat(path)
-    if stat.S_ISDIR(status.st_mode):
+def _check_file(path: str | Path) -> None:
+    """Raise OSError unless a file is there."""
+    if stat.S_ISDIR(os.stat(path).st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    return status
 
 
 def _images_in(root: Path, folder: str) -> list[str]:

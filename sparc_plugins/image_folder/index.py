@@ -9,7 +9,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ class ImageFolderParams(Params):
     """Fraction of the images that is held out if the file has no column `split`."""
     split_seed: int = 0
     """Random seed of the held-out images."""
+    digest: Literal["sample", "all"] = "sample"
+    """Part of the images that identifies them: a `sample` of their content, or `all` of it."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,9 +21,11 @@ from sparc.plugins import (
     Sample,
     Taxonomy,
     hookimpl,
+    identify_files,
     reading,
+    same_name,
 )
-from sparc_plugins.open_images.files import AGAIN, digest, find_files
+from sparc_plugins.open_images.files import AGAIN, find_files
 from sparc_plugins.open_images.labels import display, read_hierarchy, read_labels, read_names
 from sparc_plugins.open_images.narratives import read_narratives
 
@@ -44,6 +48,8 @@ class OpenImagesParams(Params):
     """Folder of the official files, also set by `--data-root`."""
     missing: Literal["error", "skip"] = "error"
     """Narratives without an image in the folder: `error` stops, `skip` leaves them out."""
+    digest: Literal["sample", "all"] = "sample"
+    """Part of the narratives' files that identifies them: a `sample` of their content, or `all` of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,14 +175,18 @@ def open_image(path: Path) -> Image:
 
 
 def _identify(params: OpenImagesParams) -> str:
-    """Return the digest of the narratives' names, sizes and times, and with missing=skip of the image folders' times.
+    """Return the digest of the narratives' names, sizes and content, and with missing=skip of the images' names.
 
     Labels are left out: features do not depend on them, so adding labels later must not invalidate features.
     """
     files = [find_files(params.root, split) for split in ("train", "test")]
     files[1].check_labels()
-    folders = [one.images for one in files] if params.missing == "skip" else []
-    return f"sha256:{digest([*files[0].narratives, *files[1].narratives, *folders])}"
+    narratives = {path for one in files for path in one.narratives}
+    found = identify_files(Path(params.root).expanduser(), narratives, params.digest)
+    if params.missing == "skip":
+        names = sorted({same_name(name) for one in files for name in os.listdir(one.images)})
+        found += f" images sha256:{hashlib.sha256(json.dumps(names).encode()).hexdigest()}"
+    return found
 
 
 @hookimpl

@@ -128,6 +128,15 @@ def test_editing_the_index_changes_the_identity(folder):
     assert _identify(ImageFolderParams(root=str(root))) != before
 
 
+def test_a_copy_with_other_times_is_the_same_data(photos, tmp_path):
+    copy = shutil.copytree(photos, tmp_path / "copy", copy_function=shutil.copy)
+    for path in copy.rglob("*"):
+        os.utime(path, (0, 0))
+    for digest in ("sample", "all"):
+        one, other = (_identify(ImageFolderParams(root=str(root), digest=digest)) for root in (photos, copy))
+        assert one == other
+
+
 def test_exchanging_an_image_changes_the_identity_and_moving_the_folder_does_not(photos, tmp_path):
     before = _identify(ImageFolderParams(root=str(photos)))
     moved = photos.rename(tmp_path / "moved")

@@ -584,10 +584,16 @@ def test_editing_narratives_changes_the_identity_and_moving_the_folder_or_adding
     assert identity(moved) != before
 
 
+def test_a_copy_with_other_times_is_the_same_data(root, tmp_path):
+    copy = shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copy)
+    os.utime(copy / NARRATIVES.format("train"), (0, 0))
+    for params in ({}, {"missing": "skip"}, {"digest": "all"}):
+        assert identity(copy, **params) == identity(root, **params)
+
+
 def test_adding_images_changes_the_identity_where_narratives_without_one_are_left_out(root):
     strict, lenient = identity(root), identity(root, missing="skip")
     (root / "train" / f"{C}.jpg").write_bytes(b"")
-    os.utime(root / "train", ns=(1, 1))
     assert identity(root) == strict
     assert identity(root, missing="skip") != lenient
 
