@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ def identify_files(root: Path, files: Iterable[Path], digest: Digest = "sample")
     Raises StorageError; FileNotFoundError if a file does not exist.
     """
     found = sorted((same_name(path.relative_to(root).as_posix()), path) for path in files)
-    sampled = {name for name, _ in sorted(found, key=lambda one: hashlib.sha256(one[0].encode()).digest())[:FILES]}
+    sampled = {name for name, _ in sorted(found, key=lambda one: hashlib.sha256(os.fsencode(one[0])).digest())[:FILES]}
     total = hashlib.sha256()
     for name, path in found:
         with reading(path):
