@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
-from sparc.extraction.preprocessing import Preprocessor
+from sparc.extraction.preprocessing import BatchReader, ItemBatch
 from sparc.extraction.shards import Destination, extract_streams
 from sparc.system.memory import keep_freed_memory
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
@@ -66,7 +66,7 @@ def measure(dataset, root, n_streams, options):
     batch = FeatureExtractor(backbones, "image", how).batch_size(dataset, range(len(dataset)))
     rows = [list(range(low, min(low + batch, len(dataset)))) for low in range(0, len(dataset), batch)]
     one = {"one": next(iter(backbones.values())).preprocess}
-    ready = [Preprocessor(one, "image")([(dataset[row], ("one",)) for row in some]).inputs["one"] for some in rows]
+    ready = [BatchReader(dataset, one, "image")[ItemBatch(list(some), ("one",))].inputs["one"] for some in rows]
     ready = [pixels.to(options.device) for pixels in ready]
     kind, dtype = torch.device(options.device).type, getattr(torch, options.precision)
 
@@ -83,7 +83,7 @@ def measure(dataset, root, n_streams, options):
         # Preprocessed once per stream, decoded once: what one process needs for it.
         preprocess = {name: backbone.preprocess for name, backbone in backbones.items()}
         for some in rows:
-            Preprocessor(preprocess, "image")([(dataset[row], tuple(preprocess)) for row in some])
+            BatchReader(dataset, preprocess, "image")[ItemBatch(list(some), tuple(preprocess))]
 
     def extraction():
         with tempfile.TemporaryDirectory(dir=root) as out:

@@ -246,6 +246,16 @@ def test_a_bad_image_is_named_and_skipped_only_on_request(sparc_here, photos, tm
 
 
 @pytest.mark.slow
+def test_the_limits_on_images_are_options(sparc_here, photos):
+    Image.new("RGB", (900, 3)).save(photos / "red-bar-1.png")
+    extract = ("extract", "--stream", "tiny-image", *folder(photos))
+    done = sparc_here(*extract)
+    assert_fails(done, "'red-bar-1.png#0' has 900 x 3 pixels: its longer side is 300 times", "--max-side-ratio 300")
+    assert sparc_here(*extract, "--max-side-ratio", 300).returncode == 0
+    assert_fails(sparc_here(*extract, "--max-pixels", 0), "max-pixels: input should be greater than 0", "change that")
+
+
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_of_two_lines_and_extraction_resumes_later(environment, sparc_here, photos, tmp_path):
     """A limit on file sizes stands in for a full disk: both make writes fail.
 

@@ -25,13 +25,13 @@ def ref(text):
 
 @pytest.mark.parametrize("name", ["a/b", "..", "a:b", "aux", "con.x", "a ", "a.", "a?", "NUL", ".hidden"])
 def test_a_stream_has_a_name_that_can_name_a_folder_on_every_system(name):
-    with pytest.raises(ValueError, match="expected a stream's name that can name a folder"):
+    with pytest.raises(InvalidConfig, match="expected a stream's name that can name a folder"):
         RunConfig(stream=[{"name": "timm", "alias": name}])
 
 
 @pytest.mark.parametrize("names", [("a", "A"), ("Zo\u00eb", "Zoe\u0308"), ("straße", "STRASSE")])
 def test_streams_whose_names_are_one_on_some_system_are_refused(names):
-    with pytest.raises(ValueError, match="rename one"):
+    with pytest.raises(InvalidConfig, match="rename one"):
         RunConfig(stream=[{"name": "timm", "alias": name} for name in names])
 
 

@@ -17,7 +17,7 @@ from sparc.ablation.grid import cells, checked_grid
 from sparc.cli.app import app
 from sparc.config import RunConfig, SpaceConfig, names, read_options, validated
 from sparc.plugins.checks import check_backbone, check_dataset
-from sparc.plugins.registry import discover
+from sparc.plugins.registry import checked_params, discover
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from tests.runs import provenance
@@ -140,6 +140,13 @@ def test_the_papers_grids_are_its_four_configurations_of_its_models(name, datase
         ("clip-img", towers),
         ("clip-txt", towers),
     ]
+    registry = discover()
+    assert checked_params(
+        registry.dataset(config.source.name), validated(RunConfig, {**options, "data-root": "x"}).source
+    )
+    for stream in config.stream:
+        assert checked_params(registry.backbone(stream.name), stream)
+
     import open_clip
     import timm
 

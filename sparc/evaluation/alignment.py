@@ -182,11 +182,11 @@ def _label_counts(
     order_N = np.argsort(part_N, kind="stable")
     ends_P = np.cumsum(np.bincount(part_N))
     slices = [slice(low, high) for low, high in zip([0, *ends_P[:-1]], ends_P, strict=True)]
-    every_N1 = np.ones((columns.shape[0], 1), np.float32)
+    every_N1 = csr_array(np.ones((columns.shape[0], 1), np.float32))
     columns_NJ = csr_array(hstack([columns, every_N1]))[order_N]
     by_part = [columns_NJ[part] for part in slices]
     by_latent = {
-        name: [csr_array(matrix[order_N[part]].T, dtype=np.float32) for part in slices]
+        name: [csr_array(matrix[order_N[part]].astype(np.float32).T) for part in slices]
         for name, matrix in active.items()
     }
     n_latents = next(iter(active.values())).shape[1]

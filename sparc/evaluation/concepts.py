@@ -38,7 +38,7 @@ Ints = NDArray[np.int64]
 class Counts:
     """Counts of images in one half."""
 
-    both: Floats
+    both: NDArray[np.float32]
     """(L, C) k: images that activate the latent and have the label."""
     active: Floats
     """(L,) n: images that activate the latent."""
@@ -49,7 +49,7 @@ class Counts:
 
     def at(self, latents: Ints, labels: Ints) -> tuple[Floats, Floats, Floats]:
         """Return k, n and K of pairs of a latent and a label."""
-        return self.both[latents, labels], self.active[latents], self.labelled[labels]
+        return self.both[latents, labels].astype(np.float64), self.active[latents], self.labelled[labels]
 
 
 class Halves(NamedTuple):

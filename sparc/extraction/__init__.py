@@ -6,7 +6,9 @@ Read in this order:
 - `supervise`: `extract` starts a worker process and turns its events into `Progress`; `probe` only estimates.
 - `worker`: that process. It loads the backbones and does all jobs that read the same images or captions together.
 - `items`: the distinct images or captions of a dataset; each is computed once.
-- `preprocessing`: samples become backbone inputs, in data-loading workers.
+- `preprocessing`: samples become backbone inputs, in loading processes.
+- `loading`: batches come from those processes, through shared memory or a pipe, within a time limit.
+- `reading_log`: what each loading process reads now, for the error if it never ends.
 - `features`: inputs become features; here a caption or an image goes through the backbones, batch by batch.
 - `batch_size`: the number of samples that fits into memory.
 - `shards`: features become shard files, and complete shards are never computed again.

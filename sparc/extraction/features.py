@@ -86,8 +86,8 @@ class FeatureExtractor:
         self._run = {name: torch.compile(run) if self.options.compile else run for name, run in functions.items()}
         self._at_once: dict[str, int] = {}
         """Number of samples that a backbone computes at once, if a whole batch exceeds the device's memory."""
-        self._witness: int | None = None
-        """A sample of the dataset that could be read."""
+        self.witness: int | None = None
+        """A sample of the dataset that could be read; if it no longer can, the dataset is gone."""
 
     def _function(self, name: str) -> Callable[[Any], Any]:
         backbone = self.backbones[name]
@@ -117,7 +117,7 @@ class FeatureExtractor:
                 if read.failure is not None:
                     raise _raised(read)
                 if read.inputs:
-                    self._witness = batch.samples[0]
+                    self.witness = batch.samples[0]
                     break
             else:
                 return largest
@@ -192,7 +192,7 @@ class FeatureExtractor:
 
     def _loaded(self, dataset: Dataset, batches: Sequence[ItemBatch], *, workers: int) -> Generator[PreprocessedBatch]:
         preprocess = {name: backbone.preprocess for name, backbone in self.backbones.items()}
-        reader = BatchReader(dataset, preprocess, self.modality, self.options.limits, witness=self._witness)
+        reader = BatchReader(dataset, preprocess, self.modality, self.options.limits, witness=self.witness)
         return load(reader, batches, workers=workers if self.modality == "image" else 0, pin=self._on_gpu)
 
     def _launch(self, name: str, inputs: Any, count: int) -> list[_Output]:

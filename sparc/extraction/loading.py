@@ -46,6 +46,8 @@ KEPT_FREE = 1 / 8
 """Fraction of the shared memory that is left to other programs, such as those for several GPUs."""
 AHEAD = 2
 """Batches that each process loads ahead, which is PyTorch's default."""
+KILLED, BUS_ERROR = -9, -getattr(signal, "SIGBUS", 7)
+"""Exit codes of processes that a signal ended; Windows has none."""
 AGAIN = "run the same command again: complete shards are kept"
 
 
@@ -131,7 +133,8 @@ class _Processes:
 
 def _check_semaphores(workers: int) -> None:
     """Raise OSError if there is no room for the queues of a DataLoader, which would print a traceback of its own."""
-    for queue in [multiprocessing.Queue() for _ in range(workers + 2)]:
+    queues: list[Any] = [multiprocessing.Queue() for _ in range(workers + 2)]
+    for queue in queues:
         queue.close()
 
 
@@ -292,13 +295,13 @@ class _Watch:
         entry = next((entry for entry in self._log.entries() if entry.pid == child.pid), None)
         where = self._work(entry) if entry is not None else "starting"
         message = f"a loading process {how} while it was {where}"
-        if code == -signal.SIGKILL:
+        if code == KILLED:
             return OutOfMemory(
                 message,
                 hint="the system kills processes when memory is short: free some, or lower --max-pixels, or remove "
                 f"that sample; then {AGAIN}",
             )
-        if code == -signal.SIGBUS:
+        if code == BUS_ERROR:
             return StorageError(
                 message, hint=f"check the room in {SHARED_MEMORY} and the disk of the data; then {AGAIN}"
             )

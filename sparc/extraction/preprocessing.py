@@ -108,6 +108,9 @@ class BatchReader:
                 return replace(sample, open_image=partial(self._shown, number, sample.image()))
             return replace(sample, caption=sample.text())
         except BadSample as error:
+            # A plugin may take any error for bad data.
+            if (found := refusal(error, f"read sample '{self.dataset.ids[number]}'")) is not None:
+                raise found from error
             return error
         except SparcError:
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -78,7 +78,7 @@ def extract_streams(
         BadSample: a sample cannot be read. With `skip_bad` its row is zero instead, so the sample lacks the stream.
         BadFeatures: a feature is not finite.
         PluginError: a backbone breaks its contract.
-        StorageError: the disk is full; complete shards are kept.
+        StorageError: the disk is full, or the dataset is gone; complete shards are kept.
     """
     items = distinct(dataset, extractor.modality)
     shards = _StreamShards(items, shard_rows, destinations, extractor)
@@ -88,6 +88,8 @@ def extract_streams(
     done = total - sum(len(shards.rows(number)) for number in wanted)
     on_rows(done, total)
     size = extractor.batch_size(dataset, items.owners.tolist()) if wanted else 1
+    if extractor.witness is None:
+        extractor.witness = shards.read_before(number for number in mine if number not in wanted)
     batches = {number: shards.batches(number, lacking, size) for number, lacking in wanted.items()}
     computed = extractor(dataset, list(chain.from_iterable(batches.values())))
     with contextlib.closing(computed):
@@ -156,6 +158,15 @@ class _StreamShards:
         except (MissingData, CorruptFile):
             return None
         return skipped if ids == self._ids(number) and (self._skip_bad or not skipped) else None
+
+    def read_before(self, complete: Iterable[int]) -> int | None:
+        """Return a sample that could be read when these shards were computed; None if there is none."""
+        for number in complete:
+            skipped = set(self._skipped(next(iter(self._destinations)), number) or ())
+            for owner, name in zip(self._owners(number), self._ids(number), strict=True):
+                if name not in skipped:
+                    return owner
+        return None
 
     def batches(self, number: int, streams: tuple[str, ...], size: int) -> list[ItemBatch]:
         """Return the batches of a shard. No batch spans two shards, so a shard's bytes don't depend on the process."""

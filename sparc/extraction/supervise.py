@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +12,9 @@ from typing import Any
 from sparc import errors
 from sparc.errors import OutOfMemory, PluginError, SparcError
 from sparc.extraction.plan import Job, Order
+
+KILLED = -9
+"""Exit code of a process that SIGKILL ended; Windows has none."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _events(order: Order) -> Iterator[dict[str, Any]]:
 def _death(code: int, at: str) -> SparcError:
     """Return the error of a worker that ended without an error of its own, in the streams `at`."""
     where = f" in stream '{at}'" if at else ""
-    if code == -signal.SIGKILL:
+    if code == KILLED:
         return OutOfMemory(
             f"the extraction process was killed{where}",
             hint="the system kills processes when memory is short: free some, or extract fewer streams at a time; "

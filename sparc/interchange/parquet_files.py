@@ -15,6 +15,8 @@ from sparc.interchange.arrays import Array, Arrays, only_values, wrong_rows
 
 READ_ROWS = 1024
 """Rows that are converted at a time."""
+BUFFER_BYTES = 8 << 20
+"""Bytes of a column that are read at a time; by default, pyarrow reads a whole row group."""
 _HINT = "every row needs as many numbers as the first; leave out samples that have no features"
 
 
@@ -25,7 +27,8 @@ def open_parquet(path: Path) -> Iterator[Arrays]:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise MissingData("reading Parquet needs pyarrow", hint="pip install pyarrow") from error
-    with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+    reading = {"buffer_size": BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
+    with pyarrow.parquet.ParquetFile(path, **reading) as file:
         yield {field.name: _column(path, file, field) for field in file.schema_arrow}
 
 

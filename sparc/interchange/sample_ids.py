@@ -5,7 +5,6 @@ Ids that look the same are the same: they are compared in Unicode's composed for
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from sparc.errors import InvalidConfig, MissingData
-from sparc.interchange.arrays import readable, wrong_rows
+from sparc.interchange.arrays import wrong_rows
 from sparc.system.names import same_name
+from sparc.system.texts import read_text
 
 _BLANK = "\ufeff"
 """The byte order mark, which a text file may leave in front of the first id."""
 _HINT = "every row needs an id: a text, or a whole number"
-_ENCODINGS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def texts(values: Iterable[Any], path: Path) -> list[str]:
@@ -61,26 +60,17 @@ def _in_utf8(text: str) -> bool:
 
 
 def lines(path: Path) -> list[str]:
-    """Return the ids in a text file, one per line, with or without a byte order mark.
+    """Return the ids in a text file, one per line, in any encoding that has a byte order mark, or in UTF-8.
 
     Raises:
         MissingData: the file does not exist.
         InvalidConfig: a line is empty, or the file is no text.
     """
     try:
-        with readable(path):
-            try:
-                content = path.read_bytes()
-            except FileNotFoundError as error:
-                raise MissingData(f"ids not found: {path}", hint="a text file with one id per line") from error
-        encoding = next((name for mark, name in _ENCODINGS if content.startswith(mark)), "utf-8-sig")
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InvalidConfig(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8, one id per line") from error
-    if "\0" in text:
-        raise InvalidConfig(f"{path} is not UTF-8 text: it holds zeros", hint="save it as UTF-8, one id per line")
-    # `splitlines` would also split at characters that an id may hold.
-    found = [clean(line) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+        text = read_text(path)
+    except FileNotFoundError as error:
+        raise MissingData(f"ids not found: {path}", hint="a text file with one id per line") from error
+    found = [clean(line) for line in text.split("\n")]  # `splitlines` also splits at characters that an id may hold
     while found and not found[-1]:
         found.pop()
     if "" in found:

@@ -180,7 +180,7 @@ def missing(features: FeatureStore) -> dict[str, int]:
     """Count the samples that lack each stream. Raises MissingData if all samples lack one, or if none has two."""
     import torch
 
-    there = features.present()
+    there = features.presence()
     found = {name: len(features) - int(mask.sum()) for name, mask in there.items()}
     for name, count in found.items():
         if count == len(features):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,17 +121,21 @@ def revoke_manifest(directory: Path) -> None:
 
 def how_to_remake(directory: Path) -> str:
     """Return the hint of errors about damaged features: extract them again, or import them if they were imported."""
-    dataset = None
+    # Extracted features end in a fingerprint. Their manifest may be damaged too.
+    is_imported = re.search(r"-[0-9a-f]{12}$", directory.name) is None
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        dataset = json.loads((directory / MANIFEST).read_text(encoding="utf-8")).get("dataset")
-    if dataset == IMPORTED:
+        is_imported = json.loads((directory / MANIFEST).read_text(encoding="utf-8")).get("dataset") == IMPORTED
+    if is_imported:
         return f"remove {directory.parent.parent} and import the features again: sparc import features"
     return f"remove {directory} to extract it again"
 
 
 def read_manifest(directory: Path) -> Manifest:
     """Read the manifest of a stream. Raises MissingData, CorruptFile, IncompatibleFormat or StorageError."""
-    content = read_json(directory / MANIFEST, what="the manifest of a stream")
+    try:
+        content = read_json(directory / MANIFEST, what="the manifest of a stream")
+    except CorruptFile as error:
+        raise CorruptFile(error.message, hint=how_to_remake(directory)) from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > STORE_FORMAT:
         raise IncompatibleFormat(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sparc.config import RunConfig
-from sparc.errors import CorruptFile, IncompatibleFormat
+from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig
 from sparc.storage.manifest import feature_digests
 from sparc.system.files import read_json, write_json
 
@@ -126,9 +126,13 @@ def read_provenance(path: Path) -> Provenance:
     content = read_json(path, what="the provenance of a run")
     try:
         return Provenance.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "extra_forbidden" and first["loc"][0] == "options":
+    except (ValidationError, InvalidConfig) as error:
+        # The configuration inside raises InvalidConfig, caused by what is wrong with its options.
+        in_options = isinstance(error, InvalidConfig)
+        cause = error.__cause__ if in_options else error
+        assert isinstance(cause, ValidationError)
+        first = cause.errors()[0]
+        if in_options and first["type"] == "extra_forbidden":
             raise IncompatibleFormat(
                 f"{path} has the option '{first['loc'][-1]}', which this sparc does not know",
                 hint="upgrade: pip install -U sparc-sae",

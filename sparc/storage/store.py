@@ -109,9 +109,13 @@ def write_samples(directory: Path, ids: Sequence[str], rows: NDArray[np.int64]) 
 def _read_samples(directory: Path, manifest: Manifest) -> tuple[list[str], Tensor]:
     """Return the sample ids and the row of each, (samples,). Raises MissingData or CorruptFile."""
     path = directory / SAMPLES
+    try:
+        if sha256(path) != manifest.samples_file_sha256:
+            raise _corrupt(path, "its checksum differs from the manifest's")
+    except FileNotFoundError as error:
+        message = f"the list of a stream's samples is missing: {path}"
+        raise MissingData(message, hint=how_to_remake(directory)) from error
     content = read_json(path, what="the list of a stream's samples")
-    if sha256(path) != manifest.samples_file_sha256:
-        raise _corrupt(path, "its checksum differs from the manifest's")
     ids: list[str] = content["ids"]
     if digest_ids(ids) != manifest.samples_sha256:
         raise _corrupt(path, "its ids are not those of the manifest")
@@ -157,7 +161,7 @@ class FeatureStore:
         """Streams whose backbone had random weights."""
         return [name for name, manifest in self.manifests.items() if manifest.weights == "random"]
 
-    def present(self) -> dict[str, Tensor]:
+    def presence(self) -> dict[str, Tensor]:
         """Return per stream a mask of the samples that have it, (samples,); the rows of others are zero."""
         return {
             name: torch.cat([present(rows) for rows in shards])[self.rows[name]] for name, shards in self.shards.items()
@@ -165,7 +169,7 @@ class FeatureStore:
 
     def missing(self) -> dict[str, int]:
         """Count per stream the samples that lack it."""
-        return {name: len(self) - int(mask.sum()) for name, mask in self.present().items()}
+        return {name: len(self) - int(mask.sum()) for name, mask in self.presence().items()}
 
 
 def open_streams(directories: Mapping[str, Path]) -> FeatureStore:

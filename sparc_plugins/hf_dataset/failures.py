@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from sparc.plugins import CorruptFile, InvalidConfig, MissingData, SparcError, refusal
+from sparc_plugins.hf_dataset.folders import bad_json_line, folder_files
 
 NETWORK = {
     errno.ECONNABORTED,
@@ -46,6 +47,8 @@ def sparc_error(error: Exception, place: str, *, is_local: bool) -> SparcError:
         return MissingData(f"hf: a file is missing for {place}: {reason}", hint="check the paths in it")
     if type(error) is ValueError:
         return InvalidConfig(f"hf: {place}: {reason}", hint="set 'name' to a configuration of the dataset")
+    if is_local and (line := bad_json_line(folder_files(place))) is not None:
+        return CorruptFile(f"hf: expected a JSON record in each line: {line}", hint="repair or remove that line")
     hint = "make its files again, or download them again; datasets.load_dataset alone shows the details"
     return CorruptFile(f"hf: {place} cannot be read: {reason}", hint=hint)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,6 +62,35 @@ def check_arrow(files: Iterable[Path]) -> None:
                 f"hf: {path} is truncated: expected the end mark of an Arrow stream",
                 hint="copy it again, or save the dataset again",
             )
+
+
+def check_parquet(files: Iterable[Path]) -> None:
+    """Raise CorruptFile if a Parquet file is truncated; the library does not say which."""
+    for path in files:
+        if path.suffix != ".parquet":
+            continue
+        with reading(path), path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 4))
+            end = file.read()
+        if end not in (b"PAR1", b"PARE"):
+            raise CorruptFile(
+                f"hf: {path} is truncated, or no Parquet file: expected PAR1 at its end",
+                hint="copy or download it again, or move it to another folder",
+            )
+
+
+def bad_json_line(files: Iterable[Path]) -> str | None:
+    """Return path and line of the first line that is not JSON, and the reason; None if all are."""
+    for path in files:
+        if path.suffix != ".jsonl":
+            continue
+        with reading(path), path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    json.loads(line.removeprefix(codecs.BOM_UTF8)) if line.strip() else None
+                except ValueError as error:
+                    return f"{path}, line {number}: {error}"
+    return None
 
 
 def csv_options(files: Sequence[Path]) -> dict[str, object]:

@@ -27,6 +27,7 @@ from sparc_plugins.hf_dataset.commits import commit_of, split_revision
 from sparc_plugins.hf_dataset.failures import sparc_error
 from sparc_plugins.hf_dataset.folders import (
     check_arrow,
+    check_parquet,
     csv_options,
     folder_files,
     is_saved,
@@ -162,6 +163,8 @@ def _load(params: HFParams) -> Mapping[str, Any]:
     saved = params.root is not None and is_saved(files, params.root)
     if saved:
         check_arrow(files)
+    else:
+        check_parquet(files)
     options = {} if saved else csv_options(files)
     try:
         if saved:
@@ -250,18 +253,24 @@ def _copy_stream(params: HFParams) -> dict[str, Any]:
     folder = cache_dir("hf", digest[:16])
     if not (folder / "train.arrow").is_file():
         streams = choose_splits(_load(params), params)
+        named: dict[str, list[str]] = {role: [] for role in streams}
         for role in sorted(streams):  # train comes last and marks the copy as complete
-            write_atomically(folder / f"{role}.arrow", partial(_write_arrow, params, streams[role], role))
+            write_atomically(folder / f"{role}.arrow", partial(_write_arrow, params, streams[role], role, named[role]))
+        if params.root is not None:
+            _count_unmatched(params.root, list(named.values()))
     return {path.stem: datasets.Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))}
 
 
-def _write_arrow(params: HFParams, stream: Any, role: str, path: Path) -> None:
-    """Write the used columns of a stream to an Arrow file, with the images' bytes in place of their paths."""
+def _write_arrow(params: HFParams, stream: Any, role: str, named: list[str], path: Path) -> None:
+    """Write the used columns of a stream to an Arrow file, with the images' bytes in place of their paths.
+
+    `named` receives these paths.
+    """
     import pyarrow as pa
 
     writer = None
     with path.open("wb") as file:
-        for table in _tables(params, stream, role):
+        for table in _tables(params, stream, role, named):
             writer = writer or pa.ipc.new_stream(file, table.schema)
             writer.write_table(table)
         if writer is None:
@@ -269,7 +278,7 @@ def _write_arrow(params: HFParams, stream: Any, role: str, path: Path) -> None:
         writer.close()
 
 
-def _tables(params: HFParams, stream: Any, role: str) -> Iterator[Any]:
+def _tables(params: HFParams, stream: Any, role: str, named: list[str]) -> Iterator[Any]:
     """Yield the rows of a stream, batch by batch, as the cache stores them. Errors here come from the stream."""
     import datasets
 
@@ -281,7 +290,7 @@ def _tables(params: HFParams, stream: Any, role: str) -> Iterator[Any]:
             table = piece.select(params.used)
             features = features or stream.features or datasets.Features.from_arrow_schema(table.schema)
             with _as_images(params, features):
-                images = _embedded(closed.cast_storage(table[params.image].combine_chunks()), params.root)
+                images = _embedded(closed.cast_storage(table[params.image].combine_chunks()), params.root, named)
             table = table.set_column(table.column_names.index(params.image), params.image, images)
             kept = {**{column: features[column] for column in params.used}, params.image: closed}
             yield table.cast(datasets.Features(kept).arrow_schema)
@@ -291,8 +300,11 @@ def _tables(params: HFParams, stream: Any, role: str) -> Iterator[Any]:
         raise sparc_error(error, dataset_place(params), is_local=params.root is not None) from error
 
 
-def _embedded(images: Any, root: str | None) -> Any:
-    """Return images with their bytes in place of their paths. An image that is not there becomes an empty cell."""
+def _embedded(images: Any, root: str | None, named: list[str]) -> Any:
+    """Return images with their bytes in place of their paths, which go into `named`.
+
+    An image that is not there becomes an empty cell.
+    """
     import datasets
     import pyarrow as pa
 
@@ -301,6 +313,7 @@ def _embedded(images: Any, root: str | None) -> Any:
     for number, one in enumerate(stored):
         if one is not None and one["bytes"] is None:
             path = one["path"] and located(one["path"], root)
+            named += [path] if path else []
             is_there = path and ("://" in path or Path(path).exists())
             stored[number] = {"bytes": None, "path": path} if is_there else None
     return closed.embed_storage(pa.array(stored, images.type))

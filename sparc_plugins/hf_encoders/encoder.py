@@ -1,75 +1,76 @@
-"""Code that image and text encoders of transformers share: read a model, run it, reduce its tokens to features."""
+"""Code that image and text encoders of transformers share: run a model, reduce its tokens to features."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparc.plugins import InvalidConfig, seeded
+from sparc.plugins import InvalidConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def read_model(folder: Path, random: bool) -> tuple[Any, bool]:
-    """Return the model, and True if its pooler has trained (or random, if `random`) weights.
-
-    Raises:
-        ValueError: the weights lack tensors other than the pooler's. transformers raises other types for files it
-            cannot read.
-    """
-    from transformers import AutoConfig, AutoModel
-
-    if random:
-        config = AutoConfig.from_pretrained(folder)
-        return seeded(lambda: AutoModel.from_config(config)), True
-    model, loaded = AutoModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-    # transformers initialises tensors that the file lacks at random.
-    lacking = sorted(loaded["missing_keys"])
-    if wanted := [name for name in lacking if not name.startswith("pooler.")]:
-        raise ValueError(f"the weights lack {wanted[0]} and {len(wanted) - 1} more")
-    return model, not lacking
-
-
 class Encoder:
     """A model of transformers, or one tower of a two-tower model. `modality` is `vision` or `text`."""
 
+    inputs: frozenset[str]
+    """Names of the inputs that the model takes."""
+
     def __init__(self, model: Any, modality: str, device: str) -> None:
+        if model.config.is_encoder_decoder:
+            model = model.get_encoder()
         self.device = device
         self.model, self.tower, self._run = model, model, model
         if hasattr(model, "vision_model") and hasattr(model, "text_model"):
             setattr(model, "text_model" if modality == "vision" else "vision_model", None)
             self.tower = getattr(model, f"{modality}_model")
             self._run = model.get_image_features if modality == "vision" else model.get_text_features
+        self._patches = 0
+        if model.config.model_type == "vit_mae":
+            # A masked autoencoder drops most patches at random and shuffles the rest, unless it is told not to.
+            model.config.mask_ratio = 0.0
+            self._patches = (model.config.image_size // model.config.patch_size) ** 2
+        called = model.forward if self._run is model else self._run
+        self.inputs = frozenset(inspect.signature(called).parameters)
         model.eval().requires_grad_(False).to(device).float()  # transformers loads the dtype of the file
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Any, Any]:
         """Return the last hidden states, and the pooled output (B, d) or None."""
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
+        if self._patches:
+            inputs["noise"] = self._in_order(len(inputs["pixel_values"]))
         output = self._run(**inputs)
         if not hasattr(output, "last_hidden_state"):  # transformers 4 returns the embedding alone
             return self.tower(**inputs).last_hidden_state, output
         pooled = getattr(output, "pooler_output", None)
         return output.last_hidden_state, None if pooled is None else pooled.flatten(1)
 
+    def _in_order(self, count: int) -> Tensor:
+        """Return the noise (B, P) by which a masked autoencoder sorts its patches, rising: they stay in order."""
+        import torch
 
-def reduce(pool: str, tokens: Any, pooled: Any, mask: Any) -> Tensor:
-    """Return features (B, d): `pooled`, the class token, or the mean of the tokens where `mask` (B, T) is not 0."""
-    features: Tensor
-    if pool == "pooled":
-        features = pooled
-    elif pool == "class":
-        features = tokens[:, 0]
-    else:
-        mask = mask.unsqueeze(-1).to(tokens.dtype)
-        features = (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    return features
+        return torch.arange(self._patches, device=self.device).expand(count, -1) / self._patches
+
+    def first_run(self, inputs: Mapping[str, Tensor]) -> tuple[Any, Any]:
+        """Run the model as `__call__` does.
+
+        Raises:
+            InvalidConfig: the model needs other inputs, or gives no hidden states.
+        """
+        try:
+            return self(inputs)
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise InvalidConfig(
+                f"{type(self.tower).__name__} does not run on {', '.join(inputs)} alone: {error}",
+                hint="choose a model that encodes images or text alone",
+            ) from error
 
 
 def check_pool(pool: str, offered: Mapping[str, bool], model: Any) -> None:
     """Raise InvalidConfig if the model does not offer that pool."""
-    if not offered[pool]:
+    if not offered.get(pool, True):
         has = ", ".join(name for name, there in offered.items() if there) or "none of them"
         raise InvalidConfig(
             f"pool={pool}: expected what the model offers, {has}; found a {type(model).__name__}",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparc.plugins import InvalidConfig, Sample
-from sparc_plugins.hf_encoders.encoder import Encoder, check_pool, reduce
+from sparc_plugins.hf_encoders.encoder import Encoder, check_pool
+from sparc_plugins.hf_encoders.pooling import POOLS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +22,23 @@ class Pixels:
     processor: Any
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Return the processor's tensors for the samples' images."""
-        return dict(self.processor(images=[sample.image() for sample in samples], return_tensors="pt"))
+        """Return the processor's tensors for the samples' images.
+
+        Raises InvalidConfig if the processor makes images of different sizes, which cannot be one batch.
+        """
+        images = [sample.image() for sample in samples]
+        try:
+            return dict(self.processor(images=images, return_tensors="pt"))
+        except ValueError as error:  # transformers' type for whatever cannot become one tensor
+            sizes = {
+                tuple(self.processor(images=[image], return_tensors="pt")["pixel_values"].shape) for image in images
+            }
+            if len(sizes) == 1:
+                raise
+            raise InvalidConfig(
+                f"the image processor makes images of {len(sizes)} sizes from {len(images)} images: expected one size",
+                hint="in preprocessor_config.json, state a size of height and width, or a crop (do_center_crop)",
+            ) from error
 
 
 class ImageBackbone:
@@ -38,7 +54,7 @@ class ImageBackbone:
         self.preprocessing: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         blank = self.preprocess([Sample("blank", lambda: Image.new("RGB", (64, 64)))])
         with torch.inference_mode():
-            states, pooled = encoder(blank)
+            states, pooled = encoder.first_run(blank)
             self.grid, self._prefix = _grid(encoder.tower.config, blank["pixel_values"], states)
             offered = {
                 "pooled": has_pooler and pooled is not None,
@@ -81,8 +97,8 @@ class ImageBackbone:
         tokens: Tensor = states[:, self._prefix :]
         if self.pool == "mean":
             mask = batch.get("pixel_attention_mask", torch.ones(tokens.shape[:2], device=tokens.device))
-            return reduce("mean", tokens, pooled, mask), tokens
-        return reduce(self.pool, states, pooled, None), tokens
+            return POOLS["mean"](tokens, mask), tokens
+        return pooled if self.pool == "pooled" else states[:, 0], tokens
 
 
 def _head(model: Any, tower: Any, states: Tensor, pooled: Tensor, prefix: int) -> Callable[[Tensor], Tensor] | None:

@@ -2,99 +2,164 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparc.plugins import Sample
-from sparc_plugins.hf_encoders.encoder import Encoder, check_pool, reduce
+from sparc.plugins import CorruptFile, InvalidConfig, Sample
+from sparc_plugins.hf_encoders.encoder import Encoder, check_pool
+from sparc_plugins.hf_encoders.pooling import POOLS, without_prompt
+from sparc_plugins.hf_encoders.tokens import Tokens, length_limit, repair_padding
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_PROBE = "a photo"
+_CLOSE = 1e-4
+"""Features of a caption alone and of the padded caption may differ by this share of the largest feature: rounding."""
+
 
 @dataclass(frozen=True)
-class Tokens:
-    """Preprocessing with the model's own tokenizer. Picklable."""
+class TextRecipe:
+    """What is done with a caption besides the encoder."""
 
-    tokenizer: Any
-    max_length: int
-    padding: str
-    """`longest`, or `max_length`."""
-
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Return token ids and attention mask (B, T) of the captions, truncated to `max_length` tokens."""
-        return dict(self._encoded([sample.text() for sample in samples], return_tensors="pt"))
-
-    def words(self, caption: str) -> list[tuple[str, list[int]]]:
-        """Return the words between spaces, with the positions of their tokens; none if the tokenizer has no offsets."""
-        if not self.tokenizer.is_fast:
-            return []
-        places = self._encoded([caption], return_offsets_mapping=True)["offset_mapping"][0]
-        words: list[tuple[str, list[int]]] = []
-        for word in re.finditer(r"\S+", caption):
-            # In some tokenizers a token begins with the space before the word.
-            inside = [token for token, (start, end) in enumerate(places) if start < word.end() and end > word.start()]
-            if inside:
-                words.append((word[0], inside))
-        return words
-
-    def _encoded(self, captions: list[str], **options: Any) -> Any:
-        return self.tokenizer(
-            captions,
-            padding=self.padding,
-            truncation=True,
-            max_length=self.max_length,
-            return_attention_mask=True,
-            **options,
-        )
+    pools: tuple[str, ...]
+    """`pooled`, or names of `POOLS`, whose vectors are joined."""
+    pools_prompt: bool = True
+    """False: the tokens of the prompt do not count in the pooling."""
+    prompt: str = ""
+    """Text put before every caption."""
+    max_length: int | None = None
+    """Number of tokens that the model's files state beside the tokenizer's."""
+    lower: bool = False
+    """True: captions are lower-cased first."""
+    layers: tuple[str, ...] = ()
+    """Layers that follow the pooling, each in one line."""
+    width: int | None = None
+    """Width of the pooled vectors that these layers take."""
 
 
 class TextBackbone:
     """A text encoder of transformers."""
 
-    def __init__(self, encoder: Encoder, tokenizer: Any, pool: str, has_pooler: bool) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        tokenizer: Any,
+        recipe: TextRecipe,
+        has_pooler: bool,
+        layers: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Prepare the tokenizer for this encoder. `layers` are applied to the pooled vectors.
+
+        Raises:
+            InvalidConfig: the model does not run on text alone, does not offer that pooling, or no way to pad captions.
+            CorruptFile: the tokenizer's files are missing, or of another model.
+        """
         import torch
 
-        self.encoder, self.pool = encoder, pool
-        self._reads = set(tokenizer.model_input_names)
-        # SigLIP was trained with padding to a fixed length and attends to it. So does a model that takes no mask.
-        fixed = encoder.tower.config.model_type.startswith("siglip") or "attention_mask" not in self._reads
-        length = _max_tokens(encoder.tower, tokenizer)
-        self.preprocess = Tokens(tokenizer, length, "max_length" if fixed else "longest")
-        self.preprocessing = {
-            "tokenizer": type(tokenizer).__name__,
-            "context_length": length,
-            "padding": self.preprocess.padding,
-        }
-        blank = self.preprocess([Sample("blank", caption="a")])
-        first_is_class = tokenizer.padding_side == "right" and blank["input_ids"][0, 0] == tokenizer.cls_token_id
+        self.encoder, self.recipe, self._layers = encoder, recipe, layers
+        self._skipped = 0
+        # SigLIP was trained with padding to a fixed length and attends to it.
+        attends = encoder.tower.config.model_type.startswith("siglip")
+        named = set(tokenizer.model_input_names) if attends else {*tokenizer.model_input_names, "attention_mask"}
+        self._reads = named & encoder.inputs
+        repair_padding(tokenizer, encoder.tower, keep_side=attends)
+        limit = length_limit(encoder.tower, tokenizer, recipe.max_length)
+        self.preprocess = Tokens(tokenizer, limit, "longest", recipe.prompt, recipe.lower)
+        if not recipe.pools_prompt:
+            self._skipped = self.preprocess.prompt_length()
         with torch.inference_mode():
-            pooled = encoder(self._inputs(blank))[1]
-            offered = {"pooled": has_pooler and pooled is not None, "class": bool(first_is_class), "mean": True}
-            check_pool(pool, offered, encoder.tower)
-            self.width = self.forward({name: value.to(encoder.device) for name, value in blank.items()}).shape[1]
+            probe = self.preprocess([Sample("probe", caption=_PROBE)])
+            states, pooled = encoder.first_run(self._inputs(probe))
+            first = probe["input_ids"][0, 0] == tokenizer.cls_token_id
+            self._check_pools(pooled is not None and has_pooler, bool(first))
+            alone = self._features(states, pooled, probe["attention_mask"])
+            if attends or "attention_mask" not in self._reads or not self._ignores_padding(probe, alone):
+                self.preprocess = self._fixed()
+        self.width = alone.shape[1]
+        self.preprocessing = self._described()
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return features (B, d) of a batch from the tokenizer."""
         states, pooled = self.encoder(self._inputs(batch))
-        return reduce(self.pool, states, pooled, batch["attention_mask"])
+        return self._features(states, pooled, batch["attention_mask"])
+
+    def _features(self, states: Tensor, pooled: Tensor, mask: Tensor) -> Tensor:
+        import torch
+
+        if states.shape[1] != mask.shape[1] and self.recipe.pools != ("pooled",):
+            raise InvalidConfig(
+                f"{type(self.encoder.tower).__name__} gives {states.shape[1]} states for {mask.shape[1]} tokens: "
+                "expected one for each",
+                hint="choose another model",
+            )
+        mask = mask.to(states.device)
+        if self._skipped:
+            mask = without_prompt(mask, self._skipped)
+        made = [pooled if pool == "pooled" else POOLS[pool](states, mask) for pool in self.recipe.pools]
+        features = torch.cat(made, dim=1)
+        if self.recipe.width not in (None, features.shape[1]):
+            raise CorruptFile(
+                f"the pooling {'+'.join(self.recipe.pools)} of {type(self.encoder.tower).__name__} gives "
+                f"{features.shape[1]} features, and the layers after it take {self.recipe.width}",
+                hint="use the files of one model",
+            )
+        return features if self._layers is None else self._layers(features)
 
     def words(self, caption: str) -> list[tuple[str, list[int]]]:
         """Return the words between spaces, with the positions of their tokens; none if the tokenizer has no offsets."""
         return self.preprocess.words(caption)
 
-    def _inputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: value for name, value in batch.items() if name in self._reads}
 
+    def _check_pools(self, has_pooled: bool, first_is_class: bool) -> None:
+        """Raise InvalidConfig for the pooling `pooled` or `class` of a model that lacks it."""
+        if len(self.recipe.pools) == 1:
+            offered = {"pooled": has_pooled, "class": first_is_class, "mean": True}
+            check_pool(self.recipe.pools[0], offered, self.encoder.tower)
 
-def _max_tokens(model: Any, tokenizer: Any) -> int:
-    """Return the model's context length in tokens, special tokens included."""
-    embeddings = getattr(model, "embeddings", None)
-    table = getattr(embeddings, "position_embeddings", None) or getattr(embeddings, "position_embedding", None)
-    if table is None:
-        return int(tokenizer.model_max_length)
-    # RoBERTa numbers positions starting after the padding's index.
-    first = 0 if table.padding_idx is None else table.padding_idx + 1
-    return int(min(tokenizer.model_max_length, table.num_embeddings - first))
+    def _ignores_padding(self, probe: Mapping[str, Tensor], alone: Tensor) -> bool:
+        """Return True if padding leaves the features as they are, except for rounding."""
+        from torch.nn import functional
+
+        tokenizer = self.preprocess.tokenizer
+        fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        room = 16 if self.preprocess.max_length is None else self.preprocess.max_length - probe["input_ids"].shape[1]
+        padded = {
+            name: functional.pad(value, (0, min(16, max(0, room))), value=fill.get(name, 0))
+            for name, value in probe.items()
+        }
+        difference = (self.forward(padded) - alone).abs().max()
+        return bool(difference <= _CLOSE * alone.abs().max())
+
+    def _fixed(self) -> Tokens:
+        """Return the preprocessing that pads every caption to the same length."""
+        tokens = self.preprocess
+        if tokens.max_length is None:
+            raise InvalidConfig(
+                f"{type(self.encoder.tower).__name__}: padding changes its features, and its files state no length to "
+                "which all captions could be padded",
+                hint="write model_max_length, a number of tokens, into its tokenizer_config.json",
+            )
+        return Tokens(tokens.tokenizer, tokens.max_length, "max_length", tokens.prompt, tokens.lower)
+
+    def _described(self) -> dict[str, Any]:
+        """Return what the manifest records."""
+        tokens = self.preprocess
+        described: dict[str, Any] = {
+            "model": type(self.encoder.tower).__name__,
+            "tokenizer": type(tokens.tokenizer).__name__,
+            "context_length": tokens.max_length,
+            "padding": tokens.padding,
+            "pooling": "+".join(self.recipe.pools),
+        }
+        if tokens.prompt:
+            described["prompt"] = tokens.prompt
+            described["prompt_is_pooled"] = self.recipe.pools_prompt
+        if self.recipe.lower:
+            described["lower_case"] = True
+        if self.recipe.layers:
+            described["layers"] = list(self.recipe.layers)
+        return described

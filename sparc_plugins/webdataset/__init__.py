@@ -30,7 +30,7 @@ from sparc.plugins import (
 )
 from sparc_plugins.webdataset.grouping import fields
 from sparc_plugins.webdataset.index import EncodedTexts, content, read_index
-from sparc_plugins.webdataset.shards import WebDatasetParams, find_shards, stamps
+from sparc_plugins.webdataset.shards import WebDatasetParams, count_left_out, find_shards, stamps
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,6 +63,7 @@ class WebDataset:
         import numpy as np
 
         found = find_shards(params)
+        count_left_out(params, found)
         self._shards = found.get(split, found["train"])
         self._index = read_index(self._shards, params)
         self._fields = fields(params.caption)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -46,8 +46,6 @@ class WebDatasetParams(Params):
 def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
     """Return the shards of `train`, and of `test` if there are any, in the order of their patterns and names.
 
-    A warning counts the tar files of the folder that are in no split.
-
     Raises:
         MissingData: the library is not installed, or the folder or the shards of a pattern do not exist.
         InvalidConfig: a pattern is malformed, or a shard is in both splits.
@@ -69,8 +67,6 @@ def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
         raise _no_shards(root, listed)
     if both := set(train) & set(test):
         raise InvalidConfig(f"webdataset: {min(both)} is in train and in test", hint="change 'train' or 'test'")
-    if params.train is None:
-        _count_left_out(root, [path for path in listed if path not in {*train, *test}])
     return {"train": train, "test": test} if test else {"train": train}
 
 
@@ -101,8 +97,13 @@ def _in_folders(listed: Iterable[Path]) -> list[str]:
     return [f"{path.parent.name}/{path.name}" for path in found if not path.name.startswith(".")]
 
 
-def _count_left_out(root: Path, others: Sequence[Path]) -> None:
-    """Warn about the tar files of the folder that are in no split."""
+def count_left_out(params: WebDatasetParams, found: Mapping[str, Sequence[Path]]) -> None:
+    """Warn about the tar files of the folder that are in no split, unless the user chose those to train on."""
+    if params.train is not None:
+        return
+    root = Path(params.root).expanduser()
+    used = {path for shards in found.values() for path in shards}
+    others = sorted(path for path in root.iterdir() if path not in used and not path.name.startswith("."))
     names = [path.name for path in others if not path.is_dir() and path.suffix.lower() == ".tar"]
     compressed = [path.name for path in others if _is_compressed(path)]
     deeper = _in_folders(others)
@@ -114,7 +115,7 @@ def _count_left_out(root: Path, others: Sequence[Path]) -> None:
     if reasons:
         warnings.warn(
             f"webdataset: shards of {root} that are not used: {'; '.join(reasons)}; 'train' and 'test' choose others",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

@@ -24,6 +24,8 @@ from sparc.extraction import loading
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.loading import _Packed, load
 from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
+from sparc.extraction.shards import Share
+from sparc.extraction.supervise import _death
 from sparc.plugins import Sample
 from sparc.plugins.images import ImageLimits
 from sparc.storage.store import open_streams
@@ -64,12 +66,24 @@ def kill(how=signal.SIGKILL):
     os.kill(os.getpid(), how)
 
 
+def kill_later():
+    time.sleep(0.5)
+    kill()
+
+
 def end():
     os._exit(3)
 
 
 def refuse(number):
     raise OSError(number, os.strerror(number))
+
+
+def refuse_as_bad(number):
+    try:
+        refuse(number)
+    except OSError as error:
+        raise BadSample("cannot be opened", hint="mend it") from error
 
 
 def no_memory():
@@ -109,7 +123,7 @@ def test_a_process_that_is_killed_while_features_are_computed_is_an_error_too(tm
             return batch
 
     with pytest.raises(OutOfMemory, match="while it was reading sample 'c35'"):
-        extract_stream(Odd(35, kill), Slow(), tmp_path / "s")
+        extract_stream(Odd(35, kill_later), Slow(), tmp_path / "s")
 
 
 def deadly(samples):
@@ -178,6 +192,13 @@ def test_what_the_machine_refuses_is_never_skipped_as_bad_data(tmp_path, number,
         extract_stream(Odd(odd, partial(refuse, number)), Brightness(), tmp_path / "s", skip_bad=True)
 
 
+def test_a_plugin_that_takes_a_refusal_for_bad_data_does_not_make_it_so(tmp_path):
+    with pytest.raises(StorageError, match="cannot read sample 'c35': Input/output error"):
+        extract_stream(Odd(35, partial(refuse_as_bad, errno.EIO)), Brightness(), tmp_path / "s", skip_bad=True)
+    bad = extract_stream(Odd(35, partial(refuse_as_bad, errno.ENOENT)), Brightness(), tmp_path / "t", skip_bad=True)
+    assert bad.skipped == ("c35",)
+
+
 def test_a_lack_of_memory_is_never_skipped_as_bad_data(tmp_path):
     with pytest.raises(OutOfMemory, match="read the image of sample 'c35': cannot allocate 9 GiB"):
         extract_stream(Odd(35, no_memory), Brightness(), tmp_path / "s", skip_bad=True)
@@ -212,6 +233,14 @@ def test_a_dataset_that_vanishes_is_not_skipped_sample_by_sample(photos, tmp_pat
     extractor.batch_size(dataset, [0])
     with pytest.raises(StorageError, match="samples that could be read before cannot be read now: image not found"):
         list(extractor(dataset, read_later))
+
+
+def test_a_dataset_that_vanished_since_the_first_shards_is_not_skipped(photos, tmp_path):
+    dataset = ImageFolder(ImageFolderParams(root=str(photos)), "train")
+    extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=8, share=Share(0, 2))
+    photos.rename(tmp_path / "gone")
+    with pytest.raises(StorageError, match="samples that could be read before cannot be read now: image not found"):
+        extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=8, skip_bad=True)
 
 
 def test_a_missing_image_is_skipped_while_the_others_are_there(photos, tmp_path):
@@ -273,7 +302,7 @@ class Large(Brightness):
 def large(samples):
     return mean_colours(samples).repeat(1, 2**16)
 
-for size in ("40m", "16k"):
+for size in ("20m", "16k"):
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", "/dev/shm"], check=True)
     extract_stream(Odd(-1, None), Large(), Path(sys.argv[1]) / size)
 """
@@ -283,7 +312,7 @@ for size in ("40m", "16k"):
 def test_loading_needs_no_shared_memory(tmp_path):
     """Docker gives 64 MB, and a batch of two streams takes 45. Here a batch takes 25.
 
-    40 MB hold one batch of those that are loaded ahead. 16 kB do not even hold the semaphores of a queue.
+    20 MB hold the second batch, which is smaller, but not the first. 16 kB do not even hold the semaphores of a queue.
     """
     inside = ["unshare", "-rm"]
     if not shutil.which("unshare") or subprocess.run([*inside, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]).returncode:
@@ -294,8 +323,26 @@ def test_loading_needs_no_shared_memory(tmp_path):
     assert "Traceback" not in done.stderr
     assert "one thread loads all images" in done.stderr
     expected = mean_colours([Odd(-1, None)[row] for row in range(FORTY)])
-    for size in ("40m", "16k"):
+    for size in ("20m", "16k"):
         assert torch.equal(open_streams({"s": tmp_path / size}).in_memory()["s"][:, -3:], expected)
+
+
+@pytest.mark.slow
+def test_processes_that_are_spawned_load_too(hasty, monkeypatch):
+    """As on macOS and Windows."""
+    spawning = multiprocessing.get_context("spawn")
+    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", spawning)
+    monkeypatch.setattr(loading, "SAMPLE_SECONDS", 60)
+    loaded = load(reader_of(Odd(13, kill)), TENS[:2], workers=1, pin=False)
+    assert torch.equal(next(loaded).inputs["s"], mean_colours(list(Odd(-1, None))[:10]))
+    with pytest.raises(OutOfMemory, match="reading sample 'c13'"):
+        next(loaded)
+
+
+def test_an_extraction_process_that_is_killed_says_where():
+    assert "was killed in stream 'a'" in str(_death(-9, "a"))
+    assert isinstance(_death(-9, "a"), OutOfMemory)
+    assert "ended with code 3 in stream 'a'" in str(_death(3, "a"))
 
 
 @pytest.fixture

@@ -232,7 +232,7 @@ def test_lines_without_an_id_or_in_another_encoding_are_refused(tmp_path):
         (b"a\n\nc\nd\n", "ids.txt, line 2: expected an id, found an empty line"),
         (b"a\nb\nc\n", "expected as many ids as features, found 3 and 4"),
         ("ä\nb\nc\nd".encode("latin-1"), "is not UTF-8 text"),
-        ("a\nb\nc\nd".encode("utf-16-le"), "is not UTF-8 text"),
+        ("a\nb\nc\nd".encode("utf-16-le"), "is not text: line 1 holds a zero byte"),
     ):
         (tmp_path / "ids.txt").write_bytes(content)
         with pytest.raises(InvalidConfig, match=message):

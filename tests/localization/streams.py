@@ -20,7 +20,7 @@ from sparc_plugins import clip, timm_image
 from sparc_plugins.clip import ClipParams
 from sparc_plugins.hf_encoders.encoder import Encoder
 from sparc_plugins.hf_encoders.image import ImageBackbone
-from sparc_plugins.hf_encoders.text import TextBackbone
+from sparc_plugins.hf_encoders.text import TextBackbone, TextRecipe
 from sparc_plugins.timm_image import TimmParams
 from tests.plugins.backbones import noise
 
@@ -94,7 +94,7 @@ def hf_image(config, processor, pool="pooled"):
 
 
 def hf_text(config, pool="pooled", **options):
-    return TextBackbone(hf_encoder(config, "text"), tokenizer(**options), pool, has_pooler=True)
+    return TextBackbone(hf_encoder(config, "text"), tokenizer(**options), TextRecipe((pool,)), has_pooler=True)
 
 
 def clip_config():

@@ -1,12 +1,17 @@
 """A request is checked, and its images decoded, before anything heavy is loaded."""
 
+import builtins
+import errno
+import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sparc.errors import InvalidConfig
+from sparc.errors import BadSample, InvalidConfig, StorageError
 from sparc.localization import Query, checked_request, localize
 from sparc.localization.methods import GRADIENT_METHODS
 from sparc.localization.request import METHODS, check_modalities
@@ -40,6 +45,34 @@ def test_an_image_is_decoded_once_with_the_check(tmp_path):
     file.unlink()
     (found,) = localize(models(), request)
     np.testing.assert_allclose(found.values, [[1, 0], [0, 0]])
+
+
+def test_images_have_the_limits_and_the_bits_of_those_in_training(tmp_path):
+    Image.new("L", (900, 3)).save(tmp_path / "long.png")
+    with pytest.raises(
+        BadSample, match=r"long\.png has 900 x 3 pixels: its longer side is 300 times the shorter"
+    ) as error:
+        checked_request([tmp_path / "long.png"], text=["red"], n_latents=3)
+    assert "train with --max-side-ratio 300" in error.value.hint
+    with pytest.raises(BadSample, match="image 0 has 900 x 3 pixels"):
+        checked_request([Image.new("L", (900, 3))], text=["red"], n_latents=3)
+    Image.fromarray(np.array([[0, 2048, 4095]], np.uint16)).save(tmp_path / "twelve-bits.png")
+    request = checked_request([tmp_path / "twelve-bits.png"], text=["red"], n_latents=3)
+    assert [request.images[0].image().getpixel((x, 0))[0] for x in range(3)] == [0, 128, 255]
+
+
+def test_an_image_that_the_machine_refuses_to_read_is_no_damage(tmp_path, monkeypatch):
+    file = tmp_path / "photo.png"
+    PHOTO.save(file)
+    monkeypatch.setattr(builtins, "open", partial(refused, file))
+    with pytest.raises(StorageError, match=r"cannot read .*photo.png: Input/output error"):
+        checked_request([file], text=["red"], n_latents=3)
+
+
+def refused(file, path, *arguments, real=open, **options):
+    if str(path) == str(file):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return real(path, *arguments, **options)
 
 
 def test_without_a_selection_captions_are_joint_and_latents_solo():

@@ -195,8 +195,8 @@ def test_a_stream_that_breaks_off_leaves_nothing_half_copied(tmp_path):
         part = datasets.Dataset.from_dict(table(start, start + 150), features=features())
         part.to_parquet(str(folder / f"train-{number}.parquet"))
     whole = (folder / "train-1.parquet").read_bytes()
-    os.truncate(folder / "train-1.parquet", 5000)
-    with pytest.raises(CorruptFile, match=r"parts cannot be read: .*Parquet"):
+    (folder / "train-1.parquet").write_bytes(b"PAR1" + bytes(20) + b"PAR1")
+    with pytest.raises(CorruptFile, match=r"parts cannot be read: .*arquet"):
         opened(folder, streaming=True)
     assert not list((tmp_path / "cache").rglob("*.arrow*"))
     (folder / "train-1.parquet").write_bytes(whole)
@@ -286,7 +286,7 @@ def test_an_image_that_cannot_be_read_says_so_when_it_is_opened(tmp_path):
 def test_files_that_are_cut_off_are_named(parquet, streaming):
     path = parquet / "train-00000-of-00001.parquet"
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(CorruptFile, match=r"parquet cannot be read: .*arquet"):
+    with pytest.raises(CorruptFile, match=r"train-00000-of-00001.parquet is truncated, or no Parquet file"):
         opened(parquet, streaming=streaming)
 
 

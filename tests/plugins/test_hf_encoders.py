@@ -7,7 +7,6 @@ import pytest
 import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from sparc.errors import CorruptFile, InvalidConfig, WeightsUnavailable
 from sparc.plugins import read_weights
@@ -15,36 +14,25 @@ from sparc.plugins.checks import check_backbone
 from sparc.plugins.contracts import Sample
 from sparc_plugins import hf_encoders
 from sparc_plugins.hf_encoders import EncoderParams, MiniLMParams, SentenceParams
-from tests.plugins.backbones import COMMIT, GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
+from tests.plugins.backbones import COMMIT, GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, noise, offered, tokens
+from tests.plugins.hf_folders import (
+    BERT,
+    EYE,
+    IMAGE_SIZE,
+    LONG,
+    SHORT,
+    SMALL,
+    TONGUE,
+    by_hand,
+    load,
+    load_hf,
+    pixels,
+    save_model,
+    save_tokenizer,
+    words,
+)
 
 pytestmark = pytest.mark.usefixtures("no_hub")
-WORDS = ["<pad>", "<unk>", "<s>", "</s>", "picture", "number", *map(str, range(10))]
-SMALL = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-EYE = {**SMALL, "image_size": 32, "patch_size": 8}
-ENDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-TONGUE = {**SMALL, "vocab_size": len(WORDS), "max_position_embeddings": 12, **ENDS}
-BERT = {**SMALL, "vocab_size": len(WORDS), "max_position_embeddings": 12}
-IMAGE_SIZE = {"size": {"height": 32, "width": 32}}
-SHORT, LONG = Sample("0", caption="picture"), Sample("1", caption="picture number 1 2 3 4")
-
-
-def save_tokenizer(folder, *, cls_token="<s>", **options):
-    """Save a tokenizer of whole words that adds a token at each end, as BERT's and CLIP's do."""
-    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
-    )
-    tokenizer = hf.PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", cls_token=cls_token, **options
-    )
-    tokenizer.save_pretrained(folder)
-
-
-def save_model(folder, config):
-    torch.manual_seed(1)
-    hf.AutoModel.from_config(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -86,29 +74,6 @@ def siglip2(tmp_path_factory):
     hf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
     eye = {**SMALL, "patch_size": 8, "num_patches": 16}
     return save_model(folder, hf.Siglip2Config(vision_config=eye, text_config={**TONGUE, "projection_size": 24}))
-
-
-def load(stream, folder, **params):
-    spec = offered(hf_encoders)[stream]
-    return spec.load(spec.params(weights=str(folder), **params), "cpu")
-
-
-def load_hf(stream, folder, pool="pooled"):
-    return load(stream, folder, model="lab/model", pool=pool)
-
-
-def by_hand(folder):
-    return hf.AutoModel.from_pretrained(folder).eval()
-
-
-def pixels(folder, samples=SAMPLES):
-    processor = hf.AutoImageProcessor.from_pretrained(folder)
-    return processor(images=[sample.image() for sample in samples], return_tensors="pt")
-
-
-def words(folder, samples, **options):
-    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
-    return tokenizer([sample.text() for sample in samples], return_tensors="pt", **options)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +213,34 @@ def test_a_model_that_merges_its_patches_offers_its_pooled_output_alone(tmp_path
     assert load_hf("hf-image", tmp_path).grid is None
     with pytest.raises(InvalidConfig, match="pool=mean: expected what the model offers, pooled; found a SwinModel"):
         load_hf("hf-image", tmp_path, "mean")
+
+
+def test_a_masked_autoencoder_sees_the_whole_image_and_keeps_its_patches_in_order(tmp_path):
+    hf.ViTImageProcessor(**IMAGE_SIZE).save_pretrained(tmp_path)
+    save_model(tmp_path, hf.ViTMAEConfig(**EYE))
+    as_vit = hf.ViTModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()  # the same layers, without masking
+    with torch.inference_mode():
+        hidden = as_vit(**pixels(tmp_path)).last_hidden_state
+    backbone = load_hf("hf-image", tmp_path, "class")
+    torch.testing.assert_close(features(backbone), hidden[:, 0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(tokens(backbone), hidden[:, 1:], rtol=0, atol=1e-5)
+
+
+def test_an_image_processor_that_leaves_images_their_sizes_says_what_to_change(dinov2, tmp_path):
+    folder = shutil.copytree(dinov2, tmp_path / "uncropped")
+    hf.BitImageProcessor(size={"shortest_edge": 32}, do_center_crop=False).save_pretrained(folder)
+    backbone = load_hf("hf-image", folder)
+    assert features(backbone, SAMPLES[:2]).shape == (2, 24)
+    with pytest.raises(InvalidConfig, match="images of 2 sizes from 3 images: expected one size") as error:
+        backbone.preprocess([*SAMPLES[:2], noise(3, size=(90, 60))])
+    assert "do_center_crop" in error.value.hint
+
+
+def test_a_model_that_needs_more_than_pixels_says_so(bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "bert")
+    hf.ViTImageProcessor(**IMAGE_SIZE).save_pretrained(folder)
+    with pytest.raises(InvalidConfig, match="BertModel does not run on pixel_values alone"):
+        load_hf("hf-image", folder)
 
 
 def test_the_preprocessing_says_how_pixels_and_tokens_are_made(siglip, bert):

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import unicodedata
+import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -155,23 +156,32 @@ def test_relative_paths_lead_into_the_folder_whatever_unicode_form_they_have(roo
     (root / "images" / f"{NFD}.bin").write_bytes(picture())
     rows = [{"image": f"images/{name}.bin", "caption": "x"} for name in (NFC, "gone")]
     (root / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    message = (
-        "1 of 2 rows have no image" if streaming else r"^hf: 1 images that rows name are not in .*: images/gone.bin$"
-    )
-    with pytest.warns(UserWarning, match=message):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
         dataset = opened(root, streaming=streaming)
+    said = [str(one.message) for one in found]
+    assert said[0] == f"hf: 1 images that rows name are not in {root}: images/gone.bin"
+    assert said[1:] == (["hf: in the train split 1 of 2 rows have no image (row 1)"] if streaming else [])
     assert dataset[0].image().size == (16, 12)
     with pytest.raises(BadSample, match=r"image not found: images/gone.bin|sample 'train/1' has no image"):
         dataset[1].image()
 
 
-def test_images_that_no_row_names_are_counted(root):
+@both_ways
+def test_images_that_no_row_names_are_counted(root, streaming):
     (root / "train").mkdir()
     for name in ("0.jpg", "1.jpg", "2.JPG"):
         (root / "train" / name).write_bytes(picture())
     (root / "train" / "metadata.jsonl").write_text('{"file_name": "0.jpg", "caption": "x"}\n')
     with pytest.warns(UserWarning, match=r"^hf: 2 images of .* are in no row: train/1.jpg, train/2.JPG$"):
-        assert len(opened(root)) == 1
+        assert len(opened(root, streaming=streaming)) == 1
+
+
+@both_ways
+def test_a_line_that_is_no_json_is_named(root, streaming):
+    (root / "train.jsonl").write_text('{"image": "a.png", "caption": "x"}\n\n{"image": "b.png", "cap')
+    with pytest.raises(CorruptFile, match=r"expected a JSON record in each line: .*train.jsonl, line 3: Unterminated"):
+        opened(root, streaming=streaming)
 
 
 @both_ways

@@ -365,6 +365,40 @@ def test_parents_outside_of_parts_come_before_those_in_parts(tmp_path, below_roo
     assert taxonomy.lift("brush", 1) == parents[0]
 
 
+@given(st.data())
+def test_a_hierarchy_that_was_written_comes_back_whole(tmp_path_factory, data):
+    """Each class has one or two places: below an earlier class, or as a part of one."""
+    names = data.draw(st.lists(st.text(min_size=1), min_size=1, max_size=6, unique=True))
+    places = {
+        number: data.draw(st.dictionaries(st.integers(0, number - 1), st.booleans(), min_size=1, max_size=2))
+        for number in range(1, len(names))
+    }
+    edges = {True: set(), False: set()}
+    for number, above in places.items():
+        for parent, is_part in above.items():
+            edges[is_part].add((parent, number))
+
+    def written(number):
+        below, parts = (
+            [written(child) for parent, child in sorted(edges[is_part]) if parent == number]
+            for is_part in (False, True)
+        )
+        return {"LabelName": names[number], "Subcategory": below, "Part": parts}
+
+    path = tmp_path_factory.mktemp("written") / "hierarchy.json"
+    text = json.dumps(written(0), ensure_ascii=data.draw(st.booleans()))
+    path.write_bytes(text.encode(data.draw(st.sampled_from(["utf-8", "utf-8-sig"]))))
+    taxonomy = read_hierarchy(path)
+    outside = {0}  # classes that some path reaches without a part
+    for parent, number in sorted(edges[False], key=lambda edge: edge[1]):
+        outside |= {number} if parent in outside else set()
+    assert set(taxonomy.labels) == set(names)
+    for number, name in enumerate(names):
+        above = [names.index(parent) for parent in taxonomy.parents[name]]
+        assert sorted(above) == sorted(parent for parent, child in edges[False] if child == number)
+        assert [parent in outside for parent in above] == sorted((parent in outside for parent in above), reverse=True)
+
+
 def test_a_hierarchy_may_be_gzipped_and_have_a_bom_and_crlf(tmp_path):
     path = tmp_path / "bbox_labels_600_hierarchy.json.gz"
     path.write_bytes(gzip.compress(json.dumps(HIERARCHY, indent=1).replace("\n", "\r\n").encode("utf-8-sig")))

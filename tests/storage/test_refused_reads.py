@@ -99,10 +99,19 @@ def test_damaged_features_are_made_again_in_the_way_in_which_they_were_made(stre
     with pytest.raises(MissingData, match="a shard is missing") as raised:
         open_streams({"photo": stream})
     assert raised.value.hint == again
-    (stream / "manifest.json").write_text('{"dataset": "imported"}')
-    with pytest.raises(CorruptFile, match="is not a manifest") as raised:
+    (stream / "samples.json").unlink()
+    with pytest.raises(MissingData, match="list of a stream's samples is missing") as raised:
         open_streams({"photo": stream})
     assert raised.value.hint == again
+    for content, message in (('{"dataset": "imported"}', "is not a manifest"), ('{"data', "is not valid JSON")):
+        (stream / "manifest.json").write_text(content)
+        with pytest.raises(CorruptFile, match=message) as raised:
+            open_streams({"photo": stream})
+        assert raised.value.hint == again
+    extracted = stream.rename(stream.with_name("photo-0123456789ab"))
+    with pytest.raises(CorruptFile, match="is not valid JSON") as raised:
+        open_streams({"photo": extracted})
+    assert raised.value.hint == f"remove {extracted} to extract it again"
 
 
 def test_a_checkpoint_that_may_not_be_read_is_no_damaged_checkpoint(space):

@@ -124,7 +124,8 @@ def _operands(summed: LatentSum) -> tuple[NDArray[Any], ...]:
 
 
 def _entries(summed: LatentSum, dots: Tensor) -> loops.Entries:
-    return loops.Entries(*_operands(summed), dots.flatten().numpy())
+    positions, values, vectors, starts = _operands(summed)
+    return loops.Entries(positions, values, vectors, starts, dots.flatten().numpy())
 
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:

@@ -66,6 +66,7 @@ def measure_latents(
     Raises InvalidConfig if no image stream has a grid.
     """
     streams = models.with_grid()
+    on_case(0, len(canvases))
     kept = {stream: _Kept(models, canvases, stream) for stream in streams}
     trials: dict[str, list[_Trial]] = {stream: [] for stream in streams}
     random = np.random.default_rng(seed)

@@ -28,7 +28,8 @@ def measure_all(
     `Models.with_grid` and `cases_of` raise early what cannot be measured, so call both before other long work.
 
     dataset, split: names of where the cases come from, for the record.
-    on_case: called after each image as `on_case(part, done, total)`, part being `localize`, `parts` or `latents`.
+    on_case: called before the first image and after each as `on_case(part, done, total)`, part being `localize`,
+        `parts` or `latents`.
 
     Raises:
         InvalidConfig: no image stream has a grid.

@@ -214,7 +214,7 @@ def test_everything_about_canvases_is_measured_and_goes_to_a_file_and_back(tmp_p
     found = measure_all(
         made, canvases, dataset="swatches", split="test", seed=1, on_case=lambda *progress: seen.append(progress)
     )
-    assert seen == [(part, done, 3) for part in ("localize", "parts", "latents") for done in (1, 2, 3)]
+    assert seen == [(part, done, 3) for part in ("localize", "parts", "latents") for done in range(4)]
     assert found.report == measure_localization(made, canvases, seed=1)
     assert found.parts == measure_localization(made, chimeras_of(Swatches(), seed=1), perturb=0, seed=1)
     assert found.latents == measure_latents(made, canvases, seed=1)

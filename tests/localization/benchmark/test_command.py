@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from sparc.cli.tables.localization import latents_table
@@ -70,6 +71,18 @@ def test_layers_are_chosen_for_maps_only(run_of, sparc_here):
     done = sparc_here("evaluate", run_of(hog=10), "--layers", 2)
     assert done.returncode == 1
     assert "error: --layers: expected --localization too, found none\nhint:  add --localization" in done.stderr
+
+
+def test_words_are_found_through_the_last_layers_of_a_backbone(run_of, sparc_here, tmp_path):
+    run = run_of(timm=64, **{"char-ngrams": 256})
+    Image.effect_noise((64, 48), 80).convert("RGB").save(tmp_path / "photo.png")
+    words = ("localize", run, "--image", tmp_path / "photo.png", "--latent", 0, "--method", "relevance", "--layers")
+    done = sparc_here(*words, 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "latent 0  timm: " in done.stdout
+    refused = sparc_here(*words, 99)
+    assert refused.returncode == 1
+    assert "error: stream 'timm': expected at least the 99 layers of --layers, found " in refused.stderr
 
 
 def test_a_run_without_a_grid_is_refused_before_the_work(run_of, sparc_here):
