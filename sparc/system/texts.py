@@ -64,6 +64,11 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
                 )
             yield io.TextIOWrapper(file, encoding=encoding, newline=newline)
     except UnicodeDecodeError as error:
+        if not error.encoding.startswith("utf-8"):
+            raise InvalidConfig(
+                f"{path} begins as {error.encoding.upper()} text and does not go on so: {error.reason}",
+                hint="save it again, as UTF-8; a damaged file must be copied again",
+            ) from error
         raise InvalidConfig(
             f"{path} is not UTF-8 text: {_place(path, opener, error)}",
             hint=f"save it as UTF-8; if it comes from Windows: {_how(path, 'WINDOWS-1252')}",
@@ -82,8 +87,6 @@ def _how(path: Path, encoding: str) -> str:
 
 def _place(path: Path, opener: Any, error: UnicodeDecodeError) -> str:
     """Return where the file stops being text. The error knows only the place in the block that was being decoded."""
-    if not error.encoding.startswith("utf-8"):
-        return str(error)
     with reading(path), opener(path, "rb") as file:
         content = file.read()
     try:

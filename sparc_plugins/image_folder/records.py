@@ -138,7 +138,7 @@ def _whole_lines(file: TextIO, end: str) -> Iterator[str]:
 
 
 def _name(cell: str) -> str:
-    return cell.strip("\ufeff \t\r\n").casefold()
+    return cell.strip().strip("\ufeff\u200b").strip().casefold()  # marks that no editor shows
 
 
 def _names(path: Path, line: int, header: Sequence[str]) -> list[str]:
@@ -159,7 +159,8 @@ def _misfit(path: Path, line: int, cells: Sequence[str], names: Sequence[str], s
 
 
 def _quoted(separator: str) -> str:
-    return f'put quotes around a text that contains {NAMED.get(separator, repr(separator))}: "a dog, running"'
+    example = f'"a dog{separator if separator == ";" else ","} running"'
+    return f"put quotes around a text that contains {NAMED.get(separator, repr(separator))}: {example}"
 
 
 def _unreadable(path: Path, line: int, error: csv.Error) -> NoReturn:

@@ -257,7 +257,7 @@ ROWS = [("a.png", "a dog, running", ("x", "y")), ("b.png", "", ())]
     ("name", "lines"),
     [
         ("samples.csv", ["image,caption,labels", 'a.png,"a dog, running",x;y', "b.png,,"]),
-        ("samples.csv", [" Image ,CAPTION,Labels", 'a.png,"a dog, running",x; y', "b.png,,"]),
+        ("samples.csv", ["\u200b Image\u00a0,CAPTION,Labels", 'a.png,"a dog, running",x; y', "b.png,,"]),
         ("samples.csv", ["image, caption, labels", 'a.png, "a dog, running", x;y', "b.png, ,"]),
         ("samples.csv", ["image;caption;labels", 'a.png;a dog, running;"x;y"', "b.png;;"]),
         ("samples.csv", ["sep=;", "image;caption;labels", 'a.png;a dog, running;"x;y"', "b.png;;"]),
