@@ -8,25 +8,11 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from sparc.plugins import InvalidConfig, cache_dir, write_atomically
+from sparc.plugins import cache_dir, write_atomically
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TIMEOUT = 10
 """Seconds for which the hub may take to answer."""
-
-
-def split_revision(path: str, revision: str | None) -> tuple[str, str | None]:
-    """Return name and revision of `NAME@REVISION`, or both as they are. Raises InvalidConfig if they differ."""
-    name, at, found = path.partition("@")
-    if not at:
-        return path, revision
-    if not name or not found or revision not in (None, found):
-        raise InvalidConfig(
-            f"hf: expected path=NAME@REVISION, or path=NAME and revision=REVISION, found path={path}"
-            + (f" and revision={revision}" if revision else ""),
-            hint="name one revision: a branch, a tag or a commit",
-        )
-    return name, found
 
 
 @lru_cache(maxsize=32)

@@ -21,9 +21,10 @@ from sparc.plugins import (
     identify_files,
     reading,
     sha256,
+    split_revision,
     write_atomically,
 )
-from sparc_plugins.hf_dataset.commits import commit_of, split_revision
+from sparc_plugins.hf_dataset.commits import commit_of
 from sparc_plugins.hf_dataset.failures import sparc_error
 from sparc_plugins.hf_dataset.folders import (
     check_arrow,

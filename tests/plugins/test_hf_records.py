@@ -332,7 +332,9 @@ def test_a_dataset_on_the_hub_is_identified_by_its_commit_and_remembered_without
 
 def test_revisions_that_contradict_each_other_or_have_no_repository_are_refused(root):
     for params in ({"path": "a/b@v1", "revision": "v2"}, {"path": "a/b@"}, {"path": "@v1"}):
-        with pytest.raises(InvalidConfig, match=r"expected path=NAME@REVISION, or path=NAME and revision=REVISION"):
+        with pytest.raises(
+            InvalidConfig, match=r"names the revision 'v1', revision= names 'v2'|expected NAME@REVISION"
+        ):
             identified(**params)
     with pytest.raises(InvalidConfig, match="revision=v1 is for a dataset on the hub, found a folder"):
         identified(root=str(root), revision="v1")
