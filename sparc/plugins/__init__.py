@@ -44,7 +44,7 @@ from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import identify_files
 from sparc.plugins.registry import discover
-from sparc.plugins.state_dicts import foreign_names, read_weights, without_prefix
+from sparc.plugins.state_dicts import library_of, read_weights, without_prefix
 from sparc.plugins.weights import (
     identify_weights,
     local_weights,
@@ -87,7 +87,6 @@ __all__ = [
     "cache_dir",
     "discover",
     "find_path",
-    "foreign_names",
     "held_out",
     "hookimpl",
     "hub_commit",
@@ -96,6 +95,7 @@ __all__ = [
     "identify_files",
     "identify_weights",
     "in_hub_cache",
+    "library_of",
     "local_weights",
     "read_taxonomy",
     "read_weights",

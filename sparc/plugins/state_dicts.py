@@ -74,12 +74,12 @@ def without_prefix(state: Mapping[str, Tensor], names: Collection[str], path: Pa
     return {name.removeprefix(f"{best}."): cleaned[name] for name in cleaned if name.startswith(f"{best}.")}
 
 
-def foreign_names(state: Collection[str]) -> str | None:
-    """Return a hint for weights whose tensors are named as another library names them; None for other names."""
-    if any(name.startswith(("visual.", "transformer.resblocks.")) for name in state):
-        return "these are weights of CLIP as open_clip names them: use the streams clip-img and clip-txt"
-    if any(".attention." in name or ".self_attn." in name or "embeddings." in name for name in state):
-        return "these are weights as transformers names them: use the streams hf-image and hf-text, with weights=FOLDER"
+def library_of(names: Collection[str]) -> str | None:
+    """Return the library that names tensors so, `open_clip` or `transformers`; None if it is none of them."""
+    if any(name.startswith(("visual.", "transformer.resblocks.")) for name in names):
+        return "open_clip"
+    if any(".attention." in name or ".self_attn." in name or "embeddings." in name for name in names):
+        return "transformers"
     return None
 
 

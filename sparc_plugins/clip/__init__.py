@@ -15,11 +15,11 @@ from sparc.plugins import (
     BackboneSpec,
     CorruptFile,
     WeightsUnavailable,
-    foreign_names,
     hookimpl,
     hub_file,
     identify_weights,
     in_hub_cache,
+    library_of,
     local_weights,
     read_weights,
     refusal,
@@ -156,9 +156,8 @@ def _fill(net: Any, state: Mapping[str, Tensor], path: Path, source: Source) -> 
 
 def _hint(state: Mapping[str, Tensor], path: Path) -> str:
     """Return what to run with weights that do not fit."""
-    ours = any(name.startswith(("visual.", "text.")) for name in state)
-    if not ours and (hint := foreign_names(state)) is not None:
-        return hint
+    if library_of(state) == "transformers":
+        return "these are weights as transformers names them: use the streams hf-image and hf-text, with weights=FOLDER"
     if (path.parent / CONFIG).is_file():
         return f"check model= and weights=; {CONFIG} beside them says what they are: model=local-dir:{path.parent}"
     return "check model= and weights="

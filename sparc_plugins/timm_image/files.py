@@ -10,7 +10,7 @@ from sparc.plugins import (
     CorruptFile,
     InvalidConfig,
     SparcError,
-    foreign_names,
+    library_of,
     read_weights,
     refusal,
     seeded,
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _MISFITS = (RuntimeError, KeyError, ValueError, AttributeError, TypeError)
 """Errors of timm for weights that are not the model's."""
+_HINTS: dict[str | None, str] = {
+    "open_clip": "these are weights of CLIP as open_clip names them: use the streams clip-img and clip-txt",
+    "transformers": "these are weights as transformers names them: use the stream hf-image, with weights=FOLDER",
+}
 
 
 def created(name: str, options: dict[str, Any], overlay: dict[str, Any] | None = None) -> nn.Module:
@@ -111,6 +115,6 @@ def _classes(name: str, state: Mapping[str, Tensor]) -> int | None:
 def does_not_fit(path: Path, name: str, state: Mapping[str, Tensor], error: Exception) -> SparcError:
     """Return the error for weights that are not those of a model; or for a lack of memory, if that is what it is."""
     reason = " ".join(str(error).split())[:200]
-    hint = foreign_names(state) or "check model= and weights="
+    hint = _HINTS.get(library_of(state), "check model= and weights=")
     message = f"the weights {path} do not fit the model '{name}': {reason}"
     return refusal(error, f"load {path}") or CorruptFile(message, hint=hint)

@@ -4,12 +4,17 @@ import json
 import time
 
 import pytest
+import torch
+from safetensors.torch import save
 
 import sparc
-from sparc.config import PluginRef
+from sparc.config import EvaluateOptions, PluginRef
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, StorageError, WeightsUnavailable
-from sparc.extraction.plan import JobOptions, plan
+from sparc.extraction import worker
+from sparc.extraction.plan import JobOptions, Order, plan
 from sparc.plugins import discover
+from sparc.session.listener import SILENT
+from sparc.session.session import Session
 from sparc.system.hub import hub_commit, hub_file, hub_folder, in_hub_cache, revision_from_name, split_revision
 from tests.plugins.backbones import COMMIT, hub_cache
 
@@ -203,3 +208,26 @@ def test_features_are_found_at_their_commit_and_not_after_a_new_one(hub, tmp_pat
     assert (after.weights, after.stream.params["revision"]) == (f"hub:{name}@{NEW}", NEW)
     assert after.directory != before.directory
     assert planned(revision=OLD).directory == before.directory
+
+
+def test_a_run_keeps_the_commit_of_its_weights_when_the_hub_moves(hub, tmp_path, photos, monkeypatch):
+    import timm
+
+    monkeypatch.setenv("SPARC_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(1)
+    weights = save(timm.create_model("test_vit").state_dict())
+    name = "timm/test_vit.r160_in1k"
+    hub.repos[name] = [(OLD, {NAMES[0]: weights})]
+    options = {"dataset": "image-folder", "data-root": str(photos), "device": "cpu", "out": str(tmp_path / "run")}
+    streams = ["timm[model=test_vit.r160_in1k]", "one=timm[model=test_vit.r160_in1k,size=32]"]
+    session = Session.begin({**options, "stream": streams, "n-latents": 16, "k": 4}, SILENT)
+    jobs = [job for split in session.data.jobs.values() for job in split.values()]
+    hub.repos[name].append((NEW, {NAMES[0]: b"not read"}))  # the hub moves before the features are extracted
+    worker.run(Order(jobs=jobs), discover(), lambda event: None)
+    session.create()
+    hub.asked.clear()
+    again = Session.open(tmp_path / "run", EvaluateOptions(), SILENT)
+    assert [ref.params["revision"] for ref in again.run.provenance().options.streams] == [OLD, OLD]
+    assert again.run.provenance().streams["timm"].weights == f"hub:{name}@{OLD}"
+    assert all(job.done for job in again.data.held_out_jobs.values())
+    assert not hub.asked

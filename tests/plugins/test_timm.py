@@ -338,7 +338,7 @@ def test_weights_of_another_library_are_refused_with_the_stream_to_use(tiny_vit,
     save_file({"vision_model.embeddings.class_embedding": torch.ones(2)}, tmp_path / "model.safetensors")
     with pytest.raises(CorruptFile, match="do not fit") as error:
         load_timm(model=TINY_VIT, weights=str(tmp_path))
-    assert "use the streams hf-image and hf-text" in error.value.hint
+    assert "use the stream hf-image" in error.value.hint
 
 
 def test_a_grey_picture_is_the_one_of_three_equal_channels(tiny_vit):
