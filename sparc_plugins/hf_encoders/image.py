@@ -52,6 +52,7 @@ class ImageBackbone:
         self.preprocess = Pixels(processor)
         options = json.loads(processor.to_json_string())
         self.preprocessing: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        self.preprocessing |= {"model": type(encoder.tower).__name__, "pooling": pool}
         blank = self.preprocess([Sample("blank", lambda: Image.new("RGB", (64, 64)))])
         with torch.inference_mode():
             states, pooled = encoder.first_run(blank)

@@ -184,7 +184,7 @@ def _identify(params: OpenImagesParams) -> str:
     narratives = {path for one in files for path in one.narratives}
     found = identify_files(Path(params.root).expanduser(), narratives, params.digest)
     if params.missing == "skip":
-        names = sorted({same_name(name) for one in files for name in os.listdir(one.images)})
+        names = [sorted(map(same_name, os.listdir(one.images))) for one in files]
         found += f" images sha256:{hashlib.sha256(json.dumps(names).encode()).hexdigest()}"
     return found
 

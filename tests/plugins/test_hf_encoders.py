@@ -246,6 +246,7 @@ def test_a_model_that_needs_more_than_pixels_says_so(bert, tmp_path):
 def test_the_preprocessing_says_how_pixels_and_tokens_are_made(siglip, bert):
     image = load_hf("hf-image", siglip).preprocessing
     assert image["size"] == {"height": 32, "width": 32}
+    assert (image["model"], image["pooling"]) == ("SiglipVisionModel", "pooled")
     assert (image["image_mean"], image["image_std"], image["resample"]) == ([0.5] * 3, [0.5] * 3, 3)
     assert load_hf("hf-text", siglip).preprocessing["padding"] == "max_length"
     text = load("sentence", bert).preprocessing
