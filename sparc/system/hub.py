@@ -93,8 +93,6 @@ def hub_file(repo: str, filenames: Sequence[str], *, backbone: str, revision: st
             `backbone` and the file.
         StorageError: the disk is full or refuses.
     """
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     commit = hub_commit(repo, revision, backbone=backbone, file=filenames[0])
     failure: Exception | None = None
     for name in filenames:
@@ -106,14 +104,16 @@ def hub_file(repo: str, filenames: Sequence[str], *, backbone: str, revision: st
         except SparcError:
             raise
         except Exception as error:  # errors of the HTTP library pass through the hub's client
-            absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-            if failure is None or not absent:
+            if failure is None or not _is_absence(error):
                 failure = error
             if file != name:
                 raise unavailable(error, backbone, _named(repo, revision, file)) from error
             continue
         return path
-    raise unavailable(failure or ValueError(), backbone, _named(repo, revision, filenames[0])) from failure
+    first = _named(repo, revision, filenames[0])
+    if _is_absence(failure):
+        raise WeightsUnavailable(backbone, first, f"the repository has none of {', '.join(filenames)}") from failure
+    raise unavailable(failure or ValueError(), backbone, first) from failure
 
 
 def hub_folder(repo: str, patterns: Sequence[str], *, needs: str, backbone: str, revision: str | None = None) -> Path:
@@ -274,6 +274,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while found is not None:
         yield found
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+
+
+def _is_absence(error: Exception | None) -> bool:
+    """Return True if the hub says that a repository has no such file."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    return isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
 
 
 def _is_silence(error: BaseException) -> bool:
