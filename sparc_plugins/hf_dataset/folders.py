@@ -6,7 +6,6 @@ import codecs
 import csv
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -136,7 +135,7 @@ def _check_records(path: Path, *, na_is_lost: bool) -> list[str]:
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the records of a CSV file with the number of their last line, without blank lines."""
-    csv.field_size_limit(sys.maxsize if sys.maxsize < 2**32 else 2**31 - 1)
+    before = csv.field_size_limit(2**31 - 1)  # of the process, so it is set back
     try:
         with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()])
@@ -147,6 +146,8 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InvalidConfig(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8") from error
     except csv.Error as error:
         raise InvalidConfig(f"{path}: {error}", hint="write it again; a text with quotes doubles them") from error
+    finally:
+        csv.field_size_limit(before)
 
 
 def _wrong(path: Path, line: int, message: str) -> InvalidConfig:
