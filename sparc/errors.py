@@ -129,7 +129,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 def say_warnings() -> None:
-    """Print warnings as one line on standard error, as the commands of sparc do; each warning once."""
+    """Print warnings as one line on standard error, as the commands of sparc do; each text once."""
+    shown: set[str] = set()
 
     def show(
         message: Warning | str,
@@ -139,6 +140,9 @@ def say_warnings() -> None:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        sys.stderr.write(f"warning: {message}\n")
+        text = _plain(str(message))
+        if text not in shown:
+            shown.add(text)
+            sys.stderr.write(f"warning: {text}\n")
 
     warnings.showwarning = show

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def sparc_here(environment, tmp_path, use_example, monkeypatch, capfd):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["sparc", *map(str, arguments)])  # provenance has the command
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(SystemExit) as ended:
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+            warnings.filterwarnings("always", module=r"sparc")  # to be printed, not raised
             main([*map(str, arguments)])
         return subprocess.CompletedProcess(arguments, ended.value.code, *capfd.readouterr())
 

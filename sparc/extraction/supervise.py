@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,7 +91,7 @@ def probe(
 
 
 def _events(order: Order) -> Iterator[dict[str, Any]]:
-    """Start a worker with an order, and yield its events."""
+    """Start a worker with an order, yield its events, and repeat its warnings."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "sparc.extraction.worker"],
         stdin=subprocess.PIPE,
@@ -106,6 +107,9 @@ def _events(order: Order) -> Iterator[dict[str, Any]]:
         at = ""
         for line in worker.stdout:
             event = json.loads(line)
+            if event["event"] == "warning":
+                warnings.warn(event["message"], stacklevel=2)
+                continue
             at = event.get("stream") or ", ".join(event.get("streams", ())) or at
             yield event
         if worker.wait() != 0:

@@ -12,11 +12,12 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sparc.errors import SparcError, say_warnings
+from sparc.errors import SparcError
 from sparc.extraction.items import check_paired
 from sparc.extraction.plan import Job, Order
 from sparc.plugins.contracts import Backbone, Dataset
@@ -134,7 +135,6 @@ def main() -> None:
     # Ctrl-C reaches the whole process group, but the parent decides and ends this process with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
-    say_warnings()
     # Redirect standard output to standard error, so that prints of libraries don't mix with the events.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -150,6 +150,8 @@ def main() -> None:
         events.write(json.dumps(event) + "\n")
         events.flush()
 
+    # The parent may have warned of the same when it planned, and shows a text once.
+    warnings.showwarning = lambda message, *_: emit({"event": "warning", "message": str(message)})
     try:
         run(Order.model_validate_json(sys.stdin.buffer.read()), discover(), emit)
     except BrokenPipeError:

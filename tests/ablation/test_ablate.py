@@ -326,8 +326,10 @@ def kill_a_worker_after(path):
 def on_cores(number):
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:number])
-    yield
-    os.sched_setaffinity(0, before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.slow
@@ -341,7 +343,9 @@ def test_an_ablation_resumes_after_an_error_a_kill_and_a_signal_to_the_same_resu
     content = shard.read_bytes()
     shard.write_bytes(content[:-9])
     with on_cores(1):
-        assert_fails(sparc_here(*asked, "out"), "shard-00000.safetensors is truncated or altered", "extract it again")
+        assert_fails(
+            sparc_here(*asked, "out"), "shard-00000.safetensors is truncated or altered", "import the features again"
+        )
     assert [path.parent.name for path in out.rglob("model.safetensors")] == ["seed-0"]
     assert not list(out.rglob("evaluation.json"))
     shard.write_bytes(content)
