@@ -112,9 +112,10 @@ def sparc_here(environment, tmp_path, use_example, monkeypatch, capfd):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["sparc", *map(str, arguments)])  # provenance has the command
         monkeypatch.chdir(tmp_path)
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+        with warnings.catch_warnings():
             warnings.filterwarnings("always", module=r"sparc")  # to be printed, not raised
-            main([*map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                main([*map(str, arguments)])
         return subprocess.CompletedProcess(arguments, ended.value.code, *capfd.readouterr())
 
     return run

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -142,7 +143,8 @@ def test_the_command_a_program_and_an_ablation_make_the_same_run_with_the_same_w
     words += [word for name, value in shape.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = sparc_here("train", *words, "--out", "by-command")
     assert command.returncode == 0, command.stderr
-    with pytest.warns(UserWarning, match="tiny-image|char-ngrams") as told:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         sparc.train(stream=STREAMS, **chosen, **shape, out="by-program")
     kept = words.index("--k")
     ablation = sparc_here("ablate", *words[:kept], *words[kept + 2 :], "--grid", "k=4", "--seeds", 1, "--out", "many")
