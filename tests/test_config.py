@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from sparc.config import PluginRef, RunConfig, SpaceConfig, TrainingConfig, read_options, validated
+from sparc.config import PluginRef, RunConfig, SpaceConfig, TrainingConfig, validated
 from sparc.errors import InvalidConfig, MissingData, PluginError, UnknownName
 from sparc.plugins.contracts import DatasetSpec, Taxonomy
 from sparc.plugins.registry import Registry
+from sparc.session import read_options
 from sparc.session.options import resolved
 
 ROOT = Path(__file__).parent.parent

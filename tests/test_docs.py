@@ -15,9 +15,10 @@ from PIL import Image
 import sparc
 from sparc.ablation.grid import cells, checked_grid
 from sparc.cli.app import app
-from sparc.config import RunConfig, SpaceConfig, names, read_options, validated
+from sparc.config import RunConfig, SpaceConfig, names, validated
 from sparc.plugins.checks import check_backbone, check_dataset
 from sparc.plugins.registry import checked_params, discover
+from sparc.session import read_options
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from tests.runs import provenance

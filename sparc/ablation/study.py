@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from sparc.ablation.folder import AblationFolder, description
 from sparc.ablation.grid import Cell, Grid, cells, checked_grid, checked_seeds
-from sparc.config import ABLATION_KEYS, RunConfig, option_name
+from sparc.config import RunConfig, option_name
 from sparc.config.signatures import RunArguments
 from sparc.errors import BadFeatures, Interrupted, InvalidConfig
 from sparc.plugins.registry import discover
+from sparc.session import ABLATION_KEYS
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved, store_root

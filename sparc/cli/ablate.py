@@ -14,8 +14,9 @@ from sparc.ablation.study import DEFAULT_SEEDS, Study, plan_study, run_study
 from sparc.cli import INTERRUPTED
 from sparc.cli.options import ConfigFile, with_options
 from sparc.cli.progress import Screen, console
-from sparc.config import RunConfig, read_options
+from sparc.config import RunConfig
 from sparc.errors import Interrupted
+from sparc.session import read_options
 
 Axes = Annotated[
     list[str] | None,

@@ -9,7 +9,8 @@ import typer
 from sparc.cli.options import ConfigFile, with_options
 from sparc.cli.progress import Screen, console
 from sparc.cli.tables.extraction import print_plan
-from sparc.config import ExtractOptions, SpaceOptions, TrainingConfig, read_options
+from sparc.config import ExtractOptions, SpaceOptions, TrainingConfig
+from sparc.session import read_options
 from sparc.session.verbs import plan_extraction
 
 Plan = Annotated[

@@ -12,8 +12,9 @@ from sparc.cli import INTERRUPTED
 from sparc.cli.options import ConfigFile, with_options
 from sparc.cli.progress import Screen, console
 from sparc.cli.tables.evaluation import print_evaluation
-from sparc.config import RunConfig, read_options
+from sparc.config import RunConfig
 from sparc.errors import Interrupted
+from sparc.session import read_options
 from sparc.session.verbs import begin_or_resume, check_resume, finished_run, run_session
 from sparc.storage.run import Run
 from sparc.system.memory import keep_freed_memory

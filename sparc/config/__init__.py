@@ -1,6 +1,5 @@
-"""Configuration: `options` declares every option once; `references`, `files` and `validation` read and check them."""
+"""Configuration: `options` declares every option once; `references` and `validation` read and check them."""
 
-from sparc.config.files import ABLATION_KEYS, read_options
 from sparc.config.options import (
     DEFAULT_DATASET,
     DataOptions,
@@ -29,7 +28,6 @@ from sparc.config.references import PluginRef, reference
 from sparc.config.validation import suggestion, validated
 
 __all__ = [
-    "ABLATION_KEYS",
     "DEFAULT_DATASET",
     "DataOptions",
     "EvaluateOptions",
@@ -53,7 +51,6 @@ __all__ = [
     "names",
     "option",
     "option_name",
-    "read_options",
     "reference",
     "suggestion",
     "validated",

@@ -2,6 +2,7 @@
 
 The command line, Python and ablations all use this package, so all three check, warn, resume and write alike.
 
+    files       options in TOML files
     options     caller, file, dataset defaults and paper, merged into a RunConfig
     data        features and samples of a configuration; `Data.extract` computes those that the store lacks
     session     one run on such data: `Session.train`, then `Session.evaluate`
@@ -12,6 +13,7 @@ Importing this package does not import torch, so that mistakes which need no mod
 """
 
 from sparc.session.data import Data
+from sparc.session.files import ABLATION_KEYS, read_options
 from sparc.session.listener import SILENT, Listener
 from sparc.session.session import Session
 from sparc.session.verbs import (
@@ -27,6 +29,7 @@ from sparc.session.verbs import (
 )
 
 __all__ = [
+    "ABLATION_KEYS",
     "SILENT",
     "Data",
     "Features",
@@ -39,5 +42,6 @@ __all__ = [
     "explore",
     "extract",
     "localize",
+    "read_options",
     "train",
 ]

@@ -6,8 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from sparc.config.options import RunConfig, names
-from sparc.config.validation import suggestion
+from sparc.config import RunConfig, names, suggestion
 from sparc.errors import InvalidConfig, MissingData
 from sparc.system.texts import read_text
 
