@@ -34,7 +34,7 @@ from sparc.extraction.reading_log import Entry, ReadingLog, Stage
 from sparc.plugins.batches import mapped, tensors
 
 POLL_SECONDS = 2
-"""Time between two looks at the loading processes, while a batch is waited for."""
+"""Time between two looks at the loading processes, while the next batch is being loaded."""
 SAMPLE_SECONDS = 180
 """Longest time to read a sample. Network disks need seconds, and a minute when their server starts again."""
 SECONDS_MORE = 10
@@ -117,7 +117,7 @@ class _Processes:
                     batch = batch.unpacked()
                 yield batch
         except BaseException:
-            for child in self._children:  # one that hangs would be waited for
+            for child in self._children:  # a process that hangs would never end
                 child.kill()
             raise
 
@@ -249,7 +249,7 @@ def _result(future: Future[PreprocessedBatch], watch: _Watch) -> PreprocessedBat
 
 
 class _Watch:
-    """Looks at the log while a batch is waited for, and raises what it says. Time is counted in looks.
+    """Looks at the log while the next batch is being loaded, and raises the error that it shows. Time is counted in looks.
 
     A clock would count the time in which a laptop sleeps or a container is frozen.
     """

@@ -297,7 +297,7 @@ def _is_silence(error: BaseException) -> bool:
 
 
 def unavailable(error: Exception, backbone: str, file: str, more: str = "") -> SparcError:
-    """Return the error for a file that cannot be had from the hub, from the error of a library that asked for it."""
+    """Return the error for a file that cannot be had from the hub, from the error of the library that requested it."""
     return hub_refusal(error, f"download {file}") or WeightsUnavailable(backbone, file, reason(error) + more)
 
 
@@ -307,7 +307,7 @@ def hub_refusal(error: Exception, doing: str) -> SparcError | None:
 
 
 def reason(error: Exception) -> str:
-    """Return in words why the hub gave no file, from the error of a library that asked for it."""
+    """Return in words why the hub gave no file, from the error of the library that requested it."""
     from huggingface_hub import constants, errors
 
     kinds = (

@@ -76,7 +76,7 @@ class Loader:
         self.per_epoch = steps_per_epoch(self.n_samples, config)
         """Steps in an epoch."""
         self.waited = 0.0
-        """Seconds that the consumer has waited for batches."""
+        """Seconds that the consumer has spent waiting."""
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of all epochs from the first step on."""

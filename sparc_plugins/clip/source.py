@@ -1,4 +1,4 @@
-"""Where a CLIP model comes from: its parameters, and the architecture, preprocessing and tokenizer that they name.
+"""The source of a CLIP model: its parameters, and the architecture, preprocessing and tokenizer that they name.
 
 An architecture is one of open_clip's own, or stands in `open_clip_config.json` beside the weights: in a local folder
 (`local-dir:PATH`) or in a repository on the hub (`hf-hub:OWNER/NAME`).
@@ -88,7 +88,7 @@ class ClipParams(Params):
 
 @dataclass(frozen=True)
 class Source:
-    """What builds a model and its tokenizer; picklable."""
+    """A recipe for a model and its tokenizer; picklable."""
 
     model: str
     """Name of the architecture, for open_clip and for errors."""

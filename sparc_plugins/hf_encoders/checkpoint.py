@@ -65,7 +65,7 @@ def find_weights(folder: Path) -> Path:
     """Return the file of weights in a folder, or the index of several.
 
     Raises:
-        MissingData: there is none. The error says what there is instead.
+        MissingData: there is none. The error lists the files that exist.
     """
     if (path := first_weights(folder)) is not None:
         return path
@@ -105,7 +105,7 @@ def identify_folder(folder: Path, weights: Path | None) -> str:
     tensors = [weights, *map(first_weights, places[1:])] if weights else list(map(first_weights, places))
     found = [path for path in tensors if path is not None]
     if not found:
-        find_weights(folder)  # raises, and says what there is instead
+        find_weights(folder)  # raises, and lists the files that exist
     files += [part for path in found for part in weight_files(path)]
     lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in sorted(set(files))]
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"

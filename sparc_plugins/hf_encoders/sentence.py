@@ -179,7 +179,7 @@ def _pooling(path: Path, config: Mapping[str, Any]) -> tuple[tuple[str, ...], bo
 
 
 def _default_prompt(folder: Path) -> str:
-    """Return the prompt that sentence-transformers puts before every text unless another is asked for."""
+    """Return the prompt that sentence-transformers puts before every text by default."""
     path = folder / "config_sentence_transformers.json"
     config = _options(path)
     if (kind := config.get("model_type", "SentenceTransformer")) != "SentenceTransformer":

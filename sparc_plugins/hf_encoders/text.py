@@ -21,7 +21,7 @@ _CLOSE = 1e-4
 
 @dataclass(frozen=True)
 class TextRecipe:
-    """What is done with a caption besides the encoder."""
+    """The steps from a caption to features, besides the encoder."""
 
     pools: tuple[str, ...]
     """`pooled`, or names of `POOLS`, whose vectors are joined."""

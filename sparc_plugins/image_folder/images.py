@@ -73,7 +73,7 @@ def _respelled(root: Path, name: str) -> Path:
 
 @dataclass
 class Survey:
-    """What is in the folder, beside what the index lists."""
+    """Images of the folder, compared with those that the index lists."""
 
     files: dict[str, str] = field(default_factory=dict)
     """Spelling on disk of each listed image that exists."""

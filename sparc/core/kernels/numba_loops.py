@@ -28,7 +28,7 @@ class Entries(NamedTuple):
 
 
 class Portions(NamedTuple):
-    """How much a thread works on at a time."""
+    """Amounts that a thread works on at a time."""
 
     latents: int
     floats: int
