@@ -249,9 +249,9 @@ def _result(future: Future[PreprocessedBatch], watch: _Watch) -> PreprocessedBat
 
 
 class _Watch:
-    """Looks at the log while the next batch is being loaded, and raises the error that it shows. Time is counted in looks.
+    """Looks at the log while the next batch is being loaded, and raises the error that it shows.
 
-    A clock would count the time in which a laptop sleeps or a container is frozen.
+    Time is counted in looks. A clock would count the time in which a laptop sleeps or a container is frozen.
     """
 
     def __init__(self, reader: BatchReader, log: ReadingLog, batches: Iterable[ItemBatch]) -> None:
