@@ -42,7 +42,7 @@ from sparc.plugins.contracts import (
 )
 from sparc.plugins.datasets import Texts, held_out, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
-from sparc.plugins.identity import identify_files
+from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
 from sparc.plugins.state_dicts import library_of, read_weights, without_prefix
 from sparc.plugins.weights import (
@@ -86,6 +86,7 @@ __all__ = [
     "WeightsUnavailable",
     "WordBackbone",
     "cache_dir",
+    "cache_key",
     "discover",
     "find_path",
     "held_out",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,32 @@ def identify_files(root: Path, files: Iterable[Path], digest: Digest = "sample")
             content = sha256(path) if digest == "all" else _sample(path, size) if name in sampled else ""
         total.update(json.dumps([name, size, content]).encode())
     return f"sha256:{total.hexdigest()}"
+
+
+def cache_key(files: Sequence[Path], digest: Digest = "sample", *more: object) -> str:
+    """Return the key under which a cache keeps what was made of these files, and of `more`, which JSON can write.
+
+    The key holds each file's absolute path, size, time and inode, and the content as `identify_files` sees it: files of
+    equal names, sizes and times in two folders have different keys.
+
+    Raises StorageError; FileNotFoundError if a file does not exist.
+    """
+    stamps = []
+    for path in files:
+        with reading(path):
+            status = path.stat()
+        name = os.path.abspath(path)
+        stamps.append((name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns))
+    content = _content(tuple(stamps), digest) if stamps else ""
+    seen = [[os.fsencode(os.path.realpath(name)).hex(), size, time, inode] for name, size, time, inode, _ in stamps]
+    return hashlib.sha256(json.dumps([seen, content, *more]).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _content(stamps: tuple[tuple[str, int, int, int, int], ...], digest: Digest) -> str:
+    """Return the digest of files by their content, read once as long as their stamps do not change."""
+    files = [Path(name) for name, *_ in stamps]
+    return identify_files(Path(os.path.commonpath([path.parent for path in files])), files, digest)
 
 
 def _sample(path: Path, size: int) -> str:

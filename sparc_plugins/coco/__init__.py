@@ -25,6 +25,7 @@ from sparc.plugins import (
     Taxonomy,
     Texts,
     cache_dir,
+    cache_key,
     find_path,
     hookimpl,
     reading,
@@ -53,6 +54,8 @@ PUBLISHED = {"train": "train", "test": "val"}
 """COCO's name of each split. Its own test split has no published captions."""
 LARGE = 1 << 22
 """Bytes from which the cache remembers that a file was checked."""
+CHECK_VERSION = 2
+"""Part of what the cache remembers a check by. Raise it when the check changes."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
@@ -292,13 +295,13 @@ def _check(path: Path) -> None:
     """Read an instances file if it exists, once as long as it does not change. Raises CorruptFile."""
     if not path.is_file():
         return
-    status = path.stat()
-    name = hashlib.sha256(f"{path.absolute()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
-    checked = cache_dir("coco", f"{path.name}-{name}.checked")
-    if status.st_size < LARGE or not checked.is_file():
+    if path.stat().st_size < LARGE:
         read_instances(path)
-        if status.st_size >= LARGE:
-            write_atomically(checked, Path.touch)
+        return
+    checked = cache_dir("coco", f"{path.name}-{cache_key([path], 'sample', CHECK_VERSION)[:32]}.checked")
+    if not checked.is_file():
+        read_instances(path)
+        write_atomically(checked, Path.touch)
 
 
 @hookimpl

@@ -84,7 +84,7 @@ class OpenImages:
             self._columns = {mid: column for column, mid in enumerate(hierarchy.labels)}
         self._renamed: dict[str, str] = {}
         """File name of each image whose name does not end in `.jpg`."""
-        narratives = read_narratives(self.files.narratives)
+        narratives = read_narratives(self.files.narratives, params.digest)
         if not len(narratives):
             raise MissingData(f"{self.files.narratives[0]} has no narratives", hint=AGAIN)
         numbers = narratives.numbers()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
-import hashlib
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,9 +113,3 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
 def wrong(path: Path, line: int, expected: str, found: object) -> CorruptFile:
     """Return the error for a malformed line, which names file and line."""
     return CorruptFile(f"{path}, line {line}: expected {expected}, found {found!r}", hint=AGAIN)
-
-
-def digest(paths: Sequence[Path]) -> str:
-    """Return the digest of the files' names, sizes and times."""
-    status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(repr(status).encode()).hexdigest()

@@ -11,15 +11,17 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from sparc.plugins import cache_dir, write_atomically
-from sparc_plugins.open_images.files import digest, reading, wrong
+from sparc.plugins import cache_dir, cache_key, write_atomically
+from sparc_plugins.open_images.files import reading, wrong
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+VERSION = 2
+"""Part of the name of a cached file. Raise it when the parsing changes."""
 # Mouse traces make up most of a record, and parsing them takes twenty times as long as the rest. This expression reads
 # only the fields before the traces. A record in another format is parsed completely.
 RECORD = re.compile(
@@ -70,14 +72,14 @@ class Narratives:
             np.savez(file, **vars(self))
 
 
-def read_narratives(paths: Sequence[Path]) -> Narratives:
-    """Read all narratives of several files, in order.
+def read_narratives(paths: Sequence[Path], digest: Literal["sample", "all"] = "sample") -> Narratives:
+    """Read all narratives of several files, in order. `digest` is the part of a file by which the cache knows it.
 
     Raises CorruptFile if a line is not a narrative. The error names file and line.
     """
     import numpy as np
 
-    parts = [_read(path) for path in paths]
+    parts = [_read(path, digest) for path in paths]
     offsets = np.cumsum([0, *(len(part.captions) for part in parts)])
     return Narratives(
         np.concatenate([part.images for part in parts]),
@@ -87,13 +89,13 @@ def read_narratives(paths: Sequence[Path]) -> Narratives:
     )
 
 
-def _read(path: Path) -> Narratives:
+def _read(path: Path, digest: Literal["sample", "all"]) -> Narratives:
     """Return the narratives of one file, from the cache if it was parsed before."""
     import zipfile
 
     import numpy as np
 
-    cached = cache_dir("open-images", f"{path.name}-{digest([path])[:16]}.npz")
+    cached = cache_dir("open-images", f"{path.name}-{cache_key([path], digest, VERSION)[:32]}.npz")
     unreadable = (OSError, EOFError, TypeError, ValueError, zlib.error, zipfile.BadZipFile)
     with contextlib.suppress(*unreadable), cached.open("rb") as file, np.load(file) as arrays:
         return Narratives(**arrays)

@@ -30,7 +30,7 @@ from sparc.plugins import (
 )
 from sparc_plugins.webdataset.grouping import fields
 from sparc_plugins.webdataset.index import EncodedTexts, content, read_index
-from sparc_plugins.webdataset.shards import WebDatasetParams, count_left_out, find_shards, stamps
+from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, count_left_out, find_shards
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -173,7 +173,7 @@ def _identify(params: WebDatasetParams) -> str:
     root = Path(params.root).expanduser()
     digest = hashlib.sha256()
     for split, shards in find_shards(params).items():
-        stamps(shards, params.root)  # names the shard that cannot be read
+        check_shards(shards)
         digest.update(f"{split} {identify_files(root, shards, params.digest)}".encode())
     if (root / TAXONOMY).is_file():
         digest.update((root / TAXONOMY).read_bytes())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sparc.plugins import InvalidConfig, MissingData, Params, reading, same_name
 
@@ -147,16 +146,13 @@ def _glob(root: Path, pattern: str) -> list[Path]:
     return [path for path in paths if not path.name.startswith("._") and not path.is_dir()]
 
 
-def stamps(shards: Iterable[Path], root: str) -> list[list[Any]]:
-    """Return relative name, size and time of each shard. Raises MissingData, StorageError."""
-    seen: list[list[Any]] = []
+def check_shards(shards: Iterable[Path]) -> None:
+    """Raise MissingData or StorageError for a shard that cannot be read."""
     for path in shards:
         try:
             with reading(path):
-                status = path.stat()
+                path.stat()
         except FileNotFoundError as error:
             raise MissingData(
                 f"{path} does not exist, or is a link to a file that does not", hint="restore it"
             ) from error
-        seen.append([os.path.relpath(path, Path(root).expanduser()), status.st_size, status.st_mtime_ns])
-    return seen
