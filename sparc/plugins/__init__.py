@@ -40,7 +40,7 @@ from sparc.plugins.contracts import (
     Taxonomy,
     WordBackbone,
 )
-from sparc.plugins.datasets import Texts, held_out, read_taxonomy
+from sparc.plugins.datasets import Texts, find_taxonomy, held_out, no_folder, read_taxonomy
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
@@ -89,6 +89,7 @@ __all__ = [
     "cache_key",
     "discover",
     "find_path",
+    "find_taxonomy",
     "held_out",
     "hookimpl",
     "hub_commit",
@@ -99,6 +100,7 @@ __all__ = [
     "in_hub_cache",
     "library_of",
     "local_weights",
+    "no_folder",
     "open_text",
     "read_taxonomy",
     "read_text",

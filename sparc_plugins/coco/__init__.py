@@ -28,6 +28,7 @@ from sparc.plugins import (
     cache_key,
     find_path,
     hookimpl,
+    no_folder,
     reading,
     sha256,
     write_atomically,
@@ -82,7 +83,7 @@ def _annotations_path(params: CocoParams, kind: str, split: str) -> Path:
 
 def _captions_path(params: CocoParams, split: str) -> Path:
     if not Path(params.root).expanduser().is_dir():
-        raise MissingData(f"coco: no folder at {params.root}", hint="check --data-root")
+        raise no_folder("coco", Path(params.root).expanduser())
     if not (path := _annotations_path(params, "captions", split)).is_file():
         hint = f"unzip annotations_trainval{params.year}.zip in {params.root}; COCO's years are 2014 and 2017"
         raise MissingData(f"coco: no file {path}, nor with .gz", hint=hint)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from sparc.plugins import CorruptFile, InvalidConfig, MissingData
+from sparc.plugins import CorruptFile, InvalidConfig, MissingData, no_folder
 from sparc.plugins import reading as refusals
 
 SPLITS = {"train": "train", "validation": "(validation|val)", "test": "test"}
@@ -58,7 +58,7 @@ def find_files(folder: str, split: str) -> Files:
     if split not in SPLITS:
         raise InvalidConfig(f"open-images: no split '{split}'", hint=f"splits: {', '.join(SPLITS)}")
     if not root.is_dir():
-        raise MissingData(f"open-images: no folder at {root}", hint="check --data-root")
+        raise no_folder("open-images", root)
     narratives = _matching(root, CAPTIONS, split) or _matching(root, NARRATIVES, split)
     if not narratives:
         name = f"open_images_{split}_v6" if split == "train" else f"open_images_{split}"

@@ -22,6 +22,7 @@ from sparc.plugins import (
     MissingData,
     Sample,
     Taxonomy,
+    find_taxonomy,
     held_out,
     hookimpl,
     identify_files,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from scipy.sparse import csr_array
 
-TAXONOMY = "taxonomy.json"
 TRIED = 100
 """Number of samples that are read to check that captions can be read."""
 
@@ -81,8 +81,7 @@ class WebDataset:
         self.taxonomy: Taxonomy | None = None
         if params.labels:
             used = {name for shards in found.values() for name in EncodedTexts(read_index(shards, params).names)}
-            file = Path(params.root).expanduser() / TAXONOMY
-            self.taxonomy = read_taxonomy(file if file.is_file() else None, sorted(used))
+            self.taxonomy = read_taxonomy(find_taxonomy(Path(params.root).expanduser()), sorted(used))
 
     def _refuse_unreadable(self, spec: str) -> None:
         """Raise InvalidConfig if none of the first samples has a caption that can be read."""
@@ -175,8 +174,8 @@ def _identify(params: WebDatasetParams) -> str:
     for split, shards in find_shards(params).items():
         check_shards(shards)
         digest.update(f"{split} {identify_files(root, shards, params.digest)}".encode())
-    if (root / TAXONOMY).is_file():
-        digest.update((root / TAXONOMY).read_bytes())
+    if (taxonomy := find_taxonomy(root)) is not None:
+        digest.update(taxonomy.read_bytes())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -195,7 +195,7 @@ def test_a_jsonl_caption_may_hold_any_line_separator_of_unicode(folder):
             ["image,caption,id", "a.png,x,caf\u00e9", "b.png,y,cafe\u0301"],
             "line 3: expected unique ids, .* in line 2 too",
         ),
-        (["image,caption,split", "a.png,x,dev"], "line 2: expected split train or test, found 'dev'"),
+        (["image,caption,split", "a.png,x,trial"], "line 2: expected split train or test, found 'trial'"),
         (["image,caption,split", "a.png,x,train", "./a.png,y,test"], "line 3: expected one split per image, found"),
         (["image,caption,id", "a.png,x,1", "b.png,y,1"], "line 3: expected unique ids, found '1' in line 2 too"),
     ],
