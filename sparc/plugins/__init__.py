@@ -8,6 +8,7 @@ A plugin is a module that an installed package declares in the entry-point group
     weights.py     which weights a backbone has, and local files of weights
     state_dicts.py the tensors in such files, named as the model names them
     datasets.py    helpers for datasets
+    formats.py     files among the images that are none
     identity.py    which files a dataset has, by their content
     registry.py    how sparc finds the installed plugins
     geometry.py    which part of an image the grid of a backbone covers
@@ -41,6 +42,7 @@ from sparc.plugins.contracts import (
     WordBackbone,
 )
 from sparc.plugins.datasets import Texts, find_taxonomy, held_out, no_folder, read_taxonomy
+from sparc.plugins.formats import no_image
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
@@ -101,6 +103,7 @@ __all__ = [
     "library_of",
     "local_weights",
     "no_folder",
+    "no_image",
     "open_text",
     "read_taxonomy",
     "read_text",

@@ -29,6 +29,7 @@ from sparc.plugins import (
     find_path,
     hookimpl,
     no_folder,
+    no_image,
     reading,
     sha256,
     write_atomically,
@@ -265,16 +266,21 @@ def find_image(folder: Path, name: str) -> Path:
 
 def open_image(folder: Path, name: str) -> Image:
     """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         try:
             file = (folder / name).open("rb")
         except FileNotFoundError:
             file = find_image(folder, name).open("rb")
-        with file, Image.open(file) as image:  # closed even if it does not decode
-            image.load()
-            return image
+        with file:  # closed even if it does not decode
+            try:
+                with Image.open(file) as image:
+                    image.load()
+                    return image
+            except UnidentifiedImageError as error:
+                file.seek(0)
+                raise no_image(folder / name, file.read(512)) from error
     except OSError as error:
         if error.errno not in NO_FILE:
             raise

@@ -5,28 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import BadSample, InvalidConfig, find_path, reading, same_name
+from sparc.plugins import BadSample, InvalidConfig, find_path, no_image, same_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif", ".heic")
-
-
-_KINDS: dict[str, Callable[[bytes], bool]] = {
-    "an HEIC image": lambda start: start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif", b"msf"),
-    "an SVG drawing": lambda start: b"<svg" in start.lower(),
-    "a web page": lambda start: b"<html" in start.lower() or b"<!doctype html" in start.lower(),
-    "a PDF document": lambda start: start.startswith(b"%PDF"),
-    "a video": lambda start: start[4:8] == b"ftyp",
-}
-"""Formats that people have among their images, by how such a file begins; the first that fits."""
 
 
 def is_image(root: Path, name: str) -> bool:
@@ -76,11 +66,14 @@ def open_image(root: Path, name: str) -> Image:
             file = (root / name).open("rb")
         except FileNotFoundError:
             file = _respelled(root, name).open("rb")
-        with file, Image.open(file) as image:
-            image.load()
-            return image
-    except UnidentifiedImageError as error:
-        raise _unknown_format(root / name) from error
+        with file:
+            try:
+                with Image.open(file) as image:
+                    image.load()
+                    return image
+            except UnidentifiedImageError as error:
+                file.seek(0)
+                raise no_image(root / name, file.read(512)) from error
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
@@ -88,21 +81,6 @@ def open_image(root: Path, name: str) -> Image:
             f"image not found: {root / name}",
             hint="check the column 'image'; or pass --skip-bad to continue without it",
         ) from error
-
-
-def _unknown_format(path: Path) -> BadSample:
-    """Return the error for a file of a format that Pillow does not read."""
-    with reading(path), _respelled(path.parent, path.name).open("rb") as file:
-        start = file.read(512)
-    if not start:
-        return BadSample(f"the file {path} is empty", hint="copy or download it again; or pass --skip-bad")
-    kind = next((kind for kind, is_one in _KINDS.items() if is_one(start)), None)
-    if kind is None:
-        return BadSample(
-            f"{path} is not an image of a format that Pillow reads",
-            hint="check what it is (file NAME), and convert it to JPEG or PNG; or pass --skip-bad",
-        )
-    return BadSample(f"{path} is {kind}, which is not read", hint="convert it to JPEG or PNG; or pass --skip-bad")
 
 
 def _respelled(root: Path, name: str) -> Path:

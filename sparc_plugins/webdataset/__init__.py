@@ -26,6 +26,7 @@ from sparc.plugins import (
     held_out,
     hookimpl,
     identify_files,
+    no_image,
     read_taxonomy,
     reading,
 )
@@ -159,12 +160,13 @@ def open_image(path: Path, offset: int, size: int) -> Image:
     """Open an image in a shard. Raises the errors of `read`, ValueError or Pillow's errors if it is not an image."""
     from PIL import Image, UnidentifiedImageError
 
-    if not size:
-        raise ValueError("its file is empty")
+    data = read(path, offset, size)
     try:
-        return Image.open(io.BytesIO(read(path, offset, size)))
-    except UnidentifiedImageError:
-        raise ValueError("its file is no image that Pillow knows") from None
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        fault = no_image("its file", data[:512])
+        advice = (fault.hint or "").partition(";")[0]
+        raise ValueError(f"{fault}; {advice}") from error  # the caller names the sample
 
 
 def _identify(params: WebDatasetParams) -> str:

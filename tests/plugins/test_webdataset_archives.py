@@ -267,7 +267,7 @@ def test_each_line_of_a_label_file_is_a_label_and_a_comma_is_part_of_one(root):
 
 def test_an_image_without_content_is_said_to_be_empty(root):
     pack(root / "0.tar", ("a.jpg", b""), "a.txt")
-    with pytest.raises(BadSample, match="image of sample 'a' does not decode: its file is empty"):
+    with pytest.raises(BadSample, match="image of sample 'a' does not decode: its file is not an image: it is empty"):
         opened(root)[0].image()
 
 
