@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from sparc.errors import MissingData
 from sparc.system.files import sha256
 from sparc.system.names import same_name
 from sparc.system.refusals import reading
@@ -25,15 +27,24 @@ def identify_files(root: Path, files: Iterable[Path], digest: Digest = "sample")
     The sample is drawn by the names, so equal folders give equal digests. A change that keeps a file's size and lies
     outside of the sample goes unnoticed; `digest="all"` notices any change.
 
-    Raises StorageError; FileNotFoundError if a file does not exist.
+    Raises StorageError; MissingData for what is no file any more.
     """
     found = sorted((same_name(path.relative_to(root).as_posix()), path) for path in files)
     sampled = {name for name, _ in sorted(found, key=lambda one: hashlib.sha256(os.fsencode(one[0])).digest())[:FILES]}
     total = hashlib.sha256()
     for name, path in found:
-        with reading(path):
-            size = path.stat().st_size
-            content = sha256(path) if digest == "all" else _sample(path, size) if name in sampled else ""
+        try:
+            with reading(path):
+                status = path.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    raise MissingData(f"expected a file, found something else: {path}", hint="remove or replace it")
+                size = status.st_size
+                content = sha256(path) if digest == "all" else _sample(path, size) if name in sampled else ""
+        except FileNotFoundError as error:
+            raise MissingData(
+                f"{path} does not exist any more, or is a link to a file that does not",
+                hint="restore it, or wait until the folder no longer changes, and run the same command again",
+            ) from error
         total.update(json.dumps([name, size, content]).encode())
     return f"sha256:{total.hexdigest()}"
 
