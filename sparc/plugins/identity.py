@@ -21,7 +21,7 @@ FILES, BLOCKS, BLOCK = 128, 8, 1 << 16
 """At most 128 files are sampled, each by 8 blocks of 64 KiB: 64 MiB in all."""
 
 
-def identify_files(root: Path, files: Iterable[Path], digest: Digest = "sample") -> str:
+def identify_files(root: Path, files: Iterable[str | Path], digest: Digest = "sample") -> str:
     """Return a digest of the files' names below `root`, their sizes, and a sample of their content, or all of it.
 
     The sample is drawn by the names, so equal folders give equal digests. A change that keeps a file's size and lies
@@ -29,17 +29,19 @@ def identify_files(root: Path, files: Iterable[Path], digest: Digest = "sample")
 
     Raises StorageError; MissingData for what is no file any more.
     """
-    found = sorted((same_name(path.relative_to(root).as_posix()), path) for path in files)
+    start = os.path.join(root, "")
+    names = (os.fspath(path).removeprefix(start).replace(os.sep, "/") for path in files)
+    found = sorted((same_name(name), os.path.join(root, name)) for name in names)
     sampled = {name for name, _ in sorted(found, key=lambda one: hashlib.sha256(os.fsencode(one[0])).digest())[:FILES]}
     total = hashlib.sha256()
     for name, path in found:
         try:
             with reading(path):
-                status = path.stat()
+                status = os.stat(path)
                 if not stat.S_ISREG(status.st_mode):
                     raise MissingData(f"expected a file, found something else: {path}", hint="remove or replace it")
                 size = status.st_size
-                content = sha256(path) if digest == "all" else _sample(path, size) if name in sampled else ""
+                content = sha256(Path(path)) if digest == "all" else _sample(path, size) if name in sampled else ""
         except FileNotFoundError as error:
             raise MissingData(
                 f"{path} does not exist any more, or is a link to a file that does not",
@@ -49,12 +51,12 @@ def identify_files(root: Path, files: Iterable[Path], digest: Digest = "sample")
     return f"sha256:{total.hexdigest()}"
 
 
-def _sample(path: Path, size: int) -> str:
+def _sample(path: str, size: int) -> str:
     """Return the digest of evenly spaced blocks of a file, its first and last included, or of all of a small file."""
     if size <= BLOCKS * BLOCK:
-        return sha256(path)
+        return sha256(Path(path))
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         for number in range(BLOCKS):
             file.seek(number * (size - BLOCK) // (BLOCKS - 1))
             found.update(file.read(BLOCK))

@@ -55,7 +55,7 @@ def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) 
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
     """Raise what the machine refuses inside the block as StorageError or OutOfMemory; other errors pass.
 
     A missing file and wrong content pass too: the caller knows what they mean.
