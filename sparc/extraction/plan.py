@@ -13,6 +13,9 @@ from sparc.plugins.registry import Registry, checked_params
 from sparc.storage.manifest import IMPORTED, fingerprint, is_complete, read_manifest
 from sparc.system.refusals import reading
 
+AGAIN = "run the same command again: complete shards are kept"
+"""Advice after an error that says nothing about the data."""
+
 
 class JobOptions(ExtractionOptions):
     """Options of the computation and storage of features, with the device to compute on."""

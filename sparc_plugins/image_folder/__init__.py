@@ -8,6 +8,7 @@ images.py   the images that the rows name
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -101,7 +102,9 @@ def _identify(params: ImageFolderParams) -> str:
     rows = [row for row in everything if row.split in SPLITS]
     _taxonomy_of(params, rows)
     found = survey(root, (row.image for row in rows))
-    digest.update(identify_files(root, (root / actual for actual in found.files.values()), params.digest).encode())
+    digest.update(
+        identify_files(root, (os.path.join(root, actual) for actual in found.files.values()), params.digest).encode()
+    )
     if empty := [row.id for row in rows if not row.caption.strip()]:
         message = f"{len(empty)} of {len(rows)} captions in {path.name} are empty, such as that of {some(empty)}"
         warnings.warn(f"image-folder: {message}; text streams stop at the first, or pass --skip-bad", stacklevel=1)

@@ -208,15 +208,15 @@ class _Reader:
                 return ()
             if value not in self._label_sets:
                 try:
-                    found = listed(value)
+                    parts_of = listed(value)
                 except ValueError as error:
                     hint = 'write the labels with the separator between them, or as JSON\'s ["a", "b"]'
                     raise self._wrong(
                         line, f"expected labels, found a list that cannot be read: {error}", hint
                     ) from error
-                if found is None and "," in value and separator not in value:
+                if parts_of is None and "," in value and separator not in value:
                     self._with_comma.add(value)
-                self._label_sets[value] = _spelled(value.split(separator) if found is None else found)
+                self._label_sets[value] = _spelled(value.split(separator) if parts_of is None else parts_of)
             if value in self._with_comma:
                 self._commas.append(value)
             return self._label_sets[value]
