@@ -110,6 +110,10 @@ def _identify(params: ImageFolderParams) -> str:
         warnings.warn(f"image-folder: {message}; text streams stop at the first, or pass --skip-bad", stacklevel=1)
     if found.missing:
         warnings.warn(_on_missing(root, path, len(found.files), found.missing), stacklevel=1)
+    if found.unreadable:
+        message = f"{len(found.unreadable)} of {len(found.files)} images in {root} are empty, or HEIC or SVG, such as "
+        advice = "convert them to JPEG or PNG; image streams stop at the first, or pass --skip-bad"
+        warnings.warn(f"image-folder: {message}{some(list(map(as_text, found.unreadable)))}; {advice}", stacklevel=1)
     left_out = {row.image for row in everything if row.split not in SPLITS}
     if unlisted := sorted(as_text(name) for name in found.unlisted if same_name(name) not in left_out):
         total = len(found.files) + len(unlisted)

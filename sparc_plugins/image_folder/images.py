@@ -24,6 +24,9 @@ def is_image(root: Path, name: str) -> bool:
     return name.lower().endswith(SUFFIXES) or (bool(name) and os.path.isfile(os.path.join(root, name)))
 
 
+_UNREAD = (".heic", ".heif", ".svg")
+
+
 def image_name(written: str, root: str) -> str:
     r"""Return the path of an image in `root` in one spelling, so that two spellings of a path are one image.
 
@@ -99,6 +102,8 @@ class Survey:
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     """Images in the same folders as listed ones, in their spelling on disk."""
+    unreadable: list[str] = field(default_factory=list)
+    """Listed images that are empty, or of a format that Pillow does not read by the suffix of their names."""
 
 
 def survey(root: Path, images: Iterable[str]) -> Survey:
@@ -108,17 +113,19 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
     for name in sorted(set(images)):
         actual = name
         try:
-            _check_file(os.path.join(root, name))
+            size = _check_file(os.path.join(root, name))
         except OSError:
             try:
                 path = _respelled(root, name)
-                _check_file(path)
+                size = _check_file(path)
             except OSError:
                 found.missing.append(name)
                 continue
             actual = os.path.relpath(path, root)
             _same_file(respelled.setdefault(actual, name), name, actual)
         found.files[name] = actual
+        if not size or (name.lower().endswith(_UNREAD) and not _is_read(name)):
+            found.unreadable.append(name)
     for actual, name in respelled.items():
         if actual in found.files:
             _same_file(actual, name, actual)
@@ -130,10 +137,19 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
     return found
 
 
-def _check_file(path: str | Path) -> None:
-    """Raise OSError unless a file is there."""
-    if stat.S_ISDIR(os.stat(path).st_mode):
+def _check_file(path: str | Path) -> int:
+    """Return the size of a file. Raises OSError unless it is there."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return status.st_size
+
+
+def _is_read(name: str) -> bool:
+    """Return True if Pillow has a reader for a suffix, as after `pillow_heif.register_heif_opener()`."""
+    from PIL import Image
+
+    return os.path.splitext(name)[1].lower() in Image.registered_extensions()
 
 
 def _images_in(root: Path, folder: str) -> list[str]:

@@ -127,7 +127,7 @@ def test_without_labels_there_is_no_taxonomy(folder):
 
 def test_editing_the_index_changes_the_identity(folder):
     root = folder("image,caption", "a.png,x")
-    (root / "a.png").write_bytes(b"")
+    (root / "a.png").write_bytes(b"x")
     before = _identify(ImageFolderParams(root=str(root)))
     folder("image,caption", "a.png,y")
     assert _identify(ImageFolderParams(root=str(root))) != before
@@ -368,13 +368,13 @@ def test_an_image_is_found_however_its_path_is_written(photos, tmp_path, written
 
 def test_two_spellings_of_one_image_are_one_image(folder):
     root = folder("image,caption", f"{COMPOSED},x", f"{DECOMPOSED},y", f"./{COMPOSED},z")
-    (root / DECOMPOSED).write_bytes(b"")
+    (root / DECOMPOSED).write_bytes(b"x")
     _identify(ImageFolderParams(root=str(root)))
     dataset = opened(root, holdout=0.0)
     assert dataset.ids == [f"{COMPOSED}#{number}" for number in range(3)]
     assert set(dataset.groups) == {COMPOSED}
     root = folder("image,caption", "a.jpg,x", "a.JPG,y")
-    (root / "a.JPG").write_bytes(b"")
+    (root / "a.JPG").write_bytes(b"x")
     with pytest.raises(InvalidConfig, match=r"'a.JPG' and 'a.jpg' are one file, a.JPG"):
         _identify(ImageFolderParams(root=str(root)))
 
@@ -382,7 +382,7 @@ def test_two_spellings_of_one_image_are_one_image(folder):
 def test_empty_captions_are_counted_before_any_work_and_can_be_skipped(folder):
     lines = ['{"image": "a.png", "caption": null, "id": "x"}', '{"image": "a.png", "caption": "y", "id": "y"}']
     root = folder(*lines, name="samples.jsonl")
-    (root / "a.png").write_bytes(b"")
+    (root / "a.png").write_bytes(b"x")
     with pytest.warns(UserWarning, match=r"1 of 2 captions in samples.jsonl are empty, such as that of x; text"):
         _identify(ImageFolderParams(root=str(root)))
     with pytest.raises(BadSample, match="'x' has an empty caption"):
@@ -406,7 +406,7 @@ def test_missing_and_unlisted_images_are_counted_before_anything_is_read(photos)
 @pytest.mark.parametrize("image", ["https://example.org/a.png", "x" * 5000, ".", "a.png/b.png"])
 def test_what_cannot_be_a_file_of_the_folder_is_missing(folder, image):
     root = folder("image,caption,id", f"{image},x,1")
-    (root / "a.png").write_bytes(b"")
+    (root / "a.png").write_bytes(b"x")
     with pytest.warns(UserWarning, match="1 of 1 images that samples.csv lists do not exist"):
         _identify(ImageFolderParams(root=str(root)))
     with pytest.raises(BadSample, match="image not found"):
@@ -695,3 +695,17 @@ def test_an_image_is_no_index(folder):
 def test_a_fraction_that_is_none_is_refused(tmp_path, dataset, holdout):
     with pytest.raises(ValueError, match="holdout"):
         discover().dataset(dataset).params(root=str(tmp_path), holdout=holdout)
+
+
+def test_images_that_are_empty_or_of_a_format_that_is_not_read_are_counted_before_any_work(photos):
+    good = next(photos.glob("*.png"))
+    lines = ["image,caption", f"{good.name},x"]
+    for name in ("a.HEIC", "b.svg", "c.jpg"):
+        (photos / name).write_bytes(b"" if name == "c.jpg" else b"x")
+        lines.append(f"{name},x")
+    (photos / "samples.csv").write_text("\n".join(lines))
+    with pytest.warns(UserWarning, match="listed|empty") as warned:
+        _identify(ImageFolderParams(root=str(photos)))
+    said = [str(one.message) for one in warned if "are empty, or HEIC" in str(one.message)]
+    assert len(said) == 1
+    assert f"3 of 4 images in {photos} are empty, or HEIC or SVG, such as a.HEIC, b.svg, c.jpg; convert" in said[0]
