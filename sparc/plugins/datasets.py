@@ -52,12 +52,18 @@ def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
 
 
 def find_taxonomy(folder: Path) -> Path | None:
-    """Return the file `taxonomy.json` of a folder, in any case of its name; None without it. Raises StorageError."""
+    """Return the file `taxonomy.json` of a folder, in any case of its name; None without it.
+
+    Raises InvalidConfig if there are several and none is called `taxonomy.json`, and StorageError.
+    """
     exact = folder / TAXONOMY
     if exact.is_file():
         return exact
     with reading(folder):
         alike = sorted(path for path in folder.iterdir() if path.name.casefold() == TAXONOMY and path.is_file())
+    if len(alike) > 1:
+        names = " and ".join(path.name for path in alike)
+        raise InvalidConfig(f"{folder} has {names}", hint=f"call the one to read {TAXONOMY}")
     return alike[0] if alike else None
 
 

@@ -52,15 +52,17 @@ class ImageFolder:
     """One split of the dataset."""
 
     def __init__(self, params: ImageFolderParams, split: str) -> None:
-        everything = [row for row in read_index(params) if row.split in SPLITS]
+        found = read_index(params)
+        everything = [row for row in found if row.split in SPLITS]
         self.root = Path(params.root).expanduser()
         self.taxonomy = _taxonomy_of(params, everything)
         self.rows = [row for row in everything if row.split == split]
         if not self.rows:
-            raise MissingData(
-                f"image-folder: none of {len(everything)} samples is in the split '{split}'",
-                hint="add samples; or a column 'split'; or change 'holdout'",
-            )
+            hint = "add samples; or a column 'split'; or change 'holdout'"
+            if third := sorted({row.split for row in found} - set(SPLITS)):
+                hint = f"write {split} in place of {third[0]} in the column 'split'"
+            message = f"image-folder: none of {len(everything)} samples is in the split '{split}'"
+            raise MissingData(message, hint=hint)
         self.ids = [row.id for row in self.rows]
         self.groups = [as_text(row.image) for row in self.rows]
 

@@ -11,7 +11,7 @@ FORM = "columns image, caption; optional id, labels, split"
 NEAR = {
     "image": ("file_name", "filename", "file", "filepath", "file_path", "path", "image_path", "image_name", "img"),
     "caption": ("text", "sentence", "description", "title", "comment", "prompt"),
-    "id": ("sample_id",),
+    "id": ("ids", "sample_id"),
     "labels": ("label", "tag", "tags", "class", "classes", "category", "categories"),
     "split": ("set", "subset", "partition"),
 }
@@ -25,7 +25,8 @@ def near_misses(names: Sequence[str]) -> list[str]:
     for name in names:
         if not name or name in COLUMNS:
             continue
-        column = _MEANT.get(name) or next(iter(get_close_matches(name, COLUMNS, 1, 0.8)), None)
+        alike = get_close_matches(name, COLUMNS, 1, 0.8) if len(name) > 3 else []  # `idx` is a row number, no id
+        column = _MEANT.get(name) or next(iter(alike), None)
         if column is not None and column not in names:
             found.append(f"a column '{name}', which is not read; if it is the column '{column}', rename it")
     return found

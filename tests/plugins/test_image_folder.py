@@ -709,3 +709,19 @@ def test_images_that_are_empty_or_of_a_format_that_is_not_read_are_counted_befor
     said = [str(one.message) for one in warned if "are empty, or HEIC" in str(one.message)]
     assert len(said) == 1
     assert f"3 of 4 images in {photos} are empty, or HEIC or SVG, such as a.HEIC, b.svg, c.jpg; convert" in said[0]
+
+
+def test_without_a_test_split_a_third_one_is_offered_in_its_place(folder):
+    root = folder("image,caption,split", "a.png,x,train", "b.png,x,val")
+    with pytest.warns(UserWarning, match="left out rows"), pytest.raises(MissingData, match="split 'test'") as error:
+        opened(root, "test")
+    assert error.value.hint == "write test in place of val in the column 'split'"
+
+
+def test_two_taxonomies_are_not_guessed_between(folder):
+    root = folder("image,caption,labels", "a.png,x,cat")
+    for name in ("Taxonomy.json", "TAXONOMY.json"):
+        (root / name).write_text('{"cat": []}')
+    with pytest.raises(InvalidConfig, match=r"has TAXONOMY\.json and Taxonomy\.json") as error:
+        opened(root, holdout=0)
+    assert error.value.hint == "call the one to read taxonomy.json"

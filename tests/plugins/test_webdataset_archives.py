@@ -451,3 +451,9 @@ def test_json_that_is_nested_too_deeply_is_named_as_labels_and_can_be_skipped_as
     assert dataset[0].text() == "x"
     with pytest.raises(BadSample, match=r"caption of sample '1' cannot be read: its JSON is nested too deeply"):
         dataset[1].text()
+
+
+def test_a_taxonomy_is_found_in_any_case_of_its_name(root):
+    (root / "Taxonomy.JSON").write_text('{"dog": ["animal"], "animal": [], "t": []}')
+    assert labelled(root, {"of": "dog"}) == [["dog"]]
+    assert set(opened(root, caption="", labels="json.of").taxonomy.labels) == {"dog", "animal", "t"}
