@@ -27,6 +27,7 @@ from sparc.errors import (
     SparcError,
     UnknownName,
     WeightsUnavailable,
+    install,
 )
 from sparc.plugins.contracts import (
     Backbone,
@@ -96,6 +97,7 @@ __all__ = [
     "identify_files",
     "identify_weights",
     "in_hub_cache",
+    "install",
     "library_of",
     "local_weights",
     "open_text",

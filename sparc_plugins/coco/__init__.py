@@ -27,6 +27,7 @@ from sparc.plugins import (
     cache_dir,
     find_path,
     hookimpl,
+    install,
     reading,
     sha256,
     write_atomically,
@@ -205,7 +206,7 @@ class Coco:
             from pycocotools import mask as tools
         except ModuleNotFoundError as error:
             message = "coco: masks need pycocotools, which is not installed"
-            raise MissingData(message, hint="pip install 'sparc-sae[coco]'") from error
+            raise MissingData(message, hint=install("coco")) from error
         if self._instances is None:
             message = f"coco: masks need {self._instances_path}, which does not exist"
             raise MissingData(message, hint="unzip COCO's annotations again")

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from sparc.plugins import InvalidConfig, MissingData, Params, reading, same_name
+from sparc.plugins import InvalidConfig, MissingData, Params, install, reading, same_name
 
-EXTRA = "pip install 'sparc-sae[webdataset]'"
+EXTRA = install("webdataset")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
