@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparc.errors import MissingData, StorageError
+from sparc.errors import MissingData, StorageError, install
 from sparc.interchange.arrays import BLOCK_BYTES, TEMPORARY, Array, Arrays, block_rows, kind_of
 from sparc.system.refusals import writing
 
@@ -31,7 +31,7 @@ def open_hdf5(path: Path) -> Iterator[Arrays]:
     try:
         import h5py
     except ModuleNotFoundError as error:
-        raise MissingData("reading HDF5 needs h5py", hint="pip install h5py") from error
+        raise MissingData("reading HDF5 needs h5py", hint=install("hdf5")) from error
     try:
         file = h5py.File(path, "r")
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparc.errors import MissingData
+from sparc.errors import MissingData, install
 from sparc.interchange.arrays import Array, Arrays, only_values, wrong_rows
 
 READ_ROWS = 1024
@@ -26,7 +26,7 @@ def open_parquet(path: Path) -> Iterator[Arrays]:
     try:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise MissingData("reading Parquet needs pyarrow", hint="pip install pyarrow") from error
+        raise MissingData("reading Parquet needs pyarrow", hint=install("parquet")) from error
     reading = {"buffer_size": BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
     with pyarrow.parquet.ParquetFile(path, **reading) as file:
         yield {field.name: _column(path, file, field) for field in file.schema_arrow}

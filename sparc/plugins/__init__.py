@@ -28,6 +28,7 @@ from sparc.errors import (
     SparcError,
     UnknownName,
     WeightsUnavailable,
+    install,
 )
 from sparc.plugins.contracts import (
     Backbone,
@@ -100,6 +101,7 @@ __all__ = [
     "identify_files",
     "identify_weights",
     "in_hub_cache",
+    "install",
     "library_of",
     "local_weights",
     "no_folder",

@@ -28,6 +28,7 @@ from sparc.plugins import (
     cache_key,
     find_path,
     hookimpl,
+    install,
     no_folder,
     no_image,
     reading,
@@ -210,7 +211,7 @@ class Coco:
             from pycocotools import mask as tools
         except ModuleNotFoundError as error:
             message = "coco: masks need pycocotools, which is not installed"
-            raise MissingData(message, hint="pip install 'sparc-sae[coco]'") from error
+            raise MissingData(message, hint=install("coco")) from error
         if self._instances is None:
             message = f"coco: masks need {self._instances_path}, which does not exist"
             raise MissingData(message, hint="unzip COCO's annotations again")

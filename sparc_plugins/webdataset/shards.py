@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from sparc.plugins import InvalidConfig, MissingData, Params, no_folder, reading, same_name
+from sparc.plugins import InvalidConfig, MissingData, Params, install, no_folder, reading, same_name
 
-EXTRA = "pip install 'sparc-sae[webdataset]'"
+EXTRA = install("webdataset")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
 from sparc.localization.benchmark import cases_of
-from sparc.plugins import SegmentedDataset
+from sparc.plugins import SegmentedDataset, install
 from sparc.plugins.checks import check_dataset
 from sparc.plugins.registry import discover
 from sparc_plugins.coco import Coco, CocoParams, _identify, read_captions
@@ -309,7 +309,7 @@ def test_without_pycocotools_there_are_labels_but_no_masks(pets, monkeypatch):
     assert dataset.labels().sum() == 3
     with pytest.raises(MissingData, match="pycocotools") as error:
         dataset.masks(0)
-    assert error.value.hint == "pip install 'sparc-sae[coco]'"
+    assert error.value.hint == install("coco")
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])
