@@ -24,8 +24,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _LOCKED = {errno.EAGAIN, errno.EBUSY, errno.ETXTBSY, errno.EDEADLK, errno.ENOLCK}
 _MANY_FILES = {errno.EMFILE, errno.ENFILE}
-_AMISS = {errno.ENOENT, errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EILSEQ}
-"""Numbers that say nothing about the machine: the file is missing, or its content is wrong."""
+_AMISS = {errno.ENOENT, errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EILSEQ, errno.ENAMETOOLONG, errno.ELOOP}
+"""Numbers that say nothing about the machine: the file is missing, its name is none, or its content is wrong."""
 
 
 def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) -> SparcError | None:

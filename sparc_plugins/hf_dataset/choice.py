@@ -1,0 +1,147 @@
+"""Choice of the files of a local folder that make each split, and of the reader for them.
+
+The library takes the one format of most files, and leaves the others out without a word: three photos beside
+`data.csv` make it a folder of photos without captions. Here tables come first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparc.plugins import read_text
+from sparc_plugins.hf_dataset.folders import PARQUET, check_parquet, check_pointers, some, suffix_of, visible
+from sparc_plugins.hf_dataset.texts import TextFiles, is_metadata
+
+KINDS = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".json": "json"} | dict.fromkeys(
+    PARQUET, "parquet"
+)
+PREFERRED = ("parquet", "lines", "csv")
+"""Kinds of tables, those first that are taken if there are as many files of several."""
+DATA = {*KINDS, ".arrow", ".tar", ".xlsx", ".xls", ".zip"}
+CARD = re.compile(r"^(configs|dataset_info):", re.MULTILINE)
+
+
+class Choice(NamedTuple):
+    """Files of each split: those that are read as texts, and Parquet files. Without any, the library chooses."""
+
+    texts: dict[str, TextFiles]
+    parquet: dict[str, list[Path]]
+
+    @property
+    def is_left(self) -> bool:
+        """True if the library chooses and reads the files."""
+        return not self.texts and not self.parquet
+
+
+def choose_files(files: Sequence[Path], root: Path, name: str | None) -> Choice:
+    """Choose the files of each split, warn about tables that none uses, and check those that are read.
+
+    Raises InvalidConfig, CorruptFile, MissingData, StorageError; the library's own errors pass.
+    """
+    seen = visible(files, root)
+    check_pointers(path for path in seen if suffix_of(path) in DATA)
+    if not any(suffix_of(path) in KINDS for path in seen):
+        return Choice({}, {})
+    separator: str | None = None
+    if name is not None or _has_card(root):
+        splits, separator = _as_configured(root, name)
+    else:
+        splits = _splits(root)
+    texts, parquet = {}, {}
+    for split, paths in splits.items():
+        kind = _kind(paths)
+        taken = [path for path in paths if _kind_of(path) == kind]
+        if kind == "parquet":
+            parquet[split] = taken
+        elif kind is not None:
+            texts[split] = TextFiles(root, taken, separator)
+    if len(texts) + len(parquet) < len(splits):  # a split of images alone, or of archives
+        texts, parquet = {}, {}
+    used = [path for one in texts.values() for path in one.paths] + [path for one in parquet.values() for path in one]
+    check_parquet(used or [path for paths in splits.values() for path in paths])
+    if used or not splits:
+        _say_unused(seen, used, root)
+    return Choice(texts, parquet)
+
+
+def _has_card(root: Path) -> bool:
+    """Return True if a file of the folder says which files make the splits, or of which types the columns are."""
+    card = root / "README.md"
+    if card.is_file() and CARD.search(read_text(card)):
+        return True
+    return any((root / name).is_file() for name in (".huggingface.yaml", "dataset_infos.json"))
+
+
+def _as_configured(root: Path, name: str | None) -> tuple[dict[str, list[Path]], str | None]:
+    """Return the files that the configuration names, and their separator; nothing if it says how to read them."""
+    import datasets
+
+    builder = datasets.load_dataset_builder(str(root), name)
+    config: Any = builder.config
+    said = [getattr(config, option, None) for option in ("names", "column_names", "skiprows", "field", "usecols")]
+    files = {str(split): [Path(path) for path in paths] for split, paths in (config.data_files or {}).items()}
+    if builder.info.features is not None or any(said) or getattr(config, "encoding", None) not in (None, "utf-8"):
+        return {}, None
+    separator = getattr(config, "delimiter", None) or getattr(config, "sep", None)
+    if separator is not None and len(separator) != 1:
+        return {}, None
+    return files, separator if separator != "," else None
+
+
+def _splits(root: Path) -> dict[str, list[Path]]:
+    """Return the files of each split as the library assigns them, by their names or folders, in any format."""
+    from datasets.data_files import get_data_patterns, resolve_pattern
+
+    base = root.resolve()
+    found: dict[str, list[Path]] = {}
+    for split, patterns in get_data_patterns(base.as_posix()).items():
+        paths: dict[Path, None] = {}
+        for pattern in patterns:
+            with contextlib.suppress(FileNotFoundError):
+                matched = resolve_pattern(pattern, base.as_posix())
+                paths.update(dict.fromkeys(root / Path(path).relative_to(base) for path in matched))
+        found[str(split)] = list(paths)
+    return found
+
+
+def _kind_of(path: Path) -> str | None:
+    suffix = suffix_of(path)
+    if is_metadata(path):
+        return "metadata" if suffix not in PARQUET else None
+    return KINDS.get(suffix)
+
+
+def _kind(paths: Iterable[Path]) -> str | None:
+    """Return the kind of the files to read, None if the library knows better."""
+    paths = list(paths)
+    suffixes = {suffix_of(path) for path in paths}
+    if suffixes & {".zip", ".tar", ".arrow"} or any(is_metadata(path) and suffix_of(path) in PARQUET for path in paths):
+        return None
+    count = Counter(_kind_of(path) for path in paths)
+    if count["metadata"]:
+        return "metadata"
+    most = max(PREFERRED, key=lambda kind: count[kind])
+    if count[most]:
+        return most
+    return "json" if count["json"] else None
+
+
+def _say_unused(seen: Iterable[Path], used: Iterable[Path], root: Path) -> None:
+    there = {path.resolve() for path in used}
+    left = [
+        path.relative_to(root).as_posix()
+        for path in seen
+        if suffix_of(path) in DATA and path.name != "taxonomy.json" and path.resolve() not in there
+    ]
+    if left:
+        warnings.warn(
+            f"hf: {len(left)} files of {root} are in no split and are not read: {some(left)}; a split is one format, "
+            "named by file or folder",
+            stacklevel=5,
+        )
