@@ -32,7 +32,8 @@ from sparc_plugins.hf_dataset.columns import (
     read_names,
 )
 from sparc_plugins.hf_dataset.folders import decoded, located, some
-from sparc_plugins.hf_dataset.tables import HFParams, column_of, identify, read_splits
+from sparc_plugins.hf_dataset.params import HFParams
+from sparc_plugins.hf_dataset.tables import column_of, identify, read_splits
 
 if TYPE_CHECKING:
     import numpy as np

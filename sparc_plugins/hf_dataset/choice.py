@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparc.plugins import read_text
+from sparc.plugins import InvalidConfig, reading
 from sparc_plugins.hf_dataset.folders import PARQUET, check_parquet, check_pointers, some, suffix_of, visible
 from sparc_plugins.hf_dataset.texts import TextFiles, is_metadata
 
@@ -24,7 +24,8 @@ KINDS = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".
 PREFERRED = ("parquet", "lines", "csv")
 """Kinds of tables, those first that are taken if there are as many files of several."""
 DATA = {*KINDS, ".arrow", ".tar", ".xlsx", ".xls", ".zip"}
-CARD = re.compile(r"^(configs|dataset_info):", re.MULTILINE)
+PACKED = {".bz2", ".xz", ".zst", ".lz4", ".zip"}
+CARD = re.compile(rb"^(configs|dataset_info):", re.MULTILINE)
 
 
 class Choice(NamedTuple):
@@ -46,35 +47,62 @@ def choose_files(files: Sequence[Path], root: Path, name: str | None) -> Choice:
     """
     seen = visible(files, root)
     check_pointers(path for path in seen if suffix_of(path) in DATA)
+    _check_formats(seen, root)
     if not any(suffix_of(path) in KINDS for path in seen):
         return Choice({}, {})
     separator: str | None = None
-    if name is not None or _has_card(root):
+    configured = name is not None or _has_card(root)
+    if configured:
         splits, separator = _as_configured(root, name)
     else:
         splits = _splits(root)
-    texts, parquet = {}, {}
-    for split, paths in splits.items():
-        kind = _kind(paths)
-        taken = [path for path in paths if _kind_of(path) == kind]
-        if kind == "parquet":
-            parquet[split] = taken
-        elif kind is not None:
-            texts[split] = TextFiles(root, taken, separator)
-    if len(texts) + len(parquet) < len(splits):  # a split of images alone, or of archives
-        texts, parquet = {}, {}
-    used = [path for one in texts.values() for path in one.paths] + [path for one in parquet.values() for path in one]
-    check_parquet(used or [path for paths in splits.values() for path in paths])
-    if used or not splits:
-        _say_unused(seen, used, root)
+    kinds = {split: _kind(paths) for split, paths in splits.items()}
+    tables = {split: kind for split, kind in kinds.items() if kind is not None}
+    if not tables and not configured:
+        _refuse_outside(seen, splits, root)
+    if not tables or (configured and len(tables) < len(kinds)):
+        check_parquet(path for paths in splits.values() for path in paths)
+        return Choice({}, {})
+    taken = {split: [path for path in splits[split] if _kind_of(path) == kind] for split, kind in tables.items()}
+    _say_unused(seen, [path for paths in taken.values() for path in paths], root)
+    if left := [split for split in splits if split not in tables]:
+        warnings.warn(f"hf: no table in the files of the splits {', '.join(left)}: they are not read", stacklevel=4)
+    parquet = {split: paths for split, paths in taken.items() if tables[split] == "parquet"}
+    check_parquet(path for paths in parquet.values() for path in paths)
+    texts = {split: TextFiles(root, paths, separator) for split, paths in taken.items() if split not in parquet}
     return Choice(texts, parquet)
+
+
+def _check_formats(seen: Sequence[Path], root: Path) -> None:
+    """Raise InvalidConfig for tables that the library would read with other values, or for texts without a table."""
+    for path in seen:
+        if path.suffix.lower() in PACKED and Path(path.stem).suffix.lower() in KINDS:
+            raise InvalidConfig(f"hf: {path} is a packed table", hint="unpack it, or pack it with gzip")
+    suffixes = Counter(suffix_of(path) for path in seen)
+    if suffixes[".txt"] and not any(suffix in DATA for suffix in suffixes):
+        raise InvalidConfig(
+            f"hf: expected a table of images and captions in {root}, found {suffixes['.txt']} .txt files",
+            hint="write metadata.csv with the columns file_name and caption",
+        )
+
+
+def _refuse_outside(seen: Iterable[Path], splits: Iterable[str], root: Path) -> None:
+    """Raise InvalidConfig for tables beside folders of images that make the splits: the library does not read them."""
+    outside = [path.relative_to(root).as_posix() for path in seen if _kind_of(path) in (*PREFERRED, "metadata")]
+    if outside:
+        raise InvalidConfig(
+            f"hf: expected a table among the files of each split ({', '.join(splits)}), found it outside of them: "
+            f"{some(outside)}",
+            hint="call it by the name of the split, such as train/train.csv; or move the images to images/",
+        )
 
 
 def _has_card(root: Path) -> bool:
     """Return True if a file of the folder says which files make the splits, or of which types the columns are."""
     card = root / "README.md"
-    if card.is_file() and CARD.search(read_text(card)):
-        return True
+    with reading(card):
+        if card.is_file() and CARD.search(card.read_bytes()):
+            return True
     return any((root / name).is_file() for name in (".huggingface.yaml", "dataset_infos.json"))
 
 
@@ -85,7 +113,12 @@ def _as_configured(root: Path, name: str | None) -> tuple[dict[str, list[Path]],
     builder = datasets.load_dataset_builder(str(root), name)
     config: Any = builder.config
     said = [getattr(config, option, None) for option in ("names", "column_names", "skiprows", "field", "usecols")]
-    files = {str(split): [Path(path) for path in paths] for split, paths in (config.data_files or {}).items()}
+    base = root.resolve()
+    files: dict[str, list[Path]] = {}
+    for split, paths in (config.data_files or {}).items():
+        if not all(Path(path).is_relative_to(base) for path in paths):  # elsewhere, or on the web
+            return {}, None
+        files[str(split)] = [root / Path(path).relative_to(base) for path in paths]
     if builder.info.features is not None or any(said) or getattr(config, "encoding", None) not in (None, "utf-8"):
         return {}, None
     separator = getattr(config, "delimiter", None) or getattr(config, "sep", None)
@@ -120,8 +153,7 @@ def _kind_of(path: Path) -> str | None:
 def _kind(paths: Iterable[Path]) -> str | None:
     """Return the kind of the files to read, None if the library knows better."""
     paths = list(paths)
-    suffixes = {suffix_of(path) for path in paths}
-    if suffixes & {".zip", ".tar", ".arrow"} or any(is_metadata(path) and suffix_of(path) in PARQUET for path in paths):
+    if any(is_metadata(path) and suffix_of(path) in PARQUET for path in paths):
         return None
     count = Counter(_kind_of(path) for path in paths)
     if count["metadata"]:
@@ -129,7 +161,8 @@ def _kind(paths: Iterable[Path]) -> str | None:
     most = max(PREFERRED, key=lambda kind: count[kind])
     if count[most]:
         return most
-    return "json" if count["json"] else None
+    others = {suffix_of(path) for path in paths} & {".zip", ".tar", ".arrow"}
+    return "json" if count["json"] and not others else None
 
 
 def _say_unused(seen: Iterable[Path], used: Iterable[Path], root: Path) -> None:

@@ -6,7 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparc.plugins import InvalidConfig
-from sparc_plugins.hf_dataset.tables import HFParams, column_of
+from sparc_plugins.hf_dataset.params import HFParams
+from sparc_plugins.hf_dataset.tables import column_of
 from sparc_plugins.hf_dataset.texts import EXACT
 
 if TYPE_CHECKING:

@@ -161,8 +161,8 @@ def unmatched(files: Iterable[Path], root: str, named: Iterable[str]) -> tuple[l
 
 
 def _look(name: str) -> str:
-    start, suffix = os.path.splitext(same_name(name))
-    return start + suffix.lower()
+    start, dot, suffix = same_name(name).rpartition(".")
+    return start + dot + suffix.lower()
 
 
 def _inside(name: str, starts: Iterable[str]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
@@ -39,7 +40,7 @@ def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> I
     a `.tsv` file. Raises InvalidConfig if a record has another number of fields than the header.
     """
     before = csv.field_size_limit(2**31 - 1)  # of the process, so it is set back
-    line = 0
+    line = blank = 0
     try:
         with open_text(path, newline="") as file:
             first = next(file, "")
@@ -49,6 +50,7 @@ def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> I
             for record in reader:
                 line = reader.line_num
                 if not any(cell.strip() for cell in record):
+                    blank += len(record) > 0
                     continue
                 if header is None:
                     header = [cell.strip() for cell in record]
@@ -63,6 +65,10 @@ def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> I
                 else:
                     cells = (cell or None for cell in record)
                     yield Record(f"{path}, line {line}", dict(zip(header, cells, strict=True)))
+            if blank:
+                warnings.warn(
+                    f"hf: {blank} records of {path} have no text in any cell: they are no samples", stacklevel=2
+                )
             if header is None:
                 raise InvalidConfig(f"{path} is empty: expected a header with the names of columns", hint="remove it")
     except csv.Error as error:
@@ -97,13 +103,13 @@ def json_records(path: Path) -> Iterator[Record]:
     decoder = json.JSONDecoder(
         parse_int=str, parse_float=Decimal, parse_constant=_constant, object_pairs_hook=_without_repeats
     )
-    with open_text(path, newline="\n") as file:
+    with open_text(path) as file:
         start = next((line for line in file if line.strip()), "")
     if start.lstrip().startswith("["):
         listed = _decoded(decoder, read_text(path), str(path))
         yield from (_record(f"{path}, record {number}", one) for number, one in enumerate(listed))
         return
-    with open_text(path, newline="\n") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 place = f"{path}, line {number}"
