@@ -66,9 +66,7 @@ def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> I
                     cells = (cell or None for cell in record)
                     yield Record(f"{path}, line {line}", dict(zip(header, cells, strict=True)))
             if blank:
-                warnings.warn(
-                    f"hf: {blank} records of {path} have no text in any cell: they are no samples", stacklevel=2
-                )
+                warnings.warn(f"hf: {blank} records of {path} are empty in all cells and no samples", stacklevel=2)
             if header is None:
                 raise InvalidConfig(f"{path} is empty: expected a header with the names of columns", hint="remove it")
     except csv.Error as error:
@@ -86,7 +84,8 @@ def _separator(path: Path, header: str, wanted: Collection[str]) -> str:
         cells = next(csv.reader([header], delimiter=separator), [])
         return len({cell.strip() for cell in cells} & set(wanted))
 
-    return max([usual, *SEPARATORS], key=found)
+    candidates: list[str] = [usual, *SEPARATORS]
+    return max(candidates, key=found)
 
 
 def _check_header(place: str, header: list[str]) -> None:

@@ -50,7 +50,7 @@ class TextFiles(NamedTuple):
         """Return the cells of each used column."""
         cells: dict[str, list[Any]] = {name: [] for name in columns.values()}
         # Two parameters may name one column: the first says how it is read.
-        readers = {name: _READERS.get(parameter, _text) for parameter, name in reversed(columns.items())}
+        readers = {name: _READERS.get(parameter, _text) for parameter, name in reversed(list(columns.items()))}
         headers: list[list[str]] = []
         for path in self.paths:
             names: dict[str, None] = {}
