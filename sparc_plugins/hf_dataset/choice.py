@@ -7,11 +7,13 @@ The library takes the one format of most files, and leaves the others out withou
 from __future__ import annotations
 
 import contextlib
+import glob
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sparc.plugins import InvalidConfig, reading
@@ -25,6 +27,7 @@ PREFERRED = ("parquet", "lines", "csv")
 """Kinds of tables, those first that are taken if there are as many files of several."""
 DATA = {*KINDS, ".arrow", ".tar", ".xlsx", ".xls", ".zip"}
 PACKED = {".bz2", ".xz", ".zst", ".lz4", ".zip"}
+UNREAD = ("names", "column_names", "skiprows", "field", "usecols")
 CARD = re.compile(rb"^(configs|dataset_info):", re.MULTILINE)
 
 
@@ -40,6 +43,16 @@ class Choice(NamedTuple):
         return not self.texts and not self.parquet
 
 
+class Card(NamedTuple):
+    """What `README.md` says about the files of a folder."""
+
+    splits: dict[str, list[Path]]
+    separator: str | None = None
+    classes: Mapping[str, Sequence[str]] = MappingProxyType({})
+    options: Sequence[str] = ()
+    """Options for the library's readers that are not understood here."""
+
+
 def choose_files(files: Sequence[Path], root: Path, name: str | None) -> Choice:
     """Choose the files of each split, warn about tables that none uses, and check those that are read.
 
@@ -50,26 +63,34 @@ def choose_files(files: Sequence[Path], root: Path, name: str | None) -> Choice:
     _check_formats(seen, root)
     if not any(suffix_of(path) in KINDS for path in seen):
         return Choice({}, {})
-    separator: str | None = None
     configured = name is not None or _has_card(root)
-    if configured:
-        splits, separator = _as_configured(root, name)
-    else:
-        splits = _splits(root)
+    card = _as_configured(root, name) if configured else Card(_splits(root))
+    splits = card.splits
     kinds = {split: _kind(paths) for split, paths in splits.items()}
     tables = {split: kind for split, kind in kinds.items() if kind is not None}
     if not tables and not configured:
         _refuse_outside(seen, splits, root)
+    if configured and any(kind != "parquet" for kind in tables.values()) and card.options:
+        raise InvalidConfig(
+            f"hf: the card of {root} says how to read its tables: {', '.join(card.options)}",
+            hint="write UTF-8 files with a header, records in lines, a separator of one character; or Parquet files",
+        )
     if not tables or (configured and len(tables) < len(kinds)):
         check_parquet(path for paths in splits.values() for path in paths)
         return Choice({}, {})
     taken = {split: [path for path in splits[split] if _kind_of(path) == kind] for split, kind in tables.items()}
     _say_unused(seen, [path for paths in taken.values() for path in paths], root)
+    if configured and set(tables.values()) == {"parquet"}:  # the card may name classes
+        return Choice({}, {})
     if left := [split for split in splits if split not in tables]:
         warnings.warn(f"hf: no table in the files of the splits {', '.join(left)}: they are not read", stacklevel=4)
     parquet = {split: paths for split, paths in taken.items() if tables[split] == "parquet"}
     check_parquet(path for paths in parquet.values() for path in paths)
-    texts = {split: TextFiles(root, paths, separator) for split, paths in taken.items() if split not in parquet}
+    texts = {
+        split: TextFiles(root, paths, card.separator, card.classes)
+        for split, paths in taken.items()
+        if split not in parquet
+    }
     return Choice(texts, parquet)
 
 
@@ -106,25 +127,28 @@ def _has_card(root: Path) -> bool:
     return any((root / name).is_file() for name in (".huggingface.yaml", "dataset_infos.json"))
 
 
-def _as_configured(root: Path, name: str | None) -> tuple[dict[str, list[Path]], str | None]:
-    """Return the files that the configuration names, and their separator; nothing if it says how to read them."""
+def _as_configured(root: Path, name: str | None) -> Card:
+    """Return what the folder's card says; no splits if their files lie elsewhere."""
     import datasets
 
     builder = datasets.load_dataset_builder(str(root), name)
     config: Any = builder.config
-    said = [getattr(config, option, None) for option in ("names", "column_names", "skiprows", "field", "usecols")]
     base = root.resolve()
     files: dict[str, list[Path]] = {}
     for split, paths in (config.data_files or {}).items():
-        if not all(Path(path).is_relative_to(base) for path in paths):  # elsewhere, or on the web
-            return {}, None
+        if not all(Path(path).is_relative_to(base) for path in paths):
+            return Card({})
         files[str(split)] = [root / Path(path).relative_to(base) for path in paths]
-    if builder.info.features is not None or any(said) or getattr(config, "encoding", None) not in (None, "utf-8"):
-        return {}, None
     separator = getattr(config, "delimiter", None) or getattr(config, "sep", None)
-    if separator is not None and len(separator) != 1:
-        return {}, None
-    return files, separator if separator != "," else None
+    options = [option for option in UNREAD if getattr(config, option, None)]
+    options += ["sep"] if separator is not None and len(separator) != 1 else []
+    options += ["encoding"] if (getattr(config, "encoding", None) or "utf-8").lower() not in ("utf-8", "utf8") else []
+    classes = {}
+    for column, feature in (builder.info.features or {}).items():
+        inner = getattr(feature, "feature", feature)
+        if isinstance(inner, datasets.ClassLabel):
+            classes[column] = inner.names
+    return Card(files, None if separator == "," else separator, classes, options)
 
 
 def _splits(root: Path) -> dict[str, list[Path]]:
@@ -133,11 +157,12 @@ def _splits(root: Path) -> dict[str, list[Path]]:
 
     base = root.resolve()
     found: dict[str, list[Path]] = {}
-    for split, patterns in get_data_patterns(base.as_posix()).items():
+    escaped = glob.escape(base.as_posix())
+    for split, patterns in get_data_patterns(escaped).items():
         paths: dict[Path, None] = {}
         for pattern in patterns:
             with contextlib.suppress(FileNotFoundError):
-                matched = resolve_pattern(pattern, base.as_posix())
+                matched = resolve_pattern(pattern, escaped)
                 paths.update(dict.fromkeys(root / Path(path).relative_to(base) for path in matched))
         found[str(split)] = list(paths)
     return found

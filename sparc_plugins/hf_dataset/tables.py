@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -121,7 +122,7 @@ def _load_folder(params: HFParams, folder: Path, files: Sequence[Path]) -> dict[
     if choice.is_left:
         return dict(datasets.load_dataset(str(folder), params.name, **options))
     if parquet:
-        paths = {split: [str(path) for path in one] for split, one in choice.parquet.items()}
+        paths = {split: [glob.escape(str(path)) for path in one] for split, one in choice.parquet.items()}
         found |= datasets.load_dataset("parquet", data_files=paths, **options)
     return found
 

@@ -8,7 +8,9 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sparc.plugins import InvalidConfig, MissingData, cache_dir, sha256, write_atomically
@@ -19,7 +21,7 @@ VERSION = 1
 """Part of the name of a table in the cache. Raise it when the content of the table changes."""
 EXACT = 2**53
 """Whole numbers below it are floats of their own."""
-ROWS = 10_000
+ROWS = 1000
 """Rows of a batch in the table."""
 
 
@@ -30,6 +32,8 @@ class TextFiles(NamedTuple):
     paths: Sequence[Path]
     separator: str | None = None
     """Separator of CSV files; None: it is found in the header."""
+    classes: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """Names of the classes whose numbers a column holds, as the dataset's card has them."""
 
     def open(self, columns: Mapping[str, str], role: str) -> Any:
         """Return the used columns as a memory-mapped table; it is read once, as long as the files are the same.
@@ -40,39 +44,70 @@ class TextFiles(NamedTuple):
 
         named = [os.path.relpath(path, self.root) for path in self.paths]
         content = [sha256(path) for path in self.paths]
-        known = json.dumps([VERSION, dict(columns), self.separator, named, content])
+        known = json.dumps([VERSION, dict(columns), self.separator, dict(self.classes), named, content])
         path = cache_dir("hf", f"{hashlib.sha256(known.encode()).hexdigest()[:16]}.arrow")
         if not path.is_file():
-            write_atomically(path, partial(_write, self._read(columns, role)))
+            write_atomically(path, partial(self._write, columns, role))
         return datasets.Dataset.from_file(str(path))
 
-    def _read(self, columns: Mapping[str, str], role: str) -> dict[str, list[Any]]:
-        """Return the cells of each used column."""
-        cells: dict[str, list[Any]] = {name: [] for name in columns.values()}
+    def _write(self, columns: Mapping[str, str], role: str, path: Path) -> None:
+        """Write the rows to an Arrow file, again from the start if a column turns out to hold lists."""
+        listed: set[str] = set()
+        while not self._is_written(columns, role, listed, path):
+            pass
+
+    def _is_written(self, columns: Mapping[str, str], role: str, listed: set[str], path: Path) -> bool:
+        """Write the rows; return False, with the column in `listed`, if a cell is a list and the column holds texts."""
+        import pyarrow as pa
+
+        image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        kinds = {name: pa.list_(pa.string()) if name in listed else pa.string() for name in columns.values()}
+        schema = pa.schema({**kinds, columns["image"]: image})
+        rows = self._rows(columns, role)
+        with path.open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
+            while batch := list(islice(rows, ROWS)):
+                cells = {name: [row[name] for row in batch] for name in schema.names}
+                found = {name for name in schema.names if any(isinstance(cell, list) for cell in cells[name])}
+                if found - listed:
+                    listed |= found
+                    return False
+                for name in listed:
+                    cells[name] = [cell if cell is None or isinstance(cell, list) else [cell] for cell in cells[name]]
+                try:
+                    writer.write_table(pa.table(cells, schema))
+                except UnicodeEncodeError as error:
+                    raise InvalidConfig(
+                        f"hf: the {role} split has half of a surrogate pair, {error.object[error.start]!a}, in a text "
+                        f"that begins with '{error.object[: error.start][:40]}'",
+                        hint="write the file again: the program that wrote it cut a character in two",
+                    ) from error
+        return True
+
+    def _rows(self, columns: Mapping[str, str], role: str) -> Iterator[dict[str, Any]]:
+        """Yield the cells of the used columns, row by row."""
         # Two parameters may name one column: the first says how it is read.
         readers = {name: _READERS.get(parameter, _text) for parameter, name in reversed(list(columns.items()))}
-        headers: list[list[str]] = []
+        header: list[str] = []
+        rows = 0
         for path in self.paths:
             names: dict[str, None] = {}
-            before = len(cells[columns["image"]])
             for record in self._records(path, columns):
-                names.update(dict.fromkeys(record.cells))
-                for column, read in readers.items():
-                    cells[column].append(read(record, column))
-            if len(cells[columns["image"]]) == before:
+                if not rows or record.cells.keys() - names.keys():
+                    names.update(dict.fromkeys(record.cells))
+                rows += 1
+                yield {column: read(record, column) for column, read in readers.items()}
+            if not names:
                 warnings.warn(f"hf: {path} has no records", stacklevel=2)
                 continue
-            if suffix_of(path) in CSV:
-                headers.append(list(names))
-                if set(names) != set(headers[0]):
-                    message = f"columns {', '.join(headers[0])} in {self.paths[0]}, and {', '.join(names)} in {path}"
-                    raise InvalidConfig(
-                        f"hf: expected the same columns in all CSV files, found {message}", hint="make them alike"
-                    )
+            header = header or list(names)
+            if suffix_of(path) in CSV and set(names) != set(header):
+                message = f"columns {', '.join(header)} in {self.paths[0]}, and {', '.join(names)} in {path}"
+                raise InvalidConfig(
+                    f"hf: expected the same columns in all CSV files, found {message}", hint="make them alike"
+                )
             check_columns(columns, list(names), role)
-        if not cells[columns["image"]]:
+        if not rows:
             raise MissingData(f"hf: the {role} split has no rows", hint="choose other files or another split")
-        return cells
 
     def _records(self, path: Path, columns: Mapping[str, str]) -> Iterator[Record]:
         """Yield the records of a file; images that a metadata file names lie in the folder of that file."""
@@ -80,10 +115,8 @@ class TextFiles(NamedTuple):
         wanted = {*columns.values(), *(("file_name",) if described else ())}
         found = csv_records(path, wanted, self.separator) if suffix_of(path) in CSV else json_records(path)
         for record in found:
-            if described:
-                yield _described(record, columns["image"], path.parent.relative_to(self.root))
-            else:
-                yield record
+            one = _described(record, columns["image"], path.parent.relative_to(self.root)) if described else record
+            yield _classified(one, self.classes) if self.classes else one
 
 
 CSV = {".csv", ".tsv"}
@@ -116,6 +149,28 @@ def _described(record: Record, image: str, folder: Path) -> Record:
             )
         cells[image] = (folder / inside).as_posix()
     return Record(record.place, cells)
+
+
+def _classified(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
+    """Put names of classes in place of their numbers; -1 is an empty cell, as in the library."""
+
+    def named(cell: Any, names: Sequence[str], column: str) -> Any:
+        if isinstance(cell, list):
+            return [named(one, names, column) for one in cell]
+        if cell is None or cell in names:
+            return cell
+        try:
+            number = int(cell)
+        except (TypeError, ValueError):
+            number = len(names)
+        if not -1 <= number < len(names):
+            raise _wrong(record, column, f"a class from 0 to {len(names) - 1} or its name")
+        return None if number == -1 else names[number]
+
+    known = {column: named(record.cells.get(column), names, column) for column, names in classes.items()}
+    return Record(
+        record.place, {**record.cells, **{name: cell for name, cell in known.items() if name in record.cells}}
+    )
 
 
 def _wrong(record: Record, column: str, expected: str) -> InvalidConfig:
@@ -172,32 +227,3 @@ def _name(record: Record, column: str) -> str | None:
 
 
 _READERS = {"image": _image, "labels": _label, "id": _name, "group": _name}
-
-
-def _write(cells: Mapping[str, Sequence[Any]], path: Path) -> None:
-    """Write columns to an Arrow file, batch by batch."""
-    import pyarrow as pa
-
-    fields, made = [], {}
-    for name, column in cells.items():
-        kind: Any = pa.string()
-        if any(isinstance(cell, dict) for cell in column):
-            kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-        elif any(isinstance(cell, list) for cell in column):
-            kind = pa.list_(pa.string())
-            column = [cell if cell is None or isinstance(cell, list) else [cell] for cell in column]
-        fields.append(pa.field(name, kind))
-        made[name] = column
-    schema = pa.schema(fields)
-    count = len(next(iter(made.values())))
-    with path.open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for start in range(0, count, ROWS):
-            part = {name: column[start : start + ROWS] for name, column in made.items()}
-            try:
-                writer.write_table(pa.table(part, schema))
-            except UnicodeEncodeError as error:
-                raise InvalidConfig(
-                    f"hf: expected texts, found half of a surrogate pair, {error.object[error.start : error.end]!a}, "
-                    f"in the rows {start} to {start + ROWS}",
-                    hint="write the file again: the program that wrote it cut a character in two",
-                ) from error

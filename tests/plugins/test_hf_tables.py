@@ -282,6 +282,45 @@ def test_a_card_may_name_files_and_their_separator_and_cells_stay_texts(put):
         assert list(opened(root, id="id").ids) == ["007", "008"]
 
 
+def test_a_card_may_name_classes_and_what_it_asks_else_is_refused(put):
+    kinds = "  - name: label\n    dtype:\n      class_label:\n        names:\n          '0': cat\n          '1': dog\n"
+    columns = "".join(f"  - name: {name}\n    dtype: string\n" for name in ("image", "caption"))
+    root = put({"README.md": f"---\ndataset_info:\n  features:\n{columns}{kinds}---\n"})
+    put({"d.csv": "image,caption,label\nx.png,NA,1\nx.png,b,cat\nx.png,c,-1\n"})
+    dataset = opened(root, labels="label")
+    assert captions(dataset) == ["NA", "b", "c"]
+    assert dataset.taxonomy.labels == ("cat", "dog")
+    assert dataset.labels().toarray().tolist() == [[0, 1], [1, 0], [0, 0]]
+    put({"d.csv": "image,caption,label\nx.png,a,2\n"})
+    with pytest.raises(InvalidConfig, match=r"d.csv, line 2: expected a class from 0 to 1 or its name"):
+        opened(root, labels="label")
+    card = "---\nconfigs:\n- config_name: default\n  data_files: d.csv\n  skiprows: 1\n---\n"
+    with pytest.raises(InvalidConfig, match=r"says how to read its tables: skiprows"):
+        opened(put({"README.md": card}))
+
+
+@pytest.mark.parametrize("place", ["relative", "link", "[1] \N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_the_folder_may_have_any_name(put, tmp_path, monkeypatch, place):
+    put({"train/metadata.csv": "file_name,caption\n0.png,a\n", "train/0.png": picture(3)})
+    monkeypatch.chdir(tmp_path)
+    if place == "link":
+        (tmp_path / place).symlink_to("data")
+    else:
+        (tmp_path / "data").rename(tmp_path / place)
+    assert opened(place)[0].image().getpixel((0, 0)) == (3, 0, 0)
+    pq.write_table(table("b"), tmp_path / place / "train" / "d.parquet")
+    (tmp_path / place / "train" / "metadata.csv").unlink()
+    assert captions(opened(place)) == ["b"]
+
+
+@quiet
+def test_a_list_of_captions_may_come_after_a_thousand_texts(put):
+    root = put({"d.jsonl": [{"image": "x.png", "caption": one} for one in ["a"] * 1200 + [["b", "c"], None]]})
+    dataset = opened(root)
+    assert captions(dataset) == ["a"] * 1200 + ["b", "c", None]
+    assert list(dataset.ids[1199:]) == ["train/1199#0", "train/1200#0", "train/1200#1", "train/1201#0"]
+
+
 def test_what_is_no_data_is_named(put):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"
     with pytest.raises(MissingData, match=r"d.parquet is a Git LFS pointer, not the data"):
