@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -41,13 +42,16 @@ def folder_files(root: str) -> list[Path]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise MissingData if there is no such folder."""
-    if folder.is_file():
+    """Raise MissingData if there is no such folder, StorageError if the machine refuses to look."""
+    is_file = is_folder = False
+    with contextlib.suppress(FileNotFoundError), reading(folder):
+        is_file, is_folder = folder.is_file(), folder.is_dir()
+    if is_file:
         raise MissingData(
             f"hf: expected a folder, found the file {folder}",
             hint="unpack an archive and give its folder; give the folder in which a table lies",
         )
-    if not folder.is_dir():
+    if not is_folder:
         raise MissingData(f"hf: no folder at {folder}", hint="check --data-root")
 
 
@@ -140,7 +144,11 @@ def located(path: str, root: str | None) -> str:
         return path
     if root is None:
         raise FileNotFoundError(f"the path {path} is relative, and the dataset is no folder")
-    return str(find_path(Path(root).expanduser(), path))
+    folder = Path(root).expanduser()
+    inside = find_path(folder, path)
+    if "\\" in path and not os.path.exists(inside):  # written on Windows
+        inside = find_path(folder, path.replace("\\", "/"))
+    return str(inside)
 
 
 def unmatched(files: Iterable[Path], root: str, named: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -161,7 +169,7 @@ def unmatched(files: Iterable[Path], root: str, named: Iterable[str]) -> tuple[l
 
 
 def _look(name: str) -> str:
-    start, dot, suffix = same_name(name).rpartition(".")
+    start, dot, suffix = same_name(name).replace("\\", "/").rpartition(".")
     return start + dot + suffix.lower()
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sparc.plugins import InvalidConfig, Params, reading, split_revision
+from sparc.plugins import InvalidConfig, Params, split_revision
 from sparc_plugins.hf_dataset.folders import check_folder
 
 
@@ -75,6 +75,5 @@ def dataset_place(params: HFParams) -> str:
             f"hf: revision={params.revision} is for a dataset on the hub, found a folder", hint="leave it out"
         )
     folder = Path(params.root).expanduser()
-    with reading(folder):
-        check_folder(folder)
+    check_folder(folder)
     return str(folder)

@@ -269,6 +269,11 @@ def test_a_table_outside_the_folders_of_the_splits_is_named(put):
         opened(root)
 
 
+def test_paths_may_be_written_on_windows(put):
+    root = put({"d.csv": "image,caption\npics\\0.png,a\n", "pics/0.png": picture()})
+    assert said(lambda: opened(root)[0].image()) == []
+
+
 def test_suffixes_may_be_in_capitals(put):
     root = put({"metadata.jsonl": [{"file_name": "1.PNG", "caption": "a"}], "1.png": picture()})
     assert said(lambda: opened(root)[0].image()) == []
@@ -329,6 +334,8 @@ def test_what_is_no_data_is_named(put):
         opened(put({"none/d.parquet": table("a").slice(0, 0)}) / "none")
     with pytest.raises(MissingData, match=r"expected a folder, found the file .*d.zip"):
         opened(put({"d.zip": "x"}) / "d.zip")
+    with pytest.raises(MissingData, match="no folder at "):
+        opened("x" * 5000)
     for rows in (0, -1):
         with pytest.raises(ValidationError, match="greater than 0"):
             HFParams(rows=rows)

@@ -125,3 +125,13 @@ def test_colours_and_control_characters_of_libraries_do_not_reach_the_terminal()
     error = SparcError("weights\x1b[1m only\x1b[0m\nload\tfailed\x07", hint="see \x1b[31mred")
     assert error.message == "weights only load failed "
     assert error.hint == "see red"
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / ("x" * 300), tmp_path / "loop"):
+        with pytest.raises(FileNotFoundError), reading(path):
+            path.read_bytes()
+        with pytest.raises(OSError, match=r"too long|symbolic links") as raised:
+            path.read_bytes()
+        assert refusal(raised.value, "read x") is None
