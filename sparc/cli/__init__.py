@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from sparc.errors import SparcError, say_warnings
-from sparc.system.refusals import refusal
+from sparc.system.refusals import CONTENT, refusal
 
 INTERRUPTED = 130
 
@@ -60,7 +60,7 @@ def _explain(error: Exception) -> int:
         return _fail(message, hint, 2) if message else 2  # no message: typer printed the help
     if isinstance(error, typer.Abort):
         return INTERRUPTED
-    if (found := refusal(error, "go on")) is not None:
+    if (found := refusal(error, "go on", CONTENT)) is not None:
         return _fail(found.message, found.hint, 1)
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     return _fail(text, "this is a bug in sparc or in a plugin; run it again with --debug and report the traceback", 1)

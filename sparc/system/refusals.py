@@ -26,7 +26,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _LOCKED = {errno.EAGAIN, errno.EBUSY, errno.ETXTBSY, errno.EDEADLK, errno.ENOLCK}
 _MANY_FILES = {errno.EMFILE, errno.ENFILE}
-_AMISS = {errno.ENOENT, errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EILSEQ}
+_NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP}
+"""Numbers of names that no file can have, such as an image as text, and of links that lead to themselves."""
+CONTENT = {errno.ENOENT, errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EILSEQ}
+"""Numbers of a missing file and of wrong content."""
+_AMISS = {*CONTENT, *_NO_NAME}
 """Numbers that say nothing about the machine: the file is missing, or its content is wrong."""
 
 
@@ -58,10 +62,16 @@ def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) 
 def reading(path: str | Path) -> Iterator[None]:
     """Raise what the machine refuses inside the block as StorageError or OutOfMemory; other errors pass.
 
-    A missing file and wrong content pass too: the caller knows what they mean.
+    A missing file and wrong content pass too: the caller knows what they mean. A name that no file can have is a
+    missing file, FileNotFoundError.
     """
     with _worded(f"read {path}", _AMISS):
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_NAME:
+                raise
+            raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
 
 
 @contextlib.contextmanager
@@ -110,6 +120,8 @@ def _said(number: int, doing: str) -> tuple[str, str]:
         return because, "check the path and its permissions"
     if number in _LOCKED:
         return f"{because}; another program has it open", "wait until that program is done with it, or close it"
+    if number in _NO_NAME:
+        return because, "check the paths that you gave"
     if number in _MANY_FILES:
         return because, "raise the limit of open files (ulimit -n), or close other programs"
     return because, "check that the disk or the network folder is there and answers, and run the same command again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
 from functools import partial
@@ -30,14 +31,19 @@ from sparc_plugins.hf_dataset.columns import (
     read_labels,
     read_names,
 )
-from sparc_plugins.hf_dataset.folders import located
-from sparc_plugins.hf_dataset.tables import HFParams, column_of, identify, read_splits, some
+from sparc_plugins.hf_dataset.folders import decoded, located, some
+from sparc_plugins.hf_dataset.params import HFParams
+from sparc_plugins.hf_dataset.tables import column_of, identify, read_splits
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
     from scipy.sparse import csr_array
+
+
+LONG = 200
+"""Characters of a path that an error shows whole."""
 
 
 class HFDataset:
@@ -129,21 +135,29 @@ def open_image(images: Any, row: int, column: str, root: str | None) -> Image:
 
     stored = images[row][column] or {"bytes": None, "path": None}
     hint = f"check the column '{column}'; or pass --skip-bad to continue without it"
-    if stored["bytes"] is None and stored["path"] is None:
+    if stored["bytes"] is None and not stored["path"]:
         raise BadSample(f"hf: row {row} has no image", hint=hint)
     if stored["bytes"] == b"":
         raise ValueError("its bytes are empty")
+    content = stored["bytes"] if stored["bytes"] is not None else decoded(stored["path"])
     try:
-        place = io.BytesIO(stored["bytes"]) if stored["bytes"] is not None else located(stored["path"], root)
-        return Image.open(place)
-    except FileNotFoundError as error:
+        return Image.open(io.BytesIO(content) if content is not None else located(stored["path"], root))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         if root is not None and not Path(root).expanduser().is_dir():  # a lost disk is no bad sample
             raise MissingData(
                 f"hf: {root} is not there any more", hint="check the disk or the network folder"
             ) from error
-        raise BadSample(f"image not found: {stored['path']}", hint=hint) from error
+        raise BadSample(f"image not found: {_shown(stored['path'])}", hint=hint) from error
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        raise BadSample(f"expected the path of an image, found {_shown(stored['path'])}", hint=hint) from error
     except UnidentifiedImageError:
         raise ValueError("it is no image that Pillow knows") from None
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= LONG else f"{text[:40]}... ({len(text)} characters)"
 
 
 @hookimpl

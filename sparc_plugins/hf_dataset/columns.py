@@ -6,7 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparc.plugins import InvalidConfig
-from sparc_plugins.hf_dataset.tables import HFParams, column_of
+from sparc_plugins.hf_dataset.params import HFParams
+from sparc_plugins.hf_dataset.tables import column_of
+from sparc_plugins.hf_dataset.texts import EXACT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +23,11 @@ def read_names(table: Any, parameter: str, column: str) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    values = column_of(table, column)
+    if pa.types.is_floating(values.type):
+        values = _whole(values, parameter, column)
     try:
-        texts = column_of(table, column).cast(pa.large_string())
+        texts = values.cast(pa.large_string())
     except (ValueError, NotImplementedError) as error:
         found = table.features[column]
         raise InvalidConfig(
@@ -36,6 +41,24 @@ def read_names(table: Any, parameter: str, column: str) -> Any:
             hint=f"change '{parameter}'",
         )
     return pc.utf8_normalize(texts, "NFC").combine_chunks()
+
+
+def _whole(values: Any, parameter: str, column: str) -> Any:
+    """Return floats as whole numbers, NaN as an empty cell. Raises InvalidConfig if one may stand for several."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = values.cast(pa.float64())
+    bad = pc.or_(pc.not_equal(values, pc.floor(values)), pc.greater_equal(pc.abs(values), float(EXACT)))
+    bad = pc.and_(bad, pc.invert(pc.is_nan(values))).fill_null(False)
+    if pc.any(bad).as_py():
+        row = bad.index(True).as_py()
+        raise InvalidConfig(
+            f"hf: expected texts or whole numbers in '{column}', found the float {values[row]} in row {row}, in which "
+            "digits may be lost",
+            hint=f"write the column as texts, or change '{parameter}'",
+        )
+    return pc.if_else(pc.is_nan(values), None, values).cast(pa.int64())
 
 
 def read_ids(table: Any, params: HFParams, role: str) -> Any:
@@ -78,10 +101,11 @@ def read_labels(table: Any, name: str) -> Labels:
         feature = feature[0] if isinstance(feature, list) else feature.feature
     if pa.types.is_floating(values.type):  # pandas turns whole numbers with empty cells into floats
         with contextlib.suppress(pa.ArrowInvalid):
-            values = values.cast(pa.int64())
-    if not (
-        pa.types.is_integer(values.type) or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
-    ):
+            values = pc.if_else(pc.is_nan(values), None, values).cast(pa.int64())
+    if pa.types.is_string_view(values.type):
+        values = values.cast(pa.large_string())
+    kinds = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+    if not any(is_kind(values.type) for is_kind in kinds):
         raise InvalidConfig(
             f"hf: expected classes, texts or whole numbers as labels, found {table.features[name]}",
             hint="change 'labels', or leave it out",
@@ -90,12 +114,22 @@ def read_labels(table: Any, name: str) -> Labels:
     # The library encodes an unknown class as -1.
     if classes:
         _check_classes(values, rows, len(classes), name)
-    labelled = pc.greater_equal(values, 0) if classes else pc.not_equal(values.cast(pa.string()), "")
+    if not classes:
+        values = _normal(values)
+    labelled = pc.greater_equal(values, 0) if classes else pc.not_equal(values, "")
     labelled = labelled.fill_null(False)
     values, rows = values.filter(labelled), rows[labelled.to_numpy(zero_copy_only=False)]
-    texts = pa.array(classes).take(values) if classes else values.cast(pa.string())
+    texts = _normal(pa.array(classes, pa.string())).take(values) if classes else values
     encoded = texts.dictionary_encode()
     return Labels(rows, encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist())
+
+
+def _normal(values: Any) -> Any:
+    """Return labels as texts in which those that look the same are equal, without spaces around them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.utf8_normalize(pc.utf8_trim_whitespace(values.cast(pa.large_string())), "NFC")
 
 
 def _check_classes(values: Any, rows: NDArray[np.int64], count: int, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 
 from sparc.plugins import CorruptFile, InvalidConfig, MissingData, SparcError, refusal
-from sparc_plugins.hf_dataset.folders import bad_json_line, folder_files
 
 NETWORK = {
     errno.ECONNABORTED,
@@ -43,12 +42,15 @@ def sparc_error(error: Exception, place: str, *, is_local: bool) -> SparcError:
         if "Offline" in f"{type(cause).__name__} {reason}":
             hint = "HF_HUB_OFFLINE or HF_DATASETS_OFFLINE forbids connections: unset it to download the dataset"
         return MissingData(f"hf: {place} is not available: {reason}", hint=hint)
+    if type(cause).__name__ in ("DataFilesNotFoundError", "EmptyDatasetError"):
+        hint = "give a folder of CSV, JSONL or Parquet files, or of images and metadata.csv; unpack archives"
+        return MissingData(f"hf: {reason}", hint=hint)
     if isinstance(cause, FileNotFoundError):
         return MissingData(f"hf: a file is missing for {place}: {reason}", hint="check the paths in it")
     if type(error) is ValueError:
         return InvalidConfig(f"hf: {place}: {reason}", hint="set 'name' to a configuration of the dataset")
-    if is_local and (line := bad_json_line(folder_files(place))) is not None:
-        return CorruptFile(f"hf: expected a JSON record in each line: {line}", hint="repair or remove that line")
+    if reason.startswith("BatchSize must be"):
+        return MissingData(f"hf: a Parquet file of {place} has no rows", hint="remove it, or choose other files")
     hint = "make its files again, or download them again; datasets.load_dataset alone shows the details"
     return CorruptFile(f"hf: {place} cannot be read: {reason}", hint=hint)
 

@@ -1,40 +1,84 @@
-"""Checks of a local folder that the library does not make: CSV records, truncated Arrow files, images without a row."""
+"""Checks of a local folder that the library does not make: truncated files, files and images that nothing uses."""
 
 from __future__ import annotations
 
-import codecs
-import csv
-import json
+import base64
+import binascii
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sparc.plugins import CorruptFile, InvalidConfig, MissingData, find_path, reading, same_name
+from sparc.plugins import CorruptFile, MissingData, find_path, reading, same_name
 
 SAVED = ("dataset_dict.json", "state.json")
 """Files that mark a folder written by `save_to_disk`; it has one of them."""
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+PARQUET = {".parquet", ".geoparquet", ".gpq"}
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Files in which the library's `imagefolder` describes images."""
 IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 END = b"\xff\xff\xff\xff\0\0\0\0"
 """Last bytes of a complete stream of Arrow batches."""
-EMPTY = frozenset(
-    {"#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
-    | {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+POINTER = b"version https://git-lfs"
+"""Start of the file that Git LFS puts in place of a large one."""
+IGNORED = {"README.md", "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "dummy_data.zip"}
+"""Files that the library never takes for data."""
+STARTS = ("data:", "/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK")
+ENCODED = re.compile(
+    r"data:[^,]{0,100};base64,(.+)|((?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}=*\s*)", re.DOTALL
 )
-"""Cells that pandas takes for empty ones."""
+"""An image as base64 text, with its type before it, or known by the first bytes of JPEG, PNG, GIF, WebP and TIFF."""
 
 
 def folder_files(root: str) -> list[Path]:
     """Return the files of a folder and its sub-folders. Raises MissingData, StorageError."""
     folder = Path(root).expanduser()
     with reading(folder):
-        if not folder.is_dir():
-            raise MissingData(f"hf: no folder at {folder}", hint="check --data-root")
+        check_folder(folder)
         next(folder.iterdir(), None)  # walk takes a folder that may not be listed for an empty one
         walked = os.walk(folder, onerror=_raise)
         return sorted(path for place, _, names in walked for name in names if (path := Path(place, name)).exists())
+
+
+def check_folder(folder: Path) -> None:
+    """Raise MissingData if there is no such folder, StorageError if the machine refuses to look."""
+    is_file = is_folder = False
+    with contextlib.suppress(FileNotFoundError), reading(folder):
+        is_file, is_folder = folder.is_file(), folder.is_dir()
+    if is_file:
+        raise MissingData(
+            f"hf: expected a folder, found the file {folder}",
+            hint="unpack an archive and give its folder; give the folder in which a table lies",
+        )
+    if not is_folder:
+        raise MissingData(f"hf: no folder at {folder}", hint="check --data-root")
+
+
+def visible(files: Iterable[Path], root: Path) -> list[Path]:
+    """Return the files that the library may take for data: none that is hidden, or in a folder such as `__MACOSX`."""
+    found = []
+    for path in files:
+        parts = path.relative_to(root).parts
+        hidden = any(part.startswith(".") for part in parts) or any(part.startswith("__") for part in parts[:-1])
+        if not hidden and path.name not in IGNORED:
+            found.append(path)
+    return found
+
+
+def suffix_of(path: Path) -> str:
+    """Return a file's suffix in small letters, the one before `.gz` for a gzipped file."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix == ".gz" else suffix
+
+
+def check_pointers(files: Iterable[Path]) -> None:
+    """Raise MissingData for a file that is a pointer of Git LFS."""
+    for path in files:
+        with reading(path), path.open("rb") as file:
+            start = file.read(len(POINTER))
+        if start == POINTER:
+            raise MissingData(f"hf: {path} is a Git LFS pointer, not the data", hint="download the data: git lfs pull")
 
 
 def _raise(error: OSError) -> None:
@@ -66,7 +110,7 @@ def check_arrow(files: Iterable[Path]) -> None:
 def check_parquet(files: Iterable[Path]) -> None:
     """Raise CorruptFile if a Parquet file is truncated; the library does not say which."""
     for path in files:
-        if path.suffix != ".parquet":
+        if path.suffix.lower() not in PARQUET:
             continue
         with reading(path), path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 4))
@@ -78,89 +122,33 @@ def check_parquet(files: Iterable[Path]) -> None:
             )
 
 
-def bad_json_line(files: Iterable[Path]) -> str | None:
-    """Return path and line of the first line that is not JSON, and the reason; None if all are."""
-    for path in files:
-        if path.suffix != ".jsonl":
-            continue
-        with reading(path), path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    json.loads(line.removeprefix(codecs.BOM_UTF8)) if line.strip() else None
-                except ValueError as error:
-                    return f"{path}, line {number}: {error}"
-    return None
-
-
-def csv_options(files: Sequence[Path]) -> dict[str, object]:
-    """Check the CSV files of a folder, and return the options to read them with: `NA` and `007` stay texts.
-
-    Raises InvalidConfig if a record has another number of fields than the header, which pandas reads without a word.
-    """
-    import datasets
-
-    tables = [path for path in files if path.suffix.lower() in DELIMITERS]
-    described = [path for path in tables if path.name in METADATA]
-    data = {path.suffix.lower() for path in files if path.name != "README.md" and not path.name.startswith(".")}
-    # The library ignores CSV files beside more files of another kind.
-    alone = not described and not data & {".parquet", ".jsonl", ".arrow", ".zip", ".tar", *IMAGES}
-    headers = [_check_records(path, na_is_lost=not alone) for path in (tables if alone else described)]
-    if not tables or not alone:
-        return {}
-    if other := next((number for number, one in enumerate(headers) if one != headers[0]), None):
-        message = f"columns {', '.join(headers[0])} in {tables[0]}, and {', '.join(headers[other])} in {tables[other]}"
-        raise InvalidConfig(f"hf: expected the same columns in all CSV files, found {message}", hint="make them alike")
-    texts = datasets.Features({name: datasets.Value("string") for name in headers[0]})
-    return {"keep_default_na": False, "na_values": [""], "features": texts}
-
-
-def _check_records(path: Path, *, na_is_lost: bool) -> list[str]:
-    """Check the records of a CSV file, and return its header."""
-    header: list[str] = []
-    for line, record in _records(path):
-        if not header:
-            header = record
-            if len(set(header)) < len(header):
-                raise _wrong(path, line, f"expected columns of different names, found {', '.join(header)}")
-        elif len(record) != len(header):
-            shown = " | ".join(record)[:80]
-            raise _wrong(
-                path, line, f"expected {len(header)} fields ({', '.join(header)}), found {len(record)}: {shown}"
-            )
-        elif na_is_lost and (lost := next((cell for cell in record if cell in EMPTY), None)):
-            message = f"the text '{lost}' in the column '{header[record.index(lost)]}' would be read as an empty cell"
-            raise InvalidConfig(f"{path}, line {line}: {message}", hint="use metadata.jsonl, or leave the cell empty")
-    return header
-
-
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records of a CSV file with the number of their last line, without blank lines."""
-    before = csv.field_size_limit(2**31 - 1)  # of the process, so it is set back
+def decoded(text: str) -> bytes | None:
+    """Return the image that a cell holds as base64 text; None for a path. Raises ValueError for a damaged one."""
+    found = ENCODED.fullmatch(text) if text.startswith(STARTS) else None
+    if found is None:
+        return None
     try:
-        with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()])
-            for record in reader:
-                if record:
-                    yield reader.line_num, record
-    except UnicodeDecodeError as error:
-        raise InvalidConfig(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8") from error
-    except csv.Error as error:
-        raise InvalidConfig(f"{path}: {error}", hint="write it again; a text with quotes doubles them") from error
-    finally:
-        csv.field_size_limit(before)
+        return base64.b64decode("".join((found[1] or found[2]).split()), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"its base64 text is damaged: {error}") from error
 
 
-def _wrong(path: Path, line: int, message: str) -> InvalidConfig:
-    hint = "put a text that holds the separator into double quotes; each record has one field per column"
-    return InvalidConfig(f"{path}, line {line}: {message}", hint=hint)
+def is_encoded(text: str) -> bool:
+    """Return True for base64 text, whose first letters say that it is an image."""
+    return text.startswith(STARTS) and ENCODED.fullmatch(text) is not None
 
 
 def located(path: str, root: str | None) -> str:
-    """Return where an image is: a relative path is one in the folder, if the folder has such a file."""
-    if root is None or "://" in path or Path(path).is_absolute():
+    """Return where an image is: a relative path leads into the folder. Raises FileNotFoundError without a folder."""
+    if "://" in path or Path(path).is_absolute():
         return path
-    inside = find_path(Path(root).expanduser(), path)
-    return str(inside) if inside.is_file() else path
+    if root is None:
+        raise FileNotFoundError(f"the path {path} is relative, and the dataset is no folder")
+    folder = Path(root).expanduser()
+    inside = find_path(folder, path)
+    if "\\" in path and not os.path.exists(inside):  # written on Windows
+        inside = find_path(folder, path.replace("\\", "/"))
+    return str(inside)
 
 
 def unmatched(files: Iterable[Path], root: str, named: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -170,13 +158,19 @@ def unmatched(files: Iterable[Path], root: str, named: Iterable[str]) -> tuple[l
     """
     folder = Path(root).expanduser()
     starts = {f"{place}{os.sep}" for place in (folder, folder.absolute(), folder.resolve())}
-    there = {same_name(os.path.relpath(path, folder)): path.suffix.lower() in IMAGES for path in files}
-    wanted = {same_name(inside) for name in named if (inside := _inside(name, starts)) is not None}
-    if not wanted & there.keys():
+    there = {_look(name): name for path in files if (name := os.path.relpath(path, folder))}
+    wanted = {_look(inside): inside for name in named if (inside := _inside(name, starts)) is not None}
+    if not wanted.keys() & there.keys():
         return [], []
-    unnamed = sorted(name for name, is_image in there.items() if is_image and name not in wanted)
+    unnamed = sorted(same_name(there[look]) for look in there.keys() - wanted if Path(look).suffix in IMAGES)
     # A folder behind a link is not listed.
-    return unnamed, sorted(name for name in wanted - there.keys() if not (folder / name).exists())
+    lost = (wanted[look] for look in wanted.keys() - there)
+    return unnamed, sorted(name for name in lost if not (folder / name).exists())
+
+
+def _look(name: str) -> str:
+    start, dot, suffix = same_name(name).replace("\\", "/").rpartition(".")
+    return start + dot + suffix.lower()
 
 
 def _inside(name: str, starts: Iterable[str]) -> str | None:
@@ -185,3 +179,8 @@ def _inside(name: str, starts: Iterable[str]) -> str | None:
         if name.startswith(start):
             return name[len(start) :]
     return None if "://" in name or os.path.isabs(name) else os.path.normpath(name)
+
+
+def some(names: Sequence[object]) -> str:
+    """Return up to three names, with an ellipsis if there are more."""
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

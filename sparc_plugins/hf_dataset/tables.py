@@ -3,95 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sparc.plugins import (
     InvalidConfig,
     MissingData,
-    Params,
     SparcError,
     cache_dir,
     identify_files,
     install,
-    reading,
     sha256,
     split_revision,
     write_atomically,
 )
+from sparc_plugins.hf_dataset.choice import choose_files
 from sparc_plugins.hf_dataset.commits import commit_of
 from sparc_plugins.hf_dataset.failures import sparc_error
 from sparc_plugins.hf_dataset.folders import (
     check_arrow,
-    check_parquet,
-    csv_options,
+    decoded,
     folder_files,
+    is_encoded,
     is_saved,
     located,
+    some,
     unmatched,
 )
+from sparc_plugins.hf_dataset.params import HFParams, dataset_place
+from sparc_plugins.hf_dataset.texts import TextFiles, check_columns
 
 EXTRA = install("hf")
 COPY_VERSION = 2
 """Part of the name of a stream's copy. Raise it when the content of the copy changes."""
 BATCH = 100
 """Rows of a stream in memory at a time."""
-
-
-class HFParams(Params):
-    """Parameters of the dataset."""
-
-    path: str | None = None
-    """Dataset on the hub, such as `nlphuji/flickr30k`."""
-    revision: str | None = None
-    """Branch, tag or commit of the dataset on the hub; by default the newest. `path=NAME@REVISION` is the same."""
-    root: str | None = None
-    """Or a local folder, also set by `--data-root`: files for `datasets.load_dataset`, or written by `save_to_disk`."""
-    name: str | None = None
-    """Configuration, if the dataset has several."""
-    image: str = "image"
-    """Column of images."""
-    caption: str = "caption"
-    """Column of captions: a text, or a list of texts, each of which makes a sample."""
-    labels: str | None = None
-    """Column of labels: a class, a text, a number, or a list of these."""
-    id: str | None = None
-    """Column of ids; default: split and row, such as `train/17`."""
-    group: str | None = None
-    """Column that is equal for rows that show the same image."""
-    train_split: str = "train"
-    """Split to train on."""
-    test_split: str | None = None
-    """Split to evaluate on; default: `test`, or without one a fraction `holdout` of the images."""
-    holdout: float = 0.2
-    """Fraction of the images that is held out if there is no split to evaluate on."""
-    split_seed: int = 0
-    """Seed of the draw of held-out images."""
-    rows: int | None = None
-    """Number of rows of each split to use, from its start; default: all."""
-    streaming: bool = False
-    """Copy only the used columns and rows into the cache, instead of downloading all files first."""
-    digest: Literal["sample", "all"] = "sample"
-    """Part of a folder's files that identifies them: a `sample` of their content, or `all` of it."""
-    taxonomy: str | None = None
-    """JSON file that maps each label to its parents; default: all labels are roots."""
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Column of each parameter that names one."""
-        named = {name: getattr(self, name) for name in ("image", "caption", "labels", "id", "group")}
-        return {name: column for name, column in named.items() if column is not None}
-
-    @property
-    def used(self) -> list[str]:
-        """Columns in use, each once."""
-        return list(dict.fromkeys(self.columns.values()))
 
 
 def read_splits(params: HFParams) -> dict[str, Any]:
@@ -111,11 +65,11 @@ def read_splits(params: HFParams) -> dict[str, Any]:
     if params.streaming:
         tables = _copy_stream(params)
     else:
-        tables = choose_splits(_load(params), params)
+        tables = {role: _opened(one, params, role) for role, one in choose_splits(_load(params), params).items()}
         if params.rows is not None:
             tables = {role: table.select(range(min(params.rows, len(table)))) for role, table in tables.items()}
     for role, table in tables.items():
-        _check_columns(params, table.column_names, role)
+        check_columns(params.columns, table.column_names, role)
         with _as_images(params, table.features):
             closed = table.select_columns(params.used).cast_column(params.image, datasets.Image(decode=False))
         tables[role] = closed
@@ -136,52 +90,61 @@ def _as_images(params: HFParams, features: Any) -> Iterator[None]:
         ) from error
 
 
-def dataset_place(params: HFParams) -> str:
-    """Return the hub repository or the local folder. Raises InvalidConfig and MissingData, without the library."""
-    if (params.path is None) == (params.root is None):
-        found = "neither" if params.path is None else "both"
-        hint = "for example --dataset 'hf[path=nlphuji/flickr30k]'"
-        raise InvalidConfig(f"hf: expected path=REPOSITORY or --data-root FOLDER, found {found}", hint=hint)
-    if params.root is None:
-        split_revision(str(params.path), params.revision)
-        return str(params.path)
-    if params.revision is not None:
-        raise InvalidConfig(
-            f"hf: revision={params.revision} is for a dataset on the hub, found a folder", hint="leave it out"
-        )
-    folder = Path(params.root).expanduser()
-    with reading(folder):
-        if not folder.is_dir():
-            raise MissingData(f"hf: no folder at {folder}", hint="check --data-root")
-    return str(folder)
-
-
 def _load(params: HFParams) -> Mapping[str, Any]:
-    """Return all splits by name."""
+    """Return all splits by name: tables or streams of the library, or files that are read as texts."""
     import datasets
 
     place = dataset_place(params)
     files = [] if params.root is None else folder_files(params.root)
-    saved = params.root is not None and is_saved(files, params.root)
-    if saved:
-        check_arrow(files)
-    else:
-        check_parquet(files)
-    options = {} if saved else csv_options(files)
     try:
-        if saved:
+        if params.root is None:
+            place, revision = split_revision(place, params.revision)
+            return dict(datasets.load_dataset(place, params.name, revision=revision, streaming=params.streaming))
+        if is_saved(files, params.root):
+            check_arrow(files)
             found = datasets.load_from_disk(place)
             return found if isinstance(found, dict) else {params.train_split: found}
-        if params.root is None:
-            place, options["revision"] = split_revision(place, params.revision)
-        return dict(datasets.load_dataset(place, params.name, streaming=params.streaming, **options))
+        return _load_folder(params, Path(place), files)
     except Exception as error:  # the library raises dozens of unrelated types
         raise sparc_error(error, dataset_place(params), is_local=params.root is not None) from error
 
 
+def _load_folder(params: HFParams, folder: Path, files: Sequence[Path]) -> dict[str, Any]:
+    import datasets
+
+    choice = choose_files(files, folder, params.name)
+    found: dict[str, Any] = dict(choice.texts)
+    options: dict[str, Any] = {"streaming": params.streaming}
+    parquet = [path for paths in choice.parquet.values() for path in paths]
+    if not params.streaming:  # the library's own cache takes files of the same times for the same
+        content = identify_files(folder, files if choice.is_left else parquet, params.digest)
+        known = hashlib.sha256(content.encode()).hexdigest()[:16]
+        options["cache_dir"] = str(Path(datasets.config.HF_DATASETS_CACHE) / f"sparc-{known}")
+    if choice.is_left:
+        return dict(datasets.load_dataset(str(folder), params.name, **options))
+    if parquet:
+        paths = {split: [glob.escape(str(path)) for path in one] for split, one in choice.parquet.items()}
+        found |= datasets.load_dataset("parquet", data_files=paths, **options)
+    return found
+
+
+def _opened(split: Any, params: HFParams, role: str) -> Any:
+    """Return a split as a table or a stream."""
+    if not isinstance(split, TextFiles):
+        return split
+    table = split.open(params.columns, role)
+    return table.to_iterable_dataset() if params.streaming else table
+
+
 def column_of(table: Any, name: str) -> Any:
-    """Return a column as a memory-mapped Arrow array."""
-    return table.select_columns([name]).with_format("arrow")[:][name]
+    """Return a column as a memory-mapped Arrow array. Views of texts are copied: few functions of Arrow take them."""
+    import pyarrow as pa
+
+    column = table.select_columns([name]).with_format("arrow")[:][name]
+    inner = getattr(column.type, "value_type", None)
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    return column.cast(pa.list_(pa.large_string())) if inner is not None and pa.types.is_string_view(inner) else column
 
 
 def image_paths(table: Any, column: str) -> list[str]:
@@ -192,7 +155,7 @@ def image_paths(table: Any, column: str) -> list[str]:
         return []
     images = column_of(table, column)
     paths = pc.struct_field(images, "path").filter(pc.struct_field(images, "bytes").is_null())
-    return [path for path in paths.to_pylist() if path is not None]
+    return [path for path in paths.to_pylist() if path and not is_encoded(path)]
 
 
 def _count_unmatched(root: str, named: Sequence[Sequence[str]]) -> None:
@@ -204,11 +167,6 @@ def _count_unmatched(root: str, named: Sequence[Sequence[str]]) -> None:
         warnings.warn(f"hf: {len(unnamed)} images of {root} are in no row: {some(unnamed)}", stacklevel=4)
     if lost:
         warnings.warn(f"hf: {len(lost)} images that rows name are not in {root}: {some(lost)}", stacklevel=4)
-
-
-def some(names: Sequence[object]) -> str:
-    """Return up to three names, with an ellipsis if there are more."""
-    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def choose_splits(found: Mapping[str, Any], params: HFParams) -> dict[str, Any]:
@@ -230,14 +188,6 @@ def choose_splits(found: Mapping[str, Any], params: HFParams) -> dict[str, Any]:
     return {role: found[split] for role, split in chosen.items()}
 
 
-def _check_columns(params: HFParams, present: Sequence[str], role: str) -> None:
-    for name, column in params.columns.items():
-        if column not in present:
-            raise InvalidConfig(
-                f"hf: no column '{column}' in the {role} split", hint=f"set '{name}'; columns: {', '.join(present)}"
-            )
-
-
 def _copy_stream(params: HFParams) -> dict[str, Any]:
     """Copy the splits into Arrow files in the cache, once, and open these. An interrupted copy starts again."""
     import datasets
@@ -254,7 +204,7 @@ def _copy_stream(params: HFParams) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps([identify(params), *options]).encode()).hexdigest()
     folder = cache_dir("hf", digest[:16])
     if not (folder / "train.arrow").is_file():
-        streams = choose_splits(_load(params), params)
+        streams = {role: _opened(one, params, role) for role, one in choose_splits(_load(params), params).items()}
         named: dict[str, list[str]] = {role: [] for role in streams}
         for role in sorted(streams):  # train comes last and marks the copy as complete
             write_atomically(folder / f"{role}.arrow", partial(_write_arrow, params, streams[role], role, named[role]))
@@ -288,7 +238,7 @@ def _tables(params: HFParams, stream: Any, role: str, named: list[str]) -> Itera
     features = None
     try:
         for piece in (stream if params.rows is None else stream.take(params.rows)).with_format("arrow").iter(BATCH):
-            _check_columns(params, piece.column_names, role)
+            check_columns(params.columns, piece.column_names, role)
             table = piece.select(params.used)
             features = features or stream.features or datasets.Features.from_arrow_schema(table.schema)
             with _as_images(params, features):
@@ -314,11 +264,22 @@ def _embedded(images: Any, root: str | None, named: list[str]) -> Any:
     stored = images.to_pylist()
     for number, one in enumerate(stored):
         if one is not None and one["bytes"] is None:
-            path = one["path"] and located(one["path"], root)
-            named += [path] if path else []
-            is_there = path and ("://" in path or Path(path).exists())
-            stored[number] = {"bytes": None, "path": path} if is_there else None
+            stored[number] = _found(one["path"], root, named)
     return closed.embed_storage(pa.array(stored, images.type))
+
+
+def _found(cell: str | None, root: str | None, named: list[str]) -> dict[str, Any] | None:
+    """Return an image that a cell names or holds as text; None if there is none. The path goes into `named`."""
+    if not cell:
+        return None
+    try:
+        if (content := decoded(cell)) is not None:
+            return {"bytes": content, "path": None}
+        path = located(cell, root)
+    except (ValueError, FileNotFoundError):
+        return None
+    named.append(path)
+    return {"bytes": None, "path": path} if "://" in path or os.path.isfile(path) else None
 
 
 def identify(params: HFParams) -> str:

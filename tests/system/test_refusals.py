@@ -140,3 +140,13 @@ def test_what_the_loader_and_onednn_say_about_memory_is_a_lack_of_memory():
 def test_a_path_that_the_error_knows_is_named():
     error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/a")
     assert refusal(error, "go on").message == "cannot go on (/data/a): Permission denied"
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / ("x" * 300), tmp_path / "loop"):
+        with pytest.raises(FileNotFoundError), reading(path):
+            path.read_bytes()
+        with pytest.raises(OSError, match=r"too long|symbolic links") as raised:
+            path.read_bytes()
+        assert refusal(raised.value, "read x") is None
