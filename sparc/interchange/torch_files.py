@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,8 @@ def load_weights_only(path: Path) -> Any:
 
     import torch
 
-    with readable(path), torch.serialization.safe_globals(_of_numpy()):
+    with readable(path), torch.serialization.safe_globals(_of_numpy()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Validating sparse tensor")  # the check takes time; it is no fault
         try:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
