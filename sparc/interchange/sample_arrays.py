@@ -1,0 +1,78 @@
+"""Files with an array for each sample, named by its id: `id` or `id/features`, as `file[id] = x` writes them.
+
+Such arrays together are named `*`, or `*/features`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparc.interchange.arrays import Array, Arrays, block_rows
+
+ALL = "*"
+_NO_SAMPLES = {"features", "ids", "id", "indices", "mean", "std", "var", "min", "max", "scale", "weight", "bias"}
+"""Names that are hardly ids of samples."""
+_FLOAT = re.compile(r"(list of )?[<>=|]*(b?f|double|half)", re.IGNORECASE)
+
+
+def find_samples(arrays: Arrays, key: str | None, default: str) -> str | None:
+    """Return the name of arrays that each hold one sample, if a file has such arrays.
+
+    They are those named `*/key`. Without a key, they may also be all arrays of the file, if all have one width, and no
+    name is that of something else. The key `*` means all arrays.
+    """
+    if key == ALL:
+        return ALL if are_samples(arrays) else None
+    group = f"{ALL}/{key or default}"
+    if _are_rows(arrays, sample_names(arrays, group)):
+        return group
+    plain = not any(name.rpartition("/")[2].lower() in _NO_SAMPLES for name in arrays)
+    floats = all(_FLOAT.match(array.dtype) for array in arrays.values())
+    tails = {name.rpartition("/")[2] for name in arrays}
+    if key is None and plain and floats and len(tails) > 1 and are_samples(arrays):
+        return ALL
+    return None
+
+
+def sample_names(arrays: Arrays, pattern: str) -> list[str]:
+    """Return the names of the arrays that a pattern stands for."""
+    return [name for name in arrays if name.endswith(pattern[1:])]
+
+
+def sample_ids(names: Sequence[str], pattern: str) -> list[str]:
+    """Return the ids in the names of arrays."""
+    return [name[: len(name) - len(pattern) + 1] for name in names]
+
+
+def are_samples(arrays: Arrays) -> bool:
+    """Return whether each array of a file may be a sample."""
+    return _are_rows(arrays, list(arrays))
+
+
+def _are_rows(arrays: Arrays, names: Sequence[str]) -> bool:
+    """Return whether at least two arrays are rows (d,) or (1, d) of one width above 1."""
+    shapes = {arrays[name].shape for name in names}
+    rows = all(len(shape) == 1 or (len(shape) == 2 and shape[0] == 1) for shape in shapes)
+    real = all(arrays[name].kind == "real" for name in names)
+    return len(names) > 1 and len(shapes) == 1 and rows and real and next(iter(shapes))[-1:] > (1,)
+
+
+def joined(arrays: Arrays, names: Sequence[str]) -> Array:
+    """Describe the rows as one array."""
+    width = arrays[names[0]].shape[-1]
+
+    def blocks(room: Path) -> Iterator[NDArray[Any]]:
+        step = block_rows(width * 8)
+        for low in range(0, len(names), step):
+            some = (
+                np.concatenate([part.ravel() for part in arrays[name].blocks(room)]) for name in names[low : low + step]
+            )
+            yield np.stack(list(some))
+
+    return Array((len(names), width), arrays[names[0]].dtype, "real", blocks, list)
