@@ -255,7 +255,7 @@ def _features(path: Path, arrays: Arrays, key: str | None) -> tuple[str, Array]:
     if found is not None:
         return found, _look_up(arrays, found)
     line = {".npz": f": {SAVE}", ".parquet": f": {_COLUMNS}"}.get(path.suffix.lower(), "")
-    wide = [f"'{ALL}'"] if are_samples(arrays) else wide
+    wide = [f"'{ALL}' if each array is a sample"] if are_samples(arrays) else wide
     fault = next((array.fault for array in arrays.values() if array.fault), None)
     if fault is not None and not wide:
         raise fault

@@ -133,7 +133,7 @@ def _named(candidate: Mapping[Any, Any], path: Path) -> dict[str, Any] | None:
 
 def _streams(state: Mapping[str, Any], path: Path) -> list[str]:
     """Return the streams that have any parameter. Raises InvalidConfig for a parameter that a space does not have."""
-    found = {}
+    found: dict[str, None] = {}
     for name in state:
         if name.startswith(_GROUPS):
             if (parts := _OF_STREAM.fullmatch(name)) is None:

@@ -1,6 +1,7 @@
-"""Files with an array for each sample, named by its id: `id` or `id/features`, as `file[id] = x` writes them.
+"""Files with an array for each sample, named by its id: `id`, `id/features` or `features/id`.
 
-Such arrays together are named `*`, or `*/features`.
+`file[id] = x` and `file[id + "/features"] = x` write them, and so does a dict in a dict. Such arrays together are named
+by a pattern, in which `*` stands for the id: `*`, `*/features` or `features/*`.
 """
 
 from __future__ import annotations
@@ -22,32 +23,38 @@ _FLOAT = re.compile(r"(list of )?[<>=|]*(b?f|double|half)", re.IGNORECASE)
 
 
 def find_samples(arrays: Arrays, key: str | None, default: str) -> str | None:
-    """Return the name of arrays that each hold one sample, if a file has such arrays.
+    """Return the pattern of arrays that each hold one sample, if a file has such arrays.
 
-    They are those named `*/key`. Without a key, they may also be all arrays of the file, if all have one width, and no
-    name is that of something else. The key `*` means all arrays.
+    They are those named `*/key` or `key/*`, and a key may be a pattern. Without a key, they may also be all arrays of
+    the file, if all have one width, and their names leave no doubt that they are ids.
     """
-    if key == ALL:
-        return ALL if are_samples(arrays) else None
-    group = f"{ALL}/{key or default}"
-    if _are_rows(arrays, sample_names(arrays, group)):
-        return group
-    plain = not any(name.rpartition("/")[2].lower() in _NO_SAMPLES for name in arrays)
+    name = key or default
+    patterns = [name] if ALL in name else [f"{ALL}/{name}", f"{name}/{ALL}"]
+    found = [pattern for pattern in patterns if _are_rows(arrays, sample_names(arrays, pattern))]
+    if found:
+        return found[0] if len(found) == 1 else None
+    return ALL if key is None and are_samples(arrays) and _are_ids(arrays) else None
+
+
+def _are_ids(arrays: Arrays) -> bool:
+    """Return whether arrays are unlikely to be something else than samples, and are in no group beside their ids."""
     floats = all(_FLOAT.match(array.dtype) for array in arrays.values())
-    tails = {name.rpartition("/")[2] for name in arrays}
-    if key is None and plain and floats and len(tails) > 1 and are_samples(arrays):
-        return ALL
-    return None
+    tails = {name.rpartition("/")[2].lower() for name in arrays}
+    heads = {name.partition("/")[0] for name in arrays}
+    return floats and not tails & _NO_SAMPLES and len(tails) == len(arrays) and len(heads) > 1
 
 
 def sample_names(arrays: Arrays, pattern: str) -> list[str]:
     """Return the names of the arrays that a pattern stands for."""
-    return [name for name in arrays if name.endswith(pattern[1:])]
+    before, _, after = pattern.partition(ALL)
+    least = len(before) + len(after)
+    return [name for name in arrays if len(name) > least and name.startswith(before) and name.endswith(after)]
 
 
 def sample_ids(names: Sequence[str], pattern: str) -> list[str]:
     """Return the ids in the names of arrays."""
-    return [name[: len(name) - len(pattern) + 1] for name in names]
+    before, _, after = pattern.partition(ALL)
+    return [name[len(before) : len(name) - len(after)] for name in names]
 
 
 def are_samples(arrays: Arrays) -> bool:

@@ -66,7 +66,7 @@ def disk_bytes(places: Rows, layout: Layout, item_bytes: int, room: int) -> int:
     if _fits(layout.shard_of(places), layout):
         return shards + room
     buckets = len(places) * layout.width * item_bytes
-    bucket = max(_bucket_bytes(layout), _shard_bytes(layout))
+    bucket = _bucket_bytes(layout) + _shard_bytes(layout)  # at most: the shard that begins in a bucket ends in it
     share = min(1.0, bucket / max(1, shards))  # a bucket is removed as soon as its shards are written
     return max(room + buckets, buckets + int(share * shards), shards + int(share * buckets))
 

@@ -37,9 +37,9 @@ def expected(rows=ROWS):
     return {one: row.tolist() for one, row in rows.items()}
 
 
-def one_per_sample(path, rows, tail=""):
+def one_per_sample(path, rows, tail="", *, inside_out=False):
     """Write an array for each sample, under its id."""
-    named = {one + tail: row for one, row in rows.items()}
+    named = {f"{tail[1:]}/{one}" if inside_out else one + tail: row for one, row in rows.items()}
     match path.suffix:
         case ".npz":
             np.savez(path, **named)
@@ -62,6 +62,15 @@ def test_an_array_for_each_sample_is_a_row(suffix, tmp_path, monkeypatch):
     assert found_in(one_per_sample(tmp_path / f"batch{suffix}", batch), tmp_path) == expected()
     named = one_per_sample(tmp_path / f"named{suffix}", ROWS, "/features")
     assert found_in(named, tmp_path) == expected()
+    nested = one_per_sample(tmp_path / f"nested{suffix}", ROWS, "/features", inside_out=True)
+    assert found_in(nested, tmp_path) == expected()
+    two = {f"{stream}/{one}": row + number for number, stream in enumerate(("img", "txt")) for one, row in ROWS.items()}
+    both = one_per_sample(tmp_path / f"two{suffix}", two)
+    assert found_in(both, tmp_path, Keys("img")) == found_in(both, tmp_path, Keys("img/*")) == expected()
+    with pytest.raises(InvalidConfig, match="expected 'features' of shape"):
+        open_source(both)  # of two streams
+    with pytest.raises(InvalidConfig, match="expected 'features' of shape"):
+        open_source(one_per_sample(tmp_path / f"group{suffix}", ROWS, "/img", inside_out=True))  # in a group
     other = one_per_sample(tmp_path / f"other{suffix}", ROWS | {"c": FEATURES[0]}, "/clip")
     assert found_in(other, tmp_path, Keys("clip")) == expected(ROWS | {"c": FEATURES[0]})
 
