@@ -32,7 +32,7 @@ from sparc.interchange.file_ids import (
 from sparc.interchange.hdf5_files import open_hdf5
 from sparc.interchange.numpy_files import open_npy, open_npz
 from sparc.interchange.parquet_files import open_parquet
-from sparc.interchange.sample_arrays import ALL, are_samples, find_samples, joined, sample_ids, sample_names
+from sparc.interchange.sample_arrays import find_samples, joined, sample_ids, sample_names, suggestion
 from sparc.interchange.sample_ids import check_unique, texts
 from sparc.interchange.torch_files import open_pt, open_safetensors
 from sparc.system.files import sha256
@@ -41,6 +41,8 @@ from sparc.system.refusals import reading
 FEATURES = "features"
 IMAGE_PATH = "image_path"
 """Column of the metadata of clip-retrieval that identifies a sample."""
+MOST_WIDE = 8
+"""Arrays of a file of which an error suggests one as the features."""
 _COLUMNS = "df['features'] = df[columns].to_numpy().tolist(); columns f0, f1, f2 are read if no number is missing"
 
 OPENERS: dict[str, Callable[[Path], AbstractContextManager[Arrays]]] = {
@@ -255,13 +257,17 @@ def _features(path: Path, arrays: Arrays, key: str | None) -> tuple[str, Array]:
     if found is not None:
         return found, _look_up(arrays, found)
     line = {".npz": f": {SAVE}", ".parquet": f": {_COLUMNS}"}.get(path.suffix.lower(), "")
-    wide = [f"'{ALL}' if each array is a sample"] if are_samples(arrays) else wide
+    advice = f"--features-key {wide[0]}, or " if wide else ""
+    if (samples := suggestion(arrays)) is not None:
+        advice = f"--features-key {samples}, if each array is a sample, or "
+    elif len(wide) > MOST_WIDE:  # the tokens of each sample, for example
+        advice = "save one row (width) for each sample, or "
     fault = next((array.fault for array in arrays.values() if array.fault), None)
     if fault is not None and not wide:
         raise fault
     raise InvalidConfig(
         f"{path}: expected '{name}' of shape (samples, width), found none; it has {listing(arrays)}",
-        hint=f"{f'--features-key {wide[0]}, or ' if wide else ''}save them under that name{line}",
+        hint=f"{advice}save them under that name{line}",
     )
 
 

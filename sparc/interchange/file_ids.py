@@ -19,7 +19,8 @@ IDS, INDICES, ID = "ids", "indices", "id"
 PICKLING = (".npy", ".npz")
 """Formats that pickle arrays of Python objects."""
 SAVE = "np.savez(file, features=x, ids=ids)"
-_TABLES = {".csv": ",", ".tsv": "\t"}
+_TABLES = (".csv", ".tsv")
+_DELIMITERS = ",;\t"
 _NO_TEXT = (".npz", ".pt", ".pth", ".safetensors", ".parquet", ".h5", ".hdf5", ".pkl", ".pickle", ".jsonl", ".xlsx")
 _FORMS = "a text with one id per line, a list in .json, an array in .npy, or the column 'id' or 'ids' of a .csv"
 
@@ -99,15 +100,21 @@ def given_ids(path: Path) -> list[str]:
             raise InvalidConfig(f"{path}: expected a list of ids, found a {type(content).__name__}", hint=_FORMS)
         return texts(content, path)
     if suffix in _TABLES:
-        return _of_table(path, _TABLES[suffix])
+        return _of_table(path)
     if suffix in _NO_TEXT:
         raise InvalidConfig(f"{path}: expected a file of ids, found '{suffix}'", hint=_FORMS)
     return lines(path)
 
 
-def _of_table(path: Path, delimiter: str) -> list[str]:
+def _of_table(path: Path) -> list[str]:
     """Return the column `id` or `ids` of a table, or all lines of one that has a single column without a name."""
-    rows = [row for row in csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter) if row]
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=first.count)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    except csv.Error as error:
+        raise InvalidConfig(f"{path} cannot be read as a table: {error}", hint=_FORMS) from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
     columns = [number for number, name in enumerate(header) if name in (ID, IDS)]
     if not columns and all(len(row) == 1 for row in rows):

@@ -36,6 +36,19 @@ def find_samples(arrays: Arrays, key: str | None, default: str) -> str | None:
     return ALL if key is None and are_samples(arrays) and _are_ids(arrays) else None
 
 
+def suggestion(arrays: Arrays) -> str | None:
+    """Return a key for `find_samples`, with which arrays of a file would be read as samples."""
+    names = [name for name in arrays if "/" in name]
+    tails = dict.fromkeys(name.rpartition("/")[2] for name in names)
+    heads = dict.fromkeys(name.partition("/")[0] for name in names)
+    for some, pattern in sorted(((tails, "*/{}"), (heads, "{}/*")), key=lambda pair: len(pair[0])):
+        if 2 * len(some) <= len(names):
+            for one in some:
+                if _are_rows(arrays, sample_names(arrays, pattern.format(one))):
+                    return one
+    return f"'{ALL}'" if are_samples(arrays) else None
+
+
 def _are_ids(arrays: Arrays) -> bool:
     """Return whether arrays are unlikely to be something else than samples, and are in no group beside their ids."""
     floats = all(_FLOAT.match(array.dtype) for array in arrays.values())

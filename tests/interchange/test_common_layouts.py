@@ -67,10 +67,20 @@ def test_an_array_for_each_sample_is_a_row(suffix, tmp_path, monkeypatch):
     two = {f"{stream}/{one}": row + number for number, stream in enumerate(("img", "txt")) for one, row in ROWS.items()}
     both = one_per_sample(tmp_path / f"two{suffix}", two)
     assert found_in(both, tmp_path, Keys("img")) == found_in(both, tmp_path, Keys("img/*")) == expected()
-    with pytest.raises(InvalidConfig, match="expected 'features' of shape"):
-        open_source(both)  # of two streams
-    with pytest.raises(InvalidConfig, match="expected 'features' of shape"):
-        open_source(one_per_sample(tmp_path / f"group{suffix}", ROWS, "/img", inside_out=True))  # in a group
+    by_sample = {f"{one}/{stream}": row for one, row in ROWS.items() for stream in ("clip", "dino")}
+    for path, key in (
+        (both, "img"),
+        (one_per_sample(tmp_path / f"group{suffix}", ROWS, "/group", inside_out=True), "group"),
+        (one_per_sample(tmp_path / f"streams{suffix}", by_sample), "clip"),
+    ):
+        with pytest.raises(InvalidConfig, match="expected 'features' of shape") as error:
+            open_source(path)
+        assert error.value.hint.startswith(f"--features-key {key}, if each array is a sample")
+        assert found_in(path, tmp_path, Keys(key)) == expected()
+    tokens = one_per_sample(tmp_path / f"tokens{suffix}", {f"p{number}": FEATURES for number in range(9)})
+    with pytest.raises(InvalidConfig, match="expected 'features' of shape") as error:
+        open_source(tokens)
+    assert error.value.hint.startswith("save one row (width) for each sample")
     other = one_per_sample(tmp_path / f"other{suffix}", ROWS | {"c": FEATURES[0]}, "/clip")
     assert found_in(other, tmp_path, Keys("clip")) == expected(ROWS | {"c": FEATURES[0]})
 
@@ -308,6 +318,7 @@ def test_ids_are_given_as_text_json_numpy_or_a_column(tmp_path):
     (tmp_path / "indented.json").write_text(json.dumps(IDS, indent=1))
     (tmp_path / "ids.csv").write_bytes('label,ID\r\nx,b\r\n"y,\n",é\r\nz,a\r\nx,10\r\n'.encode("utf-8-sig"))
     (tmp_path / "ids.tsv").write_text("ids\tlabel\n" + "".join(f"{one}\tx\n" for one in IDS), encoding="utf-8")
+    (tmp_path / "excel.csv").write_text("id;label\n" + "".join(f"{one};x,y\n" for one in IDS), encoding="utf-16")
     (tmp_path / "plain.csv").write_text("\n".join(IDS), encoding="utf-8")
     for path in sorted(tmp_path.glob("*.*")):
         if path.name != "some.npy":
@@ -322,6 +333,7 @@ def test_ids_in_another_form_are_refused_with_the_form_expected(tmp_path):
     (tmp_path / "null.json").write_text('["a", null, "b", "c"]')
     (tmp_path / "two.csv").write_text("name,label\na,b\n")
     (tmp_path / "short.csv").write_text("id,label\na,b\nc\n")
+    (tmp_path / "long.csv").write_text("id,text\na," + "y" * 200_000)
     (tmp_path / "ids.parquet").write_bytes(b"PAR1")
     (tmp_path / "header.txt").write_text("ids\n" + "\n".join(IDS), encoding="utf-8")
     for name, message, hint in (
@@ -331,6 +343,7 @@ def test_ids_in_another_form_are_refused_with_the_form_expected(tmp_path):
         ("null.json", "row 1: expected an id, found an empty cell", "id"),
         ("two.csv", "one column named id or ids in the first line, found name, label", "one id per line"),
         ("short.csv", "row 1: expected 2 columns, found 1", "table"),
+        ("long.csv", "cannot be read as a table: field larger than field limit", "one id per line"),
         ("ids.parquet", "expected a file of ids, found '.parquet'", "one id per line"),
         ("header.txt", "found 5 and 4", "'ids', the first id of .*header.txt, looks like a header"),
     ):
