@@ -165,8 +165,11 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
 
 
 def _commit(weights: str) -> str | None:
-    """Return the commit in the identity of hub weights, `hub:OWNER/NAME@COMMIT`; None in another identity."""
-    repo, _, commit = weights.partition("@")
+    """Return the commit in the identity of hub weights, `hub:OWNER/NAME@COMMIT`; None in another identity.
+
+    What follows behind a space identifies other files, such as a tokenizer of another repository.
+    """
+    repo, _, commit = weights.partition(" ")[0].partition("@")
     return commit if repo.startswith("hub:") and commit else None
 
 

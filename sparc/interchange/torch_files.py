@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sparc.errors import CorruptFile, InvalidConfig
 from sparc.interchange.arrays import NAMELESS, Array, Arrays, block_rows, in_memory, kind_of, only_values, readable
+from sparc.system.pickles import harmless
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +38,7 @@ def load_weights_only(path: Path) -> Any:
 
     import torch
 
-    with readable(path), torch.serialization.safe_globals(_of_numpy()), warnings.catch_warnings():
+    with readable(path), torch.serialization.safe_globals(harmless()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Validating sparse tensor|Sparse CS. tensor")  # what is refused later
         try:
             try:
@@ -59,17 +60,6 @@ def _reason(text: str) -> str:
     """Return the line of torch's error that states the reason; the others advise to run what is in the file."""
     _, _, reason = text.partition("WeightsUnpickler error: ")
     return (reason or text).splitlines()[0]
-
-
-def _of_numpy() -> list[Any]:
-    """Return what rebuilds arrays and numbers of numpy, without Python objects in them."""
-    from numpy._core import multiarray
-
-    functions = [multiarray.scalar, multiarray._reconstruct]
-    # numpy before 2 wrote its functions under another name.
-    before = [(function, f"numpy.core.multiarray.{function.__name__}") for function in functions]
-    kinds = {type(np.dtype(code)) for code in np.typecodes["All"] if code != "O"}
-    return [*functions, *before, np.ndarray, np.dtype, *kinds]
 
 
 @contextlib.contextmanager

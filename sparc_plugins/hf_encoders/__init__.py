@@ -12,6 +12,7 @@ layers.py      its layers after the pooling
 
 from __future__ import annotations
 
+import glob
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,8 +51,6 @@ from sparc_plugins.hf_encoders.text import TextBackbone, TextRecipe
 
 FILES = ("*.json", "*.txt", "*.model", "*.spm", "*.codes", "*.tiktoken")
 """Configuration and tokenizer files on the hub, in subfolders too."""
-LAYERS = ("[1-9]_*/*.safetensors", "[1-9]_*/*.bin")
-"""Weights on the hub of the layers that follow the encoder in a sentence-transformers model."""
 OLD_FOLDER = "0_Transformer"
 """Folder of the encoder in old sentence-transformers models. Newer ones have it in the root."""
 SENTENCE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -146,13 +145,15 @@ def _find(params: HubParams, backbone: str) -> tuple[Path, Path | None]:
     folder = config.parents[1] if config.parent.name == OLD_FOLDER else config.parent
     get_folder(FILES, needs=config.relative_to(folder).as_posix())
     # What is refused for its configuration is refused before its weights are downloaded.
-    place = read_recipe(folder)[0] if isinstance(params, SentenceParams) else folder
+    place, _, layers = read_recipe(folder) if isinstance(params, SentenceParams) else (folder, None, ())
     check_config(place)
     if params.weights == "random":
         return folder, None
     weights = get([f"{place}{name}" for place in places for name in WEIGHTS])
-    if isinstance(params, SentenceParams):
-        get_folder(LAYERS, needs=weights.relative_to(folder).as_posix())
+    if layers:
+        inside = [layer.folder.relative_to(folder).as_posix() for layer in layers]
+        patterns = [f"{glob.escape(place)}/*{suffix}" for place in inside for suffix in (".safetensors", ".bin")]
+        get_folder(patterns, needs=weights.relative_to(folder).as_posix())
     return folder, weights
 
 
