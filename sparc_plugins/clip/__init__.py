@@ -34,6 +34,7 @@ from sparc_plugins.clip.source import (
     FILES,
     HUB,
     TAG,
+    ClipImageParams,
     ClipParams,
     Source,
     check,
@@ -41,7 +42,7 @@ from sparc_plugins.clip.source import (
     find,
 )
 from sparc_plugins.clip.tokenizers import identify_tokenizer, needs_the_hub, stamp, with_tokenizer
-from sparc_plugins.clip.towers import Clip, ImageTower, TextTower
+from sparc_plugins.clip.towers import Clip, ImageTower, TextTower, cropped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,8 +51,11 @@ REPOSITORY = "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"
 
 
 def load_image_tower(params: ClipParams, device: str) -> ImageTower:
-    """Load the image tower. Raises the errors of `load_model`."""
-    return ImageTower(load_model(params, device, "clip-img")[0])
+    """Load the image tower. Raises the errors of `load_model` and of `cropped`."""
+    if not isinstance(params, ClipImageParams):  # those of the text tower
+        return ImageTower(load_model(params, device, "clip-img")[0])
+    clip, _ = load_model(params, device, "clip-img", size=params.size)
+    return ImageTower(clip if params.crop_pct is None else cropped(clip, params.crop_pct))
 
 
 def load_text_tower(params: ClipParams, device: str) -> TextTower:
@@ -64,7 +68,7 @@ _loaded: WeakValueDictionary[tuple[Any, ...], Clip] = WeakValueDictionary()
 """Models that a backbone in this process still uses, by their source, their files as they are now, and the device."""
 
 
-def load_model(params: ClipParams, device: str, backbone: str) -> tuple[Clip, Source]:
+def load_model(params: ClipParams, device: str, backbone: str, *, size: int | None = None) -> tuple[Clip, Source]:
     """Load a model, or return the loaded one if a backbone already uses it, so that both towers share one model.
 
     Raises:
@@ -76,10 +80,10 @@ def load_model(params: ClipParams, device: str, backbone: str) -> tuple[Clip, So
     """
     source = find(params, backbone)
     path = None if params.weights == "random" else _file(params, backbone)
-    key = (source, stamp([] if path is None else weight_files(path)), device)
+    key = (source, stamp([] if path is None else weight_files(path)), device, size)
     clip = _loaded.get(key)
     if clip is None:
-        clip = _loaded[key] = _load(source, path, device)
+        clip = _loaded[key] = _load(source, path, device, size)
     return clip, source
 
 
@@ -93,7 +97,7 @@ def _file(params: ClipParams, backbone: str) -> Path:
     return local_weights(str(params.folder), FILES)
 
 
-def _load(source: Source, path: Path | None, device: str) -> Clip:
+def _load(source: Source, path: Path | None, device: str, size: int | None) -> Clip:
     import open_clip
     import torch
     from open_clip.transformer import QuickGELU
@@ -106,6 +110,7 @@ def _load(source: Source, path: Path | None, device: str) -> Clip:
         load_weights=False,
         device=device,
         quick_gelu=source.quick_gelu,
+        force_image_size=size,
         image_mean=preprocess.get("mean"),
         image_std=preprocess.get("std"),
         image_interpolation=preprocess.get("interpolation"),
@@ -228,6 +233,7 @@ def sparc_backbones() -> list[BackboneSpec]:
         spec(
             name="clip-img",
             modality="image",
+            params=ClipImageParams,
             load=load_image_tower,
             summary=summary.format("image tower"),
             identify=identify,

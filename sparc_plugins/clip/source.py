@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sparc.plugins import (
     CorruptFile,
@@ -80,6 +80,15 @@ class ClipParams(Params):
     def folder(self) -> Path:
         """Folder of `local-dir:PATH`."""
         return Path(self.model.removeprefix(FOLDER))
+
+
+class ClipImageParams(ClipParams):
+    """Parameters of the image stream."""
+
+    size: int | None = Field(default=None, gt=0)
+    """Side of the images in pixels; default: the model's own."""
+    crop_pct: float | None = Field(default=None, gt=0, le=1)
+    """Part of the resized image's side that the central crop keeps; default: all of it."""
 
 
 @dataclass(frozen=True)

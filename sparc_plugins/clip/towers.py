@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,26 @@ class Clip:
     """`gelu` or `quick_gelu`, which a file of weights does not say."""
     layout: Any
     """Memory format of the pixels."""
+
+
+def cropped(clip: Clip, crop_pct: float) -> Clip:
+    """Return a model that resizes the shorter side of images to size / crop_pct, and crops the size at the centre.
+
+    Raises InvalidConfig for a model that resizes images in another way.
+    """
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    resize, *rest = clip.transform.transforms  # type: ignore[attr-defined]
+    size = clip.preprocessing["size"]
+    side = size if isinstance(size, int) else min(size)
+    if not (isinstance(resize, Resize) and isinstance(rest[0], CenterCrop)):
+        raise InvalidConfig(
+            f"crop_pct={crop_pct}: expected a model that crops images, found resize_mode "
+            f"'{clip.preprocessing.get('resize_mode')}'",
+            hint="leave crop_pct out",
+        )
+    larger = Resize(int(side / crop_pct), interpolation=resize.interpolation, antialias=resize.antialias)
+    return replace(clip, transform=Compose([larger, *rest]), preprocessing=clip.preprocessing | {"crop_pct": crop_pct})
 
 
 class ImageTower:

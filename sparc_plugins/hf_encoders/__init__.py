@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sparc.plugins import (
     Backbone,
@@ -45,7 +45,7 @@ from sparc_plugins.hf_encoders.checkpoint import (
     read_preparation,
 )
 from sparc_plugins.hf_encoders.encoder import Encoder
-from sparc_plugins.hf_encoders.image import ImageBackbone
+from sparc_plugins.hf_encoders.image import ImageBackbone, sized
 from sparc_plugins.hf_encoders.sentence import read_recipe
 from sparc_plugins.hf_encoders.text import TextBackbone, TextRecipe
 
@@ -78,6 +78,15 @@ class EncoderParams(HubParams):
     """Feature: the model's pooled output (the embedding of a two-tower model), its class token, or its mean token."""
 
 
+class ImageParams(EncoderParams):
+    """Parameters of the stream `hf-image`."""
+
+    size: int | None = Field(default=None, gt=0)
+    """Side of the images in pixels; default: the image processor's own."""
+    crop_pct: float | None = Field(default=None, gt=0, le=1)
+    """Part of the resized image's side that the central crop keeps; default: the image processor's own."""
+
+
 class SentenceParams(HubParams):
     """Parameters of the stream `sentence`."""
 
@@ -101,6 +110,8 @@ def load_image(params: EncoderParams, device: str, *, backbone: str) -> ImageBac
     weights = None if params.weights == "random" else weights or find_weights(folder)
     model, has_pooler = read_model(folder, weights, "vision")
     processor = read_preparation(folder, "vision")
+    if isinstance(params, ImageParams):
+        processor = sized(processor, params.size, params.crop_pct)
     return ImageBackbone(Encoder(model, "vision", device), processor, params.pool, has_pooler)
 
 
@@ -191,7 +202,7 @@ def sparc_backbones() -> list[BackboneSpec]:
             name="hf-image",
             modality="image",
             load=partial(load_image, backbone="hf-image"),
-            params=EncoderParams,
+            params=ImageParams,
             summary="any image encoder of transformers, or the image tower of CLIP, SigLIP, SigLIP 2",
             identify=partial(identify_hub, backbone="hf-image"),
         ),

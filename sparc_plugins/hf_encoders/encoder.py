@@ -65,7 +65,7 @@ class Encoder:
         """
         try:
             return self(inputs)
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
+        except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
             if (found := self._sizes(inputs)) is not None:
                 raise InvalidConfig(
                     f"{type(self.tower).__name__}: expected images of {found[0]} pixels, as config.json states, found "

@@ -41,6 +41,34 @@ class Pixels:
             ) from error
 
 
+def sized(processor: Any, size: int | None, crop_pct: float | None) -> Any:
+    """Return an image processor that makes images of a size, cropped from images resized to size / crop_pct.
+
+    None keeps what the processor does. Raises InvalidConfig for a processor of images of their own proportions.
+    """
+    if size is None and crop_pct is None:
+        return processor
+    options = json.loads(processor.to_json_string())
+    resize, crop = options.get("size") or {}, options.get("crop_size") if options.get("do_center_crop") else None
+    made = (crop or resize).get("height")
+    if made is None or not options.get("do_resize", True):
+        raise InvalidConfig(
+            f"size and crop_pct: expected an image processor of one size, found size {resize}",
+            hint="leave size= and crop_pct= out",
+        )
+    side = size or made
+    if crop is None and crop_pct is None:
+        changes: dict[str, Any] = {"size": {"height": side, "width": side}}
+    else:
+        before = resize.get("shortest_edge") or resize.get("height") or made
+        changes = {
+            "size": {"shortest_edge": int(side / (crop_pct or made / before))},
+            "crop_size": {"height": side, "width": side},
+            "do_center_crop": True,
+        }
+    return type(processor).from_dict(options | changes)
+
+
 class ImageBackbone:
     """An image encoder of transformers."""
 

@@ -14,7 +14,7 @@ from sparc.errors import CorruptFile, InvalidConfig, MissingData, UnknownName, W
 from sparc.plugins.contracts import Sample
 from sparc_plugins import clip
 from sparc_plugins.clip import ClipParams
-from sparc_plugins.clip.source import quick_gelu
+from sparc_plugins.clip.source import ClipImageParams, quick_gelu
 from tests.plugins.backbones import COMMIT, GREY, GREY_AS_RGB, SAMPLES, features, hub_cache, offered, tokens
 
 pytestmark = pytest.mark.usefixtures("no_hub")
@@ -50,6 +50,34 @@ def test_both_towers_embed_into_one_space_as_open_clip_does(towers, reference):
         torch.testing.assert_close(features(image, [GREY]), features(image, [GREY_AS_RGB]))
 
 
+def test_size_and_crop_change_the_images(clip_weights):
+    """By hand: the shorter side becomes 256 pixels, and the central 224 are kept."""
+    from torchvision.transforms import v2
+
+    options = {"model": TINY_CLIP, "weights": str(clip_weights)}
+    image = clip.load_image_tower(ClipImageParams(**options, crop_pct=0.875), "cpu")
+    by_hand = v2.Compose(
+        [
+            v2.Resize(256, interpolation=v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(224),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(image.preprocessing["mean"], image.preprocessing["std"]),
+        ]
+    )
+    torch.testing.assert_close(image.preprocess(SAMPLES)[0], by_hand(SAMPLES[0].image()))
+    assert image.preprocessing["crop_pct"] == 0.875
+    small = clip.load_image_tower(ClipImageParams(**options, size=96), "cpu")
+    assert small.preprocess(SAMPLES).shape == (3, 3, 96, 96)
+    assert (small.grid, features(small).shape) == ((3, 3), (3, 256))
+
+
+def test_a_crop_of_images_that_are_squashed_is_refused(tmp_path):
+    folder = fill(tmp_path / "model", *small_model())
+    with pytest.raises(InvalidConfig, match=r"crop_pct=0.5: expected a model that crops images, found resize_mode"):
+        clip.load_image_tower(ClipImageParams(model=f"local-dir:{folder}", crop_pct=0.5), "cpu")
+
+
 def test_the_image_tower_gives_its_patch_tokens_normed_and_projected(towers, reference):
     image, model = towers[0], reference[0]
     found = tokens(image)
@@ -81,7 +109,7 @@ def test_towers_of_several_models_share_one_load_each_and_let_it_go_when_unused(
     assert image_two.clip is text_two.clip
     del image_one, text_one
     gc.collect()
-    assert [source.quick_gelu for source, files, _ in clip._loaded if not files] == [True]
+    assert [source.quick_gelu for source, files, *_ in clip._loaded if not files] == [True]
 
 
 def test_the_recorded_preprocessing_makes_the_same_input_by_open_clip_alone(towers):

@@ -89,6 +89,33 @@ def test_sentence_keeps_the_contract(bert):
     check_backbone(offered(hf_encoders)["sentence"], {"weights": str(bert)})
 
 
+def test_size_and_crop_change_the_images(dinov2, siglip):
+    """DINOv2 crops 32 pixels of 32; SigLIP squashes images to 32 x 32."""
+    stream = offered(hf_encoders)["hf-image"]
+
+    def load(folder, **changes):
+        return stream.load(stream.params(model="lab/model", weights=str(folder), **changes), "cpu")
+
+    image = SAMPLES[0].image()
+    processor = hf.BitImageProcessor(size={"shortest_edge": 64}, crop_size=32)
+    (found,) = load(dinov2, crop_pct=0.5).preprocess(SAMPLES[:1])["pixel_values"]
+    torch.testing.assert_close(found, processor(image, return_tensors="pt")["pixel_values"][0])
+    larger = load(dinov2, size=48)
+    assert larger.preprocess(SAMPLES)["pixel_values"].shape == (3, 3, 48, 48)
+    assert larger.grid == (6, 6)
+    assert larger.preprocessing["crop_size"]["height"] == 48
+    (found,) = load(siglip, crop_pct=0.5).preprocess(SAMPLES[:1])["pixel_values"]
+    assert found.shape == (3, 32, 32)
+    with pytest.raises(InvalidConfig, match=r"expected images of 32 x 32 pixels, as config.json states, found 40 x 40"):
+        load(siglip, size=40)  # it has positions for 32 pixels only
+
+
+def test_a_size_of_images_of_their_own_proportions_is_refused(siglip2):
+    stream = offered(hf_encoders)["hf-image"]
+    with pytest.raises(InvalidConfig, match="expected an image processor of one size"):
+        stream.load(stream.params(model="lab/model", weights=str(siglip2), size=32), "cpu")
+
+
 def test_an_image_encoder_gives_what_transformers_gives_for_each_pool(dinov2):
     with torch.inference_mode():
         expected = by_hand(dinov2)(**pixels(dinov2))
