@@ -41,7 +41,7 @@ from sparc_plugins.hf_dataset.params import HFParams, dataset_place
 from sparc_plugins.hf_dataset.texts import TextFiles, check_columns
 
 EXTRA = "pip install 'sparc-sae[hf]'"
-COPY_VERSION = 2
+COPY_VERSION = 3
 """Part of the name of a stream's copy. Raise it when the content of the copy changes."""
 BATCH = 100
 """Rows of a stream in memory at a time."""
