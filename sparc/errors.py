@@ -128,6 +128,11 @@ class Interrupted(KeyboardInterrupt):
         """Directory of the run or of the ablation."""
 
 
+def install(extra: str) -> str:
+    """Return the hint for a missing optional dependency: how to add one of sparc's extras."""
+    return f"add the extra '{extra}': uv run --extra {extra} ..., or pip install 'sparc-sae[{extra}]'"
+
+
 def say_warnings() -> None:
     """Print warnings as one line on standard error, as the commands of sparc do; each text once."""
     shown: set[str] = set()

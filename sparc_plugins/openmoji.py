@@ -13,7 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import DatasetSpec, MissingData, Params, Sample, Taxonomy, cache_dir, hookimpl, write_atomically
+from sparc.plugins import (
+    DatasetSpec,
+    MissingData,
+    Params,
+    Sample,
+    Taxonomy,
+    cache_dir,
+    hookimpl,
+    install,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 SIZE = 224
 MAX_KEYWORDS = 12
 ROOT = "emoji"
-EXTRA = "pip install 'sparc-sae[demo]'"
+EXTRA = install("demo")
 
 
 class OpenMojiParams(Params):

@@ -301,3 +301,39 @@ def test_an_error_names_the_place_that_it_came_from_and_all_options():
     first, second = caught.value.message.split("; ")
     assert first == "run.toml: epochs: input should be greater than 0, found 0"
     assert second.startswith("lr: input should be a valid number")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = 1\nepochs = 2\nk = 3", "the key epochs is there twice, again in line 2"),
+        ("k = 3\nepochs = 1\n\nepochs = 2\n\n", "the key epochs is there twice, again in line 4"),
+        ("[dataset]\nname = 'a'\n[dataset]\nname = 'b'", r"the key \[dataset\] is there twice, again in line 3"),
+        ("dataset = {name = 'a', name = 'b'}", "the key name is there twice, again in line 1"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_named_with_its_line(tmp_path, text, message):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidConfig, match=message):
+        read_options(path)
+
+
+@pytest.mark.parametrize("written", [r"C:\Users\new", r"C:\new\table", r"d:\data", r"C:\1\x"])
+@pytest.mark.parametrize("form", ['data-root = "{}"', '[dataset]\nname = "coco"\nroot = "{}"', 'stream = ["a", "{}"]'])
+def test_a_path_of_windows_in_double_quotes_says_how_to_write_it(tmp_path, written, form):
+    path = tmp_path / "run.toml"
+    path.write_text(form.format(written))
+    with pytest.raises(InvalidConfig) as error:
+        read_options(path)
+    assert error.value.hint == r"write a path of Windows in single quotes, which keep its backslashes: 'C:\data'"
+    path.write_text(form.format(written).replace(f'"{written}"', f"'{written}'"))
+    assert read_options(path)
+
+
+@pytest.mark.parametrize("value", [3, True, ["a"], None])
+def test_a_stream_that_is_no_text_is_refused_in_words(value):
+    with pytest.raises(
+        InvalidConfig, match=r"expected the text NAME or NAME\[KEY=VALUE,\.\.\.\], or a table with 'name'"
+    ):
+        RunConfig(stream=["minilm", value])

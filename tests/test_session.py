@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sparc
-from sparc.errors import InvalidConfig, MissingData, UnknownName
+from sparc.errors import InvalidConfig, MissingData, StorageError, UnknownName
 from sparc.evaluation import Report
 from sparc.session.data import common, missing
 from sparc.storage.run import Run
@@ -283,3 +283,38 @@ def test_a_run_of_a_newer_sparc_asks_for_an_upgrade(extracted, sparc_here):
         done = sparc_here(*words)
         assert "has the option 'momentum', which this sparc does not know" in done.stderr
         assert "pip install -U sparc-sae" in done.stderr
+
+
+def test_a_run_is_shown_in_any_encoding_and_an_evaluation_checks_first_that_it_can_be_written(
+    extracted, sparc_here, sparc_command
+):
+    words = [
+        "train",
+        "--stream",
+        "hog",
+        "--stream",
+        "char-ngrams",
+        "--dataset",
+        "image-folder",
+        "--data-root",
+        "photos",
+    ]
+    assert sparc_here(*words, "--out", "run", "--n-latents", 16, "--k", 2, "--epochs", 1).returncode == 0
+    shown = sparc_command("info", "run", PYTHONIOENCODING="ascii")  # Windows gives a pipe cp1252
+    assert shown.returncode == 0, shown.stderr
+    assert "hog ? char-ngrams" in shown.stdout  # no arrow
+    shutil.rmtree(extracted.parent / "run" / "evaluation")
+    (extracted.parent / "run" / "evaluation").write_text("a file where a folder is expected")
+    done = sparc_here("evaluate", "run")
+    assert "error: cannot write run/evaluation" in done.stderr
+    assert "parts" not in done.stdout
+
+
+def test_a_training_that_cannot_be_written_says_how_to_resume(extracted, sparc_here, monkeypatch):
+    words = ["train", "--stream", "hog", "--dataset", "image-folder", "--data-root", "photos", "--out", "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", lambda *_: (_ for _ in ()).throw(StorageError("no space left to write x", hint="y")))
+        done = sparc_here(*words, "--n-latents", 16, "--k", 2, "--epochs", 1)
+    assert "error: no space left to write x" in done.stderr
+    assert "sparc train --resume run" in done.stderr
+    assert sparc_here("train", "--resume", "run").returncode == 0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import io
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     if not debug:
         say_warnings()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # Windows gives a pipe an encoding without arrows and dashes
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         from sparc.cli.app import app
 
@@ -37,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == INTERRUPTED:
         _fail("interrupted", "run the same command again; complete parts of the store are kept", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Treat SIGTERM, which schedulers send, as Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _explain(error: Exception) -> int:

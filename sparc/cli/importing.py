@@ -47,7 +47,8 @@ def import_features(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write, for `sparc train --features`.")],
     ids: Annotated[
-        Path | None, typer.Option("--ids", help="Ids, one per line, for files without ids or with positions.")
+        Path | None,
+        typer.Option("--ids", help="Ids as text, .npy, .json or .csv, for files without ids or with positions."),
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="train or test: the split of these samples. Default: drawn by id.")

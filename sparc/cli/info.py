@@ -20,6 +20,9 @@ def info(run: RunPath) -> None:
     opened = Run.open(run)
     provenance = opened.provenance()
     for name, stream in provenance.streams.items():
+        if provenance.options.features is not None:
+            console.print(f"stream {name}: imported features", markup=False, soft_wrap=True)
+            continue
         params = ", ".join(f"{key}={value}" for key, value in stream.params.items() if value is not None)
         weights = f"  weights {stream.weights}" if stream.weights else ""
         console.print(f"stream {name}: {stream.backbone}[{params}]{weights}", markup=False, soft_wrap=True)

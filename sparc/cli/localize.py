@@ -53,4 +53,5 @@ def _print(one: Localization) -> None:
     if one.words:
         most = sorted(one.words, key=lambda word: -word.relevance)[:WORDS]
         shown = [word for word in one.words if word in most][:WORDS]
-        say("    " + "  ".join(f"{word.text} {word.relevance:.0%}" for word in shown))
+        rest = f"  and {len(one.words) - len(shown)} weaker words" if len(shown) < len(one.words) else ""
+        say("    " + "  ".join(f"{word.text} {word.relevance:.0%}" for word in shown) + rest)

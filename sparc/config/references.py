@@ -41,8 +41,12 @@ class PluginRef(BaseModel):
             if not isinstance(name, str):
                 raise ValueError(f"expected a table with 'name', found {dict(value)}")
             return {"name": name, "alias": value.get("alias", name), "params": params}
-        if not isinstance(value, str):
+        if isinstance(value, BaseModel) or (isinstance(value, Mapping) and "name" in value):
             return value
+        if not isinstance(value, str):
+            raise ValueError(
+                f"expected the text NAME or NAME[KEY=VALUE,...], or a table with 'name', found {value!r:.60}"
+            )
         match = _REFERENCE.fullmatch(value.strip())
         if match is None:
             raise ValueError(f"expected one NAME or NAME[KEY=VALUE,...], found '{value}'")

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sparc.errors import BadSample, OutOfMemory, SparcError, StorageError
+from sparc.extraction.plan import AGAIN
 from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
 from sparc.extraction.reading_log import Entry, ReadingLog, Stage
 from sparc.plugins.batches import mapped, tensors
@@ -48,7 +49,6 @@ AHEAD = 2
 """Batches that each process loads ahead, which is PyTorch's default."""
 KILLED, BUS_ERROR = -9, -getattr(signal, "SIGBUS", 7)
 """Exit codes of processes that a signal ended; Windows has none."""
-AGAIN = "run the same command again: complete shards are kept"
 
 
 def load(reader: BatchReader, batches: Sequence[ItemBatch], *, workers: int, pin: bool) -> Generator[PreprocessedBatch]:
@@ -301,6 +301,8 @@ class _Watch:
                 hint="the system kills processes when memory is short: free some, or lower --max-pixels, or remove "
                 f"that sample; then {AGAIN}",
             )
+        if code == -signal.SIGTERM:
+            return StorageError(message, hint=f"another program ended it; {AGAIN}")
         if code == BUS_ERROR:
             return StorageError(
                 message, hint=f"check the room in {SHARED_MEMORY} and the disk of the data; then {AGAIN}"

@@ -13,6 +13,9 @@ from sparc.plugins.registry import Registry, checked_params
 from sparc.storage.manifest import IMPORTED, fingerprint, is_complete, read_manifest
 from sparc.system.refusals import reading
 
+AGAIN = "run the same command again: complete shards are kept"
+"""Advice after an error that says nothing about the data."""
+
 
 class JobOptions(ExtractionOptions):
     """Options of the computation and storage of features, with the device to compute on."""
@@ -162,8 +165,11 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
 
 
 def _commit(weights: str) -> str | None:
-    """Return the commit in the identity of hub weights, `hub:OWNER/NAME@COMMIT`; None in another identity."""
-    repo, _, commit = weights.partition("@")
+    """Return the commit in the identity of hub weights, `hub:OWNER/NAME@COMMIT`; None in another identity.
+
+    What follows behind a space identifies other files, such as a tokenizer of another repository.
+    """
+    repo, _, commit = weights.partition(" ")[0].partition("@")
     return commit if repo.startswith("hub:") and commit else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import warnings
@@ -11,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparc import errors
-from sparc.errors import OutOfMemory, PluginError, SparcError
-from sparc.extraction.plan import Job, Order
+from sparc.errors import OutOfMemory, PluginError, SparcError, StorageError
+from sparc.extraction.plan import AGAIN, Job, Order
 
 KILLED = -9
 """Exit code of a process that SIGKILL ended; Windows has none."""
+PATIENCE = 10.0
+"""Seconds in which a worker ends after SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,11 @@ def _events(order: Order) -> Iterator[dict[str, Any]]:
             raise _death(worker.returncode, at)
     finally:
         worker.terminate()
-        worker.wait()
+        try:
+            worker.wait(PATIENCE)
+        except subprocess.TimeoutExpired:  # it is stopped, or waits for a disk
+            worker.kill()
+            worker.wait()
         worker.stdout.close()
 
 
@@ -127,11 +134,15 @@ def _death(code: int, at: str) -> SparcError:
         return OutOfMemory(
             f"the extraction process was killed{where}",
             hint="the system kills processes when memory is short: free some, or extract fewer streams at a time; "
-            "run the same command again: complete shards are kept",
+            + AGAIN,
         )
+    if code == -signal.SIGTERM:
+        return StorageError(
+            f"the extraction process was ended by SIGTERM{where}", hint=f"another program did that; {AGAIN}"
+        )
+    how = f"was killed by {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"ended with code {code}"
     return PluginError(
-        f"the extraction process ended with code {code}{where}",
-        hint="see what was printed above; run the same command again: complete shards are kept",
+        f"the extraction process {how}{where}", hint=f"a library crashed, or memory or a disk failed; {AGAIN}"
     )
 
 

@@ -3,6 +3,8 @@
     import_features.py     `sparc import features`: files of features into a folder for `sparc train --features`
     feature_files.py       find features and ids in a file, or in a folder of parts
     feature_parts.py       which files of a folder are parts, and the metadata beside them
+    file_ids.py            ids in files of features, and in files of ids alone
+    sample_arrays.py       files with an array for each sample
     sample_ids.py          ids as texts, and when two are the same
     scatter.py             rows in storage order into shards of another order
     arrays.py              an array of a file: its description, and its blocks

@@ -6,6 +6,7 @@ The readers of formats return a mapping of names to arrays. An array without a n
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,14 +39,44 @@ class Array:
     """`blocks(room)` iterates over consecutive rows, each once, in storage order; `room` is for temporary files."""
     values: Callable[[], list[Any]]
     """Return all values as Python objects; meant for ids."""
+    fault: InvalidConfig | None = None
+    """Error to raise if the array is used as features."""
+    room: int = 0
+    """Bytes of temporary files that exist while blocks are read."""
 
 
 Arrays = Mapping[str, Array]
 
 
-def only_values(shape: tuple[int, ...], dtype: str, values: Callable[[], list[Any]], kind: str = "other") -> Array:
+def only_values(
+    shape: tuple[int, ...],
+    dtype: str,
+    values: Callable[[], list[Any]],
+    kind: str = "other",
+    fault: InvalidConfig | None = None,
+) -> Array:
     """Describe an array that holds no real numbers, but may hold ids."""
-    return Array(shape, dtype, kind, lambda room: iter(()), values)
+    return Array(shape, dtype, kind, lambda room: iter(()), values, fault)
+
+
+def table(path: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], *, hint: str) -> Array:
+    """Describe a structured array of numpy, or a compound dataset of HDF5, which holds several columns in one array.
+
+    Its use as features or as ids raises InvalidConfig with the hint, in which FEATURES and IDS stand for its columns.
+    """
+    columns = {column: dtype[column] for column in dtype.names or ()}
+    numbers = next((column for column, kind in columns.items() if kind.subdtype), "features")
+    others = next((column for column in columns if column != numbers), "ids")
+    fault = InvalidConfig(
+        f"{path}: expected one array, found a table{f' in {name!r}' if name else ''} with the columns "
+        f"{', '.join(columns)}",
+        hint=hint.replace("FEATURES", numbers).replace("IDS", others),
+    )
+
+    def values() -> list[Any]:
+        raise fault
+
+    return only_values(shape, f"table of {', '.join(columns)}", values, fault=fault)
 
 
 def block_rows(row_bytes: int) -> int:
@@ -63,6 +94,13 @@ def in_memory(found: NDArray[Any]) -> Array:
         lambda room: (found[low : low + rows] for low in range(0, len(found), rows)),
         found.tolist,
     )
+
+
+def item_bytes(dtype: str) -> int:
+    """Return the size of a number in blocks of an array, by the name of its type in any format."""
+    if re.search(r"64|double|[<>][fiu]8$", dtype):
+        return 8
+    return 2 if re.search(r"float16|half|F16|[<>]f2$", dtype) and "BF" not in dtype and "bf" not in dtype else 4
 
 
 def kind_of(dtype: np.dtype[Any]) -> str:

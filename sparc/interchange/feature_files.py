@@ -15,24 +15,35 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from sparc.errors import InvalidConfig, MissingData
-from sparc.interchange.arrays import NAMELESS, Array, Arrays, listing, readable
-from sparc.interchange.feature_parts import find_metadata, find_parts
+from sparc.interchange.arrays import NAMELESS, Array, Arrays, item_bytes, listing, readable
+from sparc.interchange.feature_parts import check_parts, find_metadata, find_parts
+from sparc.interchange.file_ids import (
+    ID,
+    IDS,
+    INDICES,
+    PICKLING,
+    SAVE,
+    StoredIds,
+    given_ids,
+    no_ids,
+    numbered,
+    stored_ids,
+)
 from sparc.interchange.hdf5_files import open_hdf5
 from sparc.interchange.numpy_files import open_npy, open_npz
 from sparc.interchange.parquet_files import open_parquet
-from sparc.interchange.sample_ids import check_unique, lines, texts
+from sparc.interchange.sample_arrays import find_samples, joined, sample_ids, sample_names, suggestion
+from sparc.interchange.sample_ids import check_unique, texts
 from sparc.interchange.torch_files import open_pt, open_safetensors
 from sparc.system.files import sha256
 from sparc.system.refusals import reading
 
 FEATURES = "features"
-IDS, INDICES = "ids", "indices"
-"""Names under which a file may hold its ids, or the positions of its rows in a split."""
-PICKLING = (".npy", ".npz")
-"""Formats that pickle arrays of Python objects."""
 IMAGE_PATH = "image_path"
 """Column of the metadata of clip-retrieval that identifies a sample."""
-_LINE = "np.savez(file, features=x, ids=ids)"
+MOST_WIDE = 8
+"""Arrays of a file of which an error suggests one as the features."""
+_COLUMNS = "df['features'] = df[columns].to_numpy().tolist(); columns f0, f1, f2 are read if no number is missing"
 
 OPENERS: dict[str, Callable[[Path], AbstractContextManager[Arrays]]] = {
     ".npy": open_npy,
@@ -54,12 +65,14 @@ class Keys(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A file of features, all of it or one part of several."""
+    """A file of features, all of it or one part of several. Temporary files hold `room` bytes while it is read."""
 
     path: Path
     key: str
     rows: int
     width: int
+    item_bytes: int = 4
+    room: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ class Source:
         for part in self.parts:
             done = 0
             with readable(part.path), _opener(part.path)(part.path) as arrays:
-                for block in arrays[part.key].blocks(room):
+                for block in _look_up(arrays, part.key).blocks(room):
                     yield block.reshape(len(block), part.width)
                     done += len(block)
                 if done != part.rows:
@@ -116,8 +129,8 @@ class Source:
 def open_source(path: Path, ids: Path | None = None, keys: Keys | None = None) -> Source:
     """Find the features (N, d) and ids (N) in a file, or in the parts in a folder, without reading the features.
 
-    A Parquet file has a row for each sample, with a list of numbers and an id. The text file `ids` has an id in each
-    line, for files without ids. If a file has positions, under `indices`, they number the lines of the text file.
+    A Parquet file has a row for each sample, with a list of numbers and an id. The file `ids` has an id in each
+    line or row, for files without ids. If a file has positions, under `indices`, they number the lines of that file.
 
     Raises:
         MissingData: the file does not exist, or the library that reads it is not installed.
@@ -133,6 +146,8 @@ def open_source(path: Path, ids: Path | None = None, keys: Keys | None = None) -
         raise MissingData(f"features not found: {path}", hint="check the path")
     files = find_parts(path, tuple(OPENERS)) if in_parts else [path]
     headers = [_read_header(file, keys) for file in files]
+    if in_parts:
+        check_parts(files, [header.part.rows for header in headers], ordered=any(one.ids is None for one in headers))
     if in_parts and all(header.ids is None for header in headers):
         headers = _with_metadata(headers, find_metadata(files), keys)
     parts = [header.part for header in headers]
@@ -148,25 +163,19 @@ def open_source(path: Path, ids: Path | None = None, keys: Keys | None = None) -
     if len(source.ids) != rows:
         raise InvalidConfig(
             f"{path}: expected as many ids as features, found {len(source.ids)} and {rows}",
-            hint="give the ids of these rows, one per line, with --ids",
+            hint=f"'{source.ids[0]}', the first id of {ids}, looks like a header: remove it, if it is one"
+            if len(source.ids) == rows + 1
+            else "give the ids of these rows, one per line, with --ids",
         )
     check_unique(source.ids, path)
     return source
-
-
-class _Ids(NamedTuple):
-    """Ids that a file holds."""
-
-    texts: list[str]
-    positions: list[int] | None
-    """The ids as numbers, if they are positions."""
 
 
 class _Header(NamedTuple):
     """Description of a file of features."""
 
     part: Part
-    ids: _Ids | None
+    ids: StoredIds | None
     listing: str
     """Arrays of the file, if they have names."""
 
@@ -182,10 +191,10 @@ def _identified(path: Path, headers: list[_Header], file: Path | None) -> Source
     if found and (file is None or not positions):
         return Source(path, [one for some in found for one in some.texts], positions, False, parts)
     if file is None:
-        raise _no_ids(path, headers[0].listing)
-    ids = lines(file)
+        raise no_ids(path, headers[0].listing)
+    ids = given_ids(file)
     if found:
-        ids = _numbered(path, [one for some in found for one in some.positions or ()], ids, file)
+        ids = numbered(path, [one for some in found for one in some.positions or ()], ids, file)
     return Source(path, ids, False, True, parts)
 
 
@@ -203,8 +212,11 @@ def _read_header(path: Path, keys: Keys) -> _Header:
     with readable(path), opener(path) as arrays:
         key, array = _features(path, arrays, keys.features)
         width = _width(path, key, array)
-        part = Part(path, key, array.shape[0], width)
-        ids = _ids(path, arrays, key, keys.ids, (IDS, INDICES))
+        part = Part(path, key, array.shape[0], width, item_bytes(array.dtype), array.room)
+        if key in arrays or keys.ids:
+            ids = stored_ids(path, arrays, key, keys.ids, (IDS, INDICES, ID))
+        else:
+            ids = StoredIds(texts(sample_ids(sample_names(arrays, key), key), path))
         named = "" if NAMELESS in arrays else listing(arrays)
     return _Header(_checked(part, ids, path), ids, named)
 
@@ -216,19 +228,19 @@ def _with_metadata(headers: list[_Header], metadata: list[Path] | None, keys: Ke
     found = []
     for header, path in zip(headers, metadata, strict=True):
         with readable(path), open_parquet(path) as arrays:
-            ids = _ids(path, arrays, "", keys.ids, (IDS, INDICES, IMAGE_PATH))
+            ids = stored_ids(path, arrays, "", keys.ids, (IDS, INDICES, IMAGE_PATH, ID))
             if ids is None:
-                raise _no_ids(path, listing(arrays))
+                raise no_ids(path, listing(arrays))
         found.append(header._replace(part=_checked(header.part, ids, path), ids=ids))
     return found
 
 
-def _checked(part: Part, ids: _Ids | None, path: Path) -> Part:
+def _checked(part: Part, ids: StoredIds | None, path: Path) -> Part:
     """Return the part. Raises InvalidConfig if the ids in `path` are more or fewer than its rows."""
     if ids is not None and len(ids.texts) != part.rows:
         raise InvalidConfig(
             f"{path}: expected as many ids as features, found {len(ids.texts)} and {part.rows}",
-            hint="write an id for each row",
+            hint="the array is transposed: save x.T" if len(ids.texts) == part.width else "write an id for each row",
         )
     return part
 
@@ -240,16 +252,35 @@ def _features(path: Path, arrays: Arrays, key: str | None) -> tuple[str, Array]:
     if (name := key or FEATURES) in arrays:
         return name, arrays[name]
     wide = [name for name, array in arrays.items() if len(array.shape) > 1 and array.kind == "real"]
-    line = f": {_LINE}" if path.suffix == ".npz" else ""
+    columns = len(wide) == 1 and wide[0].endswith("*") and "int" not in arrays[wide[0]].dtype
+    found = wide[0] if columns and key is None else find_samples(arrays, key, FEATURES)
+    if found is not None:
+        return found, _look_up(arrays, found)
+    line = {".npz": f": {SAVE}", ".parquet": f": {_COLUMNS}"}.get(path.suffix.lower(), "")
+    advice = f"--features-key {wide[0]}, or " if wide else ""
+    if (samples := suggestion(arrays)) is not None:
+        advice = f"--features-key {samples}, if each array is a sample, or "
+    elif len(wide) > MOST_WIDE:  # the tokens of each sample, for example
+        advice = "save one row (width) for each sample, or "
+    fault = next((array.fault for array in arrays.values() if array.fault), None)
+    if fault is not None and not wide:
+        raise fault
     raise InvalidConfig(
         f"{path}: expected '{name}' of shape (samples, width), found none; it has {listing(arrays)}",
-        hint=f"{f'--features-key {wide[0]}, or ' if wide else ''}save them under that name{line}",
+        hint=f"{advice}save them under that name{line}",
     )
+
+
+def _look_up(arrays: Arrays, key: str) -> Array:
+    """Return an array of a file, or the arrays of its samples as one."""
+    return arrays[key] if key in arrays else joined(arrays, sample_names(arrays, key))
 
 
 def _width(path: Path, key: str, array: Array) -> int:
     """Return the width of features (N, d), or of (N, 1, d) and the like. Raises InvalidConfig for other arrays."""
     name = key or FEATURES
+    if array.fault is not None:
+        raise array.fault
     if array.kind == "object" and path.suffix.lower() in PICKLING:
         raise InvalidConfig(
             f"{path}: '{name}' are Python objects, and pickle is never read", hint=f"save {name}.astype('float32')"
@@ -265,53 +296,3 @@ def _width(path: Path, key: str, array: Array) -> int:
     if 0 in array.shape:
         raise InvalidConfig(f"{path}: expected features in '{name}', found none, {array.shape}", hint="check the file")
     return inner[0] if inner else 1
-
-
-def _ids(path: Path, arrays: Arrays, features: str, key: str | None, known: tuple[str, ...]) -> _Ids | None:
-    """Return the ids in a file; in the group of the features, if they are in one."""
-    group = features[: features.rfind("/") + 1]
-    candidates = [key] if key else [name for one in known for name in dict.fromkeys((group + one, one))]
-    for name in candidates:
-        if name in arrays and name != NAMELESS:
-            return _read_ids(path, name, arrays[name])
-    if key and NAMELESS not in arrays:
-        raise InvalidConfig(f"{path}: no ids named '{key}'; it has {listing(arrays)}", hint="--ids-key NAME")
-    return None
-
-
-def _read_ids(path: Path, name: str, array: Array) -> _Ids:
-    real = array.kind == "real" and array.dtype.lstrip("<>=|").lower().startswith(("f", "bf"))
-    if array.kind == "object" and path.suffix.lower() in PICKLING:
-        raise InvalidConfig(
-            f"{path}: '{name}' are Python objects, and pickle is never read", hint=f"save {name}.astype(str)"
-        )
-    if len(array.shape) != 1 or real:
-        raise InvalidConfig(
-            f"{path}: expected '{name}' as texts or whole numbers, one per row, found {array.dtype} of shape "
-            f"{array.shape}",
-            hint="convert them, such as x.astype(int) or x.astype(str)",
-        )
-    values = array.values()
-    found = texts(values, path)
-    numbers = name.rpartition("/")[2] == INDICES and not any(isinstance(one, str | bytes) for one in values)
-    return _Ids(found, [int(one) for one in values] if numbers else None)
-
-
-def _no_ids(path: Path, named: str) -> InvalidConfig:
-    line = f", or write them too: {_LINE}" if path.suffix == ".npz" else ""
-    return InvalidConfig(
-        f"{path} has no ids: expected 'ids' or 'indices' in it{f'; it has {named}' if named else ''}",
-        hint=f"give them with --ids FILE{' or --ids-key NAME' if named else ''}{line}",
-    )
-
-
-def _numbered(path: Path, positions: list[int], ids: list[str], file: Path) -> list[str]:
-    """Return the ids of positions, which number the lines of the text file from 0."""
-    for row, position in enumerate(positions):
-        if not 0 <= position < len(ids):
-            raise InvalidConfig(
-                f"{path}, row {row}: expected a position below {len(ids)}, the number of lines in {file}, found "
-                f"{position}",
-                hint="--ids needs the ids of all samples of this split, in the order that 'indices' numbers",
-            )
-    return [ids[position] for position in positions]

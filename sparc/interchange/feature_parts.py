@@ -14,15 +14,19 @@ from sparc.interchange.arrays import readable
 
 METADATA = "metadata"
 _NUMBERS = re.compile(r"\d+")
-_HINT = "the parts of a folder have one name and a number, such as img_emb_0.npy and img_emb_1.npy"
+_CLIP_RETRIEVAL = re.compile(r"(?:img|text)_emb_(\d+)")
+_HINT = (
+    "the parts of a folder have one name and a number: img_emb_0.npy, img_emb_1.npy; or the number of their first row, "
+    "or of their first and last; or several numbers, if they hold their ids"
+)
 
 
 def find_parts(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return the files of features in a folder, in the order of their numbers.
+    """Return the files of features in a folder, in the order of the numbers in their names.
 
     Raises:
         MissingData: the folder has no such file.
-        InvalidConfig: names differ in more than one number, or a number is missing.
+        InvalidConfig: names differ in more than numbers.
     """
     with readable(folder):
         there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -35,33 +39,29 @@ def find_parts(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
             hint=f"give one of these folders, NAME={folder / folders.split(', ')[0]}" if folders else "check the path",
         )
     numbers = _part_numbers(files)
-    files.sort(key=lambda path: numbers[path])
-    _check_complete(files, numbers)
-    return files
+    return sorted(files, key=lambda path: numbers[path])
 
 
 def _is_metadata(path: Path) -> bool:
     return path.name.startswith(f"{METADATA}_") and path.suffix.lower() == ".parquet"
 
 
-def _part_numbers(files: list[Path]) -> dict[Path, int]:
-    """Return the number of each part: the only number in which the names differ."""
+def _part_numbers(files: list[Path]) -> dict[Path, tuple[int, ...]]:
+    """Return the numbers of each part: those in which the names differ."""
     if len(files) == 1:
-        return {files[0]: _single(files[0])}
+        return {files[0]: (_single(files[0]),)}
     first = files[0]
     for path in files:
         if _NUMBERS.sub("0", path.name) != _NUMBERS.sub("0", first.name):
             raise InvalidConfig(f"{first.parent}: found {first.name} and {path.name}", hint=_HINT)
     found = [[int(one) for one in _NUMBERS.findall(path.stem)] for path in files]
     differ = [place for place, column in enumerate(zip(*found, strict=True)) if len(set(column)) > 1]
-    if len(differ) != 1:
-        raise InvalidConfig(f"{first.parent}: found {first.name} and {files[1].name}", hint=_HINT)
-    return {path: numbers[differ[0]] for path, numbers in zip(files, found, strict=True)}
+    return {path: tuple(some[place] for place in differ) for path, some in zip(files, found, strict=True)}
 
 
 def _single(path: Path) -> int:
     """Return the number of the only part; other names than those of clip-retrieval may end in any number."""
-    numbered = re.fullmatch(r"(?:img|text)_emb_(\d+)", path.stem) or re.search(r"(\d+)-of-\d+$", path.stem)
+    numbered = _CLIP_RETRIEVAL.fullmatch(path.stem) or re.search(r"(\d+)-of-\d+$", path.stem)
     return int(numbered.group(1)) if numbered else 0
 
 
@@ -69,6 +69,46 @@ def _total(path: Path) -> int | None:
     """Return the number of parts that a name such as `train-00000-of-00004` states."""
     stated = re.search(r"-of-(\d+)$", path.stem)
     return int(stated.group(1)) if stated else None
+
+
+def check_parts(files: list[Path], rows: list[int], *, ordered: bool) -> None:
+    """Raise InvalidConfig if a part is missing, occurs twice or, if their order counts, has no definite place.
+
+    The number in a name counts the parts from 0 or 1, or is that of the part's first row. Two numbers may be those of
+    the first row and the last, or of the one after it. Other numbers, such as `rank0_part1`, leave the order open.
+    """
+    numbers = _part_numbers(files)
+    keys = [numbers[path] for path in files]
+    firsts = list(itertools.accumulate(rows, initial=0))[:-1]
+    ends = [first + count for first, count in zip(firsts, rows, strict=True)]
+    if len(keys[0]) == 1:
+        counted = len(files) == 1 or _CLIP_RETRIEVAL.fullmatch(files[0].stem)
+        if counted or [key[0] for key in keys] != firsts:
+            _check_complete(files, {path: numbers[path][0] for path in files})
+        return
+    for last in (0, 1):
+        if keys == [(first, end - last) for first, end in zip(firsts, ends, strict=True)]:
+            return
+    if len(set(keys)) < len(keys) or not keys[0]:
+        raise InvalidConfig(f"{files[0].parent}: found {files[0].name} and {files[1].name}", hint=_HINT)
+    if ordered:
+        raise InvalidConfig(
+            f"{files[0].parent}: expected parts with ids, or with one number, since several leave the order of "
+            f"the rows open, found {files[0].name} and {files[1].name}",
+            hint=_HINT,
+        )
+    _check_grid(files, numbers)
+
+
+def _check_grid(files: list[Path], numbers: dict[Path, tuple[int, ...]]) -> None:
+    """Raise InvalidConfig if, of parts with several numbers, one is missing before another."""
+    for place in range(len(numbers[files[0]])):
+        groups: dict[tuple[int, ...], list[Path]] = {}
+        for path in files:
+            groups.setdefault(numbers[path][:place], []).append(path)
+        for some in groups.values():
+            distinct = {numbers[path][place]: path for path in some}
+            _check_complete(list(distinct.values()), {path: number for number, path in distinct.items()})
 
 
 def _check_complete(files: list[Path], numbers: dict[Path, int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -17,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparc.errors import MissingData, StorageError
-from sparc.interchange.arrays import BLOCK_BYTES, TEMPORARY, Array, Arrays, block_rows, kind_of
+from sparc.errors import MissingData, StorageError, install
+from sparc.interchange.arrays import BLOCK_BYTES, TEMPORARY, Array, Arrays, block_rows, kind_of, table, wrong_rows
 from sparc.system.refusals import writing
 
 BAND_BYTES = 8 * BLOCK_BYTES
@@ -31,7 +32,7 @@ def open_hdf5(path: Path) -> Iterator[Arrays]:
     try:
         import h5py
     except ModuleNotFoundError as error:
-        raise MissingData("reading HDF5 needs h5py", hint="pip install h5py") from error
+        raise MissingData("reading HDF5 needs h5py", hint=install("hdf5")) from error
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -61,8 +62,52 @@ def _visit(group: Any, prefix: str, found: dict[str, Array], above: set[Any]) ->
 
 
 def _dataset(dataset: Any) -> Array:
+    import h5py
+
     shape = tuple(dataset.shape or ())
-    return Array(shape, str(dataset.dtype), kind_of(dataset.dtype), partial(_blocks, dataset), lambda: _values(dataset))
+    path, name = Path(dataset.file.filename), dataset.name.lstrip("/")
+    if dataset.dtype.names:
+        hint = (
+            f"t = h5py.File('{path.name}')['{name}'][:]; np.savez('features.npz', features=t['FEATURES'], ids=t['IDS'])"
+        )
+        return table(path, name, dataset.dtype, shape, hint=hint)
+    inner = h5py.check_vlen_dtype(dataset.dtype)
+    if isinstance(inner, np.dtype) and len(shape) == 1 and shape[0] and kind_of(inner) == "real":
+        return _lists(dataset, path, inner)
+    room = dataset.dtype.itemsize * math.prod(shape) if _in_long_chunks(dataset) else 0
+    kind = kind_of(dataset.dtype)
+    return Array(shape, str(dataset.dtype), kind, partial(_blocks, dataset), lambda: _values(dataset), room=room)
+
+
+def _in_long_chunks(dataset: Any) -> bool:
+    """Return whether a row of chunks is too large for the memory."""
+    if not dataset.chunks or dataset.ndim != 2:
+        return False
+    count, width = dataset.shape
+    return bool(min(dataset.chunks[0], count) * width * dataset.dtype.itemsize > BAND_BYTES)
+
+
+def _lists(dataset: Any, path: Path, inner: np.dtype[Any]) -> Array:
+    """Describe a dataset of lists (`vlen`), which must all be as long as the first."""
+    _check_filters(dataset)
+    count, width = dataset.shape[0], len(dataset[0])
+
+    def blocks(room: Path) -> Iterator[NDArray[Any]]:
+        rows = block_rows(width * inner.itemsize)
+        for low in range(0, count, rows):
+            lists = dataset[low : low + rows]
+            for row, one in enumerate(lists):
+                if len(one) != width:
+                    raise wrong_rows(
+                        path,
+                        low + row,
+                        f"{width} numbers in '{dataset.name.lstrip('/')}'",
+                        str(len(one)),
+                        "every row needs as many numbers as the first; leave out samples that have no features",
+                    )
+            yield np.stack(lists)
+
+    return Array((count, width), str(inner), "real", blocks, lambda: _values(dataset))
 
 
 def _values(dataset: Any) -> list[Any]:
@@ -93,7 +138,7 @@ def _blocks(dataset: Any, room: Path) -> Iterator[NDArray[Any]]:
     _check_filters(dataset)
     count, size = dataset.shape[0], dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
     high = (dataset.chunks or (1,))[0]
-    if dataset.chunks and dataset.ndim == 2 and min(high, count) * size > BAND_BYTES:
+    if _in_long_chunks(dataset):
         yield from _from_columns(dataset, room)
         return
     rows = max(1, block_rows(size) // high) * high

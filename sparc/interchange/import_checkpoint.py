@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 
     from sparc.storage.checkpoint import SharedLatentSpace
 
-DECODER, ENCODER = "decoders.", "encoders."
-WRAPPERS = ("module.", "_orig_mod.")
+ENCODER = "encoders."
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What data parallelism, `torch.compile` and Lightning put before a name."""
+_OF_STREAM = re.compile(
+    r"(?P<kind>encoders|decoders)\.(?P<stream>.+)\.weight|(?:pre|latent)_biases\.(?P<biased>.+)", re.DOTALL
+)
+_GROUPS = (ENCODER, "decoders.", "pre_biases.", "latent_biases.")
 
 
 def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
@@ -29,8 +35,10 @@ def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
 
     Raises:
         MissingData: a file does not exist.
-        CorruptFile: a file is not a checkpoint or a configuration, or tensors have the wrong shape.
-        InvalidConfig: sparc does not have the configuration's selection.
+        CorruptFile: a file is not a checkpoint or a configuration, or tensors are missing, not finite, or have the
+            wrong shape.
+        InvalidConfig: sparc does not have the configuration's selection, or a parameter of the checkpoint, or the file
+            has several checkpoints.
     """
     args = _arguments(run_config)
     if not file.is_file():
@@ -41,7 +49,7 @@ def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
     from sparc.storage.checkpoint import SharedLatentSpace
 
     state = _state(file)
-    streams = [name[len(ENCODER) : -len(".weight")] for name in state if name.startswith(ENCODER)]
+    streams = _streams(state, file)
     widths = {stream: int(_tensor(state, f"{ENCODER}{stream}.weight", 2, file).shape[1]) for stream in streams}
     shape = {"streams": widths, "n_latents": args["n_latents"], "k": args["k"], "selection": args["topk_type"]}
     space = SharedLatentSpace(validated(SpaceConfig, {**shape, "normalization": "unit"}, what=str(run_config)))
@@ -50,7 +58,7 @@ def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
             length, width = space.n_latents, widths[stream]
             for name, shape_of, target in (
                 (f"{ENCODER}{stream}.weight", (length, width), space.encoders[position]),
-                (f"{DECODER}{stream}.weight", (width, length), space.decoder[:, segment].T),
+                (f"decoders.{stream}.weight", (width, length), space.decoder[:, segment].T),
                 (f"pre_biases.{stream}", (width,), space.pre_bias[segment]),
                 (f"latent_biases.{stream}", (length,), space.latent_bias[position]),
             ):
@@ -84,28 +92,61 @@ def _arguments(path: Path) -> dict[str, Any]:
 
 
 def _state(path: Path) -> Mapping[str, Tensor]:
-    """Return the state dict of a checkpoint, which may be nested in another dict, without the prefixes of wrappers."""
+    """Return the state dict of a checkpoint, which may be nested in another dict, without the prefixes of wrappers.
+
+    Raises InvalidConfig if there are several: the weights and their running mean, for example.
+    """
     content = load_weights_only(path)
-    inner = list(content.values()) if isinstance(content, dict) else []
-    for candidate in (content, *inner):
-        if isinstance(candidate, dict):
-            named = {_unwrapped(str(name)): value for name, value in candidate.items()}
-            if any(name.startswith(ENCODER) for name in named):
-                return named
-    raise CorruptFile(
-        f"{path}: expected tensors such as {ENCODER}STREAM.weight, found none", hint="give a checkpoint of SPARC's code"
-    )
+    nested = content.items() if isinstance(content, dict) else ()
+    found: dict[str, dict[str, Tensor]] = {}
+    for place, candidate in (("", content), *((str(name), inner) for name, inner in nested)):
+        if isinstance(candidate, dict) and (named := _named(candidate, path)) is not None:
+            found[place] = named
+    if not found:
+        raise CorruptFile(
+            f"{path}: expected tensors such as {ENCODER}STREAM.weight, found none",
+            hint="give a checkpoint of SPARC's code",
+        )
+    if len(found) > 1:
+        raise InvalidConfig(
+            f"{path}: expected one checkpoint, found {len(found)}: {', '.join(place or 'the file' for place in found)}",
+            hint=f"save the one that you want: torch.save(torch.load(file)['{list(found)[-1]}'], other)",
+        )
+    return next(iter(found.values()))
 
 
-def _unwrapped(name: str) -> str:
-    """Return a name without what data parallelism and `torch.compile` put before it."""
-    while name.startswith(WRAPPERS):
-        name = name.partition(".")[2]
-    return name
+def _named(candidate: Mapping[Any, Any], path: Path) -> dict[str, Any] | None:
+    """Return a state dict by names without wrappers, or None if it is none. Raises InvalidConfig if two names agree."""
+    named: dict[str, Any] = {}
+    for name, value in candidate.items():
+        short = str(name)
+        while short.startswith(WRAPPERS):
+            short = short.partition(".")[2]
+        if short in named and short.startswith(_GROUPS):
+            raise InvalidConfig(
+                f"{path}: expected one tensor {short}, found two: the other is {name}",
+                hint="save the state dict of one model",
+            )
+        named[short] = value
+    return named if any(name.startswith(ENCODER) for name in named) else None
+
+
+def _streams(state: Mapping[str, Any], path: Path) -> list[str]:
+    """Return the streams that have any parameter. Raises InvalidConfig for a parameter that a space does not have."""
+    found: dict[str, None] = {}
+    for name in state:
+        if name.startswith(_GROUPS):
+            if (parts := _OF_STREAM.fullmatch(name)) is None:
+                raise InvalidConfig(
+                    f"{path}: expected one weight per encoder and decoder, found {name}",
+                    hint="a space of sparc has no such parameter: give a checkpoint of SPARC's code",
+                )
+            found[parts["stream"] or parts["biased"]] = None
+    return list(found)
 
 
 def _tensor(state: Mapping[str, Tensor], name: str, dimensions: int, file: Path) -> Tensor:
-    """Return a tensor of the state dict. Raises CorruptFile if it is missing or has other dimensions."""
+    """Return a tensor of the state dict. Raises CorruptFile if it is missing, not finite or has other dimensions."""
     import torch
 
     tensor = state.get(name)
@@ -114,5 +155,16 @@ def _tensor(state: Mapping[str, Tensor], name: str, dimensions: int, file: Path)
         raise CorruptFile(
             f"{file}: expected {name} with {dimensions} dimensions, found {found}",
             hint="give a checkpoint of SPARC's code",
+        )
+    if tensor.layout != torch.strided or tensor.is_quantized or not tensor.is_floating_point():
+        raise CorruptFile(
+            f"{file}: expected {name} as floating-point numbers, found {tensor.dtype} ({tensor.layout})",
+            hint="save it as x.to_dense().float()",
+        )
+    if wrong := int((~tensor.float().isfinite()).sum()):
+        raise CorruptFile(
+            f"{file}: expected finite numbers in {name}, found {wrong} of {tensor.numel()} that are "
+            "not finite in float32",
+            hint="the training diverged, or the file is damaged: give an earlier checkpoint",
         )
     return tensor

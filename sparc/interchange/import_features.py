@@ -17,7 +17,7 @@ from sparc.errors import BadFeatures, InvalidConfig, StorageError
 from sparc.interchange import SPLITS
 from sparc.interchange.arrays import TEMPORARY
 from sparc.interchange.feature_files import Source
-from sparc.interchange.scatter import Layout, scatter
+from sparc.interchange.scatter import Layout, disk_bytes, scatter
 from sparc.plugins.contracts import Sample
 from sparc.plugins.datasets import held_out
 from sparc.storage.manifest import MANIFEST, Manifest, Shard, digest_ids, read_manifest, write_manifest
@@ -67,15 +67,15 @@ def import_features(
     _check_paired(ids, chosen)
     for name in SPLITS:
         _check_beside(out / name, name, sources, chosen)
-    _check_space(out, sources, len(everything))
     place = {one: number for number, one in enumerate(one for members in chosen.values() for one in members)}
+    placed = {name: np.fromiter((place[one] for one in ids[name]), np.int64, len(ids[name])) for name in sources}
+    targets = [_Target(name, source, out, chosen) for name, source in sources.items()]
+    _check_space(out, targets, placed)
     lacking: dict[str, dict[str, list[str]]] = {name: {} for name in chosen}
     manifests: dict[Path, Manifest] = {}
-    for name, source in sources.items():
-        places = np.fromiter((place[one] for one in ids[name]), np.int64, len(ids[name]))
-        target = _Target(name, source, out, chosen)
-        for written, some in target.write(places).items():
-            lacking[written][name] = some
+    for target in targets:
+        for written, some in target.write(placed[target.stream]).items():
+            lacking[written][target.stream] = some
         manifests |= target.manifests()
     for directory, manifest in manifests.items():
         write_manifest(directory, manifest)
@@ -134,9 +134,15 @@ def _check_beside(
         )
 
 
-def _check_space(out: Path, sources: Mapping[str, Source], samples: int) -> None:
-    """Raise StorageError if the features are known to need more space than the disk has."""
-    needed = sum(source.width for source in sources.values()) * samples * 4
+def _check_space(out: Path, targets: Sequence[_Target], placed: Mapping[str, NDArray[np.int64]]) -> None:
+    """Raise StorageError if features and temporary files are known to need more space than the disk has."""
+    needed = before = 0
+    for target in targets:
+        source, layout = target.source, target.layout
+        item_bytes = max(part.item_bytes for part in source.parts)
+        room = max(part.room for part in source.parts)
+        needed = max(needed, before + disk_bytes(placed[target.stream], layout, item_bytes, room))
+        before += int(layout.lows[-1]) * layout.width * 4
     place = out.absolute()
     with writing(out):
         while not place.exists():
@@ -205,6 +211,8 @@ class _Target:
             np.cumsum([0, *(place.high - place.low for place in self.places)], dtype=np.int64), source.width
         )
         self.there = np.zeros(int(self.layout.lows[-1]), bool)
+        self.row_places = np.zeros(0, np.int64)
+        """Places of the source's rows."""
         self.zeros: list[int] = []
         """Places of rows that are all zero in the source."""
         self.shards: dict[int, Shard] = {}
@@ -215,6 +223,7 @@ class _Target:
         Raises BadFeatures if a row of the source is not finite or all zero.
         """
         self.there[places] = True
+        self.row_places = places
         room = self.out / next(iter(self.chosen)) / self.stream
         with writing(room):
             room.mkdir(parents=True, exist_ok=True)
@@ -241,8 +250,20 @@ class _Target:
         there = self.there[first : first + len(ids)]
         self.zeros += (first + np.flatnonzero(there & ~features.any(axis=1))).tolist()
         path = shard_path(self.out / split / self.stream, in_split)
-        write_shard(path, torch.from_numpy(features), ids, stream=self.stream)
+        try:
+            write_shard(path, torch.from_numpy(features), ids, stream=self.stream)
+        except BadFeatures:
+            raise self._not_finite(first, features) from None
         self.shards[number] = Shard(file=path.name, rows=high - low, sha256=sha256(path))
+
+    def _not_finite(self, first: int, features: NDArray[np.float32]) -> BadFeatures:
+        wrong = first + int(np.argmin(np.isfinite(features).all(axis=1)))
+        row = int(np.flatnonzero(self.row_places == wrong)[0])
+        return BadFeatures(
+            f"stream '{self.stream}' has a feature that is not finite at sample '{self.source.ids[row]}', "
+            f"{self.source.where(row)}: NaN, infinite, or larger than float32 holds, 3.4e38",
+            hint="leave that row out of the file, or write it with finite numbers",
+        )
 
     def manifests(self) -> dict[Path, Manifest]:
         """Write the list of samples of each split, and return the manifests by directory."""

@@ -13,7 +13,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparc.interchange.arrays import NAMELESS, Array, Arrays, block_rows, in_memory, kind_of
+from sparc.errors import InvalidConfig
+from sparc.interchange.arrays import NAMELESS, Array, Arrays, block_rows, in_memory, kind_of, table
 
 _MEMBER = ".npy"
 
@@ -21,7 +22,7 @@ _MEMBER = ".npy"
 @contextlib.contextmanager
 def open_npy(path: Path) -> Iterator[Arrays]:
     """Open the one array of an .npy file, whose size is that of the array."""
-    array = _described(path.name, lambda: path.open("rb"))
+    array = _described(path, path.name, lambda: path.open("rb"))
     if array.kind == "real":
         with path.open("rb") as stream:
             shape, _, dtype = _header(stream)
@@ -39,7 +40,14 @@ def open_npz(path: Path) -> Iterator[Arrays]:
     """Open the arrays of an .npz file. Blocks stream from the archive, compressed or not; checksums are verified."""
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(_MEMBER)]
-        yield {name.removesuffix(_MEMBER): _described(name, partial(archive.open, name)).described for name in names}
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidConfig(
+                f"{path}: expected one array of a name, found two named '{twice}'", hint="write it again"
+            )
+        yield {
+            name.removesuffix(_MEMBER): _described(path, name, partial(archive.open, name)).described for name in names
+        }
 
 
 class _Described(NamedTuple):
@@ -52,7 +60,7 @@ class _Described(NamedTuple):
         return self.described.kind
 
 
-def _described(name: str, opened: Callable[[], IO[bytes]]) -> _Described:
+def _described(path: Path, name: str, opened: Callable[[], IO[bytes]]) -> _Described:
     """Describe an array in the format of .npy. Blocks are read from the stream, so they do not stay in memory."""
     with opened() as stream:
         shape, fortran, dtype = _header(stream)
@@ -79,6 +87,11 @@ def _described(name: str, opened: Callable[[], IO[bytes]]) -> _Described:
                 yield np.frombuffer(content, dtype).reshape(count, *shape[1:])
             _end(stream)
 
+    if dtype.names:
+        load = f"t = np.load('{path.name}')" if path.suffix == _MEMBER else f"t = np.load('{path.name}')['{name[:-4]}']"
+        hint = f"{load}; np.savez('features.npz', features=t['FEATURES'], ids=t['IDS'])"
+        inside = "" if path.suffix == _MEMBER else name.removesuffix(_MEMBER)
+        return _Described(table(path, inside, dtype, shape, hint=hint), False)
     array = Array(shape, str(dtype), kind_of(dtype), blocks, lambda: list(whole().tolist()))
     return _Described(array, fortran)
 

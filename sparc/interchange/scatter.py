@@ -49,13 +49,41 @@ def scatter(blocks: Iterable[NDArray[Any]], places: Rows, layout: Layout, write:
     shards = layout.shard_of(places)
     counts = np.bincount(shards, minlength=len(layout.lows) - 1)
     placed = _placed(blocks, places)
-    shard_bytes = int(np.diff(layout.lows).max()) * layout.width * 4
-    if _most_open(shards, len(counts)) * shard_bytes <= OPEN_BYTES:
+    if _fits(shards, layout):
         _fill(placed, counts, layout, write)
     else:
         _through_buckets(placed, shards, counts, layout, _Disk(room, write))
     for number in np.flatnonzero(counts == 0).tolist():
         write(number, _empty(layout, number))
+
+
+def disk_bytes(places: Rows, layout: Layout, item_bytes: int, room: int) -> int:
+    """Return how many bytes of disk `scatter` needs at a time, for shards and temporary files.
+
+    `room` is the size of the temporary files of the source, which last until its last row is read.
+    """
+    shards = int(layout.lows[-1]) * layout.width * 4
+    if _fits(layout.shard_of(places), layout):
+        return shards + room
+    buckets = len(places) * layout.width * item_bytes
+    bucket = _bucket_bytes(layout) + _shard_bytes(layout)  # at most: the shard that begins in a bucket ends in it
+    share = min(1.0, bucket / max(1, shards))  # a bucket is removed as soon as its shards are written
+    return max(room + buckets, buckets + int(share * shards), shards + int(share * buckets))
+
+
+def _fits(shards: Rows, layout: Layout) -> bool:
+    """Return whether the shards that are open at a time fit into memory."""
+    return _most_open(shards, len(layout.lows) - 1) * _shard_bytes(layout) <= OPEN_BYTES
+
+
+def _shard_bytes(layout: Layout) -> int:
+    """Return the size of the largest shard."""
+    return int(np.diff(layout.lows).max()) * layout.width * 4
+
+
+def _bucket_bytes(layout: Layout) -> int:
+    total = int(layout.lows[-1]) * layout.width * 4
+    return max(OPEN_BYTES, -(-total // MOST_BUCKETS))
 
 
 def _placed(blocks: Iterable[NDArray[Any]], places: Rows) -> Iterator[Block]:
@@ -110,9 +138,7 @@ class _Disk(NamedTuple):
 
 def _through_buckets(blocks: Iterable[Block], shards: Rows, counts: Rows, layout: Layout, disk: _Disk) -> None:
     """Divide rows among files, each for consecutive shards that fit into memory, then fill the shards of each."""
-    total = int(layout.lows[-1]) * layout.width * 4
-    bucket_bytes = max(OPEN_BYTES, -(-total // MOST_BUCKETS))
-    bucket_of_shard = layout.lows[1:] * layout.width * 4 // (bucket_bytes + 1)
+    bucket_of_shard = layout.lows[1:] * layout.width * 4 // (_bucket_bytes(layout) + 1)
     with tempfile.TemporaryDirectory(dir=disk.room, prefix=TEMPORARY) as folder:
         paths = {number: Path(folder) / str(number) for number in np.unique(bucket_of_shard).tolist()}
         pieces: dict[int, list[_Piece]] = {number: [] for number in paths}

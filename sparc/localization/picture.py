@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from sparc.localization.pipeline import Localization
 from sparc.plotting import figures
+from sparc.plotting.fonts import printed_length
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -24,8 +26,8 @@ PIXELS = 480
 """Pixels of an image's longer side in the figure."""
 WORDS = 40
 """Largest number of words shown."""
-LETTERS = 80
-"""Letters of a line of words."""
+SIZE, SMALL, GAP = 10, 8, 5
+"""Size of the query's words, size of the latents' words, and the gap between two words, in points."""
 WARM = (0.84, 0.37, 0.0)
 """The colour of strong patches and words: figures.COLOURS[1]."""
 
@@ -52,9 +54,10 @@ def _shown(image: Image.Image) -> Image.Image:
 
 
 def _draw_row(part: SubFigure, row: Sequence[Localization], across: int, image: Image.Image) -> None:
-    lines = _lines(row[0])
+    width = 72 * (PANEL * across + 0.3) * 0.97
+    lines = _lines(row[0], width)
     part.suptitle("\n" * (len(lines) - 1) + " ")  # reserves the height of the query's lines
-    _write(part, lines)
+    _pack(part, lines, "upper left")
     axes = part.subplots(1, across, squeeze=False)[0]
     for each in axes:
         each.axis("off")
@@ -62,36 +65,83 @@ def _draw_row(part: SubFigure, row: Sequence[Localization], across: int, image: 
     axes[0].set_title(" ")
     for each, one in zip(axes[1:], row, strict=False):
         _overlay(each, one, image)
-    carried = "\n".join(f"{figures.label(one.stream)}: {_carried(one)}" for one in row)
-    part.supxlabel(carried.replace("$", r"\$"), x=0.012, ha="left", fontsize=8)
+    carried = [line for one in row for line in _wrapped(_carried(one), width)]
+    part.supxlabel("\n" * (len(carried) - 1) + " ", fontsize=SMALL)  # reserves the height of these lines
+    _pack(part, carried, "lower left")
 
 
-def _lines(one: Localization) -> list[list[tuple[str, float]]]:
-    """Return the query as lines of words, each word with its strength from 0 to 1."""
+class _Word(NamedTuple):
+    """A word of a line, with its strength from 0 to 1; None is a word without a strength."""
+
+    text: str
+    strength: float | None = None
+
+    @property
+    def width(self) -> float:
+        """Width in points."""
+        bold = self.strength is not None
+        return printed_length(self.text, SIZE if bold else SMALL, bold=bold)
+
+
+def _lines(one: Localization, width: float) -> list[list[_Word]]:
+    """Return the query as lines of words that fit into a width in points."""
     words = [(word.text, word.relevance) for word in one.words[:WORDS]] or [(str(one.query), 0.0)]
     strongest = max(relevance for _, relevance in words) or 1.0
-    lines: list[list[tuple[str, float]]] = [[]]
-    for text, relevance in words:
-        if lines[-1] and sum(len(word) + 1 for word, _ in lines[-1]) + len(text) > LETTERS:
-            lines.append([])
-        lines[-1].append((figures.label(text, LETTERS), relevance / strongest))
+    lines = _wrapped([_Word(text, relevance / strongest) for text, relevance in words], width)
+    # The words of a script that is written to the left stand in that order too.
+    leftward = unicodedata.bidirectional(next(filter(str.isalpha, str(one.query)), "a")) in ("R", "AL")
+    return [line[::-1] for line in lines] if leftward else lines
+
+
+def _wrapped(words: Sequence[_Word], width: float) -> list[list[_Word]]:
+    """Break words into lines of a width in points, and a word that is wider, as in a script without spaces."""
+    lines: list[list[_Word]] = [[]]
+    room = width
+    for word in words:
+        for piece in _pieces(word, width):
+            needed = piece.width + GAP
+            if lines[-1] and needed > room:
+                lines.append([])
+                room = width
+            lines[-1].append(piece)
+            room -= needed
     return lines
 
 
-def _write(part: SubFigure, lines: Sequence[Sequence[tuple[str, float]]]) -> None:
-    """Write the words above all axes, darker for stronger ones."""
+def _pieces(word: _Word, width: float) -> list[_Word]:
+    pieces = [word._replace(text="")]
+    for sign in word.text:
+        longer = pieces[-1]._replace(text=pieces[-1].text + sign)
+        if pieces[-1].text and longer.width > width:
+            longer = word._replace(text=sign)
+            pieces.append(longer)
+        pieces[-1] = longer
+    return pieces
+
+
+def _pack(part: SubFigure, lines: Sequence[Sequence[_Word]], corner: str) -> None:
+    """Write lines of words into a corner of a figure, darker for stronger words.
+
+    Each word is a text of its own, since the direction of a script orders the words of one text.
+    """
     from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 
     rows: list[Artist] = []
-    for line in lines:
+    for line in filter(None, lines):
         words: list[Artist] = []
         for text, strength in line:
-            shade: Any = {"facecolor": (*WARM, 0.55 * strength), "edgecolor": "none", "boxstyle": "round,pad=0.15"}
-            words.append(TextArea(text, textprops={"fontweight": "bold", "fontsize": 10, "bbox": shade}))
-        rows.append(HPacker(children=words, pad=0, sep=5, align="baseline"))
+            style: Any = {"fontsize": SMALL}
+            if strength is not None:
+                shade = {"facecolor": (*WARM, 0.55 * strength), "edgecolor": "none", "boxstyle": "round,pad=0.15"}
+                style = {"fontsize": SIZE, "fontweight": "bold", "bbox": shade}
+            words.append(TextArea(text.replace("$", r"\$"), textprops=style))
+        rows.append(HPacker(children=words, pad=0, sep=3 if line[0].strength is None else GAP, align="baseline"))
     packed = VPacker(children=rows, pad=0, sep=4, align="left")
-    place: Any = {"bbox_to_anchor": (0.012, 1), "bbox_transform": part.transSubfigure}
-    part.add_artist(AnchoredOffsetbox("upper left", child=packed, frameon=False, pad=0.2, borderpad=0, **place))
+    place: Any = {
+        "bbox_to_anchor": (0.012, 1 if corner.startswith("upper") else 0),
+        "bbox_transform": part.transSubfigure,
+    }
+    part.add_artist(AnchoredOffsetbox(corner, child=packed, frameon=False, pad=0.2, borderpad=0, **place))
 
 
 def _overlay(axes: Axes, one: Localization, image: Image.Image) -> None:
@@ -112,7 +162,13 @@ def _overlay(axes: Axes, one: Localization, image: Image.Image) -> None:
         axes.plot(x * scale, y * scale, "o", ms=9, mfc="none", mec=figures.INK, mew=1.4)
 
 
-def _carried(one: Localization) -> str:
+def _carried(one: Localization) -> list[_Word]:
+    """Return the words of the line with a stream's latents."""
+    stream = _Word(f"{one.stream}:")
     if not one.carriers:
-        return "the codes share no latent" if one.query.text else "silent on the whole image"
-    return ", ".join(f"{latent} {name} {share:.0%}".replace("  ", " ") for latent, share, name in one.carriers)
+        return [stream, _Word("the codes share no latent" if one.query.text else "silent on the whole image")]
+    words = [stream]
+    for number, (latent, share, name) in enumerate(one.carriers):
+        end = "," if number < len(one.carriers) - 1 else ""
+        words += [_Word(f"latent {latent}")] + ([_Word(name)] if name else []) + [_Word(f"{share:.0%}{end}")]
+    return words

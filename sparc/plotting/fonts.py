@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import ImageFont
 
+from sparc.errors import install
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.ImageDraw import ImageDraw
@@ -60,9 +62,18 @@ class Pen(NamedTuple):
             x += font.getlength(run)
 
 
+def printed_length(text: str, size: int, *, bold: bool = False) -> float:
+    """Return the width of a text in a figure, in points. Fonts for other scripts have no bold face."""
+    plain = _dejavu().with_name("DejaVuSans-Bold.ttf") if bold else _dejavu()
+    runs = ((plain if file in (None, _dejavu()) else file, run) for file, run in _runs(text))
+    return sum(_font(file, size).getlength(run) for file, run in runs)
+
+
 @contextlib.contextmanager
 def covering(figure: Figure) -> Iterator[None]:
     """Give each text of a figure the fonts for its characters. A character that no font has becomes a box."""
+    import logging
+
     from matplotlib.font_manager import fontManager
     from matplotlib.text import Text
 
@@ -75,7 +86,13 @@ def covering(figure: Figure) -> Iterator[None]:
             text.set_fontfamily(["DejaVu Sans", *dict.fromkeys(_family(file) for file in needed)])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        yield
+        finder = logging.getLogger("matplotlib.font_manager")
+        before = finder.level
+        finder.setLevel(logging.ERROR)  # it reports each bold word whose font has no bold face
+        try:
+            yield
+        finally:
+            finder.setLevel(before)
 
 
 def _runs(text: str) -> Sequence[tuple[Path | None, str]]:
@@ -86,10 +103,11 @@ def _runs(text: str) -> Sequence[tuple[Path | None, str]]:
     # Pillow's own font is left out, since a line that mixes it with another looks uneven.
     parts: list[tuple[Path | None, str]] = []
     for word in re.findall(r"\S+|\s+", text):
-        parts += [(_dejavu(), " ")] if word.isspace() else _parts(word)
-    # Words of one font with the spaces between them are one run, so that the script's direction orders them.
+        parts += [(None, " ")] if word.isspace() else _parts(word)
+    # Words of one font with the spaces between them are one run, so that the script's direction orders them. A space
+    # between two fonts is a run of its own: at the end of a word that is written to the left, it would be on its left.
     for before, number, after in zip(parts, range(1, len(parts)), parts[2:], strict=False):
-        if parts[number][1] == " " and before[0] == after[0]:
+        if parts[number] == (None, " ") and before[0] == after[0]:
             parts[number] = (before[0], " ")
     return [(file, "".join(part for _, part in run)) for file, run in groupby(parts, key=itemgetter(0))]
 
@@ -116,8 +134,7 @@ def _parts(word: str) -> list[tuple[Path, str]]:
 def _warn() -> None:
     """Say once that a font is missing, and what to do."""
     warnings.warn(
-        "no installed font has some characters of these texts, which are drawn as boxes: "
-        "pip install 'sparc-sae[fonts]' brings fonts for most scripts",
+        f"no installed font has some characters of these texts, which are drawn as boxes: {install('fonts')}",
         stacklevel=2,
     )
 

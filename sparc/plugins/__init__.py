@@ -8,6 +8,7 @@ A plugin is a module that an installed package declares in the entry-point group
     weights.py     which weights a backbone has, and local files of weights
     state_dicts.py the tensors in such files, named as the model names them
     datasets.py    helpers for datasets
+    formats.py     files among the images that are none
     identity.py    which files a dataset has, by their content
     registry.py    how sparc finds the installed plugins
     geometry.py    which part of an image the grid of a backbone covers
@@ -27,6 +28,7 @@ from sparc.errors import (
     SparcError,
     UnknownName,
     WeightsUnavailable,
+    install,
 )
 from sparc.plugins.contracts import (
     Backbone,
@@ -40,9 +42,10 @@ from sparc.plugins.contracts import (
     Taxonomy,
     WordBackbone,
 )
-from sparc.plugins.datasets import Texts, held_out, read_taxonomy
+from sparc.plugins.datasets import Texts, find_taxonomy, held_out, no_folder, read_taxonomy
+from sparc.plugins.formats import no_image
 from sparc.plugins.hookspecs import hookimpl
-from sparc.plugins.identity import identify_files
+from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
 from sparc.plugins.state_dicts import library_of, read_weights, without_prefix
 from sparc.plugins.weights import (
@@ -86,8 +89,10 @@ __all__ = [
     "WeightsUnavailable",
     "WordBackbone",
     "cache_dir",
+    "cache_key",
     "discover",
     "find_path",
+    "find_taxonomy",
     "held_out",
     "hookimpl",
     "hub_commit",
@@ -96,8 +101,11 @@ __all__ = [
     "identify_files",
     "identify_weights",
     "in_hub_cache",
+    "install",
     "library_of",
     "local_weights",
+    "no_folder",
+    "no_image",
     "open_text",
     "read_taxonomy",
     "read_text",

@@ -11,7 +11,12 @@ from typing import Any, overload
 from sparc.errors import InvalidConfig, MissingData
 from sparc.plugins.contracts import Taxonomy
 from sparc.system.names import same_name
+from sparc.system.refusals import reading
 from sparc.system.texts import read_text
+
+TAXONOMY = "taxonomy.json"
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
+"""Endings of the names of archives and compressed files."""
 
 
 def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
@@ -44,6 +49,33 @@ def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
             f"the label '{unknown[0]}' is not in {path}{more}", hint="add it there, with its parents; roots have []"
         )
     return taxonomy
+
+
+def find_taxonomy(folder: Path) -> Path | None:
+    """Return the file `taxonomy.json` of a folder, in any case of its name; None without it.
+
+    Raises InvalidConfig if there are several and none is called `taxonomy.json`, and StorageError.
+    """
+    exact = folder / TAXONOMY
+    if exact.is_file():
+        return exact
+    with reading(folder):
+        alike = sorted(path for path in folder.iterdir() if path.name.casefold() == TAXONOMY and path.is_file())
+    if len(alike) > 1:
+        names = " and ".join(path.name for path in alike)
+        raise InvalidConfig(f"{folder} has {names}", hint=f"call the one to read {TAXONOMY}")
+    return alike[0] if alike else None
+
+
+def no_folder(dataset: str, root: Path) -> MissingData:
+    """Return the error for a data root that is no folder: a file, such as an archive, or nothing at all."""
+    if not root.is_file():
+        return MissingData(f"{dataset}: no folder at {root}", hint="check --data-root")
+    if root.name.lower().endswith(ARCHIVES):
+        hint = "it is an archive: unpack it, and give the folder that it makes"
+    else:
+        hint = f"give the folder that holds it: --data-root {root.parent}"
+    return MissingData(f"{dataset}: {root} is a file, not a folder", hint=hint)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from sparc.errors import MissingData
 from sparc.system.files import sha256
 from sparc.system.names import same_name
 from sparc.system.refusals import reading
@@ -19,31 +22,68 @@ FILES, BLOCKS, BLOCK = 128, 8, 1 << 16
 """At most 128 files are sampled, each by 8 blocks of 64 KiB: 64 MiB in all."""
 
 
-def identify_files(root: Path, files: Iterable[Path], digest: Digest = "sample") -> str:
+def identify_files(root: Path, files: Iterable[str | Path], digest: Digest = "sample") -> str:
     """Return a digest of the files' names below `root`, their sizes, and a sample of their content, or all of it.
 
     The sample is drawn by the names, so equal folders give equal digests. A change that keeps a file's size and lies
     outside of the sample goes unnoticed; `digest="all"` notices any change.
 
-    Raises StorageError; FileNotFoundError if a file does not exist.
+    Raises StorageError; MissingData for what is no file any more.
     """
-    found = sorted((same_name(path.relative_to(root).as_posix()), path) for path in files)
+    start = os.path.join(root, "")
+    names = (os.fspath(path).removeprefix(start).replace(os.sep, "/") for path in files)
+    found = sorted((same_name(name), os.path.join(root, name)) for name in names)
     sampled = {name for name, _ in sorted(found, key=lambda one: hashlib.sha256(os.fsencode(one[0])).digest())[:FILES]}
     total = hashlib.sha256()
     for name, path in found:
-        with reading(path):
-            size = path.stat().st_size
-            content = sha256(path) if digest == "all" else _sample(path, size) if name in sampled else ""
+        try:
+            with reading(path):
+                status = os.stat(path)
+                if not stat.S_ISREG(status.st_mode):
+                    raise MissingData(f"expected a file, found something else: {path}", hint="remove or replace it")
+                size = status.st_size
+                content = sha256(Path(path)) if digest == "all" else _sample(path, size) if name in sampled else ""
+        except FileNotFoundError as error:
+            raise MissingData(
+                f"{path} does not exist any more, or is a link to a file that does not",
+                hint="restore it, or wait until the folder no longer changes, and run the same command again",
+            ) from error
         total.update(json.dumps([name, size, content]).encode())
     return f"sha256:{total.hexdigest()}"
 
 
-def _sample(path: Path, size: int) -> str:
+def cache_key(files: Sequence[Path], digest: Digest = "sample", *more: object) -> str:
+    """Return the key under which a cache keeps what was made of these files, and of `more`, which JSON can write.
+
+    The key holds each file's absolute path, size, time and inode, and the content as `identify_files` sees it: files of
+    equal names, sizes and times in two folders have different keys.
+
+    Raises StorageError; FileNotFoundError if a file does not exist.
+    """
+    stamps = []
+    for path in files:
+        with reading(path):
+            status = path.stat()
+        name = os.path.abspath(path)
+        stamps.append((name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns))
+    content = _content(tuple(stamps), digest) if stamps else ""
+    seen = [[os.fsencode(os.path.realpath(name)).hex(), size, time, inode] for name, size, time, inode, _ in stamps]
+    return hashlib.sha256(json.dumps([seen, content, *more]).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _content(stamps: tuple[tuple[str, int, int, int, int], ...], digest: Digest) -> str:
+    """Return the digest of files by their content, read once as long as their stamps do not change."""
+    files = [Path(name) for name, *_ in stamps]
+    return identify_files(Path(os.path.commonpath([path.parent for path in files])), files, digest)
+
+
+def _sample(path: str, size: int) -> str:
     """Return the digest of evenly spaced blocks of a file, its first and last included, or of all of a small file."""
     if size <= BLOCKS * BLOCK:
-        return sha256(path)
+        return sha256(Path(path))
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         for number in range(BLOCKS):
             file.seek(number * (size - BLOCK) // (BLOCKS - 1))
             found.update(file.read(BLOCK))

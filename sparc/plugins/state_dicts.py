@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.errors import CorruptFile, SparcError
 from sparc.plugins.weights import weight_files
+from sparc.system.pickles import harmless
 from sparc.system.refusals import reading
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+NESTED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model")
 """Keys under which files of a training hold the weights, in timm's order of preference: a moving average first."""
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Parts of names that torch.compile and other wrappers put in, at any depth."""
@@ -47,11 +48,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def without_prefix(state: Mapping[str, Tensor], names: Collection[str], path: Path) -> dict[str, Tensor]:
+def without_prefix(
+    state: Mapping[str, Tensor], names: Collection[str], path: Path, *, least: float = 0.5
+) -> dict[str, Tensor]:
     """Return the tensors of a model named as in `names`, without the prefix of what wrapped the model in its file.
 
     Any prefix is found, such as `module.`, `model.` or `visual.`; tensors beside it belong to other models and are left
-    out. The state dict is returned as it is if its names fit best as they are, or if they are not the model's at all.
+    out. The state dict is returned as it is if its names fit best as they are, or if they are not the model's: if less
+    than the part `least` of `names` is found.
 
     Raises:
         CorruptFile: the file at `path` holds several such models.
@@ -64,7 +68,7 @@ def without_prefix(state: Mapping[str, Tensor], names: Collection[str], path: Pa
     if not found:
         return cleaned
     (best, fitting), *others = found.most_common()
-    if fitting < len(names) / 2 or found[""] == fitting:
+    if fitting < len(names) * least or found[""] == fitting:
         return cleaned
     if others and others[0][1] >= AMBIGUOUS * fitting:
         raise CorruptFile(
@@ -93,12 +97,13 @@ def _read_file(path: Path) -> Any:
             _refuse_others(path)
             if path.suffix.lower() == ".safetensors":
                 return load_file(path)
-            with torch.serialization.safe_globals(_harmless()):
+            with torch.serialization.safe_globals(harmless()):
                 return torch.load(path, map_location="cpu", weights_only=True)
     except SparcError:
         raise
     except Exception as error:  # torch and safetensors raise many unrelated types for broken files
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        _, _, refused = str(error).partition("WeightsUnpickler error: ")  # before it, torch advises to run the file
+        reason = next(iter((refused or str(error)).strip().splitlines()), type(error).__name__)
         hint = "download it again"
         if "TorchScript" in str(error):
             reason = "it is a TorchScript program"
@@ -120,29 +125,20 @@ def _refuse_others(path: Path) -> None:
         raise CorruptFile(f"{path} is empty", hint="download it again")
 
 
-def _harmless() -> list[Any]:
-    """Return the classes beside tensors that trainings store and that run no code: options, and numbers of NumPy."""
-    import argparse
-
-    import numpy as np
-
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
-    old_and_new = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return [argparse.Namespace, np.dtype, *kinds, *old_and_new]
-
-
 def _unsafe(path: Path, message: str) -> str | None:
     """Return the first name of what torch refused to unpickle; None if it refused nothing."""
     import torch
 
     _, at, rest = message.partition("GLOBAL ")
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(harmless()):
             names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except Exception:  # neither a zip file nor a pickle
         names = []
-    return names[0] if names else rest.split()[0].strip(".,") if at and rest.strip() else None
+    if names or not (at and rest.strip()):
+        built = message.partition("but got <class '")[2].partition("'")[0]  # such as an array of Python objects
+        return names[0] if names else built or None
+    return rest.split()[0].strip(".,")
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from sparc.system.texts import read_text
 
 ABLATION_KEYS = ("grid", "seeds")
 """Keys that only `sparc ablate` reads."""
+SINGLE_QUOTES = r"write a path of Windows in single quotes, which keep its backslashes: 'C:\data'"
+_TWICE = re.compile(r"Cannot (overwrite|declare|mutate)|Duplicate")
+_DRIVE = re.compile(r"\s*[A-Za-z]:")
+_ESCAPED = re.compile(r"[\b\t\n\f\r\x1b]")
 
 
 def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
@@ -27,11 +32,16 @@ def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
             f"config file {path} cannot be read: Is a directory", hint="give a TOML file: --config run.toml"
         )
     try:
-        options = tomllib.loads(read_text(path))
+        text = read_text(path)
+        options = tomllib.loads(text)
     except FileNotFoundError as error:
         raise MissingData(f"config file not found: {path}", hint="check the path given to --config") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except RecursionError as error:
         raise InvalidConfig(f"config file {path} is not valid TOML: {error}", hint="fix that line") from error
+    except tomllib.TOMLDecodeError as error:
+        message, hint = _invalid(text, str(error))
+        raise InvalidConfig(f"config file {path} is not valid TOML: {message}", hint=hint) from error
+    _refuse_escaped(options, path)
     known = names(RunConfig)
     for key in options:
         if key in ABLATION_KEYS and not ablation:
@@ -39,3 +49,33 @@ def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
         if key not in (*known, *ABLATION_KEYS):
             raise InvalidConfig(f"unknown key '{key}' in {path}", hint=suggestion(key, known))
     return options
+
+
+def _invalid(text: str, error: str) -> tuple[str, str]:
+    """Return message and hint for a text that is not TOML."""
+    place = re.search(r"at line (\d+)", error)
+    lines = text.split("\n")
+    number = int(place[1]) if place else len(text.rstrip().split("\n"))
+    line = lines[number - 1].strip() if number <= len(lines) else ""
+    if _TWICE.match(error):
+        key = re.search(r"Duplicate inline table key (.+) \(", error)
+        named = key[1] if key else line.partition("=")[0].strip() if re.match(r"[^\[\]=]+=|\[.+\]$", line) else ""
+        found = f"the key {named.strip(chr(39))} is there twice, again in line {number}" if named else error
+        return found, "keep one of both"
+    if "\\" in line and '"' in line and ("Unescaped" in error or "hex value" in error or "escape" in error.lower()):
+        return f"{error}: {line:.80}", SINGLE_QUOTES
+    return error, "fix that line"
+
+
+def _refuse_escaped(value: Any, path: Path, key: str = "") -> None:
+    r"""Raise InvalidConfig for a path of Windows in double quotes, in which `\n` and `\t` are a line end and a tab."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            _refuse_escaped(one, path, key or name)
+    elif isinstance(value, list):
+        for one in value:
+            _refuse_escaped(one, path, key)
+    elif isinstance(value, str) and _DRIVE.match(value) and _ESCAPED.search(value):
+        raise InvalidConfig(
+            f"'{key}' in {path}: the backslashes of {value!r} mean other characters", hint=SINGLE_QUOTES
+        )

@@ -23,7 +23,7 @@ from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.provenance import Provenance, provenance_of
 from sparc.storage.run import Run
-from sparc.system.refusals import writing
+from sparc.system.files import check_writable
 
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile
@@ -150,8 +150,8 @@ class Session:
         from sparc.evaluation import evaluate as measure
         from sparc.evaluation.report import EvaluationFile
 
-        with writing(self.run.pictures):
-            self.run.pictures.mkdir(exist_ok=True)
+        for folder in (self.run.path, self.run.pictures):
+            check_writable(folder)
         found = measure(
             space,
             self.data.held_out,

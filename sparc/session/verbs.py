@@ -26,7 +26,7 @@ from sparc.config.signatures import (
     LocalizeArguments,
     RunArguments,
 )
-from sparc.errors import Interrupted, InvalidConfig, MissingData
+from sparc.errors import Interrupted, InvalidConfig, MissingData, StorageError
 from sparc.localization.request import check_modalities, checked_request, checked_streams
 from sparc.plotting.figures import check_name
 from sparc.plugins.images import ImageLimits, limit_images
@@ -183,8 +183,9 @@ def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None
 def run_session(session: Session) -> Trained:
     """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state."""
     session.prepare()
+    path = session.run.path
     if session.run.finished:
-        session.listener.note(f"{session.run.path} is already trained")
+        session.listener.note(f"{path} is already trained")
     try:
         with stop_on_signal() as stopped:
             space = session.train(stopped)
@@ -192,9 +193,12 @@ def run_session(session: Session) -> Trained:
             raise KeyboardInterrupt
         found = session.evaluate(space)
     except KeyboardInterrupt as error:
-        path = session.run.path
         raise Interrupted(path, f"sparc.train(resume={str(path)!r})") from error
-    return Trained(session.run.path, space, found.report)
+    except StorageError as error:
+        raise StorageError(
+            error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
+        ) from error
+    return Trained(path, space, found.report)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     write_together({path: write})
 
 
+def check_writable(folder: Path) -> None:
+    """Raise StorageError unless files can be written into a folder; it is created if it does not exist."""
+    probe = folder / f".{uuid.uuid4().hex}.tmp"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+
+
 def is_temporary(path: Path) -> bool:
     """Return True for a temporary file of `write_together`, which a killed process leaves behind."""
     return path.name.startswith(".") and path.name.endswith(".tmp")

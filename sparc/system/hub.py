@@ -199,7 +199,9 @@ def _cached_commit(repo: str, revision: str | None) -> str | None:
     ref = folder / "refs" / name
     if ".." not in Path(name).parts and ref.is_file():
         with reading(ref):
-            return ref.read_text(encoding="utf-8").strip()
+            commit = ref.read_bytes().decode("ascii", "replace").strip()
+        if _COMMIT.fullmatch(commit):  # a process that was killed, or a full disk, leaves an empty file
+            return commit
     if (folder / "snapshots" / name).is_dir():
         return name
     found = [path.name for path in folder.glob(f"snapshots/{name}*")] if _SHORT.fullmatch(name) else []

@@ -18,7 +18,9 @@ from sparc.errors import OutOfMemory, SparcError, StorageError
 _NUMBER = re.compile(r"\(os error (\d+)\)|\berrno ?= ?(\d+)|\[Errno (\d+)\]")
 """The operating system's number in the texts of safetensors, HDF5 and others."""
 _MEMORY = re.compile(
-    r"can't allocate memory|[Nn]ot enough memory|[Oo]ut of memory|[Cc]annot allocate memory|malloc of size"
+    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|malloc of size"
+    r"|failed to map segment from shared object$|could not create a primitive$",  # of the loader and of oneDNN
+    re.IGNORECASE,
 )
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -48,14 +50,16 @@ def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) 
             )
         number = _number(found)
         if number is not None and number not in passed:
-            message, hint = _said(number, doing)
+            path = getattr(found, "filename", None)
+            about = f"{doing} ({path})" if isinstance(path, str | os.PathLike) and str(path) not in doing else doing
+            message, hint = _said(number, about)
             return StorageError(message, hint=hint)
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
     return None
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
     """Raise what the machine refuses inside the block as StorageError or OutOfMemory; other errors pass.
 
     A missing file and wrong content pass too: the caller knows what they mean. A name that no file can have is a
@@ -110,6 +114,8 @@ def _said(number: int, doing: str) -> tuple[str, str]:
             "free some space, or choose another disk (--store, --out), and run the same command again",
         )
     because = f"cannot {doing}: {os.strerror(number)}"
+    if number in (errno.EISDIR, errno.ENOTDIR):
+        return because, "check the path: a file is expected there, or a folder where its parent is"
     if number in _FORBIDDEN:
         return because, "check the path and its permissions"
     if number in _LOCKED:

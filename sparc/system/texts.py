@@ -82,7 +82,7 @@ def _encoding(start: bytes) -> str:
 
 
 def _how(path: Path, encoding: str) -> str:
-    return f"iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
+    return f"iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name} && mv utf8-{path.name} {path.name}"
 
 
 def _place(path: Path, opener: Any, error: UnicodeDecodeError) -> str:

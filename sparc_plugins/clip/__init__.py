@@ -25,6 +25,7 @@ from sparc.plugins import (
     refusal,
     seeded,
     sha256,
+    weight_files,
     without_prefix,
 )
 from sparc_plugins.clip.source import (
@@ -38,8 +39,8 @@ from sparc_plugins.clip.source import (
     check,
     config_beside,
     find,
-    needs_the_hub,
 )
+from sparc_plugins.clip.tokenizers import identify_tokenizer, needs_the_hub, stamp, with_tokenizer
 from sparc_plugins.clip.towers import Clip, ImageTower, TextTower
 
 if TYPE_CHECKING:
@@ -55,11 +56,12 @@ def load_image_tower(params: ClipParams, device: str) -> ImageTower:
 
 def load_text_tower(params: ClipParams, device: str) -> TextTower:
     """Load the text tower. Raises the errors of `load_model`."""
-    return TextTower(*load_model(params, device, "clip-txt"))
+    clip, source = load_model(params, device, "clip-txt")
+    return TextTower(clip, with_tokenizer(source, params))
 
 
 _loaded: WeakValueDictionary[tuple[Any, ...], Clip] = WeakValueDictionary()
-"""Models that a backbone in this process still uses."""
+"""Models that a backbone in this process still uses, by their source, their files as they are now, and the device."""
 
 
 def load_model(params: ClipParams, device: str, backbone: str) -> tuple[Clip, Source]:
@@ -74,7 +76,7 @@ def load_model(params: ClipParams, device: str, backbone: str) -> tuple[Clip, So
     """
     source = find(params, backbone)
     path = None if params.weights == "random" else _file(params, backbone)
-    key = (source, path, device)
+    key = (source, stamp([] if path is None else weight_files(path)), device)
     clip = _loaded.get(key)
     if clip is None:
         clip = _loaded[key] = _load(source, path, device)
@@ -177,6 +179,15 @@ def _hub_repo(params: ClipParams) -> tuple[str, tuple[str, ...]]:
     return f"{owner}/{name}", (filename,) if filename else FILES
 
 
+def identify_text(params: ClipParams) -> str:
+    """Return the identity of the text tower: of the weights, and of its tokenizer if that has files of its own."""
+    found = identify(params)
+    if found == "random" or (params.model, params.pretrained) == (ARCHITECTURE, TAG):  # its tokenizer is open_clip's
+        return found
+    tokenizer = identify_tokenizer(params)
+    return found if tokenizer is None else f"{found} {tokenizer}"
+
+
 def identify(params: ClipParams) -> str:
     """Return the identity of the weights. The default model and missing local weights need no import of open_clip."""
     by_commit = partial(identify_weights, None, backbone="clip-img", revision=params.revision)
@@ -208,13 +219,24 @@ def sparc_backbones() -> list[BackboneSpec]:
     spec = partial(
         BackboneSpec,
         params=ClipParams,
-        identify=identify,
         shared_space=space_of,
         width=512,
         has_weights=partial(in_hub_cache, REPOSITORY, FILES),
     )
     summary = "{} of any CLIP model of open_clip"
     return [
-        spec(name="clip-img", modality="image", load=load_image_tower, summary=summary.format("image tower")),
-        spec(name="clip-txt", modality="text", load=load_text_tower, summary=summary.format("text tower")),
+        spec(
+            name="clip-img",
+            modality="image",
+            load=load_image_tower,
+            summary=summary.format("image tower"),
+            identify=identify,
+        ),
+        spec(
+            name="clip-txt",
+            modality="text",
+            load=load_text_tower,
+            summary=summary.format("text tower"),
+            identify=identify_text,
+        ),
     ]

@@ -10,7 +10,6 @@ import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +20,11 @@ from sparc.plugins import (
     InvalidConfig,
     MissingData,
     Params,
-    SparcError,
     UnknownName,
     hub_file,
     local_weights,
     reading,
     revision_from_name,
-    unavailable,
 )
 
 ARCHITECTURE = "ViT-B-32"
@@ -43,7 +40,6 @@ FILES = (
     "pytorch_model.bin",
 )
 """File names of weights in a repository or a folder, in order of preference."""
-_OF_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
 
 class ClipParams(Params):
@@ -99,8 +95,10 @@ class Source:
     quick_gelu: bool
     folder: Path | None = None
     """Folder of `open_clip_config.json`; None for an architecture of open_clip's own."""
-    has_tokenizer: bool = False
-    """True if the tokenizer of transformers lies in that folder."""
+    tokenizer: Path | None = None
+    """Folder of the tokenizer of transformers."""
+    stamp: tuple[tuple[str, int, int, int], ...] = ()
+    """What changes when a file in that folder is written anew."""
 
     @property
     def text_config(self) -> dict[str, Any]:
@@ -135,8 +133,7 @@ def find(params: ClipParams, backbone: str) -> Source:
     content = _read(path)
     config, preprocess = content["model_cfg"], content.get("preprocess_cfg", {})
     quick = bool(config.get("quick_gelu")) if params.activation is None else params.activation == "quick_gelu"
-    there = params.model.startswith(FOLDER) and any((path.parent / name).is_file() for name in _OF_TOKENIZERS)
-    return Source(params.model, json.dumps(config), json.dumps(preprocess), quick, path.parent, there)
+    return Source(params.model, json.dumps(config), json.dumps(preprocess), quick, path.parent)
 
 
 def check(params: ClipParams) -> None:
@@ -227,36 +224,6 @@ def _read(path: Path) -> dict[str, Any]:
             hint="download it again",
         )
     return dict(content)
-
-
-@cache
-def tokenizer(source: Source) -> Any:
-    """Return open_clip's tokenizer of a model. Raises WeightsUnavailable if its files cannot be had from the hub."""
-    import open_clip
-
-    text = source.text_config
-    try:
-        if source.folder is None:
-            return open_clip.get_tokenizer(source.model)
-        length, options = text.get("context_length", 77), text.get("tokenizer_kwargs", {})
-        name = text.get("hf_tokenizer_name")
-        if not name:
-            return open_clip.SimpleTokenizer(context_length=length, **options)
-        return open_clip.tokenizer.HFTokenizer(
-            str(source.folder) if source.has_tokenizer else name,
-            context_length=length,
-            tokenizer_mode=text.get("tokenizer_mode"),
-            **options,
-        )
-    except OSError as error:
-        raise needs_the_hub(source, error) from error
-
-
-def needs_the_hub(source: Source, error: OSError) -> SparcError:
-    """Return the error for a text tower from transformers whose configuration or tokenizer cannot be downloaded."""
-    text = source.text_config
-    repo = text.get("hf_tokenizer_name") or text.get("hf_model_name")
-    return unavailable(error, "clip-txt", f"{repo} (configuration and tokenizer)")
 
 
 def _tags(model: str) -> Sequence[str]:

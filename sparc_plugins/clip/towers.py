@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparc.plugins import InvalidConfig, Sample
-from sparc_plugins.clip.source import Source, tokenizer
+from sparc_plugins.clip.source import Source
+from sparc_plugins.clip.tokenizers import tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor

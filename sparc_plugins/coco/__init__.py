@@ -25,8 +25,12 @@ from sparc.plugins import (
     Taxonomy,
     Texts,
     cache_dir,
+    cache_key,
     find_path,
     hookimpl,
+    install,
+    no_folder,
+    no_image,
     reading,
     sha256,
     write_atomically,
@@ -53,6 +57,8 @@ PUBLISHED = {"train": "train", "test": "val"}
 """COCO's name of each split. Its own test split has no published captions."""
 LARGE = 1 << 22
 """Bytes from which the cache remembers that a file was checked."""
+CHECK_VERSION = 2
+"""Part of what the cache remembers a check by. Raise it when the check changes."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
@@ -79,7 +85,7 @@ def _annotations_path(params: CocoParams, kind: str, split: str) -> Path:
 
 def _captions_path(params: CocoParams, split: str) -> Path:
     if not Path(params.root).expanduser().is_dir():
-        raise MissingData(f"coco: no folder at {params.root}", hint="check --data-root")
+        raise no_folder("coco", Path(params.root).expanduser())
     if not (path := _annotations_path(params, "captions", split)).is_file():
         hint = f"unzip annotations_trainval{params.year}.zip in {params.root}; COCO's years are 2014 and 2017"
         raise MissingData(f"coco: no file {path}, nor with .gz", hint=hint)
@@ -205,7 +211,7 @@ class Coco:
             from pycocotools import mask as tools
         except ModuleNotFoundError as error:
             message = "coco: masks need pycocotools, which is not installed"
-            raise MissingData(message, hint="pip install 'sparc-sae[coco]'") from error
+            raise MissingData(message, hint=install("coco")) from error
         if self._instances is None:
             message = f"coco: masks need {self._instances_path}, which does not exist"
             raise MissingData(message, hint="unzip COCO's annotations again")
@@ -261,16 +267,21 @@ def find_image(folder: Path, name: str) -> Path:
 
 def open_image(folder: Path, name: str) -> Image:
     """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         try:
             file = (folder / name).open("rb")
         except FileNotFoundError:
             file = find_image(folder, name).open("rb")
-        with file, Image.open(file) as image:  # closed even if it does not decode
-            image.load()
-            return image
+        with file:  # closed even if it does not decode
+            try:
+                with Image.open(file) as image:
+                    image.load()
+                    return image
+            except UnidentifiedImageError as error:
+                file.seek(0)
+                raise no_image(folder / name, file.read(512)) from error
     except OSError as error:
         if error.errno not in NO_FILE:
             raise
@@ -292,13 +303,13 @@ def _check(path: Path) -> None:
     """Read an instances file if it exists, once as long as it does not change. Raises CorruptFile."""
     if not path.is_file():
         return
-    status = path.stat()
-    name = hashlib.sha256(f"{path.absolute()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:16]
-    checked = cache_dir("coco", f"{path.name}-{name}.checked")
-    if status.st_size < LARGE or not checked.is_file():
+    if path.stat().st_size < LARGE:
         read_instances(path)
-        if status.st_size >= LARGE:
-            write_atomically(checked, Path.touch)
+        return
+    checked = cache_dir("coco", f"{path.name}-{cache_key([path], 'sample', CHECK_VERSION)[:32]}.checked")
+    if not checked.is_file():
+        read_instances(path)
+        write_atomically(checked, Path.touch)
 
 
 @hookimpl

@@ -28,6 +28,18 @@ Kind = TypeVar("Kind", int, str)
 Record = dict[str, Any]
 
 
+class _Number(float):
+    """A number that remembers how it is written: 1.50 stays 1.50 where it is a caption."""
+
+    written: str
+
+    def __new__(cls, written: str) -> _Number:
+        """Return the number that a text says."""
+        number = super().__new__(cls, written)
+        number.written = written
+        return number
+
+
 def read_annotations(path: Path, keys: Collection[str]) -> Any:
     """Read an annotation file, keeping only `keys` of each object. Raises CorruptFile, InvalidConfig, StorageError."""
 
@@ -40,7 +52,8 @@ def read_annotations(path: Path, keys: Collection[str]) -> Any:
 
     with open_text(path) as file:
         try:
-            return json.load(file, object_hook=keep)
+            number = _Number if "caption" in keys else None
+            return json.load(file, object_hook=keep, parse_float=number, parse_constant=number)
         except UnicodeDecodeError:
             raise
         except (ValueError, TypeError, EOFError, RecursionError, zlib.error, BadGzipFile) as error:
@@ -74,7 +87,17 @@ def _id(record: Record, key: str, path: Path) -> str:
         value = int(value)  # pandas writes whole numbers as floats if one of them was missing
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise corrupt(path, f"expected a whole number or a text '{key}', found {record!s:.100}")
-    return same_name(str(value))
+    return same_name(as_text(str(value)))
+
+
+def as_text(text: str) -> str:
+    """Return a text that a file can hold: half of a character (a lone surrogate) is escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _label(record: Record, key: str, path: Path) -> str:
+    """Return a name in one spelling, so that names that look the same are one. Raises CorruptFile."""
+    return same_name(as_text(_field(record, key, str, path))).strip()
 
 
 def _by_id(content: Any, key: str, path: Path) -> dict[str, Record]:
@@ -118,9 +141,18 @@ def read_captions(path: Path) -> dict[str, Pictured]:
     for record in records(content, "annotations", path):
         if (image := _id(record, "image_id", path)) not in images:
             raise corrupt(path, f"expected captions of its own images, found {record!s:.100}")
-        empty = "caption" in record and record["caption"] is None
-        images[image].captions.append("" if empty else " ".join(_field(record, "caption", str, path).split()))
+        images[image].captions.append(" ".join(_caption(record, path).split()))
     return images
+
+
+def _caption(record: Record, path: Path) -> str:
+    """Return a caption; a number is the text that is written, and null and NaN are no text. Raises CorruptFile."""
+    value = record.get("caption", False)
+    if value is None or value != value:
+        return ""
+    if isinstance(value, _Number):
+        return value.written
+    return str(value) if type(value) is int else _field(record, "caption", str, path)
 
 
 def read_categories(content: Any, path: Path) -> tuple[Taxonomy, dict[str, int]]:
@@ -130,13 +162,13 @@ def read_categories(content: Any, path: Path) -> tuple[Taxonomy, dict[str, int]]
     supercategory is a root. A name that several categories have gets their ids appended.
     """
     categories = _by_id(content, "categories", path)
-    names = {number: _field(record, "name", str, path).strip() for number, record in categories.items()}
+    names = {number: _label(record, "name", path) for number, record in categories.items()}
     count = Counter(names.values())
     labels = {number: name if count[name] == 1 else f"{name} ({number})" for number, name in names.items()}
     parents: dict[str, tuple[str, ...]] = {}
     for number, record in categories.items():
         above = record.get("supercategory")
-        above = "" if above is None else _field(record, "supercategory", str, path).strip()
+        above = "" if above is None else _label(record, "supercategory", path)
         if above.casefold() in NO_SUPERCATEGORY:
             parents.setdefault(labels[number], ())
             continue

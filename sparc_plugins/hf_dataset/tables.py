@@ -20,6 +20,7 @@ from sparc.plugins import (
     SparcError,
     cache_dir,
     identify_files,
+    install,
     sha256,
     split_revision,
     write_atomically,
@@ -40,7 +41,7 @@ from sparc_plugins.hf_dataset.folders import (
 from sparc_plugins.hf_dataset.params import HFParams, dataset_place
 from sparc_plugins.hf_dataset.texts import TextFiles, check_columns
 
-EXTRA = "pip install 'sparc-sae[hf]'"
+EXTRA = install("hf")
 COPY_VERSION = 3
 """Part of the name of a stream's copy. Raise it when the content of the copy changes."""
 BATCH = 100

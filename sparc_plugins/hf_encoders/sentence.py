@@ -4,7 +4,7 @@ modules.json                      the modules in order, each with its type and i
 sentence_bert_config.json         of the encoder: max_seq_length, do_lower_case
 1_Pooling/config.json             how tokens become one vector
 2_Dense/, 3_LayerNorm/            layers after it, each with config.json and weights
-config_sentence_transformers.json prompts, and the one that is the default
+config_sentence_transformers.json prompts, and the one that is the default; truncate_dim, the number of features kept
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def read_recipe(folder: Path) -> tuple[Path, TextRecipe, tuple[Layer, ...]]:
     """
     listing = folder / "modules.json"
     if not listing.is_file():
-        return folder, TextRecipe(pools=("mean",), **_encoder_options(folder)), ()
+        recipe = TextRecipe(pools=("mean",), **_encoder_options(folder), **_model_options(folder))
+        return folder, recipe, ()
     modules = _read(listing)
     if not isinstance(modules, list) or not all(_is_module(module) for module in modules):
         raise CorruptFile(
@@ -92,10 +93,10 @@ def read_recipe(folder: Path) -> tuple[Path, TextRecipe, tuple[Layer, ...]]:
     recipe = TextRecipe(
         pools,
         pools_prompt=with_prompt,
-        prompt=_default_prompt(folder),
         layers=tuple(layer.described for layer in layers),
         width=_check(layers),
         **_encoder_options(places[0]),
+        **_model_options(folder),
     )
     return places[0], recipe, layers
 
@@ -178,18 +179,23 @@ def _pooling(path: Path, config: Mapping[str, Any]) -> tuple[tuple[str, ...], bo
     return tuple(modes), bool(config.get("include_prompt", True))
 
 
-def _default_prompt(folder: Path) -> str:
-    """Return the prompt that sentence-transformers puts before every text by default."""
+def _model_options(folder: Path) -> dict[str, Any]:
+    """Return `prompt`, which sentence-transformers puts before every text by default, and `truncate_dim`."""
     path = folder / "config_sentence_transformers.json"
     config = _options(path)
     if (kind := config.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
         raise InvalidConfig(f"{path}: expected a SentenceTransformer, found a {kind}", hint=ELSEWHERE)
+    kept = config.get("truncate_dim")
+    if kept is not None and (not isinstance(kept, int) or isinstance(kept, bool) or kept < 1):
+        raise CorruptFile(
+            f"{path}: truncate_dim: expected a positive number or null, found {kept!r}", hint="correct it"
+        )
     name, prompts = config.get("default_prompt_name"), config.get("prompts") or {}
     if name is None:
-        return ""
+        return {"truncate_dim": kept}
     if not isinstance(prompts, dict) or not isinstance(prompts.get(name), str):
         raise CorruptFile(f"{path}: the default prompt '{name}' is none of the prompts", hint="download it again")
-    return str(prompts[name])
+    return {"prompt": str(prompts[name]), "truncate_dim": kept}
 
 
 def _check(layers: Sequence[Layer]) -> int | None:

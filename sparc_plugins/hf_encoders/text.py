@@ -37,6 +37,8 @@ class TextRecipe:
     """Layers that follow the pooling, each in one line."""
     width: int | None = None
     """Width of the pooled vectors that these layers take."""
+    truncate_dim: int | None = None
+    """Number of features that are kept of what the last layer gives."""
 
 
 class TextBackbone:
@@ -105,7 +107,8 @@ class TextBackbone:
                 f"{features.shape[1]} features, and the layers after it take {self.recipe.width}",
                 hint="use the files of one model",
             )
-        return features if self._layers is None else self._layers(features)
+        made_by_layers = features if self._layers is None else self._layers(features)
+        return made_by_layers[:, : self.recipe.truncate_dim]
 
     def words(self, caption: str) -> list[tuple[str, list[int]]]:
         """Return the words between spaces, with the positions of their tokens; none if the tokenizer has no offsets."""
@@ -162,4 +165,6 @@ class TextBackbone:
             described["lower_case"] = True
         if self.recipe.layers:
             described["layers"] = list(self.recipe.layers)
+        if self.recipe.truncate_dim is not None:
+            described["truncate_dim"] = self.recipe.truncate_dim
         return described

@@ -1,30 +1,44 @@
 """Dataset `image-folder`: a folder of images, with a CSV or JSONL file of captions and labels.
 
 index.py    the rows of the file, checked against each other
+places.py   where the file is, and files that look like it
 records.py  the file itself: separators, quotes, cells checked against the header
+columns.py  the names of its columns
+lists.py    lists of labels in a cell
 images.py   the images that the rows name
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import DatasetSpec, MissingData, Sample, Taxonomy, hookimpl, identify_files, read_taxonomy, reading
+from sparc.plugins import (
+    DatasetSpec,
+    MissingData,
+    Sample,
+    Taxonomy,
+    find_taxonomy,
+    hookimpl,
+    identify_files,
+    read_taxonomy,
+    reading,
+    same_name,
+)
+from sparc_plugins.image_folder.columns import FORM
 from sparc_plugins.image_folder.images import as_text, open_image, survey
-from sparc_plugins.image_folder.index import ImageFolderParams, Row, index_path, read_index
-from sparc_plugins.image_folder.records import FORM, some
+from sparc_plugins.image_folder.index import SPLITS, ImageFolderParams, Row, index_path, read_index
+from sparc_plugins.image_folder.records import some
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 __all__ = ["ImageFolder", "ImageFolderParams", "Row", "read_index", "sparc_datasets"]
-
-TAXONOMY = "taxonomy.json"
 
 
 def _taxonomy_of(params: ImageFolderParams, rows: Sequence[Row]) -> Taxonomy | None:
@@ -33,25 +47,25 @@ def _taxonomy_of(params: ImageFolderParams, rows: Sequence[Row]) -> Taxonomy | N
     Raises InvalidConfig if the file is not a taxonomy, or lacks a label of a sample.
     """
     used = [label for row in rows for label in row.labels]
-    path = Path(params.root).expanduser() / TAXONOMY
-    if not path.is_file():
-        return read_taxonomy(None, used) if used else None
-    return read_taxonomy(path, used)
+    path = find_taxonomy(Path(params.root).expanduser())
+    return read_taxonomy(path, used) if path is not None or used else None
 
 
 class ImageFolder:
     """One split of the dataset."""
 
     def __init__(self, params: ImageFolderParams, split: str) -> None:
-        everything = read_index(params)
+        found = read_index(params)
+        everything = [row for row in found if row.split in SPLITS]
         self.root = Path(params.root).expanduser()
         self.taxonomy = _taxonomy_of(params, everything)
         self.rows = [row for row in everything if row.split == split]
         if not self.rows:
-            raise MissingData(
-                f"image-folder: none of {len(everything)} samples is in the split '{split}'",
-                hint="add samples; or a column 'split'; or change 'holdout'",
-            )
+            hint = "add samples; or a column 'split'; or change 'holdout'"
+            if third := sorted({row.split for row in found} - set(SPLITS)):
+                hint = f"write {split} in place of {third[0]} in the column 'split'"
+            message = f"image-folder: none of {len(everything)} samples is in the split '{split}'"
+            raise MissingData(message, hint=hint)
         self.ids = [row.id for row in self.rows]
         self.groups = [as_text(row.image) for row in self.rows]
 
@@ -87,21 +101,29 @@ def _identify(params: ImageFolderParams) -> str:
     path = index_path(params)
     with reading(path):
         digest = hashlib.sha256(path.read_bytes())
-        if (root / TAXONOMY).is_file():
-            digest.update((root / TAXONOMY).read_bytes())
-    rows = read_index(params)
+        if (taxonomy := find_taxonomy(root)) is not None:
+            digest.update(taxonomy.read_bytes())
+    everything = read_index(params)
+    rows = [row for row in everything if row.split in SPLITS]
     _taxonomy_of(params, rows)
     found = survey(root, (row.image for row in rows))
-    digest.update(identify_files(root, (root / actual for actual in found.files.values()), params.digest).encode())
+    digest.update(
+        identify_files(root, (os.path.join(root, actual) for actual in found.files.values()), params.digest).encode()
+    )
     if empty := [row.id for row in rows if not row.caption.strip()]:
         message = f"{len(empty)} of {len(rows)} captions in {path.name} are empty, such as that of {some(empty)}"
         warnings.warn(f"image-folder: {message}; text streams stop at the first, or pass --skip-bad", stacklevel=1)
     if found.missing:
         warnings.warn(_on_missing(root, path, len(found.files), found.missing), stacklevel=1)
-    if found.unlisted:
-        total = len(found.files) + len(found.unlisted)
-        message = f"{len(found.unlisted)} of {total} images in {root} are not listed in {path.name}, such as "
-        warnings.warn(f"image-folder: {message}{some(sorted(map(as_text, found.unlisted)))}", stacklevel=1)
+    if found.unreadable:
+        message = f"{len(found.unreadable)} of {len(found.files)} images in {root} are empty, or HEIC or SVG, such as "
+        advice = "convert them to JPEG or PNG; image streams stop at the first, or pass --skip-bad"
+        warnings.warn(f"image-folder: {message}{some(list(map(as_text, found.unreadable)))}; {advice}", stacklevel=1)
+    left_out = {row.image for row in everything if row.split not in SPLITS}
+    if unlisted := sorted(as_text(name) for name in found.unlisted if same_name(name) not in left_out):
+        total = len(found.files) + len(unlisted)
+        message = f"{len(unlisted)} of {total} images in {root} are not listed in {path.name}, such as "
+        warnings.warn(f"image-folder: {message}{some(unlisted)}", stacklevel=1)
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -10,13 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import BadSample, InvalidConfig, find_path, same_name
+from sparc.plugins import BadSample, InvalidConfig, find_path, no_image, same_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif", ".heic")
+
+
+def is_image(root: Path, name: str) -> bool:
+    """Return True if a text names an image: by its suffix, or because that file exists."""
+    return name.lower().endswith(SUFFIXES) or (bool(name) and os.path.isfile(os.path.join(root, name)))
+
+
+_UNREAD = (".heic", ".heif", ".svg")
 
 
 def image_name(written: str, root: str) -> str:
@@ -38,6 +46,15 @@ def image_name(written: str, root: str) -> str:
     return same_name(name)
 
 
+def are_two_files(root: str, one: str, other: str) -> bool:
+    """Return True if both paths exist in a folder and lead to two files."""
+    paths = os.path.join(root, one), os.path.join(root, other)
+    try:
+        return all(map(os.path.exists, paths)) and not os.path.samefile(*paths)
+    except OSError:
+        return False
+
+
 def as_text(text: str, errors: str = "backslashreplace") -> str:
     """Return a text that can be written to a file: a half of a character (lone surrogate) is escaped or replaced."""
     return text if text.isascii() else text.encode("utf-8", errors).decode()
@@ -45,16 +62,21 @@ def as_text(text: str, errors: str = "backslashreplace") -> str:
 
 def open_image(root: Path, name: str) -> Image:
     """Open an image of the folder. Raises BadSample if it does not exist."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         try:
             file = (root / name).open("rb")
         except FileNotFoundError:
             file = _respelled(root, name).open("rb")
-        with file, Image.open(file) as image:
-            image.load()
-            return image
+        with file:
+            try:
+                with Image.open(file) as image:
+                    image.load()
+                    return image
+            except UnidentifiedImageError as error:
+                file.seek(0)
+                raise no_image(root / name, file.read(512)) from error
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
@@ -80,6 +102,8 @@ class Survey:
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     """Images in the same folders as listed ones, in their spelling on disk."""
+    unreadable: list[str] = field(default_factory=list)
+    """Listed images that are empty, or of a format that Pillow does not read by the suffix of their names."""
 
 
 def survey(root: Path, images: Iterable[str]) -> Survey:
@@ -89,17 +113,19 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
     for name in sorted(set(images)):
         actual = name
         try:
-            _check_file(os.path.join(root, name))
+            size = _check_file(os.path.join(root, name))
         except OSError:
             try:
                 path = _respelled(root, name)
-                _check_file(path)
+                size = _check_file(path)
             except OSError:
                 found.missing.append(name)
                 continue
             actual = os.path.relpath(path, root)
             _same_file(respelled.setdefault(actual, name), name, actual)
         found.files[name] = actual
+        if not size or (name.lower().endswith(_UNREAD) and not _is_read(name)):
+            found.unreadable.append(name)
     for actual, name in respelled.items():
         if actual in found.files:
             _same_file(actual, name, actual)
@@ -111,10 +137,19 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
     return found
 
 
-def _check_file(path: str | Path) -> None:
-    """Raise OSError unless a file is there."""
-    if stat.S_ISDIR(os.stat(path).st_mode):
+def _check_file(path: str | Path) -> int:
+    """Return the size of a file. Raises OSError unless it is there."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return status.st_size
+
+
+def _is_read(name: str) -> bool:
+    """Return True if Pillow has a reader for a suffix, as after `pillow_heif.register_heif_opener()`."""
+    from PIL import Image
+
+    return os.path.splitext(name)[1].lower() in Image.registered_extensions()
 
 
 def _images_in(root: Path, folder: str) -> list[str]:

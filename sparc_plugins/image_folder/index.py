@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import json
 import os
@@ -13,12 +12,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sparc.plugins import InvalidConfig, MissingData, Params, find_path, held_out, same_name
-from sparc_plugins.image_folder.images import as_text, image_name
-from sparc_plugins.image_folder.records import FORM, REQUIRED, Record, read_records, some, wrong
+from sparc.plugins import InvalidConfig, MissingData, Params, held_out, same_name
+from sparc_plugins.image_folder.columns import FORM, REQUIRED
+from sparc_plugins.image_folder.images import are_two_files, as_text, image_name
+from sparc_plugins.image_folder.lists import is_nothing, listed
+from sparc_plugins.image_folder.places import INDEX_NAMES
+from sparc_plugins.image_folder.places import index_path as find_index
+from sparc_plugins.image_folder.records import Record, read_records, some, wrong
 
-INDEX_NAMES = ("samples.csv", "samples.jsonl", "samples.tsv")
 SPLITS = ("train", "test")
+LEFT_OUT = ("val", "valid", "validation", "dev")
+"""Splits that other programs read, and this one leaves out."""
 
 
 class ImageFolderParams(Params):
@@ -30,7 +34,7 @@ class ImageFolderParams(Params):
     """File in the folder that lists the samples; default: samples.csv, samples.jsonl or samples.tsv."""
     label_separator: str = Field(default=";", min_length=1)
     """Text between two labels in one cell."""
-    holdout: float = 0.2
+    holdout: float = Field(default=0.2, ge=0, le=1)
     """Fraction of the images that is held out if the file has no column `split`."""
     split_seed: int = 0
     """Random seed of the held-out images."""
@@ -74,21 +78,8 @@ def read_index(params: ImageFolderParams) -> list[Row]:
 
 
 def index_path(params: ImageFolderParams) -> Path:
-    """Return the path of the index. Raises MissingData."""
-    root = Path(params.root).expanduser()
-    if not root.is_dir():
-        raise MissingData(f"image-folder: no folder at {root}", hint="check --data-root")
-    names = (params.index,) if params.index else INDEX_NAMES
-    for name in names:
-        if (path := find_path(root, name)).is_file():
-            return path
-    tables = (".csv", ".tsv", ".jsonl")
-    listed = sorted(name for name in os.listdir(root) if name.lower().endswith(tables))
-    for name in listed:
-        if name.lower() in names:
-            return root / name
-    hint = f"it has {some(listed)}; choose one: index={listed[0]}" if listed else f"write one: {FORM}"
-    raise MissingData(f"image-folder: {root} has no {' or '.join(names)}", hint=hint)
+    """Return the path of the index. Raises MissingData, InvalidConfig."""
+    return find_index(params.root, params.index)
 
 
 def _is_another(path: Path, name: str) -> bool:
@@ -114,7 +105,11 @@ class _Reader:
         self._splits: dict[str, str] = {}
         self._given: dict[str, bool] = {}
         """By optional column, whether the first record has a value."""
+        self._left_out: dict[str, list[int]] = {}
+        """Lines of each split that is neither train nor test."""
+        self._no_labels: list[int] = []
         self._commas: list[str] = []
+        self._with_comma: set[str] = set()
         self._halves: list[int] = []
 
     def row(self, line: int, record: Record) -> Row:
@@ -124,15 +119,22 @@ class _Reader:
             if not written.strip():
                 raise self._wrong(line, "the cell 'image' is empty", "name the image, or remove the line")
             image = self._images[written] = image_name(written, self._root)
+            if image != written and are_two_files(self._root, written, image):
+                message = f"the folder has {written!r} and another file '{as_text(image)}', whose names look the same"
+                raise self._wrong(line, message, "rename one of them, in the folder and here")
         key = as_text(image)
         number = self._captions[image] = self._captions.get(image, -1) + 1
         split = self._optional(line, record, "split").casefold() if "split" in record else ""
         if not split:
             split = "test" if held_out(key, self._params.holdout, self._params.split_seed) else "train"
-        if split not in SPLITS:
+        if split in LEFT_OUT:
+            self._left_out.setdefault(split, []).append(line)
+        elif split not in SPLITS:
             raise self._wrong(line, f"expected split train or test, found '{split}'")
         if self._splits.setdefault(image, split) != split:
-            raise self._wrong(line, f"expected one split per image, found '{key}' in train and in test")
+            raise self._wrong(
+                line, f"expected one split per image, found '{key}' in {self._splits[image]} and in {split}"
+            )
         caption = self._text(line, record, "caption")
         if (valid := as_text(caption, "replace")) != caption:
             self._halves.append(line)
@@ -149,6 +151,16 @@ class _Reader:
 
     def finish(self) -> None:
         """Write the notes on all rows."""
+        for split, lines in self._left_out.items():
+            self.notes.append(
+                f"left out rows of {self.path} with split '{split}': {len(lines)} (lines {some(lines)}); only train "
+                "and test are read"
+            )
+        if self._no_labels:
+            self.notes.append(
+                f"cells of labels in {self.path} that say that there is no value, such as nan, and are no label: "
+                f"{len(self._no_labels)} (lines {some(self._no_labels)})"
+            )
         if self._commas:
             separator = self._params.label_separator
             self.notes.append(
@@ -191,16 +203,27 @@ class _Reader:
             return ()
         separator = self._params.label_separator
         if isinstance(value, str):
-            if "," in value and separator not in value and _listed(value) is None:
-                self._commas.append(value)
+            if is_nothing(value):
+                self._no_labels.append(line)
+                return ()
             if value not in self._label_sets:
-                listed = _listed(value)
-                self._label_sets[value] = _spelled(value.split(separator) if listed is None else listed)
+                try:
+                    parts_of = listed(value)
+                except ValueError as error:
+                    hint = 'write the labels with the separator between them, or as JSON\'s ["a", "b"]'
+                    raise self._wrong(
+                        line, f"expected labels, found a list that cannot be read: {error}", hint
+                    ) from error
+                if parts_of is None and "," in value and separator not in value:
+                    self._with_comma.add(value)
+                self._label_sets[value] = _spelled(value.split(separator) if parts_of is None else parts_of)
+            if value in self._with_comma:
+                self._commas.append(value)
             return self._label_sets[value]
         if isinstance(value, list):
             with contextlib.suppress(KeyError, TypeError):  # TypeError: it holds another list
                 return self._label_sets[tuple(value)]
-        parts: Any = value
+        parts: Any = [part for part in value if part is not None] if isinstance(value, list) else value
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             found = "an object" if isinstance(value, tuple) else json.dumps(value, ensure_ascii=False)
             raise self._wrong(
@@ -219,14 +242,3 @@ def _spelled(parts: list[str]) -> tuple[str, ...]:
     if not all(map(str.isascii, labels)):
         labels = [same_name(as_text(label)) for label in labels]
     return tuple(dict.fromkeys(filter(None, labels)))
-
-
-def _listed(cell: str) -> list[str] | None:
-    """Return the texts of a list that pandas wrote into a cell, `['a', 'b']`; None for any other text."""
-    if not (cell.startswith("[") and cell.endswith("]")):
-        return None
-    try:
-        found = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    return found if isinstance(found, list) and all(isinstance(part, str) for part in found) else None

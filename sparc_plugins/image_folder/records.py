@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from sparc.plugins import InvalidConfig, open_text
+from sparc_plugins.image_folder.columns import COLUMNS, FORM, REQUIRED, near_misses
+from sparc_plugins.image_folder.images import is_image
 
-REQUIRED = ("image", "caption")
-COLUMNS = (*REQUIRED, "id", "labels", "split")
-FORM = "columns image, caption; optional id, labels, split"
 SEPARATORS = (",", ";", "\t")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 NAMED = {"\t": "tab", ",": "','", ";": "';'"}
@@ -33,7 +33,7 @@ def read_records(path: Path, notes: list[str]) -> Iterator[tuple[int, Record]]:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     json_lines = bool(suffixes) and suffixes[-1] in JSON_SUFFIXES
     with open_text(path, newline=None if json_lines else "") as file:
-        yield from _json_records(path, file) if json_lines else _csv_records(path, file, notes)
+        yield from _json_records(path, file, notes) if json_lines else _csv_records(path, file, notes)
 
 
 def wrong(path: Path, line: int, message: str, hint: str = f"correct that line; {FORM}") -> InvalidConfig:
@@ -51,6 +51,7 @@ def _csv_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[i
         return
     lines, header, dialect = found
     names = _names(path, lines, header)
+    notes.extend(f"{path} has {said}" for said in near_misses(names))
     kept = [(column, name) for column, name in enumerate(names) if name in COLUMNS]
     unnamed = [column for column, name in enumerate(names) if not name and column]  # pandas writes row numbers first
     # A caption with a bare separator fills the next cell too, which shows by the space that follows a comma.
@@ -72,6 +73,10 @@ def _csv_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[i
         if not any(cells) or not any(cell.strip() for cell in cells):
             blank.append(line)
             continue
+        if lines + reader.line_num > line and (merged := _second_row(path, cells, names, dialect["delimiter"])):
+            message = f"a quote opens here and takes in what looks like another row: {merged!r:.80}"
+            hint = "close the quote in its row; write a text with a quote in it as " + '"5"" of wood"'
+            raise wrong(path, line, message, hint)
         if len(cells) != len(names):
             _misfit(path, line, cells, names, dialect["delimiter"])
         if cells == header or (cells[0].startswith("\ufeff") and [cells[0][1:], *cells[1:]] == header):
@@ -119,8 +124,15 @@ def _header(path: Path, file: TextIO) -> tuple[int, list[str], dict[str, Any]] |
         path,
         number,
         f"expected a header with columns image and caption, separated by ',', ';' or tab, found {line.strip()!r:.80}",
-        f"write it as the first line: {FORM}",
+        f"write it as the first line: {FORM}{_renamed(line)}",
     )
+
+
+def _renamed(line: str) -> str:
+    """Return how to rename the columns of a header whose names are near those that are read."""
+    separator = max(SEPARATORS, key=line.count)
+    said = near_misses([_name(cell.strip(' "')) for cell in line.split(separator)])
+    return f"; it has {'; '.join(said)}" if said else ""
 
 
 def _whole_lines(file: TextIO, end: str) -> Iterator[str]:
@@ -148,6 +160,20 @@ def _names(path: Path, line: int, header: Sequence[str]) -> list[str]:
             message = f"expected one column '{name}', found {names.count(name)}"
             raise wrong(path, line, message, "rename or remove the others")
     return names
+
+
+def _second_row(path: Path, cells: Sequence[str], names: Sequence[str], separator: str) -> str | None:
+    """Return a line of a record of several lines if two of them look like rows, as where a quote is not closed.
+
+    A row has a cell for each column, and the name of an image in its place.
+    """
+    image = names.index("image")
+    rows = []
+    for text in "".join(separator.join(cells).split("\r")).split("\n"):
+        parts = text.split(separator)
+        if len(parts) == len(names) and is_image(path.parent, parts[image].strip(' "')):
+            rows.append(text)
+    return rows[1] if len(rows) > 1 else None
 
 
 def _misfit(path: Path, line: int, cells: Sequence[str], names: Sequence[str], separator: str) -> NoReturn:
@@ -180,8 +206,11 @@ def _unreadable(path: Path, line: int, error: csv.Error) -> NoReturn:
     raise wrong(path, line, text)
 
 
-def _json_records(path: Path, file: TextIO) -> Iterator[tuple[int, Record]]:
+def _json_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[int, Record]]:
     named: dict[tuple[str, ...], list[str]] = {}
+    said: dict[tuple[str, ...], list[str]] = {}
+    """By the keys of a record, what to say of those that are not read."""
+    near: dict[str, list[int]] = {}
     # Objects become tuples of pairs, so that a key that comes twice is seen. Numbers stay as they are written: as ids
     # and captions they are texts.
     decoder = json.JSONDecoder(
@@ -200,7 +229,11 @@ def _json_records(path: Path, file: TextIO) -> Iterator[tuple[int, Record]]:
         keys, values = zip(*pairs, strict=True) if pairs else ((), ())
         if keys not in named:
             named[keys] = _names(path, line, keys)
+            said[keys] = near_misses(named[keys])
+        for one in said[keys]:
+            near.setdefault(one, []).append(line)
         yield line, dict(zip(named[keys], values, strict=True))
+    notes.extend(f"{path} has {one}: {len(lines)} (lines {some(lines)})" for one, lines in near.items())
 
 
 def _number_or_nothing(constant: str) -> str | None:
@@ -209,7 +242,14 @@ def _number_or_nothing(constant: str) -> str | None:
 
 
 def _no_object(path: Path, line: int, text: str) -> InvalidConfig:
+    """Return the error for a line that is not one JSON object, with what to do about forms that people write."""
     found = f"expected a JSON object, found {text[:40]!r}"
-    if (line == 1 and text[0] == "[") or text in ("{", "["):
+    if (line == 1 and text[0] == "[") or text == "[":
         return wrong(path, line, found, f"write one object per line: jq -c '.[]' {path.name} > lines-{path.stem}.jsonl")
+    if text == "{" or re.search(r"\}\s*\{", text):
+        return wrong(path, line, found, f"write one object per line: jq -c . {path.name} > lines-{path.stem}.jsonl")
+    if text.startswith(("//", "/*", "#")):
+        return wrong(path, line, found, "JSON has no comments: remove that line")
+    if re.search(r",\s*[\]}]", text):
+        return wrong(path, line, found, "remove the comma before the closing bracket; JSON has none there")
     return wrong(path, line, found)

@@ -22,6 +22,7 @@ from sparc.plugins import (
     Taxonomy,
     hookimpl,
     identify_files,
+    no_image,
     reading,
     same_name,
 )
@@ -83,10 +84,11 @@ class OpenImages:
             self.taxonomy = display(hierarchy, read_names(self.files.names))
             self._columns = {mid: column for column, mid in enumerate(hierarchy.labels)}
         self._renamed: dict[str, str] = {}
-        """File name of each image whose name does not end in `.jpg`."""
-        narratives = read_narratives(self.files.narratives)
+        """File name of each image that is not called `<image id>.jpg`."""
+        narratives = read_narratives(self.files.narratives, params.digest)
         if not len(narratives):
             raise MissingData(f"{self.files.narratives[0]} has no narratives", hint=AGAIN)
+        _warn_of_captions(self.files.narratives, narratives.changed.tolist())
         numbers = narratives.numbers()
         present = self._present(narratives.images, params)
         self._narratives = narratives if present.all() else narratives.chosen(present)
@@ -104,6 +106,8 @@ class OpenImages:
         published = [name[:-4] for name in names if name.endswith(b".jpg")]
         if len(published) < len(names):
             self._renamed = _other_suffixes(names, published)
+        if not all(map(bytes.isascii, published)):
+            self._renamed.update(_other_forms(published, images, folder))
         listed = np.array(published + [os.fsencode(image) for image in self._renamed], np.bytes_)
         present = np.isin(images, listed)
         if present.all():
@@ -150,13 +154,40 @@ class OpenImages:
         return matrix[image_of]
 
 
+def _warn_of_captions(paths: Sequence[Path], changed: Sequence[int]) -> None:
+    """Warn of captions that are null, and of those with half of a character."""
+    where = f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
+    nulls, halves = changed
+    if nulls:
+        warnings.warn(f"open-images: captions of {where} that are null, and are empty: {nulls}", stacklevel=4)
+    if halves:
+        message = f"captions of {where} with half of a character (a lone surrogate), which becomes '?': {halves}"
+        warnings.warn(f"open-images: {message}", stacklevel=4)
+
+
+def _other_forms(published: Sequence[bytes], images: NDArray[np.bytes_], folder: Path) -> dict[str, str]:
+    """Return the names of `.jpg` files whose ids are of another Unicode form, by the form that is used.
+
+    Raises InvalidConfig if two files have the id of one narrative.
+    """
+    stored = set(published)
+    found: dict[str, str] = {}
+    for image in map(os.fsdecode, published):
+        if (same := same_name(image)) != image:
+            if (same in found or os.fsencode(same) in stored) and os.fsencode(same) in images:
+                message = f"{folder} has two files '{same}.jpg', whose names look the same"
+                raise InvalidConfig(f"open-images: {message}", hint="rename one of them")
+            found[same] = f"{image}.jpg"
+    return found
+
+
 def _other_suffixes(names: Iterable[bytes], published: Iterable[bytes]) -> dict[str, str]:
     """Return the names of image files with other suffixes than `.jpg`, by their ids, without those in `published`."""
     found: dict[bytes, bytes] = {}
     for name in sorted(name for name in names if not name.endswith(b".jpg") and not name.startswith(b".")):
         image, _, suffix = name.rpartition(b".")
         if suffix.lower() in SUFFIXES:
-            found.setdefault(image, name)
+            found.setdefault(os.fsencode(same_name(os.fsdecode(image))), name)
     for image in found.keys() & set(published) if found else ():
         del found[image]
     return {os.fsdecode(image): os.fsdecode(name) for image, name in found.items()}
@@ -164,12 +195,17 @@ def _other_suffixes(names: Iterable[bytes], published: Iterable[bytes]) -> dict[
 
 def open_image(path: Path) -> Image:
     """Open an image file. Raises BadSample if it does not exist."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:  # without `with`, a broken file would stay open
-            image.load()
-            return image
+        with path.open("rb") as file:
+            try:
+                with Image.open(file) as image:
+                    image.load()
+                    return image
+            except UnidentifiedImageError as error:
+                file.seek(0)
+                raise no_image(path, file.read(512)) from error
     except FileNotFoundError as error:
         raise BadSample(f"image not found: {path}", hint="restore it; or pass --skip-bad") from error
 

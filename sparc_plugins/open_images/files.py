@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
-import hashlib
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from sparc.plugins import CorruptFile, InvalidConfig, MissingData
+from sparc.plugins import CorruptFile, InvalidConfig, MissingData, no_folder
 from sparc.plugins import reading as refusals
 
 SPLITS = {"train": "train", "validation": "(validation|val)", "test": "test"}
@@ -59,7 +58,7 @@ def find_files(folder: str, split: str) -> Files:
     if split not in SPLITS:
         raise InvalidConfig(f"open-images: no split '{split}'", hint=f"splits: {', '.join(SPLITS)}")
     if not root.is_dir():
-        raise MissingData(f"open-images: no folder at {root}", hint="check --data-root")
+        raise no_folder("open-images", root)
     narratives = _matching(root, CAPTIONS, split) or _matching(root, NARRATIVES, split)
     if not narratives:
         name = f"open_images_{split}_v6" if split == "train" else f"open_images_{split}"
@@ -114,9 +113,3 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
 def wrong(path: Path, line: int, expected: str, found: object) -> CorruptFile:
     """Return the error for a malformed line, which names file and line."""
     return CorruptFile(f"{path}, line {line}: expected {expected}, found {found!r}", hint=AGAIN)
-
-
-def digest(paths: Sequence[Path]) -> str:
-    """Return the digest of the files' names, sizes and times."""
-    status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(repr(status).encode()).hexdigest()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sparc.plugins import CorruptFile, Taxonomy
+from sparc.plugins import CorruptFile, Taxonomy, same_name
 from sparc_plugins.open_images.files import AGAIN, reading, wrong
 
 if TYPE_CHECKING:
@@ -126,7 +126,9 @@ def read_labels(paths: Sequence[Path], images: NDArray[np.bytes_], columns: Mapp
                 if len(record) != 4:
                     raise wrong(path, reader.line_num, ",".join(header), ",".join(record))
                 image, label, confidence = fields(record)
-                if confidence not in VERIFIED or (row := row_of.get(image)) is None:
+                if confidence not in VERIFIED:
+                    continue
+                if (row := row_of.get(image if image.isascii() else same_name(image))) is None:
                     continue
                 if (column := columns.get(label)) is None:
                     outside += 1

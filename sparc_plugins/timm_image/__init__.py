@@ -2,56 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from pydantic import Field, model_validator
 
 from sparc.plugins import (
     BackboneSpec,
     InvalidConfig,
     MissingData,
     Params,
-    UnknownName,
     hookimpl,
-    hub_file,
     identify_weights,
     in_hub_cache,
+    install,
     local_weights,
     read_weights,
-    revision_from_name,
     seeded,
     sha256,
 )
 from sparc_plugins.timm_image.backbone import TimmBackbone
 from sparc_plugins.timm_image.files import check_size, created, does_not_fit, pretrained, wrong_size
+from sparc_plugins.timm_image.source import FILES, FOLDER, HUB, TimmParams, check, config_beside, find
 
 DINOV2 = "vit_small_patch14_reg4_dinov2.lvd142m"
 DINOV2_PIXELS = 224
 DINOV3 = "vit_small_patch16_dinov3.lvd1689m"
-FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-
-
-class TimmParams(Params):
-    """Parameters of the stream `timm`."""
-
-    model: str
-    """Name of the model in timm, with or without the tag of its weights."""
-    weights: str | None = None
-    """Local file or folder, or `random`; default: the hub's."""
-    revision: str | None = None
-    """Branch, tag or commit of the hub's repository; default: the newest. `model=NAME@REVISION` is the same."""
-
-    size: int | None = Field(default=None, gt=0)
-    """Height and width of the images in pixels; default: the model's own, 224 for `dinov2`."""
-    crop_pct: float | None = Field(default=None, gt=0, le=1)
-    """Part of the resized image's shorter side that the central crop keeps: 0.875 at 224 resizes to 256. Default: the
-    model's own."""
-
-    _split = model_validator(mode="before")(revision_from_name)
 
 
 class Dinov2Params(TimmParams):
@@ -71,23 +48,18 @@ def load_timm(params: TimmParams, device: str, *, backbone: str, **options: Any)
 
     Raises:
         UnknownName: timm has no such model.
-        InvalidConfig: the model does not work at that size; or a revision is given beside local weights.
+        InvalidConfig: the model does not work at that size; or parameters exclude each other.
         WeightsUnavailable: the hub's weights are not cached and cannot be downloaded.
         CorruptFile, MissingData: local weights do not fit the model, or do not exist.
     """
     from timm.data import resolve_data_config
-    from timm.models import get_pretrained_cfg
 
-    _check_name(params.model)
-    _check_revision(params)
+    source = find(params, _hub_id(params.model), backbone)
     size = params.size or options.pop("img_size", None)
-    if size is not None and getattr(get_pretrained_cfg(params.model), "fixed_input_size", False):
+    if size is not None and source.pretrained_cfg().get("fixed_input_size"):
         options["img_size"] = size
-    path = None
-    if params.weights != "random":
-        path = local_weights(params.weights) if params.weights else _from_hub(params, backbone)
     # Remove the classifier only after loading: without one, timm loads non-strictly and would accept wrong weights.
-    model: Any = created(params.model, options) if path is None else pretrained(params.model, path, options)
+    model: Any = created(source, options) if source.weights is None else pretrained(source, options)
     model.reset_classifier(0)
     config = resolve_data_config({}, model=model)
     if size is not None:
@@ -117,53 +89,38 @@ def load_dinov3(params: Dinov3Params, device: str) -> TimmBackbone:
 
 
 def _check_family(model: str, family: str, title: str) -> None:
-    if family not in model:
+    if family not in model or model.startswith((HUB, FOLDER)):
         raise InvalidConfig(
             f"'{family}': expected a {title} model, found '{model}'",
-            hint="use the stream 'timm[model=...]' for other models of timm",
+            hint="use the stream 'timm[model=...]' for other models of timm, and for hf-hub: and local-dir:",
         )
 
 
-def _check_name(name: str) -> None:
-    import timm
-
-    architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained(f"{architecture}.*")):
-        near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "python -c 'import timm; print(timm.list_models())'"
-        if "/" in name:
-            hint = "download the repository, and give its architecture and folder: model=ARCHITECTURE,weights=FOLDER"
-        raise UnknownName(f"timm has no model named '{name}'", hint=f"{hint} (timm {timm.__version__})")
-
-
 def _hub_id(name: str) -> str:
+    if name.startswith((HUB, FOLDER)):
+        return name.removeprefix(HUB)
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(name)
     return str(getattr(config, "hf_hub_id", None) or f"timm/{name}")
 
 
-def _from_hub(params: TimmParams, backbone: str) -> Path:
-    return hub_file(_hub_id(params.model), FILES, backbone=backbone, revision=params.revision)
-
-
-def _check_revision(params: TimmParams) -> None:
-    if params.weights is not None and params.revision is not None:
-        raise InvalidConfig(
-            f"weights={params.weights} beside revision={params.revision}: a revision is one of the hub's weights",
-            hint="leave one of the two out",
-        )
-
-
 def identify_timm(params: TimmParams, *, backbone: str = "timm") -> str:
-    """Return the identity of the weights. The default models and missing local weights need no import of timm."""
-    _check_revision(params)
+    """Return the identity of the weights, and of timm's configuration beside local ones.
+
+    The default models and missing local weights need no import of timm.
+    """
     identify = partial(identify_weights, backbone=backbone, revision=params.revision)
-    local = None if params.weights is None else identify(params.weights, "")
-    if params.model in (DINOV2, DINOV3):
-        return local or identify(None, f"timm/{params.model}")
-    _check_name(params.model)
-    return local or identify(None, _hub_id(params.model))
+    local = None if params.local is None else identify(params.local, "")
+    if params.weights is None and params.model in (DINOV2, DINOV3):
+        return identify(None, f"timm/{params.model}")
+    check(params)
+    if params.weights == "random":
+        return params.weights
+    if local is None:
+        return identify(None, _hub_id(params.model))
+    config = config_beside(params)
+    return local if config is None else f"sha256:{hashlib.sha256(f'{local} {sha256(config)}'.encode()).hexdigest()}"
 
 
 def identify_dinov2(params: Dinov2Params) -> str:
@@ -199,9 +156,7 @@ def _effnet_file(variant: int, params: EffnetParams) -> Path:
     package = _effnet_package(variant)
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise MissingData(
-            f"the demo's package '{package.replace('_', '-')}' is not installed", hint="pip install 'sparc-sae[demo]'"
-        )
+        raise MissingData(f"the demo's package '{package.replace('_', '-')}' is not installed", hint=install("demo"))
     return next(Path(spec.origin).parent.glob("models/*.pth"))
 
 

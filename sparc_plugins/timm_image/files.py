@@ -16,9 +16,13 @@ from sparc.plugins import (
     seeded,
     without_prefix,
 )
+from sparc_plugins.timm_image.source import Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_AFTER_POOLING = "fc_norm.weight"
+"""Tensor of a vision transformer that has its last norm after the pooling, and not before."""
 
 _MISFITS = (RuntimeError, KeyError, ValueError, AttributeError, TypeError)
 """Errors of timm for weights that are not the model's."""
@@ -28,7 +32,7 @@ _HINTS: dict[str | None, str] = {
 }
 
 
-def created(name: str, options: dict[str, Any], overlay: dict[str, Any] | None = None) -> nn.Module:
+def created(source: Source, options: dict[str, Any], overlay: dict[str, Any] | None = None) -> nn.Module:
     """Return a timm model: with random weights, or with those in the overlay of its configuration.
 
     Raises InvalidConfig if the model does not have the size in `options`.
@@ -37,14 +41,14 @@ def created(name: str, options: dict[str, Any], overlay: dict[str, Any] | None =
 
     def create() -> nn.Module:
         model: nn.Module = timm.create_model(
-            name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, **options
+            source.made_from, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, **options
         )
         return model
 
     try:
         return seeded(create)
     except AssertionError as error:
-        raise wrong_size(name, options.get("img_size"), error) from error
+        raise wrong_size(source.name, options.get("img_size"), error) from error
 
 
 def check_size(model: Any, name: str, size: int) -> None:
@@ -63,33 +67,45 @@ def wrong_size(name: str, size: int | None, error: Exception) -> InvalidConfig:
     )
 
 
-def pretrained(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
+def pretrained(source: Source, options: dict[str, Any]) -> nn.Module:
     """Return a timm model with the weights in a file. Their prefix, and the classes they were trained on, can differ.
+
+    A vision transformer whose file has a norm after the pooling averages its tokens, as timm trains it with
+    `global_pool="avg"`, unless `options` or the configuration beside the file say how it pools.
 
     Raises:
         CorruptFile: the file is damaged, or these are not this model's weights.
         InvalidConfig: the model does not have the size in `options`.
     """
+    path, name = Path(str(source.weights)), source.name
     state = read_weights(path)
     try:
-        return _loaded(name, state, options)
+        return _loaded(source, state, options)
     except _MISFITS as error:
-        inside = without_prefix(state, created(name, options).state_dict(), path)
-        if inside.keys() == state.keys():
+        names = set(created(source, options).state_dict())
+        inside = without_prefix(state, names, path)
+        averaged = _AFTER_POOLING in inside and _AFTER_POOLING not in names
+        if averaged and source.folder is None and "global_pool" not in options:
+            options = {**options, "global_pool": "avg"}
+        elif inside.keys() == state.keys():
             raise does_not_fit(path, name, state, error) from error
     try:
-        return _loaded(name, inside, options)
+        return _loaded(source, inside, options)
     except _MISFITS as error:
         raise does_not_fit(path, name, inside, error) from error
 
 
-def _loaded(name: str, state: Mapping[str, Tensor], options: dict[str, Any]) -> nn.Module:
+def _loaded(source: Source, state: Mapping[str, Tensor], options: dict[str, Any]) -> nn.Module:
     """Return a timm model with these weights, of the classes that they have. Raises one of `_MISFITS`."""
     failure: Exception | None = None
-    for classes in dict.fromkeys((None, _classes(name, state))):
-        overlay = {"state_dict": dict(state)} | ({} if classes is None else {"num_classes": classes})
+    found = _classes(source, state)
+    # A configuration beside the file can state two numbers of classes, for which timm would load non-strictly.
+    for classes in dict.fromkeys((None, found) if source.folder is None else (found,)):
+        # Without a source, timm takes the tensors and not the first file in the folder.
+        overlay = {"state_dict": dict(state), "source": None}
+        given = options if classes is None else {**options, "num_classes": classes}
         try:
-            model = created(name, options, overlay)
+            model = created(source, given, overlay if classes is None else overlay | {"num_classes": classes})
         except _MISFITS as error:
             failure = failure or error
         else:
@@ -99,17 +115,18 @@ def _loaded(name: str, state: Mapping[str, Tensor], options: dict[str, Any]) -> 
     raise failure or RuntimeError
 
 
-def _classes(name: str, state: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes of a file of weights, 0 without a classifier; None if it is the model's own."""
-    from timm.models import get_pretrained_cfg
+def _classes(source: Source, state: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes of a file of weights, 0 without a classifier.
 
-    config = get_pretrained_cfg(name)
-    classifier = getattr(config, "classifier", None)
+    None if it is that of timm's own configuration, or if the model has no classifier.
+    """
+    config = source.pretrained_cfg()
+    classifier = config.get("classifier")
     if not classifier:
         return None
     weight = state.get(f"{classifier if isinstance(classifier, str) else classifier[0]}.weight")
     found = 0 if weight is None else len(weight)
-    return None if found == config.num_classes else found
+    return None if source.folder is None and found == config.get("num_classes") else found
 
 
 def does_not_fit(path: Path, name: str, state: Mapping[str, Tensor], error: Exception) -> SparcError:

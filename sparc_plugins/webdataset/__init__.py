@@ -22,21 +22,22 @@ from sparc.plugins import (
     MissingData,
     Sample,
     Taxonomy,
+    find_taxonomy,
     held_out,
     hookimpl,
     identify_files,
+    no_image,
     read_taxonomy,
     reading,
 )
 from sparc_plugins.webdataset.grouping import fields
 from sparc_plugins.webdataset.index import EncodedTexts, content, read_index
-from sparc_plugins.webdataset.shards import WebDatasetParams, count_left_out, find_shards, stamps
+from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, count_left_out, find_shards
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from scipy.sparse import csr_array
 
-TAXONOMY = "taxonomy.json"
 TRIED = 100
 """Number of samples that are read to check that captions can be read."""
 
@@ -81,8 +82,7 @@ class WebDataset:
         self.taxonomy: Taxonomy | None = None
         if params.labels:
             used = {name for shards in found.values() for name in EncodedTexts(read_index(shards, params).names)}
-            file = Path(params.root).expanduser() / TAXONOMY
-            self.taxonomy = read_taxonomy(file if file.is_file() else None, sorted(used))
+            self.taxonomy = read_taxonomy(find_taxonomy(Path(params.root).expanduser()), sorted(used))
 
     def _refuse_unreadable(self, spec: str) -> None:
         """Raise InvalidConfig if none of the first samples has a caption that can be read."""
@@ -160,12 +160,13 @@ def open_image(path: Path, offset: int, size: int) -> Image:
     """Open an image in a shard. Raises the errors of `read`, ValueError or Pillow's errors if it is not an image."""
     from PIL import Image, UnidentifiedImageError
 
-    if not size:
-        raise ValueError("its file is empty")
+    data = read(path, offset, size)
     try:
-        return Image.open(io.BytesIO(read(path, offset, size)))
-    except UnidentifiedImageError:
-        raise ValueError("its file is no image that Pillow knows") from None
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        fault = no_image("its file", data[:512])
+        advice = (fault.hint or "").partition(";")[0]
+        raise ValueError(f"{fault}; {advice}") from error  # the caller names the sample
 
 
 def _identify(params: WebDatasetParams) -> str:
@@ -173,10 +174,10 @@ def _identify(params: WebDatasetParams) -> str:
     root = Path(params.root).expanduser()
     digest = hashlib.sha256()
     for split, shards in find_shards(params).items():
-        stamps(shards, params.root)  # names the shard that cannot be read
+        check_shards(shards)
         digest.update(f"{split} {identify_files(root, shards, params.digest)}".encode())
-    if (root / TAXONOMY).is_file():
-        digest.update((root / TAXONOMY).read_bytes())
+    if (taxonomy := find_taxonomy(root)) is not None:
+        digest.update(taxonomy.read_bytes())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import warnings
 import zipfile
@@ -13,16 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, overload
 
-from sparc.plugins import CorruptFile, InvalidConfig, cache_dir, reading, write_atomically
+from sparc.plugins import CorruptFile, InvalidConfig, cache_dir, cache_key, reading, same_name, write_atomically
 from sparc_plugins.webdataset.archive import Member, read_members
 from sparc_plugins.webdataset.grouping import Field, Sources, Tally, Wanted, common, grouped
-from sparc_plugins.webdataset.shards import WebDatasetParams, some, stamps
+from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, some
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Part of the cached index's file name. Raise it when the content of the index or the grouping changes."""
 NOWHERE = (-1, -1)
 """Offset and size of a missing file."""
@@ -74,22 +73,27 @@ class _Labels:
         self.numbers = array("q")
         self.ends = array("q")
         self.with_comma: dict[str, None] = {}
+        self.halves: dict[str, None] = {}
 
-    def add(self, found: Sequence[str], in_json: bool) -> None:
-        """Add the labels of one sample."""
+    def add(self, written: Sequence[str], in_json: bool) -> None:
+        """Add the labels of one sample. A lone surrogate, which no file can hold, becomes `?`."""
+        found = [label.encode("utf-8", "replace").decode() for label in written]
+        self.halves.update(dict.fromkeys(new for new, old in zip(found, written, strict=True) if new != old))
         self.numbers.extend(self.names.setdefault(label, len(self.names)) for label in found)
         self.ends.append(len(self.numbers))
         if not in_json:
             self.with_comma.update(dict.fromkeys(label for label in found if "," in label))
 
-    def line(self) -> str | None:
-        """Return a line about labels that may be several, None if there are none."""
-        if not self.with_comma:
-            return None
-        shown = some([f"'{label}'" for label in self.with_comma])
-        return (
-            f"{len(self.with_comma)} labels hold a comma and are one label each: {shown}; a line of its own makes two"
-        )
+    def lines(self) -> list[str]:
+        """Return lines about labels that may be several, and about labels that had to change."""
+        lines = []
+        if self.with_comma:
+            count, shown = len(self.with_comma), some([f"'{label}'" for label in self.with_comma])
+            lines.append(f"{count} labels hold a comma and are one label each: {shown}; a line of its own makes two")
+        if self.halves:
+            count, shown = len(self.halves), some([f"'{label}'" for label in self.halves])
+            lines.append(f"{count} labels hold half of a character (a lone surrogate), which becomes '?': {shown}")
+        return lines
 
 
 def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
@@ -118,7 +122,7 @@ def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
     if wanted.labels and not labels.names:
         message = f"webdataset: no sample has labels in '{params.labels}'"
         raise InvalidConfig(message, hint="change 'labels', or leave it out")
-    lines = [_unpaired(np.array(places, np.int64).reshape(-1, 6), keys, params), labels.line()]
+    lines = [_unpaired(np.array(places, np.int64).reshape(-1, 6), keys, params), *labels.lines()]
     where = f"webdataset: {shards[0].name}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''}: "
     if tally.harmless:
         if line := tally.line():  # once, because nothing of a sample is lost
@@ -168,17 +172,24 @@ def _read_labels(shard: IO[bytes], sample: Sources, place: Field) -> list[str]:
     shard.seek(sample.labels.offset)
     try:
         value = content(shard.read(sample.labels.size), place)
-        values = value if isinstance(value, list) else [] if value is None else [value]
+        values = value if isinstance(value, list) else [value]
         if not place.json_field:
             values = value.splitlines()
+        values = [one for one in values if not _is_nothing(one)]
         if not all(isinstance(one, str | int) for one in values):
             raise ValueError(f"found {str(value)[:40]}")
     except ValueError as error:
         raise CorruptFile(
-            f"{shard.name}: expected texts or whole numbers as labels of sample '{sample.key}': {error}",
+            f"{shard.name}: expected texts or whole numbers as labels of sample '{sample.key}', "
+            f"in {sample.labels.name}: {error}",
             hint="write that shard again",
         ) from error
-    return list(dict.fromkeys(text for one in values if (text := str(one).strip())))
+    return list(dict.fromkeys(text for one in values if (text := same_name(str(one).strip()))))
+
+
+def _is_nothing(value: Any) -> bool:
+    """Return True for null and NaN, which programs write for a label that is missing."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _refuse_unknown(wanted: Wanted, tally: Tally, shards: Sequence[Path]) -> None:
@@ -216,7 +227,10 @@ def _refuse_duplicates(index: Index, shards: Sequence[Path]) -> None:
 def content(data: bytes, place: Field) -> Any:
     """Return the text of a file, or a field of a JSON file (None if absent). Raises ValueError if it is malformed."""
     if place.json_field:
-        record = json.loads(data)
+        try:
+            record = json.loads(data)
+        except RecursionError:
+            raise ValueError("its JSON is nested too deeply") from None
         if not isinstance(record, dict):
             raise ValueError(f"expected a JSON object, found {str(record)[:40]}")
         return record.get(place.json_field)
@@ -234,9 +248,9 @@ def read_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
     import numpy as np
 
     grouping = [params.key, params.image, params.caption, params.labels]
-    key = [INDEX_VERSION, stamps(shards, params.root), *grouping]
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    path = cache_dir("webdataset", f"{name}.npz")
+    check_shards(shards)
+    key = cache_key(shards, params.digest, INDEX_VERSION, *grouping)
+    path = cache_dir("webdataset", f"{key[:32]}.npz")
     index = None
     # An unreadable index is rebuilt.
     unreadable = contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)

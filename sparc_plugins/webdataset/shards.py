@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from sparc.plugins import InvalidConfig, MissingData, Params, reading, same_name
+from pydantic import Field
 
-EXTRA = "pip install 'sparc-sae[webdataset]'"
+from sparc.plugins import InvalidConfig, MissingData, Params, install, no_folder, reading, same_name
+
+EXTRA = install("webdataset")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
@@ -35,7 +36,7 @@ class WebDatasetParams(Params):
     """Extensions of captions, in order of preference; `json.FIELD` is a field of a JSON file. Empty for none."""
     labels: str | None = None
     """Extension of labels, such as `cls`: each line is one. Or `json.FIELD`: a text, a number, or a list of these."""
-    holdout: float = 0.2
+    holdout: float = Field(default=0.2, ge=0, le=1)
     """Fraction of the samples that is held out if there are no shards to evaluate on."""
     split_seed: int = 0
     """Seed of the draw of held-out samples."""
@@ -56,7 +57,10 @@ def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
     root = Path(params.root).expanduser()
     with reading(root):
         if not root.is_dir():
-            raise MissingData(f"webdataset: no folder at {root}", hint="check --data-root")
+            if root.is_file() and root.suffix.lower() == ".tar":
+                hint = f"give the folder that holds it: --data-root {root.parent}"
+                raise MissingData(f"webdataset: {root} is one shard, not a folder of shards", hint=hint)
+            raise no_folder("webdataset", root)
         listed = sorted(path for path in root.iterdir() if not path.name.startswith("."))
         shards = [path for path in listed if path.suffix.lower() == ".tar" and not path.is_dir()]
     test = _matching(root, params.test) if params.test else [path for path in shards if _begins(path, "test-")]
@@ -147,16 +151,13 @@ def _glob(root: Path, pattern: str) -> list[Path]:
     return [path for path in paths if not path.name.startswith("._") and not path.is_dir()]
 
 
-def stamps(shards: Iterable[Path], root: str) -> list[list[Any]]:
-    """Return relative name, size and time of each shard. Raises MissingData, StorageError."""
-    seen: list[list[Any]] = []
+def check_shards(shards: Iterable[Path]) -> None:
+    """Raise MissingData or StorageError for a shard that cannot be read."""
     for path in shards:
         try:
             with reading(path):
-                status = path.stat()
+                path.stat()
         except FileNotFoundError as error:
             raise MissingData(
                 f"{path} does not exist, or is a link to a file that does not", hint="restore it"
             ) from error
-        seen.append([os.path.relpath(path, Path(root).expanduser()), status.st_size, status.st_mtime_ns])
-    return seen

@@ -153,3 +153,48 @@ def test_a_configuration_that_does_not_fit_is_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(CorruptFile, match="cannot be read"):
         read_research_checkpoint(file, config)
+
+
+@pytest.mark.parametrize(
+    "name", ["encoders.dino.weight", "decoders.clip-txt.weight", "pre_biases.dino", "latent_biases.clip-txt"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39])
+def test_a_number_that_is_not_finite_is_refused_with_its_tensor(name, value, tmp_path):
+    tensors = {key: tensor.double() for key, tensor in state().items()}
+    tensors[name].view(-1)[1] = value
+    with pytest.raises(CorruptFile, match=f"expected finite numbers in {name}, found 1 of .* not finite in float32"):
+        read_research_checkpoint(*written(tmp_path, tensors))
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        (
+            {"encoders.dino.bias": torch.ones(LATENTS)},
+            InvalidConfig,
+            "one weight per encoder .* found encoders.dino.bias",
+        ),
+        ({"decoders.c.weight": torch.ones(3, LATENTS)}, CorruptFile, "expected encoders.c.weight .* found none"),
+        ({"pre_biases.c": torch.ones(3)}, CorruptFile, "expected encoders.c.weight .* found none"),
+        ({"pre_biases.dino": torch.ones(6).cfloat()}, CorruptFile, "pre_biases.dino as floating-point .*complex64"),
+        ({"pre_biases.dino": torch.ones(6).to_sparse()}, CorruptFile, "pre_biases.dino as floating-point .*sparse"),
+        ({"model.pre_biases.dino": torch.ones(6)}, InvalidConfig, "expected one tensor pre_biases.dino, found two"),
+    ],
+)
+def test_no_parameter_of_a_checkpoint_is_left_out_or_guessed(more, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        read_research_checkpoint(*written(tmp_path, state() | more))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "model._orig_mod.", "module.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_no_part_of_a_name(prefix, tmp_path):
+    wrapped = {prefix + name: tensor for name, tensor in state().items()}
+    space = read_research_checkpoint(*written(tmp_path, {"state_dict": wrapped, "epoch": 3}))
+    assert space.streams == WIDTHS
+    assert torch.equal(space.encoders[0], state()["encoders.dino.weight"])
+
+
+def test_one_of_two_checkpoints_in_a_file_is_not_chosen_silently(tmp_path):
+    with pytest.raises(InvalidConfig, match="expected one checkpoint, found 2: model, ema") as error:
+        read_research_checkpoint(*written(tmp_path, {"model": state(), "ema": state()}))
+    assert "torch.load(file)['ema']" in error.value.hint

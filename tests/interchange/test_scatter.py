@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparc.interchange import scatter as module
-from sparc.interchange.scatter import Layout, scatter
+from sparc.interchange.scatter import Layout, disk_bytes, scatter
 
 WIDTH = 3
 
@@ -66,3 +66,26 @@ def test_the_number_of_open_shards_is_that_of_the_overlapping_ones():
     """Shard 0 is open from row 0 to 3, shard 1 from 1 to 2, shard 2 in row 4."""
     assert module._most_open(np.array([0, 1, 1, 0, 2]), 4) == 2
     assert module._most_open(np.array([2, 1, 0]), 3) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("open_bytes", [1 << 30, 5 * WIDTH * 4, 1])
+def test_the_disk_that_is_needed_holds_shards_and_temporary_files(open_bytes, dtype, monkeypatch, tmp_path):
+    """Rows in a random order need buckets: the shards are written while some of the buckets are still there."""
+    monkeypatch.setattr(module, "OPEN_BYTES", open_bytes)
+    places = np.random.default_rng(0).permutation(400)
+    features = np.ones((400, WIDTH), dtype)
+    layout = Layout(np.arange(0, 401, 4), WIDTH)
+    seen = [0]
+
+    def used():
+        return sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+    def write(number, shard):
+        shard.tofile(tmp_path / str(number))
+        seen.append(used())
+
+    scatter((features[low : low + 50] for low in range(0, 400, 50)), places, layout, write, tmp_path)
+    needed = disk_bytes(places, layout, np.dtype(dtype).itemsize, 0)
+    assert max(seen) <= needed <= 1.1 * max(seen)
+    assert disk_bytes(places, layout, np.dtype(dtype).itemsize, 10**6) >= 10**6 + 400 * WIDTH * min(4, dtype().itemsize)

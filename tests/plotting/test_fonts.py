@@ -73,7 +73,7 @@ def test_control_characters_become_spaces():
 
 def test_a_character_without_a_font_is_one_box_and_one_warning(monkeypatch):
     monkeypatch.setattr(fonts, "_machine_files", tuple)
-    with pytest.warns(UserWarning, match=r"drawn as boxes: pip install 'sparc-sae\[fonts\]'") as said:
+    with pytest.warns(UserWarning, match="drawn as boxes: add the extra 'fonts'") as said:
         drawn = ink("a \U00012000 \U00012001")
     assert len(said) == 1
     assert (drawn == ink(f"a {fonts.BOX} {fonts.BOX}")).all()

@@ -81,7 +81,7 @@ def test_towers_of_several_models_share_one_load_each_and_let_it_go_when_unused(
     assert image_two.clip is text_two.clip
     del image_one, text_one
     gc.collect()
-    assert [source.quick_gelu for source, path, _ in clip._loaded if path is None] == [True]
+    assert [source.quick_gelu for source, files, _ in clip._loaded if not files] == [True]
 
 
 def test_the_recorded_preprocessing_makes_the_same_input_by_open_clip_alone(towers):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
 from sparc.localization.benchmark import cases_of
-from sparc.plugins import SegmentedDataset
+from sparc.plugins import SegmentedDataset, install
 from sparc.plugins.checks import check_dataset
 from sparc.plugins.registry import discover
 from sparc_plugins.coco import Coco, CocoParams, _identify, read_captions
@@ -309,7 +309,7 @@ def test_without_pycocotools_there_are_labels_but_no_masks(pets, monkeypatch):
     assert dataset.labels().sum() == 3
     with pytest.raises(MissingData, match="pycocotools") as error:
         dataset.masks(0)
-    assert error.value.hint == "pip install 'sparc-sae[coco]'"
+    assert error.value.hint == install("coco")
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])
@@ -383,7 +383,7 @@ def test_a_truncated_file_is_refused(pets, suffix):
             "expected captions of its own images, found {'id': 5, 'image_id': 3",
         ),
         (
-            {"images": [{"id": 3, "file_name": "a"}], "annotations": [{"id": 5, "image_id": 3, "caption": 7}]},
+            {"images": [{"id": 3, "file_name": "a"}], "annotations": [{"id": 5, "image_id": 3, "caption": True}]},
             "expected a text 'caption', found {'id': 5",
         ),
     ],
@@ -634,3 +634,38 @@ def test_whatever_a_writer_of_captions_writes_comes_back_whole(tmp_path_factory,
     }
     assume(len(expected) == len(texts))
     assert {name: picture.captions for name, picture in read_captions(path).items()} == expected
+
+
+def test_a_caption_that_is_a_number_is_a_text_and_nothing_is_no_caption(tmp_path):
+    content = json.dumps(captions_of({1: ["FIRST"], 2: [7], 3: ["THIRD"], 4: [None], 5: ["a dog"], 6: ["1.50"]}))
+    content = content.replace('"FIRST"', "1.50").replace('"THIRD"', "NaN")
+    write(tmp_path, "captions", content)
+    with pytest.warns(UserWarning, match="left out") as warned:
+        found = {int(sample.id): sample.caption for sample in opened(tmp_path)}
+    assert any(str(one.message).endswith(": 2, such as 000000000003.jpg, 000000000004.jpg") for one in warned)
+    assert found == {1: "1.50", 2: "7", 5: "a dog", 6: "1.50"}
+
+
+def test_names_of_categories_that_look_the_same_are_the_same_in_both_splits(pets):
+    spelled = {"train2017": "caf\u00e9", "val2017": " cafe\u0301 "}
+    for split, name in spelled.items():
+        categories = [{"id": 1, "name": name, "supercategory": f"{name.strip()} house"}]
+        write(pets, "instances", instances_of([4, 9], [], categories=categories), split)
+        assert list(opened(pets, "train" if split == "train2017" else "test").taxonomy.labels) == [
+            "caf\u00e9 house",
+            "caf\u00e9",
+        ]
+    both = [{"id": number, "name": name} for number, name in enumerate(spelled.values())]
+    write(pets, "instances", instances_of([4, 9], [], categories=both))
+    assert list(opened(pets).taxonomy.labels) == ["caf\u00e9 (0)", "caf\u00e9 (1)"]
+
+
+def test_half_a_character_in_an_id_or_a_name_is_escaped(pets):
+    for kind in ("captions", "instances"):
+        path = pets / "annotations" / f"{kind}_train2017.json"
+        content = text_ids(json.loads(path.read_text()))
+        path.write_text(json.dumps(content).replace("id-4", "id\\ud800").replace("vehicle", "\\udc00"))
+    dataset = opened(pets)
+    assert list(dataset.ids) == ["id-9", "id\\ud800"]
+    assert "\\udc00" in dataset.taxonomy.labels
+    assert dataset.labels().sum() == 3

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
+from sparc.plugins import install
 from sparc.plugins.checks import check_dataset
 from sparc.plugins.registry import discover
 from sparc_plugins.hf_dataset import HFDataset, HFParams, identify
@@ -330,4 +331,4 @@ def test_folders_datasets_and_libraries_that_are_not_there_are_named(tmp_path, m
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingData, match="'datasets' is not installed") as raised:
         opened(tmp_path)
-    assert raised.value.hint == "pip install 'sparc-sae[hf]'"
+    assert raised.value.hint == install("hf")

@@ -231,3 +231,14 @@ def test_a_run_keeps_the_commit_of_its_weights_when_the_hub_moves(hub, tmp_path,
     assert again.run.provenance().streams["timm"].weights == f"hub:{name}@{OLD}"
     assert all(job.done for job in again.data.held_out_jobs.values())
     assert not hub.asked
+
+
+@pytest.mark.parametrize("content", ["", "\n", "c0ffee", "\x00" * 40])
+def test_a_damaged_note_of_a_commit_in_the_cache_is_never_taken_for_a_commit(content, no_hub):
+    refs = no_hub / "models--lab--model" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text(content)
+    with pytest.raises(WeightsUnavailable):
+        hub_commit("lab/model", backbone="hf-text")
+    (refs / "main").write_text(f"{COMMIT}\n")
+    assert hub_commit("lab/model", backbone="hf-text") == COMMIT

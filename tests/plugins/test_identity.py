@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from sparc import StorageError
+from sparc import MissingData
 from sparc.plugins import identify_files
 from sparc.plugins.identity import BLOCK, BLOCKS, FILES
 
@@ -87,5 +87,9 @@ def test_many_files_are_sampled_and_all_sizes_count(tmp_path):
 
 def test_an_unreadable_file_is_no_other_identity(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(StorageError, match="Is a directory"):
-        identify_files(tmp_path, [tmp_path / "a"])
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("a", "pipe"):
+        with pytest.raises(MissingData, match="expected a file, found something else"):
+            identify_files(tmp_path, [tmp_path / name])
+    with pytest.raises(MissingData, match="does not exist any more"):
+        identify_files(tmp_path, [tmp_path / "gone"])

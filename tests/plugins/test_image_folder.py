@@ -4,16 +4,21 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import pickle  # noqa: TID251
 import shutil
+import sys
+import warnings
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparc.errors import BadSample, InvalidConfig, MissingData
+from sparc.plugins.registry import discover
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams, _identify, read_index
+from sparc_plugins.image_folder.lists import listed
 
 COMPOSED, DECOMPOSED = "caf\u00e9.png", "cafe\u0301.png"
 
@@ -122,7 +127,7 @@ def test_without_labels_there_is_no_taxonomy(folder):
 
 def test_editing_the_index_changes_the_identity(folder):
     root = folder("image,caption", "a.png,x")
-    (root / "a.png").write_bytes(b"")
+    (root / "a.png").write_bytes(b"x")
     before = _identify(ImageFolderParams(root=str(root)))
     folder("image,caption", "a.png,y")
     assert _identify(ImageFolderParams(root=str(root))) != before
@@ -195,7 +200,7 @@ def test_a_jsonl_caption_may_hold_any_line_separator_of_unicode(folder):
             ["image,caption,id", "a.png,x,caf\u00e9", "b.png,y,cafe\u0301"],
             "line 3: expected unique ids, .* in line 2 too",
         ),
-        (["image,caption,split", "a.png,x,dev"], "line 2: expected split train or test, found 'dev'"),
+        (["image,caption,split", "a.png,x,trial"], "line 2: expected split train or test, found 'trial'"),
         (["image,caption,split", "a.png,x,train", "./a.png,y,test"], "line 3: expected one split per image, found"),
         (["image,caption,id", "a.png,x,1", "b.png,y,1"], "line 3: expected unique ids, found '1' in line 2 too"),
     ],
@@ -363,13 +368,13 @@ def test_an_image_is_found_however_its_path_is_written(photos, tmp_path, written
 
 def test_two_spellings_of_one_image_are_one_image(folder):
     root = folder("image,caption", f"{COMPOSED},x", f"{DECOMPOSED},y", f"./{COMPOSED},z")
-    (root / DECOMPOSED).write_bytes(b"")
+    (root / DECOMPOSED).write_bytes(b"x")
     _identify(ImageFolderParams(root=str(root)))
     dataset = opened(root, holdout=0.0)
     assert dataset.ids == [f"{COMPOSED}#{number}" for number in range(3)]
     assert set(dataset.groups) == {COMPOSED}
     root = folder("image,caption", "a.jpg,x", "a.JPG,y")
-    (root / "a.JPG").write_bytes(b"")
+    (root / "a.JPG").write_bytes(b"x")
     with pytest.raises(InvalidConfig, match=r"'a.JPG' and 'a.jpg' are one file, a.JPG"):
         _identify(ImageFolderParams(root=str(root)))
 
@@ -377,7 +382,7 @@ def test_two_spellings_of_one_image_are_one_image(folder):
 def test_empty_captions_are_counted_before_any_work_and_can_be_skipped(folder):
     lines = ['{"image": "a.png", "caption": null, "id": "x"}', '{"image": "a.png", "caption": "y", "id": "y"}']
     root = folder(*lines, name="samples.jsonl")
-    (root / "a.png").write_bytes(b"")
+    (root / "a.png").write_bytes(b"x")
     with pytest.warns(UserWarning, match=r"1 of 2 captions in samples.jsonl are empty, such as that of x; text"):
         _identify(ImageFolderParams(root=str(root)))
     with pytest.raises(BadSample, match="'x' has an empty caption"):
@@ -401,7 +406,7 @@ def test_missing_and_unlisted_images_are_counted_before_anything_is_read(photos)
 @pytest.mark.parametrize("image", ["https://example.org/a.png", "x" * 5000, ".", "a.png/b.png"])
 def test_what_cannot_be_a_file_of_the_folder_is_missing(folder, image):
     root = folder("image,caption,id", f"{image},x,1")
-    (root / "a.png").write_bytes(b"")
+    (root / "a.png").write_bytes(b"x")
     with pytest.warns(UserWarning, match="1 of 1 images that samples.csv lists do not exist"):
         _identify(ImageFolderParams(root=str(root)))
     with pytest.raises(BadSample, match="image not found"):
@@ -490,3 +495,233 @@ def test_a_truncated_csv_never_loses_a_sample_silently(tmp_path_factory, samples
     except (InvalidConfig, MissingData):
         return
     assert found == whole[: len(found)]  # the cut was between two rows
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("['cat' 'dog']", ("cat", "dog")),
+        ("['cat' 'dog' 'very long'\n 'other']", ("cat", "dog", "very long", "other")),
+        ("[\"it's\" 'a']", ("it's", "a")),
+        ("['it\\'s', 'a']", ("it's", "a")),
+        ("['a', None]", ("a",)),
+        ("['a' nan]", ("a",)),
+        ('["a", null]', ("a",)),
+        ('["\\ud83d\\ude00"]', ("\U0001f600",)),
+        ("('a', 'b')", ("a", "b")),
+        ("{'a'}", ("a",)),
+        ("[1 2]", ("1", "2")),
+        ("[]", ()),
+        ("nan", ()),
+        ("NaN", ()),
+        ("<NA>", ()),
+        ("nanny;nan", ("nanny", "nan")),
+        ("(unsure)", ("(unsure)",)),
+        ("[cat]", ("[cat]",)),
+        ("a 'b' c", ("a 'b' c",)),
+    ],
+)
+def test_lists_of_labels_in_a_cell_are_split_as_the_program_wrote_them(tmp_path, cell, labels):
+    with (tmp_path / "samples.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "caption", "labels"], ["a.png", "x", cell]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert [row.labels for row in read_index(ImageFolderParams(root=str(tmp_path)))] == [labels]
+
+
+@pytest.mark.parametrize("cell", ["['a' 'b' ... 'y' 'z']", "['a''b']", "['a' b 'c']"])
+def test_a_list_of_labels_that_cannot_be_read_is_named(tmp_path, cell):
+    with (tmp_path / "samples.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "caption", "labels"], ["a.png", "x", "ok"], ["b.png", "x", cell]])
+    with pytest.raises(InvalidConfig, match=r"samples\.csv, line 3: expected labels, found a list that cannot be read"):
+        read_index(ImageFolderParams(root=str(tmp_path)))
+
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(lambda text: text.strip() == text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(texts, unique=True), st.sampled_from(["numpy", "list", "json"]))
+def test_whatever_list_of_labels_a_program_writes_comes_back_whole(labels, program):
+    import numpy as np
+
+    with np.printoptions(threshold=sys.maxsize):
+        cell = {"numpy": str(np.array(labels, object)), "list": repr(labels), "json": json.dumps(labels)}[program]
+    assert listed(cell) == labels
+
+
+def test_labels_that_are_missing_in_some_cells_are_counted(folder):
+    root = folder("image,caption,labels", "a.png,x,nan", "b.png,x,cat", "c.png,x,nan")
+    with pytest.warns(UserWarning, match=r"such as nan, and are no label: 2 \(lines 2, 4\)"):
+        assert [labels for *_, labels in rows_of(root)] == [(), ("cat",), ()]
+
+
+def test_null_in_a_list_of_labels_is_no_label(folder):
+    root = folder('{"image": "a.png", "caption": "x", "labels": ["a", null, 5]}', name="samples.jsonl")
+    assert [labels for *_, labels in rows_of(root)] == [("a", "5")]
+
+
+@pytest.mark.parametrize("name", ["val", "Validation", "valid", "dev"])
+def test_rows_of_a_third_split_are_left_out_and_counted(photos, name):
+    for letter in "abc":
+        shutil.copy(next(photos.glob("*.png")), photos / f"third-{letter}.png")
+    lines = ["image,caption,labels,split", "third-a.png,x,l,train", f"third-b.png,x,m,{name}", "third-c.png,x,n,test"]
+    (photos / "samples.csv").write_text("\n".join(lines))
+    (photos / "taxonomy.json").unlink()
+    with pytest.warns(UserWarning, match=rf"left out rows of .* with split '{name.lower()}': 1 \(lines 3\)"):
+        train, test = opened(photos), opened(photos, "test")
+    assert (train.ids, test.ids) == (["third-a.png#0"], ["third-c.png#0"])
+    assert train.taxonomy.labels == ("l", "n")
+    with pytest.warns(UserWarning, match="not listed|left out") as warned:
+        _identify(ImageFolderParams(root=str(photos)))
+    assert not any("third-b.png" in str(one.message) for one in warned)
+
+
+@pytest.mark.parametrize("name", ["taxonomy.json", "Taxonomy.json", "TAXONOMY.JSON"])
+def test_a_taxonomy_is_found_in_any_case_of_its_name(folder, name):
+    root = folder("image,caption,labels", "a.png,x,cat")
+    before = [opened(root, holdout=0).taxonomy.labels, identity_of(root)]
+    (root / name).write_text('{"cat": ["animal"], "animal": []}')
+    assert set(opened(root, holdout=0).taxonomy.labels) == {"cat", "animal"} != set(before[0])
+    assert identity_of(root) != before[1]
+
+
+def identity_of(root):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _identify(ImageFolderParams(root=str(root)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "meant"), [("label", "labels"), ("Tags", "labels"), ("lables", "labels"), ("splits", "split")]
+)
+def test_a_column_that_is_not_read_is_named_if_one_that_is_looks_like_it(folder, columns, meant):
+    expected = rf"a column '{columns.lower()}', which is not read; if it is the column '{meant}', rename it"
+    root = folder(f"image,caption,{columns}", "a.png,x,cat")
+    with pytest.warns(UserWarning, match=expected):
+        rows_of(root)
+    records = [{"image": "a.png", "caption": "x"}, {"image": "b.png", "caption": "x", columns: "c"}]
+    folder(*map(json.dumps, records), name="b.jsonl")
+    with pytest.warns(UserWarning, match=rf"{expected}: 1 \(lines 2\)"):
+        rows_of(root, index="b.jsonl")
+
+
+def test_other_columns_are_not_named(folder):
+    assert len(rows_of(folder("image,caption,labels,label,width", "a.png,x,cat,3,4"))) == 1
+
+
+def test_a_header_of_other_names_says_which_to_rename(folder):
+    with pytest.raises(InvalidConfig, match="expected a header") as error:
+        rows_of(folder("filename,text", "a.png,x"))
+    assert "'filename', which is not read; if it is the column 'image', rename it" in error.value.hint
+    assert "'text', which is not read; if it is the column 'caption', rename it" in error.value.hint
+
+
+@pytest.mark.parametrize("other", [DECOMPOSED, f" {COMPOSED}", f"{COMPOSED} "])
+def test_two_files_whose_names_look_the_same_are_not_read_as_one(folder, photos, other):
+    root = folder("image,caption", f"{COMPOSED},x")
+    for name in (COMPOSED, other):
+        shutil.copy(next(photos.glob("*.png")), root / name)
+    assert rows_of(root) == [(COMPOSED, "x", ())]
+    folder("image,caption", f"{COMPOSED},x", f'"{other}",y')
+    with pytest.raises(InvalidConfig, match=r"line 3: the folder has .* and another file .* look the same"):
+        rows_of(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("samples.tsv", ["image\tcaption", '000.png\t"5 foot man', '001.png\ttree of 6"', "002.png\tx"]),
+        ("samples.csv", ["image,caption", '000.png,"5 foot man', '001.png,tree of 6"', "002.png,x"]),
+        ("samples.csv", ["caption,image", '"5 foot man,000.png', 'tree of 6",001.png', "x,002.png"]),
+        ("samples.tsv", ["image\tcaption\tlabels", '000.png\t"5 foot\ta', '001.png\ttree of 6"\tb', "002.png\tx\tc"]),
+        ("samples.tsv", ["image\tcaption", '000.png\t"5', "001.png\ttree", '002.png\tx"', "003.png\ty"]),
+    ],
+)
+def test_a_quote_that_would_swallow_a_row_is_named(folder, name, lines):
+    with pytest.raises(InvalidConfig, match=rf"{name}, line 2: a quote opens here and takes in .*001\.png"):
+        rows_of(folder(*lines, name=name))
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_a_quoted_text_may_have_many_lines_and_separators(folder, separator):
+    text = f"a{separator}b\nc{separator}d.png\n\ne{separator}f"
+    root = folder(f"image{separator}caption", f'0.png{separator}"{text}"')
+    assert rows_of(root) == [("0.png", text, ())]
+
+
+@pytest.mark.parametrize(
+    ("lines", "hint"),
+    [
+        (["// by hand", '{"image": "a.png", "caption": "x"}'], "JSON has no comments"),
+        (['{"image": "a.png", "caption": "x",}'], "remove the comma before the closing bracket"),
+        (["{", '"image": "a.png",', '"caption": "x"', "}"], "jq -c . samples.jsonl"),
+        (['{"image": "a.png", "caption": "x"}{"image": "b.png", "caption": "y"}'], "jq -c . samples.jsonl"),
+        (['[{"image": "a.png", "caption": "x"}]'], "jq -c '.[]' samples.jsonl"),
+    ],
+)
+def test_json_of_another_form_says_how_to_write_it(folder, lines, hint):
+    with pytest.raises(InvalidConfig, match=r"samples\.jsonl, line 1: expected a JSON object") as error:
+        rows_of(folder(*lines, name="samples.jsonl"))
+    assert hint in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("captions.txt", "it has captions.txt; if that is a table with columns image, caption"),
+        ("samples.json", "jq -c '.[]' samples.json > samples.jsonl"),
+        ("samples.csv.txt", "rename it to samples.csv"),
+        ("mine.csv.txt", "rename it to mine.csv"),
+        ("samples.xlsx", "save it as samples.csv"),
+        ("samples.csv.gz", "index=samples.csv.gz"),
+        ("notes.txt", "write one: columns image, caption"),
+    ],
+)
+def test_a_file_that_looks_like_the_index_is_offered(folder, name, hint):
+    root = folder("image,caption", "a.png,x", name=name)
+    with pytest.raises(MissingData, match=r"has no samples\.csv") as error:
+        rows_of(root)
+    assert hint in error.value.hint
+
+
+def test_an_image_is_no_index(folder):
+    with pytest.raises(InvalidConfig, match=r"index=a\.png is an image, not a table"):
+        rows_of(folder("image,caption", "a.png,x"), index="a.png")
+
+
+@pytest.mark.parametrize("dataset", ["image-folder", "webdataset"])
+@pytest.mark.parametrize("holdout", [-0.1, 1.5, math.nan, math.inf])
+def test_a_fraction_that_is_none_is_refused(tmp_path, dataset, holdout):
+    with pytest.raises(ValueError, match="holdout"):
+        discover().dataset(dataset).params(root=str(tmp_path), holdout=holdout)
+
+
+def test_images_that_are_empty_or_of_a_format_that_is_not_read_are_counted_before_any_work(photos):
+    good = next(photos.glob("*.png"))
+    lines = ["image,caption", f"{good.name},x"]
+    for name in ("a.HEIC", "b.svg", "c.jpg"):
+        (photos / name).write_bytes(b"" if name == "c.jpg" else b"x")
+        lines.append(f"{name},x")
+    (photos / "samples.csv").write_text("\n".join(lines))
+    with pytest.warns(UserWarning, match="listed|empty") as warned:
+        _identify(ImageFolderParams(root=str(photos)))
+    said = [str(one.message) for one in warned if "are empty, or HEIC" in str(one.message)]
+    assert len(said) == 1
+    assert f"3 of 4 images in {photos} are empty, or HEIC or SVG, such as a.HEIC, b.svg, c.jpg; convert" in said[0]
+
+
+def test_without_a_test_split_a_third_one_is_offered_in_its_place(folder):
+    root = folder("image,caption,split", "a.png,x,train", "b.png,x,val")
+    with pytest.warns(UserWarning, match="left out rows"), pytest.raises(MissingData, match="split 'test'") as error:
+        opened(root, "test")
+    assert error.value.hint == "write test in place of val in the column 'split'"
+
+
+def test_two_taxonomies_are_not_guessed_between(folder):
+    root = folder("image,caption,labels", "a.png,x,cat")
+    for name in ("Taxonomy.json", "TAXONOMY.json"):
+        (root / name).write_text('{"cat": []}')
+    with pytest.raises(InvalidConfig, match=r"has TAXONOMY\.json and Taxonomy\.json") as error:
+        opened(root, holdout=0)
+    assert error.value.hint == "call the one to read taxonomy.json"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
+from sparc.plugins import same_name
 from sparc.plugins.checks import check_dataset
 from sparc.plugins.registry import discover
 from sparc_plugins.open_images import OpenImages, OpenImagesParams, _identify, read_hierarchy
@@ -187,9 +188,9 @@ def test_an_empty_caption_stays_a_sample_that_says_so(root):
         json.dumps({"image_id": B}),
         json.dumps({"image_id": 7, "caption": "x"}),
         json.dumps({"image_id": "", "caption": "x"}),
-        narrative(B, None),
+        narrative(B, 7),
+        narrative("half \ud800", "x"),
         "[1, 2]",
-        narrative(B, "half of a surrogate pair \ud800"),
         narrative(B, "x").replace('"x"', r'"\x"'),
         narrative(B, "x").replace('"x"', '"a\tb"'),
     ],
@@ -225,15 +226,13 @@ def test_a_file_is_parsed_once_and_anew_when_it_or_its_cache_changes(root, cache
     opened(root)
     (cached,) = cache.glob(f"{path.name}-*.npz")
     kept = cached.read_bytes()
-    status = path.stat()
-    path.write_bytes(path.read_bytes().replace(b"a dog", b"a cat"))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert captions(opened(root))[0] == "a dog"
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert [one.read_bytes() for one in cache.glob(f"{path.name}-*.npz")] == [kept]
+    path.write_bytes(path.read_bytes().replace(b"a dog", b"a cat"))
     assert captions(opened(root))[0] == "a cat"
+    (anew,) = set(cache.glob(f"{path.name}-*.npz")) - {cached}
     for damaged in (kept[:-30], kept[:50], b""):
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        cached.write_bytes(damaged)
+        anew.write_bytes(damaged)
         assert captions(opened(root))[0] == "a cat"
 
 
@@ -628,4 +627,40 @@ def test_whatever_a_writer_of_narratives_writes_comes_back_whole(
         lines.append(json.dumps(record, ensure_ascii=escaped, separators=separators))
     path.write_bytes(end.join([*lines, ""]).encode())
     found = read_narratives([path])
-    assert [(image.decode(), found.caption(place)) for place, image in enumerate(found.images)] == records
+    assert [(image.decode(), found.caption(place)) for place, image in enumerate(found.images)] == [
+        (same_name(image), caption) for image, caption in records
+    ]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_captions_that_are_null_or_have_half_a_character_are_counted_at_each_opening(root, fast):
+    nan = narrative(A, "NOTHING").replace('"NOTHING"', "NaN")
+    half = narrative(B, "half \ud800 of it") if fast else json.dumps({"caption": "half \ud800 of it", "image_id": B})
+    write(root / SHARD.format(0), narrative(A, None), half, nan)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="captions of") as warned:
+            assert captions(opened(root)) == ["", "half ? of it", ""]
+        null, halves = sorted((str(one.message) for one in warned), key=len)
+        assert null.endswith("captions of " + str(root / SHARD.format(0)) + " that are null, and are empty: 2")
+        assert halves.endswith("(a lone surrogate), which becomes '?': 1")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "PNG"])
+@pytest.mark.parametrize(("written", "stored"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_an_id_of_another_unicode_form_finds_its_image_and_labels(labelled, suffix, written, stored):
+    Image.new("RGB", (7, 5)).save(labelled / "train" / f"{stored}.{suffix}", "png")
+    write(labelled / SHARD.format(0), narrative(written, "a dog"), narrative(A, "x"))
+    write(labelled / TRAIN_LABELS, HEADER, f"{stored},verification,/m/dog,1")
+    dataset = opened(labelled)
+    assert list(dataset.ids) == ["caf\u00e9#0", f"{A}#0"]
+    assert dataset[0].image().size == (7, 5)
+    assert dataset.labels().sum(axis=1).tolist() == [1, 0]
+
+
+def test_two_images_whose_names_look_the_same_are_refused_if_a_narrative_means_them(root):
+    for name in ("caf\u00e9", "cafe\u0301"):
+        Image.new("RGB", (7, 5)).save(root / "train" / f"{name}.jpg")
+    assert len(opened(root)) == 3
+    write(root / SHARD.format(0), narrative("cafe\u0301", "x"))
+    with pytest.raises(InvalidConfig, match=r"two files 'caf\u00e9\.jpg', whose names look the same"):
+        opened(root)

@@ -17,7 +17,7 @@ from sparc.errors import CorruptFile, InvalidConfig, SparcError
 from sparc.plugins.contracts import Sample
 from sparc_plugins import hf_encoders
 from sparc_plugins.hf_encoders import MiniLMParams
-from tests.plugins.backbones import features, hub_cache, offered
+from tests.plugins.backbones import COMMIT, features, hub_cache, offered
 from tests.plugins.hf_folders import BERT, load, load_hf, save_model, save_tokenizer
 
 CAPTIONS = ["picture", "picture number 1 2 3 4", "number 5"]
@@ -199,6 +199,47 @@ def test_the_identity_changes_with_any_file_that_changes_features(bert, tmp_path
     assert len(seen) == 6
 
 
+def renamed(folder, *names):
+    """Give the modules' folders other names, as modules.json is free to do."""
+    modules = json.loads((folder / "modules.json").read_text())
+    for module, name in zip(modules[1:], names, strict=True):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / module["path"]).rename(folder / name)
+        module["path"] = name
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+NAMED = [("pooling", "dense"), ("1_Pooling", "10_Dense"), ("head/pool", "head/dense-1")]
+
+
+@pytest.mark.parametrize("names", NAMED)
+def test_folders_of_modules_have_any_names_locally_and_on_the_hub(names, bert, tmp_path, hub):
+    folder = renamed(save(bert, tmp_path / "model", Dense(24, 5)), *names)
+    backbone = check(folder)
+    spec = offered(hf_encoders)["sentence"]
+    params = spec.params(weights=str(folder))
+    seen = {spec.identify(params)}
+    for name in names:
+        change(folder / name / "config.json", changed=True)
+        seen.add(spec.identify(params))
+    dense = folder / names[1] / "model.safetensors"
+    dense.write_bytes(dense.read_bytes() + b" ")
+    seen.add(spec.identify(params))
+    assert len(seen) == 4
+    dense.write_bytes(dense.read_bytes()[:-1])
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    hub.repos["lab/st"] = [(COMMIT, files)]
+    found = spec.load(spec.params(model="lab/st"), "cpu")
+    assert torch.equal(features(found, samples(CAPTIONS)), features(backbone, samples(CAPTIONS)))
+
+
+@pytest.mark.parametrize("layers", [(), (Dense(24, 16), Normalize())])
+def test_features_are_cut_to_the_number_that_the_files_state(layers, bert, tmp_path):
+    backbone = check(save(bert, tmp_path / "model", *layers, truncate_dim=8))
+    assert (backbone.width, backbone.preprocessing["truncate_dim"]) == (8, 8)
+
+
 REFUSED = {
     "another module": ("modules.json", {"type": "sentence_transformers.models.LSTM"}, "Transformer, Pooling, LSTM"),
     "code": ("modules.json", {"type": "custom_st.Reader"}, "custom_st.Reader is Python code"),
@@ -214,6 +255,7 @@ REFUSED = {
     "length": ("sentence_bert_config.json", {"max_seq_length": -1}, "max_seq_length: expected a positive number"),
     "task": ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "expected the task feature-extraction"),
     "sparse": ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "found a SparseEncoder"),
+    "cut": ("config_sentence_transformers.json", {"truncate_dim": -2}, "truncate_dim: expected a positive number"),
     "prompt": ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "'x' is none of the prompts"),
 }
 

@@ -1,6 +1,11 @@
 """State dicts from the files that people have: every tensor comes back, under the model's own names, or an error."""
 
+import argparse
+import collections
+import datetime
+import pathlib
 import string
+import types
 
 import numpy as np
 import pytest
@@ -70,6 +75,45 @@ def test_two_models_in_one_file_are_refused():
         without_prefix(both, STATE, "file")
 
 
+EXTRAS = {
+    "array": np.ones(3),
+    "times": np.array(["2026-01-01"], "M8[D]"),
+    "path": pathlib.Path("runs/one"),
+    "of Windows": pathlib.PureWindowsPath("C:/runs"),
+    "moment": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    "duration": datetime.timedelta(hours=3),
+    "options": argparse.Namespace(out=pathlib.Path("x"), inner=types.SimpleNamespace(lr=0.1)),
+    "defaultdict": collections.defaultdict(list, {"loss": [0.1]}),
+    "nested": collections.defaultdict(dict, {"train": collections.OrderedDict(loss=0.1)}),
+    "deque": collections.deque([0.1, 0.2], maxlen=3),
+    "frozen": frozenset({1, 2}),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_what_a_training_stores_beside_the_weights_does_no_harm(extra, zipped, tmp_path):
+    path = tmp_path / "epoch_1.pt"
+    torch.save({"state_dict": STATE, "extra": EXTRAS[extra]}, path, _use_new_zipfile_serialization=zipped)  # noqa: TID251
+    assert equal(read_weights(path), STATE)
+
+
+def test_nothing_that_could_run_code_is_restored_by_way_of_what_is_allowed(tmp_path):
+    for call in ((collections.defaultdict, (print,)), (print, ("run",)), (open, (str(tmp_path / "made"), "w"))):
+        extra = type("Extra", (), {"__reduce__": lambda self, call=call: call})()
+        path = write(tmp_path / "model.pt", {"state_dict": STATE, "extra": extra})
+        with pytest.raises(CorruptFile, match="objects that could run code"):
+            read_weights(path)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("key", ["model_ema", "state_dict_ema", "ema", "ema_state_dict"])
+@pytest.mark.parametrize("other", ["model", "state_dict", "model_state_dict"])
+def test_a_moving_average_goes_before_the_weights_of_the_last_step(key, other, tmp_path):
+    last = {name: value + 1 for name, value in STATE.items()}
+    assert equal(read_weights(write(tmp_path / "model.pt", {other: last, key: STATE})), STATE)
+
+
 class Whole(torch.nn.Linear):
     """A model that is pickled as an object."""
 
@@ -78,6 +122,10 @@ REFUSED = {
     "an object": (
         lambda path: write(path, Whole(2, 2)),
         "could run code, such as .*test_state_dicts.Whole",
+    ),
+    "objects in an array": (
+        lambda path: write(path, {"state_dict": STATE, "extra": np.array([{}], dtype=object)}),
+        "could run code, such as numpy.dtypes.ObjectDType",
     ),
     "a program": (
         lambda path: torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path),

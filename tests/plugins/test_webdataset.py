@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
+from sparc.plugins import install
 from sparc.plugins.checks import check_dataset
 from sparc.plugins.registry import discover
 from sparc_plugins.webdataset import WebDataset, WebDatasetParams, _identify
@@ -317,4 +318,4 @@ def test_folders_shards_and_libraries_that_are_not_there_are_named(root, tmp_pat
     monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(MissingData, match="'webdataset' is not installed") as raised:
         opened(root)
-    assert raised.value.hint == "pip install 'sparc-sae[webdataset]'"
+    assert raised.value.hint == install("webdataset")

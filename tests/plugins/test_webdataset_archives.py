@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import json
 import os
 import random
 import tarfile
@@ -266,7 +267,7 @@ def test_each_line_of_a_label_file_is_a_label_and_a_comma_is_part_of_one(root):
 
 def test_an_image_without_content_is_said_to_be_empty(root):
     pack(root / "0.tar", ("a.jpg", b""), "a.txt")
-    with pytest.raises(BadSample, match="image of sample 'a' does not decode: its file is empty"):
+    with pytest.raises(BadSample, match="image of sample 'a' does not decode: its file is not an image: it is empty"):
         opened(root)[0].image()
 
 
@@ -409,3 +410,50 @@ def test_a_damaged_archive_is_refused_or_whole(tmp_path, members, chance: random
     path.write_bytes(data[: chance.randrange(len(data))])
     with contextlib.suppress(CorruptFile):
         assert read_members(path) == whole
+
+
+def labelled(root, *records):
+    """Write a shard with the label files of samples 0, 1, ... and return the labels, sample by sample."""
+    members = [
+        (f"{number}.{name}", content)
+        for number, record in enumerate(records)
+        for name, content in (
+            ("jpg", JPEG),
+            ("json", (record if isinstance(record, str) else json.dumps(record)).encode()),
+        )
+    ]
+    pack(root / "train-0.tar", *members)
+    pack(root / "test-0.tar", "t.jpg", ("t.json", b'{"of": "t"}'))
+    dataset = opened(root, caption="", labels="json.of")
+    matrix = dataset.labels()
+    return [[dataset.taxonomy.labels[column] for column in matrix[[row]].nonzero()[1]] for row in range(len(dataset))]
+
+
+def test_labels_that_look_the_same_are_one_label(root):
+    assert labelled(root, {"of": ["caf\u00e9", " dog "]}, {"of": ["cafe\u0301", "dog\n"]}) == [["caf\u00e9", "dog"]] * 2
+
+
+def test_a_label_that_is_missing_is_none(root):
+    found = labelled(root, {"of": ["a", None, float("nan")]}, {"of": None}, {"of": float("nan")}, {}, {"of": [5]})
+    assert found == [["a"], [], [], [], ["5"]]
+
+
+def test_half_a_character_in_a_label_is_counted(root):
+    with pytest.warns(UserWarning, match=r"1 labels hold half of a character \(a lone surrogate\).*'x\?'"):
+        assert labelled(root, {"of": "x\ud800"}, {"of": "y"}) == [["x?"], ["y"]]
+
+
+def test_json_that_is_nested_too_deeply_is_named_as_labels_and_can_be_skipped_as_a_caption(root):
+    deep = "[" * 200_000
+    with pytest.raises(CorruptFile, match=r"train-0\.tar: .* sample '1', in 1\.json: its JSON is nested too deeply"):
+        labelled(root, {"of": "x"}, deep)
+    dataset = opened(root, caption="json.of")
+    assert dataset[0].text() == "x"
+    with pytest.raises(BadSample, match=r"caption of sample '1' cannot be read: its JSON is nested too deeply"):
+        dataset[1].text()
+
+
+def test_a_taxonomy_is_found_in_any_case_of_its_name(root):
+    (root / "Taxonomy.JSON").write_text('{"dog": ["animal"], "animal": [], "t": []}')
+    assert labelled(root, {"of": "dog"}) == [["dog"]]
+    assert set(opened(root, caption="", labels="json.of").taxonomy.labels) == {"dog", "animal", "t"}

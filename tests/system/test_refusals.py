@@ -127,6 +127,21 @@ def test_colours_and_control_characters_of_libraries_do_not_reach_the_terminal()
     assert error.hint == "see red"
 
 
+def test_what_the_loader_and_onednn_say_about_memory_is_a_lack_of_memory():
+    for error in (
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("could not create a primitive"),
+    ):
+        assert isinstance(refusal(error, "go on"), OutOfMemory)
+    forbidden = ImportError("x.so: failed to map segment from shared object: Operation not permitted")
+    assert refusal(forbidden, "go on") is None
+
+
+def test_a_path_that_the_error_knows_is_named():
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/a")
+    assert refusal(error, "go on").message == "cannot go on (/data/a): Permission denied"
+
+
 def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / ("x" * 300), tmp_path / "loop"):

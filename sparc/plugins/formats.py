@@ -1,0 +1,34 @@
+"""Files among the images that no image library reads: what they are, and what to do about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sparc.errors import BadSample
+
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_KINDS: dict[str, Callable[[bytes], bool]] = {
+    "an HEIC image": lambda start: start[4:8] == b"ftyp" and start[8:12] in _HEIC,
+    "a video": lambda start: start[4:8] == b"ftyp" or start[:4] in (b"\x1aE\xdf\xa3", b"RIFF"),
+    "a web page, as a failed download leaves it": lambda start: b"<html" in start or b"<!doctype html" in start,
+    "an SVG drawing": lambda start: b"<svg" in start,
+    "a PDF document": lambda start: start.startswith(b"%pdf"),
+}
+"""Each kind, by the start of a file in lower case; the first that fits."""
+STARTS = 512
+"""Bytes that `no_image` needs."""
+
+
+def no_image(file: object, start: bytes) -> BadSample:
+    """Return the error for a file that Pillow cannot identify, with its format. `start` is its first 512 bytes."""
+    if not start:
+        return BadSample(
+            f"{file} is not an image: it is empty",
+            hint="copy or download it again; or pass --skip-bad to continue without it",
+        )
+    lower = start[:STARTS].lower()
+    kind = next((kind for kind, fits in _KINDS.items() if fits(lower)), None)
+    return BadSample(
+        f"{file} is {kind}, which is not read" if kind else f"{file} is of a format that Pillow does not know",
+        hint="convert it to JPEG or PNG; or pass --skip-bad to continue without it",
+    )

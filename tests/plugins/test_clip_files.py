@@ -1,0 +1,101 @@
+"""The files besides the weights that CLIP's text tower reads, and files that are written anew while models live."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sparc.extraction.plan import _commit
+from sparc_plugins import clip
+from sparc_plugins.clip import ClipParams
+from tests.plugins.backbones import COMMIT, SAMPLES, features, offered
+from tests.plugins.hf_folders import save_tokenizer
+from tests.plugins.test_clip import SMALL, embedded, fill, small_model
+
+pytestmark = pytest.mark.usefixtures("no_hub")
+WORDS = ["<pad>", "<unk>", "<s>", "</s>", "picture", "number", *map(str, range(10))]
+
+
+def swapped(first, second):
+    other = list(WORDS)
+    other[WORDS.index(first)], other[WORDS.index(second)] = second, first
+    return other
+
+
+def model_with_tokenizer(folder, words=WORDS):
+    """Write a model whose configuration names a tokenizer of transformers, which lies in the folder."""
+    text = {**SMALL["text_cfg"], "hf_tokenizer_name": "lab/words"}
+    net, config = small_model(text_cfg=text)
+    fill(folder, net, config)
+    save_tokenizer(folder, words=words)
+    return folder, net
+
+
+def identities(folder):
+    return [spec.identify(ClipParams(model=f"local-dir:{folder}")) for spec in offered(clip).values()]
+
+
+def test_the_identity_of_the_text_tower_covers_its_tokenizer_and_follows_its_content(tmp_path):
+    import open_clip
+
+    folder, _ = model_with_tokenizer(tmp_path / "model")
+    params = ClipParams(model=f"local-dir:{folder}")
+    image, text = identities(folder)
+    before = features(clip.load_text_tower(params, "cpu"))
+    model, _, _ = open_clip.create_model_and_transforms(params.model)
+    ids = open_clip.get_tokenizer(params.model)([sample.text() for sample in SAMPLES])
+    torch.testing.assert_close(before, embedded(model.eval(), texts=ids))
+    shutil.copytree(folder, tmp_path / "copy")
+    assert identities(tmp_path / "copy") == [image, text]
+    save_tokenizer(folder, words=swapped("picture", "number"))
+    assert identities(folder)[0] == image
+    assert identities(folder)[1] != text
+    after = features(clip.load_text_tower(params, "cpu"))
+    assert not torch.allclose(before, after)  # the same process reads the new files
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    seen = {text, identities(folder)[1]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
+    assert identities(folder)[1] not in seen
+
+
+def test_a_tokenizer_of_another_repository_is_read_at_a_commit_that_the_identity_names(tmp_path, hub, monkeypatch):
+    folder, _ = model_with_tokenizer(tmp_path / "model")
+    hub.repos["lab/model"] = [(COMMIT, {name: (folder / name).read_bytes() for name in list_of_model()})]
+    old, new = "a" * 40, "b" * 40
+    first = {path.name: path.read_bytes() for path in folder.iterdir() if "token" in path.name}
+    hub.repos["lab/words"] = [(old, first)]
+    params = ClipParams(model=f"hf-hub:lab/model@{COMMIT}")
+    image, text = offered(clip).values()
+    assert image.identify(params) == f"hub:lab/model@{COMMIT}"
+    assert text.identify(params) == f"hub:lab/model@{COMMIT} hub:lab/words@{old}"
+    assert _commit(text.identify(params)) == COMMIT
+    before = features(text.load(params, "cpu"))
+    assert torch.equal(before, features(text.load(ClipParams(model=f"local-dir:{folder}"), "cpu")))
+    save_tokenizer(tmp_path / "other", words=swapped("picture", "number"))
+    hub.repos["lab/words"].append((new, {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir()}))
+    assert text.identify(params) == f"hub:lab/model@{COMMIT} hub:lab/words@{new}"
+    after = features(text.load(params, "cpu"))
+    assert not torch.allclose(before, after)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert text.identify(params) == f"hub:lab/model@{COMMIT} hub:lab/words@{new}"
+    assert torch.equal(features(text.load(params, "cpu")), after)
+
+
+def list_of_model():
+    return ("open_clip_config.json", "open_clip_model.safetensors")
+
+
+def test_a_file_that_is_written_anew_is_read_anew_while_the_first_model_lives(tmp_path):
+    net, config = small_model()
+    folder = fill(tmp_path / "model", net, config)
+    params = ClipParams(model=f"local-dir:{folder}")
+    first = clip.load_image_tower(params, "cpu")
+    before = features(first)
+    state = {name: value + 0.1 if value.is_floating_point() else value for name, value in net.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    second = clip.load_image_tower(params, "cpu")
+    assert not torch.allclose(features(second), before)
+    assert torch.equal(features(first), before)
+    assert clip.load_text_tower(params, "cpu").clip is second.clip
