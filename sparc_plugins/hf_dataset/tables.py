@@ -42,7 +42,7 @@ from sparc_plugins.hf_dataset.params import HFParams, dataset_place
 from sparc_plugins.hf_dataset.texts import TextFiles, check_columns
 
 EXTRA = install("hf")
-COPY_VERSION = 2
+COPY_VERSION = 3
 """Part of the name of a stream's copy. Raise it when the content of the copy changes."""
 BATCH = 100
 """Rows of a stream in memory at a time."""
