@@ -213,12 +213,22 @@ def _read_header(path: Path, keys: Keys) -> _Header:
         key, array = _features(path, arrays, keys.features)
         width = _width(path, key, array)
         part = Part(path, key, array.shape[0], width, item_bytes(array.dtype), array.room)
-        if key in arrays or keys.ids:
+        if key in arrays:
             ids = stored_ids(path, arrays, key, keys.ids, (IDS, INDICES, ID))
         else:
-            ids = StoredIds(texts(sample_ids(sample_names(arrays, key), key), path))
+            ids = _ids_in_names(path, arrays, key, keys.ids)
         named = "" if NAMELESS in arrays else listing(arrays)
     return _Header(_checked(part, ids, path), ids, named)
+
+
+def _ids_in_names(path: Path, arrays: Arrays, pattern: str, key: str | None) -> StoredIds:
+    """Return the ids in the names of arrays. Raises InvalidConfig if the file holds other ids, of unknown order."""
+    if beside := next((name for name in (key, IDS, INDICES, ID) if name in arrays), key):
+        raise InvalidConfig(
+            f"{path}: expected ids in the names of the arrays {pattern}, or in '{beside}' beside one array, found both",
+            hint="save the features as one array, in the order of the ids, or leave these ids out",
+        )
+    return StoredIds(texts(sample_ids(sample_names(arrays, pattern), pattern), path))
 
 
 def _with_metadata(headers: list[_Header], metadata: list[Path] | None, keys: Keys) -> list[_Header]:

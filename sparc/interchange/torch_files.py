@@ -103,7 +103,10 @@ def open_pt(path: Path) -> Iterator[Arrays]:
 
 def _is_pair(content: Sequence[Any]) -> bool:
     """Return whether a list holds things of several kinds, such as features and ids, instead of rows of one kind."""
-    kinds = {type(one) for one in content}
+    import torch
+
+    families: tuple[Any, ...] = (torch.Tensor, np.ndarray, (list, tuple), object)
+    kinds = {next(number for number, family in enumerate(families) if isinstance(one, family)) for one in content}
     texts = [isinstance(one, list | tuple) and any(isinstance(inner, str) for inner in one) for one in content]
     return len(kinds) > 1 or any(texts)
 

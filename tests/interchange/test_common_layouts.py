@@ -123,6 +123,21 @@ def test_arrays_that_may_be_something_else_are_no_samples(tmp_path):
     assert open_source(tmp_path / "some.npz", keys=Keys("*")).ids == ["mean", "b"]
 
 
+def test_ids_beside_arrays_with_names_of_their_own_are_not_ignored(tmp_path):
+    """Arrays 0, 1, ... are read in the order of their names, in which 10 comes before 2: the ids have another order."""
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        for number in range(11):
+            file[f"features/{number}"] = FEATURES[0] + number
+        file["names"] = [f"photo {number}" for number in range(11)]
+    with pytest.raises(InvalidConfig, match=r"names of the arrays features/\*, or in 'names' .* found both"):
+        open_source(tmp_path / "some.h5", keys=Keys(ids="names"))
+    assert open_source(tmp_path / "some.h5").ids[:3] == ["0", "1", "10"]
+    with h5py.File(tmp_path / "some.h5", "a") as file:
+        file.move("names", "ids")
+    with pytest.raises(InvalidConfig, match="found both"):
+        open_source(tmp_path / "some.h5")
+
+
 def parquet(path, columns):
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     return path
@@ -230,10 +245,21 @@ def test_two_arrays_of_one_name_are_not_chosen_between(tmp_path):
         [torch.from_numpy(row) for row in FEATURES],
         [FEATURES[:3].tolist(), FEATURES[3:].tolist()],
         [FEATURES[:1], FEATURES[1:]],
+        [torch.nn.Parameter(torch.from_numpy(FEATURES[:1])), torch.from_numpy(FEATURES[1:])],
         [[torch.tensor(one) for one in row] for row in FEATURES.tolist()],
         torch._neg_view(torch.from_numpy(-FEATURES)),
     ],
-    ids=["lists", "arrays", "tuple of lists", "tensors", "batches of lists", "batches", "lists of tensors", "negated"],
+    ids=[
+        "lists",
+        "arrays",
+        "tuple of lists",
+        "tensors",
+        "batches of lists",
+        "batches",
+        "parameters",
+        "lists of tensors",
+        "negated",
+    ],
 )
 def test_rows_in_a_pt_file_are_read_as_lists_arrays_or_batches(features, tmp_path):
     path = saved(tmp_path / "some.pt", {"features": features, "ids": IDS})

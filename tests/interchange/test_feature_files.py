@@ -545,6 +545,15 @@ def test_datasets_of_hdf5_that_link_in_a_circle_or_hold_no_numbers_are_listed(tm
         open_source(tmp_path / "some.h5", keys=Keys("scalar"))
 
 
+def test_temporary_files_for_long_chunks_are_counted(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file.create_dataset("features", data=FEATURES, chunks=(4, 1))
+        file["ids"] = IDS
+    assert open_source(tmp_path / "some.h5").parts[0].room == 0
+    monkeypatch.setattr(hdf5_files, "BAND_BYTES", 1)
+    assert open_source(tmp_path / "some.h5").parts[0].room == FEATURES.nbytes
+
+
 def test_what_a_killed_import_left_is_removed_by_the_next(tmp_path):
     source = open_source(written(tmp_path / "some.npz", FEATURES, IDS))
     left = tmp_path / "out" / "train" / "s" / f"{arrays_module.TEMPORARY}x" / "0"
