@@ -133,5 +133,9 @@ def does_not_fit(path: Path, name: str, state: Mapping[str, Tensor], error: Exce
     """Return the error for weights that are not those of a model; or for a lack of memory, if that is what it is."""
     reason = " ".join(str(error).split())[:200]
     hint = _HINTS.get(library_of(state), "check model= and weights=")
+    if _AFTER_POOLING in state:
+        hint = (
+            "the file is of a model that averages its tokens (global_pool=avg): use the stream timm, with the same file"
+        )
     message = f"the weights {path} do not fit the model '{name}': {reason}"
     return refusal(error, f"load {path}") or CorruptFile(message, hint=hint)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,13 @@ def check(params: TimmParams) -> None:
         InvalidConfig: parameters exclude each other, or the configuration beside the weights names another model.
         MissingData, CorruptFile: the configuration of `local-dir:` does not exist, or is none.
     """
-    for name, beside in (("weights", params.weights), ("model", params.local)):
-        if beside is not None and params.revision is not None:
-            value = beside if name == "weights" else params.model
-            raise InvalidConfig(
-                f"{name}={value} beside revision={params.revision}: a revision is one of the hub's weights",
-                hint="leave one of the two out",
-            )
+    local = f"model={params.model}" if params.model.startswith(FOLDER) else None
+    local = local if params.weights is None else f"weights={params.weights}"
+    if local is not None and params.revision is not None:
+        raise InvalidConfig(
+            f"{local} beside revision={params.revision}: a revision is one of the hub's weights",
+            hint="leave one of the two out",
+        )
     if not params.model.startswith((HUB, FOLDER)):
         _check_name(params.model)
         config_beside(params)
@@ -134,22 +135,19 @@ def find(params: TimmParams, repo: str, backbone: str) -> Source:
         MissingData: local weights do not exist.
     """
     check(params)
+    of_hub = partial(hub_file, repo, backbone=backbone, revision=params.revision)
     random = params.weights == "random"
-    if params.local is None and params.repo is None and not params.model.startswith(FOLDER):
-        found = None if random else hub_file(repo, FILES, backbone=backbone, revision=params.revision)
-        return Source(params.model, found)
     if params.repo is not None:
-        config = hub_file(params.repo, [CONFIG], backbone=backbone, revision=params.revision)
-        architecture = _architecture(config, needed=True)
-        weights = None if random else hub_file(params.repo, FILES, backbone=backbone, revision=params.revision)
-        return Source(str(architecture), weights, config.parent)
-    if random:
+        config = of_hub([CONFIG])
+        return Source(str(_architecture(config, needed=True)), None if random else of_hub(FILES), config.parent)
+    if params.model.startswith(FOLDER):
         folder = Path(params.model.removeprefix(FOLDER))
-        return Source(str(_architecture(folder / CONFIG, needed=True)), None, folder)
-    weights = local_weights(str(params.local))
+        weights = None if random else local_weights(str(folder))
+        return Source(str(_architecture(folder / CONFIG, needed=True)), weights, folder)
+    if params.local is None:
+        return Source(params.model, None if random else of_hub(FILES))
     beside = config_beside(params)
-    name = _architecture(weights.parent / CONFIG) if params.weights is None else params.model
-    return Source(str(name), weights, None if beside is None else beside.parent)
+    return Source(params.model, local_weights(params.local), None if beside is None else beside.parent)
 
 
 def config_beside(params: TimmParams) -> Path | None:

@@ -5,6 +5,7 @@ import json
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_data_config
 from timm.models import save_for_hf
 
@@ -92,6 +93,15 @@ def test_a_file_of_a_transformer_that_averages_its_tokens_is_known_by_its_norm(t
     torch.testing.assert_close(features(load(model="test_vit", weights=str(folder))), expected, rtol=0, atol=1e-6)
 
 
+def test_a_stream_of_the_class_token_says_where_a_model_that_averages_its_tokens_is_read(tmp_path):
+    name = "vit_small_patch14_reg4_dinov2"
+    model = timm.create_model(name, global_pool="avg", num_classes=0, img_size=28, depth=1)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(CorruptFile, match="do not fit the model") as error:
+        timm_image.load_dinov2(Dinov2Params(model=name, weights=str(tmp_path), size=28), "cpu")
+    assert "use the stream timm" in error.value.hint
+
+
 def test_weights_that_lack_a_layer_are_refused_though_the_configuration_states_other_classes(tmp_path):
     folder = save(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
@@ -99,8 +109,6 @@ def test_weights_that_lack_a_layer_are_refused_though_the_configuration_states_o
     (folder / "config.json").write_text(json.dumps(config))
     expected, _ = by_timm(folder)
     torch.testing.assert_close(features(load(model="test_vit", weights=str(folder))), expected, rtol=0, atol=1e-6)
-    from safetensors.torch import load_file, save_file
-
     state = load_file(folder / "model.safetensors")
     save_file({name: value for name, value in state.items() if "blocks.1." not in name}, folder / "model.safetensors")
     with pytest.raises(CorruptFile, match="do not fit the model 'test_vit'"):
