@@ -27,7 +27,7 @@ TOKENIZERS = (
     "sentencepiece.bpe.model",
 )
 """Files of which a tokenizer has at least one."""
-_READ = ("*.json", "*.txt", "*.model", "*.spm", "*.codes", "*.tiktoken")
+_READ = ("*.json", "*.txt", "*.model", "*.spm", "*.codes", "*.tiktoken", "*.tokenizer")
 """Files that a tokenizer of transformers can read."""
 
 

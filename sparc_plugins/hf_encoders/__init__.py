@@ -49,7 +49,7 @@ from sparc_plugins.hf_encoders.image import ImageBackbone, sized
 from sparc_plugins.hf_encoders.sentence import read_recipe
 from sparc_plugins.hf_encoders.text import TextBackbone, TextRecipe
 
-FILES = ("*.json", "*.txt", "*.model", "*.spm", "*.codes", "*.tiktoken")
+FILES = ("*.json", "*.txt", "*.model", "*.spm", "*.codes", "*.tiktoken", "*.tokenizer")
 """Configuration and tokenizer files on the hub, in subfolders too."""
 OLD_FOLDER = "0_Transformer"
 """Folder of the encoder in old sentence-transformers models. Newer ones have it in the root."""

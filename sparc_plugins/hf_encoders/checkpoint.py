@@ -14,6 +14,7 @@ from sparc.plugins import (
     InvalidConfig,
     MissingData,
     SparcError,
+    local_weights,
     read_weights,
     reading,
     seeded,
@@ -59,7 +60,7 @@ _ELSEWHERE = {
     "**/*.onnx": ("an exported graph", "use the original model, or " + IMPORT),
 }
 """Files that transformers does not read as weights: what they are, and what to do."""
-_TEXTS = {".json", ".txt", ".model", ".spm", ".codes", ".tiktoken"}
+_TEXTS = {".json", ".txt", ".model", ".spm", ".codes", ".tiktoken", ".tokenizer"}
 """Suffixes of configurations and of tokenizer files."""
 
 
@@ -104,13 +105,21 @@ def identify_folder(folder: Path, weights: Path | None) -> str:
     """
     places = [folder, *module_folders(folder)]
     files = [path for place in places for path in place.iterdir() if path.suffix in _TEXTS]
-    tensors = [weights, *map(first_weights, places[1:])] if weights else list(map(first_weights, places))
+    tensors = [weights or first_weights(folder), *map(_weights_of_module, places[1:])]
     found = [path for path in tensors if path is not None]
     if not found:
         find_weights(folder)  # raises, and lists the files that exist
     files += [part for path in found for part in weight_files(path)]
     lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in sorted(set(files))]
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def _weights_of_module(folder: Path) -> Path | None:
+    """Return the file of weights that is read for a module; None for a module without weights."""
+    try:
+        return first_weights(folder) or local_weights(str(folder))
+    except MissingData:
+        return None
 
 
 def module_folders(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import torch
 import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
@@ -194,9 +195,14 @@ def test_the_identity_changes_with_any_file_that_changes_features(bert, tmp_path
         change(folder / name, changed=True)
         seen.add(spec.identify(params))
     dense = folder / "2_Dense" / "model.safetensors"
-    dense.write_bytes(dense.read_bytes() + b" ")
+    dense.write_bytes(dense.read_bytes()[:-1] + b" ")
     seen.add(spec.identify(params))
-    assert len(seen) == 6
+    torch.save(load_file(dense), dense.with_name("head.pt"))  # noqa: TID251
+    dense.unlink()
+    seen.add(spec.identify(params))
+    torch.save({}, dense.with_name("head.pt"))  # noqa: TID251
+    seen.add(spec.identify(params))
+    assert len(seen) == 8
 
 
 def renamed(folder, *names):
