@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Windows gives a pipe an encoding without arrows and dashes
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _interrupt) if in_main else None
     try:
         from sparc.cli.app import app
 
@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         code = _explain(error)
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
     if code == INTERRUPTED:
         _fail("interrupted", "run the same command again; complete parts of the store are kept", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)

@@ -59,6 +59,10 @@ class Sample:
 
         try:
             return read_rgb(self.open_image)
+        except BadSample as error:
+            if f"'{self.id}'" in error.message:
+                raise
+            raise BadSample(f"the image of sample '{self.id}': {error.message}", hint=error.hint) from error
         except SparcError:
             raise
         except TooLarge as error:

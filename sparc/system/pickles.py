@@ -8,8 +8,6 @@ import pathlib
 import types
 from typing import Any
 
-import numpy as np
-
 _FACTORIES = (bool, bytearray, bytes, complex, dict, float, frozenset, int, list, set, str, tuple)
 """Built-in types that a defaultdict names as its factory, and by which collections are restored."""
 _MOMENTS = (datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone)
@@ -49,6 +47,7 @@ def _list(items: object = (), length: object = None) -> list[Any]:
 
 def _of_numpy() -> list[Any]:
     """Return what rebuilds arrays and numbers of NumPy, without Python objects in them."""
+    import numpy as np  # not at the top: planning an extraction needs none
     from numpy._core import multiarray
 
     functions = [multiarray.scalar, multiarray._reconstruct]

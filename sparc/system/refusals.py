@@ -51,7 +51,7 @@ def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) 
         number = _number(found)
         if number is not None and number not in passed:
             path = getattr(found, "filename", None)
-            about = f"{doing} ({path})" if isinstance(path, str | os.PathLike) and str(path) not in doing else doing
+            about = f"{doing} ({path})" if isinstance(path, str | os.PathLike) and os.sep not in doing else doing
             message, hint = _said(number, about)
             return StorageError(message, hint=hint)
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
