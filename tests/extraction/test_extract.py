@@ -135,7 +135,7 @@ def test_kill_9_loses_only_the_shard_in_work(dataset, photos, tmp_path, environm
 
 def test_an_image_that_does_not_decode_is_named(dataset, photos, tmp_path):
     (photos / dataset.groups[20]).write_bytes(b"\x89PNG but not really")
-    with pytest.raises(BadSample, match=f"the image of sample '{dataset.ids[20]}' ") as error:
+    with pytest.raises(BadSample, match=f"the image of sample '{dataset.ids[20]}'") as error:
         extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
     assert "--skip-bad" in error.value.hint
     assert shard_path(tmp_path / "s", 0).exists()
