@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+import zlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -32,24 +33,37 @@ def identify_files(root: Path, files: Iterable[str | Path], digest: Digest = "sa
     """
     start = os.path.join(root, "")
     names = (os.fspath(path).removeprefix(start).replace(os.sep, "/") for path in files)
-    found = sorted((same_name(name), os.path.join(root, name)) for name in names)
-    sampled = {name for name, _ in sorted(found, key=lambda one: hashlib.sha256(os.fsencode(one[0])).digest())[:FILES]}
-    total = hashlib.sha256()
+    found = sorted((same_name(name), start + name) for name in names)
+    sampled = {name for name, _ in sorted(found, key=lambda one: zlib.crc32(os.fsencode(one[0])))[:FILES]}
+    rows = []
     for name, path in found:
         try:
-            with reading(path):
-                status = os.stat(path)
-                if not stat.S_ISREG(status.st_mode):
-                    raise MissingData(f"expected a file, found something else: {path}", hint="remove or replace it")
-                size = status.st_size
-                content = sha256(Path(path)) if digest == "all" else _sample(path, size) if name in sampled else ""
+            size = _size(path)
+            read = digest == "all" or name in sampled
+            rows.append((name, size, _digest(path, size, digest) if read else ""))
         except FileNotFoundError as error:
             raise MissingData(
                 f"{path} does not exist any more, or is a link to a file that does not",
                 hint="restore it, or wait until the folder no longer changes, and run the same command again",
             ) from error
-        total.update(json.dumps([name, size, content]).encode())
-    return f"sha256:{total.hexdigest()}"
+    return f"sha256:{hashlib.sha256(json.dumps(rows).encode()).hexdigest()}"
+
+
+def _size(path: str) -> int:
+    """Return the size of a file. Raises MissingData for what is no file, and StorageError."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        with reading(path):  # words the error
+            raise
+    if not stat.S_ISREG(status.st_mode):
+        raise MissingData(f"expected a file, found something else: {path}", hint="remove or replace it")
+    return status.st_size
+
+
+def _digest(path: str, size: int, digest: Digest) -> str:
+    with reading(path):
+        return sha256(Path(path)) if digest == "all" else _sample(path, size)
 
 
 def cache_key(files: Sequence[Path], digest: Digest = "sample", *more: object) -> str:
