@@ -11,9 +11,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from sparc.cli import main
+
+settings.register_profile("sparc", derandomize=True, deadline=None)  # every run tries the same examples
+settings.load_profile("sparc")
 
 # No torch here: the process that hands tests to the workers reads this file too.
 os.environ["OMP_NUM_THREADS"] = "1"  # two workers share two cores

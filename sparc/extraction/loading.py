@@ -117,9 +117,28 @@ class _Processes:
                     batch = batch.unpacked()
                 yield batch
         except BaseException:
-            for child in self._children:  # a process that hangs would never end
-                child.kill()
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        """Kill the processes, since one that hangs would never end, and leave their queues.
+
+        PyTorch's own end sets an event, whose lock a killed process may hold for ever.
+        """
+        iterator: Any = self._iterator
+        iterator._shutdown = True
+        for child in self._children:
+            child.kill()
+            child.join(POLL_SECONDS)
+        if iterator._worker_pids_set:
+            signals: Any = torch.utils.data._utils.signal_handling
+            signals._remove_worker_pids(id(iterator))
+            iterator._worker_pids_set = False
+        if self._pin:
+            iterator._pin_memory_thread_done_event.set()
+        for queue in (*iterator._index_queues, iterator._worker_result_queue):
+            queue.cancel_join_thread()
+            queue.close()
 
     def _look(self, error: RuntimeError) -> None:
         """Raise SparcError for a process that is dead or reads for too long; `error` unless it is a mere timeout."""

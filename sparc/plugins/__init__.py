@@ -43,7 +43,7 @@ from sparc.plugins.contracts import (
     WordBackbone,
 )
 from sparc.plugins.datasets import Texts, find_taxonomy, held_out, no_folder, read_taxonomy
-from sparc.plugins.formats import no_image
+from sparc.plugins.formats import no_image, read_image
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
@@ -107,6 +107,7 @@ __all__ = [
     "no_folder",
     "no_image",
     "open_text",
+    "read_image",
     "read_taxonomy",
     "read_text",
     "read_weights",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from sparc.errors import BadSample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _KINDS: dict[str, Callable[[bytes], bool]] = {
@@ -32,3 +37,21 @@ def no_image(file: object, start: bytes) -> BadSample:
         f"{file} is {kind}, which is not read" if kind else f"{file} is of a format that Pillow does not know",
         hint="convert it to JPEG or PNG; or pass --skip-bad to continue without it",
     )
+
+
+def read_image(file: IO[bytes], path: Path) -> Image:
+    """Read an image from an open file, which is closed even if it does not decode. `path` names it in errors.
+
+    Raises BadSample for what is no image; an error of Pillow for a damaged one.
+    """
+    from PIL import Image as Images
+    from PIL import UnidentifiedImageError
+
+    with file:
+        try:
+            with Images.open(file) as image:
+                image.load()
+                return image
+        except UnidentifiedImageError as error:
+            file.seek(0)
+            raise no_image(path, file.read(STARTS)) from error

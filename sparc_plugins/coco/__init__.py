@@ -30,7 +30,7 @@ from sparc.plugins import (
     hookimpl,
     install,
     no_folder,
-    no_image,
+    read_image,
     reading,
     sha256,
     write_atomically,
@@ -267,21 +267,12 @@ def find_image(folder: Path, name: str) -> Path:
 
 def open_image(folder: Path, name: str) -> Image:
     """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
         try:
             file = (folder / name).open("rb")
         except FileNotFoundError:
             file = find_image(folder, name).open("rb")
-        with file:  # closed even if it does not decode
-            try:
-                with Image.open(file) as image:
-                    image.load()
-                    return image
-            except UnidentifiedImageError as error:
-                file.seek(0)
-                raise no_image(folder / name, file.read(512)) from error
+        return read_image(file, folder / name)
     except OSError as error:
         if error.errno not in NO_FILE:
             raise

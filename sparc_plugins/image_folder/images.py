@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import BadSample, InvalidConfig, find_path, no_image, same_name
+from sparc.plugins import BadSample, InvalidConfig, find_path, read_image, same_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,21 +62,12 @@ def as_text(text: str, errors: str = "backslashreplace") -> str:
 
 def open_image(root: Path, name: str) -> Image:
     """Open an image of the folder. Raises BadSample if it does not exist."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
         try:
             file = (root / name).open("rb")
         except FileNotFoundError:
             file = _respelled(root, name).open("rb")
-        with file:
-            try:
-                with Image.open(file) as image:
-                    image.load()
-                    return image
-            except UnidentifiedImageError as error:
-                file.seek(0)
-                raise no_image(root / name, file.read(512)) from error
+        return read_image(file, root / name)
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise

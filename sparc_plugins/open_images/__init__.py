@@ -22,7 +22,7 @@ from sparc.plugins import (
     Taxonomy,
     hookimpl,
     identify_files,
-    no_image,
+    read_image,
     reading,
     same_name,
 )
@@ -195,17 +195,8 @@ def _other_suffixes(names: Iterable[bytes], published: Iterable[bytes]) -> dict[
 
 def open_image(path: Path) -> Image:
     """Open an image file. Raises BadSample if it does not exist."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with path.open("rb") as file:
-            try:
-                with Image.open(file) as image:
-                    image.load()
-                    return image
-            except UnidentifiedImageError as error:
-                file.seek(0)
-                raise no_image(path, file.read(512)) from error
+        return read_image(path.open("rb"), path)
     except FileNotFoundError as error:
         raise BadSample(f"image not found: {path}", hint="restore it; or pass --skip-bad") from error
 

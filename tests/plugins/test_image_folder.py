@@ -491,7 +491,9 @@ def test_a_truncated_csv_never_loses_a_sample_silently(tmp_path_factory, samples
     (root / "samples.csv").write_bytes(content[: int(cut * len(content))])
     whole = [(image, caption) for image, caption, _ in kept(samples)]
     try:
-        found = [(image, caption) for image, caption, _ in rows_of(root)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is left out is counted in one
+            found = [(image, caption) for image, caption, _ in rows_of(root)]
     except (InvalidConfig, MissingData):
         return
     assert found == whole[: len(found)]  # the cut was between two rows
