@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,9 @@ from sparc.cli.progress import Screen, console
 from sparc.config.options import Options, option
 from sparc.config.references import check_stream_names
 from sparc.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from sparc.interchange.import_features import ImportedSplit
 
 IDS_SHOWN = 5
 
@@ -75,18 +78,7 @@ def import_features(
 
     if split is not None and split not in SPLITS:
         raise InvalidConfig(f"--split: expected train or test, found '{split}'", hint="--split train")
-    files: dict[str, Path] = {}
-    for one in stream:
-        name, equals, file = one.partition("=")
-        if not (equals and file):
-            raise InvalidConfig(f"--stream: expected NAME=PATH, found '{one}'", hint="--stream a=a.npz")
-        if name in files:
-            raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file or folder per stream")
-        files[name] = Path(file).expanduser()
-    try:
-        check_stream_names(list(files))
-    except ValueError as error:
-        raise InvalidConfig(f"--stream: {error}", hint="--stream NAME=PATH") from error
+    files = _files_by_stream(stream)
     features_keys = _by_stream("features-key", given, files)
     ids_keys = _by_stream("ids-key", given, files)
     with Screen() as screen:
@@ -106,13 +98,7 @@ def import_features(
         screen.doing(f"writing {', '.join(sources)} into {out}")
         written = write(sources, out, split=split, holdout=holdout)
     for imported in written:
-        console.print(f"{imported.split}: {imported.samples} samples", markup=False)
-        for name, lacking in imported.lacking.items():
-            if lacking:
-                some = ", ".join(lacking[:IDS_SHOWN]) + (", ..." if len(lacking) > IDS_SHOWN else "")
-                console.print(
-                    f"[yellow]{len(lacking)} samples lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True
-                )
+        _print_imported(imported)
     lacking_split = next((name for name in SPLITS if not (out / name).is_dir()), None)
     place = shlex.quote(str(out))
     follows = (
@@ -121,6 +107,34 @@ def import_features(
         else f"sparc import features --split {lacking_split} --out {place} ..."
     )
     console.print(f"\nNext:\n  {follows}", markup=False, soft_wrap=True)
+
+
+def _files_by_stream(stream: list[str]) -> dict[str, Path]:
+    """Split each NAME=PATH. Raises InvalidConfig for another form, and for names that streams cannot have."""
+    files: dict[str, Path] = {}
+    for one in stream:
+        name, equals, file = one.partition("=")
+        if not (equals and file):
+            raise InvalidConfig(f"--stream: expected NAME=PATH, found '{one}'", hint="--stream a=a.npz")
+        if name in files:
+            raise InvalidConfig(f"--stream: found '{name}' twice", hint="give one file or folder per stream")
+        files[name] = Path(file).expanduser()
+    try:
+        check_stream_names(list(files))
+    except ValueError as error:
+        raise InvalidConfig(f"--stream: {error}", hint="--stream NAME=PATH") from error
+    return files
+
+
+def _print_imported(imported: ImportedSplit) -> None:
+    """Print the samples of a split, and those that a stream lacks."""
+    console.print(f"{imported.split}: {imported.samples} samples", markup=False)
+    for name, lacking in imported.lacking.items():
+        if lacking:
+            some = ", ".join(lacking[:IDS_SHOWN]) + (", ..." if len(lacking) > IDS_SHOWN else "")
+            console.print(
+                f"[yellow]{len(lacking)} samples lack {escape(name)}: {escape(some)}[/yellow]", soft_wrap=True
+            )
 
 
 def _by_stream(name_of_option: str, given: Mapping[str, Sequence[str]], streams: Collection[str]) -> dict[str, str]:

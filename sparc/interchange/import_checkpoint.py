@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENCODER = "encoders."
 WRAPPERS = ("module.", "_orig_mod.", "model.")
-"""What data parallelism, `torch.compile` and Lightning put before a name."""
+"""Prefixes that data parallelism, `torch.compile` and Lightning put before a name."""
 _OF_STREAM = re.compile(
     r"(?P<kind>encoders|decoders)\.(?P<stream>.+)\.weight|(?:pre|latent)_biases\.(?P<biased>.+)", re.DOTALL
 )

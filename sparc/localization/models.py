@@ -32,7 +32,7 @@ class Models:
     random_weights: Sequence[str] = ()
     """Streams whose weights are random, so that their maps say nothing about a model."""
     layers: int | None = None
-    """How many of an image stream's layers, the last ones, attention relevance goes through; None for all."""
+    """Number of last layers of an image stream that attention relevance goes through; None for all layers."""
 
     def of(self, modality: str) -> list[str]:
         """Return the streams of a modality, in order."""

@@ -18,7 +18,7 @@ from sparc.system.names import same_name
 from sparc.system.refusals import reading
 
 Digest = Literal["sample", "all"]
-"""How much of the content is read: a sample of blocks, or all of it."""
+"""Part of the content that is read: a sample of blocks, or all of it."""
 FILES, BLOCKS, BLOCK = 128, 8, 1 << 16
 """At most 128 files are sampled, each by 8 blocks of 64 KiB: 64 MiB in all."""
 

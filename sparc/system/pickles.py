@@ -1,4 +1,4 @@
-"""Which objects in a pickle are restored: values that run no code, beside the tensors that torch restores by itself."""
+"""The objects of a pickle that are restored: values that run no code, beside the tensors that torch itself restores."""
 
 from __future__ import annotations
 

@@ -100,14 +100,14 @@ class Source:
     config: str
     """open_clip's configuration of the architecture, as JSON."""
     preprocess: str
-    """What differs from open_clip's default preprocessing of images, as JSON."""
+    """Differences from open_clip's default preprocessing of images, as JSON."""
     quick_gelu: bool
     folder: Path | None = None
     """Folder of `open_clip_config.json`; None for an architecture of open_clip's own."""
     tokenizer: Path | None = None
     """Folder of the tokenizer of transformers."""
     stamp: tuple[tuple[str, int, int, int], ...] = ()
-    """What changes when a file in that folder is written anew."""
+    """A text that changes when a file in that folder is written anew."""
 
     @property
     def text_config(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Choice(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What `README.md` says about the files of a folder."""
+    """The choices that a `README.md` makes about the files of a folder."""
 
     splits: dict[str, list[Path]]
     separator: str | None = None

@@ -155,7 +155,7 @@ def _find(params: HubParams, backbone: str) -> tuple[Path, Path | None]:
     config = get([f"{place}{CONFIG}" for place in places])
     folder = config.parents[1] if config.parent.name == OLD_FOLDER else config.parent
     get_folder(FILES, needs=config.relative_to(folder).as_posix())
-    # What is refused for its configuration is refused before its weights are downloaded.
+    # A model that its configuration rules out is refused before its weights are downloaded.
     place, _, layers = read_recipe(folder) if isinstance(params, SentenceParams) else (folder, None, ())
     check_config(place)
     if params.weights == "random":

@@ -57,7 +57,7 @@ class LocalizationReport(_Frozen):
     refused: dict[str, str]
     """Methods that an architecture does not allow: `STREAM METHOD` to the reason."""
     layers: int | None = None
-    """How many layers, the last ones, attention relevance went through; None for all."""
+    """Number of last layers that attention relevance went through; None for all layers."""
 
 
 class LatentsReport(_Frozen):
