@@ -2,6 +2,8 @@
 
 from sparc.config.options import (
     DEFAULT_DATASET,
+    RECIPES,
+    CompletionKind,
     DataOptions,
     EvaluateOptions,
     ExploreOptions,
@@ -13,7 +15,9 @@ from sparc.config.options import (
     Normalization,
     Options,
     PlaceOptions,
+    PreBias,
     Precision,
+    Recipe,
     RunConfig,
     Selection,
     SpaceConfig,
@@ -29,6 +33,8 @@ from sparc.config.validation import suggestion, validated
 
 __all__ = [
     "DEFAULT_DATASET",
+    "RECIPES",
+    "CompletionKind",
     "DataOptions",
     "EvaluateOptions",
     "ExploreOptions",
@@ -41,7 +47,9 @@ __all__ = [
     "Options",
     "PlaceOptions",
     "PluginRef",
+    "PreBias",
     "Precision",
+    "Recipe",
     "RunConfig",
     "Selection",
     "SpaceConfig",

@@ -50,6 +50,11 @@ class RunArguments(TypedDict, total=False):
     """Learning rate of Adam."""
     seed: int
     """Seed of the initial weights and of the order of the samples."""
+    pre_bias: Literal["mean", "zeros"]
+    """Start of each stream's pre-bias: the mean of its training features, which prevents dead latents; or zeros."""
+    completion: Literal["linear", "none"]
+    """How encoding guesses the streams that a sample lacks: linear, from the covariances of the training features; or
+    none, the paper's way."""
     encoder_product: Literal["float32", "bfloat16"]
     """Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates are
     rescored in float32, and is faster with large batches on processors with native bfloat16."""
@@ -67,6 +72,8 @@ class RunArguments(TypedDict, total=False):
     """Largest number of pixels of an image."""
     max_side_ratio: float
     """Largest ratio of an image's longer side to its shorter; resizing makes long images huge."""
+    recipe: Literal["sparc", "paper"]
+    """Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."""
     out: str | Path | None
     """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
 

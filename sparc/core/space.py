@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sparc.core import topk
 from sparc.core.codes import Codes
+from sparc.core.completion import Completion, encode_completed
 from sparc.core.kernels import logits_with_gradient, weighted_rows
 from sparc.core.topk import EncoderProduct, Kept, Selector
 from sparc.core.unit_norm import UnitDirections
@@ -93,6 +94,8 @@ class LatentSpace(nn.Module):
         self.center: Tensor
         self.scale: Tensor
         self.directions = UnitDirections(list(self.streams.values()), self.decoder.dtype)
+        self.completion: Completion | None = None
+        """Guesses the streams that a sample lacks; None before `sparc complete` or the end of a training."""
 
     def __repr__(self) -> str:
         """Return one line with the streams, their widths, and the shape."""
@@ -153,11 +156,13 @@ class LatentSpace(nn.Module):
             self.center[self.segments[name]] = mean_D.to(self.center)
             self.scale[self._position[name]] = scale
 
-    def encode(self, features: Mapping[str, Tensor]) -> dict[str, Codes]:
+    def encode(self, features: Mapping[str, Tensor], *, complete: bool = True) -> dict[str, Codes]:
         """Encode raw backbone features (B, D) of some streams.
 
-        Streams encoded together share one index set per sample, unless the space selects locally. A stream encoded
-        alone selects for itself, so that no other stream can leak into its code.
+        Streams encoded together share one index set per sample, unless the space selects locally. The streams that a
+        sample lacks are guessed from those it has, if the space has a completion (`sparc.core.completion`); nothing
+        else of them can leak into its codes. `complete=False` is the paper's way: a stream encoded alone selects for
+        itself.
 
         Raises:
             UnknownName: a stream that the space does not have.
@@ -165,7 +170,10 @@ class LatentSpace(nn.Module):
                 that is not finite.
         """
         self._check(features)
-        return self.encode_batch(self.normalize(features))
+        batch = self.normalize(features)
+        if not complete or self.completion is None or self.selection == "local":
+            return self.encode_batch(batch)
+        return encode_completed(self, self.completion, batch)
 
     def encode_batch(self, batch: Batch) -> dict[str, Codes]:
         """Encode normalised features (B, D), as `encode`; the values of the codes are differentiable."""
@@ -202,12 +210,12 @@ class LatentSpace(nn.Module):
     def decode_linear(self, codes: Codes, stream: str) -> Tensor:
         """Return D_t z, (B, D), without the pre-bias."""
         table_LD = self.decoder[:, self.segments[stream]].contiguous()
-        return weighted_rows(codes.indices, codes.values.unsqueeze(1), table_LD).squeeze(1)
+        return weighted_rows(codes.indices, codes.values_for(stream).unsqueeze(1), table_LD).squeeze(1)
 
     def reconstruct(self, codes: Mapping[str, Codes]) -> dict[str, dict[str, Tensor]]:
         """Reconstruct every stream's normalised features (B, D) from each stream's codes: `[source][target]`.
 
-        Sources that share an index set are decoded together.
+        Sources that share an index set, and lack no stream, are decoded together.
 
         Raises BadFeatures unless `codes` holds codes of this space by stream.
         """
@@ -218,6 +226,10 @@ class LatentSpace(nn.Module):
             )
         for name, code in codes.items():
             self._check_codes(code, name)
+        if any(code.translations for code in codes.values()):
+            return {
+                name: {target: self.decode(code, target) for target in self.streams} for name, code in codes.items()
+            }
         first, *others = codes.values()
         if others and all(other.indices is first.indices for other in others):
             values_BGK = torch.stack([code.values for code in codes.values()], dim=1)

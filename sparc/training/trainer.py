@@ -16,9 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sparc.config import TrainingConfig
+from sparc.core.completion import fit_completion
 from sparc.core.dead import ActivityCounters
 from sparc.core.losses import KINDS, Kind, LossWeights, Term, total
-from sparc.core.space import Batch
+from sparc.core.moments import moments_of
+from sparc.core.space import Batch, LatentSpace
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
@@ -27,7 +29,7 @@ from sparc.system.refusals import reading
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
-from sparc.training.loader import Loader, TrainingFeatures
+from sparc.training.loader import Loader, TrainingFeatures, in_order
 
 LOG_EVERY = 50
 SAVE_SECONDS = 30.0
@@ -151,7 +153,7 @@ def train(
     """Train a space in place, on its device, on raw features, and save it into the run.
 
     If the run holds the state of an interrupted training, resume from it. On the CPU the final weights are the same
-    bits as without the interruption. 'standard' normalisation is fitted to the features first, each row counted once.
+    bits as without the interruption. Before the first step, `prepare` fits what is not trained.
 
     Returns True if the training is complete, and False if `should_stop` ended it and the state was saved.
 
@@ -161,8 +163,7 @@ def train(
         CorruptFile: the saved state cannot be read.
         StorageError: the disk is full; the last saved state stays.
     """
-    if space.normalization == "standard":
-        space.fit_normalization(features.shards)
+    prepare(space, features, config)
     training = Training(space, config)
     if run.state.is_file():
         training.restore(run)
@@ -188,6 +189,26 @@ def train(
     space.eval().save_pretrained(run.path, training=config)
     run.drop_state()
     return True
+
+
+def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConfig) -> None:
+    """Fit to raw training features what is not trained: normalisation, the start of the pre-bias, and the completion.
+
+    A space of one stream, or with local selection, gets no completion. Raises MisalignedStreams, BadFeatures.
+    """
+    if space.normalization == "standard":
+        space.fit_normalization(features.shards)
+    space.completion = None
+    completes = config.completion != "none" and len(space.streams) > 1 and space.selection == "global"
+    if config.pre_bias == "zeros" and not completes:
+        return
+    device = space.decoder.device
+    fitted, held_out = moments_of(map(space.normalize, in_order(features, device)), space.streams, device)
+    if config.pre_bias == "mean":
+        with torch.no_grad():
+            space.pre_bias.copy_((fitted + held_out).mean)
+    if completes:
+        space.completion = fit_completion(fitted, held_out)
 
 
 def _finite_losses(terms: list[Term], step: int) -> Losses:
