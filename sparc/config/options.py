@@ -66,7 +66,10 @@ DEFAULT_DATASET = "openmoji"
 """Dataset of the built-in demo, which `sparc train` uses without options."""
 
 
-RECIPES: Mapping[Recipe, Mapping[str, Any]] = {"sparc": {}, "paper": {"pre-bias": "zeros", "completion": "none"}}
+RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
+    "sparc": {},
+    "paper": {"pre-bias": "zeros", "completion": "none", "stream-dropout": 0.0, "input-dropout": 0.0},
+}
 """Options by recipe, which hold unless a dataset's defaults, a file or the caller set them."""
 
 
@@ -172,6 +175,15 @@ class TrainingConfig(Options):
         "linear",
         "How encoding guesses the streams that a sample lacks: linear, from the covariances of the training features; "
         "or none, the paper's way.",
+    )
+    stream_dropout: float = option(
+        0.5,
+        "Part of the samples for which one stream, drawn at random, selects for all; needs --completion linear.",
+        ge=0,
+        le=1,
+    )
+    input_dropout: float = option(
+        0.2, "Part of each stream's features that its encoder does not see, drawn anew in each step.", ge=0, lt=1
     )
     encoder_product: Precision = option(
         "float32",

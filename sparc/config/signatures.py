@@ -55,6 +55,10 @@ class RunArguments(TypedDict, total=False):
     completion: Literal["linear", "none"]
     """How encoding guesses the streams that a sample lacks: linear, from the covariances of the training features; or
     none, the paper's way."""
+    stream_dropout: float
+    """Part of the samples for which one stream, drawn at random, selects for all; needs --completion linear."""
+    input_dropout: float
+    """Part of each stream's features that its encoder does not see, drawn anew in each step."""
     encoder_product: Literal["float32", "bfloat16"]
     """Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates are
     rescored in float32, and is faster with large batches on processors with native bfloat16."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from sparc.core.codes import Codes
-from sparc.core.kernels import entry_dots, logits_with_gradient
+from sparc.core.kernels import logits_with_gradient
 from sparc.core.topk import EncoderProduct, select
 
 if TYPE_CHECKING:
@@ -199,11 +199,9 @@ def _scores_alone(space: LatentSpace, completion: Completion, centered: Mapping[
     indices_BK, sums_BK = select({stream: EncoderProduct(x_BD, weight_LD, bias_L, everywhere_B)}, space.k, shared=True)[
         stream
     ]
-    own_LD, own_bias_L = space.encoder(stream)
-    with torch.no_grad():
-        own_BK = entry_dots(x_BD.unsqueeze(1), own_LD, indices_BK).squeeze(1) + own_bias_L[indices_BK]
+    own_BK = space.logits(stream, x_BD, indices_BK)
     return _Scores(
-        {stream: logits_with_gradient(x_BD, own_LD, own_bias_L, own_BK, indices_BK)},
+        {stream: logits_with_gradient(x_BD, *space.encoder(stream), own_BK, indices_BK)},
         logits_with_gradient(x_BD, weight_LD, bias_L, sums_BK, indices_BK),
         indices_BK,
     )

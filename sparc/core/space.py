@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sparc.core import topk
 from sparc.core.codes import Codes
 from sparc.core.completion import Completion, encode_completed
-from sparc.core.kernels import logits_with_gradient, weighted_rows
+from sparc.core.kernels import entry_dots, logits_with_gradient, weighted_rows
 from sparc.core.topk import EncoderProduct, Kept, Selector
 from sparc.core.unit_norm import UnitDirections
 from sparc.errors import BadFeatures, UnknownName
@@ -38,6 +38,10 @@ class Batch(NamedTuple):
     """(B, D) each; zero if the sample lacks the stream."""
     present: dict[str, Tensor]
     """(B,) each, bool."""
+    inputs: dict[str, Tensor] | None = None
+    """(B, D) each, what the encoders read; None for the features. The losses compare with the features."""
+    selecting: dict[str, Tensor] | None = None
+    """(B, D) each, what selects, as if all samples had all streams; None for the inputs of the streams they have."""
 
 
 def present(raw_BD: Tensor) -> Tensor:
@@ -177,12 +181,34 @@ class LatentSpace(nn.Module):
 
     def encode_batch(self, batch: Batch) -> dict[str, Codes]:
         """Encode normalised features (B, D), as `encode`; the values of the codes are differentiable."""
-        centered = {name: self.centered(name, x_BD) for name, x_BD in batch.features.items()}
+        centered = self.inputs(batch)
         codes: dict[str, Codes] = {}
-        for name, kept in self.select(centered, batch.present).items():
+        for name, kept in self.keep(batch, centered).items():
             logits_BK = logits_with_gradient(centered[name], *self.encoder(name), kept.logits, kept.indices)
             codes[name] = Codes(kept.indices, torch.relu(logits_BK), self.n_latents)
         return codes
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the encoders read, minus the pre-bias, (B, D) by stream."""
+        return {name: self.centered(name, x_BD) for name, x_BD in (batch.inputs or batch.features).items()}
+
+    def keep(self, batch: Batch, inputs: Mapping[str, Tensor], selector: Selector = topk.select) -> dict[str, Kept]:
+        """Return the kept latents of a batch and their logits, without gradient; `inputs` are those of `inputs`."""
+        if batch.selecting is None:
+            return self.select(inputs, batch.present, selector)
+        centered = {name: self.centered(name, x_BD) for name, x_BD in batch.selecting.items()}
+        everywhere = {name: torch.ones_like(there_B) for name, there_B in batch.present.items()}
+        kept = {}
+        for name, (indices_BK, _) in self.select(centered, everywhere, selector).items():
+            logits_BK = self.logits(name, inputs[name], indices_BK)
+            kept[name] = Kept(indices_BK, logits_BK * batch.present[name].unsqueeze(1))
+        return kept
+
+    @torch.no_grad()
+    def logits(self, stream: str, centered_BD: Tensor, indices_BK: Tensor) -> Tensor:
+        """Return the logits of some latents, (B, K), without gradient."""
+        weight_LD, bias_L = self.encoder(stream)
+        return entry_dots(centered_BD.unsqueeze(1), weight_LD, indices_BK).squeeze(1) + bias_L[indices_BK]
 
     def select(
         self, centered: Mapping[str, Tensor], has_stream: Mapping[str, Tensor], selector: Selector = topk.select

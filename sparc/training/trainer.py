@@ -1,6 +1,6 @@
 """Train a shared latent space on features: steps, metrics, and the state to resume from. Knows no plugin or backbone.
 
-`Training.advance` takes one step. It computes what `core/step.py` defines, by `gradients` and `adam`.
+`Training.advance` takes one step. It computes what `core/step.py` defines, by `views`, `gradients` and `adam`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
 from sparc.training.loader import Loader, TrainingFeatures, in_order
+from sparc.training.views import Views
 
 LOG_EVERY = 50
 SAVE_SECONDS = 30.0
@@ -89,12 +90,13 @@ class Training:
         self.counters = ActivityCounters(space.streams, space.n_latents, space.decoder.device)
         self.step = 0
         self._weights = loss_weights(config)
+        self._views = Views(space, config)
         self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
 
     def advance(self, batch: Batch) -> list[Term]:
         """Take one step on normalised features and return the terms of its loss."""
         dead = self.counters.dead(self.config.dead_after)
-        found = gradients(self.space, batch, self._weights, dead, self._select)
+        found = gradients(self.space, self._views.of(batch, self.step), self._weights, dead, self._select)
         self.adam.step(found)
         self.counters.update(found.codes, batch)
         self.step += 1
