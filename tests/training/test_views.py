@@ -1,5 +1,7 @@
 """Dropout and guesses in training: what the encoders read, what selects, and the step by hand with both."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -36,6 +38,12 @@ def batch_of(made, count=40, lacking=()):
     for name, row in lacking:
         raw[name][row] = 0
     return made.normalize(raw)
+
+
+def after(steps):
+    """Ask to stop after so many steps."""
+    asked = itertools.count()
+    return lambda: next(asked) >= steps
 
 
 def views(made, **rates):
@@ -187,8 +195,7 @@ def test_resuming_with_dropout_and_missing_streams_gives_the_same_bits(tmp_path)
         one = Run.create(tmp_path / name)
         for stop in stops:
             fresh = SharedLatentSpace(SpaceConfig(streams=WIDTHS, n_latents=30, k=4))
-            done = iter(range(stop))
-            if train(fresh, config, features, one, should_stop=lambda: next(done, None) is None):
+            if train(fresh, config, features, one, should_stop=after(stop)):
                 return [(one.path / file).read_bytes() for file in ("model.safetensors", "completion.safetensors")]
         raise AssertionError("the training did not end")
 
