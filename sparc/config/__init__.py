@@ -3,6 +3,7 @@
 from sparc.config.options import (
     DEFAULT_DATASET,
     RECIPES,
+    CompleteOptions,
     CompletionKind,
     DataOptions,
     EvaluateOptions,
@@ -34,6 +35,7 @@ from sparc.config.validation import suggestion, validated
 __all__ = [
     "DEFAULT_DATASET",
     "RECIPES",
+    "CompleteOptions",
     "CompletionKind",
     "DataOptions",
     "EvaluateOptions",

@@ -241,6 +241,10 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, D
         return {name: getattr(self, name) for name in model.model_fields}
 
 
+class CompleteOptions(PlaceOptions, DataOptions):
+    """Options of `sparc complete`."""
+
+
 class ExtractOptions(RunConfig):
     """Options of `sparc extract`."""
 

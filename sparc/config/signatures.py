@@ -91,6 +91,23 @@ class ExtractArguments(RunArguments, total=False):
     """Compute share I of N, counted from 0. torchrun sets it automatically."""
 
 
+class CompleteArguments(TypedDict, total=False):
+    """Arguments with the fields of `CompleteOptions`."""
+
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of a stream; repeat for more. 'other=NAME[...]' renames a stream."""
+    dataset: str | PluginRef | Mapping[str, Any]
+    """Dataset. Default: openmoji, the demo."""
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+
+
 class EvaluateArguments(TypedDict, total=False):
     """Arguments with the fields of `EvaluateOptions`."""
 

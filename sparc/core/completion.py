@@ -268,7 +268,6 @@ class _Products(NamedTuple):
 
 def _choose(fitted: Moments, factor_RT: Tensor, held_out_TT: Tensor) -> tuple[int, float]:
     """Return the rank and the ridge that guess best on held-out samples."""
-    total = len(held_out_TT)
     segments = Completion(fitted.streams, held_out_TT[0], factor_RT, 1.0).segments
     F = {name: factor_RT[:, segment] for name, segment in segments.items()}
     pairs = [(source, target) for source in F for target in F if source != target]
@@ -279,29 +278,32 @@ def _choose(fitted: Moments, factor_RT: Tensor, held_out_TT: Tensor) -> tuple[in
         {name: float(held_out_TT[segment, segment].trace()) for name, segment in segments.items()},
     )
     variance = float(factor_RT.square().sum()) / len(F)
-    ranks = [rank for rank in (2**power for power in range(4, 24)) if rank < min(len(factor_RT), total)]
-    best_ridge: dict[int, tuple[float, float]] = {}
-    for rank in [*ranks, len(factor_RT)]:
-        best_ridge[rank] = max((_gain(products, rank, ridge * variance), ridge * variance) for ridge in RIDGES)
-    best = max((gain for gain, _ in best_ridge.values()), default=0.0)
+    ranks = [2**power for power in range(4, 24) if 2**power < len(factor_RT)] + [len(factor_RT)]
+    found = {rank: max(zip(_gains(products, rank, variance), RIDGES, strict=True)) for rank in ranks if rank}
+    best = max((gain for gain, _ in found.values()), default=0.0)
     if best <= 0:
         return 0, 1.0
-    rank = min(rank for rank, (gain, _) in best_ridge.items() if gain >= NEARLY * best)
-    return rank, best_ridge[rank][1]
+    rank = min(rank for rank, (gain, _) in found.items() if gain >= NEARLY * best)
+    return rank, found[rank][1] * variance
 
 
-def _gain(products: _Products, rank: int, ridge: float) -> float:
-    """Return the share of the held-out variance that guesses explain, summed over pairs of streams."""
-    if not rank:
-        return 0.0
-    some = slice(rank)
-    eye = torch.eye(rank, dtype=torch.float64, device=next(iter(products.own.values())).device)
-    inverse = {name: torch.linalg.inv(own[some, some] + ridge * eye) for name, own in products.own.items()}
-    gain = 0.0
-    for (source, target), crossed in products.crossed.items():
-        explained = (inverse[source] * crossed[some, some].T).sum()
-        spread = inverse[source] @ products.held_out[source][some, some] @ inverse[source]
-        excess = (products.own[target][some, some] * spread.T).sum()
-        if products.variance[target] > 0:
-            gain += float(2 * explained - excess) / products.variance[target]
-    return gain
+def _gains(products: _Products, rank: int, variance: float) -> list[float]:
+    """Return, for each ridge, the share of the held-out variance that guesses explain, summed over pairs of streams.
+
+    With M = F_t^T (F_s F_s^T + r I)^-1 F_s, a guess explains 2 tr(M C_st) - tr(M C_ss M^T). In the directions of
+    F_s F_s^T, the inverse is diagonal for every ridge.
+    """
+    some, gains = slice(rank), [0.0] * len(RIDGES)
+    for source, own_RR in products.own.items():
+        values_R, V_RR = torch.linalg.eigh(own_RR[some, some])
+        spread_RR = V_RR.T @ products.held_out[source][some, some] @ V_RR
+        for target, variance_of_target in products.variance.items():
+            if target == source or not variance_of_target:
+                continue
+            explained_R = (V_RR * (products.crossed[source, target][some, some].T @ V_RR)).sum(dim=0)
+            excess_RR = spread_RR * (V_RR.T @ products.own[target][some, some] @ V_RR)
+            for number, ridge in enumerate(RIDGES):
+                inverse_R = 1 / (values_R.clamp(min=0) + ridge * variance)
+                gain = 2 * explained_R @ inverse_R - inverse_R @ excess_RR @ inverse_R
+                gains[number] += float(gain) / variance_of_target
+    return gains

@@ -19,9 +19,9 @@ from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
 from sparc.storage.card import CARD, model_card
-from sparc.storage.completion_file import COMPLETION, completion_writer, read_completion
+from sparc.storage.completion_file import completion_writer, read_completion
 from sparc.storage.provenance import PROVENANCE
-from sparc.storage.space_config import CONFIG, MODEL, config_content, read_config
+from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config
 from sparc.system.files import check_readable, json_writer, write_together
 from sparc.system.hub import hub_refusal, reason, split_revision
 from sparc.system.refusals import reading, writing

@@ -14,11 +14,9 @@ from safetensors.torch import save_file
 from sparc.config import SpaceConfig
 from sparc.core.completion import Completion
 from sparc.errors import CorruptFile
-from sparc.storage.space_config import CONFIG
+from sparc.storage.space_config import COMPLETION, CONFIG
 from sparc.system.files import check_readable, write_atomically
 from sparc.system.refusals import reading
-
-COMPLETION = "completion.safetensors"
 
 
 def completion_writer(completion: Completion) -> Callable[[Path], object]:

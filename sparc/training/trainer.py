@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sparc.config import TrainingConfig
-from sparc.core.completion import fit_completion
+from sparc.core.completion import Completion, fit_completion
 from sparc.core.dead import ActivityCounters
 from sparc.core.losses import KINDS, Kind, LossWeights, Term, total
-from sparc.core.moments import moments_of
+from sparc.core.moments import Moments, moments_of
 from sparc.core.space import Batch, LatentSpace
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
@@ -204,13 +204,22 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     completes = config.completion != "none" and len(space.streams) > 1 and space.selection == "global"
     if config.pre_bias == "zeros" and not completes:
         return
-    device = space.decoder.device
-    fitted, held_out = moments_of(map(space.normalize, in_order(features, device)), space.streams, device)
+    fitted, held_out = _moments(space, features)
     if config.pre_bias == "mean":
         with torch.no_grad():
             space.pre_bias.copy_((fitted + held_out).mean)
     if completes:
         space.completion = fit_completion(fitted, held_out)
+
+
+def completion_of(space: LatentSpace, features: TrainingFeatures) -> Completion:
+    """Fit the completion of a space to raw training features. Raises MisalignedStreams."""
+    return fit_completion(*_moments(space, features))
+
+
+def _moments(space: LatentSpace, features: TrainingFeatures) -> tuple[Moments, Moments]:
+    device = space.decoder.device
+    return moments_of(map(space.normalize, in_order(features, device)), space.streams, device)
 
 
 def _finite_losses(terms: list[Term], step: int) -> Losses:
