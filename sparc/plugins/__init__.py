@@ -43,7 +43,7 @@ from sparc.plugins.contracts import (
     WordBackbone,
 )
 from sparc.plugins.datasets import Texts, find_taxonomy, held_out, no_folder, read_taxonomy
-from sparc.plugins.formats import no_image, read_image
+from sparc.plugins.formats import no_image, read_image, sample_file
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
@@ -115,6 +115,7 @@ __all__ = [
     "refusal",
     "revision_from_name",
     "same_name",
+    "sample_file",
     "seeded",
     "sha256",
     "split_revision",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from sparc.errors import BadSample
+from sparc.system.refusals import odd_kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +38,15 @@ def no_image(file: object, start: bytes) -> BadSample:
         f"{file} is {kind}, which is not read" if kind else f"{file} is of a format that Pillow does not know",
         hint="convert it to JPEG or PNG; or pass --skip-bad to continue without it",
     )
+
+
+def sample_file(path: Path) -> Path:
+    """Return the path of a sample's file, which need not exist. Raises BadSample for a pipe, a socket or a device."""
+    if (found := odd_kind(path)) is not None:
+        raise BadSample(
+            f"{path}: expected a file, found {found}", hint="replace it; or pass --skip-bad to continue without it"
+        )
+    return path
 
 
 def read_image(file: IO[bytes], path: Path) -> Image:

@@ -10,10 +10,11 @@ import contextlib
 import errno
 import os
 import re
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from sparc.errors import OutOfMemory, SparcError, StorageError
+from sparc.errors import InvalidConfig, OutOfMemory, SparcError, StorageError
 
 _NUMBER = re.compile(r"\(os error (\d+)\)|\berrno ?= ?(\d+)|\[Errno (\d+)\]")
 """The operating system's number in the texts of safetensors, HDF5 and others."""
@@ -32,6 +33,13 @@ CONTENT = {errno.ENOENT, errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EILSEQ}
 """Numbers of a missing file and of wrong content."""
 _AMISS = {*CONTENT, *_NO_NAME}
 """Numbers that say nothing about the machine: the file is missing, or its content is wrong."""
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What a path can name that is neither a file nor a folder. Opening it may wait for ever, or its content never end."""
 
 
 def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) -> SparcError | None:
@@ -63,8 +71,9 @@ def reading(path: str | Path) -> Iterator[None]:
     """Raise what the machine refuses inside the block as StorageError or OutOfMemory; other errors pass.
 
     A missing file and wrong content pass too: the caller knows what they mean. A name that no file can have is a
-    missing file, FileNotFoundError.
+    missing file, FileNotFoundError. A pipe, a socket or a device is refused as `check_kind` does.
     """
+    check_kind(path)
     with _worded(f"read {path}", _AMISS):
         try:
             yield
@@ -72,6 +81,22 @@ def reading(path: str | Path) -> Iterator[None]:
             if error.errno not in _NO_NAME:
                 raise
             raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
+
+
+def check_kind(path: str | Path) -> None:
+    """Raise InvalidConfig for a pipe, a socket or a device. A missing path passes, and so does a folder."""
+    if (found := odd_kind(path)) is not None:
+        raise InvalidConfig(
+            f"{path}: expected a file, found {found}", hint="save what it holds as a file, and give that file"
+        )
+
+
+def odd_kind(path: str | Path) -> str | None:
+    """Return `a pipe`, `a socket` or `a device` if a path names one; None for anything else."""
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+    except (OSError, ValueError):  # it does not exist, or no path can be named so: opening it says which
+        return None
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ def _weights_of_module(folder: Path) -> Path | None:
 def module_folders(folder: Path) -> list[Path]:
     """Return the folders of a sentence-transformers model's modules that exist, besides the model's own folder."""
     try:
-        with reading(folder):
+        with reading(folder / MODULES):
             listed = json.loads((folder / MODULES).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return []

@@ -25,6 +25,7 @@ from sparc.plugins import (
     read_image,
     reading,
     same_name,
+    sample_file,
 )
 from sparc_plugins.open_images.files import AGAIN, find_files
 from sparc_plugins.open_images.labels import display, read_hierarchy, read_labels, read_names
@@ -196,7 +197,7 @@ def _other_suffixes(names: Iterable[bytes], published: Iterable[bytes]) -> dict[
 def open_image(path: Path) -> Image:
     """Open an image file. Raises BadSample if it does not exist."""
     try:
-        return read_image(path.open("rb"), path)
+        return read_image(sample_file(path).open("rb"), path)
     except FileNotFoundError as error:
         raise BadSample(f"image not found: {path}", hint="restore it; or pass --skip-bad") from error
 
