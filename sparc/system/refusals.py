@@ -23,6 +23,8 @@ _MEMORY = re.compile(
     r"|failed to map segment from shared object$|could not create a primitive$",  # of the loader and of oneDNN
     re.IGNORECASE,
 )
+_MANY = os.strerror(errno.EMFILE)
+"""Start of PyTorch's error, which is no OSError, for a process that can open no more files."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _LOCKED = {errno.EAGAIN, errno.EBUSY, errno.ETXTBSY, errno.EDEADLK, errno.ENOLCK}
@@ -123,12 +125,24 @@ def _lacks_memory(error: BaseException) -> bool:
     return not isinstance(error, OSError | SparcError) and _MEMORY.search(str(error)) is not None
 
 
+def file_limit() -> int | None:
+    """Return the number of files that this process may have open at a time; None if the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def _number(error: BaseException) -> int | None:
     """Return the operating system's number of an error, from its text if it is not an OSError."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     in_text = _NUMBER.search(str(error))
-    return int(next(filter(None, in_text.groups()))) if in_text else None
+    if in_text is None:
+        return errno.EMFILE if str(error).startswith(_MANY) else None
+    return int(next(filter(None, in_text.groups())))
 
 
 def _said(number: int, doing: str) -> tuple[str, str]:
@@ -148,5 +162,9 @@ def _said(number: int, doing: str) -> tuple[str, str]:
     if number in _NO_NAME:
         return because, "check the paths that you gave"
     if number in _MANY_FILES:
-        return because, "raise the limit of open files (ulimit -n), or close other programs"
+        limit = file_limit()
+        return (
+            because if limit is None else f"{because}; the limit of open files is {limit}",
+            "raise the limit of open files (ulimit -n 4096), or close other programs",
+        )
     return because, "check that the disk or the network folder is there and answers, and run the same command again"
