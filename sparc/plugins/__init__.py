@@ -47,7 +47,7 @@ from sparc.plugins.formats import no_image, read_image, sample_file
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
-from sparc.plugins.state_dicts import library_of, read_weights, without_prefix
+from sparc.plugins.state_dicts import check_finite, library_of, read_weights, without_prefix
 from sparc.plugins.weights import (
     identify_weights,
     local_weights,
@@ -90,6 +90,7 @@ __all__ = [
     "WordBackbone",
     "cache_dir",
     "cache_key",
+    "check_finite",
     "discover",
     "find_path",
     "find_taxonomy",

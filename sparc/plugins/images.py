@@ -12,8 +12,8 @@ instead. The range is, in this order:
 - With negative values, beyond the little that resizing makes of zeros: from minus a power of two to a power of two
   (less one, of integers), each the nearest that holds the image's own smallest and largest.
 
-A missing value, or NaN, becomes black. An image of which white is 0 (TIFF) is inverted. Nothing else is changed: alpha is
-dropped, EXIF orientation is not applied, and of several frames the first is read.
+A missing value, or NaN, becomes black. An image of which white is 0 (TIFF) is inverted. Nothing else is changed: alpha
+is dropped, EXIF orientation is not applied, and of several frames the first is read.
 """
 
 from __future__ import annotations

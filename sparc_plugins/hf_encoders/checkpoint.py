@@ -14,6 +14,7 @@ from sparc.plugins import (
     InvalidConfig,
     MissingData,
     SparcError,
+    check_finite,
     local_weights,
     read_weights,
     reading,
@@ -283,6 +284,8 @@ def _mapped(kind: Any, config: Any, folder: Path, weights: Path) -> tuple[Any, M
     except Exception:
         read_weights(weights)  # raises, and says what is wrong with the file
         raise
+    missing = set(loaded["missing_keys"])  # made at random
+    check_finite({name: tensor for name, tensor in model.state_dict().items() if name not in missing}, weights)
     return model, loaded
 
 

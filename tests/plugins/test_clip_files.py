@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sparc.errors import CorruptFile
 from sparc.extraction.plan import _commit
 from sparc_plugins import clip
 from sparc_plugins.clip import ClipParams
@@ -99,3 +100,12 @@ def test_a_file_that_is_written_anew_is_read_anew_while_the_first_model_lives(tm
     assert not torch.allclose(features(second), before)
     assert torch.equal(features(first), before)
     assert clip.load_text_tower(params, "cpu").clip is second.clip
+
+
+def test_weights_that_are_not_finite_are_refused_with_the_tensor(tmp_path):
+    net, config = small_model()
+    with torch.no_grad():
+        net.logit_scale.fill_(float("nan"))
+    fill(tmp_path, net, config)
+    with pytest.raises(CorruptFile, match="expected finite weights, found logit_scale, in which 1 of 1 numbers"):
+        clip.load_image_tower(ClipParams(model=f"local-dir:{tmp_path}"), "cpu")
