@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sparc.config import PluginRef
 from sparc.errors import CorruptFile
-from sparc.extraction.plan import _commit
+from sparc.extraction.plan import JobOptions, _commit, plan
+from sparc.plugins.registry import discover
 from sparc_plugins import clip
 from sparc_plugins.clip import ClipParams
 from tests.plugins.backbones import COMMIT, SAMPLES, features, offered
@@ -109,3 +111,19 @@ def test_weights_that_are_not_finite_are_refused_with_the_tensor(tmp_path):
     fill(tmp_path, net, config)
     with pytest.raises(CorruptFile, match="expected finite weights, found logit_scale, in which 1 of 1 numbers"):
         clip.load_image_tower(ClipParams(model=f"local-dir:{tmp_path}"), "cpu")
+
+
+@pytest.mark.parametrize("name", ["clip-img", "clip-txt"])
+def test_a_models_folder_that_moved_gives_the_features_their_name_again(name, photos, tmp_path):
+    """The path of the folder is no part of the key, since the identity covers what is in it."""
+    folder, _ = model_with_tokenizer(tmp_path / "here")
+
+    def features_of(place):
+        data = PluginRef(name="image-folder", alias="image-folder", params={"root": str(photos)})
+        stream = PluginRef(name=name, alias=name, params={"model": f"local-dir:{place}"})
+        return plan(discover(), data, [stream], root=tmp_path, options=JobOptions())["train"][name].directory
+
+    before = features_of(folder)
+    assert features_of(folder.rename(tmp_path / "there")) == before
+    save_tokenizer(tmp_path / "there", words=swapped("picture", "number"))
+    assert (features_of(tmp_path / "there") == before) == (name == "clip-img")
