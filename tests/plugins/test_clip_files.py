@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import BertConfig
 
 from sparc.config import PluginRef
 from sparc.errors import CorruptFile
@@ -127,3 +128,31 @@ def test_a_models_folder_that_moved_gives_the_features_their_name_again(name, ph
     assert features_of(folder.rename(tmp_path / "there")) == before
     save_tokenizer(tmp_path / "there", words=swapped("picture", "number"))
     assert (features_of(tmp_path / "there") == before) == (name == "clip-img")
+
+
+def test_the_configuration_of_a_text_tower_is_read_at_the_commit_of_its_own_repository(tmp_path, hub):
+    """open_clip reads the newest: a change of config.json would change the features of an old commit."""
+    from open_clip.model import CustomTextCLIP
+
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    text = {"hf_model_name": "lab/model", "hf_tokenizer_name": "lab/model", "hf_proj_type": "mlp"}
+    text |= {"hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 12}
+    config = {"embed_dim": 16, "vision_cfg": SMALL["vision_cfg"], "text_cfg": text}
+    folder = tmp_path / "old"
+    BertConfig(vocab_size=len(WORDS), hidden_act="gelu", **size).save_pretrained(folder)
+    made = {**config, "text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
+    torch.manual_seed(3)
+    fill(folder, CustomTextCLIP(**made), {"model_cfg": config})
+    save_tokenizer(folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    BertConfig(vocab_size=len(WORDS), hidden_act="relu", **size).save_pretrained(tmp_path / "new")
+    new = "b" * 40
+    hub.repos["lab/model"] = [
+        (COMMIT, files),
+        (new, files | {"config.json": (tmp_path / "new/config.json").read_bytes()}),
+    ]
+    tower = clip.load_text_tower(ClipParams(model=f"hf-hub:lab/model@{COMMIT}"), "cpu")
+    assert tower.clip.net.text.config.hidden_act == "gelu"
+    newest = clip.load_text_tower(ClipParams(model="hf-hub:lab/model"), "cpu")
+    assert newest.clip.net.text.config.hidden_act == "relu"
+    assert not torch.allclose(features(tower), features(newest))
