@@ -138,4 +138,5 @@ def _local(params: ClipParams, name: str) -> Path | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted({path for pattern in _READ for path in folder.glob(pattern) if path.is_file()})
+    found = {path for pattern in _READ for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if not path.name.startswith("."))  # macOS leaves ._NAME beside a file

@@ -105,7 +105,7 @@ def identify_folder(folder: Path, weights: Path | None) -> str:
     Raises MissingData if the folder has no weights.
     """
     places = [folder, *module_folders(folder)]
-    files = [path for place in places for path in place.iterdir() if path.suffix in _TEXTS]
+    files = [path for place in places for path in place.iterdir() if path.suffix in _TEXTS and path.name[0] != "."]
     tensors = [weights or first_weights(folder), *map(_weights_of_module, places[1:])]
     found = [path for path in tensors if path is not None]
     if not found:

@@ -202,6 +202,11 @@ def open_image(path: Path) -> Image:
         raise BadSample(f"image not found: {path}", hint="restore it; or pass --skip-bad") from error
 
 
+def _is_image(name: str) -> bool:
+    """Return False for the files that systems leave in folders, such as .DS_Store and Thumbs.db."""
+    return not name.startswith(".") and os.fsencode(name.rpartition(".")[2].lower()) in SUFFIXES
+
+
 def _identify(params: OpenImagesParams) -> str:
     """Return the digest of the narratives' names, sizes and content, and with missing=skip of the images' names.
 
@@ -212,7 +217,7 @@ def _identify(params: OpenImagesParams) -> str:
     narratives = {path for one in files for path in one.narratives}
     found = identify_files(Path(params.root).expanduser(), narratives, params.digest)
     if params.missing == "skip":
-        names = [sorted(map(same_name, os.listdir(one.images))) for one in files]
+        names = [sorted(same_name(name) for name in os.listdir(one.images) if _is_image(name)) for one in files]
         found += f" images sha256:{hashlib.sha256(json.dumps(names).encode()).hexdigest()}"
     return found
 

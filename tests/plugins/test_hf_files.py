@@ -330,6 +330,7 @@ def test_a_folder_is_identified_by_its_weights_and_by_the_files_that_change_feat
     before = identity(bert)
     assert identity(folder) == before == identity(folder / "model.safetensors")
     (folder / "README.md").write_text("notes")
+    (folder / "._config.json").write_text("macOS leaves this on disks of other systems")
     assert identity(folder) == before
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 8}')
     assert identity(folder) != before
