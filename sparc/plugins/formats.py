@@ -57,11 +57,12 @@ def read_image(file: IO[bytes], path: Path) -> Image:
     from PIL import Image as Images
     from PIL import UnidentifiedImageError
 
+    from sparc.plugins.images import loaded
+
     with file:
         try:
             with Images.open(file) as image:
-                image.load()
-                return image
+                return loaded(image)
         except UnidentifiedImageError as error:
             file.seek(0)
             raise no_image(path, file.read(STARTS)) from error

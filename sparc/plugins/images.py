@@ -1,7 +1,7 @@
 """Images as all streams see them: RGB with 8 bits per channel, within limits on pixels and on the ratio of the sides.
 
 An image with more than 8 bits is scaled linearly from its range to 0..255 and rounded. Pillow's own conversion clips
-instead. The range is, in this order:
+grey values, and cuts colours. The range is, in this order:
 
 - TIFF: 0 to the largest value of `BitsPerSample` if that is below 16, or `SMinSampleValue` to `SMaxSampleValue` if all
   values lie between them. Values equal to GDAL's `nodata` count as missing. So do, without that tag, numbers beyond
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sparc.config.options import MAX_PIXELS, MAX_SIDE_RATIO
+from sparc.plugins.deep_colours import load_deep
 
 WHITE = 255
 BITS_PER_SAMPLE, WHITE_IS_ZERO, SAMPLE_FORMAT, SMALLEST, LARGEST, NODATA = 258, 262, 339, 340, 341, 42113
@@ -85,13 +86,20 @@ def read_rgb(open_image: Callable[[], Image.Image]) -> Image.Image:
     try:
         image = open_image()
         _check_size(image.size)
-        return as_rgb(image)
+        return as_rgb(loaded(image))
     except Image.DecompressionBombError as error:
         size = _size_in(error)
         raise _too_many_pixels(f"{size[0]:,} x {size[1]:,} pixels" if size else str(error), size) from error
     except MemoryError as error:
         size = _size_in(error)
         raise MemoryError(f"it has {size[0]:,} x {size[1]:,} pixels" if size else str(error)) from error
+
+
+def loaded(image: Image.Image) -> Image.Image:
+    """Load an image, with colours of 10 to 14 bits in 16 scaled by their range."""
+    tags = getattr(image, "tag_v2", {})
+    image, colours = load_deep(image)
+    return image if colours is None else Image.fromarray(_eight_bits(colours, image.mode, tags))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -1,7 +1,10 @@
 """Images: more bits than eight are scaled by their range, limits hold before decoding, and errors name the size."""
 
+import io
+import struct
 import subprocess
 import sys
+import zlib
 from functools import partial
 
 import numpy as np
@@ -12,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, TiffImagePlugin
 
 from sparc.errors import BadSample, OutOfMemory
-from sparc.plugins import Sample
+from sparc.plugins import Sample, read_image
 from sparc.plugins.images import DEFAULT_LIMITS, FILLS, ImageLimits, as_rgb, limit_images
 
 TRUE = np.arange(256, dtype=np.float64).reshape(16, 16)[:, [*range(15), 0]]
@@ -252,3 +255,59 @@ def test_a_real_lack_of_memory_is_no_damage(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.png"], capture_output=True, text=True, check=True)
     assert "OutOfMemory not enough memory to read the image of sample 'huge': it has 9,000 x 9,000" in done.stdout
+
+
+def deep_tiff(values, order, planes):
+    """Return an uncompressed TIFF of 16 bits per channel, (H, W, C), as pixels or as planes; Pillow writes none."""
+    height, width, channels = values.shape
+    data = (values.transpose(2, 0, 1) if planes else values).astype(f"{order}u2").tobytes()
+    size = len(data) // channels
+    offset = 8 + 2 + 10 * 12 + 4
+    bits, starts, sizes = offset, offset + 2 * channels, offset + 6 * channels
+    first = offset + 10 * channels
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, bits), (259, 3, 1, 1), (262, 3, 1, 2)]
+    if planes:
+        entries += [(273, 4, channels, starts), (277, 3, 1, channels), (278, 3, 1, height), (279, 4, channels, sizes)]
+    else:
+        entries += [(273, 4, 1, first), (277, 3, 1, channels), (278, 3, 1, height), (279, 4, 1, len(data))]
+    entries += [(284, 3, 1, 2 if planes else 1)]
+    head = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(entries))
+    for tag, kind, count, value in entries:
+        short = struct.pack(f"{order}HH", value, 0) if kind == 3 and count == 1 else struct.pack(f"{order}I", value)
+        head += struct.pack(f"{order}HHI", tag, kind, count) + short
+    places = [first + number * size for number in range(channels)]
+    lists = struct.pack(f"{order}I{channels}H{channels}I{channels}I", 0, *[16] * channels, *places, *[size] * channels)
+    return head + lists + data
+
+
+def deep_png(values):
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    height, width, channels = values.shape
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(name, data) for name, data in ((b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("kind", ["png", "png alpha", "<", ">", "< alpha", "< planes", "> planes"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_colours_of_fewer_bits_in_sixteen_are_scaled_by_their_range(tmp_path, kind, bits):
+    true = np.stack([TRUE, TRUE.T, TRUE[::-1]], axis=2)
+    values = np.rint(true * (2**bits - 1) / 255).astype(np.uint16)
+    values[0, 0] = 2**bits - 1
+    true[0, 0] = 255
+    if "alpha" in kind:
+        values = np.concatenate([values, np.full_like(values[..., :1], 65535)], axis=2)
+    content = deep_png(values) if "png" in kind else deep_tiff(values, kind[0], "planes" in kind)
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    for open_image in (partial(Image.open, path), partial(Image.open, io.BytesIO(content))):
+        pixels = np.asarray(Sample("s", open_image).image()).astype(int)
+        assert np.abs(pixels - true).max() <= 1
+        assert abs(pixels.mean() - true.mean()) < 1
+    with path.open("rb") as file:
+        assert np.abs(np.asarray(read_image(file, path).convert("RGB")).astype(int) - true).max() <= 1
