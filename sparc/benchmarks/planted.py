@@ -1,7 +1,8 @@
 """What a space recovers of planted data: directions, supports, and agreement of the streams, beside an oracle's.
 
-The oracle's codes are those of `pursuit.oracle_codes`, which knows the directions. Its directions are those of
-`pursuit.fitted_directions`, which knows the strengths: they say how much of a direction the training samples hold.
+The oracle's codes are those of `pursuit.oracle_codes`, which knows the directions; of their activations it keeps those
+above the best threshold. Its directions are those of `pursuit.fitted_directions`, which knows the strengths: they say
+how much of a direction the training samples hold.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sparc.benchmarks.pursuit import fitted_directions, oracle_codes
 from sparc.benchmarks.recovery import (
     Directions,
     Supports,
+    at_best_threshold,
     cosines,
     matched,
     score_directions,
@@ -32,7 +34,6 @@ from sparc.plugins.contracts import Planted, PlantedBackbone
 from sparc.plugins.registry import checked_params
 
 if TYPE_CHECKING:
-    from sparc.core.codes import Codes
     from sparc.evaluation import HeldOut
     from sparc.session import Session
     from sparc.storage.checkpoint import SharedLatentSpace
@@ -120,8 +121,8 @@ def measure_planted(session: Session, space: SharedLatentSpace, streams: Mapping
         )
     # The one place where the space encodes, each stream alone and all together.
     encodings = encode(space, held_out.features)
-    oracle = _Oracle.of(encodings, truth, shared)
     planted_NC = binary(_columns(truth[next(iter(streams))], shared))
+    oracle = _Oracle.of(encodings, truth, shared, planted_NC)
     by_stream = {name: cosines(_rows(truth[name], shared), _decoder(space, name)) for name in streams}
     one_latent = matched(np.mean(list(by_stream.values()), axis=0))
     fitted = _fitted(session, streams, shared)
@@ -163,11 +164,17 @@ class _Oracle:
     solo: Mapping[str, csr_array]
 
     @classmethod
-    def of(cls, encodings: Encodings, truth: Mapping[str, Planted], shared: list[str]) -> _Oracle:
-        features, k = encodings.features, encodings.space.k
-        together = _among(*oracle_codes({name: features[name] for name in truth}, truth, k), shared)
-        alone = {name: _among(*oracle_codes({name: features[name]}, truth, k), shared) for name in truth}
-        return cls(dict.fromkeys(truth, together), alone)
+    def of(
+        cls, encodings: Encodings, truth: Mapping[str, Planted], shared: list[str], planted_NC: csr_array
+    ) -> _Oracle:
+        def active(*names: str) -> csr_array:
+            seen = {name: encodings.features[name] for name in names}
+            concepts, codes = oracle_codes(seen, truth, encodings.space.k)
+            column = {concept: number for number, concept in enumerate(concepts)}
+            values_NC = csr_array(codes.to_csr()[:, [column[concept] for concept in shared]])
+            return at_best_threshold(planted_NC, values_NC)
+
+        return cls(dict.fromkeys(truth, active(*truth)), {name: active(name) for name in truth})
 
 
 def _agreement(encodings: Encodings, held_out: HeldOut, oracle: _Oracle, seed: int) -> tuple[DepthAgreement, ...]:
@@ -230,11 +237,6 @@ def _of_concepts(planted: Planted, rows_CD: NDArray[np.floating], shared: list[s
 def _columns(planted: Planted, shared: list[str]) -> csr_array:
     column = {concept: number for number, concept in enumerate(planted.concepts)}
     return csr_array(planted.strengths[:, [column[concept] for concept in shared]])
-
-
-def _among(concepts: list[str], codes: Codes, shared: list[str]) -> csr_array:
-    column = {concept: number for number, concept in enumerate(concepts)}
-    return csr_array(activity(codes)[:, [column[concept] for concept in shared]])
 
 
 def _decoder(space: SharedLatentSpace, stream: str) -> NDArray[np.float32]:

@@ -25,10 +25,10 @@ _SMALLEST = 1e-10
 
 
 def oracle_codes(features: Mapping[str, Tensor], truth: Mapping[str, Planted], k: int) -> tuple[list[str], Codes]:
-    """Return the concepts, and the codes over them that the true directions give; k concepts are tried per sample.
+    """Return the concepts, and the codes over them that the true directions give, with k concepts per sample.
 
     features: raw, (N, D) for each stream that the oracle sees; it explains all of them at once, by one strength per
-    concept. A concept with less than half of the smallest planted strength is not active.
+    concept.
     """
     concepts = sorted({concept for name in features for concept in truth[name].concepts})
     row = {concept: number for number, concept in enumerate(concepts)}
@@ -38,9 +38,7 @@ def oracle_codes(features: Mapping[str, Tensor], truth: Mapping[str, Planted], k
         block_CD[[row[concept] for concept in truth[name].concepts]] = torch.from_numpy(truth[name].directions).double()
         blocks.append(block_CD)
     x_NT = torch.cat([x_ND.double().cpu() for x_ND in features.values()], dim=1)
-    codes = pursue(x_NT, torch.cat(blocks, dim=1), k)
-    weakest = min(float(truth[name].strengths.data.min()) for name in features)
-    return concepts, Codes(codes.indices, codes.values * (codes.values >= weakest / 2), codes.n_latents)
+    return concepts, pursue(x_NT, torch.cat(blocks, dim=1), k)
 
 
 def pursue(x_ND: Tensor, atoms_CD: Tensor, k: int) -> Codes:

@@ -70,3 +70,15 @@ def score_supports(planted_NC: csr_array, active_NL: csr_array, latents_C: NDArr
     right = float(planted_NC[:, np.flatnonzero(some_C)].multiply(found_NC).sum())
     precision, recall = right / max(1.0, float(found_NC.sum())), right / max(1.0, float(planted_NC.sum()))
     return Supports(precision, recall, 2 * precision * recall / (precision + recall) if right else 0.0)
+
+
+def at_best_threshold(planted_NC: csr_array, values_NC: csr_array) -> csr_array:
+    """Return the activity (N, C) of values above the threshold with the best F1. values_NC: positive, or not stored."""
+    values = values_NC.tocoo()
+    order = np.argsort(-values.data, kind="stable")
+    right = np.asarray(planted_NC[values.row, values.col]).ravel()[order] > 0
+    f1 = 2 * np.cumsum(right) / (np.arange(1, len(order) + 1) + planted_NC.nnz)
+    found = csr_array(values_NC, copy=True)
+    found.data = (values_NC.data >= values.data[order[f1.argmax()]]).astype(np.float32) if len(order) else found.data
+    found.eliminate_zeros()
+    return found

@@ -38,7 +38,7 @@ class StreamParams(Params):
     """Number that sets streams of the same width apart: each has its own directions, private concepts and noise."""
     private: Annotated[int, Field(ge=0)] = 64
     """Concepts that no other stream shows. Each sample has four of them, in Zipf's frequencies."""
-    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
     """Norm of the noise. The strength of a concept, which is the norm of what it adds, is 1 in the mean."""
 
 
