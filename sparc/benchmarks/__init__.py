@@ -1,4 +1,4 @@
-"""Time and memory of a training step, the loader and an evaluation, on the user's own machine; recovery of planted data.
+"""Time and memory of a training step, the loader and an evaluation on the user's machine; recovery of planted data.
 
 Each measurement returns plain numbers, which `sparc bench` prints; `docs/performance.md` lists ours.
 
