@@ -206,8 +206,9 @@ def planted(given: dict[str, Any], run: PlantedRun = None, config: ConfigFile = 
         if run is None:
             session.prepare()
             session.train()
+        space = session.space
         screen.doing("measuring what the space recovers")
-        found = measure_planted(session, session.space, streams)
+        found = measure_planted(session, space, streams)
     if json_:
         _show(dataclasses.asdict(found), session.config.model_dump(mode="json", by_alias=True), as_json=True)
         return

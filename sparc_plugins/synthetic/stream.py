@@ -67,7 +67,7 @@ class Planting:
             concepts, noise = self.parts(sample)
             directions = np.array([self.direction(concept) for concept in concepts])
             factors = np.array(list(concepts.values()), np.float32)[:, None]
-            # Not a matrix product, whose rounding depends on the size of the batch.
+            # Not a matrix product: what that rounds to depends on the batch, on threads and on the library.
             features[row] = (factors * directions).sum(axis=0) + noise
         return torch.from_numpy(features)
 

@@ -63,6 +63,15 @@ def test_the_pursuit_is_that_of_scikit_learn():
     np.testing.assert_allclose(found.to_dense(), expected, atol=1e-6)
 
 
+def test_what_is_left_over_is_orthogonal_to_the_directions_taken():
+    """The first product is largest for a, which leaves (0, 0.3): c explains it by 0.3, and b by 0.18."""
+    a, b, c = (1.0, 0.0), (0.8, 0.6), (0.0, 1.0)
+    atoms = torch.tensor([a, b, c], dtype=torch.float64)
+    found = pursue(torch.tensor([[2.0, 0.3]], dtype=torch.float64), atoms, 2)
+    assert found.indices.tolist() == [[0, 2]]
+    assert found.values[0].tolist() == pytest.approx([2.0, 0.3])
+
+
 def test_two_equal_directions_and_fewer_dimensions_than_k_are_no_error():
     atoms = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     found = pursue(torch.tensor([[1.0, 2.0]], dtype=torch.float64), atoms, 16)
