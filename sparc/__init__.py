@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sparc.config import PluginRef, RunConfig, SpaceConfig
     from sparc.core.codes import Codes
     from sparc.evaluation.report import Report
-    from sparc.session import evaluate, explore, extract, localize, train
+    from sparc.session import complete, evaluate, explore, extract, localize, train
     from sparc.storage.checkpoint import SharedLatentSpace, load
     from sparc.storage.store import FeatureStore
 
@@ -46,6 +46,7 @@ _LAZY = {
     "SharedLatentSpace": "sparc.storage.checkpoint",
     "SpaceConfig": "sparc.config",
     "ablate": "sparc.ablation",
+    "complete": "sparc.session",
     "evaluate": "sparc.session",
     "explore": "sparc.session",
     "extract": "sparc.session",
@@ -78,6 +79,7 @@ __all__ = [
     "WeightsUnavailable",
     "__version__",
     "ablate",
+    "complete",
     "evaluate",
     "explore",
     "extract",

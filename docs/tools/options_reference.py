@@ -28,10 +28,10 @@ from sparc.config import (
 
 PAGE = Path(__file__).parent.parent / "reference" / "options.md"
 SECTIONS: dict[type[Options], tuple[str, str]] = {
-    DataOptions: ("Streams and data", "Options of `sparc train`, `extract` and `ablate`."),
+    DataOptions: ("Streams and data", "Options of `sparc train`, `extract`, `ablate` and `complete`."),
     PlaceOptions: (
         "Places",
-        "Options of `sparc train`, `ablate` and `evaluate`; `extract` and `explore` have all but `--features`.",
+        "Options of `sparc train`, `ablate`, `evaluate`, `complete`; `extract` and `explore` lack `--features`.",
     ),
     SpaceOptions: ("Space", "Options of `sparc train` and `ablate`."),
     TrainingConfig: ("Training", "Options of `sparc train` and `ablate`."),
@@ -55,7 +55,7 @@ file. Only `lambda` differs: Python calls it `lambda_`, since `lambda` is a keyw
 holds those of `sparc train`.
 
 An option that is not given comes from the file that `--config` names, else from the defaults of the dataset, else from
-this page. The defaults here are the paper's.
+this page. The defaults here are those of the recipe `sparc`; `--recipe paper` sets the paper's.
 
 A grid of `sparc ablate` may vary these:
 {", ".join(f"`{name}`" for name in AXES)}.

@@ -8,7 +8,7 @@ how much of a direction the training samples hold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,8 +27,8 @@ from sparc.benchmarks.recovery import (
 )
 from sparc.core.space import present
 from sparc.errors import InvalidConfig
-from sparc.evaluation.alignment import Activity, bootstrap, hierarchical_jaccard, jaccard
-from sparc.evaluation.encoding import Encodings, activity, encode
+from sparc.evaluation.alignment import Activity, bootstrap, hierarchical_jaccard, jaccard, solo_jaccard
+from sparc.evaluation.encoding import Encodings, activity, encode, encode_solo
 from sparc.evaluation.labels import binary, levels
 from sparc.plugins.contracts import Planted, PlantedBackbone
 from sparc.plugins.registry import checked_params
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from sparc.evaluation import HeldOut
     from sparc.session import Session
     from sparc.storage.checkpoint import SharedLatentSpace
+
+SEED = 0
+"""Seed of the shuffled pairs."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class StreamRecovery:
     """The oracle's: least squares from the training samples' true strengths."""
     joint: WithOracle
     solo: WithOracle
+    uncompleted: WithOracle | None
+    """Solo without completion; None if the space has none."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,9 @@ class DepthAgreement:
     solo: float
     solo_null: float
     solo_oracle: float
+    uncompleted: float | None
+    """Solo without completion; None if the space has none."""
+    uncompleted_null: float | None
 
 
 @dataclass(frozen=True)
@@ -119,8 +127,7 @@ def measure_planted(session: Session, space: SharedLatentSpace, streams: Mapping
         raise InvalidConfig(
             "no concept is in all streams of the held-out samples", hint="give captions with words, and more samples"
         )
-    # The one place where the space encodes, each stream alone and all together.
-    encodings = encode(space, held_out.features)
+    encodings, uncompleted = _encoded(space, held_out)
     planted_NC = binary(_columns(truth[next(iter(streams))], shared))
     oracle = _Oracle.of(encodings, truth, shared, planted_NC)
     by_stream = {name: cosines(_rows(truth[name], shared), _decoder(space, name)) for name in streams}
@@ -128,15 +135,15 @@ def measure_planted(session: Session, space: SharedLatentSpace, streams: Mapping
     fitted = _fitted(session, streams, shared)
     found = {}
     for name, cosines_CL in by_stream.items():
+        ways = {"joint": (encodings.joint, oracle.joint), "solo": (encodings.solo, oracle.solo)}
+        if uncompleted is not None:
+            ways["uncompleted"] = (uncompleted.solo, oracle.solo)
         scored = {
-            kind: WithOracle(
+            way: WithOracle(
                 score_supports(planted_NC, activity(codes[name]), one_latent),
                 score_supports(planted_NC, guess[name], np.arange(len(shared))),
             )
-            for kind, codes, guess in (
-                ("joint", encodings.joint, oracle.joint),
-                ("solo", encodings.solo, oracle.solo),
-            )
+            for way, (codes, guess) in ways.items()
         }
         directions = _rows(truth[name], shared)
         own = np.diag(cosines(directions, fitted[name]))[:, None]
@@ -144,7 +151,7 @@ def measure_planted(session: Session, space: SharedLatentSpace, streams: Mapping
             score_directions(cosines_CL, matched(cosines_CL)),
             score_directions(cosines_CL, one_latent),
             score_directions(own, np.zeros(len(own), np.intp)),
-            **scored,
+            **{"uncompleted": None, **scored},
         )
     return Recovery(
         train_samples=len(session.data.train),
@@ -152,8 +159,16 @@ def measure_planted(session: Session, space: SharedLatentSpace, streams: Mapping
         concepts=len(shared),
         active=planted_NC.nnz / planted_NC.shape[0],
         streams=found,
-        agreement=_agreement(encodings, held_out, oracle, session.config.seed),
+        agreement=_agreement(encodings, uncompleted, held_out, oracle),
     )
+
+
+def _encoded(space: SharedLatentSpace, held_out: HeldOut) -> tuple[Encodings, Encodings | None]:
+    """Encode all streams together and each alone; the latter also without completion, if the space has one."""
+    encodings = encode(space, held_out.features)
+    if space.completion is None:
+        return encodings, None
+    return encodings, replace(encodings, solo=encode_solo(space, held_out.features, complete=False))
 
 
 @dataclass(frozen=True)
@@ -177,13 +192,16 @@ class _Oracle:
         return cls(dict.fromkeys(truth, active(*truth)), {name: active(name) for name in truth})
 
 
-def _agreement(encodings: Encodings, held_out: HeldOut, oracle: _Oracle, seed: int) -> tuple[DepthAgreement, ...]:
+def _agreement(
+    encodings: Encodings, uncompleted: Encodings | None, held_out: HeldOut, oracle: _Oracle
+) -> tuple[DepthAgreement, ...]:
     if held_out.labelled is None or len(encodings.space.streams) < 2:
         return ()
     (labels, taxonomy), groups = held_out.labelled, held_out.groups
     there = {name: rows_N.cpu().numpy() for name, rows_N in encodings.present.items()}
-    by_level, draws = levels(labels, taxonomy), bootstrap(groups, seed)
+    by_level, draws = levels(labels, taxonomy), bootstrap(groups, SEED)
     joint, solo = (jaccard(Activity(active, there), by_level, draws) for active in (oracle.joint, oracle.solo))
+    plain = solo_jaccard(uncompleted, labels, taxonomy, groups, SEED) if uncompleted is not None else None
     return tuple(
         DepthAgreement(
             depth=row.depth,
@@ -193,8 +211,10 @@ def _agreement(encodings: Encodings, held_out: HeldOut, oracle: _Oracle, seed: i
             solo=row.solo.all,
             solo_null=row.solo_null.all,
             solo_oracle=solo[row.depth].all,
+            uncompleted=None if plain is None else plain[row.depth].solo.all,
+            uncompleted_null=None if plain is None else plain[row.depth].solo_null.all,
         )
-        for row in hierarchical_jaccard(encodings, labels, taxonomy, groups, seed)
+        for row in hierarchical_jaccard(encodings, labels, taxonomy, groups, SEED)
     )
 
 

@@ -2,6 +2,9 @@
 
 from sparc.config.options import (
     DEFAULT_DATASET,
+    RECIPES,
+    CompleteOptions,
+    CompletionKind,
     DataOptions,
     EvaluateOptions,
     ExploreOptions,
@@ -13,7 +16,9 @@ from sparc.config.options import (
     Normalization,
     Options,
     PlaceOptions,
+    PreBias,
     Precision,
+    Recipe,
     RunConfig,
     Selection,
     SpaceConfig,
@@ -29,6 +34,9 @@ from sparc.config.validation import suggestion, validated
 
 __all__ = [
     "DEFAULT_DATASET",
+    "RECIPES",
+    "CompleteOptions",
+    "CompletionKind",
     "DataOptions",
     "EvaluateOptions",
     "ExploreOptions",
@@ -41,7 +49,9 @@ __all__ = [
     "Options",
     "PlaceOptions",
     "PluginRef",
+    "PreBias",
     "Precision",
+    "Recipe",
     "RunConfig",
     "Selection",
     "SpaceConfig",

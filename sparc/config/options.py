@@ -4,8 +4,9 @@ The command line, the TOML keys, the keys of an ablation and `sparc info` follow
 generated: after a change, run `python docs/tools/signatures.py` (the signatures of `sparc.train` and the other verbs),
 `python docs/tools/cli_reference.py` and `python docs/tools/options_reference.py`. Tests fail until then.
 
-The defaults are the paper's. A configuration is frozen, and unknown keys are errors. A field `n_latents` is the option
-`--n-latents`, the TOML key `n-latents` and the Python argument `n_latents`; Python's `lambda_` is `lambda` elsewhere.
+The defaults are those of the recipe `sparc`. A configuration is frozen, and unknown keys are errors. A field
+`n_latents` is the option `--n-latents`, the TOML key `n-latents` and the Python argument `n_latents`; Python's
+`lambda_` is `lambda` elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from sparc.config.validation import ExplainedModel, validated
 
 Selection = Literal["global", "local"]
 Normalization = Literal["unit", "standard", "none"]
+PreBias = Literal["mean", "zeros"]
+CompletionKind = Literal["linear", "none"]
+Recipe = Literal["sparc", "paper"]
 Precision = Literal["float32", "bfloat16"]
 ForwardPrecision = Literal["float32", "bfloat16", "float16"]
 StoreDtype = Literal["float32", "float16"]
@@ -60,6 +64,13 @@ MAX_PIXELS, MAX_SIDE_RATIO = 178_956_970, 200
 """Default limits on images. The number of pixels is Pillow's own limit: half a gigabyte at three bytes per pixel."""
 DEFAULT_DATASET = "openmoji"
 """Dataset of the built-in demo, which `sparc train` uses without options."""
+
+
+RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
+    "sparc": {},
+    "paper": {"pre-bias": "zeros", "completion": "none", "stream-dropout": 0.0, "input-dropout": 0.0},
+}
+"""Options by recipe, which hold unless a dataset's defaults, a file or the caller set them."""
 
 
 def option(default: Any, help: str, *, metavar: str = "", **bounds: Any) -> Any:
@@ -156,6 +167,24 @@ class TrainingConfig(Options):
     batch_size: int = option(256, "Samples per step.", gt=0)
     lr: float = option(1e-4, "Learning rate of Adam.", gt=0)
     seed: int = option(0, "Seed of the initial weights and of the order of the samples.", ge=0)
+    pre_bias: PreBias = option(
+        "mean",
+        "Start of each stream's pre-bias: the mean of its training features, which prevents dead latents; or zeros.",
+    )
+    completion: CompletionKind = option(
+        "linear",
+        "How encoding guesses the streams that a sample lacks: linear, from the covariances of the training features; "
+        "or none, the paper's way.",
+    )
+    stream_dropout: float = option(
+        0.5,
+        "Part of the samples for which one stream, drawn at random, selects for all; needs --completion linear.",
+        ge=0,
+        le=1,
+    )
+    input_dropout: float = option(
+        0.2, "Part of each stream's features that its encoder does not see, drawn anew in each step.", ge=0, lt=1
+    )
     encoder_product: Precision = option(
         "float32",
         "Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates "
@@ -182,6 +211,9 @@ class ExtractionOptions(Options):
 class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, DataOptions):
     """All options of a run, from the command line, a TOML file or Python."""
 
+    recipe: Recipe = option(
+        "sparc", "Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."
+    )
     out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...")
 
     @property
@@ -207,6 +239,10 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, D
 
     def _part(self, model: type[Options]) -> dict[str, Any]:
         return {name: getattr(self, name) for name in model.model_fields}
+
+
+class CompleteOptions(PlaceOptions, DataOptions):
+    """Options of `sparc complete`."""
 
 
 class ExtractOptions(RunConfig):

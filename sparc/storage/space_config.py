@@ -16,6 +16,7 @@ from sparc.system.files import read_json
 SPACE_FORMAT = 1
 CONFIG = "config.json"
 MODEL = "model.safetensors"
+COMPLETION = "completion.safetensors"
 _NAMES_IN_FILE = {"lambda_": "cross_weight"}
 """Training options that format 1 names differently."""
 

@@ -145,6 +145,7 @@ def test_a_space_of_the_true_directions_recovers_everything(session):
     assert (found.train_samples, found.samples, found.concepts, found.active) == (200, 100, 10, 3.0)
     all_found, all_right = Directions(pytest.approx(1), 1.0), Supports(1.0, 1.0, 1.0)
     for stream in found.streams.values():
+        assert stream.uncompleted is None  # this space has no completion
         for one in (stream.directions, stream.shared_directions, stream.fitted_directions):
             assert one == all_found
         assert [stream.joint.space, stream.joint.oracle, stream.solo.space, stream.solo.oracle] == [all_right] * 4
@@ -167,6 +168,8 @@ def test_the_command_measures_a_new_run_and_a_kept_one(sparc_here):
     found = json.loads(done.stdout)
     assert set(found["streams"]) == {"a", "b"}
     assert found["setting"]["n-latents"] == 32
+    assert all(stream["uncompleted"]["space"]["recall"] > 0 for stream in found["streams"].values())
+    assert all(row["uncompleted"] > 0 for row in found["agreement"])
     again = json.loads(sparc_here("bench", "planted", "kept", "--json").stdout)
     assert again["streams"] == found["streams"]
     assert again["agreement"] == found["agreement"]

@@ -15,7 +15,7 @@ from sparc.cli.tables.details import number, plain_table
 LEGEND = (
     "own     latents that suit a stream best; one: a latent for all streams. Above: share with |cosine| above 0.9",
     "fitted  least squares from the true strengths in the training samples: how much of a direction they hold",
-    "joint   streams of a sample encoded together; solo: each stream encoded alone",
+    "joint   streams of a sample encoded together; solo: each stream encoded alone; uncompleted: solo without guesses",
     "oracle  orthogonal matching pursuit with the true directions, k per sample, above the best threshold",
     "null    the same on shuffled pairs",
 )
@@ -57,16 +57,19 @@ def _supports(found: Recovery) -> Table:
     headers = ("precision", "recall", "F1", "oracle's precision", "recall", "F1")
     table = plain_table("Supports: concepts of held-out samples", "stream", "", *headers)
     for name, stream in found.streams.items():
-        for kind, both in (("joint", stream.joint), ("solo", stream.solo)):
+        for way, both in (("joint", stream.joint), ("solo", stream.solo), ("uncompleted", stream.uncompleted)):
+            if both is None:
+                continue
             scores = [number(one) for score in (both.space, both.oracle) for one in vars(score).values()]
-            table.add_row(Text(name), kind, *scores)
+            table.add_row(Text(name), way, *scores)
     return table
 
 
 def _agreement(rows: tuple[DepthAgreement, ...]) -> Table:
-    headers = ("joint", "null", "oracle", "solo", "null", "oracle")
+    headers = ("joint", "null", "oracle", "solo", "null", "oracle", "uncompleted", "null")
     table = plain_table("Agreement: Jaccard of labels, over all latents", "depth", *headers)
     for row in rows:
-        scores = (row.joint, row.joint_null, row.joint_oracle, row.solo, row.solo_null, row.solo_oracle)
-        table.add_row(str(row.depth), *map(number, scores))
+        joint = (row.joint, row.joint_null, row.joint_oracle)
+        solo = (row.solo, row.solo_null, row.solo_oracle, row.uncompleted, row.uncompleted_null)
+        table.add_row(str(row.depth), *map(number, (*joint, *solo)))
     return table
