@@ -151,7 +151,9 @@ def measure_planted(session: Session, space: SharedLatentSpace, streams: Mapping
             score_directions(cosines_CL, matched(cosines_CL)),
             score_directions(cosines_CL, one_latent),
             score_directions(own, np.zeros(len(own), np.intp)),
-            **{"uncompleted": None, **scored},
+            joint=scored["joint"],
+            solo=scored["solo"],
+            uncompleted=scored.get("uncompleted"),
         )
     return Recovery(
         train_samples=len(session.data.train),
