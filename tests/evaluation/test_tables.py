@@ -185,24 +185,19 @@ def test_what_has_no_number_is_a_dash(plain_space):
 
 
 def test_completion_is_shown_beside_the_papers_way(random_space, held):
-    report = evaluate(
-        completed(random_space(), held), HeldOut(held.features, held.groups, held.matrix, held.taxonomy)
-    ).report
-    text = show(report)
+    samples = HeldOut(held.features, held.groups, held.matrix, held.taxonomy)
+    report = evaluate(completed(random_space(), held), samples).report
+    plain, text = report.uncompleted, show(report)
 
     def mean(codes, *, same):
         found = [value for a, row in codes.nmse.items() for b, value in row.items() if (a == b) == same]
         return sum(found) / len(found)
 
     for title, same in (("self NMSE", True), ("cross NMSE", False)):
-        assert numbers(text, title) == near(
-            *(mean(codes, same=same) for codes in (report.uncompleted.codes, report.solo))
-        )
-    expected = [
-        sum(pair.latents.r10 for pair in pairs) / 6 for pairs in (report.uncompleted.retrieval, report.retrieval)
-    ]
+        assert numbers(text, title) == near(*(mean(codes, same=same) for codes in (plain.codes, report.solo)))
+    expected = [sum(pair.latents.r10 for pair in pairs) / 6 for pairs in (plain.retrieval, report.retrieval)]
     assert numbers(text, "R@10 by latents") == near(*expected)
-    first, second = report.uncompleted.jaccard[1], report.jaccard[1]
+    first, second = plain.jaccard[1], report.jaccard[1]
     line = next(line for line in text.splitlines() if line.startswith("Jaccard at depth 1 (null)"))
     assert f"{first.solo.all:.3f} ({first.solo_null.all:.3f})" in line
     assert f"{second.solo.all:.3f} ({second.solo_null.all:.3f})" in line

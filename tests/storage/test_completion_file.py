@@ -83,7 +83,9 @@ def ridge_of_zero(path):
 def test_a_damaged_completion_is_named_with_what_to_do(space, tmp_path, damage):
     space.save_pretrained(tmp_path)
     damage(tmp_path / "completion.safetensors")
-    with pytest.raises(CorruptFile, match="completion.safetensors is truncated or does not fit config.json") as caught:
+    with pytest.raises(
+        CorruptFile, match=r"completion\.safetensors is truncated or does not fit config\.json"
+    ) as caught:
         load(tmp_path)
     assert "sparc complete" in caught.value.hint
 
