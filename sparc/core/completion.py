@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sparc.core.moments import Moments
     from sparc.core.space import Batch, LatentSpace
 
-RIDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+RIDGES = tuple(1e-4 * 2**power for power in range(12))
 """Candidates for the ridge, relative to the variance of a stream, averaged over the streams."""
 NEARLY = 0.99
 """The smallest rank is taken whose gain is at least this part of the best gain."""

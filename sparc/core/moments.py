@@ -13,10 +13,6 @@ from torch import Tensor
 
 from sparc.core.space import Batch
 
-HELD_OUT_EVERY, BLOCK = 5, 32
-"""Of the blocks of consecutive samples, one in so many is held out. Neighbours, such as the captions of one image, are
-not independent, so most of them fall on the same side."""
-
 
 class Moments:
     """Sums over samples from which means and covariances follow."""
@@ -76,16 +72,19 @@ class Moments:
 
 
 def moments_of(
-    batches: Iterable[Batch], widths: Mapping[str, int], device: torch.device | str
+    batches: Iterable[Batch], widths: Mapping[str, int], held_out_N: Tensor, device: torch.device | str = "cpu"
 ) -> tuple[Moments, Moments]:
-    """Return the moments of the samples to fit on, and of the held-out ones, of batches in the samples' order."""
+    """Return the moments of the samples to fit on, and of those that the mask `held_out_N` names.
+
+    Batches come in the order of the mask.
+    """
     fitted, held_out = Moments(widths, device), Moments(widths, device)
     first = 0
     for batch in batches:
         count = len(next(iter(batch.present.values())))
-        is_held_out_B = (torch.arange(first, first + count) // BLOCK) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        held_out_B = held_out_N[first : first + count]
         first += count
-        for moments, chosen_B in ((fitted, ~is_held_out_B), (held_out, is_held_out_B)):
+        for moments, chosen_B in ((fitted, ~held_out_B), (held_out, held_out_B)):
             rows = chosen_B.nonzero().squeeze(1).to(device)
             moments.add(
                 Batch(

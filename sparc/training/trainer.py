@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from sparc.config import TrainingConfig
 from sparc.core.completion import Completion, fit_completion
@@ -221,7 +222,22 @@ def completion_of(space: LatentSpace, features: TrainingFeatures) -> Completion:
 
 def _moments(space: LatentSpace, features: TrainingFeatures) -> tuple[Moments, Moments]:
     device = space.decoder.device
-    return moments_of(map(space.normalize, in_order(features, device)), space.streams, device)
+    batches = map(space.normalize, in_order(features, device))
+    return moments_of(batches, space.streams, held_out(features), device)
+
+
+def held_out(features: TrainingFeatures) -> Tensor:
+    """Draw a fifth of the training samples, (samples,) bool, on which rank and ridge of the completion are chosen.
+
+    All samples of an image or caption are on the same side: samples are drawn by their row in the stream that has the
+    fewest rows.
+    """
+    if features.rows:
+        group_N = min(features.rows.values(), key=lambda row_N: int(row_N.max()))
+    else:
+        group_N = torch.arange(sum(len(piece) for piece in next(iter(features.shards.values()))))
+    order = torch.randperm(int(group_N.max()) + 1, generator=torch.Generator().manual_seed(0))
+    return order[group_N] % 5 == 4
 
 
 def _finite_losses(terms: list[Term], step: int) -> Losses:

@@ -218,7 +218,8 @@ def test_what_has_no_number_is_null_in_json(plain_space):
 def completed(space, held):
     """The space with a completion that is fitted to the held-out samples themselves."""
     batch = space.normalize({name: held.features[name] for name in space.streams})
-    space.completion = fit_completion(*moments_of([batch] * 20, space.streams, "cpu")).to(space.decoder)
+    halves = moments_of([batch] * 2, space.streams, torch.arange(2 * len(held.groups)) >= len(held.groups))
+    space.completion = fit_completion(*halves).to(space.decoder)
     return space
 
 

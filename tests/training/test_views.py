@@ -12,7 +12,7 @@ from sparc.core.losses import LossWeights, loss_terms, total
 from sparc.storage.run import Run
 from sparc.training.gradients import gradients
 from sparc.training.loader import FeaturesInMemory
-from sparc.training.trainer import Training, prepare, train
+from sparc.training.trainer import Training, held_out, prepare, train
 from sparc.training.views import Views
 
 WIDTHS = {"a": 6, "b": 5, "c": 4}
@@ -227,3 +227,19 @@ def test_pairs_that_are_lost_cost_less_with_guesses_than_without():
         return float((active["a"] & active["b"]).sum() / (active["a"] | active["b"]).sum())
 
     assert solo_overlap() > 1.2 * solo_overlap(completion="none", stream_dropout=0.0, input_dropout=0.0)
+
+
+def test_all_captions_of_an_image_are_on_the_same_side_of_the_choice_of_the_completion():
+    image_of = torch.arange(500).repeat_interleave(5)
+    rows = {"captions": torch.arange(2500), "images": image_of}
+    features = FeaturesInMemory({"captions": [torch.zeros(2500, 2)], "images": [torch.zeros(500, 2)]}, rows)
+    drawn = held_out(features)
+    assert drawn.sum() == 500
+    assert all(len(set(drawn[image_of == image].tolist())) == 1 for image in range(500))
+
+
+def test_neighbours_are_drawn_apart():
+    """A file may be sorted by label: a block of neighbours would be harder to guess than new samples are."""
+    drawn = held_out(FeaturesInMemory({"a": [torch.zeros(600, 2), torch.zeros(400, 2)]}))
+    assert drawn.sum() == 200
+    assert (drawn[1:] != drawn[:-1]).sum() > 200
