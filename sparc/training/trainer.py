@@ -166,7 +166,19 @@ def train(
         StorageError: the disk is full; the last saved state stays.
     """
     prepare(space, features, config)
-    training = Training(space, config)
+    return run_to_end(Training(space, config), features, run, on_step=on_step, should_stop=should_stop)
+
+
+def run_to_end(
+    training: Training,
+    features: TrainingFeatures,
+    run: Run,
+    *,
+    on_step: Callable[[Step], None] = lambda step: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Take all steps of a training that is prepared, as `train` does."""
+    space, config = training.space, training.config
     if run.state.is_file():
         training.restore(run)
     run.forget_metrics_after(training.step)
@@ -204,7 +216,7 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     completes = config.completion != "none" and len(space.streams) > 1 and space.selection == "global"
     if config.pre_bias == "zeros" and not completes:
         return
-    fitted, held_out = _moments(space, features)
+    fitted, held_out = moments(space, features)
     if config.pre_bias == "mean":
         with torch.no_grad():
             space.pre_bias.copy_((fitted + held_out).mean)
@@ -214,10 +226,11 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
 
 def completion_of(space: LatentSpace, features: TrainingFeatures) -> Completion:
     """Fit the completion of a space to raw training features. Raises MisalignedStreams."""
-    return fit_completion(*_moments(space, features))
+    return fit_completion(*moments(space, features))
 
 
-def _moments(space: LatentSpace, features: TrainingFeatures) -> tuple[Moments, Moments]:
+def moments(space: LatentSpace, features: TrainingFeatures) -> tuple[Moments, Moments]:
+    """Return the moments of raw training features: of those to fit on, and of the held-out ones."""
     device = space.decoder.device
     return moments_of(map(space.normalize, in_order(features, device)), space.streams, device)
 
