@@ -128,8 +128,12 @@ class Completion(nn.Module):
         common_RP = torch.cat([*founding, *(one.common for one in newcomers.values())], dim=1)
         if not newcomers:
             return common_RP
-        own_QP = torch.block_diag(*(one.own for one in newcomers.values()))
-        return torch.cat([common_RP, nn.functional.pad(own_QP, (common_RP.shape[1] - own_QP.shape[1], 0))])
+        rows, end = [common_RP], common_RP.shape[1] - sum(len(one.mean) for one in newcomers.values())
+        for one in newcomers.values():
+            own_QP = common_RP.new_zeros(len(one.own), common_RP.shape[1])
+            own_QP[:, end : (end := end + len(one.mean))] = one.own
+            rows.append(own_QP)
+        return torch.cat(rows)
 
     def guess(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the guessed features x^_t (B, D_t) of the missing founding streams.

@@ -96,11 +96,11 @@ def _begin(space: SharedLatentSpace, stream: str, guesses: Completion) -> None:
     if guesses.rank == 0:  # nothing can be guessed; the drawn weights are better than zeros
         return
     founding = list(space.config.founding)
-    logits_LR, at_mean_L = 0.0, 0.0
+    logits_LR, at_mean_L = weight_LD.new_zeros(space.n_latents, guesses.rank), torch.zeros_like(bias_L)
     for name in founding:
         others_LD, other_bias_L = space.encoder(name)
-        logits_LR = logits_LR + others_LD @ guesses.factor[:, guesses.segments[name]].T
-        at_mean_L = at_mean_L + others_LD @ space.centered(name, guesses.mean_of(name)) + other_bias_L
+        logits_LR += others_LD @ guesses.factor[:, guesses.segments[name]].T
+        at_mean_L += others_LD @ space.centered(name, guesses.mean_of(name)) + other_bias_L
     weight_LD.copy_(logits_LR @ guesses.loadings([stream]) / len(founding))
     bias_L.copy_(at_mean_L / len(founding))
 
