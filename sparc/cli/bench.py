@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sparc.cli.options import with_options
 from sparc.cli.progress import Screen, console
-from sparc.config import Options, Precision, SpaceConfig, TrainingConfig, option, option_name, validated
+from sparc.config import RECIPES, Options, Precision, SpaceConfig, TrainingConfig, option, option_name, validated
 from sparc.errors import InvalidConfig
 from sparc.session.data import resolve_device
 from sparc.system.memory import keep_freed_memory
@@ -87,7 +87,7 @@ def step(given: dict[str, Any]) -> None:
     precision: dict[str, Any] = {name: getattr(options, name) for name in given_names}
     shape = _shape(options.widths, options.n_latents, options.k)
     keep_freed_memory()
-    config = validated(TrainingConfig, {"batch_size": options.batch, **precision})
+    config = validated(TrainingConfig, {**RECIPES["paper"], "batch-size": options.batch, **precision})
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the messages of PyTorch's profiler
     with _screen(options.json_) as screen:
         device = resolve_device(options.device, screen)

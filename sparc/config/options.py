@@ -140,6 +140,13 @@ class SpaceOptions(Options):
         "training features), none.",
     )
 
+    @classmethod
+    def disagreement(cls, given: Mapping[str, Any]) -> str | None:
+        """Return what is wrong about k if it is above the number of latents."""
+        if not {"k", "n_latents"} <= given.keys() or int(given["k"]) <= int(given["n_latents"]):
+            return None
+        return f"k: expected at most n-latents, {given['n_latents']}, found {given['k']}"
+
 
 class SpaceConfig(SpaceOptions):
     """Shape of a shared latent space, as stored in a checkpoint."""
@@ -158,8 +165,8 @@ class SpaceConfig(SpaceOptions):
                 f"attached: expected the last streams, but not all, of {', '.join(self.streams)}, "
                 f"found {', '.join(self.attached)}"
             )
-        if self.k > self.n_latents:
-            raise ValueError(f"k: expected at most n-latents, {self.n_latents}, found {self.k}")
+        if (wrong := self.disagreement({"k": self.k, "n_latents": self.n_latents})) is not None:
+            raise ValueError(wrong)
         return self
 
     @property

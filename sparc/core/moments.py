@@ -49,6 +49,11 @@ class Moments:
         return both
 
     @property
+    def lacking(self) -> bool:
+        """True if a sample that has one stream lacks another."""
+        return bool((self.counts != self.counts.max()).any())
+
+    @property
     def mean(self) -> Tensor:
         """Mean of each stream over the samples that have it, (T,); zero if none has it."""
         own_T = self._of_column

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from sparc.errors import BadSample
+from sparc.system.refusals import odd_kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,6 +40,15 @@ def no_image(file: object, start: bytes) -> BadSample:
     )
 
 
+def sample_file(path: Path) -> Path:
+    """Return the path of a sample's file, which need not exist. Raises BadSample for a pipe, a socket or a device."""
+    if (found := odd_kind(path)) is not None:
+        raise BadSample(
+            f"{path}: expected a file, found {found}", hint="replace it; or pass --skip-bad to continue without it"
+        )
+    return path
+
+
 def read_image(file: IO[bytes], path: Path) -> Image:
     """Read an image from an open file, which is closed even if it does not decode. `path` names it in errors.
 
@@ -47,11 +57,12 @@ def read_image(file: IO[bytes], path: Path) -> Image:
     from PIL import Image as Images
     from PIL import UnidentifiedImageError
 
+    from sparc.plugins.images import loaded
+
     with file:
         try:
             with Images.open(file) as image:
-                image.load()
-                return image
+                return loaded(image)
         except UnidentifiedImageError as error:
             file.seek(0)
             raise no_image(path, file.read(STARTS)) from error

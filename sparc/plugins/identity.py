@@ -15,7 +15,7 @@ from typing import Literal
 from sparc.errors import MissingData
 from sparc.system.files import sha256
 from sparc.system.names import same_name
-from sparc.system.refusals import reading
+from sparc.system.refusals import odd_kind, reading
 
 Digest = Literal["sample", "all"]
 """Part of the content that is read: a sample of blocks, or all of it."""
@@ -57,7 +57,7 @@ def _size(path: str) -> int:
         with reading(path):  # words the error
             raise
     if not stat.S_ISREG(status.st_mode):
-        raise MissingData(f"expected a file, found something else: {path}", hint="remove or replace it")
+        raise MissingData(f"{path}: expected a file, found {odd_kind(path) or 'a folder'}", hint="remove or replace it")
     return status.st_size
 
 

@@ -131,17 +131,16 @@ class Session:
         self.listener.doing("preparing the training")
         from sparc.storage.checkpoint import SharedLatentSpace, load
         from sparc.training.attaching import AttachedTraining, attached
-        from sparc.training.trainer import Training, prepare, run_to_end
+        from sparc.training.trainer import run_to_end, train
 
         features, config, changes = self.data.train, self.config.training(), self.run.provenance().changes
         if changes:
             space = attached(load(self.run.base, device=self.data.device), changes[-1].stream, features)
-            training: Training = AttachedTraining(space, config)
+            training = AttachedTraining(space, config)
+            complete = run_to_end(training, features, self.run, on_step=self._on_step, should_stop=should_stop)
         else:
             space = SharedLatentSpace(self.config.space(features.widths), seed=self.config.seed).to(self.data.device)
-            prepare(space, features, config)
-            training = Training(space, config)
-        complete = run_to_end(training, features, self.run, on_step=self._on_step, should_stop=should_stop)
+            complete = train(space, config, features, self.run, on_step=self._on_step, should_stop=should_stop)
         return space if complete else None
 
     def _on_step(self, step: Step) -> None:

@@ -23,6 +23,7 @@ from sparc.storage.completion_file import completion_writer, read_completion
 from sparc.storage.provenance import PROVENANCE
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config
 from sparc.system.files import check_readable, json_writer, write_together
+from sparc.system.finite import not_finite
 from sparc.system.hub import hub_refusal, reason, split_revision
 from sparc.system.refusals import reading, writing
 
@@ -113,12 +114,17 @@ class SharedLatentSpace(LatentSpace):
         try:
             check_readable(path)
             with reading(path):
-                space.load_state_dict(load_file(path))
+                state = load_file(path)
+                space.load_state_dict(state)
         except (SafetensorError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CorruptFile(
                 f"{path} is truncated or does not fit {CONFIG}: {reason}", hint="copy the file again, or train again"
             ) from error
+        if (wrong := not_finite(state)) is not None:
+            raise CorruptFile(
+                f"{path}: expected finite weights, found {wrong}", hint="copy the file again, or train again"
+            )
         space.completion = read_completion(directory, config)
         space.directory = directory
         try:

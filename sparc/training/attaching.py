@@ -13,6 +13,8 @@ without the newcomer do not change, because all that the other streams have is p
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -114,11 +116,11 @@ def _begin_decoder(space: SharedLatentSpace, wider: SharedLatentSpace, stream: s
         x_BD = wider.centered(stream, batch.features[stream]) * batch.present[stream].unsqueeze(1)
         codes = list(space.encode({name: raw[name] for name in space.config.founding}).values())
         there_B = torch.stack([batch.present[name] for name in space.config.founding]).sum(dim=0).clamp(min=1)
-        mean_BK = sum(code.values for code in codes) / there_B.unsqueeze(1)
-        for shared in [codes[:1]] if space.selection == "global" else [[code] for code in codes]:
-            values_BK = mean_BK if space.selection == "global" else shared[0].values
-            entries = SortedEntries(shared[0].indices, wider.n_latents)
-            summed = LatentSum(entries, entries.in_order(values_BK.unsqueeze(1)), x_BD.unsqueeze(1))
+        mean_BK = torch.stack([code.values for code in codes]).sum(dim=0) / there_B.unsqueeze(1)
+        shared = [replace(codes[0], values=mean_BK)] if space.selection == "global" else codes
+        for code in shared:
+            entries = SortedEntries(code.indices, wider.n_latents)
+            summed = LatentSum(entries, entries.in_order(code.values.unsqueeze(1)), x_BD.unsqueeze(1))
             for some in summed.blocks():
                 sums_LD[some] += sum_by_latent(summed, some)
     active_L1 = sums_LD.square().sum(dim=1, keepdim=True) > 0

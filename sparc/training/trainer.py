@@ -82,15 +82,15 @@ def loss_weights(config: TrainingConfig) -> LossWeights:
 class Training:
     """A training in progress: space, optimiser, counters and number of steps, which together are saved to resume."""
 
-    def __init__(self, space: SharedLatentSpace, config: TrainingConfig) -> None:
-        """Start at step 0 from the weights that the space has."""
+    def __init__(self, space: SharedLatentSpace, config: TrainingConfig, *, lacking: bool = True) -> None:
+        """Start at step 0 from the weights that the space has; `lacking` is that of `Views`."""
         self.space = space
         self.config = config
         self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None)
         self.counters = ActivityCounters(space.streams, space.n_latents, space.decoder.device)
         self.step = 0
         self._weights = loss_weights(config)
-        self._views = Views(space, config)
+        self._views = Views(space, config, lacking=lacking)
         self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
 
     def advance(self, batch: Batch) -> list[Term]:
@@ -165,8 +165,8 @@ def train(
         CorruptFile: the saved state cannot be read.
         StorageError: the disk is full; the last saved state stays.
     """
-    prepare(space, features, config)
-    return run_to_end(Training(space, config), features, run, on_step=on_step, should_stop=should_stop)
+    training = Training(space, config, lacking=prepare(space, features, config))
+    return run_to_end(training, features, run, on_step=on_step, should_stop=should_stop)
 
 
 def run_to_end(
@@ -205,23 +205,25 @@ def run_to_end(
     return True
 
 
-def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConfig) -> None:
+def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConfig) -> bool:
     """Fit to raw training features what is not trained: normalisation, the start of the pre-bias, and the completion.
 
-    A space of one stream, or with local selection, gets no completion. Raises MisalignedStreams, BadFeatures.
+    A space of one stream, or with local selection, gets no completion. Returns False if it found that no sample lacks a
+    stream. Raises MisalignedStreams, BadFeatures.
     """
     if space.normalization == "standard":
         space.fit_normalization(features.shards)
     space.completion = None
     completes = config.completion != "none" and len(space.streams) > 1 and space.selection == "global"
     if config.pre_bias == "zeros" and not completes:
-        return
+        return True
     fitted, held_out = moments(space, features)
     if config.pre_bias == "mean":
         with torch.no_grad():
             space.pre_bias.copy_((fitted + held_out).mean)
     if completes:
         space.completion = fit_completion(fitted, held_out)
+    return (fitted + held_out).lacking
 
 
 def completion_of(space: LatentSpace, features: TrainingFeatures) -> Completion:

@@ -19,10 +19,14 @@ from sparc.core.space import Batch, LatentSpace
 class Views:
     """Adds to a batch what the encoders read and what selects, if they differ from its features."""
 
-    def __init__(self, space: LatentSpace, config: TrainingConfig) -> None:
-        """Take dropout rates and seed from the configuration, and guesses from the space's completion."""
+    def __init__(self, space: LatentSpace, config: TrainingConfig, *, lacking: bool = True) -> None:
+        """Take dropout rates and seed from the configuration, and guesses from the space's completion.
+
+        `lacking` is False if no sample lacks a stream. A GPU then need not be asked in each step.
+        """
         self._space = space
         self._config = config
+        self._lacking = lacking
 
     @torch.no_grad()
     def of(self, batch: Batch, step: int) -> Batch:
@@ -54,10 +58,13 @@ class Views:
         A founding stream that does not select is guessed from those that do. An attached stream is not guessed.
         """
         completion = self._space.completion
-        if completion is None:
+        if completion is None or not (self._lacking or self._config.stream_dropout):
             return None, None
         names = list(batch.features)
-        present_BS = torch.stack([batch.present[name] for name in names], dim=1).cpu()
+        if self._lacking:
+            present_BS = torch.stack([batch.present[name] for name in names], dim=1).cpu()
+        else:
+            present_BS = torch.ones(len(batch.features[names[0]]), len(names), dtype=torch.bool)
         selects_BS = self._one_of_each(present_BS, step)
         if selects_BS.all():
             return None, None

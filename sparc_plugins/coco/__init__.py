@@ -32,6 +32,7 @@ from sparc.plugins import (
     no_folder,
     read_image,
     reading,
+    sample_file,
     sha256,
     write_atomically,
 )
@@ -269,9 +270,9 @@ def open_image(folder: Path, name: str) -> Image:
     """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
     try:
         try:
-            file = (folder / name).open("rb")
+            file = sample_file(folder / name).open("rb")
         except FileNotFoundError:
-            file = find_image(folder, name).open("rb")
+            file = sample_file(find_image(folder, name)).open("rb")
         return read_image(file, folder / name)
     except OSError as error:
         if error.errno not in NO_FILE:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import BadSample, InvalidConfig, find_path, read_image, same_name
+from sparc.plugins import BadSample, InvalidConfig, find_path, read_image, same_name, sample_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,9 +64,9 @@ def open_image(root: Path, name: str) -> Image:
     """Open an image of the folder. Raises BadSample if it does not exist."""
     try:
         try:
-            file = (root / name).open("rb")
+            file = sample_file(root / name).open("rb")
         except FileNotFoundError:
-            file = _respelled(root, name).open("rb")
+            file = sample_file(_respelled(root, name)).open("rb")
         return read_image(file, root / name)
     except OSError as error:
         if error.errno not in _NO_FILE:

@@ -25,6 +25,7 @@ from sparc.plugins import (
     read_image,
     reading,
     same_name,
+    sample_file,
 )
 from sparc_plugins.open_images.files import AGAIN, find_files
 from sparc_plugins.open_images.labels import display, read_hierarchy, read_labels, read_names
@@ -196,9 +197,14 @@ def _other_suffixes(names: Iterable[bytes], published: Iterable[bytes]) -> dict[
 def open_image(path: Path) -> Image:
     """Open an image file. Raises BadSample if it does not exist."""
     try:
-        return read_image(path.open("rb"), path)
+        return read_image(sample_file(path).open("rb"), path)
     except FileNotFoundError as error:
         raise BadSample(f"image not found: {path}", hint="restore it; or pass --skip-bad") from error
+
+
+def _is_image(name: str) -> bool:
+    """Return False for the files that systems leave in folders, such as .DS_Store and Thumbs.db."""
+    return not name.startswith(".") and os.fsencode(name.rpartition(".")[2].lower()) in SUFFIXES
 
 
 def _identify(params: OpenImagesParams) -> str:
@@ -211,7 +217,7 @@ def _identify(params: OpenImagesParams) -> str:
     narratives = {path for one in files for path in one.narratives}
     found = identify_files(Path(params.root).expanduser(), narratives, params.digest)
     if params.missing == "skip":
-        names = [sorted(map(same_name, os.listdir(one.images))) for one in files]
+        names = [sorted(same_name(name) for name in os.listdir(one.images) if _is_image(name)) for one in files]
         found += f" images sha256:{hashlib.sha256(json.dumps(names).encode()).hexdigest()}"
     return found
 

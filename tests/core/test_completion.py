@@ -298,3 +298,14 @@ def test_without_any_samples_nothing_is_guessed():
 def test_a_batch_without_a_missing_stream_has_no_guess():
     batch = Batch(features(), {name: torch.ones(7, dtype=torch.bool) for name in WIDTHS})
     assert completion_of(*covariance(), 0.1).guess(batch.features) == {}
+
+
+def test_features_that_are_nearly_always_zero_can_be_fitted():
+    """The eigenvalues of such covariances are many times the same, and of very different sizes."""
+    generator = torch.Generator().manual_seed(0)
+    x = {name: torch.zeros(300, 200) for name in ("a", "b")}
+    for rows in x.values():
+        rows[:, :4] = torch.randn(300, 4, generator=generator) * torch.tensor([1.0, 1e-10, 1e-18, 1e-22])
+    made = SharedLatentSpace(SpaceConfig(streams={"a": 200, "b": 200}, n_latents=8, k=2, normalization="none"))
+    completion = fit_completion(*moments_of([made.normalize(x)], made.streams, "cpu"))
+    assert completion.guess({"a": x["a"]})["b"].isfinite().all()
