@@ -31,9 +31,9 @@ def attach(run: RunPath, given: dict[str, Any]) -> None:
 
     Examples:
 
-        sparc attach runs/photos --stream dinov3
+        sparc attach runs/photos --stream my-model
 
-        sparc attach runs/photos --stream large=dinov2[model=vit_large_patch14_reg4_dinov2.lvd142m] --out runs/large
+        sparc attach runs/photos --stream large=my-model[size=large] --out runs/large
     """
     from sparc.session.attaching import begin_attached
     from sparc.session.verbs import run_session
@@ -58,9 +58,7 @@ def detach(run: SpacePath, stream: Stream, given: dict[str, Any]) -> None:
 
     Examples:
 
-        sparc detach runs/photos-dinov3 dinov3
-
-        sparc detach runs/photos clip-txt --out runs/images
+        sparc detach runs/photos-my-model my-model
     """
     from sparc.session import detach as take_out
     from sparc.storage.run import Run

@@ -102,6 +102,7 @@ class Completion(nn.Module):
         """Return the completion of the same founding streams with these attached streams."""
         return Completion(self.streams, self.mean, self.factor, self.ridge, newcomers)
 
+    @torch.inference_mode(False)  # tensors that are kept must serve an encoding with gradients too
     def loadings(self, present: Sequence[str]) -> Tensor:
         """Return (F_P F_P^T + r I)^-1 F_P, (R, D_P), for the present streams side by side, in the space's order.
 
@@ -165,15 +166,19 @@ class Completion(nn.Module):
         factor_RT = torch.cat([self.factor[:, self.segments[name]] for name in left], dim=1)
         return Completion(left, mean_T, factor_RT, self.ridge, newcomers)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def alone(self, space: LatentSpace, stream: str) -> Alone:
         """Return the encoder of a stream alone, whose scores on x_s - b_s are h_s + sum_t h^_t.
 
-        It costs what the stream's own encoder costs. It is kept until the parameters of the space change.
+        It costs what the stream's own encoder costs. It is kept until the parameters of the space change. Those of a
+        space that was loaded in inference mode do not count their changes, so it is computed anew each time.
         """
-        key = (space.decoder.device, *(parameter._version for parameter in space.parameters()))
+        parameters = list(space.parameters())
+        counted = not any(parameter.is_inference() for parameter in parameters)
+        key = (space.decoder.device, *(parameter._version for parameter in parameters if counted))
         kept = self._alone.get(stream)
-        if kept is not None and kept[0] == key:
+        if kept is not None and kept[0] == key and counted:
             return kept[1]
         G_RD = self.loadings([stream])
         off_D = space.pre_bias[space.segments[stream]] - self.mean_of(stream)
