@@ -196,7 +196,7 @@ class TrainingConfig(Options):
         "or none, the paper's way.",
     )
     stream_dropout: float = option(
-        0.5,
+        0.25,
         "Part of the samples for which one stream, drawn at random, selects for all; needs --completion linear.",
         ge=0,
         le=1,

@@ -177,12 +177,16 @@ class LatentSpace(nn.Module):
         """
         self._check(features)
         batch = self.normalize(features)
-        if not complete or self.completion is None or self.selection == "local":
+        return self.encode_known(batch) if complete else self.encode_batch(batch)
+
+    def encode_known(self, batch: Batch) -> dict[str, Codes]:
+        """Encode normalised features (B, D) of some streams, as `encode`, with the others guessed; differentiable."""
+        if self.completion is None or self.selection == "local":
             return self.encode_batch(batch)
         return encode_completed(self, self.completion, batch)
 
     def encode_batch(self, batch: Batch) -> dict[str, Codes]:
-        """Encode normalised features (B, D), as `encode`; the values of the codes are differentiable."""
+        """Encode normalised features (B, D) of some streams as in training: nothing is guessed; differentiable."""
         centered = self.inputs(batch)
         codes: dict[str, Codes] = {}
         for name, kept in self.keep(batch, centered).items():

@@ -140,6 +140,27 @@ class WordBackbone(Backbone, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Planted:
+    """Truth about the features of samples: x = strengths @ directions + noise."""
+
+    concepts: tuple[str, ...]
+    """Names of the C concepts that any of the samples has. A shared concept has its name in every stream."""
+    strengths: csr_array
+    """(B, C), positive where a sample has the concept."""
+    directions: NDArray[np.float32]
+    """(C, d), of norm 1."""
+
+
+@runtime_checkable
+class PlantedBackbone(Backbone, Protocol):
+    """A backbone whose features are made of known concepts; `sparc bench planted` compares a space with them."""
+
+    def planted(self, samples: Sequence[Sample]) -> Planted:
+        """Return the truth about the features of B samples."""
+        ...
+
+
 class Dataset(Protocol):
     """Paired samples in a fixed order. Picklable, since data-loading workers read it."""
 

@@ -222,7 +222,7 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
         with torch.no_grad():
             space.pre_bias.copy_((fitted + held_out).mean)
     if completes:
-        space.completion = fit_completion(fitted, held_out)
+        space.completion = fit_completion(fitted, held_out).to(space.decoder)
     return (fitted + held_out).lacking
 
 
