@@ -107,11 +107,12 @@ class Completion(nn.Module):
         """Return (F_P F_P^T + r I)^-1 F_P, (R, D_P), for the present streams side by side, in the space's order.
 
         F_P has more rows if attached streams are present. No founding stream has a part in them, so they are left out.
+        A ridge of their own is that of the founding streams for features that are scaled.
         """
         key = tuple(present)
         found = self._loadings.get(key)
         if found is None or found.device != self.factor.device or found.dtype != self.factor.dtype:
-            F_RP = self._columns(present).double()
+            F_RP, scale_P = self._columns(present)
             rank, width = F_RP.shape
             if rank <= width:
                 eye = torch.eye(rank, dtype=F_RP.dtype, device=F_RP.device)
@@ -119,22 +120,30 @@ class Completion(nn.Module):
             else:  # the same, and defined without a ridge too
                 eye = torch.eye(width, dtype=F_RP.dtype, device=F_RP.device)
                 found = torch.linalg.solve(F_RP.T @ F_RP + self.ridge * eye, F_RP, left=False)
-            self._loadings[key] = found = found[: self.rank].to(self.factor)
+            if scale_P is not None:
+                found = found[: self.rank] * scale_P
+            self._loadings[key] = found = found.to(self.factor)
         return found
 
-    def _columns(self, present: Sequence[str]) -> Tensor:
-        """Return F_P: columns of the present streams, with rows of their own for the attached ones among them."""
+    def _columns(self, present: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Return F_P in float64: columns of the present streams, with rows of their own for the attached ones.
+
+        Columns of attached streams are scaled. Returns the scale (D_P,) too, None if all are founding.
+        """
         newcomers = {name: one for name, one in self.newcomers.items() if name in present}
         founding = [self.factor[:, self.segments[name]] for name in present if name in self.segments]
-        common_RP = torch.cat([*founding, *(one.common for one in newcomers.values())], dim=1)
+        common_RP = torch.cat([*founding, *(one.common for one in newcomers.values())], dim=1).double()
         if not newcomers:
-            return common_RP
-        rows, end = [common_RP], common_RP.shape[1] - sum(len(one.mean) for one in newcomers.values())
+            return common_RP, None
+        rows, scale_P = [common_RP], common_RP.new_ones(common_RP.shape[1])
+        end = common_RP.shape[1] - sum(len(one.mean) for one in newcomers.values())
         for one in newcomers.values():
+            columns = slice(end, end := end + len(one.mean))
             own_QP = common_RP.new_zeros(len(one.own), common_RP.shape[1])
-            own_QP[:, end : (end := end + len(one.mean))] = one.own
+            own_QP[:, columns] = one.own
+            scale_P[columns] = (self.ridge / one.ridge) ** 0.5
             rows.append(own_QP)
-        return torch.cat(rows)
+        return torch.cat(rows) * scale_P, scale_P
 
     def guess(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the guessed features x^_t (B, D_t) of the missing founding streams.

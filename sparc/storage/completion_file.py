@@ -30,7 +30,9 @@ def completion_writer(completion: Completion) -> Callable[[Path], object]:
         **{f"own.{len(completion.streams) + number}": one.own for number, one in enumerate(newcomers)},
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return lambda path: save_file(tensors, path, metadata={"ridge": repr(completion.ridge)})
+    # One key: safetensors writes several in a random order.
+    ridges = " ".join(repr(ridge) for ridge in (completion.ridge, *(one.ridge for one in newcomers)))
+    return lambda path: save_file(tensors, path, metadata={"ridge": ridges})
 
 
 def write_completion(directory: Path, completion: Completion) -> None:
@@ -50,12 +52,13 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
         if not path.is_file():
             return None
     founding = config.founding
+    numbers = range(len(founding), len(config.streams))
     try:
         check_readable(path)
         with reading(path), safe_open(path, framework="pt") as file:
             mean_T, factor_RT = file.get_tensor("mean").float(), file.get_tensor("factor").float()
-            owns = [file.get_tensor(f"own.{number}").float() for number in range(len(founding), len(config.streams))]
-            ridge = float(file.metadata()["ridge"])
+            owns = [file.get_tensor(f"own.{number}").float() for number in numbers]
+            ridge, *own_ridges = map(float, file.metadata()["ridge"].split())
         total = sum(config.streams.values())
         if tuple(mean_T.shape) != (total,) or factor_RT.ndim != 2 or factor_RT.shape[1] != total:
             raise ValueError(f"expected a mean and a factor of width {total}, found {tuple(factor_RT.shape)}")
@@ -65,7 +68,10 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
                     f"expected rows of width {config.streams[stream]} for the attached stream {stream}, found "
                     f"{tuple(own_QD.shape)}"
                 )
-        if not (all(found.isfinite().all() for found in (mean_T, factor_RT, *owns)) and 0 < ridge < float("inf")):
+        if len(own_ridges) != len(config.attached):
+            raise ValueError(f"expected {1 + len(config.attached)} ridges, found {1 + len(own_ridges)}")
+        positive = all(0 < one < float("inf") for one in (ridge, *own_ridges))
+        if not (positive and all(found.isfinite().all() for found in (mean_T, factor_RT, *owns))):
             raise ValueError("expected finite numbers")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptFile(
@@ -77,7 +83,7 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
     means = [part_D.clone() for part_D in mean_T.split(widths)]
     factors = [part_RD.contiguous() for part_RD in factor_RT.split(widths, dim=1)]
     newcomers = {
-        stream: Newcomer(mean_D, common_RD, own_QD)
-        for stream, mean_D, common_RD, own_QD in zip(config.attached, means[1:], factors[1:], owns, strict=True)
+        stream: Newcomer(*parts)
+        for stream, *parts in zip(config.attached, means[1:], factors[1:], owns, own_ridges, strict=True)
     }
     return Completion(founding, means[0], factors[0], ridge, newcomers)

@@ -46,7 +46,7 @@ def attached(space: SharedLatentSpace, stream: str, features: TrainingFeatures) 
     if space.completion is None:
         guesses = fit_completion(fitted, held_out)
     else:
-        newcomer = fit_newcomer(space.completion, fitted + held_out, stream)
+        newcomer = fit_newcomer(space.completion, fitted, held_out, stream)
         guesses = space.completion.with_newcomers({**space.completion.newcomers, stream: newcomer})
         wider.completion = guesses
     _begin(wider, stream, guesses)

@@ -8,13 +8,15 @@ import torch
 from sparc import SharedLatentSpace, SpaceConfig
 from sparc.core.completion import Completion
 from sparc.core.moments import Moments
-from sparc.core.newcomer import Newcomer, fit_newcomer
+from sparc.core.newcomer import RIDGES, Newcomer, fit_newcomer
+from sparc.core.space import Batch
 from sparc.errors import InvalidConfig
 from tests.core.test_completion import conditional, covariance
 
 WIDTHS = {"a": 5, "b": 4, "c": 3}
 """The streams a and b are founding, and c is attached."""
 FOUNDING = {"a": 5, "b": 4}
+SEGMENTS = {"a": slice(0, 5), "b": slice(5, 9)}
 SUBSETS = [subset for count in (1, 2, 3) for subset in itertools.combinations(WIDTHS, count)]
 
 
@@ -31,7 +33,9 @@ def fitted(ridge):
     moments.sums += mean
     moments.products += C + torch.outer(mean, mean)
     founding = Completion(FOUNDING, mean[:9], torch.linalg.cholesky(C[:9, :9]).T.contiguous(), ridge)
-    return founding.with_newcomers({"c": fit_newcomer(founding, moments, "c")}), C, mean
+    newcomer = fit_newcomer(founding, moments, moments, "c")
+    newcomer.ridge = ridge
+    return founding.with_newcomers({"c": newcomer}), C, mean
 
 
 @pytest.mark.parametrize("present", [subset for subset in SUBSETS if set(subset) & {"c"} and len(subset) < 3])
@@ -104,8 +108,54 @@ def test_a_newcomer_of_a_completion_without_directions_lets_nothing_be_guessed()
     moments = Moments(WIDTHS)
     moments.counts += 1
     moments.products += torch.eye(12)
-    completion = founding.with_newcomers({"c": fit_newcomer(founding, moments, "c")})
+    completion = founding.with_newcomers({"c": fit_newcomer(founding, moments, moments, "c")})
     assert torch.equal(completion.guess({"c": torch.ones(2, 3)})["a"], torch.arange(5.0).expand(2, 5))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 3.0])
+def test_the_ridge_of_a_newcomer_is_the_one_that_guesses_best_on_held_out_samples(noise):
+    """The measure is computed from the samples themselves, for each candidate."""
+    generator = torch.Generator().manual_seed(2)
+    cause = torch.randn(90, 2, dtype=torch.float64, generator=generator)
+    x = {
+        name: cause @ torch.randn(2, width, dtype=torch.float64, generator=torch.Generator().manual_seed(width))
+        + noise * torch.randn(90, width, dtype=torch.float64, generator=generator)
+        for name, width in WIDTHS.items()
+    }
+    parts = [{name: rows[:30] for name, rows in x.items()}, {name: rows[30:] for name, rows in x.items()}]
+    fit, held_out = (Moments(WIDTHS) for _ in parts)
+    for moments, some in zip((fit, held_out), parts, strict=True):
+        moments.add(Batch(some, {name: torch.ones(len(rows), dtype=torch.bool) for name, rows in some.items()}))
+    C = fit.covariance(fit.mean)[:9, :9] + 1e-9 * torch.eye(9)
+    founding = Completion(FOUNDING, fit.mean[:9], torch.linalg.cholesky(C).T.contiguous(), 1e-3)
+    found = fit_newcomer(founding, fit, held_out, "c")
+    fitted_alone = fit_newcomer(founding, fit, Moments(WIDTHS), "c")
+    variance = (fitted_alone.common.square().sum() + fitted_alone.own.square().sum()).item()
+
+    def unexplained(ridge):
+        fitted_alone.ridge = ridge
+        guess = founding.with_newcomers({"c": fitted_alone}).guess({"c": parts[1]["c"]})
+        return sum(
+            (
+                (guess[name] - parts[1][name]).square().sum()
+                / (parts[1][name] - fit.mean[SEGMENTS[name]]).square().sum()
+            ).item()
+            for name in FOUNDING
+        )
+
+    best = min(RIDGES, key=lambda relative: unexplained(relative * variance))
+    assert found.ridge == pytest.approx(best * variance)
+
+
+def test_a_ridge_of_its_own_is_that_of_the_founding_streams_for_scaled_features():
+    completion, *_ = fitted(0.1)
+    one = completion.newcomers["c"]
+    own = completion.with_newcomers({"c": Newcomer(one.mean, one.common, one.own, 0.4)})
+    scaled = completion.with_newcomers({"c": Newcomer(one.mean / 2, one.common / 2, one.own / 2, 0.1)})
+    x = features()
+    torch.testing.assert_close(own.guess({"c": x["c"]})["a"], scaled.guess({"c": x["c"] / 2})["a"])
+    found, expected = (some.guess({"a": x["a"], "c": rows}) for some, rows in ((own, x["c"]), (scaled, x["c"] / 2)))
+    torch.testing.assert_close(found["b"], expected["b"])
 
 
 def test_without_a_stream_the_covariances_of_the_others_stay():
@@ -127,6 +177,6 @@ def test_attached_streams_are_the_last_ones_and_not_all(attached):
 
 
 def test_a_newcomer_moves_with_the_completion():
-    one = Newcomer(torch.zeros(3), torch.zeros(2, 3), torch.zeros(1, 3))
+    one = Newcomer(torch.zeros(3), torch.zeros(2, 3), torch.zeros(1, 3), 0.1)
     completion = Completion(FOUNDING, torch.zeros(9), torch.zeros(2, 9), 1.0, {"with.dots": one})
     assert completion.double().newcomers["with.dots"].common.dtype == torch.float64

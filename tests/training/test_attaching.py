@@ -186,7 +186,7 @@ def test_a_trained_newcomer_keeps_the_latents_that_the_others_keep_and_rebuilds_
         return ((space.decode(code, target) - x).square().sum() / x.square().sum()).item()
 
     for source, target in (("c", "c"), ("a", "c")):
-        assert error(three, source, target) < 0.7 * error(begun, source, target)
+        assert error(three, source, target) < 0.9 * error(begun, source, target)
     for target in ("a", "b"):
         assert error(three, "c", target) < 0.2
 
