@@ -7,7 +7,7 @@ from sparc.cli.progress import console
 from sparc.cli.tables.evaluation import print_evaluation
 from sparc.config import ExtractionOptions, TrainingConfig, names
 from sparc.storage.run import Run
-from sparc.storage.space_config import read_config
+from sparc.storage.space_config import COMPLETION, read_config
 
 
 def info(run: RunPath) -> None:
@@ -36,7 +36,8 @@ def info(run: RunPath) -> None:
     shape = (
         f"{space.n_latents} latents, {space.k} kept, {space.selection} selection, {space.normalization} normalization"
     )
-    console.print(f"space: {shape}", markup=False, soft_wrap=True)
+    guesses = "guesses missing streams" if (opened.path / COMPLETION).is_file() else "guesses no missing streams"
+    console.print(f"space: {shape}, {guesses}", markup=False, soft_wrap=True)
     options = provenance.options.model_dump(by_alias=True)
     for title, model in (("training", TrainingConfig), ("features", ExtractionOptions)):
         settings = ", ".join(f"{name} {options[name]}" for name in names(model))

@@ -52,8 +52,10 @@ def fit_newcomer(completion: Completion, fitted: Moments, held_out: Moments, str
     parts = _parts(completion, fitted, mean_T, stream)
     ridge = _choose(completion, parts, _covariances(completion, held_out, mean_T, stream))
     every = fitted + held_out
-    parts = _parts(completion, every, every.mean, stream)
-    return Newcomer(*(part.to(completion.factor).contiguous() for part in parts), ridge)
+    mean_D, common_RD, own_QD = (
+        part.to(completion.factor).contiguous() for part in _parts(completion, every, every.mean, stream)
+    )
+    return Newcomer(mean_D, common_RD, own_QD, ridge)
 
 
 class _Covariances(NamedTuple):
