@@ -20,6 +20,7 @@ from sparc.core.completion import Completion, fit_completion
 from sparc.core.dead import ActivityCounters
 from sparc.core.losses import KINDS, Kind, LossWeights, Term, total
 from sparc.core.moments import Moments, moments_of
+from sparc.core.newcomer import fit_newcomer
 from sparc.core.space import Batch, LatentSpace
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
@@ -226,9 +227,13 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     return (fitted + held_out).lacking
 
 
-def completion_of(space: LatentSpace, features: TrainingFeatures) -> Completion:
+def completion_of(space: SharedLatentSpace, features: TrainingFeatures) -> Completion:
     """Fit the completion of a space to raw training features. Raises MisalignedStreams."""
-    return fit_completion(*moments(space, features))
+    fitted, held_out = moments(space, features)
+    founding = len(space.config.founding)
+    completion = fit_completion(fitted.first(founding), held_out.first(founding))
+    newcomers = {stream: fit_newcomer(completion, fitted, held_out, stream) for stream in space.config.attached}
+    return completion.with_newcomers(newcomers)
 
 
 def moments(space: LatentSpace, features: TrainingFeatures) -> tuple[Moments, Moments]:

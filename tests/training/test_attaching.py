@@ -4,17 +4,22 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparc import SharedLatentSpace, SpaceConfig
 from sparc.config import TrainingConfig
+from sparc.core.completion import Completion
+from sparc.core.newcomer import Newcomer
 from sparc.errors import CorruptFile
 from sparc.storage.checkpoint import load
+from sparc.storage.completion_file import read_completion, write_completion
 from sparc.storage.detached import without
 from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL
 from sparc.training.attaching import AttachedTraining, attached
 from sparc.training.loader import FeaturesInMemory
-from sparc.training.trainer import run_to_end, train
+from sparc.training.trainer import completion_of, run_to_end, train
 from sparc.training.views import Views
 from tests.training.test_trainer import after
 
@@ -227,6 +232,59 @@ def test_a_newcomer_that_does_not_select_adds_nothing_in_training(tmp_path):
     for row in range(60):
         alike = set(codes["a"].indices[row].tolist()) == set(expected[row].tolist())
         assert alike or selects[row]
+
+
+@settings(max_examples=25)
+@given(
+    widths=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    n_attached=st.integers(0, 3),
+    rank=st.integers(0, 3),
+    ridges=st.lists(st.floats(1e-30, 1e30), min_size=4, max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_a_completion_comes_back_whole_from_its_file(tmp_path_factory, widths, n_attached, rank, ridges, seed):
+    n_attached = min(n_attached, len(widths) - 1)
+    streams = {f"s.{number}": width for number, width in enumerate(widths)}
+    names = list(streams)[len(widths) - n_attached :]
+    config = SpaceConfig(streams=streams, n_latents=8, k=2, attached=tuple(names))
+    generator = torch.Generator().manual_seed(seed)
+
+    def numbers(*shape):
+        return torch.randn(shape, generator=generator)
+
+    total = sum(config.founding.values())
+    newcomers = {
+        name: Newcomer(numbers(streams[name]), numbers(rank, streams[name]), numbers(number, streams[name]), ridge)
+        for number, (name, ridge) in enumerate(zip(names, ridges[1:], strict=False))
+    }
+    completion = Completion(config.founding, numbers(total), numbers(rank, total), ridges[0], newcomers)
+    folder = tmp_path_factory.mktemp("completion")
+    write_completion(folder, completion)
+    found = read_completion(folder, config)
+    assert (found.streams, found.attached, found.ridge) == (config.founding, config.attached, ridges[0])
+    assert torch.equal(found.mean, completion.mean)
+    assert torch.equal(found.factor, completion.factor)
+    for name, one in newcomers.items():
+        same = found.newcomers[name]
+        assert same.ridge == one.ridge
+        assert all(torch.equal(getattr(same, part), getattr(one, part)) for part in ("mean", "common", "own"))
+    before = (folder / COMPLETION).read_bytes()
+    write_completion(folder, found)
+    assert (folder / COMPLETION).read_bytes() == before
+
+
+def test_an_attached_space_without_a_completion_is_completed_with_its_newcomers(tmp_path):
+    three = attach(tmp_path / "three", trained(tmp_path / "two", **PAPER), "c", CONFIG_OF_ALL.model_copy(update=PAPER))
+    three.completion = completion_of(three, features(("a", "b", "c")))
+    assert (three.completion.streams, three.completion.attached) == ({"a": 12, "b": 70}, ("c",))
+    three.save_pretrained(tmp_path / "completed")
+    new = drawn(40, seed=9)
+    alone = {"c": new["c"]}
+    assert same(three.encode(alone), load(tmp_path / "completed").encode(alone))
+    guess = three.completion.guess(three.normalize(alone).features)["a"]
+    there = new["a"].any(dim=1) & new["c"].any(dim=1)
+    x = three.normalize({"a": new["a"]}).features["a"]
+    assert (guess - x)[there].square().sum() < 0.3 * (x - three.completion.mean_of("a"))[there].square().sum()
 
 
 def test_a_completion_file_that_lacks_an_attached_stream_is_damaged(tmp_path):
