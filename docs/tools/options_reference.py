@@ -12,7 +12,9 @@ from pydantic.fields import FieldInfo
 
 from sparc.ablation.grid import AXES
 from sparc.config import (
+    AttachOptions,
     DataOptions,
+    DetachOptions,
     EvaluateOptions,
     ExploreOptions,
     ExtractionOptions,
@@ -31,12 +33,15 @@ SECTIONS: dict[type[Options], tuple[str, str]] = {
     DataOptions: ("Streams and data", "Options of `sparc train`, `extract`, `ablate` and `complete`."),
     PlaceOptions: (
         "Places",
-        "Options of `sparc train`, `ablate`, `evaluate`, `complete`; `extract` and `explore` lack `--features`.",
+        "Options of `sparc train`, `ablate`, `evaluate`, `complete`, `attach`; `extract` and `explore` lack "
+        "`--features`.",
     ),
     SpaceOptions: ("Space", "Options of `sparc train` and `ablate`."),
     TrainingConfig: ("Training", "Options of `sparc train` and `ablate`."),
     ExtractionOptions: ("Extraction", "Options of `sparc train`, `extract` and `ablate`."),
     RunConfig: ("Run", "An option of `sparc train`. The `--out` of `sparc ablate` is the directory of all its runs."),
+    AttachOptions: ("`sparc attach`", "Beside the options of *Places*. Options of training are those of the run."),
+    DetachOptions: ("`sparc detach`", ""),
     ExtractOptions: ("`sparc extract`", "Beside the options of *Streams and data*, *Places* and *Extraction*."),
     EvaluateOptions: ("`sparc evaluate`", "Beside the options of *Places*."),
     ExploreOptions: ("`sparc explore`", "Beside the options of *Places*."),

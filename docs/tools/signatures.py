@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from sparc.config import (
+    AttachOptions,
     CompleteOptions,
+    DetachOptions,
     EvaluateOptions,
     ExploreOptions,
     ExtractOptions,
@@ -23,6 +25,8 @@ MODELS: dict[str, type[Options]] = {
     "RunArguments": RunConfig,
     "ExtractArguments": ExtractOptions,
     "CompleteArguments": CompleteOptions,
+    "AttachArguments": AttachOptions,
+    "DetachArguments": DetachOptions,
     "EvaluateArguments": EvaluateOptions,
     "ExploreArguments": ExploreOptions,
     "LocalizeArguments": LocalizeOptions,

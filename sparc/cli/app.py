@@ -9,6 +9,7 @@ import typer
 from sparc import __version__
 from sparc.cli import (
     ablate,
+    attach,
     bench,
     complete,
     evaluate,
@@ -36,6 +37,8 @@ app.command("train")(train.train)
 app.command("extract")(extract.extract)
 app.command("evaluate")(evaluate.evaluate)
 app.command("complete")(complete.complete)
+app.command("attach")(attach.attach)
+app.command("detach")(attach.detach)
 app.command("explore")(explore.explore)
 app.command("localize")(localize.localize)
 app.command("export")(export.export)

@@ -26,6 +26,9 @@ def info(run: RunPath) -> None:
         params = ", ".join(f"{key}={value}" for key, value in stream.params.items() if value is not None)
         weights = f"  weights {stream.weights}" if stream.weights else ""
         console.print(f"stream {name}: {stream.backbone}[{params}]{weights}", markup=False, soft_wrap=True)
+    for one in provenance.changes:
+        way = "to" if one.change == "attached" else "from"
+        console.print(f"{one.change}: {one.stream}, {way} the space of {one.run}", markup=False, soft_wrap=True)
     if not opened.finished:
         console.print(f"not finished; resume it with: sparc train --resume {run}", markup=False)
         return

@@ -3,9 +3,11 @@
 from sparc.config.options import (
     DEFAULT_DATASET,
     RECIPES,
+    AttachOptions,
     CompleteOptions,
     CompletionKind,
     DataOptions,
+    DetachOptions,
     EvaluateOptions,
     ExploreOptions,
     ExtractionOptions,
@@ -35,9 +37,11 @@ from sparc.config.validation import suggestion, validated
 __all__ = [
     "DEFAULT_DATASET",
     "RECIPES",
+    "AttachOptions",
     "CompleteOptions",
     "CompletionKind",
     "DataOptions",
+    "DetachOptions",
     "EvaluateOptions",
     "ExploreOptions",
     "ExtractOptions",

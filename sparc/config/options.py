@@ -153,14 +153,26 @@ class SpaceConfig(SpaceOptions):
 
     streams: dict[str, Annotated[int, Field(gt=0)]]
     """Width of each stream, in the model's order."""
+    attached: tuple[str, ...] = ()
+    """Streams that were attached to the others, which are the founding ones; the last ones in the order."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.streams:
             raise ValueError("streams: expected at least one stream, found none")
+        if len(self.attached) >= len(self.streams) or self.attached != tuple(self.streams)[len(self.founding) :]:
+            raise ValueError(
+                f"attached: expected the last streams, but not all, of {', '.join(self.streams)}, "
+                f"found {', '.join(self.attached)}"
+            )
         if (wrong := self.disagreement({"k": self.k, "n_latents": self.n_latents})) is not None:
             raise ValueError(wrong)
         return self
+
+    @property
+    def founding(self) -> dict[str, int]:
+        """Width of each stream that is not attached."""
+        return dict(list(self.streams.items())[: len(self.streams) - len(self.attached)])
 
 
 class TrainingConfig(Options):
@@ -250,6 +262,29 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, D
 
 class CompleteOptions(PlaceOptions, DataOptions):
     """Options of `sparc complete`."""
+
+
+class AttachOptions(PlaceOptions):
+    """Options of `sparc attach`."""
+
+    stream: Annotated[RefLike | Sequence[RefLike], PlainValidator(parsed_streams)] = option(
+        (), "Backbone of the stream to attach. 'other=NAME[...]' renames it.", metavar="NAME[KEY=VALUE,...]"
+    )
+    out: Location | None = option(
+        None, "New directory of the run. Default: RUN-NAME, with the stream's name, else RUN-NAME-2, ..."
+    )
+
+    @property
+    def streams(self) -> tuple[PluginRef, ...]:
+        """Parsed streams."""
+        streams: tuple[PluginRef, ...] = self.stream  # type: ignore[assignment]
+        return streams
+
+
+class DetachOptions(Options):
+    """Options of `sparc detach`."""
+
+    out: Location | None = option(None, "New directory. Default: RUN-without-STREAM, else RUN-without-STREAM-2, ...")
 
 
 class ExtractOptions(RunConfig):

@@ -108,6 +108,30 @@ class CompleteArguments(TypedDict, total=False):
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
 
 
+class AttachArguments(TypedDict, total=False):
+    """Arguments with the fields of `AttachOptions`."""
+
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of the stream to attach. 'other=NAME[...]' renames it."""
+    out: str | Path | None
+    """New directory of the run. Default: RUN-NAME, with the stream's name, else RUN-NAME-2, ..."""
+
+
+class DetachArguments(TypedDict, total=False):
+    """Arguments with the fields of `DetachOptions`."""
+
+    out: str | Path | None
+    """New directory. Default: RUN-without-STREAM, else RUN-without-STREAM-2, ..."""
+
+
 class EvaluateArguments(TypedDict, total=False):
     """Arguments with the fields of `EvaluateOptions`."""
 

@@ -14,6 +14,11 @@ The covariances of all subsets are kept as one factor F of R rows, C = F^T F. Wi
 streams, C_tP (C_PP + r I)^-1 = F_t^T (F_P F_P^T + r I)^-1 F_P. The code rebuilds
 and finds its own stream best with its own logits; a missing stream is rebuilt best from the average, which shrinks what
 the streams do not agree on (measured: docs/beyond.md).
+
+A space has founding streams, which were trained together, and may have attached ones (`core/newcomer.py`). An attached
+stream is never guessed: it adds its logits where a sample has it, and nothing where it lacks it. So codes of the other
+streams are the same, to the bit, as before it was attached. From an attached stream that a sample has, the founding
+ones are guessed like from any other.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from torch import Tensor, nn
 
 from sparc.core.codes import Codes
 from sparc.core.kernels import logits_with_gradient
+from sparc.core.newcomer import Newcomer
 from sparc.core.topk import EncoderProduct, select
 
 if TYPE_CHECKING:
@@ -54,15 +60,26 @@ class Completion(nn.Module):
     """Means and covariances of the training features, with which missing streams are guessed."""
 
     mean: Tensor
-    """(T,)."""
+    """(T,), of the founding streams."""
     factor: Tensor
-    """F, (R, T)."""
+    """F, (R, T), of the founding streams."""
 
-    def __init__(self, widths: Mapping[str, int], mean_T: Tensor, factor_RT: Tensor, ridge: float) -> None:
-        """Take the streams' widths in the space's order, m, F and r."""
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        mean_T: Tensor,
+        factor_RT: Tensor,
+        ridge: float,
+        newcomers: Mapping[str, Newcomer] | None = None,
+    ) -> None:
+        """Take the founding streams' widths in the space's order, m, F and r; and the attached streams."""
         super().__init__()
         self.streams = dict(widths)
+        """Widths of the founding streams, which are guessed."""
         self.ridge = ridge
+        self.attached = tuple(newcomers or ())
+        """Names of the attached streams, which are not guessed."""
+        self._newcomers = nn.ModuleList((newcomers or {}).values())
         # Not part of the state dict: the completion is a file of its own, and a space may have none.
         self.register_buffer("mean", mean_T, persistent=False)
         self.register_buffer("factor", factor_RT, persistent=False)
@@ -76,12 +93,26 @@ class Completion(nn.Module):
         """Number of rows of F, R."""
         return len(self.factor)
 
+    @property
+    def newcomers(self) -> dict[str, Newcomer]:
+        """What the attached streams have in common with the founding ones, by name."""
+        return dict(zip(self.attached, self._newcomers, strict=True))  # type: ignore[arg-type]
+
+    def with_newcomers(self, newcomers: Mapping[str, Newcomer]) -> Completion:
+        """Return the completion of the same founding streams with these attached streams."""
+        return Completion(self.streams, self.mean, self.factor, self.ridge, newcomers)
+
+    @torch.inference_mode(False)  # tensors that are kept must serve an encoding with gradients too
     def loadings(self, present: Sequence[str]) -> Tensor:
-        """Return (F_P F_P^T + r I)^-1 F_P, (R, D_P), for the present streams side by side, in the space's order."""
+        """Return (F_P F_P^T + r I)^-1 F_P, (R, D_P), for the present streams side by side, in the space's order.
+
+        F_P has more rows if attached streams are present. No founding stream has a part in them, so they are left out.
+        A ridge of their own is that of the founding streams for features that are scaled.
+        """
         key = tuple(present)
         found = self._loadings.get(key)
         if found is None or found.device != self.factor.device or found.dtype != self.factor.dtype:
-            F_RP = torch.cat([self.factor[:, self.segments[name]] for name in present], dim=1).double()
+            F_RP, scale_P = self._columns(present)
             rank, width = F_RP.shape
             if rank <= width:
                 eye = torch.eye(rank, dtype=F_RP.dtype, device=F_RP.device)
@@ -89,16 +120,38 @@ class Completion(nn.Module):
             else:  # the same, and defined without a ridge too
                 eye = torch.eye(width, dtype=F_RP.dtype, device=F_RP.device)
                 found = torch.linalg.solve(F_RP.T @ F_RP + self.ridge * eye, F_RP, left=False)
+            if scale_P is not None:
+                found = found[: self.rank] * scale_P
             self._loadings[key] = found = found.to(self.factor)
         return found
 
+    def _columns(self, present: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Return F_P in float64: columns of the present streams, with rows of their own for the attached ones.
+
+        Columns of attached streams are scaled. Returns the scale (D_P,) too, None if all are founding.
+        """
+        newcomers = {name: one for name, one in self.newcomers.items() if name in present}
+        founding = [self.factor[:, self.segments[name]] for name in present if name in self.segments]
+        common_RP = torch.cat([*founding, *(one.common for one in newcomers.values())], dim=1).double()
+        if not newcomers:
+            return common_RP, None
+        rows, scale_P = [common_RP], common_RP.new_ones(common_RP.shape[1])
+        end = common_RP.shape[1] - sum(len(one.mean) for one in newcomers.values())
+        for one in newcomers.values():
+            columns = slice(end, end := end + len(one.mean))
+            own_QP = common_RP.new_zeros(len(one.own), common_RP.shape[1])
+            own_QP[:, columns] = one.own
+            scale_P[columns] = (self.ridge / one.ridge) ** 0.5
+            rows.append(own_QP)
+        return torch.cat(rows) * scale_P, scale_P
+
     def guess(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the guessed features x^_t (B, D_t) of the missing streams.
+        """Return the guessed features x^_t (B, D_t) of the missing founding streams.
 
         `features` holds the normalised features (B, D) of the streams that all of these samples have.
         """
-        present = [name for name in self.streams if name in features]
-        differences = [features[name] - self.mean[self.segments[name]] for name in present]
+        present = [name for name in (*self.streams, *self.attached) if name in features]
+        differences = [features[name] - self.mean_of(name) for name in present]
         u_BR = torch.cat(differences, dim=1) @ self.loadings(present).T
         return {
             name: self.mean[segment] + u_BR @ self.factor[:, segment]
@@ -106,19 +159,38 @@ class Completion(nn.Module):
             if name not in features
         }
 
+    def mean_of(self, stream: str) -> Tensor:
+        """Return the mean of a stream, founding or attached, (D,)."""
+        if stream in self.segments:
+            return self.mean[self.segments[stream]]
+        return self.newcomers[stream].mean
+
+    def without(self, stream: str) -> Completion:
+        """Return the completion without a stream, founding or attached: the others' covariances stay."""
+        newcomers = {name: one for name, one in self.newcomers.items() if name != stream}
+        if stream not in self.streams:
+            return self.with_newcomers(newcomers)
+        left = {name: width for name, width in self.streams.items() if name != stream}
+        mean_T = torch.cat([self.mean[self.segments[name]] for name in left])
+        factor_RT = torch.cat([self.factor[:, self.segments[name]] for name in left], dim=1)
+        return Completion(left, mean_T, factor_RT, self.ridge, newcomers)
+
+    @torch.inference_mode(False)
     @torch.no_grad()
     def alone(self, space: LatentSpace, stream: str) -> Alone:
         """Return the encoder of a stream alone, whose scores on x_s - b_s are h_s + sum_t h^_t.
 
-        It costs what the stream's own encoder costs. It is kept until the parameters of the space change.
+        It costs what the stream's own encoder costs. It is kept until the parameters of the space change. Those of a
+        space that was loaded in inference mode do not count their changes, so it is computed anew each time.
         """
-        key = (space.decoder.device, *(parameter._version for parameter in space.parameters()))
+        parameters = list(space.parameters())
+        counted = not any(parameter.is_inference() for parameter in parameters)
+        key = (space.decoder.device, *(parameter._version for parameter in parameters if counted))
         kept = self._alone.get(stream)
-        if kept is not None and kept[0] == key:
+        if kept is not None and kept[0] == key and counted:
             return kept[1]
         G_RD = self.loadings([stream])
-        own = self.segments[stream]
-        off_D = space.pre_bias[own] - self.mean[own]
+        off_D = space.pre_bias[space.segments[stream]] - self.mean_of(stream)
         weight_LD, bias_L = (tensor.clone() for tensor in space.encoder(stream))
         for name, segment in self.segments.items():
             if name != stream:
@@ -164,7 +236,7 @@ def _present(batch: Batch, stream: str) -> Tensor:
 def _encode_alike(space: LatentSpace, completion: Completion, batch: Batch, there_S: Tensor) -> dict[str, Codes]:
     """Encode samples that all have the same streams."""
     present = [name for name, there in zip(space.streams, there_S.tolist(), strict=False) if there]
-    missing = [name for name in space.streams if name not in present]
+    missing = [name for name in completion.streams if name not in present]
     if not present or not missing:
         return space.encode_batch(batch)
     centered = {name: space.centered(name, batch.features[name]) for name in present}
@@ -212,7 +284,9 @@ def _scores_of_several(
 ) -> _Scores:
     guessed = completion.guess({name: batch.features[name] for name in centered})
     every = {
-        name: centered[name] if name in centered else space.centered(name, guessed[name]) for name in space.streams
+        name: centered[name] if name in centered else space.centered(name, guessed[name])
+        for name in space.streams
+        if name in centered or name in guessed
     }
     everywhere_B = torch.ones_like(next(iter(batch.present.values())))
     kept = space.select(every, dict.fromkeys(every, everywhere_B))

@@ -49,6 +49,14 @@ class Moments:
         """True if a sample that has one stream lacks another."""
         return bool((self.counts != self.counts.max()).any())
 
+    def first(self, count: int) -> Moments:
+        """Return the moments of the first streams alone."""
+        some = Moments(dict(list(self.streams.items())[:count]), self.counts.device)
+        total = sum(some.streams.values())
+        some.counts, some.sums = self.counts[:count, :count], self.sums[:count, :total]
+        some.products = self.products[:total, :total]
+        return some
+
     @property
     def mean(self) -> Tensor:
         """Mean of each stream over the samples that have it, (T,); zero if none has it."""

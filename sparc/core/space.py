@@ -41,7 +41,9 @@ class Batch(NamedTuple):
     inputs: dict[str, Tensor] | None = None
     """(B, D) each, what the encoders read; None for the features. The losses compare with the features."""
     selecting: dict[str, Tensor] | None = None
-    """(B, D) each, what selects, as if all samples had all streams; None for the inputs of the streams they have."""
+    """(B, D) each, what selects; None for the inputs of the streams that samples have."""
+    selects: dict[str, Tensor] | None = None
+    """(B,) each, bool, whose features in `selecting` select; None for all."""
 
 
 def present(raw_BD: Tensor) -> Tensor:
@@ -201,9 +203,9 @@ class LatentSpace(nn.Module):
         if batch.selecting is None:
             return self.select(inputs, batch.present, selector)
         centered = {name: self.centered(name, x_BD) for name, x_BD in batch.selecting.items()}
-        everywhere = {name: torch.ones_like(there_B) for name, there_B in batch.present.items()}
+        selects = batch.selects or {name: torch.ones_like(there_B) for name, there_B in batch.present.items()}
         kept = {}
-        for name, (indices_BK, _) in self.select(centered, everywhere, selector).items():
+        for name, (indices_BK, _) in self.select(centered, selects, selector).items():
             logits_BK = self.logits(name, inputs[name], indices_BK)
             kept[name] = Kept(indices_BK, logits_BK * batch.present[name].unsqueeze(1))
         return kept

@@ -76,6 +76,11 @@ def _check(directory: Path, config: SpaceConfig) -> None:
             f"{directory} has one stream, {next(iter(config.streams))}, so none can be missing",
             hint="encode as it is",
         )
+    if len(config.founding) == 1:
+        raise InvalidConfig(
+            f"{directory} was trained with {next(iter(config.founding))} alone, and attached streams are never guessed",
+            hint="encode as it is",
+        )
     if config.selection == "local":
         raise InvalidConfig(f"{directory} selects locally, so no stream selects for another", hint="encode as it is")
 

@@ -21,6 +21,7 @@ from sparc.core.completion import Completion, fit_completion
 from sparc.core.dead import ActivityCounters
 from sparc.core.losses import KINDS, Kind, LossWeights, Term, total
 from sparc.core.moments import Moments, moments_of
+from sparc.core.newcomer import fit_newcomer
 from sparc.core.space import Batch, LatentSpace
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
@@ -166,8 +167,20 @@ def train(
         CorruptFile: the saved state cannot be read.
         StorageError: the disk is full; the last saved state stays.
     """
-    lacking = prepare(space, features, config)
-    training = Training(space, config, lacking=lacking)
+    training = Training(space, config, lacking=prepare(space, features, config))
+    return run_to_end(training, features, run, on_step=on_step, should_stop=should_stop)
+
+
+def run_to_end(
+    training: Training,
+    features: TrainingFeatures,
+    run: Run,
+    *,
+    on_step: Callable[[Step], None] = lambda step: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Take all steps of a training that is prepared, as `train` does."""
+    space, config = training.space, training.config
     if run.state.is_file():
         training.restore(run)
     run.forget_metrics_after(training.step)
@@ -206,7 +219,7 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     completes = config.completion != "none" and len(space.streams) > 1 and space.selection == "global"
     if config.pre_bias == "zeros" and not completes:
         return True
-    fitted, held_out = _moments(space, features)
+    fitted, held_out = moments(space, features)
     if config.pre_bias == "mean":
         with torch.no_grad():
             space.pre_bias.copy_((fitted + held_out).mean)
@@ -215,12 +228,17 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     return (fitted + held_out).lacking
 
 
-def completion_of(space: LatentSpace, features: TrainingFeatures) -> Completion:
+def completion_of(space: SharedLatentSpace, features: TrainingFeatures) -> Completion:
     """Fit the completion of a space to raw training features. Raises MisalignedStreams."""
-    return fit_completion(*_moments(space, features))
+    fitted, held_out = moments(space, features)
+    founding = len(space.config.founding)
+    completion = fit_completion(fitted.first(founding), held_out.first(founding))
+    newcomers = {stream: fit_newcomer(completion, fitted, held_out, stream) for stream in space.config.attached}
+    return completion.with_newcomers(newcomers)
 
 
-def _moments(space: LatentSpace, features: TrainingFeatures) -> tuple[Moments, Moments]:
+def moments(space: LatentSpace, features: TrainingFeatures) -> tuple[Moments, Moments]:
+    """Return the moments of raw training features: of those to fit on, and of the held-out ones."""
     device = space.decoder.device
     batches = map(space.normalize, in_order(features, device))
     return moments_of(batches, space.streams, held_out(features), device)

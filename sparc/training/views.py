@@ -32,10 +32,10 @@ class Views:
     def of(self, batch: Batch, step: int) -> Batch:
         """Return the batch of a step with its views; the batch itself if there is nothing to drop or to guess."""
         inputs = self._dropped(batch, step)
-        selecting = self._selecting(batch, inputs, step)
+        selecting, selects = self._selecting(batch, inputs, step)
         if selecting is None and inputs is batch.features:
             return batch
-        return batch._replace(inputs=inputs, selecting=selecting)
+        return batch._replace(inputs=inputs, selecting=selecting, selects=selects)
 
     def _dropped(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Replace dropped features by the pre-bias; scale the differences of the others, as `torch.dropout` does."""
@@ -50,11 +50,16 @@ class Views:
             dropped[name] = bias_D + (x_BD - bias_D) * kept_BD / (1 - rate)
         return dropped
 
-    def _selecting(self, batch: Batch, inputs: dict[str, Tensor], step: int) -> dict[str, Tensor] | None:
-        """Return the features that select: guesses of those that do not; None if all streams of all samples select."""
+    def _selecting(
+        self, batch: Batch, inputs: dict[str, Tensor], step: int
+    ) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
+        """Return `Batch.selecting` and `Batch.selects`; None if all streams of all samples select.
+
+        A founding stream that does not select is guessed from those that do. An attached stream is not guessed.
+        """
         completion = self._space.completion
         if completion is None or not (self._lacking or self._config.stream_dropout):
-            return None
+            return None, None
         names = list(batch.features)
         if self._lacking:
             present_BS = torch.stack([batch.present[name] for name in names], dim=1).cpu()
@@ -62,7 +67,7 @@ class Views:
             present_BS = torch.ones(len(batch.features[names[0]]), len(names), dtype=torch.bool)
         selects_BS = self._one_of_each(present_BS, step)
         if selects_BS.all():
-            return None
+            return None, None
         selecting = {name: x_BD.clone() for name, x_BD in inputs.items()}
         patterns, of_sample = torch.unique(selects_BS, dim=0, return_inverse=True)
         for number, pattern in enumerate(patterns.tolist()):
@@ -72,7 +77,12 @@ class Views:
             known = {name: batch.features[name][rows] for name, there in zip(names, pattern, strict=True) if there}
             for name, guess_BD in completion.guess(known).items():
                 selecting[name][rows] = guess_BD
-        return selecting
+        if not completion.attached:
+            return selecting, None
+        selects = {name: torch.ones_like(there_B) for name, there_B in batch.present.items()}
+        for name in completion.attached:
+            selects[name] = selects_BS[:, names.index(name)].to(selects[name].device)
+        return selecting, selects
 
     def _one_of_each(self, present_BS: Tensor, step: int) -> Tensor:
         """Return which streams of a sample select: for a part of the samples one that is drawn, else all it has."""

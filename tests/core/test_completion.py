@@ -205,6 +205,28 @@ def test_a_completed_code_is_differentiable_by_the_features():
         assert all(rows.grad is not None and rows.grad.any() for rows in x.values())
 
 
+def test_an_encoding_with_gradients_may_follow_one_in_inference_mode():
+    space = space_with(completion_of(*covariance(), 0.1))
+    for present in SUBSETS:
+        x = {name: rows for name, rows in features().items() if name in present}
+        with torch.inference_mode():
+            plain = space.encode(x)
+        codes = space.encode(x)
+        sum(one.values.sum() for one in codes.values()).backward()
+        assert all(torch.equal(one.values, plain[name].values) for name, one in codes.items())
+
+
+def test_a_space_that_was_made_in_inference_mode_encodes_and_sees_changes():
+    x, ordinary = {"b": features()["b"]}, space_with(completion_of(*covariance(), 0.1))
+    with torch.inference_mode():
+        made = space_with(completion_of(*covariance(), 0.1))
+        for _ in range(2):
+            assert torch.equal(made.encode(x)["b"].values, ordinary.encode(x)["b"].values)
+            for one in (made, ordinary):
+                one.encoders[0].data.mul_(-2)
+            ordinary.completion = completion_of(*covariance(), 0.1).double()
+
+
 def drawn(count, *, independent=False, lacking=0.0, seed=0, noise=0.1):
     """Features (count, D) that three streams see of three common causes, or of causes of their own."""
     generator = torch.Generator().manual_seed(seed)
