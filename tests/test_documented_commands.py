@@ -22,6 +22,7 @@ NOT_HERE = {
     r"dinov2|dinov3|clip-img|sentence": "weights from the hub; tests/test_cli.py trains on local files",
     r"siglip": "weights from the hub; tests/test_attach.py attaches a light stream",
     r"^(train|extract)( --stream hog.*)?$": "the demo: two minutes of two cores",
+    r"^complete": "runs of the paper's recipe, and imported spaces; tests/test_complete.py",
     r"^ablate": "many trainings; tests/ablation",
     r"^bench": "minutes at these sizes; tests/benchmarks",
     r"my-model|^train --dataset digits": "an installation; tests/plugins/test_scaffold.py, tests/test_examples.py",

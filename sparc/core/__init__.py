@@ -10,7 +10,8 @@ Read in this order:
     unit_norm   the latents' directions in the decoders, of norm one
     step        one training step, all of the above in ten lines, for reading
     moments     means and covariances of the training features
-    completion  guesses of the streams that a sample lacks
+    completion  guesses of the streams that a sample lacks; completion_fit chooses rank and ridge
+    newcomer    the part of a stream that was attached later
 
 `kernels` computes sums over kept entries, on the CPU and on GPUs. `sparc.training` computes the same step by hand.
 

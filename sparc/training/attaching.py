@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from sparc.config import SpaceConfig, TrainingConfig, validated
-from sparc.core.completion import Completion, fit_completion
+from sparc.core.completion import Completion
+from sparc.core.completion_fit import fit_completion
 from sparc.core.kernels import LatentSum, SortedEntries, sum_by_latent
 from sparc.core.losses import Term
 from sparc.core.newcomer import fit_newcomer

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparc.config import TrainingConfig
-from sparc.core.completion import Completion, fit_completion
+from sparc.core.completion import Completion
+from sparc.core.completion_fit import fit_completion
 from sparc.core.dead import ActivityCounters
 from sparc.core.losses import KINDS, Kind, LossWeights, Term, total
 from sparc.core.moments import Moments, moments_of

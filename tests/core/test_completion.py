@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sparc import SharedLatentSpace, SpaceConfig
-from sparc.core.completion import Completion, fit_completion
+from sparc.core.completion import Completion
+from sparc.core.completion_fit import fit_completion
 from sparc.core.moments import Moments, moments_of
 from sparc.core.space import Batch
 

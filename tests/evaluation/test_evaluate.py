@@ -8,7 +8,7 @@ import torch
 from scipy.sparse import csr_array
 
 import sparc.evaluation.encoding
-from sparc.core.completion import fit_completion
+from sparc.core.completion_fit import fit_completion
 from sparc.core.moments import moments_of
 from sparc.evaluation import HeldOut, Report, evaluate
 from sparc.evaluation.alignment import shuffles
