@@ -8,12 +8,12 @@ of the training features:
     h^_t = W_t (x^_t - b_t) + c_t                         linear, so it is the best linear guess of h_t as well
     I    = TopK_k( sum_P h_p + sum_missing h^_t )
     z_s  = ReLU(h_s) on I                                 the code: own logits, as without completion
-    z_ts = ReLU( (h_s + sum_missing h^_t) / (1 + number of missing streams) ) on I      decoded into a missing t
+    z_ts = ReLU( (h_s + h^_t) / 2 ) on I                  decoded into a missing t
 
 The covariances of all subsets are kept as one factor F of R rows, C = F^T F. With F_P the columns of the present
-streams, C_tP (C_PP + r I)^-1 = F_t^T (F_P F_P^T + r I)^-1 F_P. The code rebuilds
-and finds its own stream best with its own logits; a missing stream is rebuilt best from the average, which shrinks what
-the streams do not agree on (measured: docs/beyond.md).
+streams, C_tP (C_PP + r I)^-1 = F_t^T (F_P F_P^T + r I)^-1 F_P. The code rebuilds and finds its own stream best with its
+own logits; a missing stream is rebuilt best from the average, which shrinks what the two streams do not agree on
+(measured: docs/beyond.md).
 
 A space has founding streams, which were trained together, and may have attached ones (`core/newcomer.py`). An attached
 stream is never guessed: it adds its logits where a sample has it, and nothing where it lacks it. So codes of the other
@@ -25,12 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sparc.core.codes import Codes
+from sparc.core.codes import Codes, Translations
 from sparc.core.kernels import logits_with_gradient
 from sparc.core.newcomer import Newcomer
 from sparc.core.topk import EncoderProduct, select
@@ -231,63 +232,40 @@ def _encode_alike(space: LatentSpace, completion: Completion, batch: Batch, ther
     missing = [name for name in completion.streams if name not in present]
     if not present or not missing:
         return space.encode_batch(batch)
-    centered = {name: space.centered(name, batch.features[name]) for name in present}
-    if len(present) == 1:
-        own, sums_BK, indices_BK = _scores_alone(space, completion, centered)
-    else:
-        own, sums_BK, indices_BK = _scores_of_several(space, completion, batch, centered)
-    codes = {}
-    for name in batch.features:
-        values_BK = torch.relu(own[name]) if name in own else torch.zeros_like(sums_BK)
-        others_BK = sums_BK - sum(logits_BK for other, logits_BK in own.items() if other != name)
-        translated_BK = torch.relu(others_BK / (1 + len(missing))) if name in own else values_BK
-        codes[name] = Codes(indices_BK, values_BK, space.n_latents, dict.fromkeys(missing, translated_BK))
-    return codes
+    known = {name: batch.features[name] for name in present}
+    centered = {name: space.centered(name, x_BD) for name, x_BD in known.items()}
+    indices_BK = _select_alone(space, completion, centered) if len(known) == 1 else _select(space, completion, known)
+    own = {name: _logits(space, name, x_BD, indices_BK) for name, x_BD in centered.items()}
+
+    def translated(stream: str, target: str) -> Tensor:
+        guess_BD = space.centered(target, completion.guess(known)[target])
+        return torch.relu((own[stream] + _logits(space, target, guess_BD, indices_BK)) / 2)
+
+    codes = {
+        name: Codes(indices_BK, torch.relu(own_BK), space.n_latents, Translations(missing, partial(translated, name)))
+        for name, own_BK in own.items()
+    }
+    lacking = Codes(indices_BK, torch.zeros_like(own[present[0]]), space.n_latents)
+    return {name: codes.get(name, lacking) for name in batch.features}
 
 
-class _Scores(NamedTuple):
-    """Logits of the kept latents."""
-
-    own: dict[str, Tensor]
-    """(B, K) per present stream."""
-    sums: Tensor
-    """(B, K) known and guessed logits of all streams, summed."""
-    indices: Tensor
-    """(B, K)."""
+def _logits(space: LatentSpace, stream: str, centered_BD: Tensor, indices_BK: Tensor) -> Tensor:
+    """Return the logits of the kept latents, (B, K), differentiable."""
+    logits_BK = space.logits(stream, centered_BD, indices_BK)
+    return logits_with_gradient(centered_BD, *space.encoder(stream), logits_BK, indices_BK)
 
 
-def _scores_alone(space: LatentSpace, completion: Completion, centered: Mapping[str, Tensor]) -> _Scores:
+def _select_alone(space: LatentSpace, completion: Completion, centered: Mapping[str, Tensor]) -> Tensor:
     ((stream, x_BD),) = centered.items()
-    weight_LD, bias_L = completion.alone(space, stream)
     everywhere_B = torch.ones(len(x_BD), dtype=torch.bool, device=x_BD.device)
-    indices_BK, sums_BK = select({stream: EncoderProduct(x_BD, weight_LD, bias_L, everywhere_B)}, space.k, shared=True)[
-        stream
-    ]
-    own_BK = space.logits(stream, x_BD, indices_BK)
-    return _Scores(
-        {stream: logits_with_gradient(x_BD, *space.encoder(stream), own_BK, indices_BK)},
-        logits_with_gradient(x_BD, weight_LD, bias_L, sums_BK, indices_BK),
-        indices_BK,
-    )
+    product = EncoderProduct(x_BD, *completion.alone(space, stream), everywhere_B)
+    return select({stream: product}, space.k, shared=True)[stream].indices
 
 
-def _scores_of_several(
-    space: LatentSpace, completion: Completion, batch: Batch, centered: Mapping[str, Tensor]
-) -> _Scores:
-    guessed = completion.guess({name: batch.features[name] for name in centered})
-    every = {
-        name: centered[name] if name in centered else space.centered(name, guessed[name])
-        for name in space.streams
-        if name in centered or name in guessed
-    }
-    everywhere_B = torch.ones_like(next(iter(batch.present.values())))
-    kept = space.select(every, dict.fromkeys(every, everywhere_B))
-    logits = {
-        name: logits_with_gradient(every[name], *space.encoder(name), logits_BK, indices_BK)
-        for name, (indices_BK, logits_BK) in kept.items()
-    }
-    return _Scores(
-        {name: logits[name] for name in centered},
-        torch.stack(list(logits.values())).sum(dim=0),
-        next(iter(kept.values())).indices,
-    )
+@torch.no_grad()
+def _select(space: LatentSpace, completion: Completion, known: Mapping[str, Tensor]) -> Tensor:
+    every = {**known, **completion.guess(known)}
+    centered = {name: space.centered(name, every[name]) for name in space.streams if name in every}
+    everywhere_B = torch.ones(len(next(iter(known.values()))), dtype=torch.bool, device=space.decoder.device)
+    kept = space.select(centered, dict.fromkeys(centered, everywhere_B))
+    return next(iter(kept.values())).indices

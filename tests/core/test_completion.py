@@ -1,11 +1,13 @@
 """Completion: missing streams are guessed by the conditional expectation, before the selection."""
 
+import copy
 import itertools
 
 import pytest
 import torch
 
 from sparc import SharedLatentSpace, SpaceConfig
+from sparc.core.codes import Codes
 from sparc.core.completion import Completion
 from sparc.core.completion_fit import fit_completion
 from sparc.core.moments import Moments, moments_of
@@ -82,14 +84,17 @@ def oracle(space, C, mean, x, ridge):
     }
     codes, translated = {}, {}
     for name in x:
-        z, z_missing = torch.zeros_like(h[name]), torch.zeros_like(h[name])
-        for row in range(len(z)):
+        codes[name], translated[name] = (
+            torch.zeros_like(h[name]),
+            {other: torch.zeros_like(h[name]) for other in guessed},
+        )
+        for row in range(len(h[name])):
             score = sum(h[other][row] for other in WIDTHS)
             for latent in score.argsort(descending=True)[: space.k]:
-                value = h[name][row, latent] + sum(h[other][row, latent] for other in guessed)
-                z[row, latent] = max(0.0, h[name][row, latent].item())
-                z_missing[row, latent] = max(0.0, value.item() / (1 + len(guessed)))
-        codes[name], translated[name] = z, z_missing
+                known = h[name][row, latent].item()
+                codes[name][row, latent] = max(0.0, known)
+                for other in guessed:
+                    translated[name][other][row, latent] = max(0.0, (known + h[other][row, latent].item()) / 2)
     return codes, translated
 
 
@@ -104,7 +109,7 @@ def test_known_and_guessed_logits_select_and_decode_as_the_oracle_has_it(present
     for name in x:
         torch.testing.assert_close(found[name].to_dense().detach(), codes[name].detach())
         for target, segment in segments().items():
-            z = codes[name] if target in x else translated[name]
+            z = codes[name] if target in x else translated[name][target]
             expected = z @ space.decoder[:, segment] + space.pre_bias[segment]
             torch.testing.assert_close(space.decode(found[name], target), expected)
             torch.testing.assert_close(decoded[name][target], expected)
@@ -336,3 +341,24 @@ def test_features_that_are_nearly_always_zero_can_be_fitted():
     made = SharedLatentSpace(SpaceConfig(streams={"a": 200, "b": 200}, n_latents=8, k=2, normalization="none"))
     completion = fit_completion(*moments_of([made.normalize(x)], made.streams, every_fifth(x)))
     assert completion.guess({"a": x["a"]})["b"].isfinite().all()
+
+
+def test_codes_are_copied_sliced_and_joined_with_their_translations():
+    space = space_with(completion_of(*covariance(), 0.1))
+    with torch.no_grad():
+        codes = space.encode({"a": features()["a"]})["a"]
+        for other in (
+            pickle.loads(pickle.dumps(codes)),
+            copy.deepcopy(codes),
+            codes[:],
+            Codes.joined([codes[:3], codes[3:]]),
+        ):
+            assert torch.equal(space.decode(other, "b"), space.decode(codes, "b"))
+
+
+def test_codes_name_the_streams_that_were_missing():
+    codes = space_with(completion_of(*covariance(), 0.1)).encode({"a": features()["a"]})["a"]
+    assert set(codes.translations) == {"b", "c"}
+    assert len(codes.translations) == 2
+    assert "a" not in codes.translations
+    assert codes.values_for("a") is codes.values
