@@ -202,9 +202,9 @@ def encode_completed(space: LatentSpace, completion: Completion, batch: Batch) -
     latent, and the code of a stream that a sample lacks is zero, as without completion.
     """
     presence_BS = torch.stack([_present(batch, name) for name in space.streams], dim=1)
-    patterns, of_sample = torch.unique(presence_BS, dim=0, return_inverse=True)
-    if len(patterns) <= 1:
+    if (presence_BS == presence_BS[:1]).all():
         return _encode_alike(space, completion, batch, presence_BS[:1].flatten())
+    patterns, of_sample = torch.unique(presence_BS, dim=0, return_inverse=True)
     every, parts = [], []
     for number, there_S in enumerate(patterns):
         rows = (of_sample == number).nonzero().squeeze(1)

@@ -16,7 +16,7 @@ from sparc.storage.run import Run
 
 LEGEND = (
     "joint  streams of a sample encoded together, as in the paper: latents are shared",
-    "solo   each stream encoded alone, as in a search; the others are guessed, if the space has a completion",
+    "solo   each stream encoded alone, as in a search; completion guesses the others",
     "null   the same on shuffled pairs: the value without any correspondence",
     "±      95% interval, bootstrap over samples",
 )
