@@ -94,6 +94,8 @@ def _captions_path(params: CocoParams, split: str) -> Path:
 
 def choose_captions(captions: Sequence[str], image: str, params: CocoParams) -> list[tuple[str, str]]:
     """Return the samples of an image, each as (suffix of the image's id, caption). Blank captions make no sample."""
+    if params.captions == "first" and captions and captions[0]:
+        return [("", captions[0])]
     written = [(f"#{number}", caption) for number, caption in enumerate(captions) if caption]
     if params.captions == "all" or not written:
         return written
@@ -244,13 +246,15 @@ def _warn_of_captions(path: Path, images: Collection[Pictured]) -> None:
         warnings.warn(message, stacklevel=1)
     if blank:
         warnings.warn(f"coco: left out blank captions in {path}: {blank}", stacklevel=1)
-    if halves := sum(map(_is_broken, (caption for picture in images for caption in picture.captions))):
+    if halves := sum(
+        _is_broken(caption) for picture in images for caption in picture.captions if not caption.isascii()
+    ):
         message = f"captions in {path} with half of a character (a lone surrogate), which becomes '?': {halves}"
         warnings.warn(f"coco: {message}", stacklevel=1)
 
 
 def _is_broken(text: str) -> bool:
-    return not text.isascii() and text.encode("utf-8", "replace").decode() != text
+    return text.encode("utf-8", "replace").decode() != text
 
 
 def _some(names: Sequence[str]) -> str:
