@@ -39,7 +39,7 @@ def no_image(file: object, start: bytes) -> BadSample:
     )
 
 
-def read_image(file: IO[bytes], path: Path) -> Image:
+def read_image(file: IO[bytes], path: str | Path) -> Image:
     """Read an image from an open file, which is closed even if it does not decode. `path` names it in errors.
 
     Raises BadSample for what is no image; an error of Pillow for a damaged one.

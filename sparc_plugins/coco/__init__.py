@@ -246,9 +246,8 @@ def _warn_of_captions(path: Path, images: Collection[Pictured]) -> None:
         warnings.warn(message, stacklevel=1)
     if blank:
         warnings.warn(f"coco: left out blank captions in {path}: {blank}", stacklevel=1)
-    if halves := sum(
-        _is_broken(caption) for picture in images for caption in picture.captions if not caption.isascii()
-    ):
+    foreign = (caption for picture in images for caption in picture.captions if not caption.isascii())
+    if halves := sum(map(_is_broken, foreign)):
         message = f"captions in {path} with half of a character (a lone surrogate), which becomes '?': {halves}"
         warnings.warn(f"coco: {message}", stacklevel=1)
 
@@ -273,10 +272,10 @@ def open_image(folder: Path, name: str) -> Image:
     """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
     try:
         try:
-            file = (folder / name).open("rb")
+            file = open(os.path.join(folder, name), "rb")
         except FileNotFoundError:
             file = find_image(folder, name).open("rb")
-        return read_image(file, folder / name)
+        return read_image(file, file.name)
     except OSError as error:
         if error.errno not in NO_FILE:
             raise

@@ -69,10 +69,10 @@ def open_image(root: Path, name: str) -> Image:
     """Open an image of the folder. Raises BadSample if it does not exist."""
     try:
         try:
-            file = (root / name).open("rb")
+            file = open(os.path.join(root, name), "rb")
         except FileNotFoundError:
             file = _respelled(root, name).open("rb")
-        return read_image(file, root / name)
+        return read_image(file, file.name)
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
