@@ -272,7 +272,7 @@ def open_image(folder: Path, name: str) -> Image:
     """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
     try:
         try:
-            file = open(os.path.join(folder, name), "rb")
+            file = (folder / name).open("rb")
         except FileNotFoundError:
             file = find_image(folder, name).open("rb")
         return read_image(file, file.name)

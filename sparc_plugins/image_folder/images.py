@@ -69,7 +69,7 @@ def open_image(root: Path, name: str) -> Image:
     """Open an image of the folder. Raises BadSample if it does not exist."""
     try:
         try:
-            file = open(os.path.join(root, name), "rb")
+            file = (root / name).open("rb")
         except FileNotFoundError:
             file = _respelled(root, name).open("rb")
         return read_image(file, file.name)
