@@ -44,12 +44,12 @@ def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> I
     try:
         with open_text(path, newline="") as file:
             first = next(file, "")
-            separator = separator or _separator(path, first, wanted)
+            separator = separator or separator_of(path, first, wanted)
             reader = csv.reader(chain([first], file), delimiter=separator, strict=True)
             header: list[str] | None = None
             for record in reader:
                 line = reader.line_num
-                if not any(cell.strip() for cell in record):
+                if not (record and record[0].strip()) and not any(cell.strip() for cell in record):
                     blank += len(record) > 0
                     continue
                 if header is None:
@@ -77,7 +77,8 @@ def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> I
         csv.field_size_limit(before)
 
 
-def _separator(path: Path, header: str, wanted: Collection[str]) -> str:
+def separator_of(path: Path, header: str, wanted: Collection[str]) -> str:
+    """Return the separator that finds the most of the wanted columns in a header."""
     usual = "\t" if ".tsv" in (suffix.lower() for suffix in path.suffixes) else ","
 
     def found(separator: str) -> int:

@@ -155,7 +155,7 @@ def image_paths(table: Any, column: str) -> list[str]:
         return []
     images = column_of(table, column)
     paths = pc.struct_field(images, "path").filter(pc.struct_field(images, "bytes").is_null())
-    return [path for path in paths.to_pylist() if path and not is_encoded(path)]
+    return [path for path in paths.unique().to_pylist() if path and not is_encoded(path)]
 
 
 def _count_unmatched(root: str, named: Sequence[Sequence[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from sparc.plugins import InvalidConfig, MissingData, cache_dir, sha256, write_atomically
 from sparc_plugins.hf_dataset.folders import METADATA, suffix_of
 from sparc_plugins.hf_dataset.records import Decimal, Record, csv_records, json_records
+from sparc_plugins.hf_dataset.whole import CSV, Odd, whole_tables
 
 VERSION = 1
 """Part of the name of a table in the cache. Raise it when the content of the table changes."""
@@ -52,9 +54,27 @@ class TextFiles(NamedTuple):
 
     def _write(self, columns: Mapping[str, str], role: str, path: Path) -> None:
         """Write the rows to an Arrow file, again from the start if a column turns out to hold lists."""
+        if self._is_written_whole(columns, path):
+            return
         listed: set[str] = set()
         while not self._is_written(columns, role, listed, path):
             pass
+
+    def _is_written_whole(self, columns: Mapping[str, str], path: Path) -> bool:
+        """Write the rows in large pieces; return False if there is something that only `_is_written` can read."""
+        import pyarrow as pa
+
+        if self.classes or any(map(is_metadata, self.paths)):
+            return False
+        with path.open("wb") as file, contextlib.ExitStack() as stack:
+            writer = None
+            try:
+                for table in whole_tables(self.paths, columns, self.separator):
+                    writer = writer or stack.enter_context(pa.ipc.new_stream(file, table.schema))
+                    writer.write_table(table)
+            except Odd:
+                return False
+        return True
 
     def _is_written(self, columns: Mapping[str, str], role: str, listed: set[str], path: Path) -> bool:
         """Write the rows; return False, with the column in `listed`, if a cell is a list and the column holds texts."""
@@ -117,9 +137,6 @@ class TextFiles(NamedTuple):
         for record in found:
             one = _described(record, columns["image"], path.parent.relative_to(self.root)) if described else record
             yield _classified(one, self.classes) if self.classes else one
-
-
-CSV = {".csv", ".tsv"}
 
 
 def is_metadata(path: Path) -> bool:
