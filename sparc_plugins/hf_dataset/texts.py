@@ -134,8 +134,9 @@ class TextFiles(NamedTuple):
         described = is_metadata(path)
         wanted = {*columns.values(), *(("file_name",) if described else ())}
         found = csv_records(path, wanted, self.separator) if suffix_of(path) in CSV else json_records(path)
+        folder = path.parent.relative_to(self.root)
         for record in found:
-            one = _described(record, columns["image"], path.parent.relative_to(self.root)) if described else record
+            one = _described(record, columns["image"], folder) if described else record
             yield _classified(one, self.classes) if self.classes else one
 
 
@@ -165,7 +166,7 @@ def _described(record: Record, image: str, folder: Path) -> Record:
                 hint="write the path relative to the folder of the metadata file",
             )
         cells[image] = (folder / inside).as_posix()
-    return Record(record.place, cells)
+    return record._replace(cells=cells)
 
 
 def _classified(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
@@ -185,8 +186,8 @@ def _classified(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
         return None if number == -1 else names[number]
 
     known = {column: named(record.cells.get(column), names, column) for column, names in classes.items()}
-    return Record(
-        record.place, {**record.cells, **{name: cell for name, cell in known.items() if name in record.cells}}
+    return record._replace(
+        cells={**record.cells, **{name: cell for name, cell in known.items() if name in record.cells}}
     )
 
 
@@ -211,6 +212,8 @@ def _image(record: Record, column: str) -> dict[str, str | bytes | None] | None:
 
 def _text(record: Record, column: str) -> str | list[str | None] | None:
     cell = record.cells.get(column)
+    if type(cell) is str:
+        return cell
     if isinstance(cell, list):
         return [_one(record, column, one) for one in cell]
     return _one(record, column, cell)
@@ -226,8 +229,10 @@ def _one(record: Record, column: str, cell: Any) -> str | None:
 
 def _label(record: Record, column: str) -> str | list[str | None] | None:
     cell = record.cells.get(column)
+    if type(cell) is str:
+        return cell
     whole = [_whole(one) for one in cell] if isinstance(cell, list) else _whole(cell)
-    return _text(Record(record.place, {column: whole}), column)
+    return _text(record._replace(cells={column: whole}), column)
 
 
 def _whole(cell: Any) -> Any:

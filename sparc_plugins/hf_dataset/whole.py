@@ -1,24 +1,24 @@
 """CSV and JSON files in pieces of many records, by Arrow's parsers: several times faster than record by record.
 
 Only files in which nothing is odd are read so. Whatever needs a closer look raises `Odd`: a quote inside a text, a
-record of other fields, an empty record, a cell of another type. records.py then reads the file, and words the errors.
+record of other fields, a cell of another type. records.py then reads the file, and words the errors.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from sparc_plugins.hf_dataset.folders import suffix_of
-from sparc_plugins.hf_dataset.records import separator_of
+from sparc_plugins.hf_dataset.records import separator_of, warn_of_blank
 
 PIECE = 1 << 24
 """Bytes that are parsed at a time."""
@@ -46,6 +46,7 @@ def whole_tables(paths: Sequence[Path], columns: Mapping[str, str], separator: s
 
     used = list(dict.fromkeys(columns.values()))
     kinds: dict[str, Any] = {}
+    blank: Counter[Path] = Counter()
     header: set[str] = set()
     try:
         for path in paths:
@@ -54,7 +55,7 @@ def whole_tables(paths: Sequence[Path], columns: Mapping[str, str], separator: s
                 names = _header(path, used, separator)
                 if set(names[1]) != (header := header or set(names[1])):
                     raise Odd
-                found = _csv_tables(path, names, used)
+                found = _csv_tables(path, names, used, blank)
             else:
                 kinds = kinds or _kinds(path, used)
                 found = _json_tables(path, kinds)
@@ -65,6 +66,8 @@ def whole_tables(paths: Sequence[Path], columns: Mapping[str, str], separator: s
                 raise Odd
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError, EOFError, csv.Error, ValueError) as error:
         raise Odd from error
+    for path, count in blank.items():
+        warn_of_blank(path, count)
 
 
 def _as_stored(table: Any, columns: Mapping[str, str]) -> Any:
@@ -143,15 +146,18 @@ def _header(path: Path, used: Collection[str], separator: str | None) -> tuple[s
     return separator, header
 
 
-def _csv_tables(path: Path, names: tuple[str, list[str]], used: Sequence[str]) -> Iterator[Any]:
+def _csv_tables(path: Path, names: tuple[str, list[str]], used: Sequence[str], blank: Counter[Path]) -> Iterator[Any]:
+    """Yield the used columns, without the records whose cells are all empty; `blank` counts these."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     from pyarrow import csv as reader
 
     separator, header = names
+    everything = list(map(str, range(len(header))))
     numbers = [str(header.index(name)) for name in used]
     parsing = reader.ParseOptions(delimiter=separator, newlines_in_values=True)
     converting = reader.ConvertOptions(
-        column_types=dict.fromkeys(numbers, pa.string()),
+        column_types=dict.fromkeys(everything, pa.string()),
         include_columns=numbers,
         null_values=[""],
         strings_can_be_null=True,
@@ -162,28 +168,31 @@ def _csv_tables(path: Path, names: tuple[str, list[str]], used: Sequence[str]) -
         piece = part if number else LINE.sub(b"", part, count=1)
         if b'"' in piece and b'"' in text.sub(b"", piece):
             raise Odd
-        reading = reader.ReadOptions(
-            use_threads=False,
-            block_size=len(piece) + 1,
-            column_names=list(map(str, range(len(header)))),
-        )
-        if piece:
-            table = reader.read_csv(pa.BufferReader(piece), reading, parsing, converting).rename_columns(used)
-            _refuse_blank(table)
-            yield table
+        if not piece:
+            continue
+        reading = reader.ReadOptions(use_threads=False, block_size=len(piece) + 1, column_names=everything)
+        table = reader.read_csv(pa.BufferReader(piece), reading, parsing, converting)
+        if _empty(table) is not None:
+            converting.include_columns = everything
+            table = reader.read_csv(pa.BufferReader(piece), reading, parsing, converting)
+            converting.include_columns = numbers
+            if (empty := _empty(table)) is not None:
+                blank[path] += pc.sum(empty).as_py()
+                table = table.filter(pc.invert(empty))
+        yield table.select(numbers).rename_columns(list(used))
 
 
-def _refuse_blank(table: Any) -> None:
-    """Raise Odd if there is a record whose used cells are empty: it may be one that is passed over."""
+def _empty(table: Any) -> Any:
+    """Return True for each record whose cells are all empty, None if there is no such record."""
     import pyarrow.compute as pc
 
-    blank: Any = True
+    found = None
     for column in table.columns:
         empty = pc.equal(pc.utf8_trim(column, BLANK), "").fill_null(True)
-        blank = empty if blank is True else pc.and_(blank, empty)
-        if not pc.any(blank).as_py():
-            return
-    raise Odd
+        found = empty if found is None else pc.and_(found, empty)
+        if not pc.any(found).as_py():
+            return None
+    return found
 
 
 def _kinds(path: Path, used: Collection[str]) -> dict[str, Any]:
