@@ -35,7 +35,7 @@ def identify_files(root: Path, files: Iterable[str | Path] | Mapping[str, int], 
     """
     start = os.path.join(root, "")
     sizes = files if isinstance(files, Mapping) else {}
-    found = _named(start, list(map(os.fspath, files)))
+    found = _named(start, [os.fspath(path) for path in files])
     sampled = set(sorted([name for name, _ in found], key=_draw)[:FILES])
     rows = []
     for name, path in found:

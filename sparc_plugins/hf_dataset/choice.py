@@ -139,6 +139,14 @@ def _as_configured(root: Path, name: str | None) -> Card:
         if not all(Path(path).is_relative_to(base) for path in paths):
             return Card({})
         files[str(split)] = [root / Path(path).relative_to(base) for path in paths]
+    return card_of(builder, files)
+
+
+def card_of(builder: Any, files: dict[str, list[Path]]) -> Card:
+    """Return what the card of a dataset says, with these files of its splits; `builder` is the library's."""
+    import datasets
+
+    config = builder.config
     separator = getattr(config, "delimiter", None) or getattr(config, "sep", None)
     options = [option for option in UNREAD if getattr(config, option, None)]
     options += ["sep"] if separator is not None and len(separator) != 1 else []
@@ -159,7 +167,7 @@ def _splits(root: Path, seen: Sequence[Path]) -> dict[str, list[Path]]:
     from datasets.data_files import ALL_DEFAULT_PATTERNS, ALL_SPLIT_PATTERNS
 
     try:
-        from fsspec.utils import glob_translate
+        from fsspec.utils import glob_translate  # type: ignore[import-untyped]
     except ImportError:  # before 2023.12, when the patterns were of another kind
         return _listed_splits(root)
 

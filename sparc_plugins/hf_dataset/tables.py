@@ -38,11 +38,12 @@ from sparc_plugins.hf_dataset.folders import (
     some,
     unmatched,
 )
+from sparc_plugins.hf_dataset.hub import HubFiles, load_repository
 from sparc_plugins.hf_dataset.params import HFParams, dataset_place
 from sparc_plugins.hf_dataset.texts import TextFiles, check_columns
 
 EXTRA = install("hf")
-COPY_VERSION = 3
+COPY_VERSION = 4
 """Part of the name of a stream's copy. Raise it when the content of the copy changes."""
 BATCH = 100
 """Rows of a stream in memory at a time."""
@@ -98,8 +99,7 @@ def _load(params: HFParams) -> Mapping[str, Any]:
     files = [] if params.root is None else folder_files(params.root)
     try:
         if params.root is None:
-            place, revision = split_revision(place, params.revision)
-            return dict(datasets.load_dataset(place, params.name, revision=revision, streaming=params.streaming))
+            return load_repository(params)
         if is_saved(files, params.root):
             check_arrow(files)
             found = datasets.load_from_disk(place)
@@ -130,7 +130,7 @@ def _load_folder(params: HFParams, folder: Path, files: Sequence[Path]) -> dict[
 
 def _opened(split: Any, params: HFParams, role: str) -> Any:
     """Return a split as a table or a stream."""
-    if not isinstance(split, TextFiles):
+    if not isinstance(split, TextFiles | HubFiles):
         return split
     table = split.open(params.columns, role)
     return table.to_iterable_dataset() if params.streaming else table
