@@ -73,6 +73,7 @@ def quoted(cell):
 @example(['a.png,"x ""y""\n, z",1,b,c'], "\r\n", "")
 @example(['a.png,x"y",1,b,c'], "\n", "")
 @example(['"a.png,x,1,b,c'], "\n", "")
+@example(['a.png,"x"y,1,b,c'], "\n", "")
 def test_any_csv_text_gives_the_same_table_or_is_left_to_the_other_reader(folder, lines, end, mark):
     content = (mark + end.join(["image,caption,id,labels,more", *lines])).encode()
     one, other = both(folder, ".csv", content)
@@ -110,6 +111,8 @@ ALIKE = st.tuples(*[VALUES] * 4).flatmap(lambda row: st.just([dict(zip(COLUMNS.v
     st.sampled_from(["\n", "\r\n", "\r", " ", "\n\n"]),
     st.sampled_from([".jsonl", ".json", ".jsonl.gz"]),
 )
+@example([dict.fromkeys(COLUMNS, '"a"')] * 2, " ", ".jsonl")
+@example([{**dict.fromkeys(COLUMNS, '"a"'), "id": number} for number in ("1", "-0")], "\n", ".jsonl")
 def test_any_lines_of_json_give_the_same_table_or_are_left_to_the_other_reader(folder, records, end, name):
     lines = ["{" + ", ".join(f'"{key}": {value}' for key, value in record.items()) + "}" for record in records]
     one, other = both(folder, name, end.join(lines).encode())
