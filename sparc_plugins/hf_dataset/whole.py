@@ -102,13 +102,13 @@ def _pieces(path: Path, *, quoted: bool) -> Iterator[bytes]:
         if rest.startswith(UNUSUAL):
             raise Odd
         rest = rest.removeprefix(MARK)
-        while read := file.read(PIECE):
+        while len(read := file.read(PIECE)) == PIECE:
             piece = rest + read
             end = _end(piece, quoted=quoted)
             yield _checked(piece[:end])
             rest = piece[end:]
-        if rest:
-            yield _checked(rest)
+        if piece := rest + read:
+            yield _checked(piece)
 
 
 def _checked(piece: bytes) -> bytes:
@@ -231,7 +231,8 @@ def _json_tables(path: Path, kinds: Mapping[str, Any]) -> Iterator[Any]:
     for piece in _pieces(path, quoted=False):
         if not (lines := piece.strip()):
             continue
-        if numbers and b"-0" in piece:  # its zero is as written elsewhere
+        # Elsewhere -0 stays as written, and a carriage return ends a line.
+        if (numbers and b"-0" in piece) or piece.count(b"\r") != piece.count(b"\r\n"):
             raise Odd
         reading = reader.ReadOptions(use_threads=False, block_size=len(piece) + 1)
         table = reader.read_json(pa.BufferReader(piece), reading, parsing)
