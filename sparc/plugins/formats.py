@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from sparc.errors import BadSample
 
@@ -39,19 +39,18 @@ def no_image(file: object, start: bytes) -> BadSample:
     )
 
 
-def read_image(file: IO[bytes], path: str | Path) -> Image:
-    """Read an image from an open file, which is closed even if it does not decode. `path` names it in errors.
+def read_image(path: str | Path) -> Image:
+    """Read an image from a file, which is closed even if it does not decode.
 
-    Raises BadSample for what is no image; an error of Pillow for a damaged one.
+    Raises BadSample for what is no image; an error of Pillow for a damaged one, and OSError.
     """
     from PIL import Image as Images
     from PIL import UnidentifiedImageError
 
-    with file:
-        try:
-            with Images.open(file) as image:
-                image.load()
-                return image
-        except UnidentifiedImageError as error:
-            file.seek(0)
+    try:
+        with Images.open(path) as image:
+            image.load()
+            return image
+    except UnidentifiedImageError as error:
+        with open(path, "rb") as file:
             raise no_image(path, file.read(STARTS)) from error

@@ -272,10 +272,9 @@ def open_image(folder: Path, name: str) -> Image:
     """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
     try:
         try:
-            file = (folder / name).open("rb")
+            return read_image(os.path.join(folder, name))
         except FileNotFoundError:
-            file = find_image(folder, name).open("rb")
-        return read_image(file, file.name)
+            return read_image(find_image(folder, name))
     except OSError as error:
         if error.errno not in NO_FILE:
             raise

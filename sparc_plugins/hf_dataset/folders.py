@@ -140,10 +140,12 @@ def is_encoded(text: str) -> bool:
 
 def located(path: str, root: str | None) -> str:
     """Return where an image is: a relative path leads into the folder. Raises FileNotFoundError without a folder."""
-    if "://" in path or Path(path).is_absolute():
+    if "://" in path or os.path.isabs(path):
         return path
     if root is None:
         raise FileNotFoundError(f"the path {path} is relative, and the dataset is no folder")
+    if os.path.exists(exact := os.path.join(os.path.expanduser(root), path)):
+        return exact
     folder = Path(root).expanduser()
     inside = find_path(folder, path)
     if "\\" in path and not os.path.exists(inside):  # written on Windows

@@ -69,10 +69,9 @@ def open_image(root: Path, name: str) -> Image:
     """Open an image of the folder. Raises BadSample if it does not exist."""
     try:
         try:
-            file = (root / name).open("rb")
+            return read_image(os.path.join(root, name))
         except FileNotFoundError:
-            file = _respelled(root, name).open("rb")
-        return read_image(file, file.name)
+            return read_image(_respelled(root, name))
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise

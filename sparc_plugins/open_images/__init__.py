@@ -196,7 +196,7 @@ def _other_suffixes(names: Iterable[bytes], published: Iterable[bytes]) -> dict[
 def open_image(path: Path) -> Image:
     """Open an image file. Raises BadSample if it does not exist."""
     try:
-        return read_image(path.open("rb"), path)
+        return read_image(path)
     except FileNotFoundError as error:
         raise BadSample(f"image not found: {path}", hint="restore it; or pass --skip-bad") from error
 
