@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sparc.config import PluginRef, RunConfig, SpaceConfig
     from sparc.core.codes import Codes
     from sparc.evaluation.report import Report
-    from sparc.session import evaluate, explore, extract, localize, train
+    from sparc.session import attach, complete, detach, evaluate, explore, extract, localize, train
     from sparc.storage.checkpoint import SharedLatentSpace, load
     from sparc.storage.store import FeatureStore
 
@@ -46,6 +46,9 @@ _LAZY = {
     "SharedLatentSpace": "sparc.storage.checkpoint",
     "SpaceConfig": "sparc.config",
     "ablate": "sparc.ablation",
+    "attach": "sparc.session",
+    "complete": "sparc.session",
+    "detach": "sparc.session",
     "evaluate": "sparc.session",
     "explore": "sparc.session",
     "extract": "sparc.session",
@@ -78,6 +81,9 @@ __all__ = [
     "WeightsUnavailable",
     "__version__",
     "ablate",
+    "attach",
+    "complete",
+    "detach",
     "evaluate",
     "explore",
     "extract",

@@ -83,6 +83,26 @@ def test_k_above_n_latents_is_refused():
         validated(SpaceConfig, {"streams": {"a": 3}, "n_latents": 8, "k": 9})
 
 
+@pytest.mark.parametrize("n_latents", ["n-latents", "n_latents"])
+def test_k_above_n_latents_is_said_beside_all_other_wrong_options(n_latents):
+    for make in (lambda options: validated(RunConfig, options), lambda options: RunConfig(**options)):
+        with pytest.raises(InvalidConfig) as caught:
+            make({n_latents: 100, "k": 900, "epochs": 0, "lr": -1.0})
+        assert caught.value.message == (
+            "epochs: input should be greater than 0, found 0; lr: input should be greater than 0, found -1.0; "
+            "k: expected at most n-latents, 100, found 900"
+        )
+    with pytest.raises(InvalidConfig, match="found 0; k: expected at most n-latents, 8192, found 9000"):
+        validated(RunConfig, {"k": 9000, "epochs": 0})
+
+
+@pytest.mark.parametrize("n_latents", ["many", -1, None])
+def test_k_is_not_compared_with_a_wrong_number_of_latents(n_latents):
+    with pytest.raises(InvalidConfig) as caught:
+        validated(RunConfig, {"k": 9000, "n-latents": n_latents})
+    assert "expected at most" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -245,7 +265,7 @@ sys.path.insert(0, sys.argv[1])
 import signatures, cli_reference
 assert "    momentum: float\\n" in signatures.page()
 row = "| `--momentum` | `NUMBER` | Momentum of the optimiser. Default: 0.9. |"
-assert cli_reference.page().count(row) == 2, cli_reference.page()
+assert cli_reference.page().count(row) == 3, cli_reference.page()
 from sparc.config import RunConfig
 assert RunConfig().training().momentum == 0.9
 """

@@ -20,6 +20,7 @@ from tests.test_docs import sparc_commands
 
 NOT_HERE = {
     r"dinov2|dinov3|clip-img|sentence": "weights from the hub; tests/test_cli.py trains on local files",
+    r"siglip": "weights from the hub; tests/test_attach.py attaches a light stream",
     r"^(train|extract)( --stream hog.*)?$": "the demo: two minutes of two cores",
     r"^ablate": "many trainings; tests/ablation",
     r"^bench": "minutes at these sizes; tests/benchmarks",

@@ -15,6 +15,8 @@ def calls_that_are_right(run: Path) -> sparc.Report:
     sparc.ablate(config, grid={"k": [4, 8]}, seeds=2)
     sparc.evaluate(run, concepts="purity", localization=True)
     sparc.explore(str(run), latent=3, out="latent.png")
+    attached = sparc.attach(run, stream="other=dinov2", out="three", device="cpu")
+    sparc.detach(attached.path, "other", out=run)
     sparc.localize(run, image=["photo.jpg"], text=["a red bus"], latent=[3, "4,5", [6, 7]])
     return trained.report
 
@@ -26,5 +28,6 @@ def calls_that_are_wrong(run: Path) -> None:
     sparc.RunConfig(n_latent=64)  # type: ignore[call-arg]
     sparc.RunConfig(n_latents="many")  # type: ignore[arg-type]
     sparc.train(selection="both")  # type: ignore[arg-type]
+    sparc.attach(run, epochs=3)  # type: ignore[call-arg]
     sparc.evaluate(run, concepts="taste")  # type: ignore[arg-type]
     sparc.explore(run, latent="three")  # type: ignore[arg-type]

@@ -12,7 +12,9 @@ from pydantic.fields import FieldInfo
 
 from sparc.ablation.grid import AXES
 from sparc.config import (
+    AttachOptions,
     DataOptions,
+    DetachOptions,
     EvaluateOptions,
     ExploreOptions,
     ExtractionOptions,
@@ -28,15 +30,18 @@ from sparc.config import (
 
 PAGE = Path(__file__).parent.parent / "reference" / "options.md"
 SECTIONS: dict[type[Options], tuple[str, str]] = {
-    DataOptions: ("Streams and data", "Options of `sparc train`, `extract` and `ablate`."),
+    DataOptions: ("Streams and data", "Options of `sparc train`, `extract`, `ablate` and `complete`."),
     PlaceOptions: (
         "Places",
-        "Options of `sparc train`, `ablate` and `evaluate`; `extract` and `explore` have all but `--features`.",
+        "Options of `sparc train`, `ablate`, `evaluate`, `complete`, `attach`; `extract` and `explore` lack "
+        "`--features`.",
     ),
     SpaceOptions: ("Space", "Options of `sparc train` and `ablate`."),
     TrainingConfig: ("Training", "Options of `sparc train` and `ablate`."),
     ExtractionOptions: ("Extraction", "Options of `sparc train`, `extract` and `ablate`."),
     RunConfig: ("Run", "An option of `sparc train`. The `--out` of `sparc ablate` is the directory of all its runs."),
+    AttachOptions: ("`sparc attach`", "Beside the options of *Places*. Options of training are those of the run."),
+    DetachOptions: ("`sparc detach`", ""),
     ExtractOptions: ("`sparc extract`", "Beside the options of *Streams and data*, *Places* and *Extraction*."),
     EvaluateOptions: ("`sparc evaluate`", "Beside the options of *Places*."),
     ExploreOptions: ("`sparc explore`", "Beside the options of *Places*."),
@@ -55,7 +60,7 @@ file. Only `lambda` differs: Python calls it `lambda_`, since `lambda` is a keyw
 holds those of `sparc train`.
 
 An option that is not given comes from the file that `--config` names, else from the defaults of the dataset, else from
-this page. The defaults here are the paper's.
+this page. The defaults here are those of the recipe `sparc`; `--recipe paper` sets the paper's.
 
 A grid of `sparc ablate` may vary these:
 {", ".join(f"`{name}`" for name in AXES)}.

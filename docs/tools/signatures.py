@@ -8,12 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from sparc.config import EvaluateOptions, ExploreOptions, ExtractOptions, LocalizeOptions, Options, RunConfig
+from sparc.config import (
+    AttachOptions,
+    CompleteOptions,
+    DetachOptions,
+    EvaluateOptions,
+    ExploreOptions,
+    ExtractOptions,
+    LocalizeOptions,
+    Options,
+    RunConfig,
+)
 
 FILE = Path(__file__).parent.parent.parent / "sparc" / "config" / "signatures.py"
 MODELS: dict[str, type[Options]] = {
     "RunArguments": RunConfig,
     "ExtractArguments": ExtractOptions,
+    "CompleteArguments": CompleteOptions,
+    "AttachArguments": AttachOptions,
+    "DetachArguments": DetachOptions,
     "EvaluateArguments": EvaluateOptions,
     "ExploreArguments": ExploreOptions,
     "LocalizeArguments": LocalizeOptions,

@@ -94,6 +94,11 @@ def _check_key(key: str) -> None:
         return
     if key == "seed":
         raise InvalidConfig("a grid cannot vary 'seed'", hint="--seeds N trains each cell with N seeds, from --seed on")
+    if key == "recipe":
+        raise InvalidConfig(
+            "a grid cannot vary 'recipe', which stands for several options",
+            hint="vary those: --grid pre-bias=mean,zeros --grid completion=linear,none",
+        )
     if key in names(RunConfig):
         raise InvalidConfig(
             f"a grid cannot vary '{key}': all cells share their features and their directory",

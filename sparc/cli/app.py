@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from sparc import __version__
-from sparc.cli import ablate, bench, evaluate, explore, export, extract, importing, info, localize, plugins, train
+from sparc.cli import (
+    ablate,
+    attach,
+    bench,
+    complete,
+    evaluate,
+    explore,
+    export,
+    extract,
+    importing,
+    info,
+    localize,
+    plugins,
+    train,
+)
 
 app = typer.Typer(
     name="sparc",
@@ -22,6 +36,9 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("extract")(extract.extract)
 app.command("evaluate")(evaluate.evaluate)
+app.command("complete")(complete.complete)
+app.command("attach")(attach.attach)
+app.command("detach")(attach.detach)
 app.command("explore")(explore.explore)
 app.command("localize")(localize.localize)
 app.command("export")(export.export)

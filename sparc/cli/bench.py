@@ -1,4 +1,7 @@
-"""`sparc bench`: time and memory of a training step, of the loader and of an evaluation on this machine."""
+"""`sparc bench`: time and memory of a training step, of the loader and of an evaluation on this machine.
+
+`sparc bench planted` measures what a space recovers of planted data instead.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,36 @@ import dataclasses
 import json
 import os
 import platform
-from typing import Any
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from sparc.cli.options import with_options
+from sparc.cli.options import ConfigFile, with_options
 from sparc.cli.progress import Screen, console
-from sparc.config import Options, Precision, SpaceConfig, TrainingConfig, option, option_name, validated
+from sparc.config import (
+    RECIPES,
+    Options,
+    PlaceOptions,
+    Precision,
+    RunConfig,
+    SpaceConfig,
+    TrainingConfig,
+    names,
+    option,
+    option_name,
+    validated,
+)
 from sparc.errors import InvalidConfig
+from sparc.session import Session, read_options
 from sparc.session.data import resolve_device
 from sparc.system.memory import keep_freed_memory
 
-app = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed and memory on this machine, and recovery of planted data.", no_args_is_help=True)
 
 PAPER_WIDTHS = "1024,768,768"
 
@@ -68,7 +87,7 @@ class EvaluationOptions(Options):
 
 @app.callback()
 def _group() -> None:
-    """Measure speed and memory on this machine."""
+    """Measure speed and memory on this machine, and recovery of planted data."""
 
 
 @app.command("step")
@@ -87,7 +106,7 @@ def step(given: dict[str, Any]) -> None:
     precision: dict[str, Any] = {name: getattr(options, name) for name in given_names}
     shape = _shape(options.widths, options.n_latents, options.k)
     keep_freed_memory()
-    config = validated(TrainingConfig, {"batch_size": options.batch, **precision})
+    config = validated(TrainingConfig, {**RECIPES["paper"], "batch-size": options.batch, **precision})
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the messages of PyTorch's profiler
     with _screen(options.json_) as screen:
         device = resolve_device(options.device, screen)
@@ -153,6 +172,66 @@ def evaluate(given: dict[str, Any]) -> None:
         cost = measure_evaluation(shape, samples=options.samples, n_labels=options.n_labels)
     setting = options.model_dump(include={"widths", "n_latents", "k", "samples", "n_labels"})
     _show(dataclasses.asdict(cost), setting, options.json_)
+
+
+PlantedRun = Annotated[
+    Path | None, typer.Argument(metavar="[RUN]", help="Directory of a run on planted data, instead of a new one.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as one JSON object.")]
+
+
+@app.command("planted")
+@with_options(RunConfig)
+def planted(given: dict[str, Any], run: PlantedRun = None, config: ConfigFile = None, json_: AsJson = False) -> None:
+    """Train on planted data, and measure which of its directions and supports the space recovers.
+
+    Takes the options of `sparc train`; the dataset is `synthetic` by default, and its options are too. Beside each
+    number stands that of an oracle. Without --out the run is removed at the end.
+
+    Examples:
+
+        sparc bench planted
+
+        sparc bench planted --dataset 'synthetic[samples=100000]' --selection local --json
+
+        sparc bench planted runs/synthetic
+    """
+    options = {**(read_options(config) if config is not None else {}), **given}
+    with _screen(json_) as screen, tempfile.TemporaryDirectory() as folder:
+        session = _planted_session(run, options, Path(folder) / "run", screen)
+        screen.loading("PyTorch")
+        from sparc.benchmarks.planted import measure_planted, planted_streams
+
+        streams = planted_streams(session)
+        keep_freed_memory()
+        if run is None:
+            session.prepare()
+            session.train()
+        space = session.space
+        screen.doing("measuring what the space recovers")
+        found = measure_planted(session, space, streams)
+    if json_:
+        _show(dataclasses.asdict(found), session.config.model_dump(mode="json", by_alias=True), as_json=True)
+        return
+    from sparc.cli.tables.planted import recovery_tables
+
+    for part in recovery_tables(found):
+        console.print(part)
+
+
+def _planted_session(run: Path | None, options: Mapping[str, Any], out: Path, screen: Screen) -> Session:
+    """Open a finished run, or plan a new one in `out`, both by the options. Raises InvalidConfig, MissingData."""
+    if run is None:
+        default = {} if "features" in options else {"dataset": "synthetic"}
+        return Session.begin({**default, "out": out, **options}, screen)
+    if others := [name for name in options if name not in names(PlaceOptions)]:
+        raise InvalidConfig(
+            f"--{others[0]}: expected no options of training beside a run, found one",
+            hint="remove that option; or leave the run out to train a new one",
+        )
+    session = Session.open(run, validated(PlaceOptions, dict(options)), screen)
+    session.check_finished()
+    return session
 
 
 def _screen(as_json: bool) -> Screen:

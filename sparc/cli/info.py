@@ -7,7 +7,7 @@ from sparc.cli.progress import console
 from sparc.cli.tables.evaluation import print_evaluation
 from sparc.config import ExtractionOptions, TrainingConfig, names
 from sparc.storage.run import Run
-from sparc.storage.space_config import read_config
+from sparc.storage.space_config import COMPLETION, read_config
 
 
 def info(run: RunPath) -> None:
@@ -26,6 +26,9 @@ def info(run: RunPath) -> None:
         params = ", ".join(f"{key}={value}" for key, value in stream.params.items() if value is not None)
         weights = f"  weights {stream.weights}" if stream.weights else ""
         console.print(f"stream {name}: {stream.backbone}[{params}]{weights}", markup=False, soft_wrap=True)
+    for one in provenance.changes:
+        way = "to" if one.change == "attached" else "from"
+        console.print(f"{one.change}: {one.stream}, {way} the space of {one.run}", markup=False, soft_wrap=True)
     if not opened.finished:
         console.print(f"not finished; resume it with: sparc train --resume {run}", markup=False)
         return
@@ -33,7 +36,8 @@ def info(run: RunPath) -> None:
     shape = (
         f"{space.n_latents} latents, {space.k} kept, {space.selection} selection, {space.normalization} normalization"
     )
-    console.print(f"space: {shape}", markup=False, soft_wrap=True)
+    guesses = "guesses missing streams" if (opened.path / COMPLETION).is_file() else "guesses no missing streams"
+    console.print(f"space: {shape}, {guesses}", markup=False, soft_wrap=True)
     options = provenance.options.model_dump(by_alias=True)
     for title, model in (("training", TrainingConfig), ("features", ExtractionOptions)):
         settings = ", ".join(f"{name} {options[name]}" for name in names(model))

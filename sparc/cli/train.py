@@ -50,7 +50,7 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
         if (done := finished_run(resume)) is not None:  # a second evaluation would drop what `sparc evaluate` measures
             check_resume(given, file)
             screen.note(f"{done.path} is already trained and evaluated")
-            _print_next(done)
+            print_next(done)
             return
         session = begin_or_resume(given, screen, resume=resume, file=file)
         keep_freed_memory()
@@ -60,10 +60,11 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
             screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
             sys.exit(INTERRUPTED)
     print_evaluation(session.run)
-    _print_next(session.run)
+    print_next(session.run)
 
 
-def _print_next(run: Run) -> None:
+def print_next(run: Run) -> None:
+    """Print the commands that may follow a training."""
     imported = run.provenance().options.features is not None
     pictures = "" if imported else f"  sparc explore {run.path}        pictures of what the latents mean\n"
     console.print(

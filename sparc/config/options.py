@@ -4,8 +4,9 @@ The command line, the TOML keys, the keys of an ablation and `sparc info` follow
 generated: after a change, run `python docs/tools/signatures.py` (the signatures of `sparc.train` and the other verbs),
 `python docs/tools/cli_reference.py` and `python docs/tools/options_reference.py`. Tests fail until then.
 
-The defaults are the paper's. A configuration is frozen, and unknown keys are errors. A field `n_latents` is the option
-`--n-latents`, the TOML key `n-latents` and the Python argument `n_latents`; Python's `lambda_` is `lambda` elsewhere.
+The defaults are those of the recipe `sparc`. A configuration is frozen, and unknown keys are errors. A field
+`n_latents` is the option `--n-latents`, the TOML key `n-latents` and the Python argument `n_latents`; Python's
+`lambda_` is `lambda` elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from sparc.config.validation import ExplainedModel, validated
 
 Selection = Literal["global", "local"]
 Normalization = Literal["unit", "standard", "none"]
+PreBias = Literal["mean", "zeros"]
+CompletionKind = Literal["linear", "none"]
+Recipe = Literal["sparc", "paper"]
 Precision = Literal["float32", "bfloat16"]
 ForwardPrecision = Literal["float32", "bfloat16", "float16"]
 StoreDtype = Literal["float32", "float16"]
@@ -60,6 +64,13 @@ MAX_PIXELS, MAX_SIDE_RATIO = 178_956_970, 200
 """Default limits on images. The number of pixels is Pillow's own limit: half a gigabyte at three bytes per pixel."""
 DEFAULT_DATASET = "openmoji"
 """Dataset of the built-in demo, which `sparc train` uses without options."""
+
+
+RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
+    "sparc": {},
+    "paper": {"pre-bias": "zeros", "completion": "none", "stream-dropout": 0.0, "input-dropout": 0.0},
+}
+"""Options by recipe, which hold unless a dataset's defaults, a file or the caller set them."""
 
 
 def option(default: Any, help: str, *, metavar: str = "", **bounds: Any) -> Any:
@@ -129,20 +140,39 @@ class SpaceOptions(Options):
         "training features), none.",
     )
 
+    @classmethod
+    def disagreement(cls, given: Mapping[str, Any]) -> str | None:
+        """Return what is wrong about k if it is above the number of latents."""
+        if not {"k", "n_latents"} <= given.keys() or int(given["k"]) <= int(given["n_latents"]):
+            return None
+        return f"k: expected at most n-latents, {given['n_latents']}, found {given['k']}"
+
 
 class SpaceConfig(SpaceOptions):
     """Shape of a shared latent space, as stored in a checkpoint."""
 
     streams: dict[str, Annotated[int, Field(gt=0)]]
     """Width of each stream, in the model's order."""
+    attached: tuple[str, ...] = ()
+    """Streams that were attached to the others, which are the founding ones; the last ones in the order."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.streams:
             raise ValueError("streams: expected at least one stream, found none")
-        if self.k > self.n_latents:
-            raise ValueError(f"k: expected at most n-latents, {self.n_latents}, found {self.k}")
+        if len(self.attached) >= len(self.streams) or self.attached != tuple(self.streams)[len(self.founding) :]:
+            raise ValueError(
+                f"attached: expected the last streams, but not all, of {', '.join(self.streams)}, "
+                f"found {', '.join(self.attached)}"
+            )
+        if (wrong := self.disagreement({"k": self.k, "n_latents": self.n_latents})) is not None:
+            raise ValueError(wrong)
         return self
+
+    @property
+    def founding(self) -> dict[str, int]:
+        """Width of each stream that is not attached."""
+        return dict(list(self.streams.items())[: len(self.streams) - len(self.attached)])
 
 
 class TrainingConfig(Options):
@@ -156,6 +186,24 @@ class TrainingConfig(Options):
     batch_size: int = option(256, "Samples per step.", gt=0)
     lr: float = option(1e-4, "Learning rate of Adam.", gt=0)
     seed: int = option(0, "Seed of the initial weights and of the order of the samples.", ge=0)
+    pre_bias: PreBias = option(
+        "mean",
+        "Start of each stream's pre-bias: the mean of its training features, which prevents dead latents; or zeros.",
+    )
+    completion: CompletionKind = option(
+        "linear",
+        "How encoding guesses the streams that a sample lacks: linear, from the covariances of the training features; "
+        "or none, the paper's way.",
+    )
+    stream_dropout: float = option(
+        0.25,
+        "Part of the samples for which one stream, drawn at random, selects for all; needs --completion linear.",
+        ge=0,
+        le=1,
+    )
+    input_dropout: float = option(
+        0.2, "Part of each stream's features that its encoder does not see, drawn anew in each step.", ge=0, lt=1
+    )
     encoder_product: Precision = option(
         "float32",
         "Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates "
@@ -182,6 +230,9 @@ class ExtractionOptions(Options):
 class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, DataOptions):
     """All options of a run, from the command line, a TOML file or Python."""
 
+    recipe: Recipe = option(
+        "sparc", "Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."
+    )
     out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...")
 
     @property
@@ -207,6 +258,33 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, D
 
     def _part(self, model: type[Options]) -> dict[str, Any]:
         return {name: getattr(self, name) for name in model.model_fields}
+
+
+class CompleteOptions(PlaceOptions, DataOptions):
+    """Options of `sparc complete`."""
+
+
+class AttachOptions(PlaceOptions):
+    """Options of `sparc attach`."""
+
+    stream: Annotated[RefLike | Sequence[RefLike], PlainValidator(parsed_streams)] = option(
+        (), "Backbone of the stream to attach. 'other=NAME[...]' renames it.", metavar="NAME[KEY=VALUE,...]"
+    )
+    out: Location | None = option(
+        None, "New directory of the run. Default: RUN-NAME, with the stream's name, else RUN-NAME-2, ..."
+    )
+
+    @property
+    def streams(self) -> tuple[PluginRef, ...]:
+        """Parsed streams."""
+        streams: tuple[PluginRef, ...] = self.stream  # type: ignore[assignment]
+        return streams
+
+
+class DetachOptions(Options):
+    """Options of `sparc detach`."""
+
+    out: Location | None = option(None, "New directory. Default: RUN-without-STREAM, else RUN-without-STREAM-2, ...")
 
 
 class ExtractOptions(RunConfig):

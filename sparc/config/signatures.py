@@ -50,6 +50,15 @@ class RunArguments(TypedDict, total=False):
     """Learning rate of Adam."""
     seed: int
     """Seed of the initial weights and of the order of the samples."""
+    pre_bias: Literal["mean", "zeros"]
+    """Start of each stream's pre-bias: the mean of its training features, which prevents dead latents; or zeros."""
+    completion: Literal["linear", "none"]
+    """How encoding guesses the streams that a sample lacks: linear, from the covariances of the training features; or
+    none, the paper's way."""
+    stream_dropout: float
+    """Part of the samples for which one stream, drawn at random, selects for all; needs --completion linear."""
+    input_dropout: float
+    """Part of each stream's features that its encoder does not see, drawn anew in each step."""
     encoder_product: Literal["float32", "bfloat16"]
     """Precision of the encoder product that selects latents. bfloat16 selects the same latents, because candidates are
     rescored in float32, and is faster with large batches on processors with native bfloat16."""
@@ -67,6 +76,8 @@ class RunArguments(TypedDict, total=False):
     """Largest number of pixels of an image."""
     max_side_ratio: float
     """Largest ratio of an image's longer side to its shorter; resizing makes long images huge."""
+    recipe: Literal["sparc", "paper"]
+    """Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."""
     out: str | Path | None
     """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
 
@@ -78,6 +89,47 @@ class ExtractArguments(RunArguments, total=False):
     """patch: also store the features of image patches, which take much disk space."""
     shard: str | None
     """Compute share I of N, counted from 0. torchrun sets it automatically."""
+
+
+class CompleteArguments(TypedDict, total=False):
+    """Arguments with the fields of `CompleteOptions`."""
+
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of a stream; repeat for more. 'other=NAME[...]' renames a stream."""
+    dataset: str | PluginRef | Mapping[str, Any]
+    """Dataset. Default: openmoji, the demo."""
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+
+
+class AttachArguments(TypedDict, total=False):
+    """Arguments with the fields of `AttachOptions`."""
+
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of the stream to attach. 'other=NAME[...]' renames it."""
+    out: str | Path | None
+    """New directory of the run. Default: RUN-NAME, with the stream's name, else RUN-NAME-2, ..."""
+
+
+class DetachArguments(TypedDict, total=False):
+    """Arguments with the fields of `DetachOptions`."""
+
+    out: str | Path | None
+    """New directory. Default: RUN-without-STREAM, else RUN-without-STREAM-2, ..."""
 
 
 class EvaluateArguments(TypedDict, total=False):

@@ -23,7 +23,15 @@ class ExplainedModel(BaseModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                raise _explained(type(self), error) from error
+                raise _explained(type(self), error, values) from error
+
+    @classmethod
+    def disagreement(cls, given: Mapping[str, Any]) -> str | None:
+        """Return what is wrong about values that are valid each, beside other fields that are wrong; None if nothing.
+
+        `given` has the valid values by field name. pydantic validates the whole model only without wrong fields.
+        """
+        return None
 
 
 def validated(model: type[_Model], content: Any, *, what: str = "") -> _Model:
@@ -31,7 +39,7 @@ def validated(model: type[_Model], content: Any, *, what: str = "") -> _Model:
     try:
         return model.model_validate(content)
     except (ValidationError, InvalidConfig) as error:
-        found = error if isinstance(error, InvalidConfig) else _explained(model, error)
+        found = error if isinstance(error, InvalidConfig) else _explained(model, error, content)
         raise InvalidConfig(f"{what}: {found.message}" if what else found.message, hint=found.hint) from error
 
 
@@ -41,8 +49,8 @@ def suggestion(word: str, known: Sequence[str]) -> str:
     return (f"did you mean '{near[0]}'? " if near else "") + f"known: {', '.join(known) or 'none'}"
 
 
-def _explained(model: type[BaseModel], error: ValidationError) -> InvalidConfig:
-    """Put all errors into one, a message for each option."""
+def _explained(model: type[BaseModel], error: ValidationError, content: Any) -> InvalidConfig:
+    """Put all errors into one, a message for each option, and one for options of `content` that do not fit others."""
     # A value of several types has an error for each of them, and the first says enough.
     by_option: dict[tuple[int | str, ...], Any] = {}
     for one in error.errors():
@@ -51,7 +59,19 @@ def _explained(model: type[BaseModel], error: ValidationError) -> InvalidConfig:
     if found[0]["type"] == "extra_forbidden":
         found = [one for one in found if one["type"] != "missing"]  # a misspelled key is why another one is missing
     messages, hints = zip(*(_explained_one(model, one) for one in found), strict=True)
+    messages += (more,) if (more := _disagreement(model, content, set(by_option))) is not None else ()
     return InvalidConfig("; ".join(messages), hint="; ".join(dict.fromkeys(hints)))
+
+
+def _disagreement(model: type[BaseModel], content: Any, wrong: set[tuple[int | str, ...]]) -> str | None:
+    if not issubclass(model, ExplainedModel) or not isinstance(content, Mapping) or () in wrong:
+        return None
+    given = {}
+    for name, field in model.model_fields.items():
+        key = next((one for one in (field.alias, name) if one in content), None)
+        if (field.alias or name,) not in wrong and (name,) not in wrong:
+            given[name] = field.default if key is None else content[key]
+    return model.disagreement(given)
 
 
 def _explained_one(model: type[BaseModel], error: Mapping[str, Any]) -> tuple[str, str]:

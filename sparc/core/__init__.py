@@ -1,4 +1,4 @@
-"""The paper: one latent space shared by any number of streams. Imports torch alone.
+"""The paper, and the completion of missing streams: one latent space shared by any number of streams. Torch alone.
 
 Read in this order:
 
@@ -9,6 +9,8 @@ Read in this order:
     dead        counters of latents that are no longer active
     unit_norm   the latents' directions in the decoders, of norm one
     step        one training step, all of the above in ten lines, for reading
+    moments     means and covariances of the training features
+    completion  guesses of the streams that a sample lacks
 
 `kernels` computes sums over kept entries, on the CPU and on GPUs. `sparc.training` computes the same step by hand.
 
@@ -21,5 +23,5 @@ Shapes, in docstrings and in the suffixes of names:
     L latents               T widths of all streams, summed   G streams that share an index set
     K kept latents          Q dead latents                    E entries of a batch, B·K
     N rows of any matrix    C candidates for selection        P pieces of a direction
-    M terms of all sums of a table's gradient, E·G
+    M terms of all sums of a table's gradient, E·G                R rank of a completion
 """

@@ -5,7 +5,8 @@ A latent is active where its value exceeds 0. Only the counters of dead latents,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,8 @@ class Codes:
     """(B, K) their activations after ReLU, so some may be zero, that is, inactive."""
     n_latents: int
     """Number of latents, L."""
+    translations: Mapping[str, Tensor] = field(default_factory=dict)
+    """(B, K) per stream that was missing and guessed: the activations to decode into it, instead of `values`."""
 
     def __len__(self) -> int:
         """Number of samples, B."""
@@ -32,7 +35,23 @@ class Codes:
 
     def __getitem__(self, samples: slice | Tensor) -> Codes:
         """Return the codes of some samples, by a slice, indices or a mask."""
-        return Codes(self.indices[samples], self.values[samples], self.n_latents)
+        translations = {stream: values_BK[samples] for stream, values_BK in self.translations.items()}
+        return Codes(self.indices[samples], self.values[samples], self.n_latents, translations)
+
+    def values_for(self, stream: str) -> Tensor:
+        """Return the activations to decode into a stream, (B, K)."""
+        return self.translations.get(stream, self.values)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Codes]) -> Codes:
+        """Return the codes of several batches, one after the other, with those translations that any of them has."""
+        streams = dict.fromkeys(stream for part in parts for stream in part.translations)
+        return cls(
+            torch.cat([part.indices for part in parts]),
+            torch.cat([part.values for part in parts]),
+            parts[0].n_latents,
+            {stream: torch.cat([part.values_for(stream) for part in parts]) for stream in streams},
+        )
 
     def to_dense(self) -> Tensor:
         """Return the codes as a dense (B, L) tensor."""

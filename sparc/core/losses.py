@@ -121,7 +121,7 @@ def loss_terms(
 def _aux(space: LatentSpace, stream: str, batch: Batch, left_over_BD: Tensor, dead_Q: Tensor, k_aux: int) -> Tensor:
     """Return AUX_s: the stream's dead latents, and no others, reconstruct what its code left unexplained."""
     weight_LD, bias_L = space.encoder(stream)
-    centered_BD = space.centered(stream, batch.features[stream])
+    centered_BD = space.inputs(batch)[stream]
     product = EncoderProduct(centered_BD, weight_LD[dead_Q], bias_L[dead_Q], batch.present[stream])
     kept = select({stream: product}, min(k_aux, len(dead_Q)), shared=False)[stream]
     indices_BK = dead_Q[kept.indices]

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from sparc.core import topk
 from sparc.core.codes import Codes
-from sparc.core.kernels import logits_with_gradient, weighted_rows
+from sparc.core.completion import Completion, encode_completed
+from sparc.core.kernels import entry_dots, logits_with_gradient, weighted_rows
 from sparc.core.topk import EncoderProduct, Kept, Selector
 from sparc.core.unit_norm import UnitDirections
 from sparc.errors import BadFeatures, UnknownName
@@ -37,6 +38,12 @@ class Batch(NamedTuple):
     """(B, D) each; zero if the sample lacks the stream."""
     present: dict[str, Tensor]
     """(B,) each, bool."""
+    inputs: dict[str, Tensor] | None = None
+    """(B, D) each, what the encoders read; None for the features. The losses compare with the features."""
+    selecting: dict[str, Tensor] | None = None
+    """(B, D) each, what selects; None for the inputs of the streams that samples have."""
+    selects: dict[str, Tensor] | None = None
+    """(B,) each, bool, whose features in `selecting` select; None for all."""
 
 
 def present(raw_BD: Tensor) -> Tensor:
@@ -93,6 +100,8 @@ class LatentSpace(nn.Module):
         self.center: Tensor
         self.scale: Tensor
         self.directions = UnitDirections(list(self.streams.values()), self.decoder.dtype)
+        self.completion: Completion | None = None
+        """Guesses the streams that a sample lacks; None before `sparc complete` or the end of a training."""
 
     def __repr__(self) -> str:
         """Return one line with the streams, their widths, and the shape."""
@@ -153,11 +162,13 @@ class LatentSpace(nn.Module):
             self.center[self.segments[name]] = mean_D.to(self.center)
             self.scale[self._position[name]] = scale
 
-    def encode(self, features: Mapping[str, Tensor]) -> dict[str, Codes]:
+    def encode(self, features: Mapping[str, Tensor], *, complete: bool = True) -> dict[str, Codes]:
         """Encode raw backbone features (B, D) of some streams.
 
-        Streams encoded together share one index set per sample, unless the space selects locally. A stream encoded
-        alone selects for itself, so that no other stream can leak into its code.
+        Streams encoded together share one index set per sample, unless the space selects locally. The streams that a
+        sample lacks are guessed from those it has, if the space has a completion (`sparc.core.completion`); nothing
+        else of them can leak into its codes. `complete=False` is the paper's way: a stream encoded alone selects for
+        itself.
 
         Raises:
             UnknownName: a stream that the space does not have.
@@ -165,16 +176,45 @@ class LatentSpace(nn.Module):
                 that is not finite.
         """
         self._check(features)
-        return self.encode_batch(self.normalize(features))
+        batch = self.normalize(features)
+        return self.encode_known(batch) if complete else self.encode_batch(batch)
+
+    def encode_known(self, batch: Batch) -> dict[str, Codes]:
+        """Encode normalised features (B, D) of some streams, as `encode`, with the others guessed; differentiable."""
+        if self.completion is None or self.selection == "local":
+            return self.encode_batch(batch)
+        return encode_completed(self, self.completion, batch)
 
     def encode_batch(self, batch: Batch) -> dict[str, Codes]:
-        """Encode normalised features (B, D), as `encode`; the values of the codes are differentiable."""
-        centered = {name: self.centered(name, x_BD) for name, x_BD in batch.features.items()}
+        """Encode normalised features (B, D) of some streams as in training: nothing is guessed; differentiable."""
+        centered = self.inputs(batch)
         codes: dict[str, Codes] = {}
-        for name, kept in self.select(centered, batch.present).items():
+        for name, kept in self.keep(batch, centered).items():
             logits_BK = logits_with_gradient(centered[name], *self.encoder(name), kept.logits, kept.indices)
             codes[name] = Codes(kept.indices, torch.relu(logits_BK), self.n_latents)
         return codes
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the encoders read, minus the pre-bias, (B, D) by stream."""
+        return {name: self.centered(name, x_BD) for name, x_BD in (batch.inputs or batch.features).items()}
+
+    def keep(self, batch: Batch, inputs: Mapping[str, Tensor], selector: Selector = topk.select) -> dict[str, Kept]:
+        """Return the kept latents of a batch and their logits, without gradient; `inputs` are those of `inputs`."""
+        if batch.selecting is None:
+            return self.select(inputs, batch.present, selector)
+        centered = {name: self.centered(name, x_BD) for name, x_BD in batch.selecting.items()}
+        selects = batch.selects or {name: torch.ones_like(there_B) for name, there_B in batch.present.items()}
+        kept = {}
+        for name, (indices_BK, _) in self.select(centered, selects, selector).items():
+            logits_BK = self.logits(name, inputs[name], indices_BK)
+            kept[name] = Kept(indices_BK, logits_BK * batch.present[name].unsqueeze(1))
+        return kept
+
+    @torch.no_grad()
+    def logits(self, stream: str, centered_BD: Tensor, indices_BK: Tensor) -> Tensor:
+        """Return the logits of some latents, (B, K), without gradient."""
+        weight_LD, bias_L = self.encoder(stream)
+        return entry_dots(centered_BD.unsqueeze(1), weight_LD, indices_BK).squeeze(1) + bias_L[indices_BK]
 
     def select(
         self, centered: Mapping[str, Tensor], has_stream: Mapping[str, Tensor], selector: Selector = topk.select
@@ -202,12 +242,12 @@ class LatentSpace(nn.Module):
     def decode_linear(self, codes: Codes, stream: str) -> Tensor:
         """Return D_t z, (B, D), without the pre-bias."""
         table_LD = self.decoder[:, self.segments[stream]].contiguous()
-        return weighted_rows(codes.indices, codes.values.unsqueeze(1), table_LD).squeeze(1)
+        return weighted_rows(codes.indices, codes.values_for(stream).unsqueeze(1), table_LD).squeeze(1)
 
     def reconstruct(self, codes: Mapping[str, Codes]) -> dict[str, dict[str, Tensor]]:
         """Reconstruct every stream's normalised features (B, D) from each stream's codes: `[source][target]`.
 
-        Sources that share an index set are decoded together.
+        Sources that share an index set, and lack no stream, are decoded together.
 
         Raises BadFeatures unless `codes` holds codes of this space by stream.
         """
@@ -218,6 +258,10 @@ class LatentSpace(nn.Module):
             )
         for name, code in codes.items():
             self._check_codes(code, name)
+        if any(code.translations for code in codes.values()):
+            return {
+                name: {target: self.decode(code, target) for target in self.streams} for name, code in codes.items()
+            }
         first, *others = codes.values()
         if others and all(other.indices is first.indices for other in others):
             values_BGK = torch.stack([code.values for code in codes.values()], dim=1)

@@ -31,7 +31,7 @@ Shapes. Array names end in their axes, the same letters in every module:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sparc.evaluation.report import Report
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from sparc.core.space import LatentSpace
     from sparc.evaluation.encoding import Encodings
     from sparc.evaluation.latents import LatentTable
-    from sparc.evaluation.report import CodeMeasures
+    from sparc.evaluation.report import CodeMeasures, Uncompleted
     from sparc.plugins.contracts import Taxonomy
     from sparc.storage.latent_names import LatentName
 
@@ -120,6 +120,7 @@ def evaluate(
     parts.begin("retrieval")
     found = retrieval(encodings, groups, rows=held_out.rows, shared_spaces=held_out.shared_spaces, on_pair=parts.detail)
     from_labels, names = _from_labels(encodings, held_out, rule, classifiers, seed, parts)
+    uncompleted = _uncompleted(encodings, held_out, seed, parts)
     parts.begin("")
     report = Report(
         samples=len(groups),
@@ -131,6 +132,7 @@ def evaluate(
         solo=solo,
         sharing=shared if len(streams) > 1 else None,
         retrieval=found,
+        uncompleted=uncompleted,
         **from_labels,
     )
     return Evaluation(report, latent_table(per_latent, names))
@@ -187,6 +189,25 @@ def _from_labels(
     if len(encodings.space.streams) > 1:
         fields["jaccard"] = hierarchical_jaccard(encodings, labels, taxonomy, groups, seed)
     return fields, names
+
+
+def _uncompleted(encodings: Encodings, held_out: HeldOut, seed: int, parts: _Parts) -> Uncompleted | None:
+    """Measure solo codes without completion; None if the space has none."""
+    from sparc.evaluation.alignment import solo_jaccard
+    from sparc.evaluation.encoding import encode_solo
+    from sparc.evaluation.report import Uncompleted
+    from sparc.evaluation.retrieval import retrieval
+
+    if encodings.space.completion is None:
+        return None
+    parts.detail("without completion")
+    plain = replace(encodings, solo=encode_solo(encodings.space, encodings.features, complete=False))
+    labelled, groups = held_out.labelled, held_out.groups
+    return Uncompleted(
+        codes=_encoded(plain, plain.solo),
+        jaccard=solo_jaccard(plain, *labelled, groups, seed) if labelled is not None else (),
+        retrieval=retrieval(plain, groups, rows=held_out.rows, shared_spaces=held_out.shared_spaces),
+    )
 
 
 def _encoded(encodings: Encodings, codes: Mapping[str, Codes]) -> CodeMeasures:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from scipy.sparse import csr_array, hstack
 from scipy.special import stdtrit
 from torch import Tensor
 
+from sparc.core.codes import Codes
 from sparc.evaluation.encoding import Encodings, activity, encode_joint
 from sparc.evaluation.labels import Levels, levels, parts, summed
-from sparc.evaluation.report import DepthOverlap, Interval, Overlap
+from sparc.evaluation.report import DepthOverlap, Interval, Overlap, SoloOverlap
 from sparc.plugins.contracts import Taxonomy
 
 PARTS = 32
@@ -58,34 +59,52 @@ def hierarchical_jaccard(
     In the null, the samples of every stream but the first are permuted, each stream in its own order, and rows keep
     their labels. labels: (N, C) multi-hot, columns as in `taxonomy.labels`. groups: the bootstrap keeps each whole.
     """
-    space, features, solo = encodings.space, encodings.features, encodings.solo
+    space, features = encodings.space, encodings.features
     orders = shuffles(list(space.streams), labels.shape[0], seed)
     shuffled = {name: features[name][orders[name].to(features[name].device)] for name in space.streams}
-    there = {name: present_N.cpu().numpy() for name, present_N in encodings.present.items()}
-    there_shuffled = {name: there[name][orders[name].numpy()] for name in space.streams}
-    solo_shuffled = {name: codes[orders[name].to(codes.indices.device)] for name, codes in solo.items()}
+    solo = _solo_kinds(encodings, orders)
     kinds = {
-        "joint": Activity({name: activity(codes) for name, codes in encodings.joint.items()}, there),
-        "solo": Activity({name: activity(codes) for name, codes in solo.items()}, there),
-        "joint_null": Activity(
-            {name: activity(codes) for name, codes in encode_joint(space, shuffled).items()}, there_shuffled
-        ),
-        "solo_null": Activity({name: activity(codes) for name, codes in solo_shuffled.items()}, there_shuffled),
+        "joint": solo["solo"]._replace(active=_activities(encodings.joint)),
+        "joint_null": solo["solo_null"]._replace(active=_activities(encode_joint(space, shuffled))),
+        **solo,
     }
-    return by_depth(kinds, labels, taxonomy, groups, seed)
+    return tuple(DepthOverlap(**fields) for fields in by_depth(kinds, labels, taxonomy, groups, seed))
+
+
+def solo_jaccard(
+    encodings: Encodings, labels: csr_array, taxonomy: Taxonomy, groups: Sequence[str], seed: int
+) -> tuple[SoloOverlap, ...]:
+    """Measure what `hierarchical_jaccard` measures, for solo codes only."""
+    kinds = _solo_kinds(encodings, shuffles(list(encodings.space.streams), labels.shape[0], seed))
+    return tuple(SoloOverlap(**fields) for fields in by_depth(kinds, labels, taxonomy, groups, seed))
+
+
+def _solo_kinds(encodings: Encodings, orders: Mapping[str, Tensor]) -> dict[str, Activity]:
+    """Return the activity of solo codes, and that of the codes in the shuffled orders."""
+    there = {name: present_N.cpu().numpy() for name, present_N in encodings.present.items()}
+    shuffled = {name: codes[orders[name].to(codes.indices.device)] for name, codes in encodings.solo.items()}
+    there_shuffled = {name: there[name][orders[name].numpy()] for name in there}
+    return {
+        "solo": Activity(_activities(encodings.solo), there),
+        "solo_null": Activity(_activities(shuffled), there_shuffled),
+    }
+
+
+def _activities(codes: Mapping[str, Codes]) -> dict[str, csr_array]:
+    return {name: activity(code) for name, code in codes.items()}
 
 
 def by_depth(
     kinds: Mapping[str, Activity], labels: csr_array, taxonomy: Taxonomy, groups: Sequence[str], seed: int
-) -> tuple[DepthOverlap, ...]:
-    """Measure the overlap at every depth. `kinds`: activity by the kinds that `DepthOverlap` has as fields."""
+) -> list[dict[str, Any]]:
+    """Measure the overlap of each kind at every depth. Returns per depth the fields of `DepthOverlap`."""
     by_level = levels(labels, taxonomy)
     draws = bootstrap(groups, seed)
     overlaps = {kind: jaccard(activity, by_level, draws) for kind, activity in kinds.items()}
-    return tuple(
-        DepthOverlap(depth=depth, **{kind: overlap[depth] for kind, overlap in overlaps.items()})
+    return [
+        {"depth": depth, **{kind: overlap[depth] for kind, overlap in overlaps.items()}}
         for depth in range(taxonomy.max_depth + 1)
-    )
+    ]
 
 
 class Draws(NamedTuple):

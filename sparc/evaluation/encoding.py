@@ -1,4 +1,7 @@
-"""Codes of held-out samples: joint, all streams of a sample encoded together, and solo, each stream alone."""
+"""Codes of held-out samples: joint, all streams of a sample encoded together, and solo, each stream alone.
+
+In a space with a completion, a stream alone is encoded with the other streams guessed, as `LatentSpace.encode` does.
+"""
 
 from __future__ import annotations
 
@@ -52,22 +55,17 @@ def encode_joint(space: LatentSpace, features: FeaturesByStream) -> dict[str, Co
     """Encode the streams of each sample together."""
     n_samples = len(next(iter(features.values())))
     parts = [space.encode({name: x[rows] for name, x in features.items()}) for rows in chunks(n_samples)]
-    return {name: _joined([part[name] for part in parts]) for name in space.streams}
+    return {name: Codes.joined([part[name] for part in parts]) for name in space.streams}
 
 
-def encode_solo(space: LatentSpace, features: FeaturesByStream) -> dict[str, Codes]:
-    """Encode each stream alone: it selects its own latents, so its codes hold nothing of the other streams."""
-    return {name: _alone(space, name, features[name]) for name in space.streams}
+def encode_solo(space: LatentSpace, features: FeaturesByStream, *, complete: bool = True) -> dict[str, Codes]:
+    """Encode each stream alone, so its codes hold nothing of the sample's other streams."""
+    return {name: _alone(space, name, features[name], complete) for name in space.streams}
 
 
 @torch.inference_mode()
-def _alone(space: LatentSpace, name: str, x_ND: Tensor) -> Codes:
-    return _joined([space.encode({name: x_ND[rows]})[name] for rows in chunks(len(x_ND))])
-
-
-def _joined(parts: list[Codes]) -> Codes:
-    indices = torch.cat([part.indices for part in parts])
-    return Codes(indices, torch.cat([part.values for part in parts]), parts[0].n_latents)
+def _alone(space: LatentSpace, name: str, x_ND: Tensor, complete: bool) -> Codes:
+    return Codes.joined([space.encode({name: x_ND[rows]}, complete=complete)[name] for rows in chunks(len(x_ND))])
 
 
 def activity(codes: Codes) -> csr_array:

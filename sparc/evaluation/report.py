@@ -67,16 +67,21 @@ class Overlap(_Section):
     alive_interval: Interval | None
 
 
-class DepthOverlap(_Section):
-    """Hierarchical Jaccard with labels lifted to one depth of the taxonomy."""
+class SoloOverlap(_Section):
+    """Hierarchical Jaccard of solo codes, with labels lifted to one depth of the taxonomy."""
 
     depth: int
-    joint: Overlap
     solo: Overlap
-    joint_null: Overlap
-    """Joint, on shuffled pairs: the overlap that the shared index set alone causes."""
     solo_null: Overlap
     """Solo, on shuffled pairs: the overlap that the labels' frequencies alone cause."""
+
+
+class DepthOverlap(SoloOverlap):
+    """Hierarchical Jaccard of joint and of solo codes."""
+
+    joint: Overlap
+    joint_null: Overlap
+    """Joint, on shuffled pairs: the overlap that the shared index set alone causes."""
 
 
 class IndexOverlap(_Section):
@@ -228,8 +233,18 @@ class Retrieval(_Section):
     """Exact expectation for a random order."""
 
 
+class Uncompleted(_Section):
+    """Solo measures without completion: a stream alone selects by its own logits, as in the paper."""
+
+    codes: CodeMeasures
+    jaccard: tuple[SoloOverlap, ...] = ()
+    """Per depth; empty without labels."""
+    retrieval: tuple[Retrieval, ...] = ()
+    """Per ordered pair of streams."""
+
+
 class Report(_Section):
-    """Everything measured by an evaluation."""
+    """Everything measured by an evaluation. A space with a completion guesses missing streams in all solo measures."""
 
     samples: int
     streams: tuple[str, ...]
@@ -248,6 +263,8 @@ class Report(_Section):
     """By the rule that was chosen; None without labels."""
     probes: Probes | None = None
     """None without labels, or if no label has enough images with and without it."""
+    uncompleted: Uncompleted | None = None
+    """None if the space has no completion."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for a JSON file."""

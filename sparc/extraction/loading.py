@@ -10,7 +10,9 @@ samples. For this each process notes what it reads in a `ReadingLog`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
+import os
 import shutil
 import signal
 import threading
@@ -45,6 +47,9 @@ LOST_SECONDS = 60
 SHARED_MEMORY = "/dev/shm"
 KEPT_FREE = 1 / 8
 """Fraction of the shared memory that is left to other programs, such as those for several GPUs."""
+FILES, SPARE = 4, 8
+"""Files that are open for each tensor in shared memory, of this batch and the last, or for each process and its queue,
+and those beside them."""
 AHEAD = 2
 """Batches that each process loads ahead, which is PyTorch's default."""
 KILLED, BUS_ERROR = -9, -getattr(signal, "SIGBUS", 7)
@@ -79,7 +84,7 @@ class _Processes:
 
     def __init__(self, reader: BatchReader, batches: Sequence[ItemBatch], workers: int, *, pin: bool) -> None:
         log = ReadingLog(workers)
-        _check_semaphores(workers)
+        _check_room(workers)
         loader: DataLoader[Any] = DataLoader(
             _Sender(replace(reader, log=log)),  # type: ignore[arg-type]  # DataLoader only calls its __getitem__
             sampler=batches,
@@ -150,8 +155,10 @@ class _Processes:
         self._watch.look()
 
 
-def _check_semaphores(workers: int) -> None:
-    """Raise OSError if there is no room for the queues of a DataLoader, which would print a traceback of its own."""
+def _check_room(workers: int) -> None:
+    """Raise OSError if there is no room for the queues and processes of a DataLoader, which would print a traceback."""
+    if not _can_open(FILES * (workers + 1) + SPARE):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     queues: list[Any] = [multiprocessing.Queue() for _ in range(workers + 2)]
     for queue in queues:
         queue.close()
@@ -180,12 +187,13 @@ class _Sender:
         """Return the batch with its tensors in shared memory; as bytes, for the pipe, if they do not fit.
 
         This is done here, because a queue's own thread, to which PyTorch leaves it, would drop a batch that does not
-        fit.
+        fit, or for which no file can be opened.
         """
         read = self.reader[batch]
         held = _tensors(read)
         with contextlib.suppress(RuntimeError, OSError):  # others have filled it meanwhile
-            if _fits(sum(tensor.untyped_storage().nbytes() for tensor in held)):
+            size = sum(tensor.untyped_storage().nbytes() for tensor in held)
+            if _fits(size) and _can_open(FILES * len(held) + SPARE):
                 for tensor in held:
                     tensor.share_memory_()  # type: ignore[no-untyped-call]
                 return read
@@ -229,6 +237,19 @@ def _fits(size: int) -> bool:
     except OSError:  # not on this system: try
         return True
     return shared.free - size >= KEPT_FREE * shared.total
+
+
+def _can_open(count: int) -> bool:
+    """Return True if this process can open so many files more."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.dup(0) for _ in range(count))
+    except OSError:
+        return False
+    finally:
+        for one in opened:
+            os.close(one)
+    return True
 
 
 def _warn_of_pipe() -> None:

@@ -3,7 +3,7 @@
 SAELens (`TopKSAE`, version 6) computes for rows x of samples:
 
     u    = norm(x),  h = (u - b_dec) W_enc + b_enc      logits
-    z    = ReLU(h) on TopK_k(h), 0 elsewhere            as a space encodes one stream alone
+    z    = ReLU(h) on TopK_k(h), 0 elsewhere            as a space encodes one stream, complete=False
     y    = norm^-1(z W_dec + b_dec)                     in the space of the raw features
 
 The normalisation of a space is linear for a given sample, so it is folded into `norm` and the weights. The codes z
@@ -34,9 +34,9 @@ FORMAT = "6.0.0"
 def write_saelens(space: SharedLatentSpace, stream: str, out: Path, *, backbone: dict[str, Any] | None = None) -> None:
     """Write one stream of `space` into the new folder `out` as a TopK SAE of SAELens.
 
-    Given raw features, the SAE computes the codes of that stream encoded alone, with the same latents. A row of zeros
-    marks a missing stream in a space, but is an ordinary sample to SAELens, and gives NaN with unit norm. `backbone`
-    describes the origin of the features in the metadata.
+    Given raw features, the SAE computes the codes of that stream encoded alone without completion: SAELens selects by
+    the values, so it can guess no stream. A row of zeros marks a missing stream in a space, but is an ordinary sample
+    to SAELens, and gives NaN with unit norm. `backbone` describes the origin of the features in the metadata.
 
     Raises:
         UnknownName: the space has no such stream.

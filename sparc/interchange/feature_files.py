@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sparc.errors import InvalidConfig, MissingData
 from sparc.interchange.arrays import NAMELESS, Array, Arrays, item_bytes, listing, readable
-from sparc.interchange.feature_parts import check_parts, find_metadata, find_parts
+from sparc.interchange.feature_parts import check_parts, find_files, find_metadata, in_order
 from sparc.interchange.file_ids import (
     ID,
     IDS,
@@ -129,8 +129,9 @@ class Source:
 def open_source(path: Path, ids: Path | None = None, keys: Keys | None = None) -> Source:
     """Find the features (N, d) and ids (N) in a file, or in the parts in a folder, without reading the features.
 
-    A Parquet file has a row for each sample, with a list of numbers and an id. The file `ids` has an id in each
-    line or row, for files without ids. If a file has positions, under `indices`, they number the lines of that file.
+    In a folder, files of one vector (d,) each are samples, and their names are the ids, unless `ids` is given. A
+    Parquet file has a row for each sample, with a list of numbers and an id. The file `ids` has an id in each line or
+    row, for files without ids. If a file has positions, under `indices`, they number the lines of that file.
 
     Raises:
         MissingData: the file does not exist, or the library that reads it is not installed.
@@ -144,12 +145,22 @@ def open_source(path: Path, ids: Path | None = None, keys: Keys | None = None) -
         exists, in_parts = path.exists(), path.is_dir()
     if not exists:
         raise MissingData(f"features not found: {path}", hint="check the path")
-    files = find_parts(path, tuple(OPENERS)) if in_parts else [path]
-    headers = [_read_header(file, keys) for file in files]
+    files = find_files(path, tuple(OPENERS)) if in_parts else [path]
+    vectors = len(files) > 1 and _is_vector(files[0])
+    if vectors and ids is None:
+        headers = [_named_by_file(_read_header(file, keys, vectors=True)) for file in files]
+        return _checked_source(path, headers, None)
+    files = in_order(files)
+    headers = [_read_header(file, keys, vectors=vectors) for file in files]
     if in_parts:
         check_parts(files, [header.part.rows for header in headers], ordered=any(one.ids is None for one in headers))
     if in_parts and all(header.ids is None for header in headers):
         headers = _with_metadata(headers, find_metadata(files), keys)
+    return _checked_source(path, headers, ids)
+
+
+def _checked_source(path: Path, headers: list[_Header], ids: Path | None) -> Source:
+    """Return the source with its ids. Raises InvalidConfig for parts of several widths, and for ids that do not fit."""
     parts = [header.part for header in headers]
     for part in parts:
         if part.width != parts[0].width:
@@ -169,6 +180,17 @@ def open_source(path: Path, ids: Path | None = None, keys: Keys | None = None) -
         )
     check_unique(source.ids, path)
     return source
+
+
+def _is_vector(path: Path) -> bool:
+    """Return True if a file holds one array (d,) without a name."""
+    with readable(path), _opener(path)(path) as arrays:
+        return NAMELESS in arrays and len(arrays[NAMELESS].shape) == 1
+
+
+def _named_by_file(header: _Header) -> _Header:
+    path = header.part.path
+    return header._replace(ids=StoredIds(texts([path.stem], path)))
 
 
 class _Header(NamedTuple):
@@ -207,10 +229,18 @@ def _opener(path: Path) -> Callable[[Path], AbstractContextManager[Arrays]]:
     return opener
 
 
-def _read_header(path: Path, keys: Keys) -> _Header:
+def _read_header(path: Path, keys: Keys, *, vectors: bool = False) -> _Header:
+    """Read the header of a file; with `vectors`, of one that holds a sample (d,)."""
     opener = _opener(path)
     with readable(path), opener(path) as arrays:
         key, array = _features(path, arrays, keys.features)
+        if vectors and len(array.shape) != 1:
+            raise InvalidConfig(
+                f"{path}: expected one vector, of shape (width,), as in the folder's first file, found {array.shape}",
+                hint="keep the files of other samples, and arrays of another kind, in folders of their own",
+            )
+        if vectors:
+            array = _look_up(arrays, key)
         width = _width(path, key, array)
         part = Part(path, key, array.shape[0], width, item_bytes(array.dtype), array.room)
         if key in arrays:
@@ -282,8 +312,11 @@ def _features(path: Path, arrays: Arrays, key: str | None) -> tuple[str, Array]:
 
 
 def _look_up(arrays: Arrays, key: str) -> Array:
-    """Return an array of a file, or the arrays of its samples as one."""
-    return arrays[key] if key in arrays else joined(arrays, sample_names(arrays, key))
+    """Return an array of a file, or the arrays of its samples as one. A vector is one sample."""
+    if key not in arrays:
+        return joined(arrays, sample_names(arrays, key))
+    found = arrays[key]
+    return joined(arrays, [key]) if len(found.shape) == 1 and found.kind == "real" else found
 
 
 def _width(path: Path, key: str, array: Array) -> int:

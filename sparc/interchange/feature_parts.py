@@ -21,13 +21,8 @@ _HINT = (
 )
 
 
-def find_parts(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return the files of features in a folder, in the order of the numbers in their names.
-
-    Raises:
-        MissingData: the folder has no such file.
-        InvalidConfig: names differ in more than numbers.
-    """
+def find_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files of features in a folder, in the order of their names. Raises MissingData if there is none."""
     with readable(folder):
         there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     files = [path for path in there if path.suffix.lower() in suffixes and path.is_file() and not _is_metadata(path)]
@@ -38,6 +33,11 @@ def find_parts(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
             f"{f'the folders {folders}' if folders else 'none'}",
             hint=f"give one of these folders, NAME={folder / folders.split(', ')[0]}" if folders else "check the path",
         )
+    return files
+
+
+def in_order(files: list[Path]) -> list[Path]:
+    """Return parts in the order of the numbers in their names. Raises InvalidConfig if names differ in more."""
     numbers = _part_numbers(files)
     return sorted(files, key=lambda path: numbers[path])
 

@@ -6,7 +6,7 @@ Ids that look the same are the same: they are compared in Unicode's composed for
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def texts(values: Iterable[Any], path: Path) -> list[str]:
                 text = value.decode()
             except UnicodeDecodeError:
                 raise wrong_rows(path, row, "an id in UTF-8", repr(value), "write the ids as UTF-8") from None
-        elif isinstance(value, int | np.integer) and not isinstance(value, bool):
+        elif (isinstance(value, int | np.integer) and not isinstance(value, bool)) or isinstance(value, PurePath):
             text = str(value)
         else:
             shown = "an empty cell" if value is None else f"{type(value).__name__} {value!r}"

@@ -145,7 +145,7 @@ def _latents_evidence(view: View, latents: Sequence[int], others: Sequence[View]
     beside = {other.stream: other.features for other in others}
     target = targets.latents_target(space, stream, latents, beside, view.features, gradient=gradient)
     with torch.inference_mode():
-        codes = space.encode_batch(space.normalize({stream: view.features, **beside}))[stream]
+        codes = space.encode_known(space.normalize({stream: view.features, **beside}))[stream]
         wanted_K = torch.isin(codes.indices[0], torch.tensor(latents, device=codes.indices.device))
         parts_K = codes.values[0] * wanted_K
     return _Evidence(target, codes.indices[0], parts_K)

@@ -12,7 +12,7 @@ from PIL import Image
 from sparc.config import Method, PluginRef
 from sparc.errors import BadSample, InvalidConfig, MissingData, SparcError, UnknownName
 from sparc.plugins.contracts import Sample
-from sparc.plugins.images import TooLarge, read_rgb
+from sparc.plugins.images import TooLarge, loaded, read_rgb
 from sparc.storage.run import Run
 from sparc.system.refusals import reading, refusal
 
@@ -111,8 +111,7 @@ def _sample(image: str | Path | Image.Image, number: int) -> Sample:
 
     def opened() -> Image.Image:
         with reading(path), Image.open(path) as found:
-            found.load()
-            return found
+            return loaded(found)
 
     return _decoded_as(str(image), str(path), opened)
 

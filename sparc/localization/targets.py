@@ -36,10 +36,10 @@ def match(space: LatentSpace, image: str, *, image_BD: Tensor, text: str, text_B
     """
     if not joint:
         alone = {name: {name: rows_BD} for name, rows_BD in ((image, image_BD), (text, text_BD))}
-        codes = {name: space.encode_batch(space.normalize(features))[name] for name, features in alone.items()}
+        codes = {name: space.encode_known(space.normalize(features))[name] for name, features in alone.items()}
         return Match(codes[image], codes[text])
     count = max(len(image_BD), len(text_BD))
-    codes = space.encode_batch(space.normalize({image: image_BD.expand(count, -1), text: text_BD.expand(count, -1)}))
+    codes = space.encode_known(space.normalize({image: image_BD.expand(count, -1), text: text_BD.expand(count, -1)}))
     return Match(codes[image], codes[text])
 
 
@@ -58,7 +58,7 @@ def activation(space: LatentSpace, stream: str, latents: Sequence[int], beside: 
 
     def target(rows_BD: Tensor) -> Tensor:
         features = {stream: rows_BD, **{name: row_1D.expand(len(rows_BD), -1) for name, row_1D in beside.items()}}
-        codes = space.encode_batch(space.normalize(features))[stream]
+        codes = space.encode_known(space.normalize(features))[stream]
         return (codes.values * torch.isin(codes.indices, chosen.to(codes.indices))).sum(dim=1)
 
     return target

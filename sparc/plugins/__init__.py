@@ -37,17 +37,19 @@ from sparc.plugins.contracts import (
     DatasetSpec,
     GridBackbone,
     Params,
+    Planted,
+    PlantedBackbone,
     Sample,
     SegmentedDataset,
     Taxonomy,
     WordBackbone,
 )
 from sparc.plugins.datasets import Texts, find_taxonomy, held_out, no_folder, read_taxonomy
-from sparc.plugins.formats import no_image, read_image
+from sparc.plugins.formats import no_image, read_image, sample_file
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
-from sparc.plugins.state_dicts import library_of, read_weights, without_prefix
+from sparc.plugins.state_dicts import check_finite, library_of, read_weights, without_prefix
 from sparc.plugins.weights import (
     identify_weights,
     local_weights,
@@ -80,6 +82,8 @@ __all__ = [
     "InvalidConfig",
     "MissingData",
     "Params",
+    "Planted",
+    "PlantedBackbone",
     "Sample",
     "SegmentedDataset",
     "SparcError",
@@ -90,6 +94,7 @@ __all__ = [
     "WordBackbone",
     "cache_dir",
     "cache_key",
+    "check_finite",
     "discover",
     "find_path",
     "find_taxonomy",
@@ -115,6 +120,7 @@ __all__ = [
     "refusal",
     "revision_from_name",
     "same_name",
+    "sample_file",
     "seeded",
     "sha256",
     "split_revision",

@@ -140,6 +140,27 @@ class WordBackbone(Backbone, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Planted:
+    """Truth about the features of samples: x = strengths @ directions + noise."""
+
+    concepts: tuple[str, ...]
+    """Names of the C concepts that any of the samples has. A shared concept has its name in every stream."""
+    strengths: csr_array
+    """(B, C), positive where a sample has the concept."""
+    directions: NDArray[np.float32]
+    """(C, d), of norm 1."""
+
+
+@runtime_checkable
+class PlantedBackbone(Backbone, Protocol):
+    """A backbone whose features are made of known concepts; `sparc bench planted` compares a space with them."""
+
+    def planted(self, samples: Sequence[Sample]) -> Planted:
+        """Return the truth about the features of B samples."""
+        ...
+
+
 class Dataset(Protocol):
     """Paired samples in a fixed order. Picklable, since data-loading workers read it."""
 
@@ -210,10 +231,11 @@ class BackboneSpec:
     identify: Callable[[Any], str] = _only_parameters
     """`identify(params)` returns a short text that changes when the weights change, such as a file's digest or a name
     on the hub, without loading them; `random` for random weights. Stored features are keyed by the backbone's name, its
-    parameters and this text. If the text is not empty, the parameter `weights` is a mere path, left out of the key.
-    `hub:OWNER/NAME@COMMIT` identifies weights on the hub: sparc then loads with the parameter `revision` set to that
-    commit, and leaves `revision` out of the key. `identify` raises `WeightsUnavailable` if neither the hub nor its
-    cache says which commit the revision is; `sparc plugins list` and `sparc info` do not call it."""
+    parameters and this text. If the text is not empty, the parameter `weights` is a mere path, left out of the key; so
+    is the path in a value `local-dir:PATH`, except of random weights. `hub:OWNER/NAME@COMMIT` identifies weights on the
+    hub: sparc then loads with the parameter `revision` set to that commit, and leaves `revision` out of the key.
+    `identify` raises `WeightsUnavailable` if neither the hub nor its cache says which commit the revision is; `sparc
+    plugins list` and `sparc info` do not call it."""
     shared_space: Callable[[Any], str] | None = None
     """`shared_space(params)` names the space in which the features lie, if those of another backbone lie in it too (the
     two towers of one model). Features in spaces of one name are comparable. None: the space is not shared."""
@@ -236,7 +258,8 @@ class DatasetSpec:
     """Names of the splits for training and for evaluation. No group is in both."""
     identify: Callable[[Any], str] = _only_parameters
     """`identify(params)` returns a short text that changes when the data change, without reading all of them. If the
-    text is not empty, the parameter `root` is a mere path: features are reused when the same data move elsewhere."""
+    text is not empty, the parameters `root` and `taxonomy` are mere paths: features are reused when the same data move
+    elsewhere."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options of `sparc train` that suit this dataset, by their names there (`n-latents`, `stream`, ...). They apply
     unless the user sets those options."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparc.errors import BadSample
+from sparc.system.refusals import odd_kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,18 +40,28 @@ def no_image(file: object, start: bytes) -> BadSample:
     )
 
 
+def sample_file(path: str | Path) -> str | Path:
+    """Return the path of a sample's file, which need not exist. Raises BadSample for a pipe, a socket or a device."""
+    if (found := odd_kind(path)) is not None:
+        raise BadSample(
+            f"{path}: expected a file, found {found}", hint="replace it; or pass --skip-bad to continue without it"
+        )
+    return path
+
+
 def read_image(path: str | Path) -> Image:
     """Read an image from a file, which is closed even if it does not decode.
 
-    Raises BadSample for what is no image; an error of Pillow for a damaged one, and OSError.
+    Raises BadSample for what is no image or no file; an error of Pillow for a damaged image, and OSError.
     """
     from PIL import Image as Images
     from PIL import UnidentifiedImageError
 
+    from sparc.plugins.images import loaded
+
     try:
-        with Images.open(path) as image:
-            image.load()
-            return image
+        with Images.open(sample_file(path)) as image:
+            return loaded(image)
     except UnidentifiedImageError as error:
         with open(path, "rb") as file:
             raise no_image(path, file.read(STARTS)) from error

@@ -15,7 +15,7 @@ from typing import Literal
 from sparc.errors import MissingData
 from sparc.system.files import sha256
 from sparc.system.names import same_name
-from sparc.system.refusals import reading
+from sparc.system.refusals import odd_kind, reading
 
 Digest = Literal["sample", "all"]
 """Part of the content that is read: a sample of blocks, or all of it."""
@@ -23,10 +23,12 @@ FILES, BLOCKS, BLOCK = 128, 8, 1 << 16
 """At most 128 files are sampled, each by 8 blocks of 64 KiB: 64 MiB in all."""
 
 
-def identify_files(root: Path, files: Iterable[str | Path] | Mapping[str, int], digest: Digest = "sample") -> str:
+def identify_files(
+    root: Path, files: Iterable[str | Path] | Mapping[str, int | None], digest: Digest = "sample"
+) -> str:
     """Return a digest of the files' names below `root`, their sizes, and a sample of their content, or all of it.
 
-    A mapping holds the size of each file, which is then not looked up.
+    A mapping holds the size of each file, which is then not looked up; None: it is.
 
     The sample is drawn by the names, so equal folders give equal digests. A change that keeps a file's size and lies
     outside of the sample goes unnoticed; `digest="all"` notices any change.
@@ -40,7 +42,8 @@ def identify_files(root: Path, files: Iterable[str | Path] | Mapping[str, int], 
     rows = []
     for name, path in found:
         try:
-            size = sizes[path] if path in sizes else _size(path)
+            known = sizes.get(path)
+            size = _size(path) if known is None else known
             read = digest == "all" or name in sampled
             rows.append((name, size, _digest(path, size, digest) if read else ""))
         except FileNotFoundError as error:
@@ -70,7 +73,7 @@ def _size(path: str) -> int:
         with reading(path):  # words the error
             raise
     if not stat.S_ISREG(status.st_mode):
-        raise MissingData(f"expected a file, found something else: {path}", hint="remove or replace it")
+        raise MissingData(f"{path}: expected a file, found {odd_kind(path) or 'a folder'}", hint="remove or replace it")
     return status.st_size
 
 

@@ -1,18 +1,19 @@
 """Images as all streams see them: RGB with 8 bits per channel, within limits on pixels and on the ratio of the sides.
 
 An image with more than 8 bits is scaled linearly from its range to 0..255 and rounded. Pillow's own conversion clips
-instead. The range is, in this order:
+grey values, and cuts colours. The range is, in this order:
 
 - TIFF: 0 to the largest value of `BitsPerSample` if that is below 16, or `SMinSampleValue` to `SMaxSampleValue` if all
-  values lie between them. Values equal to GDAL's `nodata` count as missing.
+  values lie between them. Values equal to GDAL's `nodata` count as missing. So do, without that tag, numbers beyond
+  1e20, and one of -9999, -99999, -32767 and -32768 if it is the only negative number.
 - Integers without negative ones: 0 to the largest value of 8, 10, 12, 14, ... bits that holds the image's own largest.
 - Floating-point numbers without negative ones: 0 to 1, or to their largest if that is at most 2; else 0 to 255; else as
   integers.
 - With negative values, beyond the little that resizing makes of zeros: from minus a power of two to a power of two
   (less one, of integers), each the nearest that holds the image's own smallest and largest.
 
-A missing value (NaN) becomes black. An image of which white is 0 (TIFF) is inverted. Nothing else is changed: alpha is
-dropped, EXIF orientation is not applied, and of several frames the first is read.
+A missing value, or NaN, becomes black. An image of which white is 0 (TIFF) is inverted. Nothing else is changed: alpha
+is dropped, EXIF orientation is not applied, and of several frames the first is read.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sparc.config.options import MAX_PIXELS, MAX_SIDE_RATIO
+from sparc.plugins.deep_colours import load_deep
 
 WHITE = 255
 BITS_PER_SAMPLE, WHITE_IS_ZERO, SAMPLE_FORMAT, SMALLEST, LARGEST, NODATA = 258, 262, 339, 340, 341, 42113
@@ -36,6 +38,10 @@ BITS_PER_SAMPLE, WHITE_IS_ZERO, SAMPLE_FORMAT, SMALLEST, LARGEST, NODATA = 258, 
 SIGNED = 2
 """Value of the tag SAMPLE_FORMAT."""
 SHORT = 2**16
+FILLS = (-9999, -99999, -32767, -32768)
+"""Numbers that programs write where a value is missing."""
+HUGE = 1e20
+"""Smallest of the numbers that programs write where a floating-point value is missing."""
 OVERSHOOT = 1 / 16
 """Fraction of the largest value by which resizing may make values of 0 negative."""
 
@@ -80,13 +86,20 @@ def read_rgb(open_image: Callable[[], Image.Image]) -> Image.Image:
     try:
         image = open_image()
         _check_size(image.size)
-        return as_rgb(image)
+        return as_rgb(loaded(image))
     except Image.DecompressionBombError as error:
         size = _size_in(error)
         raise _too_many_pixels(f"{size[0]:,} x {size[1]:,} pixels" if size else str(error), size) from error
     except MemoryError as error:
         size = _size_in(error)
         raise MemoryError(f"it has {size[0]:,} x {size[1]:,} pixels" if size else str(error)) from error
+
+
+def loaded(image: Image.Image) -> Image.Image:
+    """Load an image, with colours of 10 to 14 bits in 16 scaled by their range."""
+    tags = getattr(image, "tag_v2", {})
+    image, colours = load_deep(image)
+    return image if colours is None else Image.fromarray(_eight_bits(colours, image.mode, tags))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -148,9 +161,12 @@ def _values(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[Any]:
 def _eight_bits(values: NDArray[Any], mode: str, tags: Mapping[int, Any]) -> NDArray[np.uint8]:
     """Scale values by their range to 0..255."""
     nodata = _nodata(tags)
+    nodata = _fill(values) if nodata is None else nodata
     if values.dtype.kind == "f" or nodata is not None:
         values = values.astype(np.float32)
-        there = np.isfinite(values) if nodata is None else np.isfinite(values) & (values != np.float32(nodata))
+        there = np.abs(values) < HUGE  # False for NaN and infinity
+        if nodata is not None:
+            there &= values != np.float32(nodata)
         known = values[there]
         whole = mode != "F"
     else:
@@ -213,6 +229,15 @@ def _nodata(tags: Mapping[int, Any]) -> float | None:
         return float(str(tags[NODATA]).strip("\x00 "))
     except (KeyError, ValueError):
         return None
+
+
+def _fill(values: NDArray[Any]) -> float | None:
+    """Return the number of `FILLS` that stands for missing values; None if other numbers are negative too."""
+    if values.dtype.kind == "u" or not values.size:
+        return None
+    smallest = np.fmin.reduce(values, axis=None, where=np.abs(values) < HUGE, initial=0)
+    alone = smallest in FILLS and not np.any((values < 0) & (values > smallest))
+    return float(smallest) if alone else None
 
 
 def _first(tags: Mapping[int, Any], number: int) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.errors import CorruptFile, SparcError
 from sparc.plugins.weights import weight_files
+from sparc.system.finite import not_finite
 from sparc.system.pickles import harmless
 from sparc.system.refusals import reading
 
@@ -38,14 +39,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     From a file of a training, the weights are taken that lie under one of the keys in `NESTED`.
 
     Raises:
-        CorruptFile: a file has neither format, is truncated, or could run code.
+        CorruptFile: a file has neither format, is truncated, could run code, or holds weights that are not finite.
         MissingData: a file that the index lists is not beside it.
         StorageError, OutOfMemory: the machine refuses.
     """
     state: dict[str, Tensor] = {}
     for file in weight_files(path):
-        state.update(_tensors(_read_file(file), file))
+        found = _tensors(_read_file(file), file)
+        check_finite(found, file)
+        state.update(found)
     return state
+
+
+def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CorruptFile if weights that were read from a file hold NaN or infinite numbers."""
+    if (found := not_finite(state)) is not None:
+        raise CorruptFile(
+            f"{path}: expected finite weights, found {found}",
+            hint="the training diverged, or the file is damaged: download it again, or give an earlier checkpoint",
+        )
 
 
 def without_prefix(

@@ -7,11 +7,15 @@ The command line, Python and ablations all use this package, so all three check,
     data        features and samples of a configuration; `Data.extract` computes those that the store lacks
     session     one run on such data: `Session.train`, then `Session.evaluate`
     verbs       extract, train, evaluate, explore, localize: each a few calls of these
+    completing  complete, for spaces without a completion
+    attaching   attach and detach: a stream more or less
     listener    reports of progress, notes and warnings
 
 Importing this package does not import torch, so that mistakes which need no model are found before torch loads.
 """
 
+from sparc.session.attaching import attach, detach
+from sparc.session.completing import Completed, complete
 from sparc.session.data import Data
 from sparc.session.files import ABLATION_KEYS, read_options
 from sparc.session.listener import SILENT, Listener
@@ -31,6 +35,7 @@ from sparc.session.verbs import (
 __all__ = [
     "ABLATION_KEYS",
     "SILENT",
+    "Completed",
     "Data",
     "Features",
     "Listener",
@@ -38,6 +43,9 @@ __all__ = [
     "Measured",
     "Session",
     "Trained",
+    "attach",
+    "complete",
+    "detach",
     "evaluate",
     "explore",
     "extract",

@@ -1,4 +1,4 @@
-"""Resolve options: those of the caller, else a config file, else the dataset's defaults, else the paper."""
+"""Resolve options: those of the caller, else a config file, else the dataset's defaults, else the recipe's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparc.config import (
+    RECIPES,
     ExtractionOptions,
     Options,
     PlaceOptions,
@@ -24,15 +25,16 @@ from sparc.system.cache import cache_dir
 
 
 def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, Any] | None = None) -> RunConfig:
-    """Merge options: those given, else a file's, else the dataset's defaults, else the paper's.
+    """Merge options: those given, else a file's, else the dataset's defaults, else the recipe's.
 
     Keys are option names; None and empty lists count as not given. `RunConfig.checked` then checks that the options fit
     each other. Raises InvalidConfig, UnknownName, PluginError.
     """
     options = {**(file or {}), **given_of(given)}
+    recipe = RECIPES[validated(RunConfig, {key: options[key] for key in ("recipe",) if key in options}).recipe]
     if "features" in options:
         _refuse_beside_features(options)
-        return with_absolute_paths(validated(RunConfig, {**options, "dataset": IMPORTED}))
+        return with_absolute_paths(validated(RunConfig, {**recipe, **options, "dataset": IMPORTED}))
     dataset = validated(RunConfig, {key: options[key] for key in ("dataset",) if key in options}).source
     defaults = registry.dataset(dataset.name).defaults
     allowed = [name for name in names(RunConfig) if name not in (*names(PlaceOptions), "dataset", "out")]
@@ -43,7 +45,7 @@ def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, An
     except InvalidConfig as error:
         message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
         raise PluginError(message, hint="fix that plugin") from error
-    return with_absolute_paths(validated(RunConfig, {**defaults, **options}))
+    return with_absolute_paths(validated(RunConfig, {**recipe, **defaults, **options}))
 
 
 def as_options(config: RunConfig | None, arguments: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:

@@ -21,13 +21,14 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
 from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
-from sparc.storage.provenance import Provenance, provenance_of
+from sparc.storage.provenance import Change, Provenance, provenance_of
 from sparc.storage.run import Run
 from sparc.system.files import check_writable
 
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile
     from sparc.storage.checkpoint import SharedLatentSpace
+    from sparc.storage.store import FeatureStore
     from sparc.training.trainer import Step
 
 
@@ -41,6 +42,8 @@ class Session:
     listener: Listener = SILENT
     command: Sequence[str] = field(default_factory=lambda: program())
     """Words of the command that started the run, for its provenance."""
+    base: Run | None = None
+    """Run to attach a stream of; None for a run that is begun or trained from the start."""
 
     @classmethod
     def begin(cls, given: Mapping[str, Any], listener: Listener, file: Mapping[str, Any] | None = None) -> Session:
@@ -65,7 +68,7 @@ class Session:
             data = Data(config, discover(), listener=listener)
         limit_images(ImageLimits(config.max_pixels, config.max_side_ratio))
         session = cls(config, data, run, listener)
-        session._check_samples()
+        check_samples(data, run)
         return session
 
     @cached_property
@@ -97,19 +100,26 @@ class Session:
                 hint="train a new run",
             )
         self.data.check()
+        if self.base is not None:
+            check_shared(features, self.base)
         if not self.run.begun:
             self.create()
 
     def create(self) -> None:
         """Create the run's directory with its provenance. Raises InvalidConfig, StorageError."""
         Run.create(self.run.path)
+        changes: tuple[Change, ...] = ()
+        if self.base is not None:
+            self.run.copy_base(self.base.path)
+            last = Change(change="attached", stream=self.config.streams[-1].alias, run=str(self.base.path.resolve()))
+            changes = (*self.base.provenance().changes, last)
         placed = self.config.model_copy(update={"store": store_root(self.config)})
         if self.config.features is None:  # the jobs name the commits of weights from the hub
             streams = tuple(job.stream for job in self.data.held_out_jobs.values())
             placed = placed.model_copy(update={"stream": streams})
         owners = self.data.registry.owners
         origin = provenance_of(placed, self.data.train, owners=owners, device=self.data.device, command=self.command)
-        self.run.write_provenance(origin)
+        self.run.write_provenance(origin.model_copy(update={"changes": changes}))
 
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> SharedLatentSpace | None:
         """Train the run, or resume its training; load the space of a finished run.
@@ -119,19 +129,18 @@ class Session:
         if self.run.finished:
             return self.space
         self.listener.doing("preparing the training")
-        from sparc.storage.checkpoint import SharedLatentSpace
-        from sparc.training.trainer import train
+        from sparc.storage.checkpoint import SharedLatentSpace, load
+        from sparc.training.attaching import AttachedTraining, attached
+        from sparc.training.trainer import run_to_end, train
 
-        features = self.data.train
-        space = SharedLatentSpace(self.config.space(features.widths), seed=self.config.seed).to(self.data.device)
-        complete = train(
-            space,
-            self.config.training(),
-            features,
-            self.run,
-            on_step=self._on_step,
-            should_stop=should_stop,
-        )
+        features, config, changes = self.data.train, self.config.training(), self.run.provenance().changes
+        if changes:
+            space = attached(load(self.run.base, device=self.data.device), changes[-1].stream, features)
+            training = AttachedTraining(space, config)
+            complete = run_to_end(training, features, self.run, on_step=self._on_step, should_stop=should_stop)
+        else:
+            space = SharedLatentSpace(self.config.space(features.widths), seed=self.config.seed).to(self.data.device)
+            complete = train(space, config, features, self.run, on_step=self._on_step, should_stop=should_stop)
         return space if complete else None
 
     def _on_step(self, step: Step) -> None:
@@ -171,17 +180,32 @@ class Session:
         file.write(self.run.evaluation)
         return file
 
-    def _check_samples(self) -> None:
-        """Raise MisalignedStreams for other samples. Features are not compared: other hardware rounds differently."""
-        trained_on = self.run.provenance().features
-        for name, job in next(iter(self.data.jobs.values())).items():
-            known = name in trained_on and job.done
-            if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:
-                raise MisalignedStreams(
-                    f"these samples are not the ones that {self.run.path} was trained on",
-                    hint="--data-root, --store and --features give the new place of the same data; on other data, "
-                    "train a new run",
-                )
+
+def check_samples(data: Data, run: Run) -> None:
+    """Raise MisalignedStreams unless the samples are those that a run was trained on.
+
+    Features are not compared: other hardware rounds differently.
+    """
+    trained_on = run.provenance().features
+    for name, job in next(iter(data.jobs.values())).items():
+        known = name in trained_on and job.done
+        if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:
+            raise MisalignedStreams(
+                f"these samples are not the ones that {run.path} was trained on",
+                hint="--data-root, --store and --features give the new place of the same data; on other data, "
+                "train a new run",
+            )
+
+
+def check_shared(features: FeatureStore, base: Run) -> None:
+    """Raise MissingData if no sample has both the last stream and a stream of the run that it is attached to."""
+    *others, new = features.presence().items()
+    if not any((there & new[1]).any() for _, there in others):
+        raise MissingData(
+            f"no sample has both the stream {new[0]} and one of {', '.join(name for name, _ in others)}, "
+            f"the streams of {base.path}",
+            hint="attach on data that has some samples in both",
+        )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A trained space on disk: `config.json` and `model.safetensors`, here or on the Hugging Face Hub. No pickle.
+"""A trained space on disk: configuration, weights and completion, here or on the Hugging Face Hub. No pickle.
 
 `docs/reference/checkpoint-format.md` is normative. `huggingface_hub.PyTorchModelHubMixin` does not fit: it writes the
 weights in place and apart from the configuration, its `config.json` has no format version, and its `push_to_hub`
@@ -19,11 +19,13 @@ from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
 from sparc.storage.card import CARD, model_card
+from sparc.storage.completion_file import completion_writer, read_completion
 from sparc.storage.provenance import PROVENANCE
-from sparc.storage.space_config import CONFIG, MODEL, config_content, read_config
+from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config
 from sparc.system.files import check_readable, json_writer, write_together
+from sparc.system.finite import not_finite
 from sparc.system.hub import hub_refusal, reason, split_revision
-from sparc.system.refusals import reading
+from sparc.system.refusals import reading, writing
 
 
 class SharedLatentSpace(LatentSpace):
@@ -44,7 +46,7 @@ class SharedLatentSpace(LatentSpace):
         """Directory that the space was loaded from; None for a new space."""
 
     def save_pretrained(self, directory: str | Path, *, training: TrainingConfig | None = None) -> None:
-        """Write the space into `directory`, and `training` beside it for the record.
+        """Write the space into `directory`, with its completion, and `training` for the record.
 
         Raises:
             InvalidConfig: `directory` is a finished run, which is never overwritten.
@@ -57,12 +59,18 @@ class SharedLatentSpace(LatentSpace):
                 hint="save into another folder",
             )
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        completion = self.completion
+        part = {} if completion is None else {directory / COMPLETION: completion_writer(completion)}
         write_together(
             {
+                **part,
                 directory / CONFIG: json_writer(config_content(self.config, training)),
                 directory / MODEL: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
             }
         )
+        if completion is None:  # that of a space which was saved here before
+            with writing(directory):
+                (directory / COMPLETION).unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(
@@ -106,12 +114,18 @@ class SharedLatentSpace(LatentSpace):
         try:
             check_readable(path)
             with reading(path):
-                space.load_state_dict(load_file(path))
+                state = load_file(path)
+                space.load_state_dict(state)
         except (SafetensorError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CorruptFile(
                 f"{path} is truncated or does not fit {CONFIG}: {reason}", hint="copy the file again, or train again"
             ) from error
+        if (wrong := not_finite(state)) is not None:
+            raise CorruptFile(
+                f"{path}: expected finite weights, found {wrong}", hint="copy the file again, or train again"
+            )
+        space.completion = read_completion(directory, config)
         space.directory = directory
         try:
             return space.to(device).eval()
@@ -189,7 +203,7 @@ def _download(name: str, revision: str | None) -> Path:
 
     repo, revision = split_revision(name, revision)
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, MODEL]))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, MODEL, COMPLETION]))
     except Exception as error:  # errors of the HTTP library pass through the hub's client
         if (found := hub_refusal(error, f"download {name}")) is not None:
             raise found from error

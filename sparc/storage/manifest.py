@@ -77,14 +77,26 @@ class Manifest(_ManifestPart):
     versions: dict[str, str] = {}
 
 
+PATHS = ("weights", "root", "taxonomy")
+"""Parameters that are paths by convention."""
+FOLDER = "local-dir:"
+"""Start of a parameter that is the path of a model's folder, as timm and open_clip write it."""
+RANDOM = "random"
+"""Identity of random weights."""
+
+
 def fingerprint(name: str, params: Mapping[str, Any], identity: str) -> str:
     """Return the directory name of a plugin's output: its name and a digest of everything that determines the output.
 
     The digest covers the format version, so features in an older format are not found and are extracted again.
-    `weights` and `root` are paths. If `identity` describes their content, the digest ignores the paths, so that moving
-    the files keeps the features.
+    `weights`, `root`, `taxonomy` and the value `local-dir:PATH` are paths. If `identity` describes their content, the
+    digest ignores the paths, so that moving the files keeps the features.
     """
-    telling = {key: value for key, value in params.items() if not identity or key not in ("weights", "root")}
+    telling = dict(params)
+    if identity:
+        telling = {key: value for key, value in telling.items() if key not in PATHS}
+    if identity not in ("", RANDOM):  # random weights have no content, and the folder says of which model they are
+        telling = {key: FOLDER if str(value).startswith(FOLDER) else value for key, value in telling.items()}
     text = json.dumps([STORE_FORMAT, name, telling, identity], sort_keys=True, default=str)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

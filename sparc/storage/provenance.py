@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -41,6 +41,17 @@ class StreamOrigin(BaseModel):
     """Package and version; None for imported features."""
 
 
+class Change(BaseModel):
+    """A stream that was attached to the space of another run, or detached from it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    change: Literal["attached", "detached"]
+    stream: str
+    run: str
+    """Directory of the other run."""
+
+
 class Provenance(BaseModel):
     """Origin of a run. Unknown keys are ignored, so that runs of a newer version can be described."""
 
@@ -63,6 +74,8 @@ class Provenance(BaseModel):
     """Per stream the checksums of its files, which identify the training features to the bit."""
     options: RunConfig
     """All options, including defaults."""
+    changes: tuple[Change, ...] = ()
+    """Streams attached and detached since the first training, oldest first."""
 
 
 def provenance_of(

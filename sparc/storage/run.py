@@ -5,6 +5,7 @@
           model.safetensors             the space: its weights; a run that has them is finished
           metrics.jsonl                 losses during training
           state/training.safetensors    what an interrupted run keeps to resume; removed when training finishes
+          state/space/                  the space that a stream is being attached to; removed likewise
           evaluation.json, evaluation/  held-out metrics, plots, latents.csv
           localization.json             scores of attribution maps
 
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from sparc.errors import InvalidConfig, MissingData
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
-from sparc.storage.space_config import MODEL
+from sparc.storage.space_config import COMPLETION, CONFIG, MODEL
 from sparc.system.files import is_temporary, write_atomically
 from sparc.system.refusals import reading, writing
 
@@ -113,6 +114,11 @@ class Run:
         return self.path / "state" / "training.safetensors"
 
     @property
+    def base(self) -> Path:
+        """Copy of the space that a stream is being attached to, so that the run can resume without the other run."""
+        return self.path / "state" / "space"
+
+    @property
     def metrics(self) -> Path:
         """Log of the training, one JSON object per logged step."""
         return self.path / "metrics.jsonl"
@@ -157,6 +163,14 @@ class Run:
             except ValueError:
                 break
         write_atomically(self.metrics, lambda path: path.write_text("".join(kept), encoding="utf-8"))
+
+    def copy_base(self, directory: Path) -> None:
+        """Copy the space in `directory` to `base`. Raises StorageError."""
+        with writing(self.base):
+            self.base.mkdir(parents=True, exist_ok=True)
+            for name in (CONFIG, MODEL, COMPLETION):
+                if (directory / name).is_file():
+                    shutil.copyfile(directory / name, self.base / name)
 
     def drop_state(self) -> None:
         """Remove the state, which only resuming needs."""

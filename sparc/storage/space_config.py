@@ -16,13 +16,15 @@ from sparc.system.files import read_json
 SPACE_FORMAT = 1
 CONFIG = "config.json"
 MODEL = "model.safetensors"
+COMPLETION = "completion.safetensors"
 _NAMES_IN_FILE = {"lambda_": "cross_weight"}
 """Training options that format 1 names differently."""
 
 
 def config_content(space: SpaceConfig, training: TrainingConfig | None) -> dict[str, Any]:
     """Return the content of `config.json`; `training` is kept for the record and may be missing."""
-    content: dict[str, Any] = {"format_version": SPACE_FORMAT, "space": space.model_dump()}
+    shape = space.model_dump(exclude=set() if space.attached else {"attached"})
+    content: dict[str, Any] = {"format_version": SPACE_FORMAT, "space": shape}
     if training is not None:
         options = training.model_dump()
         content["training"] = {_NAMES_IN_FILE.get(name, name): value for name, value in options.items()}

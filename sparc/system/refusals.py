@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sparc.errors import OutOfMemory, SparcError, StorageError
+from sparc.errors import InvalidConfig, OutOfMemory, SparcError, StorageError
 
 _NUMBER = re.compile(r"\(os error (\d+)\)|\berrno ?= ?(\d+)|\[Errno (\d+)\]")
 """The operating system's number in the texts of safetensors, HDF5 and others."""
@@ -22,6 +23,8 @@ _MEMORY = re.compile(
     r"|failed to map segment from shared object$|could not create a primitive$",  # of the loader and of oneDNN
     re.IGNORECASE,
 )
+_MANY = os.strerror(errno.EMFILE)
+"""Start of PyTorch's error, which is no OSError, for a process that can open no more files."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _LOCKED = {errno.EAGAIN, errno.EBUSY, errno.ETXTBSY, errno.EDEADLK, errno.ENOLCK}
@@ -32,6 +35,13 @@ CONTENT = {errno.ENOENT, errno.EINVAL, errno.EDOM, errno.ERANGE, errno.EILSEQ}
 """Numbers of a missing file and of wrong content."""
 _AMISS = {*CONTENT, *_NO_NAME}
 """Numbers that say nothing about the machine: the file is missing, or its content is wrong."""
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What a path can name that is neither a file nor a folder. Opening it may wait for ever, or its content never end."""
 
 
 def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) -> SparcError | None:
@@ -62,9 +72,26 @@ def reading(path: str | Path) -> AbstractContextManager[None]:
     """Raise what the machine refuses inside the block as StorageError or OutOfMemory; other errors pass.
 
     A missing file and wrong content pass too: the caller knows what they mean. A name that no file can have is a
-    missing file, FileNotFoundError.
+    missing file, FileNotFoundError. A pipe, a socket or a device is refused as `check_kind` does.
     """
+    check_kind(path)
     return _Worded("read", path, _AMISS)
+
+
+def check_kind(path: str | Path) -> None:
+    """Raise InvalidConfig for a pipe, a socket or a device. A missing path passes, and so does a folder."""
+    if (found := odd_kind(path)) is not None:
+        raise InvalidConfig(
+            f"{path}: expected a file, found {found}", hint="save what it holds as a file, and give that file"
+        )
+
+
+def odd_kind(path: str | Path) -> str | None:
+    """Return `a pipe`, `a socket` or `a device` if a path names one; None for anything else."""
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+    except (OSError, ValueError):  # it does not exist, or no path can be named so: opening it says which
+        return None
 
 
 def writing(path: Path) -> AbstractContextManager[None]:
@@ -92,12 +119,24 @@ def _lacks_memory(error: BaseException) -> bool:
     return not isinstance(error, OSError | SparcError) and _MEMORY.search(str(error)) is not None
 
 
+def file_limit() -> int | None:
+    """Return the number of files that this process may have open at a time; None if the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def _number(error: BaseException) -> int | None:
     """Return the operating system's number of an error, from its text if it is not an OSError."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     in_text = _NUMBER.search(str(error))
-    return int(next(filter(None, in_text.groups()))) if in_text else None
+    if in_text is None:
+        return errno.EMFILE if str(error).startswith(_MANY) else None
+    return int(next(filter(None, in_text.groups())))
 
 
 def _said(number: int, doing: str) -> tuple[str, str]:
@@ -117,5 +156,9 @@ def _said(number: int, doing: str) -> tuple[str, str]:
     if number in _NO_NAME:
         return because, "check the paths that you gave"
     if number in _MANY_FILES:
-        return because, "raise the limit of open files (ulimit -n), or close other programs"
+        limit = file_limit()
+        return (
+            because if limit is None else f"{because}; the limit of open files is {limit}",
+            "raise the limit of open files (ulimit -n 4096), or close other programs",
+        )
     return because, "check that the disk or the network folder is there and answers, and run the same command again"

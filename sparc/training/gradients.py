@@ -8,7 +8,7 @@ source s and a target t:
     G_ts = dloss / dR_ts = 2 w_ts R_ts / (n_ts ||x_t||^2)   w: weight of the term, n: samples that have both streams
     dz_s = sum_t D_t^T G_ts  where z_s > 0, else 0
     dD_t = sum_s G_ts z_s^T,  dW_s = dz_s (x_s - b_s)^T,  dc_s = sum_batch dz_s
-    db_t = sum_s sum_batch G_ts - W_t^T dc_t
+    db_t = sum_s sum_batch G_ts - W_t^T dc_t                  inputs x_s are data, with dropout too
 
 The first index is the target. AuxK adds the same for its own residual D_s z'_s - (x_s - y_ss), in which x_s - y_ss, the
 left-over, is a constant.
@@ -85,11 +85,11 @@ def gradients(
 
     `weights` and `dead` are those of `core.losses.loss_terms`; `selector` finds the latents that each sample keeps.
     """
-    centered = {name: space.centered(name, x_BD) for name, x_BD in batch.features.items()}
+    inputs = space.inputs(batch)
     with record_function("sparc.select"):
-        kept = space.select(centered, batch.present, selector)
+        kept = space.keep(batch, inputs, selector)
     codes = {name: Codes(indices, torch.relu(logits), space.n_latents) for name, (indices, logits) in kept.items()}
-    found = Gradients(space, batch, centered, codes, weights)
+    found = Gradients(space, batch, inputs, codes, weights)
     streams, dead = list(codes), dead or {}
     # Sources that share an index set are decoded together: the decoder's rows are then read once, from the cache.
     for shared in [streams] if space.selection == "global" else [[name] for name in streams]:
@@ -120,7 +120,7 @@ class Gradients:
         self,
         space: LatentSpace,
         batch: Batch,
-        centered: dict[str, Tensor],
+        inputs: dict[str, Tensor],
         codes: dict[str, Codes],
         weights: LossWeights,
     ) -> None:
@@ -132,7 +132,8 @@ class Gradients:
         """(L, T)."""
         self._space = space
         self._batch = batch
-        self._centered = centered
+        self._inputs = inputs
+        self._centered = inputs if batch.inputs is None else space.inputs(batch._replace(inputs=None))
         self._weights = weights
         self._energy = {name: x_BD.square().sum(dim=1) for name, x_BD in batch.features.items()}
         self._sources: list[list[str]] = []
@@ -170,7 +171,7 @@ class Gradients:
         weight_LD, bias_L = self._space.encoder(stream)
         segment = self._space.segments[stream]
         present_B = self._batch.present[stream]
-        product = EncoderProduct(self._centered[stream], weight_LD[dead_Q], bias_L[dead_Q], present_B)
+        product = EncoderProduct(self._inputs[stream], weight_LD[dead_Q], bias_L[dead_Q], present_B)
         kept = topk.select({stream: product}, min(self._weights.k_aux, len(dead_Q)), shared=False)[stream]
         values_B1K = torch.relu(kept.logits).unsqueeze(1)
         R_B1D = weighted_rows(kept.indices, values_B1K, self._space.decoder[dead_Q, segment])
@@ -200,7 +201,7 @@ class Gradients:
         for (decoded, _), sources, dots_EG in zip(self.decoder.sums, self._sources, dots, strict=True):
             dz_EG = torch.where(decoded.values > 0, dots_EG, 0)
             for place, source in enumerate(sources):
-                dz_E1, inputs_B1D = dz_EG[:, place : place + 1], self._centered[source].unsqueeze(1)
+                dz_E1, inputs_B1D = dz_EG[:, place : place + 1], self._inputs[source].unsqueeze(1)
                 encoders[source].add(LatentSum(decoded.entries, dz_E1, inputs_B1D))
                 bias_L[source] += decoded.entries.sum_values(dz_E1.squeeze(1))
         pre_bias_T = self._pre_bias_T.clone()

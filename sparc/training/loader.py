@@ -120,6 +120,20 @@ class Loader:
         return rows.to(self._device, non_blocking=True)
 
 
+def in_order(features: TrainingFeatures, device: torch.device | str = "cpu") -> Iterator[dict[str, Tensor]]:
+    """Yield the raw features (B, D) of all samples once, in their order, some thousand samples at a time.
+
+    Raises MisalignedStreams if the streams differ in length.
+    """
+    streams = {
+        name: _Stream(pieces, features.rows[name] if features.rows else None)
+        for name, pieces in features.shards.items()
+    }
+    for samples in torch.split(torch.arange(_common_length(streams)), READ_ROWS):
+        read = {name: stream.read(samples, _sorted(samples)) for name, stream in streams.items()}
+        yield {name: rows_ND.index_select(0, position).to(device) for name, (rows_ND, position) in read.items()}
+
+
 class _Stream:
     """The features of one stream, across its shards."""
 

@@ -1,6 +1,6 @@
 """Train a shared latent space on features: steps, metrics, and the state to resume from. Knows no plugin or backbone.
 
-`Training.advance` takes one step. It computes what `core/step.py` defines, by `gradients` and `adam`.
+`Training.advance` takes one step. It computes what `core/step.py` defines, by `views`, `gradients` and `adam`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from sparc.config import TrainingConfig
+from sparc.core.completion import Completion, fit_completion
 from sparc.core.dead import ActivityCounters
 from sparc.core.losses import KINDS, Kind, LossWeights, Term, total
-from sparc.core.space import Batch
+from sparc.core.moments import Moments, moments_of
+from sparc.core.newcomer import fit_newcomer
+from sparc.core.space import Batch, LatentSpace
 from sparc.errors import BadFeatures, CorruptFile
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
@@ -27,7 +31,8 @@ from sparc.system.refusals import reading
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
-from sparc.training.loader import Loader, TrainingFeatures
+from sparc.training.loader import Loader, TrainingFeatures, in_order
+from sparc.training.views import Views
 
 LOG_EVERY = 50
 SAVE_SECONDS = 30.0
@@ -79,20 +84,21 @@ def loss_weights(config: TrainingConfig) -> LossWeights:
 class Training:
     """A training in progress: space, optimiser, counters and number of steps, which together are saved to resume."""
 
-    def __init__(self, space: SharedLatentSpace, config: TrainingConfig) -> None:
-        """Start at step 0 from the weights that the space has."""
+    def __init__(self, space: SharedLatentSpace, config: TrainingConfig, *, lacking: bool = True) -> None:
+        """Start at step 0 from the weights that the space has; `lacking` is that of `Views`."""
         self.space = space
         self.config = config
         self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None)
         self.counters = ActivityCounters(space.streams, space.n_latents, space.decoder.device)
         self.step = 0
         self._weights = loss_weights(config)
+        self._views = Views(space, config, lacking=lacking)
         self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
 
     def advance(self, batch: Batch) -> list[Term]:
         """Take one step on normalised features and return the terms of its loss."""
         dead = self.counters.dead(self.config.dead_after)
-        found = gradients(self.space, batch, self._weights, dead, self._select)
+        found = gradients(self.space, self._views.of(batch, self.step), self._weights, dead, self._select)
         self.adam.step(found)
         self.counters.update(found.codes, batch)
         self.step += 1
@@ -151,7 +157,7 @@ def train(
     """Train a space in place, on its device, on raw features, and save it into the run.
 
     If the run holds the state of an interrupted training, resume from it. On the CPU the final weights are the same
-    bits as without the interruption. 'standard' normalisation is fitted to the features first, each row counted once.
+    bits as without the interruption. Before the first step, `prepare` fits what is not trained.
 
     Returns True if the training is complete, and False if `should_stop` ended it and the state was saved.
 
@@ -161,9 +167,20 @@ def train(
         CorruptFile: the saved state cannot be read.
         StorageError: the disk is full; the last saved state stays.
     """
-    if space.normalization == "standard":
-        space.fit_normalization(features.shards)
-    training = Training(space, config)
+    training = Training(space, config, lacking=prepare(space, features, config))
+    return run_to_end(training, features, run, on_step=on_step, should_stop=should_stop)
+
+
+def run_to_end(
+    training: Training,
+    features: TrainingFeatures,
+    run: Run,
+    *,
+    on_step: Callable[[Step], None] = lambda step: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Take all steps of a training that is prepared, as `train` does."""
+    space, config = training.space, training.config
     if run.state.is_file():
         training.restore(run)
     run.forget_metrics_after(training.step)
@@ -188,6 +205,57 @@ def train(
     space.eval().save_pretrained(run.path, training=config)
     run.drop_state()
     return True
+
+
+def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConfig) -> bool:
+    """Fit to raw training features what is not trained: normalisation, the start of the pre-bias, and the completion.
+
+    A space of one stream, or with local selection, gets no completion. Returns False if it found that no sample lacks a
+    stream. Raises MisalignedStreams, BadFeatures.
+    """
+    if space.normalization == "standard":
+        space.fit_normalization(features.shards)
+    space.completion = None
+    completes = config.completion != "none" and len(space.streams) > 1 and space.selection == "global"
+    if config.pre_bias == "zeros" and not completes:
+        return True
+    fitted, held_out = moments(space, features)
+    if config.pre_bias == "mean":
+        with torch.no_grad():
+            space.pre_bias.copy_((fitted + held_out).mean)
+    if completes:
+        space.completion = fit_completion(fitted, held_out).to(space.decoder)
+    return (fitted + held_out).lacking
+
+
+def completion_of(space: SharedLatentSpace, features: TrainingFeatures) -> Completion:
+    """Fit the completion of a space to raw training features. Raises MisalignedStreams."""
+    fitted, held_out = moments(space, features)
+    founding = len(space.config.founding)
+    completion = fit_completion(fitted.first(founding), held_out.first(founding))
+    newcomers = {stream: fit_newcomer(completion, fitted, held_out, stream) for stream in space.config.attached}
+    return completion.with_newcomers(newcomers)
+
+
+def moments(space: LatentSpace, features: TrainingFeatures) -> tuple[Moments, Moments]:
+    """Return the moments of raw training features: of those to fit on, and of the held-out ones."""
+    device = space.decoder.device
+    batches = map(space.normalize, in_order(features, device))
+    return moments_of(batches, space.streams, held_out(features), device)
+
+
+def held_out(features: TrainingFeatures) -> Tensor:
+    """Draw a fifth of the training samples, (samples,) bool, on which rank and ridge of the completion are chosen.
+
+    All samples of an image or caption are on the same side: samples are drawn by their row in the stream that has the
+    fewest rows.
+    """
+    if features.rows:
+        group_N = min(features.rows.values(), key=lambda row_N: int(row_N.max()))
+    else:
+        group_N = torch.arange(sum(len(piece) for piece in next(iter(features.shards.values()))))
+    order = torch.randperm(int(group_N.max()) + 1, generator=torch.Generator().manual_seed(0))
+    return order[group_N] % 5 == 4
 
 
 def _finite_losses(terms: list[Term], step: int) -> Losses:

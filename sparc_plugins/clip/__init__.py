@@ -41,7 +41,7 @@ from sparc_plugins.clip.source import (
     config_beside,
     find,
 )
-from sparc_plugins.clip.tokenizers import identify_tokenizer, needs_the_hub, stamp, with_tokenizer
+from sparc_plugins.clip.tokenizers import identify_tokenizer, needs_the_hub, stamp, with_text_model, with_tokenizer
 from sparc_plugins.clip.towers import Clip, ImageTower, TextTower, cropped
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def load_model(params: ClipParams, device: str, backbone: str, *, size: int | No
         WeightsUnavailable: the hub's weights are not cached and cannot be downloaded.
         CorruptFile, MissingData: local weights do not fit the model, or do not exist.
     """
-    source = find(params, backbone)
+    source = with_text_model(find(params, backbone), params)
     path = None if params.weights == "random" else _file(params, backbone)
     key = (source, stamp([] if path is None else weight_files(path)), device, size)
     clip = _loaded.get(key)
@@ -118,6 +118,8 @@ def _load(source: Source, path: Path | None, device: str, size: int | None) -> C
         pretrained_image=False,
         pretrained_text=False,
     )
+    if source.text_model is not None:
+        create = partial(create, text_cfg={**source.text_config, "hf_model_pretrained": False})
     try:
         net, _, transform = seeded(create)
     except OSError as error:  # a text tower from transformers downloads its configuration

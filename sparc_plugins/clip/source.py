@@ -106,6 +106,8 @@ class Source:
     """Folder of `open_clip_config.json`; None for an architecture of open_clip's own."""
     tokenizer: Path | None = None
     """Folder of the tokenizer of transformers."""
+    text_model: Path | None = None
+    """Folder of the configuration of a text tower of transformers."""
     stamp: tuple[tuple[str, int, int, int], ...] = ()
     """A text that changes when a file in that folder is written anew."""
 
@@ -113,7 +115,7 @@ class Source:
     def text_config(self) -> dict[str, Any]:
         """open_clip's configuration of the text tower."""
         text: dict[str, Any] = json.loads(self.config)["text_cfg"]
-        return text
+        return text if self.text_model is None else {**text, "hf_model_name": str(self.text_model)}
 
 
 def find(params: ClipParams, backbone: str) -> Source:

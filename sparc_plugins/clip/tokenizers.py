@@ -41,11 +41,27 @@ def with_tokenizer(source: Source, params: ClipParams) -> Source:
         return source
     folder = _local(params, name)
     if folder is None:
-        revision = params.revision if params.model == f"{HUB}{name}" else None
-        commit = hub_commit(name, revision, backbone=BACKBONE, file=TOKENIZERS[0])
+        commit = hub_commit(name, _revision(params, name), backbone=BACKBONE, file=TOKENIZERS[0])
         needs = hub_file(name, TOKENIZERS, backbone=BACKBONE, revision=commit).name
         folder = hub_folder(name, _READ, needs=needs, backbone=BACKBONE, revision=commit)
     return replace(source, tokenizer=folder, stamp=stamp(_files(folder)))
+
+
+def with_text_model(source: Source, params: ClipParams) -> Source:
+    """Return a source with the folder of its text tower's configuration, at the commit that the identity names.
+
+    open_clip would read the newest one. Raises WeightsUnavailable if it cannot be had from the hub.
+    """
+    name = source.text_config.get("hf_model_name")
+    if not name or Path(name).is_dir():
+        return source
+    config = hub_file(name, ["config.json"], backbone=BACKBONE, revision=_revision(params, name))
+    return replace(source, text_model=config.parent)
+
+
+def _revision(params: ClipParams, name: str) -> str | None:
+    """Return the revision of a repository that a configuration names: that of the weights, if it is theirs."""
+    return params.revision if params.model == f"{HUB}{name}" else None
 
 
 def identify_tokenizer(params: ClipParams) -> str | None:
@@ -122,4 +138,5 @@ def _local(params: ClipParams, name: str) -> Path | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted({path for pattern in _READ for path in folder.glob(pattern) if path.is_file()})
+    found = {path for pattern in _READ for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if not path.name.startswith("."))  # macOS leaves ._NAME beside a file

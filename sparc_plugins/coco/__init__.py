@@ -32,6 +32,7 @@ from sparc.plugins import (
     no_folder,
     read_image,
     reading,
+    sample_file,
     sha256,
     write_atomically,
 )
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from scipy.sparse import csr_array
 
-__all__ = ["Coco", "CocoParams", "read_captions", "read_categories", "sparc_datasets"]
+__all__ = ["Coco", "CocoParams", "read_captions", "read_categories", "sample_file", "sparc_datasets"]
 
 PUBLISHED = {"train": "train", "test": "val"}
 """COCO's name of each split. Its own test split has no published captions."""

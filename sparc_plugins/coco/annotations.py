@@ -6,6 +6,7 @@ Ids are whole numbers or texts. They are compared as texts, so that the image 9 
 from __future__ import annotations
 
 import json
+import warnings
 import zlib
 from array import array
 from collections import Counter
@@ -166,20 +167,39 @@ def _caption(record: Record, path: Path) -> str:
     return str(value) if type(value) is int else _field(record, "caption", str, path)
 
 
+def _spelled_twice(categories: dict[str, Record], names: dict[str, str], aboves: dict[str, str]) -> dict[str, str]:
+    """Return, for each category, the first one whose name is the same in another spelling, or itself."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for number, name in names.items():
+        groups.setdefault((name, aboves[number]), []).append(number)
+    first = {number: number for number in names}
+    for numbers in groups.values():
+        if len({categories[number]["name"] for number in numbers}) == len(numbers):  # else the author means several
+            first.update(dict.fromkeys(numbers, numbers[0]))
+    return first
+
+
 def read_categories(content: Any, path: Path) -> tuple[Taxonomy, dict[str, int]]:
     """Return the taxonomy supercategory > category, and the column of each category. Raises CorruptFile.
 
     `person` is the only category of the supercategory `person`, so both are one label. A category without a
-    supercategory is a root. A name that several categories have gets their ids appended.
+    supercategory is a root. A name that several categories have gets their ids appended, unless it is one name in
+    several spellings below one supercategory: these are one category, and counted in a warning.
     """
     categories = _by_id(content, "categories", path)
     names = {number: _label(record, "name", path) for number, record in categories.items()}
-    count = Counter(names.values())
-    labels = {number: name if count[name] == 1 else f"{name} ({number})" for number, name in names.items()}
+    aboves = {
+        number: "" if record.get("supercategory") is None else _label(record, "supercategory", path)
+        for number, record in categories.items()
+    }
+    first = _spelled_twice(categories, names, aboves)
+    if again := [names[number] for number in first if first[number] != number]:
+        message = f"categories whose names look like another's are taken for that one: {len(again)}, such as {again[0]}"
+        warnings.warn(f"coco: {path}: {message}", stacklevel=2)
+    count = Counter(names[number] for number in set(first.values()))
+    labels = {number: name if count[name] == 1 else f"{name} ({first[number]})" for number, name in names.items()}
     parents: dict[str, tuple[str, ...]] = {}
-    for number, record in categories.items():
-        above = record.get("supercategory")
-        above = "" if above is None else _label(record, "supercategory", path)
+    for number, above in aboves.items():
         if above.casefold() in NO_SUPERCATEGORY:
             parents.setdefault(labels[number], ())
             continue

@@ -19,6 +19,7 @@ from sparc.plugins import (
     held_out,
     hookimpl,
     read_taxonomy,
+    sample_file,
 )
 from sparc.plugins import (
     InvalidConfig as InvalidConfig,
@@ -144,7 +145,9 @@ def open_image(images: Any, row: int, column: str, root: str | None) -> Image:
         raise ValueError("its bytes are empty")
     content = stored["bytes"] if stored["bytes"] is not None else decoded(stored["path"])
     try:
-        return Image.open(io.BytesIO(content) if content is not None else located(stored["path"], root))
+        if content is not None:
+            return Image.open(io.BytesIO(content))
+        return Image.open(sample_file(located(stored["path"], root)))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         if root is not None and not Path(root).expanduser().is_dir():  # a lost disk is no bad sample
             raise MissingData(

@@ -24,6 +24,8 @@ POINTER = b"version https://git-lfs"
 """Start of the file that Git LFS puts in place of a large one."""
 IGNORED = {"README.md", "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "dummy_data.zip"}
 """Files that the library never takes for data."""
+LEFT = {"Thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini"}
+"""Files that Windows leaves in folders."""
 STARTS = ("data:", "/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK")
 ENCODED = re.compile(
     r"data:[^,]{0,100};base64,(.+)|((?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]{40,}=*\s*)", re.DOTALL
@@ -62,6 +64,17 @@ def visible(files: Iterable[Path], root: Path) -> list[Path]:
         parts = path.relative_to(root).parts
         hidden = any(part.startswith(".") for part in parts) or any(part.startswith("__") for part in parts[:-1])
         if not hidden and path.name not in IGNORED:
+            found.append(path)
+    return found
+
+
+def telling(files: Iterable[Path], root: Path) -> list[Path]:
+    """Return the files that identify a folder: without those that systems and tools leave, which are never data."""
+    found = []
+    for path in files:
+        parts = path.relative_to(root).parts
+        hidden = any(part.startswith(".") for part in parts) and path.suffix.lower() not in IMAGES  # a row may name one
+        if not hidden and path.name not in LEFT and not path.name.startswith("._") and "__MACOSX" not in parts:
             found.append(path)
     return found
 

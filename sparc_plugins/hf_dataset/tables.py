@@ -36,6 +36,7 @@ from sparc_plugins.hf_dataset.folders import (
     is_saved,
     located,
     some,
+    telling,
     unmatched,
 )
 from sparc_plugins.hf_dataset.hub import HubFiles, load_repository
@@ -290,7 +291,8 @@ def identify(params: HFParams) -> str:
     dataset_place(params)
     texts = []
     if params.root is not None:
-        texts.append(identify_files(Path(params.root).expanduser(), folder_files(params.root), params.digest))
+        root = Path(params.root).expanduser()
+        texts.append(identify_files(root, telling(folder_files(params.root), root), params.digest))
     else:
         name, revision = split_revision(str(params.path), params.revision)
         texts.append(f"hub:{name}@{commit_of(name, revision) or revision or 'main'}")

@@ -14,6 +14,7 @@ from sparc.plugins import (
     InvalidConfig,
     MissingData,
     SparcError,
+    check_finite,
     local_weights,
     read_weights,
     reading,
@@ -104,7 +105,7 @@ def identify_folder(folder: Path, weights: Path | None) -> str:
     Raises MissingData if the folder has no weights.
     """
     places = [folder, *module_folders(folder)]
-    files = [path for place in places for path in place.iterdir() if path.suffix in _TEXTS]
+    files = [path for place in places for path in place.iterdir() if path.suffix in _TEXTS and path.name[0] != "."]
     tensors = [weights or first_weights(folder), *map(_weights_of_module, places[1:])]
     found = [path for path in tensors if path is not None]
     if not found:
@@ -125,7 +126,7 @@ def _weights_of_module(folder: Path) -> Path | None:
 def module_folders(folder: Path) -> list[Path]:
     """Return the folders of a sentence-transformers model's modules that exist, besides the model's own folder."""
     try:
-        with reading(folder):
+        with reading(folder / MODULES):
             listed = json.loads((folder / MODULES).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return []
@@ -283,6 +284,8 @@ def _mapped(kind: Any, config: Any, folder: Path, weights: Path) -> tuple[Any, M
     except Exception:
         read_weights(weights)  # raises, and says what is wrong with the file
         raise
+    missing = set(loaded["missing_keys"])  # made at random
+    check_finite({name: tensor for name, tensor in model.state_dict().items() if name not in missing}, weights)
     return model, loaded
 
 

@@ -35,6 +35,10 @@ class Encoder:
             # A masked autoencoder drops most patches at random and shuffles the rest, unless it is told not to.
             model.config.mask_ratio = 0.0
             self._patches = (model.config.image_size // model.config.patch_size) ** 2
+        if hasattr(self.tower, "set_attention_type"):
+            # BigBird attends in blocks to long captions, some drawn at random, until the first short one, with which
+            # it changes to full attention for good: features would depend on what was computed before.
+            self.tower.set_attention_type("original_full")
         called = model.forward if self._run is model else self._run
         self.inputs = frozenset(inspect.signature(called).parameters)
         model.eval().requires_grad_(False).to(device).float()  # transformers loads the dtype of the file

@@ -92,8 +92,8 @@ def _respelled(root: Path, name: str) -> Path:
 class Survey:
     """Images of the folder, compared with those that the index lists."""
 
-    sizes: dict[str, int] = field(default_factory=dict)
-    """Size of each listed image that exists, by its path with its spelling on disk."""
+    sizes: dict[str, int | None] = field(default_factory=dict)
+    """Size of each listed image that exists, by its path with its spelling on disk; None for what is no file."""
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     """Images in the same folders as listed ones, in their spelling on disk."""
@@ -134,12 +134,12 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
     return found
 
 
-def _check_file(path: str | Path) -> int:
-    """Return the size of a file. Raises OSError unless it is there."""
+def _check_file(path: str | Path) -> int | None:
+    """Return the size of a file, None for a pipe, a socket or a device. Raises OSError unless it is there."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    return status.st_size
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _is_read(name: str) -> bool:

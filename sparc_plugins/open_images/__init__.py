@@ -25,6 +25,7 @@ from sparc.plugins import (
     read_image,
     reading,
     same_name,
+    sample_file,
 )
 from sparc_plugins.open_images.files import AGAIN, find_files
 from sparc_plugins.open_images.labels import display, read_hierarchy, read_labels, read_names
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from scipy.sparse import csr_array
 
-__all__ = ["OpenImages", "OpenImagesParams", "read_hierarchy", "sparc_datasets"]
+__all__ = ["OpenImages", "OpenImagesParams", "read_hierarchy", "sample_file", "sparc_datasets"]
 
 
 SUFFIXES = (b"jpg", b"jpeg", b"png", b"webp")
@@ -201,6 +202,11 @@ def open_image(path: Path) -> Image:
         raise BadSample(f"image not found: {path}", hint="restore it; or pass --skip-bad") from error
 
 
+def _is_image(name: str) -> bool:
+    """Return False for the files that systems leave in folders, such as .DS_Store and Thumbs.db."""
+    return not name.startswith(".") and os.fsencode(name.rpartition(".")[2].lower()) in SUFFIXES
+
+
 def _identify(params: OpenImagesParams) -> str:
     """Return the digest of the narratives' names, sizes and content, and with missing=skip of the images' names.
 
@@ -211,7 +217,7 @@ def _identify(params: OpenImagesParams) -> str:
     narratives = {path for one in files for path in one.narratives}
     found = identify_files(Path(params.root).expanduser(), narratives, params.digest)
     if params.missing == "skip":
-        names = [sorted(map(same_name, os.listdir(one.images))) for one in files]
+        names = [sorted(same_name(name) for name in os.listdir(one.images) if _is_image(name)) for one in files]
         found += f" images sha256:{hashlib.sha256(json.dumps(names).encode()).hexdigest()}"
     return found
 

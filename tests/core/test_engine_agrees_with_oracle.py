@@ -21,6 +21,7 @@ from sparc.training.trainer import Training, loss_weights
 from tests.oracle import Oracle
 
 L, B, K_AUX, LAMBDA, ALPHA = 24, 10, 3, 0.7, 1 / 32
+UNDROPPED = {"stream_dropout": 0.0, "input_dropout": 0.0}
 WIDTHS = [7, 5, 9, 4, 6]
 NAMES = ["words", "photo", "sound", "depth", "map"]  # in no order that sorting would give
 
@@ -189,7 +190,7 @@ def test_ten_training_steps_agree(kind, selection, tables, monkeypatch):
         for name, number in {"CACHED": 1, "COLUMNS": 4, "OFTEN": 1}.items():
             monkeypatch.setattr(cache, name, number)
     space, oracle = pair(3, 4, selection)
-    config = TrainingConfig(lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=K_AUX)
+    config = TrainingConfig(**UNDROPPED, lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=K_AUX)
     training = kind(space, config)
     naive_adam = torch.optim.Adam(oracle.parameters(), lr=0.01)
     silence = {name: torch.zeros(L, dtype=torch.int64) for name in space.streams}
@@ -227,7 +228,7 @@ def test_ten_training_steps_agree(kind, selection, tables, monkeypatch):
 @pytest.mark.parametrize("selection", ["global", "local"])
 def test_the_step_by_hand_is_the_readable_step(selection):
     """The same terms in the same order, and after ten steps the same parameters and counters."""
-    config = TrainingConfig(lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=K_AUX)
+    config = TrainingConfig(**UNDROPPED, lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=K_AUX)
     by_hand, by_autograd = Training(pair(3, 4, selection)[0], config), readable(pair(3, 4, selection)[0], config)
     for _ in range(10):
         raw = features(by_hand.space)
@@ -243,7 +244,7 @@ def test_the_step_by_hand_is_the_readable_step(selection):
 
 def test_the_dense_step_of_the_benchmark_is_the_step_by_hand():
     space, _ = pair(3, 4)
-    config = TrainingConfig(lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=2)
+    config = TrainingConfig(**UNDROPPED, lr=0.01, dead_after=15, lambda_=LAMBDA, aux_weight=1 / 20, k_aux=2)
     dense = DenseTraining(space, config)
     training = Training(space, config)
     for _ in range(10):
@@ -269,7 +270,7 @@ def test_a_step_does_not_sync_with_a_gpu(n_dead, monkeypatch):
             space = space.to("cuda")
         except RuntimeError:
             pytest.skip("this PyTorch wants a driver even for tensors without data")
-        training = Training(space, TrainingConfig(k_aux=3))
+        training = Training(space, TrainingConfig(**UNDROPPED, k_aux=3))
         raw = {name: torch.randn(16, width, device="cuda") for name, width in space.streams.items()}
         terms = training.advance(space.normalize(raw))
         assert {term.value.device.type for term in terms} == {"cuda"}
@@ -283,7 +284,7 @@ def test_a_step_does_not_sync_with_a_gpu(n_dead, monkeypatch):
 def test_a_step_on_a_gpu_synchronises_with_nothing():
     """The number of dead latents is read after an event, which is recorded before the step begins."""
     space = LatentSpace({"photo": 12, "words": 8}, n_latents=256, k=4).to("cuda")
-    training = Training(space, TrainingConfig(k_aux=3, dead_after=1))
+    training = Training(space, TrainingConfig(**UNDROPPED, k_aux=3, dead_after=1))
     batches = [
         space.normalize({name: torch.randn(16, width, device="cuda") for name, width in space.streams.items()})
         for _ in range(3)
@@ -320,7 +321,7 @@ def test_a_step_makes_no_tensor_of_size_batch_by_latents(kind, monkeypatch):
     monkeypatch.setattr(cache, "BLOCK", 1)  # of 64 latents then, the least
     n_latents, n_samples = 4096, 64
     space = LatentSpace({"photo": 6, "words": 4}, n_latents=n_latents, k=3)
-    training = kind(space, TrainingConfig(dead_after=1, k_aux=4))
+    training = kind(space, TrainingConfig(**UNDROPPED, dead_after=1, k_aux=4))
     raw = {name: torch.randn(n_samples, width) for name, width in space.streams.items()}
     training.advance(space.normalize(raw))
     with _Largest() as largest:

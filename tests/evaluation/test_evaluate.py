@@ -8,6 +8,8 @@ import torch
 from scipy.sparse import csr_array
 
 import sparc.evaluation.encoding
+from sparc.core.completion import fit_completion
+from sparc.core.moments import moments_of
 from sparc.evaluation import HeldOut, Report, evaluate
 from sparc.evaluation.alignment import shuffles
 from sparc.plugins.contracts import Taxonomy
@@ -211,3 +213,38 @@ def test_what_has_no_number_is_null_in_json(plain_space):
     content = json.dumps(report.to_json(), allow_nan=False)
     assert report.to_json()["solo"]["nmse"]["a"]["b"] is None
     assert Report.from_json(json.loads(content)) == report
+
+
+def completed(space, held):
+    """The space with a completion that is fitted to the held-out samples themselves."""
+    batch = space.normalize({name: held.features[name] for name in space.streams})
+    halves = moments_of([batch] * 2, space.streams, torch.arange(2 * len(held.groups)) >= len(held.groups))
+    space.completion = fit_completion(*halves).to(space.decoder)
+    return space
+
+
+def test_a_space_with_a_completion_is_measured_both_ways(random_space, held):
+    plain, both = measure(random_space(), held), measure(completed(random_space(), held), held)
+    assert plain.uncompleted is None
+    assert both.uncompleted.codes == plain.solo
+    assert both.uncompleted.retrieval == plain.retrieval
+    assert [(row.solo, row.solo_null) for row in both.uncompleted.jaccard] == [
+        (row.solo, row.solo_null) for row in plain.jaccard
+    ]
+    assert both.solo != plain.solo
+    # With all streams of a sample nothing is guessed; the samples that lack one are.
+    joint, _ = encode_both(completed(random_space(), held), held.features)
+    for name, rows in joint.items():
+        active = [sum(value > 0 for value in row) for row, there in zip(rows, held.present[name], strict=True) if there]
+        assert both.joint.l0[name] == pytest.approx(np.mean(active))
+
+
+def test_both_ways_go_to_json_and_back(random_space, held):
+    report = measure(completed(random_space(), held), held)
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_without_labels_both_ways_have_no_overlap(random_space, held):
+    report = measure(completed(random_space(), held), held, labels=None, taxonomy=None)
+    assert report.uncompleted.jaccard == ()
+    assert report.uncompleted.retrieval

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from sparc.cli.tables.evaluation import evaluation_tables
 from sparc.evaluation import HeldOut, evaluate
+from tests.evaluation.test_evaluate import completed
 
 
 def show(report, caption="", width=100, **kwargs):
@@ -181,3 +182,26 @@ def test_what_has_no_number_is_a_dash(plain_space):
     features = {"a": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "b": torch.tensor([[0.0, 0.0], [0.0, 1.0]])}
     text = show(evaluate(plain_space(), HeldOut(features, ["x", "y"])).report)
     assert re.search(r"^a → b +- +- +- +-", text, re.MULTILINE)
+
+
+def test_completion_is_shown_beside_the_papers_way(random_space, held):
+    samples = HeldOut(held.features, held.groups, held.matrix, held.taxonomy)
+    report = evaluate(completed(random_space(), held), samples).report
+    plain, text = report.uncompleted, show(report)
+
+    def mean(codes, *, same):
+        found = [value for a, row in codes.nmse.items() for b, value in row.items() if (a == b) == same]
+        return sum(found) / len(found)
+
+    for title, same in (("self NMSE", True), ("cross NMSE", False)):
+        assert numbers(text, title) == near(*(mean(codes, same=same) for codes in (plain.codes, report.solo)))
+    expected = [sum(pair.latents.r10 for pair in pairs) / 6 for pairs in (plain.retrieval, report.retrieval)]
+    assert numbers(text, "R@10 by latents") == near(*expected)
+    first, second = plain.jaccard[1], report.jaccard[1]
+    line = next(line for line in text.splitlines() if line.startswith("Jaccard at depth 1 (null)"))
+    assert f"{first.solo.all:.3f} ({first.solo_null.all:.3f})" in line
+    assert f"{second.solo.all:.3f} ({second.solo_null.all:.3f})" in line
+
+
+def test_without_a_completion_there_is_no_such_table(report):
+    assert "Completion" not in show(report)

@@ -1,5 +1,6 @@
 """Loading: it fits the shared memory that there is, ends, and names the sample of a process that does not."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -23,7 +24,7 @@ from sparc.errors import BadSample, OutOfMemory, PluginError, StorageError
 from sparc.extraction import loading
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.loading import _Packed, load
-from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
+from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch, fault
 from sparc.extraction.shards import Share
 from sparc.extraction.supervise import _death
 from sparc.plugins import Sample
@@ -183,6 +184,35 @@ def test_a_batch_that_gets_lost_is_an_error(hasty, monkeypatch, capfd):
     monkeypatch.setattr(PreprocessedBatch, "__reduce__", partial(refuse, errno.EMFILE), raising=False)
     with pytest.raises(StorageError, match="a batch of samples got lost on its way from a loading process"):
         list(load(reader_of(Odd(-1, None)), TENS, workers=2, pin=False))
+
+
+@contextlib.contextmanager
+def few_files(more):
+    """Let this process, and those that it starts, open so many files more."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull, "rb") as next_one:  # files are numbered without gaps only below this
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one.fileno() + more, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("more", [1, 8, 12, 16, 19, 26, 33, 40, 50])
+def test_few_open_files_load_all_samples_or_end_in_an_error_that_names_the_limit(hasty, capfd, more):
+    streams = ("s", "t", "u")
+    reader = BatchReader(Odd(-1, None), dict.fromkeys(streams, mean_colours), "image")
+    batches = [ItemBatch(batch.samples, streams) for batch in TENS]
+    with warnings.catch_warnings(), few_files(more):
+        warnings.filterwarnings("ignore", "one thread loads all images")
+        try:
+            found = [batch.failure or sum(batch.readable) for batch in load(reader, batches, workers=2, pin=False)]
+        except (StorageError, RuntimeError, OSError) as error:
+            found = [fault(error, "load images") if not isinstance(error, StorageError) else error]
+    gone = [one for one in found if not isinstance(one, int)]
+    assert found == [10, 10, 10, 10] or "the limit of open files is" in gone[0].message
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EDQUOT, errno.ENOSPC, errno.EACCES, errno.ENOTCONN])

@@ -1,14 +1,20 @@
 """Folders of parts: in the order of their numbers, complete, with the ids of clip-retrieval's metadata."""
 
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparc.errors import InvalidConfig, MissingData
 from sparc.interchange.feature_files import Keys, open_source
 from sparc.interchange.import_features import import_features
 from sparc.storage.store import open_streams
+from sparc.system.names import same_name
 
 
 def clip_retrieval(root, sizes, *, digits=1, stream="img_emb", width=4):
@@ -107,3 +113,74 @@ def test_positions_in_parts_and_parts_of_other_types_are_read(tmp_path):
     store = open_streams({"s": tmp_path / "out" / "train" / "s"})
     assert store.ids == ("train/2", "train/0", "train/1")
     assert store.in_memory()["s"][2].tolist() == [1 + 2**-20] * 3
+
+
+VECTORS = {"b": [1.0, 2.0], "photo 1.5 a.jpg": [3.0, 4.0], "7": [5.0, 6.0], "10": [7.0, 8.0], "cafe\u0301": [9.0, 1.0]}
+
+
+def save_vectors(folder, vectors, suffix=".npy"):
+    for name, values in vectors.items():
+        if suffix == ".npy":
+            np.save(folder / f"{name}.npy", np.array(values, np.float32))
+        else:
+            torch.save(torch.tensor(values), folder / f"{name}.pt")  # noqa: TID251
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".pt"])
+def test_a_folder_of_vectors_holds_a_sample_in_each_file_named_by_it(tmp_path, suffix):
+    (tmp_path / "notes.txt").write_text("about these features")
+    source = open_source(save_vectors(tmp_path, VECTORS, suffix))
+    rows = np.concatenate(list(source.blocks(tmp_path))).tolist()
+    assert dict(zip(source.ids, rows, strict=True)) == {same_name(name): row for name, row in VECTORS.items()}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.dictionaries(
+        st.text("aé猫 .-_%", min_size=1, max_size=6).map(lambda name: f"x{name}x"), st.integers(-9, 9), min_size=2
+    )
+)
+def test_vectors_of_any_names_come_back_whole_or_are_refused(tmp_path_factory, vectors):
+    folder = save_vectors(tmp_path_factory.mktemp("v"), {name: [value, 1] for name, value in vectors.items()})
+    source = open_source(folder)
+    rows = np.concatenate(list(source.blocks(folder))).tolist()
+    assert {one: row[0] for one, row in zip(source.ids, rows, strict=True)} == vectors
+
+
+def test_vectors_with_a_file_of_ids_are_parts_of_one_row(tmp_path):
+    folder = save_vectors(tmp_path, {f"f{number}": [number, 1.0] for number in range(11)})
+    (tmp_path / "ids.txt").write_text("\n".join("abcdefghijk"))
+    source = open_source(folder, tmp_path / "ids.txt")
+    assert source.ids == list("abcdefghijk")
+    assert np.concatenate(list(source.blocks(tmp_path)))[:, 0].tolist() == list(range(11))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("b", [0, 1.0], "expected unique ids, found 'b' twice"),
+        ("c", [1.0, 2.0, 3.0], "expected parts of one width, found 2 in .* and 3 in c.pt"),
+        ("c", [[1.0, 2.0]], r"c\.pt: expected one vector, of shape \(width,\), .* found \(1, 2\)"),
+        ("c", 1.0, r"c\.pt: expected one vector, of shape \(width,\), .* found \(\)"),
+        ("cafe\u0301", [1.0, 2.0], "expected unique ids, found 'caf\u00e9' twice"),
+    ],
+)
+def test_vectors_that_collide_or_differ_are_refused(tmp_path, name, values, message):
+    save_vectors(tmp_path, {"b": [1.0, 2.0], "caf\u00e9": [1.0, 2.0]})
+    save_vectors(tmp_path, {name: values}, ".pt")
+    with pytest.raises(InvalidConfig, match=message):
+        open_source(tmp_path)
+
+
+def test_one_vector_alone_is_no_folder_of_samples(tmp_path):
+    with pytest.raises(InvalidConfig, match=r"expected 'features' of shape \(samples, width\), found \(2,\)"):
+        open_source(save_vectors(tmp_path, {"a": [1.0, 2.0]}))
+
+
+@pytest.mark.parametrize("kind", [Path, PurePosixPath, PureWindowsPath])
+def test_ids_in_a_torch_file_may_be_paths(tmp_path, kind):
+    ids = [kind("a/b.jpg"), kind("cafe\u0301.jpg")]
+    for found in (ids, tuple(ids), [ids[:1], ids[1:]]):
+        torch.save({"features": torch.ones(2, 3), "ids": found}, tmp_path / "x.pt")  # noqa: TID251
+        assert open_source(tmp_path / "x.pt").ids == [str(ids[0]), "caf\u00e9.jpg"]

@@ -332,3 +332,16 @@ def test_folders_datasets_and_libraries_that_are_not_there_are_named(tmp_path, m
     with pytest.raises(MissingData, match="'datasets' is not installed") as raised:
         opened(tmp_path)
     assert raised.value.hint == install("hf")
+
+
+LEAVINGS = (".DS_Store", "._train.parquet", "Thumbs.db", "desktop.ini", "__MACOSX/._a", ".git/index", ".cache/x.lock")
+
+
+def test_what_systems_leave_in_a_folder_is_no_part_of_its_identity(parquet):
+    before = identify(HFParams(root=str(parquet)))
+    for name in LEAVINGS:
+        (parquet / name).parent.mkdir(exist_ok=True)
+        (parquet / name).write_text("left")
+    assert identify(HFParams(root=str(parquet))) == before
+    (parquet / ".hidden.png").write_bytes(picture())  # which a row may name
+    assert identify(HFParams(root=str(parquet))) != before

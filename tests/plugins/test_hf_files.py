@@ -113,6 +113,15 @@ def test_torch_files_are_read_alone_and_inside_what_a_training_program_saved(cop
     is_the_same(folder, expected, folder / "a.ckpt")
 
 
+@pytest.mark.parametrize("write", [as_safetensors, as_torch])
+def test_weights_of_a_training_that_diverged_are_refused_with_the_tensor(write, copy):
+    folder, state = copy
+    state["encoder.layer.0.output.dense.bias"][3] = float("nan")
+    write(state, folder / ("model.safetensors" if write is as_safetensors else "pytorch_model.bin"))
+    with pytest.raises(CorruptFile, match=r"encoder\.layer\.0\.output\.dense\.bias, in which 1 of 24 numbers are NaN"):
+        load_hf("hf-text", folder)
+
+
 def test_a_pointer_of_git_lfs_is_not_called_damage(copy):
     folder, _ = copy
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
@@ -321,6 +330,7 @@ def test_a_folder_is_identified_by_its_weights_and_by_the_files_that_change_feat
     before = identity(bert)
     assert identity(folder) == before == identity(folder / "model.safetensors")
     (folder / "README.md").write_text("notes")
+    (folder / "._config.json").write_text("macOS leaves this on disks of other systems")
     assert identity(folder) == before
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 8}')
     assert identity(folder) != before

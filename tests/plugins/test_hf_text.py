@@ -12,6 +12,7 @@ import transformers as hf
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig
 from sparc.plugins.contracts import Sample
+from sparc_plugins.hf_encoders.encoder import Encoder
 from sparc_plugins.hf_encoders.pooling import POOLS
 from tests.plugins.backbones import features
 from tests.plugins.hf_folders import ENDS, SMALL, WORDS, load, load_hf, save_model, save_tokenizer
@@ -232,3 +233,29 @@ def test_a_tokenizer_whose_files_are_missing_or_of_another_model_is_refused(tmp_
     save_tokenizer(folder, words=[*WORDS, "eleven"])
     with pytest.raises(CorruptFile, match="the tokenizer has 17 tokens, and the model knows 16"):
         load("sentence", folder)
+
+
+@pytest.mark.parametrize("kind", ["BigBird", "BigBirdPegasus"])
+def test_bigbird_attends_to_all_of_a_long_caption_whatever_was_computed_before(kind, tmp_path):
+    """With blocks of 16 tokens, block-sparse attention begins at 177 tokens, and needs multiples of a block."""
+    save_tokenizer(tmp_path, model_max_length=400)
+    size = {"d_model": 24, "encoder_layers": 2, "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+    size |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, **ENDS}
+    size = size if kind == "BigBirdPegasus" else SMALL
+    config = getattr(hf, f"{kind}Config")(
+        **size, vocab_size=len(WORDS), max_position_embeddings=400, block_size=16, attention_type="block_sparse"
+    )
+    save_model(tmp_path, config)
+    long = [Sample(str(length), caption="picture number 7 " * length) for length in (61, 100, 300)]
+    net = hf.AutoModel.from_pretrained(tmp_path, attention_type="original_full").eval()
+    encoder = net.get_encoder() if kind == "BigBirdPegasus" else net
+    ids = hf.AutoTokenizer.from_pretrained(tmp_path)([one.text() for one in long[:1]], return_tensors="pt")
+    with torch.inference_mode():
+        ids = {name: ids[name] for name in ("input_ids", "attention_mask")}
+        expected = encoder(**ids).last_hidden_state.mean(dim=1)
+    fresh = Encoder(hf.AutoModel.from_pretrained(tmp_path), "text", "cpu")
+    with torch.inference_mode():
+        torch.testing.assert_close(fresh(ids)[0].mean(dim=1), expected, rtol=0, atol=2e-6)
+    backbone = load_hf("hf-text", tmp_path, pool="mean")
+    torch.testing.assert_close(features(backbone, long)[:1], expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(features(backbone, long[:1]), expected, rtol=0, atol=2e-6)

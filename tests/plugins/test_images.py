@@ -1,19 +1,22 @@
 """Images: more bits than eight are scaled by their range, limits hold before decoding, and errors name the size."""
 
+import io
+import struct
 import subprocess
 import sys
+import zlib
 from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, TiffImagePlugin
 
 from sparc.errors import BadSample, OutOfMemory
-from sparc.plugins import Sample
-from sparc.plugins.images import DEFAULT_LIMITS, ImageLimits, as_rgb, limit_images
+from sparc.plugins import Sample, read_image
+from sparc.plugins.images import DEFAULT_LIMITS, FILLS, ImageLimits, as_rgb, limit_images
 
 TRUE = np.arange(256, dtype=np.float64).reshape(16, 16)[:, [*range(15), 0]]
 """Grey values of 8 bits, from black to nearly white."""
@@ -102,6 +105,30 @@ def test_values_that_gdal_marks_as_missing_do_not_count(tmp_path):
     assert near(saved(tmp_path, values, tag42113="-9999"), expected)
 
 
+@pytest.mark.parametrize("fill", [-9999, -99999, -32768, np.finfo(np.float32).min, np.finfo(np.float32).max, 1e20])
+@pytest.mark.parametrize("white", [1, 255])
+def test_values_that_programs_write_where_one_is_missing_do_not_count_without_a_tag(tmp_path, fill, white):
+    values = (TRUE / 255 * white).astype(np.float32)
+    values[3, 3:6] = fill, np.nan, fill
+    expected = TRUE.copy()
+    expected[3, 3:6] = 0
+    assert near(saved(tmp_path, values), expected)
+
+
+@pytest.mark.parametrize("fill", [-9999, -32768])
+def test_a_signed_image_may_hold_values_that_stand_for_missing_ones(tmp_path, fill):
+    values = np.rint(TRUE * 4095 / 255)
+    values[3, 3] = fill
+    expected = TRUE.copy()
+    expected[3, 3] = 0
+    assert near(saved(tmp_path, values.astype(np.int32)), expected)
+
+
+def test_a_number_among_other_negative_ones_stands_for_itself(tmp_path):
+    values = (TRUE / 255 * 20000 - 9999).astype(np.float32)
+    assert grey(saved(tmp_path, values))[0, 0] == round((16384 - 9999) / 32768 * 255)
+
+
 def test_a_tiff_may_state_the_range_of_its_values(tmp_path):
     assert near(saved(tmp_path, (TRUE * 4).astype(np.uint16), tag340=0, tag341=1020))
     # A range that the values exceed is wrong: 10 bits hold 1,020.
@@ -149,13 +176,14 @@ def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path, recwarn
 VALUES = {
     "<u2": st.integers(0, 2**16 - 1),
     "<i4": st.integers(-(2**31), 2**31 - 1),
-    "<f4": st.floats(-(2**99), 2**99, width=32),
+    "<f4": st.floats(-(2**66), 2**66, width=32),
 }
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(VALUES)).flatmap(lambda dtype: arrays(dtype, (3, 4), elements=VALUES[dtype])))
 def test_scaling_keeps_the_order_of_all_values_and_clips_none(values):
+    assume(not np.isin(values, FILLS).any())
     pixels = np.asarray(as_rgb(Image.fromarray(values)))[..., 0].astype(int).ravel()
     in_order = pixels[np.argsort(values.ravel(), kind="stable")]
     assert (np.diff(in_order) >= 0).all()
@@ -227,3 +255,58 @@ def test_a_real_lack_of_memory_is_no_damage(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.png"], capture_output=True, text=True, check=True)
     assert "OutOfMemory not enough memory to read the image of sample 'huge': it has 9,000 x 9,000" in done.stdout
+
+
+def deep_tiff(values, order, planes):
+    """Return an uncompressed TIFF of 16 bits per channel, (H, W, C), as pixels or as planes; Pillow writes none."""
+    height, width, channels = values.shape
+    data = (values.transpose(2, 0, 1) if planes else values).astype(f"{order}u2").tobytes()
+    size = len(data) // channels
+    offset = 8 + 2 + 10 * 12 + 4
+    bits, starts, sizes = offset, offset + 2 * channels, offset + 6 * channels
+    first = offset + 10 * channels
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, bits), (259, 3, 1, 1), (262, 3, 1, 2)]
+    if planes:
+        entries += [(273, 4, channels, starts), (277, 3, 1, channels), (278, 3, 1, height), (279, 4, channels, sizes)]
+    else:
+        entries += [(273, 4, 1, first), (277, 3, 1, channels), (278, 3, 1, height), (279, 4, 1, len(data))]
+    entries += [(284, 3, 1, 2 if planes else 1)]
+    head = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(entries))
+    for tag, kind, count, value in entries:
+        short = struct.pack(f"{order}HH", value, 0) if kind == 3 and count == 1 else struct.pack(f"{order}I", value)
+        head += struct.pack(f"{order}HHI", tag, kind, count) + short
+    places = [first + number * size for number in range(channels)]
+    lists = struct.pack(f"{order}I{channels}H{channels}I{channels}I", 0, *[16] * channels, *places, *[size] * channels)
+    return head + lists + data
+
+
+def deep_png(values):
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    height, width, channels = values.shape
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(name, data) for name, data in ((b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("kind", ["png", "png alpha", "<", ">", "< alpha", "< planes", "> planes"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_colours_of_fewer_bits_in_sixteen_are_scaled_by_their_range(tmp_path, kind, bits):
+    true = np.stack([TRUE, TRUE.T, TRUE[::-1]], axis=2)
+    values = np.rint(true * (2**bits - 1) / 255).astype(np.uint16)
+    values[0, 0] = 2**bits - 1
+    true[0, 0] = 255
+    if "alpha" in kind:
+        values = np.concatenate([values, np.full_like(values[..., :1], 65535)], axis=2)
+    content = deep_png(values) if "png" in kind else deep_tiff(values, kind[0], "planes" in kind)
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    for open_image in (partial(Image.open, path), partial(Image.open, io.BytesIO(content))):
+        pixels = np.asarray(Sample("s", open_image).image()).astype(int)
+        assert np.abs(pixels - true).max() <= 1
+        assert abs(pixels.mean() - true.mean()) < 1
+    assert np.abs(np.asarray(read_image(path).convert("RGB")).astype(int) - true).max() <= 1

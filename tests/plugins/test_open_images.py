@@ -593,6 +593,9 @@ def test_a_copy_with_other_times_is_the_same_data(root, tmp_path):
 
 def test_adding_images_changes_the_identity_where_narratives_without_one_are_left_out(root):
     strict, lenient = identity(root), identity(root, missing="skip")
+    (root / "train" / ".DS_Store").write_bytes(b"x")
+    (root / "train" / "Thumbs.db").write_bytes(b"x")
+    assert identity(root, missing="skip") == lenient
     (root / "train" / f"{C}.jpg").write_bytes(b"")
     assert identity(root) == strict
     assert identity(root, missing="skip") != lenient

@@ -254,7 +254,7 @@ for name, spec in ours.backbones.items():
 """)
     hub, packages = ("clip-img", "clip-txt", "dinov2", "dinov3", "sentence"), ("minilm", "effnet-lite0", "effnet-lite2")
     assert sorted(lines) == sorted(
-        [*(f"{name} True hub" for name in hub), *(f"{name} True sha256" for name in packages)]
+        [*(f"{name} True hub" for name in hub), *(f"{name} True sha256" for name in packages), "synthetic True "]
     )
     assert found == []
 

@@ -53,6 +53,31 @@ def test_a_truncated_file_never_gives_fewer_tensors(tmp_path_factory, cut, kind)
         read_weights(path)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_with_the_tensor(tmp_path, kind, dtype, bad):
+    state = {name: tensor.to(dtype, copy=True) for name, tensor in STATE.items()}
+    state["proj.weight"][1, 1] = bad
+    path = tmp_path / f"model.{kind}"
+    save_file(state, path) if kind == "safetensors" else write(path, state)
+    with pytest.raises(CorruptFile, match=r"proj\.weight, in which 1 of 6 numbers are NaN or infinite"):
+        read_weights(path)
+
+
+def test_large_weights_masks_and_whole_numbers_are_weights(tmp_path):
+    state = {
+        "large": torch.full((9,), 3e38),  # its sum is infinite
+        "half": torch.full((9,), 60000, dtype=torch.float16),
+        "eight": torch.ones(3).to(torch.float8_e4m3fn),
+        "attn_mask": torch.full((2, 2), float("-inf")).triu(1),
+        "steps": torch.tensor([2**40]),
+        "none": torch.empty(0),
+    }
+    save_file(state, tmp_path / "model.safetensors")
+    assert read_weights(tmp_path / "model.safetensors").keys() == state.keys()
+
+
 @given(prefix=st.lists(st.text(string.ascii_lowercase, min_size=1), min_size=1, max_size=3).map(".".join))
 def test_any_prefix_is_taken_away(prefix, tmp_path_factory):
     wrapped = {f"{prefix}.{name}": value for name, value in STATE.items()} | {"beside": torch.ones(1)}

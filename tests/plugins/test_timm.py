@@ -462,3 +462,12 @@ def test_effnet_is_the_pretrained_one(variant, tmp_path, monkeypatch):
 def test_effnet_refuses_other_weights(tiny_vit):
     with pytest.raises(CorruptFile, match="do not fit the model 'tf_efficientnet_lite0'"):
         timm_image.load_effnet(0, EffnetParams(weights=str(tiny_vit)), "cpu")
+
+
+def test_weights_that_are_not_finite_are_refused_with_the_tensor(tmp_path):
+    model, path = saved(tmp_path, TINY_VIT)
+    state = model.state_dict()
+    state["norm.weight"][0] = float("inf")
+    save_file(state, path)
+    with pytest.raises(CorruptFile, match=r"expected finite weights, found norm\.weight, in which 1 of 64 numbers"):
+        load_timm(model=TINY_VIT, weights=str(path))

@@ -145,3 +145,12 @@ def test_a_table_of_latents_that_may_not_be_read_is_neither_missing_nor_damaged(
     path.write_text("latent,name\n")
     with forbidden(path), pytest.raises(StorageError, match="Permission denied"):
         read_latent_names(path)
+
+
+def test_a_space_whose_weights_are_not_finite_is_refused_with_the_tensor(tmp_path):
+    space = SharedLatentSpace(SpaceConfig(streams={"a": 3}, n_latents=8, k=2))
+    with torch.no_grad():
+        space.decoder[0, 0] = torch.nan
+    space.save_pretrained(tmp_path)
+    with pytest.raises(CorruptFile, match="expected finite weights, found decoder, in which 1 of 24 numbers"):
+        SharedLatentSpace.from_pretrained(tmp_path)

@@ -133,6 +133,12 @@ def test_the_fingerprint_tells_what_features_depend_on_and_nothing_else():
     assert one != fingerprint("vit", {"model": "a", "weights": "/here/w.pt"}, "sha256:2")
     assert one != fingerprint("vot", {"model": "a", "weights": "/here/w.pt"}, "sha256:1")
     assert fingerprint("own", {"root": "/2023"}, "digest") == fingerprint("own", {"root": "/2024"}, "digest")
+    assert fingerprint("own", {"taxonomy": "/a"}, "digest") == fingerprint("own", {"taxonomy": "/b"}, "digest")
+    here, there = {"model": "local-dir:/here"}, {"model": "local-dir:/there"}
+    assert fingerprint("vit", here, "sha256:1") == fingerprint("vit", there, "sha256:1")
+    assert fingerprint("vit", here, "sha256:1") != fingerprint("vit", here, "sha256:2")
+    assert fingerprint("vit", here, "sha256:1") != fingerprint("vit", {"model": "vit"}, "sha256:1")
+    assert fingerprint("vit", here, "random") != fingerprint("vit", there, "random")
     # A plugin that identifies nothing has only its parameters to tell its data apart.
     assert fingerprint("own", {"root": "/2023"}, "") != fingerprint("own", {"root": "/2024"}, "")
 

@@ -13,7 +13,7 @@ import pytest
 from sparc.errors import BadSample, OutOfMemory, SparcError, StorageError
 from sparc.plugins import Sample
 from sparc.system.files import read_json, write_atomically
-from sparc.system.refusals import reading, refusal
+from sparc.system.refusals import file_limit, reading, refusal
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,6 @@ from sparc.system.refusals import reading, refusal
         (errno.EIO, "cannot read x: Input/output error"),
         (errno.ESTALE, "cannot read x: Stale file handle"),
         (errno.ENOTCONN, "cannot read x: Transport endpoint is not connected"),
-        (errno.EMFILE, "cannot read x: Too many open files"),
         (errno.EAGAIN, "cannot read x: Resource temporarily unavailable; another program has it open"),
     ],
 )
@@ -33,6 +32,20 @@ def test_a_number_of_the_operating_system_becomes_words(number, words):
     found = refusal(OSError(number, os.strerror(number)), "read x")
     assert isinstance(found, StorageError)
     assert found.message == words
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        RuntimeError("Too many open files. Communication with the workers is no longer possible."),
+    ],
+)
+def test_a_lack_of_open_files_names_their_limit(error):
+    found = refusal(error, "read x")
+    limit = file_limit()
+    assert found.message == f"cannot read x: Too many open files; the limit of open files is {limit}"
+    assert found.hint == "raise the limit of open files (ulimit -n 4096), or close other programs"
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path, features, 
     monkeypatch.setattr("sparc.training.trainer.LOG_EVERY", 1)
     space = SharedLatentSpace(shape)
     with torch.no_grad():
-        space.pre_bias.fill_(float("inf"))
+        space.decoder.fill_(float("inf"))
     with pytest.raises(BadFeatures, match=r"the loss term 'self/a' is (nan|inf) at step 1"):
         train(space, CONFIG, shards(features), Run.create(tmp_path / "run"))
 

@@ -10,13 +10,13 @@ from rich.text import Text
 
 from sparc.cli.progress import console
 from sparc.cli.tables.details import details, number, plain_table, with_reach
-from sparc.evaluation.report import EvaluationFile, Ranks, Report, Retrieval
+from sparc.evaluation.report import CodeMeasures, EvaluationFile, Ranks, Report, Retrieval, Uncompleted
 from sparc.session.verbs import dry_warning
 from sparc.storage.run import Run
 
 LEGEND = (
     "joint  streams of a sample encoded together, as in the paper: latents are shared",
-    "solo   each stream encoded alone, as in a search",
+    "solo   each stream encoded alone, as in a search; the others are guessed, if the space has a completion",
     "null   the same on shuffled pairs: the value without any correspondence",
     "±      95% interval, bootstrap over samples",
 )
@@ -38,6 +38,8 @@ def evaluation_tables(
         parts += details(report)
     if report.retrieval:
         parts += ["", _retrieval(report, everything=everything)]
+    if report.uncompleted is not None:
+        parts += ["", _completion(report, report.uncompleted)]
     parts += ["", *(Text(line, style="dim") for line in LEGEND)]
     return [Group(*parts)]
 
@@ -78,6 +80,34 @@ def _alignment(report: Report) -> Table:
         ]
         table.add_row(str(row.depth), *over_all, *(number(overlap.alive) for overlap in overlaps))
     return table
+
+
+def _completion(report: Report, uncompleted: Uncompleted) -> Table:
+    """Return a table of the solo measures without and with completion; means over streams, and over pairs of them."""
+    table = plain_table("Completion of missing streams, solo", "", "without, as in the paper", "with")
+    both = (uncompleted.codes, report.solo)
+    for title, same in (("self NMSE", True), ("cross NMSE", False)):
+        table.add_row(title, *(number(_mean_nmse(codes, same=same)) for codes in both))
+    for plain, completed in zip(uncompleted.jaccard, report.jaccard, strict=True):
+        overlaps = [(row.solo.all, row.solo_null.all) for row in (plain, completed)]
+        title = f"Jaccard at depth {plain.depth} (null)"
+        table.add_row(title, *(f"{number(overlap)} ({number(null)})" for overlap, null in overlaps))
+    for title, rank in (("R@1 by latents", "r1"), ("R@10 by latents", "r10")):
+        found = [[getattr(pair.latents, rank) for pair in pairs] for pairs in (uncompleted.retrieval, report.retrieval)]
+        if all(found):
+            table.add_row(title, *(number(sum(ranks) / len(ranks)) for ranks in found))
+    return table
+
+
+def _mean_nmse(codes: CodeMeasures, *, same: bool) -> float | None:
+    """Return the mean of the matrix's diagonal, or of its other entries; None if no entry is a number."""
+    found = [
+        value
+        for source, row in codes.nmse.items()
+        for target, value in row.items()
+        if value is not None and (source == target) == same
+    ]
+    return sum(found) / len(found) if found else None
 
 
 def _latents(report: Report) -> Table:
