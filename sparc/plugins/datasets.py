@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -60,7 +61,8 @@ def find_taxonomy(folder: Path) -> Path | None:
     if exact.is_file():
         return exact
     with reading(folder):
-        alike = sorted(path for path in folder.iterdir() if path.name.casefold() == TAXONOMY and path.is_file())
+        named = [name for name in os.listdir(folder) if name.casefold() == TAXONOMY]
+        alike = sorted(path for name in named if (path := folder / name).is_file())
     if len(alike) > 1:
         names = " and ".join(path.name for path in alike)
         raise InvalidConfig(f"{folder} has {names}", hint=f"call the one to read {TAXONOMY}")
@@ -113,10 +115,13 @@ class Texts(Sequence[str]):
     def __init__(self, texts: Iterable[str]) -> None:
         import numpy as np
 
+        whole = list(texts)
+        joined = "".join(whole)
         # JSON can hold half of a surrogate pair, which UTF-8 cannot encode.
-        pieces = [text.encode("utf-8", "replace") for text in texts]
-        self._bytes = b"".join(pieces)
-        self._bounds = np.cumsum([0, *map(len, pieces)])
+        pieces = whole if joined.isascii() else [text.encode("utf-8", "replace") for text in whole]
+        self._bytes = joined.encode("utf-8", "replace")
+        self._bounds = np.zeros(len(pieces) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)), out=self._bounds[1:])
 
     def __len__(self) -> int:
         """Return the number of texts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from sparc.errors import BadSample
 from sparc.system.refusals import odd_kind
@@ -40,7 +40,7 @@ def no_image(file: object, start: bytes) -> BadSample:
     )
 
 
-def sample_file(path: Path) -> Path:
+def sample_file(path: str | Path) -> str | Path:
     """Return the path of a sample's file, which need not exist. Raises BadSample for a pipe, a socket or a device."""
     if (found := odd_kind(path)) is not None:
         raise BadSample(
@@ -49,20 +49,19 @@ def sample_file(path: Path) -> Path:
     return path
 
 
-def read_image(file: IO[bytes], path: Path) -> Image:
-    """Read an image from an open file, which is closed even if it does not decode. `path` names it in errors.
+def read_image(path: str | Path) -> Image:
+    """Read an image from a file, which is closed even if it does not decode.
 
-    Raises BadSample for what is no image; an error of Pillow for a damaged one.
+    Raises BadSample for what is no image or no file; an error of Pillow for a damaged image, and OSError.
     """
     from PIL import Image as Images
     from PIL import UnidentifiedImageError
 
     from sparc.plugins.images import loaded
 
-    with file:
-        try:
-            with Images.open(file) as image:
-                return loaded(image)
-        except UnidentifiedImageError as error:
-            file.seek(0)
+    try:
+        with Images.open(sample_file(path)) as image:
+            return loaded(image)
+    except UnidentifiedImageError as error:
+        with open(path, "rb") as file:
             raise no_image(path, file.read(STARTS)) from error

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -23,8 +23,12 @@ FILES, BLOCKS, BLOCK = 128, 8, 1 << 16
 """At most 128 files are sampled, each by 8 blocks of 64 KiB: 64 MiB in all."""
 
 
-def identify_files(root: Path, files: Iterable[str | Path], digest: Digest = "sample") -> str:
+def identify_files(
+    root: Path, files: Iterable[str | Path] | Mapping[str, int | None], digest: Digest = "sample"
+) -> str:
     """Return a digest of the files' names below `root`, their sizes, and a sample of their content, or all of it.
+
+    A mapping holds the size of each file, which is then not looked up; None: it is.
 
     The sample is drawn by the names, so equal folders give equal digests. A change that keeps a file's size and lies
     outside of the sample goes unnoticed; `digest="all"` notices any change.
@@ -32,13 +36,14 @@ def identify_files(root: Path, files: Iterable[str | Path], digest: Digest = "sa
     Raises StorageError; MissingData for what is no file any more.
     """
     start = os.path.join(root, "")
-    names = (os.fspath(path).removeprefix(start).replace(os.sep, "/") for path in files)
-    found = sorted((same_name(name), start + name) for name in names)
-    sampled = {name for name, _ in sorted(found, key=lambda one: zlib.crc32(os.fsencode(one[0])))[:FILES]}
+    sizes = files if isinstance(files, Mapping) else {}
+    found = _named(start, [os.fspath(path) for path in files])
+    sampled = set(sorted([name for name, _ in found], key=_draw)[:FILES])
     rows = []
     for name, path in found:
         try:
-            size = _size(path)
+            known = sizes.get(path)
+            size = _size(path) if known is None else known
             read = digest == "all" or name in sampled
             rows.append((name, size, _digest(path, size, digest) if read else ""))
         except FileNotFoundError as error:
@@ -47,6 +52,17 @@ def identify_files(root: Path, files: Iterable[str | Path], digest: Digest = "sa
                 hint="restore it, or wait until the folder no longer changes, and run the same command again",
             ) from error
     return f"sha256:{hashlib.sha256(json.dumps(rows).encode()).hexdigest()}"
+
+
+def _named(start: str, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the name of each file below the folder `start`, in one spelling, and its path, by name."""
+    if "".join(paths).isascii() and os.sep == "/" and all(path.startswith(start) for path in paths):
+        return [(path[len(start) :], path) for path in sorted(paths)]
+    return sorted((same_name(path.removeprefix(start).replace(os.sep, "/")), path) for path in paths)
+
+
+def _draw(name: str) -> int:
+    return zlib.crc32(name.encode() if name.isascii() else os.fsencode(name))
 
 
 def _size(path: str) -> int:

@@ -119,13 +119,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _check_size(size: tuple[int, int]) -> None:
-    shown = f"{size[0]:,} x {size[1]:,} pixels"
-    if size[0] * size[1] > _limits.pixels:
-        raise _too_many_pixels(shown, size)
     short, long = sorted(size)
+    if short * long > _limits.pixels:
+        raise _too_many_pixels(f"{size[0]:,} x {size[1]:,} pixels", size)
     if long > _limits.side_ratio * max(short, 1):
         raise TooLarge(
-            f"{shown}: its longer side is {long / max(short, 1):,.0f} times the shorter, "
+            f"{size[0]:,} x {size[1]:,} pixels: its longer side is {long / max(short, 1):,.0f} times the shorter, "
             f"more than the limit of {_limits.side_ratio:g}",
             f"--max-side-ratio {math.ceil(long / max(short, 1))}",
         )

@@ -6,12 +6,12 @@ that is no refusal says that the data are at fault.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from sparc.errors import InvalidConfig, OutOfMemory, SparcError, StorageError
@@ -68,21 +68,14 @@ def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) 
     return None
 
 
-@contextlib.contextmanager
-def reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | Path) -> AbstractContextManager[None]:
     """Raise what the machine refuses inside the block as StorageError or OutOfMemory; other errors pass.
 
     A missing file and wrong content pass too: the caller knows what they mean. A name that no file can have is a
     missing file, FileNotFoundError. A pipe, a socket or a device is refused as `check_kind` does.
     """
     check_kind(path)
-    with _worded(f"read {path}", _AMISS):
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _NO_NAME:
-                raise
-            raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
+    return _Worded("read", path, _AMISS)
 
 
 def check_kind(path: str | Path) -> None:
@@ -101,23 +94,24 @@ def odd_kind(path: str | Path) -> str | None:
         return None
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> AbstractContextManager[None]:
     """Raise any error of the operating system inside the block as StorageError or OutOfMemory; other errors pass."""
-    with _worded(f"write {path}", ()):
-        yield
+    return _Worded("write", path, ())
 
 
-@contextlib.contextmanager
-def _worded(doing: str, passed: Collection[int]) -> Iterator[None]:
-    try:
-        yield
-    except SparcError:
-        raise
-    except Exception as error:
-        if (found := refusal(error, doing, passed)) is not None:
+class _Worded(AbstractContextManager[None]):
+    """Puts what the machine refuses into words. Samples are read in it one by one, so it does little without errors."""
+
+    def __init__(self, verb: str, path: str | Path, passed: Collection[int]) -> None:
+        self._verb, self._path, self._passed = verb, path, passed
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, SparcError):
+            return
+        if isinstance(error, OSError) and error.errno in _NO_NAME and error.errno in self._passed:
+            raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
+        if (found := refusal(error, f"{self._verb} {self._path}", self._passed)) is not None:
             raise found from error
-        raise
 
 
 def _lacks_memory(error: BaseException) -> bool:

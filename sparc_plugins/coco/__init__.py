@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from scipy.sparse import csr_array
 
-__all__ = ["Coco", "CocoParams", "read_captions", "read_categories", "sparc_datasets"]
+__all__ = ["Coco", "CocoParams", "read_captions", "read_categories", "sample_file", "sparc_datasets"]
 
 PUBLISHED = {"train": "train", "test": "val"}
 """COCO's name of each split. Its own test split has no published captions."""
@@ -95,6 +95,8 @@ def _captions_path(params: CocoParams, split: str) -> Path:
 
 def choose_captions(captions: Sequence[str], image: str, params: CocoParams) -> list[tuple[str, str]]:
     """Return the samples of an image, each as (suffix of the image's id, caption). Blank captions make no sample."""
+    if params.captions == "first" and captions and captions[0]:
+        return [("", captions[0])]
     written = [(f"#{number}", caption) for number, caption in enumerate(captions) if caption]
     if params.captions == "all" or not written:
         return written
@@ -245,13 +247,14 @@ def _warn_of_captions(path: Path, images: Collection[Pictured]) -> None:
         warnings.warn(message, stacklevel=1)
     if blank:
         warnings.warn(f"coco: left out blank captions in {path}: {blank}", stacklevel=1)
-    if halves := sum(map(_is_broken, (caption for picture in images for caption in picture.captions))):
+    foreign = (caption for picture in images for caption in picture.captions if not caption.isascii())
+    if halves := sum(map(_is_broken, foreign)):
         message = f"captions in {path} with half of a character (a lone surrogate), which becomes '?': {halves}"
         warnings.warn(f"coco: {message}", stacklevel=1)
 
 
 def _is_broken(text: str) -> bool:
-    return not text.isascii() and text.encode("utf-8", "replace").decode() != text
+    return text.encode("utf-8", "replace").decode() != text
 
 
 def _some(names: Sequence[str]) -> str:
@@ -270,10 +273,9 @@ def open_image(folder: Path, name: str) -> Image:
     """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
     try:
         try:
-            file = sample_file(folder / name).open("rb")
+            return read_image(os.path.join(folder, name))
         except FileNotFoundError:
-            file = sample_file(find_image(folder, name)).open("rb")
-        return read_image(file, folder / name)
+            return read_image(find_image(folder, name))
     except OSError as error:
         if error.errno not in NO_FILE:
             raise

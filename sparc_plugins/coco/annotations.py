@@ -11,10 +11,9 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
 from gzip import BadGzipFile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sparc.plugins import CorruptFile, Taxonomy, open_text, same_name
 
@@ -44,10 +43,14 @@ class _Number(float):
 def read_annotations(path: Path, keys: Collection[str]) -> Any:
     """Read an annotation file, keeping only `keys` of each object. Raises CorruptFile, InvalidConfig, StorageError."""
 
+    wanted = set(keys)
+
     def keep(record: Record) -> Record:
+        if not (outlined := "segmentation" in record) and record.keys() <= wanted:
+            return record
         # Filter while parsing: a file of 450 MB would take several GB as Python objects.
         kept = {key: record[key] for key in keys if key in record}
-        if isinstance(outlines := kept.get("segmentation"), list):
+        if outlined and isinstance(outlines := kept.get("segmentation"), list):
             kept["segmentation"] = [array("d", polygon) for polygon in outlines]
         return kept
 
@@ -84,6 +87,8 @@ def _field(record: Record, key: str, kind: type[Kind], path: Path) -> Kind:
 def _id(record: Record, key: str, path: Path) -> str:
     """Return an id as a text. Raises CorruptFile."""
     value = record.get(key)
+    if type(value) is int:
+        return str(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas writes whole numbers as floats if one of them was missing
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
@@ -114,13 +119,14 @@ def _by_id(content: Any, key: str, path: Path) -> dict[str, Record]:
 
 def _in_order(item: tuple[str, Record]) -> tuple[bool, int, str]:
     """Return what sorts numbers by their size, and before texts."""
-    name = item[0]
+    name, record = item
+    if type(record["id"]) is int:
+        return False, record["id"], name
     number = name.removeprefix("-").isdecimal() and name.isascii()
     return not number, int(name) if number else 0, name
 
 
-@dataclass(frozen=True)
-class Pictured:
+class Pictured(NamedTuple):
     """An image and its captions."""
 
     name: str
@@ -134,15 +140,20 @@ def read_captions(path: Path) -> dict[str, Pictured]:
     """Return the images by id, in order of their ids. Raises CorruptFile, InvalidConfig, StorageError."""
     content = read_annotations(path, ("images", "annotations", "id", "file_name", "image_id", "caption"))
     images = {}
+    numbered = {}
     for image, record in _by_id(content, "images", path).items():
-        name = image if isinstance(record["id"], str) else f"{int(image):012d}"
+        name = image if isinstance(record["id"], str) else image.zfill(12)
         images[image] = Pictured(name, _field(record, "file_name", str, path), [])
+        numbered[record["id"]] = images[image]
     if len({picture.name for picture in images.values()}) < len(images):
         raise corrupt(path, "expected ids of images that are all numbers, or texts of other forms than 000000000009")
     for record in records(content, "annotations", path):
-        if (image := _id(record, "image_id", path)) not in images:
+        value, caption = record.get("image_id"), record.get("caption")
+        picture = numbered.get(value) if type(value) is int else images.get(_id(record, "image_id", path))
+        if picture is None and (picture := images.get(_id(record, "image_id", path))) is None:
             raise corrupt(path, f"expected captions of its own images, found {record!s:.100}")
-        images[image].captions.append(" ".join(_caption(record, path).split()))
+        written = caption if type(caption) is str else _caption(record, path)
+        picture.captions.append(" ".join(written.split()))
     return images
 
 

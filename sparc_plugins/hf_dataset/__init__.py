@@ -56,12 +56,12 @@ class HFDataset:
         tables = read_splits(params)
         role = split if split in tables else "train"
         table = tables[role]
-        names = read_ids(table, params, role)
-        groups = names if params.group is None else read_names(table, "group", params.group)
+        names = read_ids(table, params, role).to_pylist()
+        groups = names if params.group is None else read_names(table, "group", params.group).to_pylist()
         kept = np.arange(len(table))
         if "test" not in tables:
-            drawn = [held_out(group.as_py(), params.holdout, params.split_seed) for group in groups]
-            kept = np.flatnonzero(np.array(drawn) == (split == "test"))
+            drawn = {group: held_out(group, params.holdout, params.split_seed) for group in dict.fromkeys(groups)}
+            kept = np.flatnonzero(np.array([drawn[group] for group in groups]) == (split == "test"))
         if not len(kept):
             raise MissingData(
                 f"hf: none of {len(table)} rows is in the split '{split}'", hint="set 'test_split'; or change 'holdout'"
@@ -74,9 +74,12 @@ class HFDataset:
         self._count_empty(role, counts)
         self._rows = np.repeat(kept, counts[kept])
         self._numbers = np.arange(len(self._rows)) - np.repeat(np.cumsum(counts[kept]) - counts[kept], counts[kept])
-        numbered = zip(self._rows.tolist(), self._numbers.tolist(), strict=True)
-        self.ids = Texts(f"{names[row]}#{number}" if self._lists else names[row].as_py() for row, number in numbered)
-        self.groups = Texts(groups[row].as_py() for row in self._rows.tolist())
+        rows = self._rows.tolist()
+        self.groups = Texts([groups[row] for row in rows])
+        self.ids = self.groups if groups is names else Texts([names[row] for row in rows])
+        if self._lists:
+            numbered = zip(rows, self._numbers.tolist(), strict=True)
+            self.ids = Texts(f"{names[row]}#{number}" for row, number in numbered)
         self._share = self._lists or params.group is not None
         self._images = table.select_columns([params.image])
         self._image = params.image
@@ -144,7 +147,7 @@ def open_image(images: Any, row: int, column: str, root: str | None) -> Image:
     try:
         if content is not None:
             return Image.open(io.BytesIO(content))
-        return Image.open(sample_file(Path(located(stored["path"], root))))
+        return Image.open(sample_file(located(stored["path"], root)))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         if root is not None and not Path(root).expanduser().is_dir():  # a lost disk is no bad sample
             raise MissingData(

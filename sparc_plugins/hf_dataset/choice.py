@@ -64,7 +64,7 @@ def choose_files(files: Sequence[Path], root: Path, name: str | None) -> Choice:
     if not any(suffix_of(path) in KINDS for path in seen):
         return Choice({}, {})
     configured = name is not None or _has_card(root)
-    card = _as_configured(root, name) if configured else Card(_splits(root))
+    card = _as_configured(root, name) if configured else Card(_splits(root, seen))
     splits = card.splits
     kinds = {split: _kind(paths) for split, paths in splits.items()}
     tables = {split: kind for split, kind in kinds.items() if kind is not None}
@@ -139,6 +139,14 @@ def _as_configured(root: Path, name: str | None) -> Card:
         if not all(Path(path).is_relative_to(base) for path in paths):
             return Card({})
         files[str(split)] = [root / Path(path).relative_to(base) for path in paths]
+    return card_of(builder, files)
+
+
+def card_of(builder: Any, files: dict[str, list[Path]]) -> Card:
+    """Return what the card of a dataset says, with these files of its splits; `builder` is the library's."""
+    import datasets
+
+    config = builder.config
     separator = getattr(config, "delimiter", None) or getattr(config, "sep", None)
     options = [option for option in UNREAD if getattr(config, option, None)]
     options += ["sep"] if separator is not None and len(separator) != 1 else []
@@ -151,8 +159,34 @@ def _as_configured(root: Path, name: str | None) -> Card:
     return Card(files, None if separator == "," else separator, classes, options)
 
 
-def _splits(root: Path) -> dict[str, list[Path]]:
-    """Return the files of each split as the library assigns them, by their names or folders, in any format."""
+def _splits(root: Path, seen: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return the files of each split as the library assigns them, by their names or folders, in any format.
+
+    The library would list the folder anew for each of its 65 patterns.
+    """
+    from datasets.data_files import ALL_DEFAULT_PATTERNS, ALL_SPLIT_PATTERNS
+
+    try:
+        from fsspec.utils import glob_translate  # type: ignore[import-untyped]
+    except ImportError:  # before 2023.12, when the patterns were of another kind
+        return _listed_splits(root)
+
+    def matched(patterns: Iterable[str]) -> list[str]:
+        expressions = [re.compile(glob_translate(pattern)) for pattern in patterns]
+        return list(dict.fromkeys(name for one in expressions for name in filter(one.match, names)))
+
+    names = sorted(path.relative_to(root).as_posix() for path in seen)
+    if matched(pattern.replace("{split}", "*") for pattern in ALL_SPLIT_PATTERNS):
+        return _listed_splits(root)
+    for patterns in ALL_DEFAULT_PATTERNS:
+        found = {str(split): [root / name for name in matched(one)] for split, one in patterns.items()}
+        if any(found.values()):
+            return {split: paths for split, paths in found.items() if paths}
+    return _listed_splits(root)
+
+
+def _listed_splits(root: Path) -> dict[str, list[Path]]:
+    """Return what `_splits` does, by the library's own functions."""
     from datasets.data_files import get_data_patterns, resolve_pattern
 
     base = root.resolve()

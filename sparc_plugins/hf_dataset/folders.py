@@ -153,10 +153,12 @@ def is_encoded(text: str) -> bool:
 
 def located(path: str, root: str | None) -> str:
     """Return where an image is: a relative path leads into the folder. Raises FileNotFoundError without a folder."""
-    if "://" in path or Path(path).is_absolute():
+    if "://" in path or os.path.isabs(path):
         return path
     if root is None:
         raise FileNotFoundError(f"the path {path} is relative, and the dataset is no folder")
+    if os.path.exists(exact := os.path.join(os.path.expanduser(root), path)):
+        return exact
     folder = Path(root).expanduser()
     inside = find_path(folder, path)
     if "\\" in path and not os.path.exists(inside):  # written on Windows
@@ -170,7 +172,7 @@ def unmatched(files: Iterable[Path], root: str, named: Iterable[str]) -> tuple[l
     Both are empty if no row names an image of the folder.
     """
     folder = Path(root).expanduser()
-    starts = {f"{place}{os.sep}" for place in (folder, folder.absolute(), folder.resolve())}
+    starts = tuple(f"{place}{os.sep}" for place in (folder, folder.absolute(), folder.resolve()))
     there = {_look(name): name for path in files if (name := os.path.relpath(path, folder))}
     wanted = {_look(inside): inside for name in named if (inside := _inside(name, starts)) is not None}
     if not wanted.keys() & there.keys():
@@ -186,11 +188,10 @@ def _look(name: str) -> str:
     return start + dot + suffix.lower()
 
 
-def _inside(name: str, starts: Iterable[str]) -> str | None:
+def _inside(name: str, starts: tuple[str, ...]) -> str | None:
     """Return the path of an image relative to the folder, None if it is elsewhere."""
-    for start in starts:
-        if name.startswith(start):
-            return name[len(start) :]
+    if name.startswith(starts):
+        return next(name.removeprefix(start) for start in starts if name.startswith(start))
     return None if "://" in name or os.path.isabs(name) else os.path.normpath(name)
 
 

@@ -27,10 +27,16 @@ class Decimal(str):
 
 
 class Record(NamedTuple):
-    """One record of a file: where it is, and its cells by column."""
+    """One record of a file: its cells by column, and where it is, such as `a/b.csv, line ` and 7."""
 
-    place: str
+    where: str
+    number: int
     cells: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a message."""
+        return f"{self.where}{self.number}"
 
 
 def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> Iterator[Record]:
@@ -41,15 +47,16 @@ def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> I
     """
     before = csv.field_size_limit(2**31 - 1)  # of the process, so it is set back
     line = blank = 0
+    where = f"{path}, line "
     try:
         with open_text(path, newline="") as file:
             first = next(file, "")
-            separator = separator or _separator(path, first, wanted)
+            separator = separator or separator_of(path, first, wanted)
             reader = csv.reader(chain([first], file), delimiter=separator, strict=True)
             header: list[str] | None = None
             for record in reader:
                 line = reader.line_num
-                if not any(cell.strip() for cell in record):
+                if not (record and record[0].strip()) and not any(cell.strip() for cell in record):
                     blank += len(record) > 0
                     continue
                 if header is None:
@@ -63,10 +70,9 @@ def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> I
                         hint=QUOTES,
                     )
                 else:
-                    cells = (cell or None for cell in record)
-                    yield Record(f"{path}, line {line}", dict(zip(header, cells, strict=True)))
+                    yield Record(where, line, dict(zip(header, [cell or None for cell in record], strict=True)))
             if blank:
-                warnings.warn(f"hf: {blank} records of {path} are empty in all cells and no samples", stacklevel=2)
+                warn_of_blank(path, blank)
             if header is None:
                 raise InvalidConfig(f"{path} is empty: expected a header with the names of columns", hint="remove it")
     except csv.Error as error:
@@ -77,7 +83,13 @@ def csv_records(path: Path, wanted: Collection[str], separator: str | None) -> I
         csv.field_size_limit(before)
 
 
-def _separator(path: Path, header: str, wanted: Collection[str]) -> str:
+def warn_of_blank(path: Path, count: int) -> None:
+    """Warn about records that are passed over."""
+    warnings.warn(f"hf: {count} records of {path} are empty in all cells and no samples", stacklevel=2)
+
+
+def separator_of(path: Path, header: str, wanted: Collection[str]) -> str:
+    """Return the separator that finds the most of the wanted columns in a header."""
     usual = "\t" if ".tsv" in (suffix.lower() for suffix in path.suffixes) else ","
 
     def found(separator: str) -> int:
@@ -106,21 +118,21 @@ def json_records(path: Path) -> Iterator[Record]:
         start = next((line for line in file if line.strip()), "")
     if start.lstrip().startswith("["):
         listed = _decoded(decoder, read_text(path), str(path))
-        yield from (_record(f"{path}, record {number}", one) for number, one in enumerate(listed))
+        yield from (_record(f"{path}, record ", number, one) for number, one in enumerate(listed))
         return
+    where = f"{path}, line "
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                place = f"{path}, line {number}"
-                yield _record(place, _decoded(decoder, line, place))
+                yield _record(where, number, _decoded(decoder, line, where, number))
 
 
-def _decoded(decoder: json.JSONDecoder, text: str, place: str) -> Any:
+def _decoded(decoder: json.JSONDecoder, text: str, where: str, number: int | str = "") -> Any:
     try:
         return decoder.decode(text.strip())
     except (ValueError, RecursionError) as error:
         raise CorruptFile(
-            f"hf: expected a JSON record in each line: {place}: {error}",
+            f"hf: expected a JSON record in each line: {where}{number}: {error}",
             hint="repair or remove it; one line holds one record, as df.to_json(PATH, orient='records', lines=True) "
             "writes it",
         ) from error
@@ -138,10 +150,10 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _record(place: str, found: Any) -> Record:
+def _record(where: str, number: int, found: Any) -> Record:
     if not isinstance(found, dict):
         raise InvalidConfig(
-            f'{place}: expected a record, such as {{"image": ..., "caption": ...}}, found {str(found)[:60]}',
+            f'{where}{number}: expected a record, such as {{"image": ..., "caption": ...}}, found {str(found)[:60]}',
             hint="write one JSON object per sample",
         )
-    return Record(place, found)
+    return Record(where, number, found)

@@ -39,11 +39,12 @@ from sparc_plugins.hf_dataset.folders import (
     telling,
     unmatched,
 )
+from sparc_plugins.hf_dataset.hub import HubFiles, load_repository
 from sparc_plugins.hf_dataset.params import HFParams, dataset_place
 from sparc_plugins.hf_dataset.texts import TextFiles, check_columns
 
 EXTRA = install("hf")
-COPY_VERSION = 3
+COPY_VERSION = 4
 """Part of the name of a stream's copy. Raise it when the content of the copy changes."""
 BATCH = 100
 """Rows of a stream in memory at a time."""
@@ -99,8 +100,7 @@ def _load(params: HFParams) -> Mapping[str, Any]:
     files = [] if params.root is None else folder_files(params.root)
     try:
         if params.root is None:
-            place, revision = split_revision(place, params.revision)
-            return dict(datasets.load_dataset(place, params.name, revision=revision, streaming=params.streaming))
+            return load_repository(params)
         if is_saved(files, params.root):
             check_arrow(files)
             found = datasets.load_from_disk(place)
@@ -131,7 +131,7 @@ def _load_folder(params: HFParams, folder: Path, files: Sequence[Path]) -> dict[
 
 def _opened(split: Any, params: HFParams, role: str) -> Any:
     """Return a split as a table or a stream."""
-    if not isinstance(split, TextFiles):
+    if not isinstance(split, TextFiles | HubFiles):
         return split
     table = split.open(params.columns, role)
     return table.to_iterable_dataset() if params.streaming else table
@@ -156,7 +156,7 @@ def image_paths(table: Any, column: str) -> list[str]:
         return []
     images = column_of(table, column)
     paths = pc.struct_field(images, "path").filter(pc.struct_field(images, "bytes").is_null())
-    return [path for path in paths.to_pylist() if path and not is_encoded(path)]
+    return [path for path in paths.unique().to_pylist() if path and not is_encoded(path)]
 
 
 def _count_unmatched(root: str, named: Sequence[Sequence[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from sparc.plugins import InvalidConfig, MissingData, cache_dir, sha256, write_atomically
 from sparc_plugins.hf_dataset.folders import METADATA, suffix_of
 from sparc_plugins.hf_dataset.records import Decimal, Record, csv_records, json_records
+from sparc_plugins.hf_dataset.whole import CSV, Odd, whole_tables
 
 VERSION = 1
 """Part of the name of a table in the cache. Raise it when the content of the table changes."""
@@ -52,9 +54,27 @@ class TextFiles(NamedTuple):
 
     def _write(self, columns: Mapping[str, str], role: str, path: Path) -> None:
         """Write the rows to an Arrow file, again from the start if a column turns out to hold lists."""
+        if self._is_written_whole(columns, path):
+            return
         listed: set[str] = set()
         while not self._is_written(columns, role, listed, path):
             pass
+
+    def _is_written_whole(self, columns: Mapping[str, str], path: Path) -> bool:
+        """Write the rows in large pieces; return False if there is something that only `_is_written` can read."""
+        import pyarrow as pa
+
+        if self.classes or any(map(is_metadata, self.paths)):
+            return False
+        with path.open("wb") as file, contextlib.ExitStack() as stack:
+            writer = None
+            try:
+                for table in whole_tables(self.paths, columns, self.separator):
+                    writer = writer or stack.enter_context(pa.ipc.new_stream(file, table.schema))
+                    writer.write_table(table)
+            except Odd:
+                return False
+        return True
 
     def _is_written(self, columns: Mapping[str, str], role: str, listed: set[str], path: Path) -> bool:
         """Write the rows; return False, with the column in `listed`, if a cell is a list and the column holds texts."""
@@ -114,12 +134,10 @@ class TextFiles(NamedTuple):
         described = is_metadata(path)
         wanted = {*columns.values(), *(("file_name",) if described else ())}
         found = csv_records(path, wanted, self.separator) if suffix_of(path) in CSV else json_records(path)
+        folder = path.parent.relative_to(self.root)
         for record in found:
-            one = _described(record, columns["image"], path.parent.relative_to(self.root)) if described else record
+            one = _described(record, columns["image"], folder) if described else record
             yield _classified(one, self.classes) if self.classes else one
-
-
-CSV = {".csv", ".tsv"}
 
 
 def is_metadata(path: Path) -> bool:
@@ -148,7 +166,7 @@ def _described(record: Record, image: str, folder: Path) -> Record:
                 hint="write the path relative to the folder of the metadata file",
             )
         cells[image] = (folder / inside).as_posix()
-    return Record(record.place, cells)
+    return record._replace(cells=cells)
 
 
 def _classified(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
@@ -168,8 +186,8 @@ def _classified(record: Record, classes: Mapping[str, Sequence[str]]) -> Record:
         return None if number == -1 else names[number]
 
     known = {column: named(record.cells.get(column), names, column) for column, names in classes.items()}
-    return Record(
-        record.place, {**record.cells, **{name: cell for name, cell in known.items() if name in record.cells}}
+    return record._replace(
+        cells={**record.cells, **{name: cell for name, cell in known.items() if name in record.cells}}
     )
 
 
@@ -194,6 +212,8 @@ def _image(record: Record, column: str) -> dict[str, str | bytes | None] | None:
 
 def _text(record: Record, column: str) -> str | list[str | None] | None:
     cell = record.cells.get(column)
+    if type(cell) is str:
+        return cell
     if isinstance(cell, list):
         return [_one(record, column, one) for one in cell]
     return _one(record, column, cell)
@@ -209,8 +229,10 @@ def _one(record: Record, column: str, cell: Any) -> str | None:
 
 def _label(record: Record, column: str) -> str | list[str | None] | None:
     cell = record.cells.get(column)
+    if type(cell) is str:
+        return cell
     whole = [_whole(one) for one in cell] if isinstance(cell, list) else _whole(cell)
-    return _text(Record(record.place, {column: whole}), column)
+    return _text(record._replace(cells={column: whole}), column)
 
 
 def _whole(cell: Any) -> Any:

@@ -11,7 +11,6 @@ images.py   the images that the rows name
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -107,21 +106,19 @@ def _identify(params: ImageFolderParams) -> str:
     rows = [row for row in everything if row.split in SPLITS]
     _taxonomy_of(params, rows)
     found = survey(root, (row.image for row in rows))
-    digest.update(
-        identify_files(root, (os.path.join(root, actual) for actual in found.files.values()), params.digest).encode()
-    )
+    digest.update(identify_files(root, found.sizes, params.digest).encode())
     if empty := [row.id for row in rows if not row.caption.strip()]:
         message = f"{len(empty)} of {len(rows)} captions in {path.name} are empty, such as that of {some(empty)}"
         warnings.warn(f"image-folder: {message}; text streams stop at the first, or pass --skip-bad", stacklevel=1)
     if found.missing:
-        warnings.warn(_on_missing(root, path, len(found.files), found.missing), stacklevel=1)
+        warnings.warn(_on_missing(root, path, len(found.sizes), found.missing), stacklevel=1)
     if found.unreadable:
-        message = f"{len(found.unreadable)} of {len(found.files)} images in {root} are empty, or HEIC or SVG, such as "
+        message = f"{len(found.unreadable)} of {len(found.sizes)} images in {root} are empty, or HEIC or SVG, such as "
         advice = "convert them to JPEG or PNG; image streams stop at the first, or pass --skip-bad"
         warnings.warn(f"image-folder: {message}{some(list(map(as_text, found.unreadable)))}; {advice}", stacklevel=1)
     left_out = {row.image for row in everything if row.split not in SPLITS}
     if unlisted := sorted(as_text(name) for name in found.unlisted if same_name(name) not in left_out):
-        total = len(found.files) + len(unlisted)
+        total = len(found.sizes) + len(unlisted)
         message = f"{len(unlisted)} of {total} images in {root} are not listed in {path.name}, such as "
         warnings.warn(f"image-folder: {message}{some(unlisted)}", stacklevel=1)
     return f"sha256:{digest.hexdigest()}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import BadSample, InvalidConfig, find_path, read_image, same_name, sample_file
+from sparc.plugins import BadSample, InvalidConfig, find_path, read_image, same_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,6 +26,8 @@ def is_image(root: Path, name: str) -> bool:
 
 
 _UNREAD = (".heic", ".heif", ".svg")
+_PLAIN = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
+"""Paths whose only spelling they are."""
 
 
 def image_name(written: str, root: str) -> str:
@@ -33,6 +36,8 @@ def image_name(written: str, root: str) -> str:
     `.` and `..` are resolved, `\` of Windows becomes `/`, and Unicode's composed form is used. A path outside `root`
     stays a path outside.
     """
+    if _PLAIN.fullmatch(written) and os.sep == "/":
+        return written
     name = written.strip()
     if "://" in name:
         return same_name(name)  # an address is no path; it is counted as missing
@@ -64,10 +69,9 @@ def open_image(root: Path, name: str) -> Image:
     """Open an image of the folder. Raises BadSample if it does not exist."""
     try:
         try:
-            file = sample_file(root / name).open("rb")
+            return read_image(os.path.join(root, name))
         except FileNotFoundError:
-            file = sample_file(_respelled(root, name)).open("rb")
-        return read_image(file, root / name)
+            return read_image(_respelled(root, name))
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
@@ -88,8 +92,8 @@ def _respelled(root: Path, name: str) -> Path:
 class Survey:
     """Images of the folder, compared with those that the index lists."""
 
-    files: dict[str, str] = field(default_factory=dict)
-    """Spelling on disk of each listed image that exists."""
+    sizes: dict[str, int | None] = field(default_factory=dict)
+    """Size of each listed image that exists, by its path with its spelling on disk; None for what is no file."""
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     """Images in the same folders as listed ones, in their spelling on disk."""
@@ -101,39 +105,41 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
     """Look for all images at once. Raises InvalidConfig if two names mean one file."""
     found = Survey()
     respelled: dict[str, str] = {}
+    listed = set()
+    start = os.path.join(root, "")
     for name in sorted(set(images)):
-        actual = name
+        path = os.path.join(start, name)
         try:
-            size = _check_file(os.path.join(root, name))
+            size = _check_file(path)
         except OSError:
             try:
-                path = _respelled(root, name)
+                path = str(_respelled(root, name))
                 size = _check_file(path)
             except OSError:
                 found.missing.append(name)
                 continue
             actual = os.path.relpath(path, root)
+            path = os.path.join(start, actual)
             _same_file(respelled.setdefault(actual, name), name, actual)
-        found.files[name] = actual
+        listed.add(name)
+        found.sizes[path] = size
         if not size or (name.lower().endswith(_UNREAD) and not _is_read(name)):
             found.unreadable.append(name)
     for actual, name in respelled.items():
-        if actual in found.files:
+        if actual in listed:
             _same_file(actual, name, actual)
-    listed = found.files.keys() | respelled.keys()
-    for folder in {os.path.dirname(name) for name in listed}:
-        for name in _images_in(root, folder):
-            if name not in listed and same_name(name) not in listed:
-                found.unlisted.append(name)
+    listed |= respelled.keys()
+    for folder in {name[: name.rfind(os.sep) + 1] for name in listed}:
+        found.unlisted += [name for name in _images_in(root, folder, listed) if same_name(name) not in listed]
     return found
 
 
-def _check_file(path: str | Path) -> int:
-    """Return the size of a file. Raises OSError unless it is there."""
+def _check_file(path: str | Path) -> int | None:
+    """Return the size of a file, None for a pipe, a socket or a device. Raises OSError unless it is there."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    return status.st_size
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _is_read(name: str) -> bool:
@@ -143,12 +149,14 @@ def _is_read(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in Image.registered_extensions()
 
 
-def _images_in(root: Path, folder: str) -> list[str]:
+def _images_in(root: Path, folder: str, listed: set[str]) -> list[str]:
+    """Return the images of a folder that are not listed. `folder` is empty, or ends in a separator."""
     try:
         names = os.listdir(os.path.join(root, folder))
     except OSError:
         return []
-    return [os.path.join(folder, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+    others = (set(names) if not folder else {folder + name for name in names}) - listed
+    return [name for name in others if name.lower().endswith(SUFFIXES) and name[len(folder)] != "."]
 
 
 def _same_file(one: str, other: str, actual: str) -> None:

@@ -6,9 +6,8 @@ import contextlib
 import json
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -42,8 +41,7 @@ class ImageFolderParams(Params):
     """Part of the images that identifies them: a `sample` of their content, or `all` of it."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of the index."""
 
     id: str
@@ -127,7 +125,7 @@ class _Reader:
         split = self._optional(line, record, "split").casefold() if "split" in record else ""
         if not split:
             split = "test" if held_out(key, self._params.holdout, self._params.split_seed) else "train"
-        if split in LEFT_OUT:
+        elif split in LEFT_OUT:
             self._left_out.setdefault(split, []).append(line)
         elif split not in SPLITS:
             raise self._wrong(line, f"expected split train or test, found '{split}'")
@@ -136,18 +134,14 @@ class _Reader:
                 line, f"expected one split per image, found '{key}' in {self._splits[image]} and in {split}"
             )
         caption = self._text(line, record, "caption")
-        if (valid := as_text(caption, "replace")) != caption:
+        if not caption.isascii() and (valid := as_text(caption, "replace")) != caption:
             self._halves.append(line)
-        row = Row(
-            id=(self._optional(line, record, "id") if "id" in record else "") or f"{key}#{number}",
-            image=image,
-            caption=valid,
-            labels=self._labels(line, record["labels"]) if "labels" in record else (),
-            split=split,
-        )
-        if (first := self._lines.setdefault(same_name(row.id), line)) != line:
-            raise self._wrong(line, f"expected unique ids, found '{row.id}' in line {first} too")
-        return row
+            caption = valid
+        name = (self._optional(line, record, "id") if "id" in record else "") or f"{key}#{number}"
+        labels = self._labels(line, record["labels"]) if "labels" in record else ()
+        if (first := self._lines.setdefault(same_name(name), line)) != line:
+            raise self._wrong(line, f"expected unique ids, found '{name}' in line {first} too")
+        return Row(name, image, caption, labels, split)
 
     def finish(self) -> None:
         """Write the notes on all rows."""
@@ -176,12 +170,10 @@ class _Reader:
 
     def _text(self, line: int, record: Record, name: str) -> str:
         """Return a cell; nothing is an empty text."""
-        if name not in record:
-            if name in REQUIRED:
-                raise self._wrong(line, f"expected a text '{name}', found columns {', '.join(record) or 'none'}")
-            return ""
-        value = record[name]
+        value = record.get(name)
         if value is None:
+            if name in REQUIRED and name not in record:
+                raise self._wrong(line, f"expected a text '{name}', found columns {', '.join(record) or 'none'}")
             return ""
         if not isinstance(value, str):
             found = "an object" if isinstance(value, tuple) else json.dumps(value, ensure_ascii=False)
@@ -203,10 +195,10 @@ class _Reader:
             return ()
         separator = self._params.label_separator
         if isinstance(value, str):
-            if is_nothing(value):
-                self._no_labels.append(line)
-                return ()
             if value not in self._label_sets:
+                if is_nothing(value):
+                    self._no_labels.append(line)
+                    return ()
                 try:
                     parts_of = listed(value)
                 except ValueError as error:

@@ -70,7 +70,7 @@ def _csv_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[i
             _unreadable(path, line, error)
         if not cells:
             continue
-        if not any(cells) or not any(cell.strip() for cell in cells):
+        if not cells[0].strip() and not any(cell.strip() for cell in cells):
             blank.append(line)
             continue
         if lines + reader.line_num > line and (merged := _second_row(path, cells, names, dialect["delimiter"])):
@@ -79,7 +79,7 @@ def _csv_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[i
             raise wrong(path, line, message, hint)
         if len(cells) != len(names):
             _misfit(path, line, cells, names, dialect["delimiter"])
-        if cells == header or (cells[0].startswith("\ufeff") and [cells[0][1:], *cells[1:]] == header):
+        if cells == header or (cells[0][:1] == "\ufeff" and [cells[0][1:], *cells[1:]] == header):
             repeated.append(line)
             continue
         for column in unnamed:

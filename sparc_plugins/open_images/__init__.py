@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from scipy.sparse import csr_array
 
-__all__ = ["OpenImages", "OpenImagesParams", "read_hierarchy", "sparc_datasets"]
+__all__ = ["OpenImages", "OpenImagesParams", "read_hierarchy", "sample_file", "sparc_datasets"]
 
 
 SUFFIXES = (b"jpg", b"jpeg", b"png", b"webp")
@@ -197,7 +197,7 @@ def _other_suffixes(names: Iterable[bytes], published: Iterable[bytes]) -> dict[
 def open_image(path: Path) -> Image:
     """Open an image file. Raises BadSample if it does not exist."""
     try:
-        return read_image(sample_file(path).open("rb"), path)
+        return read_image(path)
     except FileNotFoundError as error:
         raise BadSample(f"image not found: {path}", hint="restore it; or pass --skip-bad") from error
 

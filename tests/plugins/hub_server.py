@@ -5,10 +5,27 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote
+
+API = r"/api/(?:models/|(datasets/))(.+?)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?"
+
+
+def listed(files, start="", recursive=True):
+    """Describe the files and folders whose names begin with `start`."""
+    folders = {above.as_posix() for name in files for above in PurePosixPath(name).parents} - {"."}
+    content = [{"type": "directory", "path": name, "oid": name} for name in sorted(folders)]
+    for name, data in files.items():
+        content.append({"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()})
+    inside = [one for one in content if one["path"].startswith(start)]
+    return [one for one in inside if recursive or "/" not in one["path"].removeprefix(start)]
 
 
 class HubServer:
-    """`repos` maps a name to its commits, newest last, each a pair of a commit and its files by name."""
+    """`repos` maps a name to its commits, newest last, each a pair of a commit and its files by name.
+
+    The names of datasets begin with `datasets/`.
+    """
 
     def __init__(self):
         self.repos = {}
@@ -24,6 +41,10 @@ class HubServer:
             def do_GET(self):
                 hub.answer(self, body=True)
 
+            def do_POST(self):
+                asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                hub.answer(self, body=True, paths=asked["paths"])
+
             def log_message(self, *_):
                 pass
 
@@ -35,9 +56,10 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, request, body):
+    def answer(self, request, body, paths=()):
         self.asked.append(f"{request.command} {request.path}")
-        status, headers, content = self._found(request.path.partition("?")[0])
+        path, _, query = unquote(request.path).partition("?")
+        status, headers, content = self._found(path, query, paths)
         request.send_response(status)
         for name, value in headers.items():
             request.send_header(name, value)
@@ -46,17 +68,19 @@ class HubServer:
         if body:
             request.wfile.write(content)
 
-    def _found(self, path):
-        if made := re.fullmatch(r"/api/models/(.+?)(?:/(revision|tree)/([^/]+))?", path):
-            repo, what, revision = made.groups()
+    def _found(self, path, query, paths):
+        if made := re.fullmatch(API, path):
+            kind, name, what, revision, folder = made.groups()
+            repo = f"{kind or ''}{name}"
             commit, files = self._at(repo, revision or "main")
             if commit is None:
                 return self._refusal(repo)
-            listed = [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for name, data in files.items()
-            ]
-            content = listed if what == "tree" else {"id": repo, "sha": commit, "siblings": []}
+            content = {"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files]}
+            if what in ("tree", "paths-info"):
+                content = listed(files, f"{folder}/" if folder else "", "recursive=true" in query.lower())
+                content = content if what == "tree" else [one for one in listed(files) if one["path"] in paths]
+                if folder and not content:
+                    return 404, {"X-Error-Code": "EntryNotFound"}, b""
             return 200, {"Content-Type": "application/json"}, json.dumps(content).encode()
         if not (made := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path)):
             return 404, {}, b""

@@ -10,13 +10,15 @@ import warnings
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
 from sparc_plugins.hf_dataset import HFDataset, HFParams, open_image
+from sparc_plugins.hf_dataset.choice import _listed_splits, _splits
+from sparc_plugins.hf_dataset.folders import folder_files, visible
 
 datasets = pytest.importorskip("datasets")
 NFC, NFD = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
@@ -371,3 +373,21 @@ def test_every_json_cell_comes_back_as_written(tmp_path_factory, rows, in_a_list
 
 def listed(row):
     return row if isinstance(row, list) else [row]
+
+
+NAMES = "train test validation valid dev eval data a.b trainer my-test test_2 Train __x 0 [1]"
+WORDS = st.sampled_from(NAMES.split(" "))
+PLACES = st.lists(WORDS, min_size=1, max_size=3).map("/".join)
+
+
+@settings(max_examples=25)
+@given(st.sets(st.tuples(PLACES, st.sampled_from([".csv", ".jsonl.gz", ".jpg", "", "-00000-of-00002.csv"]))))
+@example({("0-1/a", ".csv"), ("0/a", ".csv")})
+def test_files_make_the_splits_that_the_library_makes_of_them(tmp_path_factory, names):
+    root = tmp_path_factory.mktemp("data")
+    for name in ("first.csv", *("".join(name) for name in names)):
+        if all(not above.is_file() for above in (root / name).parents) and not (root / name).exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+    found = _splits(root, visible(folder_files(str(root)), root))
+    assert list(found.items()) == list(_listed_splits(root).items())
