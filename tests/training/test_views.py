@@ -205,23 +205,23 @@ def test_resuming_with_dropout_and_missing_streams_gives_the_same_bits(tmp_path)
 def test_pairs_that_are_lost_cost_less_with_guesses_than_without():
     """Three views of common causes; each sample shows one or all of them."""
     generator = torch.Generator().manual_seed(0)
-    causes = torch.randn(1200, 8, generator=generator).relu() * (torch.rand(1200, 8, generator=generator) < 0.3)
+    causes = torch.randn(700, 8, generator=generator).relu() * (torch.rand(700, 8, generator=generator) < 0.3)
     raw = {name: causes @ torch.randn(8, width, generator=generator) for name, width in WIDTHS.items()}
     for name, rows in raw.items():
         rows += 0.05 * torch.randn(rows.shape, generator=generator)
-        kept = torch.arange(1200) % 3 == list(WIDTHS).index(name)
-        rows[:900][~kept[:900]] = 0
-    features = FeaturesInMemory({name: [rows[:1000]] for name, rows in raw.items()})
-    new = {name: rows[1000:] for name, rows in raw.items()}
+        kept = torch.arange(700) % 3 == list(WIDTHS).index(name)
+        rows[:450][~kept[:450]] = 0
+    features = FeaturesInMemory({name: [rows[:500]] for name, rows in raw.items()})
+    new = {name: rows[500:] for name, rows in raw.items()}
 
     def solo_overlap(**options):
-        config = TrainingConfig(epochs=40, batch_size=100, lr=3e-3, **options)
+        config = TrainingConfig(epochs=30, batch_size=100, lr=1e-2, **options)
         made = SharedLatentSpace(SpaceConfig(streams=WIDTHS, n_latents=24, k=3), seed=0)
         prepare(made, features, config)
         training = Training(made, config)
         order = torch.Generator().manual_seed(0)
-        for _ in range(40):
-            for rows in torch.randperm(1000, generator=order).split(100):
+        for _ in range(30):
+            for rows in torch.randperm(500, generator=order).split(100):
                 training.advance(made.normalize({name: features.shards[name][0][rows] for name in WIDTHS}))
         active = {name: made.encode({name: x})[name].to_dense() > 0 for name, x in new.items()}
         return float((active["a"] & active["b"]).sum() / (active["a"] | active["b"]).sum())
