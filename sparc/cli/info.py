@@ -39,6 +39,7 @@ def info(run: RunPath) -> None:
     guesses = "guesses missing streams" if (opened.path / COMPLETION).is_file() else "guesses no missing streams"
     console.print(f"space: {shape}, {guesses}", markup=False, soft_wrap=True)
     options = provenance.options.model_dump(by_alias=True)
+    console.print(f"recipe: {options['recipe']}", markup=False)
     for title, model in (("training", TrainingConfig), ("features", ExtractionOptions)):
         settings = ", ".join(f"{name} {options[name]}" for name in names(model))
         console.print(f"{title}: {settings}", markup=False, soft_wrap=True)

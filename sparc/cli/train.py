@@ -31,7 +31,7 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
 
     Without options it trains the built-in demo (real backbones on real pictures and captions) in a few minutes, without
     a GPU. The value of an option comes from the command line, else from --config, else from the dataset's defaults,
-    else from the paper.
+    else from the recipe.
 
     Examples:
 

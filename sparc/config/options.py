@@ -197,7 +197,7 @@ class TrainingConfig(Options):
     )
     stream_dropout: float = option(
         0.25,
-        "Part of the samples for which one stream, drawn at random, selects for all; needs --completion linear.",
+        "Part of the samples of a step for which one stream, drawn at random, selects for all.",
         ge=0,
         le=1,
     )

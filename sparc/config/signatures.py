@@ -56,7 +56,7 @@ class RunArguments(TypedDict, total=False):
     """How encoding guesses the streams that a sample lacks: linear, from the covariances of the training features; or
     none, the paper's way."""
     stream_dropout: float
-    """Part of the samples for which one stream, drawn at random, selects for all; needs --completion linear."""
+    """Part of the samples of a step for which one stream, drawn at random, selects for all."""
     input_dropout: float
     """Part of each stream's features that its encoder does not see, drawn anew in each step."""
     encoder_product: Literal["float32", "bfloat16"]

@@ -55,12 +55,13 @@ class Views:
     ) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
         """Return `Batch.selecting` and `Batch.selects`; None if all streams of all samples select.
 
-        A founding stream that does not select is guessed from those that do. An attached stream is not guessed.
+        A founding stream that does not select is guessed from those that do. An attached stream is not guessed, and
+        without a completion none is.
         """
-        completion = self._space.completion
-        if completion is None or not (self._lacking or self._config.stream_dropout):
+        completion, names = self._space.completion, list(batch.features)
+        guesses = completion is not None and self._lacking
+        if self._space.selection == "local" or len(names) == 1 or not (guesses or self._config.stream_dropout):
             return None, None
-        names = list(batch.features)
         if self._lacking:
             present_BS = torch.stack([batch.present[name] for name in names], dim=1).cpu()
         else:
@@ -68,6 +69,9 @@ class Views:
         selects_BS = self._one_of_each(present_BS, step)
         if selects_BS.all():
             return None, None
+        if completion is None:
+            device = batch.features[names[0]].device
+            return inputs, dict(zip(names, selects_BS.T.to(device), strict=True))
         selecting = {name: x_BD.clone() for name, x_BD in inputs.items()}
         patterns, of_sample = torch.unique(selects_BS, dim=0, return_inverse=True)
         for number, pattern in enumerate(patterns.tolist()):

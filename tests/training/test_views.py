@@ -142,6 +142,20 @@ def test_the_gradients_by_hand_are_those_of_autograd(rates, lacking):
     torch.testing.assert_close(beyond.pre_bias, made.pre_bias.grad)
 
 
+def test_without_a_completion_the_streams_that_do_not_select_are_not_guessed():
+    made = space()
+    made.completion = None
+    batch = batch_of(made)
+    codes = made.encode_batch(views(made, stream_dropout=1.0).of(batch, 7))
+    alone = {name: made.encode({name: batch.features[name]})[name] for name in WIDTHS}
+    for row in range(40):
+        chosen = codes["a"].indices[row].tolist()
+        assert any(alone[name].indices[row].tolist() == chosen for name in WIDTHS)
+    for number, name in enumerate(WIDTHS):
+        logits = made.centered(name, batch.features[name]) @ made.encoders[number].T + made.latent_bias[number]
+        torch.testing.assert_close(codes[name].values, torch.relu(logits.gather(1, codes[name].indices)))
+
+
 def test_local_selection_drops_inputs_but_no_streams():
     made = space("local")
     made.completion = None

@@ -16,10 +16,12 @@ from sparc.storage.run import Run
 
 LEGEND = (
     "joint  streams of a sample encoded together, as in the paper: latents are shared",
-    "solo   each stream encoded alone, as in a search; completion guesses the others",
+    "solo   each stream encoded alone, as in a search",
     "null   the same on shuffled pairs: the value without any correspondence",
     "±      95% interval, bootstrap over samples",
 )
+_GUESSED = "; completion guesses the others"
+"""What is added to the line of `solo` for a space with a completion."""
 
 
 def evaluation_tables(
@@ -40,8 +42,13 @@ def evaluation_tables(
         parts += ["", _retrieval(report, everything=everything)]
     if report.uncompleted is not None:
         parts += ["", _completion(report, report.uncompleted)]
-    parts += ["", *(Text(line, style="dim") for line in LEGEND)]
+    parts += ["", *(Text(line, style="dim") for line in _legend(report))]
     return [Group(*parts)]
+
+
+def _legend(report: Report) -> list[str]:
+    """Return the lines of the legend, for what the tables show."""
+    return [line + (_GUESSED if line.startswith("solo") and report.uncompleted else "") for line in LEGEND]
 
 
 def print_evaluation(run: Run, *, everything: bool | None = None) -> None:
