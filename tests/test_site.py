@@ -209,7 +209,7 @@ def test_the_checkpoint_is_what_its_page_says(tmp_path):
         documented |= set(re.findall(r"`([\w.]+)`", cell))
     content = json.loads((tmp_path / "config.json").read_text())
     written = {f"{part}.{key}" for part in ("space", "training") for key in content[part]}
-    assert documented - {"training"} == written | {"format_version"}
+    assert documented - {"training", "space.attached"} == written | {"format_version"}
     assert content["format_version"] == 1
 
     size = {"L": 32, "S": 2, "T": 10}
@@ -224,6 +224,32 @@ def test_the_checkpoint_is_what_its_page_says(tmp_path):
         assert {key: part.get_shape() for key, part in found.items()} == shapes
         assert {part.get_dtype() for part in found.values()} == {"F32"}
         assert file.metadata() == {"format": "pt"}
+
+
+def test_a_missing_stream_is_guessed_from_the_file_as_its_page_says(tmp_path):
+    from safetensors import safe_open
+
+    from sparc.core.completion import Completion
+
+    space = sparc.SharedLatentSpace(
+        sparc.SpaceConfig(streams={"a": 6, "b": 4}, n_latents=32, k=4, normalization="none"), seed=1
+    )
+    drawn = torch.Generator().manual_seed(0)
+    space.completion = Completion(
+        space.streams, torch.randn(10, generator=drawn), torch.randn(3, 10, generator=drawn), 0.25
+    )
+    space.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "completion.safetensors", framework="pt") as file:
+        m, F, r = file.get_tensor("mean"), file.get_tensor("factor"), float(file.metadata()["ridge"])
+    x, W, c = torch.randn(6, generator=drawn), [weight.detach() for weight in space.encoders], space.latent_bias
+    F_P, F_t, b = F[:, :6], F[:, 6:], space.pre_bias
+    x_t = m[6:] + F_t.T @ torch.linalg.inv(F_P @ F_P.T + r * torch.eye(3)) @ F_P @ (x - m[:6])
+    own, guessed = W[0] @ (x - b[:6]) + c[0], W[1] @ (x_t - b[6:]) + c[1]
+    kept = (own + guessed).topk(4).indices
+    codes = sparc.load(tmp_path).encode({"a": x.unsqueeze(0)})["a"]
+    assert codes.indices[0].tolist() == kept.tolist()
+    torch.testing.assert_close(codes.values[0], own[kept].relu())
+    torch.testing.assert_close(codes.values_for("b")[0], ((own + guessed)[kept] / 2).relu())
 
 
 def test_a_feature_is_encoded_from_the_file_as_its_page_says(tmp_path):

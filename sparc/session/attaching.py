@@ -82,7 +82,12 @@ def detach(
     """Write the space of a directory without one of its streams into a new directory, as `sparc detach` does.
 
     Without an attached stream the space is that to which it was attached, to the bit. A run without a stream is a run.
-    Returns the new directory. Raises InvalidConfig if no stream would be left that was not attached.
+    Returns the new directory.
+
+    Raises:
+        UnknownName: the space has no such stream.
+        MissingData: there is no space in the directory.
+        InvalidConfig: no stream would be left that was not attached.
     """
     path, options = Path(space), validated(DetachOptions, as_options(None, arguments, DetachOptions))
     config, run = read_config(path), Run(path)
