@@ -240,11 +240,11 @@ def test_a_missing_stream_is_guessed_from_the_file_as_its_page_says(tmp_path):
     )
     space.save_pretrained(tmp_path)
     with safe_open(tmp_path / "completion.safetensors", framework="pt") as file:
-        m, F, r = file.get_tensor("mean"), file.get_tensor("factor"), float(file.metadata()["ridge"])
-    x, W, c = torch.randn(6, generator=drawn), [weight.detach() for weight in space.encoders], space.latent_bias
-    F_P, F_t, b = F[:, :6], F[:, 6:], space.pre_bias
-    x_t = m[6:] + F_t.T @ torch.linalg.inv(F_P @ F_P.T + r * torch.eye(3)) @ F_P @ (x - m[:6])
-    own, guessed = W[0] @ (x - b[:6]) + c[0], W[1] @ (x_t - b[6:]) + c[1]
+        m, factor, r = file.get_tensor("mean"), file.get_tensor("factor"), float(file.metadata()["ridge"])
+    x, encoders, c = torch.randn(6, generator=drawn), [weight.detach() for weight in space.encoders], space.latent_bias
+    known, missing, b = factor[:, :6], factor[:, 6:], space.pre_bias
+    x_t = m[6:] + missing.T @ torch.linalg.inv(known @ known.T + r * torch.eye(3)) @ known @ (x - m[:6])
+    own, guessed = encoders[0] @ (x - b[:6]) + c[0], encoders[1] @ (x_t - b[6:]) + c[1]
     kept = (own + guessed).topk(4).indices
     codes = sparc.load(tmp_path).encode({"a": x.unsqueeze(0)})["a"]
     assert codes.indices[0].tolist() == kept.tolist()
