@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 from sparc.cli.options import RunPath
 from sparc.cli.progress import console
 from sparc.cli.tables.evaluation import print_evaluation
 from sparc.config import ExtractionOptions, TrainingConfig, names
+from sparc.evaluation.report import EvaluationFile
 from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, read_config
 
@@ -46,3 +49,12 @@ def info(run: RunPath) -> None:
     console.print(f"started {provenance.started} by: {' '.join(provenance.command)}", markup=False, soft_wrap=True)
     if opened.evaluation.is_file():
         print_evaluation(opened)
+        if (
+            guesses.endswith("guesses missing streams")
+            and not EvaluationFile.read(opened.evaluation).report.uncompleted
+        ):
+            console.print(
+                f"[yellow]measured before the space had a completion; measure it again: sparc evaluate {escape(str(run))}"
+                "[/yellow]",
+                soft_wrap=True,
+            )

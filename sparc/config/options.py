@@ -185,7 +185,7 @@ class TrainingConfig(Options):
     epochs: int = option(50, "Passes over the training samples.", gt=0)
     batch_size: int = option(256, "Samples per step.", gt=0)
     lr: float = option(1e-4, "Learning rate of Adam.", gt=0)
-    seed: int = option(0, "Seed of the initial weights and of the order of the samples.", ge=0)
+    seed: int = option(0, "Seed of the initial weights and of the order of the samples.", ge=0, lt=2**63)
     pre_bias: PreBias = option(
         "mean",
         "Start of each stream's pre-bias: the mean of its training features, which prevents dead latents; or zeros.",

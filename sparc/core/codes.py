@@ -5,7 +5,8 @@ A latent is active where its value exceeds 0. Only the counters of dead latents,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,29 +18,15 @@ if TYPE_CHECKING:
 
 
 class Translations(Mapping[str, Tensor]):
-    """Activations to decode into streams that were missing, (B, K) each, computed when they are first asked for."""
+    """Activations to decode into streams that were missing, (B, K) each, computed when they are asked for.
 
-    def __init__(self, streams: Iterable[str], compute: Callable[[str], Tensor]) -> None:
-        """Take the missing streams, and the function that computes the activations for one of them."""
-        self._streams = tuple(streams)
-        self._compute = compute
-        self._computed: dict[str, Tensor] = {}
+    Subclasses hold what they are computed from, that is, the features. They follow the parameters that the space then
+    has, so decode a code before its space changes.
+    """
 
-    def __getitem__(self, stream: str) -> Tensor:
-        """Return the activations for a stream. Raises KeyError for a stream that was not missing."""
-        if stream not in self._streams:
-            raise KeyError(stream)
-        if stream not in self._computed:
-            self._computed[stream] = self._compute(stream)
-        return self._computed[stream]
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the missing streams."""
-        return iter(self._streams)
-
-    def __len__(self) -> int:
-        """Count the missing streams."""
-        return len(self._streams)
+    @abstractmethod
+    def rows(self, samples: slice | Tensor) -> Translations:
+        """Return the translations of some samples, without those of the others."""
 
     def __reduce__(self) -> tuple[type[dict[str, Tensor]], tuple[dict[str, Tensor]]]:
         """Pickle and copy as a dict of all activations."""
@@ -65,7 +52,12 @@ class Codes:
 
     def __getitem__(self, samples: slice | Tensor) -> Codes:
         """Return the codes of some samples, by a slice, indices or a mask."""
-        translations = Translations(self.translations, lambda stream: self.translations[stream][samples])
+        found = self.translations
+        translations: Mapping[str, Tensor]
+        if isinstance(found, Translations):
+            translations = found.rows(samples)
+        else:
+            translations = {stream: values_BK[samples] for stream, values_BK in found.items()}
         return Codes(self.indices[samples], self.values[samples], self.n_latents, translations)
 
     def values_for(self, stream: str) -> Tensor:

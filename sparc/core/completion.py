@@ -23,9 +23,8 @@ ones are guessed like from any other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -178,7 +177,7 @@ class Completion(nn.Module):
         """
         parameters = list(space.parameters())
         counted = not any(parameter.is_inference() for parameter in parameters)
-        key = (space.decoder.device, *(parameter._version for parameter in parameters if counted))
+        key = tuple((id(one), one.data_ptr(), one.dtype, one._version if counted else 0) for one in parameters)
         kept = self._alone.get(stream)
         if kept is not None and kept[0] == key and counted:
             return kept[1]
@@ -236,17 +235,55 @@ def _encode_alike(space: LatentSpace, completion: Completion, batch: Batch, ther
     centered = {name: space.centered(name, x_BD) for name, x_BD in known.items()}
     indices_BK = _select_alone(space, completion, centered) if len(known) == 1 else _select(space, completion, known)
     own = {name: _logits(space, name, x_BD, indices_BK) for name, x_BD in centered.items()}
-
-    def translated(stream: str, target: str) -> Tensor:
-        guess_BD = space.centered(target, completion.guess(known)[target])
-        return torch.relu((own[stream] + _logits(space, target, guess_BD, indices_BK)) / 2)
-
+    # A space that does not normalise would share the caller's tensors, which may change before a code is decoded.
+    held = {name: x_BD.clone() for name, x_BD in known.items()} if space.normalization == "none" else known
     codes = {
-        name: Codes(indices_BK, torch.relu(own_BK), space.n_latents, Translations(missing, partial(translated, name)))
+        name: Codes(
+            indices_BK,
+            torch.relu(own_BK),
+            space.n_latents,
+            _Guessed(space, completion, tuple(missing), held, own_BK, indices_BK),
+        )
         for name, own_BK in own.items()
     }
     lacking = Codes(indices_BK, torch.zeros_like(own[present[0]]), space.n_latents)
     return {name: codes.get(name, lacking) for name in batch.features}
+
+
+@dataclass(frozen=True, eq=False)
+class _Guessed(Translations):
+    """Translations of a code of one stream, by averages of its logits and those of the guessed target."""
+
+    space: LatentSpace
+    completion: Completion
+    missing: tuple[str, ...]
+    known: Mapping[str, Tensor]
+    """Normalised features, (B, D) per present stream."""
+    own: Tensor
+    """(B, K), the stream's own logits."""
+    indices: Tensor
+    """(B, K)."""
+
+    def __getitem__(self, stream: str) -> Tensor:
+        """Return z_ts for a missing stream t. Raises KeyError for another."""
+        if stream not in self.missing:
+            raise KeyError(stream)
+        guess_BD = self.space.centered(stream, self.completion.guess(self.known)[stream])
+        return torch.relu((self.own + _logits(self.space, stream, guess_BD, self.indices)) / 2)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the missing streams."""
+        return iter(self.missing)
+
+    def __len__(self) -> int:
+        """Count the missing streams."""
+        return len(self.missing)
+
+    def rows(self, samples: slice | Tensor) -> _Guessed:
+        """Return the translations of some samples; copies let go of the others."""
+        known = {name: x_BD[samples].clone() for name, x_BD in self.known.items()}
+        own_BK, indices_BK = self.own[samples].clone(), self.indices[samples].clone()
+        return replace(self, known=known, own=own_BK, indices=indices_BK)
 
 
 def _logits(space: LatentSpace, stream: str, centered_BD: Tensor, indices_BK: Tensor) -> Tensor:

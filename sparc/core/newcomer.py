@@ -25,6 +25,10 @@ RIDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """Candidates for the ridge, relative to the variance of the newcomer."""
 
 
+_ROUNDING = 1e-9
+"""Relative to the mean square; smaller variances are rounding errors."""
+
+
 class Newcomer(nn.Module):
     """Mean and covariances of an attached stream."""
 
@@ -88,10 +92,15 @@ def _parts(completion: Completion, moments: Moments, mean_T: Tensor, stream: str
     found, F_RO = _covariances(completion, moments, mean_T, stream), completion.factor.double()
     eye_RR = torch.eye(completion.rank, dtype=F_RO.dtype, device=F_RO.device)
     common_RD = torch.linalg.solve(F_RO @ F_RO.T + completion.ridge * eye_RR, F_RO @ found.crossed)
+    mean_D = mean_T[_segment(moments, stream)]
+    # Features that are all alike differ by rounding errors only.
+    noise = _ROUNDING * float(mean_D.square().sum() + found.own.trace())
     values_D, vectors_DD = torch.linalg.eigh(found.own - common_RD.T @ common_RD)
-    rank = min(completion.rank, int((values_D > 0).sum()))
+    rank = min(completion.rank, int((values_D > noise).sum()))
+    if not float(found.own.trace()) > noise:
+        common_RD = torch.zeros_like(common_RD)
     values_Q, vectors_DQ = values_D.flip(0)[:rank], vectors_DD.flip(1)[:, :rank]
-    return mean_T[_segment(moments, stream)], common_RD, (vectors_DQ * values_Q.sqrt()).T
+    return mean_D, common_RD, (vectors_DQ * values_Q.sqrt()).T
 
 
 def _choose(completion: Completion, parts: tuple[Tensor, Tensor, Tensor], held_out: _Covariances) -> float:

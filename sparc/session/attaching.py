@@ -14,7 +14,7 @@ from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
-from sparc.session.options import as_options, with_absolute_paths
+from sparc.session.options import as_options, checked_path, with_absolute_paths
 from sparc.session.session import Session, check_samples, missing_plugins, program
 from sparc.session.verbs import Trained, run_session
 from sparc.storage.provenance import Change, Provenance
@@ -29,7 +29,7 @@ def attach(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[
     run is evaluated. An interrupted one resumes with `sparc.train(resume=...)`. Raises the SparcError that
     `sparc attach` ends with, such as InvalidConfig for a stream that the space has already.
     """
-    return run_session(begin_attached(Path(run), as_options(None, arguments, AttachOptions), listener))
+    return run_session(begin_attached(checked_path(run), as_options(None, arguments, AttachOptions), listener))
 
 
 def begin_attached(path: Path, given: dict[str, Any], listener: Listener) -> Session:
@@ -89,16 +89,20 @@ def detach(
         MissingData: there is no space in the directory.
         InvalidConfig: no stream would be left that was not attached.
     """
-    path, options = Path(space), validated(DetachOptions, as_options(None, arguments, DetachOptions))
-    config, run = read_config(path), Run(path)
+    path = checked_path(space)
+    options, run = validated(DetachOptions, as_options(None, arguments, DetachOptions)), Run(path)
     if run.begun and not run.finished:
         raise MissingData(f"the run {path} is not finished", hint=f"sparc train --resume {path}")
+    config = read_config(path)
+    if not isinstance(stream, str):
+        raise InvalidConfig(f"stream: expected a name, found {stream!r}", hint=f"one of {', '.join(config.streams)}")
     if stream not in config.streams:
         raise UnknownName(f"the space has no stream named '{stream}'", hint=f"its streams: {', '.join(config.streams)}")
     if list(config.founding) == [stream]:
         others = f", and {', '.join(config.attached)} was attached to it" if config.attached else ""
         raise InvalidConfig(
-            f"{path} was trained with {stream} alone{others}, so nothing is left without it", hint="detach another one"
+            f"{stream} is the only stream of {path} that was not attached{others}, so nothing is left without it",
+            hint="keep it; attached ones can be detached",
         )
     default = f"{path.resolve().name}-without-{stream}"
     out = Path(options.out) if options.out is not None else Run.next_free(path.parent, default)

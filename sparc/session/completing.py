@@ -9,11 +9,11 @@ from typing import Any, Unpack
 
 from sparc.config import CompleteOptions, DataOptions, PlaceOptions, SpaceConfig, names, validated
 from sparc.config.signatures import CompleteArguments
-from sparc.errors import InvalidConfig, MisalignedStreams
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
-from sparc.session.options import as_options, resolved
+from sparc.session.options import as_options, checked_path, resolved
 from sparc.session.session import Session
 from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, read_config
@@ -40,7 +40,10 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
     Raises the SparcError that `sparc complete` ends with: InvalidConfig if the space has a completion or needs none,
     MisalignedStreams if the features are not those of the space's streams.
     """
-    directory, given = Path(space), as_options(None, arguments, CompleteOptions)
+    directory, given = checked_path(space), as_options(None, arguments, CompleteOptions)
+    run = Run(directory)
+    if run.begun and not run.finished:
+        raise MissingData(f"the run {directory} is not finished", hint=f"sparc train --resume {directory}")
     config = read_config(directory)
     _check(directory, config)
     data = _data(directory, given, listener)
@@ -78,7 +81,8 @@ def _check(directory: Path, config: SpaceConfig) -> None:
         )
     if len(config.founding) == 1:
         raise InvalidConfig(
-            f"{directory} was trained with {next(iter(config.founding))} alone, and attached streams are never guessed",
+            f"{next(iter(config.founding))} is the only stream of {directory} that was not attached, and attached streams "
+            "are never guessed",
             hint="encode as it is",
         )
     if config.selection == "local":

@@ -69,6 +69,16 @@ def as_options(config: RunConfig | None, arguments: Mapping[str, Any], model: ty
     return {**(config.given() if config is not None else {}), **given_of(given)}
 
 
+def checked_path(value: Any) -> Path:
+    """Return the directory that the caller of a verb gave. Raises InvalidConfig for anything but a path."""
+    if not isinstance(value, str | Path):
+        raise InvalidConfig(
+            f"expected the directory of a space, found {type(value).__name__}",
+            hint="give its path, such as runs/openmoji",
+        )
+    return Path(value)
+
+
 def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that have a value: None and empty lists mean that an option was not given."""
     empty = {name for name, value in options.items() if isinstance(value, list | tuple) and not value}

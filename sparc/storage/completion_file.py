@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
     """
     path = directory / COMPLETION
     with reading(path):
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
     founding = config.founding
     numbers = range(len(founding), len(config.streams))
@@ -58,7 +59,7 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
         with reading(path), safe_open(path, framework="pt") as file:
             mean_T, factor_RT = file.get_tensor("mean").float(), file.get_tensor("factor").float()
             owns = [file.get_tensor(f"own.{number}").float() for number in numbers]
-            ridge, *own_ridges = map(float, file.metadata()["ridge"].split())
+            ridge, *own_ridges = map(float, (file.metadata() or {})["ridge"].split())
         total = sum(config.streams.values())
         if tuple(mean_T.shape) != (total,) or factor_RT.ndim != 2 or factor_RT.shape[1] != total:
             raise ValueError(f"expected a mean and a factor of width {total}, found {tuple(factor_RT.shape)}")
@@ -72,7 +73,7 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
             raise ValueError(f"expected {1 + len(config.attached)} ridges, found {1 + len(own_ridges)}")
         positive = all(0 < one < float("inf") for one in (ridge, *own_ridges))
         if not (positive and all(found.isfinite().all() for found in (mean_T, factor_RT, *owns))):
-            raise ValueError("expected finite numbers")
+            raise ValueError("expected finite numbers, and ridges above zero")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptFile(
             f"{path} is truncated or does not fit {CONFIG}: {error}",

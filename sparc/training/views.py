@@ -102,4 +102,4 @@ class Views:
 
 def _seed(seed: int, step: int, stream: int) -> int:
     """Return a seed for the draws of one step and stream."""
-    return (seed * 1_000_003 + step) * 101 + stream
+    return ((seed * 1_000_003 + step) * 101 + stream) % 2**63
