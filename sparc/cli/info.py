@@ -53,8 +53,8 @@ def info(run: RunPath) -> None:
             guesses.endswith("guesses missing streams")
             and not EvaluationFile.read(opened.evaluation).report.uncompleted
         ):
+            again = f"sparc evaluate {escape(str(run))}"
             console.print(
-                f"[yellow]measured before the space had a completion; measure it again: sparc evaluate {escape(str(run))}"
-                "[/yellow]",
+                f"[yellow]measured before the space had a completion; measure it again: {again}[/yellow]",
                 soft_wrap=True,
             )

@@ -81,8 +81,8 @@ def _check(directory: Path, config: SpaceConfig) -> None:
         )
     if len(config.founding) == 1:
         raise InvalidConfig(
-            f"{next(iter(config.founding))} is the only stream of {directory} that was not attached, and attached streams "
-            "are never guessed",
+            f"{next(iter(config.founding))} is the only stream of {directory} that was not attached, and attached "
+            "streams are never guessed",
             hint="encode as it is",
         )
     if config.selection == "local":
