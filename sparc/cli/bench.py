@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from sparc.cli import INTERRUPTED
 from sparc.cli.options import ConfigFile, with_options
 from sparc.cli.progress import Screen, console
 from sparc.config import (
@@ -36,6 +38,7 @@ from sparc.config import (
 from sparc.errors import InvalidConfig
 from sparc.session import Session, read_options
 from sparc.session.data import resolve_device
+from sparc.session.session import stop_on_signal
 from sparc.system.memory import keep_freed_memory
 
 app = typer.Typer(help="Measure speed and memory on this machine, and recovery of planted data.", no_args_is_help=True)
@@ -206,7 +209,13 @@ def planted(given: dict[str, Any], run: PlantedRun = None, config: ConfigFile = 
         keep_freed_memory()
         if run is None:
             session.prepare()
-            session.train()
+            with stop_on_signal() as stopped:
+                trained = session.train(stopped)
+            if trained is None:
+                kept = f"; then measure it: sparc bench planted {session.run.path}"
+                resume = f". Finish it: sparc train --resume {session.run.path}{kept}" if "out" in options else ""
+                screen.note(f"stopped{resume}")
+                sys.exit(INTERRUPTED)
         space = session.space
         screen.doing("measuring what the space recovers")
         found = measure_planted(session, space, streams)

@@ -38,7 +38,7 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
     A run knows its features. For another space, `features`, or `stream` and `dataset`, name them.
 
     Raises the SparcError that `sparc complete` ends with: InvalidConfig if the space has a completion or needs none,
-    MisalignedStreams if the features are not those of the space's streams.
+    MissingData if there is none in the directory, MisalignedStreams if the features are not those of its streams.
     """
     directory, given = checked_path(space), as_options(None, arguments, CompleteOptions)
     run = Run(directory)

@@ -77,6 +77,10 @@ def test_a_grid_may_vary_every_option_that_does_not_change_the_features():
         "epochs",
         "batch-size",
         "lr",
+        "pre-bias",
+        "completion",
+        "stream-dropout",
+        "input-dropout",
         "encoder-product",
         "adam-state",
     )

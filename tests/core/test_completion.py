@@ -347,12 +347,53 @@ def test_codes_are_copied_sliced_and_joined_with_their_translations():
     space = space_with(completion_of(*covariance(), 0.1))
     with torch.no_grad():
         codes = space.encode({"a": features()["a"]})["a"]
-        for other in (
-            copy.deepcopy(codes),
-            codes[:],
-            Codes.joined([codes[:3], codes[3:]]),
-        ):
-            assert torch.equal(space.decode(other, "b"), space.decode(codes, "b"))
+        for other in (copy.deepcopy(codes), codes[:], Codes.joined([codes[:3], codes[3:]])):
+            torch.testing.assert_close(space.decode(other, "b"), space.decode(codes, "b"))
+
+
+def test_a_part_of_the_codes_does_not_hold_the_features_of_the_rest():
+    space = space_with(completion_of(*covariance(), 0.1))
+    with torch.no_grad():
+        some = space.encode({"a": features(500)["a"]})["a"][:2]
+    assert all(x_BD.untyped_storage().nbytes() == 2 * 5 * 8 for x_BD in some.translations.known.values())
+
+
+def test_a_buffer_that_is_used_again_does_not_change_codes():
+    space = space_with(completion_of(*covariance(), 0.1))
+    buffer = features()["a"].clone()
+    with torch.no_grad():
+        codes = space.encode({"a": buffer})["a"]
+        expected = space.decode(codes, "b")
+        buffer.mul_(-3)
+        assert torch.equal(space.decode(codes, "b"), expected)
+
+
+def test_gradients_flow_though_a_code_was_decoded_without_them_before():
+    space = space_with(completion_of(*covariance(), 0.1))
+    x = features()["a"].requires_grad_()
+    codes = space.encode({"a": x})["a"]
+    with torch.no_grad():
+        space.decode(codes, "b")
+    space.decode(codes, "b").sum().backward()
+    assert x.grad.any()
+
+
+def test_other_parameters_another_dtype_and_another_space_are_seen():
+    C, mean = covariance()
+    space, other = space_with(completion_of(C, mean, 0.1)), space_with(None)
+    x = {"a": features()["a"]}
+    with torch.no_grad():
+        for encoder in other.encoders:
+            encoder.neg_()
+    space.encode(x)
+    other.completion = space.completion
+    torch.testing.assert_close(other.encode(x)["a"].to_dense(), oracle(other, C, mean, x, 0.1)[0]["a"])
+    space.load_state_dict(other.state_dict(), assign=True)
+    torch.testing.assert_close(space.encode(x)["a"].to_dense(), oracle(other, C, mean, x, 0.1)[0]["a"])
+    space.float()
+    assert space.encode(x)["a"].values.dtype == torch.float32
+    space.double()
+    assert space.encode(x)["a"].values.dtype == torch.float64
 
 
 def test_codes_name_the_streams_that_were_missing():

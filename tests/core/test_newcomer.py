@@ -180,3 +180,23 @@ def test_a_newcomer_moves_with_the_completion():
     one = Newcomer(torch.zeros(3), torch.zeros(2, 3), torch.zeros(1, 3), 0.1)
     completion = Completion(FOUNDING, torch.zeros(9), torch.zeros(2, 9), 1.0, {"with.dots": one})
     assert completion.double().newcomers["with.dots"].common.dtype == torch.float64
+
+
+@pytest.mark.parametrize("alike", ["one value", "rounding errors"])
+def test_a_newcomer_that_never_changes_guesses_nothing(alike):
+    """Its variance is rounding error, which no ridge may be relative to."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 12, dtype=torch.float64, generator=generator)
+    x[:, 9:] = 0.3
+    if alike == "rounding errors":
+        x[:, 9:] += 1e-9 * torch.randn(200, 3, dtype=torch.float64, generator=generator)
+    moments = Moments(WIDTHS)
+    moments.add(
+        Batch({"a": x[:, :5], "b": x[:, 5:9], "c": x[:, 9:]}, dict.fromkeys(WIDTHS, torch.ones(200, dtype=torch.bool)))
+    )
+    covariance_TT = moments.covariance(moments.mean)
+    founding = Completion(FOUNDING, moments.mean[:9], torch.linalg.cholesky(covariance_TT[:9, :9]).T.contiguous(), 0.1)
+    completion = founding.with_newcomers({"c": fit_newcomer(founding, moments, moments, "c")})
+    assert completion.newcomers["c"].ridge == 0.1
+    guess = completion.guess({"c": x[:, 9:] + 5})["a"]
+    torch.testing.assert_close(guess, moments.mean[:5].expand_as(guess))

@@ -179,7 +179,7 @@ def test_half_written_files_of_others_at_work_are_left_alone(dataset, tmp_path):
 
 
 def test_an_empty_caption_is_named_when_a_text_stream_reads_it(dataset, tmp_path):
-    dataset.rows[3] = replace(dataset.rows[3], caption="  ")
+    dataset.rows[3] = dataset.rows[3]._replace(caption="  ")
     with pytest.raises(BadSample, match=f"sample '{dataset.ids[3]}' has an empty caption"):
         extract_stream(dataset, Brightness(), tmp_path / "s", modality="text")
 

@@ -117,6 +117,7 @@ def test_draws_depend_on_seed_and_step_alone():
         return Views(made, TrainingConfig(seed=seed)).of(batch, step).inputs["a"]
 
     assert torch.equal(inputs(0, 5), inputs(0, 5))
+    assert torch.equal(inputs(2**63 - 1, 5), inputs(2**63 - 1, 5))
     assert not torch.equal(inputs(0, 5), inputs(0, 6))
     assert not torch.equal(inputs(0, 5), inputs(1, 5))
 
