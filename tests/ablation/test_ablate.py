@@ -29,8 +29,21 @@ from sparc.errors import MisalignedStreams, WeightsUnavailable
 from tests.interchange.test_import_features import imported, write
 from tests.test_cli import assert_fails, folder, start, wait_for
 
-SMALL = ("--n-latents", 32, "--batch-size", 32, "--lr", 0.01)
-PHOTOS = ("--stream", "hog", "--stream", "char-ngrams", "--n-latents", 32, "--batch-size", 16, "--lr", 0.01)
+SMALL = ("--recipe", "paper", "--n-latents", 32, "--batch-size", 32, "--lr", 0.01)
+PHOTOS = (
+    "--recipe",
+    "paper",
+    "--stream",
+    "hog",
+    "--stream",
+    "char-ngrams",
+    "--n-latents",
+    32,
+    "--batch-size",
+    16,
+    "--lr",
+    0.01,
+)
 
 
 @pytest.fixture

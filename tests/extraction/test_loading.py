@@ -408,7 +408,7 @@ INPUTS = st.dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(INPUTS, st.lists(st.booleans(), max_size=3))
 def test_a_batch_that_takes_the_pipe_comes_back_whole(inputs, readable):
     batch = PreprocessedBatch(inputs, readable, [BadSample("broken", hint="mend")], tuple(inputs))

@@ -39,7 +39,7 @@ def scattered(sizes, places, per_block, room):
 
 
 @pytest.mark.parametrize("open_bytes", [1 << 30, 1], ids=["in memory", "through buckets"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(layouts())
 def test_every_row_is_in_its_place_and_every_shard_is_written_once(open_bytes, tmp_path, some):
     sizes, places, per_block = some

@@ -614,7 +614,7 @@ def test_bytes_of_another_encoding_are_named(pets):
 NAMES = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     texts=st.dictionaries(
         st.integers(0, 10**12 - 1) | NAMES.map("x{}".format), st.lists(NAMES, max_size=3), min_size=1, max_size=6

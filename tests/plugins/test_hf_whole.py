@@ -68,7 +68,7 @@ def quoted(cell):
     return '"' + cell.replace('"', '""') + '"'
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(LINES, ENDS, st.sampled_from(["", "\ufeff"]))
 @example(["a.png,x,1,,", ",,,,", ' ,"",,,'], "\n", "")
 @example(['a.png,"x ""y""\n, z",1,b,c'], "\r\n", "")
@@ -81,7 +81,7 @@ def test_any_csv_text_gives_the_same_table_or_is_left_to_the_other_reader(folder
     assert other in (one, None)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(*[CELLS] * 5), min_size=1, max_size=6), ENDS, st.sampled_from([".csv", ".csv.gz", ".tsv"]))
 def test_a_table_whose_texts_are_all_quoted_is_read_in_pieces(folder, rows, end, name):
     separator = "\t" if name == ".tsv" else ","
@@ -106,7 +106,7 @@ RECORDS = st.lists(st.dictionaries(st.sampled_from([*COLUMNS.values(), "more"]),
 ALIKE = st.tuples(*[VALUES] * 4).flatmap(lambda row: st.just([dict(zip(COLUMNS.values(), row, strict=True))] * 4))
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(
     RECORDS | ALIKE,
     st.sampled_from(["\n", "\r\n", "\r", " ", "\n\n"]),

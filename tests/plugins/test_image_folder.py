@@ -452,7 +452,7 @@ def kept(samples):
 
 
 @pytest.mark.filterwarnings("ignore:image-folder. cells of labels")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(samples=SAMPLES, separator=st.sampled_from(",;\t"), end=st.sampled_from(["\n", "\r\n", "\r"]))
 def test_whatever_a_csv_writer_writes_comes_back_whole(tmp_path_factory, samples, separator, end):
     file = io.StringIO(newline="")
@@ -468,7 +468,7 @@ def test_whatever_a_csv_writer_writes_comes_back_whole(tmp_path_factory, samples
     assert rows_of(root) == kept(samples)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(samples=SAMPLES, escaped=st.booleans())
 def test_whatever_a_json_writer_writes_comes_back_whole(tmp_path_factory, samples, escaped):
     root = tmp_path_factory.getbasetemp() / "any-jsonl"
@@ -478,7 +478,7 @@ def test_whatever_a_json_writer_writes_comes_back_whole(tmp_path_factory, sample
     assert rows_of(root) == kept(samples)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(samples=SAMPLES, cut=st.floats(0, 1))
 def test_a_truncated_csv_never_loses_a_sample_silently(tmp_path_factory, samples, cut):
     file = io.StringIO(newline="")
@@ -542,7 +542,7 @@ def test_a_list_of_labels_that_cannot_be_read_is_named(tmp_path, cell):
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(lambda text: text.strip() == text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(texts, unique=True), st.sampled_from(["numpy", "list", "json"]))
 def test_whatever_list_of_labels_a_program_writes_comes_back_whole(labels, program):
     import numpy as np

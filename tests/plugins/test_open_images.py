@@ -610,7 +610,7 @@ def test_what_an_evaluation_will_miss_is_said_before_any_work(labelled):
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"]))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     records=st.lists(st.tuples(st.from_regex(r"[0-9a-f]{16}", fullmatch=True), TEXTS), min_size=1, max_size=6),
     escaped=st.booleans(),

@@ -31,7 +31,7 @@ def equal(found, expected):
     return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(names=st.sets(NAMES, min_size=1, max_size=6), nested=st.booleans(), kind=st.sampled_from(["safetensors", "pt"]))
 def test_what_was_written_comes_back_whole(tmp_path_factory, names, nested, kind):
     state = {name: torch.full((number + 1,), float(number)) for number, name in enumerate(sorted(names))}
@@ -43,7 +43,7 @@ def test_what_was_written_comes_back_whole(tmp_path_factory, names, nested, kind
     assert equal(read_weights(path), state)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cut=st.integers(0, 10_000), kind=st.sampled_from(["safetensors", "pt"]))
 def test_a_truncated_file_never_gives_fewer_tensors(tmp_path_factory, cut, kind):
     path = tmp_path_factory.mktemp("states") / f"model.{kind}"

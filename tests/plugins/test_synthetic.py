@@ -128,7 +128,7 @@ def test_a_strength_that_is_no_positive_number_names_the_sample(word):
 names = st.text(min_size=1).filter(lambda name: "=" not in name and not any(one.isspace() for one in name))
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.dictionaries(names, st.floats(min_value=1e-300, allow_infinity=False), min_size=1))
 def test_what_a_caption_says_is_read_whole(concepts):
     caption = "  ".join(f"{name}={strength!r}" for name, strength in concepts.items())

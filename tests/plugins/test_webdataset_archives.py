@@ -333,7 +333,7 @@ stems = st.text(st.sampled_from(f"ab.. 'Ä\n\"日{NFC}{NFD}🦊") | letters, min
 folders = st.sampled_from(["", "d/", "v1.5/", f"{NFC}/", f"{NFD}/"])
 extensions = st.sampled_from(["jpg", "JPG", "txt", "en.txt", "json", "seg.jpg"])
 names = st.builds("{}{}.{}".format, folders, stems, extensions)
-fast = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fast = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write_all(path, members, form):
