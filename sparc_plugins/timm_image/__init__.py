@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from sparc.plugins import (
     BackboneSpec,
     InvalidConfig,
@@ -143,6 +145,10 @@ class EffnetParams(Params):
 
     weights: str | None = None
     """Local file, or `random`; default: the file in the demo's package."""
+    size: int = Field(default=224, ge=32)
+    """Height and width of the images in pixels."""
+    crop_pct: float = Field(default=1.0, gt=0, le=1)
+    """Part of the resized image's shorter side that the central crop keeps: 0.875 at 224 resizes to 256."""
 
 
 def _effnet_package(variant: int) -> str:
@@ -166,7 +172,7 @@ def identify_effnet(variant: int, params: EffnetParams) -> str:
 
 
 def load_effnet(variant: int, params: EffnetParams, device: str) -> TimmBackbone:
-    """Load EfficientNet-Lite, with pooled features (B, 1280) of pixels scaled to (p - 127) / 128 at 224 x 224.
+    """Load EfficientNet-Lite, with pooled features (B, 1280) of pixels scaled to (p - 127) / 128, by default 224 x 224.
 
     Raises:
         MissingData: the package with the weights is not installed.
@@ -185,11 +191,11 @@ def load_effnet(variant: int, params: EffnetParams, device: str) -> TimmBackbone
         model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
     model.reset_classifier(0)
     config = {
-        "input_size": (3, 224, 224),
+        "input_size": (3, params.size, params.size),
         "interpolation": "bilinear",
         "mean": (127 / 255,) * 3,
         "std": (128 / 255,) * 3,
-        "crop_pct": 1.0,
+        "crop_pct": params.crop_pct,
     }
     return TimmBackbone(model, config, device)
 

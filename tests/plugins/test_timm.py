@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
@@ -471,3 +472,18 @@ def test_weights_that_are_not_finite_are_refused_with_the_tensor(tmp_path):
     save_file(state, path)
     with pytest.raises(CorruptFile, match=r"expected finite weights, found norm\.weight, in which 1 of 64 numbers"):
         load_timm(model=TINY_VIT, weights=str(path))
+
+
+def test_the_demos_image_streams_take_a_size_and_a_crop():
+    """An image whose rim is white and whose middle is black: a crop of its middle is black, the whole is not."""
+    image = Image.new("RGB", (100, 100), "white")
+    image.paste((0, 0, 0), (20, 20, 80, 80))
+    sample = Sample("one", open_image=lambda: image)
+    for size, crop_pct in ((64, 0.5), (224, 1.0)):
+        params = timm_image.EffnetParams(weights="random", size=size, crop_pct=crop_pct)
+        backbone = timm_image.load_effnet(0, params, "cpu")
+        batch = backbone.preprocess([sample])
+        pixels = next(tensor for tensor in (batch if isinstance(batch, tuple | list) else [batch]))
+        assert tuple(pixels.shape) == (1, 3, size, size)
+        assert (float(pixels.max()) < 0) == (crop_pct == 0.5)
+        assert backbone.forward(batch).shape == (1, 1280)
