@@ -97,9 +97,14 @@ def test_train_extracts_trains_evaluates_and_prints_the_next_commands(sparc_comm
 
 
 def start(environment, cwd, *arguments):
+    """Start `sparc`, for which Ctrl-C counts even if this process runs in the background of a shell."""
     command = [sys.executable, "-m", "sparc", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, cwd=cwd, stdout=pipe, stderr=pipe, text=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits that a signal is ignored
+    try:
+        return subprocess.Popen(command, env=environment, cwd=cwd, stdout=pipe, stderr=pipe, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(path, process):
