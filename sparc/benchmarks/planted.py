@@ -1,4 +1,4 @@
-"""What a space recovers of planted data: directions, supports, and agreement of the streams, beside an oracle's.
+"""Measure planted directions and supports that a space recovers, and how its streams agree, beside an oracle.
 
 The oracle's codes are those of `pursuit.oracle_codes`, which knows the directions; of their activations it keeps those
 above the best threshold. Its directions are those of `pursuit.fitted_directions`, which knows the strengths: they say
@@ -52,7 +52,7 @@ class WithOracle:
 
 @dataclass(frozen=True)
 class StreamRecovery:
-    """What is recovered of one stream."""
+    """Planted directions and supports of one stream that a space recovers."""
 
     directions: Directions
     """Concepts matched with the latents that suit this stream best."""
@@ -84,7 +84,7 @@ class DepthAgreement:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What a space recovers of planted data."""
+    """Planted directions and supports that a space recovers, by stream, and the agreement of its streams."""
 
     train_samples: int
     samples: int

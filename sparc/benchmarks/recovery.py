@@ -15,7 +15,7 @@ GOOD = 0.9
 
 @dataclass(frozen=True)
 class Directions:
-    """How well the planted directions of a stream are recovered."""
+    """Agreement of the planted directions of a stream with the decoder's."""
 
     cosine: float
     """|cosine| of a concept's direction with that of its latent, mean over concepts; 0 for a concept without one."""
@@ -25,7 +25,7 @@ class Directions:
 
 @dataclass(frozen=True)
 class Supports:
-    """How well the samples' concepts are recovered, over all samples and concepts together."""
+    """Agreement of the samples' concepts with their active latents, over all samples and concepts together."""
 
     precision: float
     """Share of the activations of matched latents at which the sample has the concept."""

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sparc.cli import INTERRUPTED
 from sparc.cli.options import RunPath, with_options
 from sparc.cli.progress import Screen, console
 from sparc.cli.tables.evaluation import print_evaluation
-from sparc.cli.train import print_next
+from sparc.cli.train import finish, print_next
 from sparc.config import AttachOptions, DetachOptions
-from sparc.errors import Interrupted
-from sparc.system.memory import keep_freed_memory
 
 SpacePath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, or of another space.")]
 Stream = Annotated[str, typer.Argument(metavar="STREAM", help="Name of the stream in the space.")]
@@ -36,16 +32,10 @@ def attach(run: RunPath, given: dict[str, Any]) -> None:
         sparc attach runs/photos --stream large=my-model[size=large] --out runs/large
     """
     from sparc.session.attaching import begin_attached
-    from sparc.session.verbs import run_session
 
     with Screen() as screen:
         session = begin_attached(run, given, screen)
-        keep_freed_memory()
-        try:
-            run_session(session)
-        except Interrupted as stopped:
-            screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
-            sys.exit(INTERRUPTED)
+        finish(session, screen)
     print_evaluation(session.run)
     print_next(session.run)
 

@@ -99,6 +99,13 @@ def import_features(
         written = write(sources, out, split=split, holdout=holdout)
     for imported in written:
         _print_imported(imported)
+    _print_next(out)
+
+
+def _print_next(out: Path) -> None:
+    """Print the command that may follow: the import of the split that is missing, else a training."""
+    from sparc.interchange import SPLITS
+
     lacking_split = next((name for name in SPLITS if not (out / name).is_dir()), None)
     place = shlex.quote(str(out))
     follows = (

@@ -14,7 +14,7 @@ from sparc.cli.progress import Screen, console
 from sparc.cli.tables.evaluation import print_evaluation
 from sparc.config import RunConfig
 from sparc.errors import Interrupted
-from sparc.session import read_options
+from sparc.session import Session, read_options
 from sparc.session.verbs import begin_or_resume, check_resume, finished_run, run_session
 from sparc.storage.run import Run
 from sparc.system.memory import keep_freed_memory
@@ -53,14 +53,19 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
             print_next(done)
             return
         session = begin_or_resume(given, screen, resume=resume, file=file)
-        keep_freed_memory()
-        try:
-            run_session(session)
-        except Interrupted as stopped:
-            screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
-            sys.exit(INTERRUPTED)
+        finish(session, screen)
     print_evaluation(session.run)
     print_next(session.run)
+
+
+def finish(session: Session, screen: Screen) -> None:
+    """Extract, train and evaluate a run; after Ctrl-C, print how to resume and exit."""
+    keep_freed_memory()
+    try:
+        run_session(session)
+    except Interrupted as stopped:
+        screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
+        sys.exit(INTERRUPTED)
 
 
 def print_next(run: Run) -> None:

@@ -192,8 +192,8 @@ class TrainingConfig(Options):
     )
     completion: CompletionKind = option(
         "linear",
-        "How encoding guesses the streams that a sample lacks: linear, from the covariances of the training features; "
-        "or none, the paper's way.",
+        "Guess of the streams that a sample lacks: linear, from the covariances of the training features; or none, the "
+        "paper's way.",
     )
     stream_dropout: float = option(
         0.25,

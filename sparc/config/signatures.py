@@ -53,8 +53,8 @@ class RunArguments(TypedDict, total=False):
     pre_bias: Literal["mean", "zeros"]
     """Start of each stream's pre-bias: the mean of its training features, which prevents dead latents; or zeros."""
     completion: Literal["linear", "none"]
-    """How encoding guesses the streams that a sample lacks: linear, from the covariances of the training features; or
-    none, the paper's way."""
+    """Guess of the streams that a sample lacks: linear, from the covariances of the training features; or none, the
+    paper's way."""
     stream_dropout: float
     """Part of the samples of a step for which one stream, drawn at random, selects for all."""
     input_dropout: float

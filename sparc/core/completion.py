@@ -87,7 +87,7 @@ class Completion(nn.Module):
 
     @property
     def newcomers(self) -> dict[str, Newcomer]:
-        """What the attached streams have in common with the founding ones, by name."""
+        """Attached streams by name, each with its covariance with the founding ones."""
         return dict(zip(self.attached, self._newcomers, strict=True))  # type: ignore[arg-type]
 
     def with_newcomers(self, newcomers: Mapping[str, Newcomer]) -> Completion:

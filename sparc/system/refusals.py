@@ -41,7 +41,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-"""What a path can name that is neither a file nor a folder. Opening it may wait for ever, or its content never end."""
+"""Kinds of path that are neither a file nor a folder. Opening one may wait for ever, or its content never end."""
 
 
 def refusal(error: BaseException, doing: str, passed: Collection[int] = _AMISS) -> SparcError | None:

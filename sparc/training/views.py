@@ -1,4 +1,4 @@
-"""What the encoders read, and what selects, in a training step: dropped inputs, and guesses of streams.
+"""Views of a batch in a training step: inputs that the encoders read, and features that select the latents.
 
 Three things make streams agree when each is encoded alone. A stream that a sample lacks is guessed in the selection, as
 in encoding. Stream dropout lets one stream of a sample, drawn at random, select for all of them; the others are guessed

@@ -35,7 +35,7 @@ class Record(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it is, for a message."""
+        """Place of the record, for a message."""
         return f"{self.where}{self.number}"
 
 

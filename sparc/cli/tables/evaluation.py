@@ -21,7 +21,7 @@ LEGEND = (
     "±      95% interval, bootstrap over samples",
 )
 _GUESSED = "; completion guesses the others"
-"""What is added to the line of `solo` for a space with a completion."""
+"""Addition to the line of `solo` for a space with a completion."""
 
 
 def evaluation_tables(
