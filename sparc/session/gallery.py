@@ -88,9 +88,11 @@ class Part:
         from sparc.index.inverted import InvertedIndex
 
         shards, owners = self._read(stream)
-        total, codes, there = sum(map(len, shards)), [], []
+        total, done = sum(map(len, shards)), 0
+        codes, there = [], []
         for shard in shards:
-            self._listener.progress(f"index {stream}", "samples", sum(map(len, there)), total)
+            self._listener.progress(f"index {stream}", "samples", done, total)
+            done += len(shard)
             codes.append(encode_alone(self._space, stream, shard.to(self._device)).to_csr())
             there.append(present(shard))
         self._listener.progress(f"index {stream}", "samples", total, total)
