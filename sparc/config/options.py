@@ -73,9 +73,12 @@ RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
 """Options by recipe, which hold unless a dataset's defaults, a file or the caller set them."""
 
 
-def option(default: Any, help: str, *, metavar: str = "", **bounds: Any) -> Any:
-    """Declare an option: its default, its help, the metavar of its value, and bounds such as `gt=0`."""
-    return Field(default, description=help, json_schema_extra={"metavar": metavar}, **bounds)
+def option(default: Any, help: str, *, metavar: str = "", fitted: bool = False, **bounds: Any) -> Any:
+    """Declare an option: its default, its help, the metavar of its value, and bounds such as `gt=0`.
+
+    fitted: `sparc.config.fitting` sets it by the number of training samples, unless the recipe is the paper's.
+    """
+    return Field(default, description=help, json_schema_extra={"metavar": metavar, "fitted": fitted}, **bounds)
 
 
 def option_name(field: str) -> str:
@@ -131,8 +134,8 @@ class PlaceOptions(Options):
 class SpaceOptions(Options):
     """Shape of a shared latent space, apart from its streams."""
 
-    n_latents: int = option(8192, "Latents shared by all streams (L).", gt=0)
-    k: int = option(64, "Latents kept per sample.", gt=0)
+    n_latents: int = option(8192, "Latents shared by all streams (L).", fitted=True, gt=0)
+    k: int = option(64, "Latents kept per sample.", fitted=True, gt=0)
     selection: Selection = option("global", "global: one index set per sample for all streams; local: one per stream.")
     normalization: Normalization = option(
         "unit",
@@ -181,10 +184,12 @@ class TrainingConfig(Options):
     lambda_: float = option(1.0, "Weight of the cross-reconstruction loss.", ge=0)
     aux_weight: float = option(1 / 32, "Weight of the AuxK loss, which revives dead latents (alpha).", ge=0)
     k_aux: int = option(64, "Dead latents per sample with which AuxK reconstructs what the code left over.", gt=0)
-    dead_after: int = option(256_000, "Training samples without activation after which a latent counts as dead.", gt=0)
-    epochs: int = option(50, "Passes over the training samples.", gt=0)
+    dead_after: int = option(
+        256_000, "Training samples without activation after which a latent counts as dead.", fitted=True, gt=0
+    )
+    epochs: int = option(50, "Passes over the training samples.", fitted=True, gt=0)
     batch_size: int = option(256, "Samples per step.", gt=0)
-    lr: float = option(1e-4, "Learning rate of Adam.", gt=0)
+    lr: float = option(1e-4, "Learning rate of Adam.", fitted=True, gt=0)
     seed: int = option(0, "Seed of the initial weights and of the order of the samples.", ge=0, lt=2**63)
     pre_bias: PreBias = option(
         "mean",
@@ -253,7 +258,11 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, PlaceOptions, D
 
     def checked(self) -> Self:
         """Return the configuration itself if its options agree, such as k and n-latents. Raises InvalidConfig."""
-        self.space(dict.fromkeys([stream.alias for stream in self.streams] or ["any"], 1))
+        shape = self._part(SpaceOptions)
+        if self.recipe != "paper":  # what is not set will fit what is
+            shape = {name: value for name, value in shape.items() if name in self.model_fields_set}
+            shape = {"n_latents": shape.get("k", 1), "k": 1, **shape}
+        validated(SpaceConfig, {"streams": dict.fromkeys([one.alias for one in self.streams] or ["any"], 1), **shape})
         return self
 
     def _part(self, model: type[Options]) -> dict[str, Any]:
