@@ -377,6 +377,82 @@ class LocalizeOptions(Options):
         return latents
 
 
+class InputOptions(PlaceOptions):
+    """What `sparc encode` and `sparc search` take beside arguments that tell themselves what they are."""
+
+    image: Annotated[str | Path | Sequence[Any], PlainValidator(_several)] = option(
+        (), "Image or folder, whatever its name; repeat for more. In Python also a PIL image.", metavar="FILE"
+    )
+    text: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (), "Words that are a text in any case; repeat for more.", metavar="WORDS"
+    )
+
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """Images to encode, as a tuple: paths, or PIL images."""
+        images: tuple[Any, ...] = self.image  # type: ignore[assignment]
+        return images
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Texts to encode, as a tuple."""
+        texts: tuple[str, ...] = self.text  # type: ignore[assignment]
+        return texts
+
+
+class EncodeOptions(InputOptions):
+    """Options of `sparc encode`."""
+
+    stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (), "Stream of the run to use; repeat for more. Default: all.", metavar="NAME"
+    )
+    top: int = option(5, "Latents to show per stream.", gt=0)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Streams to use, as a tuple; empty for all."""
+        streams: tuple[str, ...] = self.stream  # type: ignore[assignment]
+        return streams
+
+
+class SearchOptions(InputOptions):
+    """Options of `sparc search`."""
+
+    find: Literal["image", "text"] | None = option(
+        None, "image or text. Default: image, or text if no stream of the run sees images."
+    )
+    query_stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (), "Stream that encodes the query; repeat for more. Default: the first that reads it.", metavar="NAME"
+    )
+    target_stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (),
+        "Stream whose codes are searched; repeat for more. Default: all that read what is to be found.",
+        metavar="NAME",
+    )
+    by: Literal["latents", "cross"] = option(
+        "latents",
+        "latents: cosine of the codes; cross: cosine of the query's code, decoded into the target stream, with its "
+        "features.",
+    )
+    top: int = option(10, "Hits to show per query and target stream.", gt=0)
+    index: Location | None = option(
+        None, "Folder of images to search, instead of the held-out samples of the run.", metavar="FOLDER"
+    )
+    out: Location | None = option(None, "Page to write, NAME.html, with pictures.", metavar="FILE")
+
+    @property
+    def query_streams(self) -> tuple[str, ...]:
+        """Streams that encode queries, as a tuple; empty for the first that reads them."""
+        streams: tuple[str, ...] = self.query_stream  # type: ignore[assignment]
+        return streams
+
+    @property
+    def target_streams(self) -> tuple[str, ...]:
+        """Streams to search, as a tuple; empty for all that read what is to be found."""
+        streams: tuple[str, ...] = self.target_stream  # type: ignore[assignment]
+        return streams
+
+
 def names(*models: type[Options]) -> tuple[str, ...]:
     """Return the names of all options of these models."""
     return tuple(option_name(field) for model in models for field in model.model_fields)
