@@ -64,7 +64,7 @@ def read_header(path: Path, most: int = MOST_HEADER) -> Header:
         metadata = content.pop("__metadata__", None) or {}
         tensors = {name: TensorInfo(str(one["dtype"]), tuple(map(int, one["shape"]))) for name, one in content.items()}
         return Header(tensors, {str(key): str(value) for key, value in metadata.items()})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"expected a header of safetensors, found {type(error).__name__} {error}") from error
 
 
