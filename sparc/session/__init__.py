@@ -9,6 +9,8 @@ The command line, Python and ablations all use this package, so all three check,
     verbs       extract, train, evaluate, explore, localize: each a few calls of these
     completing  complete, for spaces without a completion
     attaching   attach and detach: a stream more or less
+    stopping    stop cleanly after a signal, or when the time is up
+    watching    notice features that change under a training
     listener    reports of progress, notes and warnings
 
 Importing this package does not import torch, so that mistakes which need no model are found before torch loads.
