@@ -43,7 +43,7 @@ def check_writable(folder: Path) -> None:
 
 def is_temporary(path: Path) -> bool:
     """Return True for what a killed process leaves behind: a temporary file of `write_together`, or a lock file."""
-    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
+    return path.name.startswith(LOCK) or (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
 def remove_temporaries(*folders: Path) -> None:

@@ -97,7 +97,10 @@ class Lock:
         _held.add(descriptor)
 
     def alone(self) -> bool:
-        """Make a shared lock exclusive if nobody else shares it, and return whether this worked."""
+        """Make a shared lock exclusive if nobody else shares it, and return whether this worked.
+
+        If it did not, the lock may be lost.
+        """
         with contextlib.suppress(OSError):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
