@@ -18,7 +18,8 @@ from sparc.session import ABLATION_KEYS
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved, store_root
-from sparc.session.session import program, stop_on_signal
+from sparc.session.session import program
+from sparc.session.stopping import stop_on_signal, time_limit
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.run import Run
 
@@ -112,6 +113,11 @@ def run_study(study: Study, listener: Listener) -> StudyOutcome:
 
     Raises Interrupted, and the error of the first run if all of them diverged.
     """
+    with time_limit(study.config), study.folder.owned():
+        return _run_owned(study, listener)
+
+
+def _run_owned(study: Study, listener: Listener) -> StudyOutcome:
     study.data.extract()
     listener.doing("checking the features")
     diverged = _train_all(study, listener)

@@ -21,6 +21,7 @@ ConfigFile = Annotated[
 PANELS = {
     "DataOptions": "Streams and data",
     "PlaceOptions": "Places",
+    "TimeOptions": "Places",
     "SpaceOptions": "Space",
     "TrainingConfig": "Training",
     "ExtractionOptions": "Extraction",

@@ -13,6 +13,8 @@ The command line, Python and ablations all use this package, so all three check,
     searching   search: images or texts near an image or a text
     completing  complete, for spaces without a completion
     attaching   attach and detach: a stream more or less
+    stopping    stop cleanly after a signal, or when the time is up
+    watching    notice features that change under a training
     listener    reports of progress, notes and warnings
 
 Importing this package does not import torch, so that mistakes which need no model are found before torch loads.
