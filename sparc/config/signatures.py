@@ -166,9 +166,17 @@ class ExploreArguments(TypedDict, total=False):
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     latent: int | None
-    """Show one latent. Default: those on which the streams agree best."""
+    """Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best."""
+    text: str | None
+    """Open the page at the latents that these words activate in the text streams."""
+    image: str | Path | None
+    """Open the page at the latents that this image activates in the image streams."""
+    serve: bool
+    """Serve the page on this machine alone, until Ctrl-C."""
+    sheet: bool
+    """Draw a contact sheet, one picture of a few latents, instead of the page."""
     out: str | Path | None
-    """Picture to write. Default: latents.png, or latent-N.png, in the run."""
+    """With --sheet: picture to write. Default: latents.png, or latent-N.png, in the run."""
 
 
 class LocalizeArguments(TypedDict, total=False):
