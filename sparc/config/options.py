@@ -320,7 +320,8 @@ class ExploreOptions(PlaceOptions):
     """Options of `sparc explore`."""
 
     latent: int | None = option(
-        None, "Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best."
+        None,
+        "Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best.",
     )
     text: str | None = option(
         None, "Open the page at the latents that these words activate in the text streams.", metavar="WORDS"

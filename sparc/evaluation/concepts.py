@@ -114,9 +114,7 @@ class Images:
             yield block, self.halves(block)
 
 
-def images_of(
-    codes: Mapping[str, Codes], terms: csr_array, depths: NDArray[np.intp], groups: Sequence[str]
-) -> Images:
+def images_of(codes: Mapping[str, Codes], terms: csr_array, depths: NDArray[np.intp], groups: Sequence[str]) -> Images:
     """Merge the samples of each image. terms: (N, C), 0 or 1. groups: image of each sample."""
     names, group_N = np.unique(np.asarray(groups), return_inverse=True)
     active = _of_images(functools.reduce(csr_array.maximum, (activity(code) for code in codes.values())), group_N)
@@ -200,7 +198,9 @@ def enriched(halves: Halves, count: int) -> list[list[Enriched]]:
     )
     scores_LC = _scores(both, np.arange(len(depth_C)))
     count = min(count, scores_LC.shape[1])
-    place_Lc = np.argpartition(-scores_LC, count - 1, axis=1)[:, :count] if count else np.zeros((len(scores_LC), 0), int)
+    place_Lc = (
+        np.argpartition(-scores_LC, count - 1, axis=1)[:, :count] if count else np.zeros((len(scores_LC), 0), int)
+    )
     score_Lc = np.take_along_axis(scores_LC, place_Lc, axis=1)
     order_Lc = np.lexsort((place_Lc, -score_Lc), axis=1)
     place_Lc, score_Lc = (np.take_along_axis(array, order_Lc, axis=1) for array in (place_Lc, score_Lc))

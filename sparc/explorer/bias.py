@@ -30,7 +30,8 @@ def bias_data(shown: Shown) -> dict[str, Any]:
             sorted(columns.indices[low:high].tolist())
             for low, high in zip(columns.indptr[:-1], columns.indptr[1:], strict=True)
         ]
-    return {"samples": chosen.tolist(), "terms": terms[:MOST_TERMS], "fires": fires}
+    absent = {name: np.flatnonzero(~there[chosen]).tolist() for name, there in shown.there.items()}
+    return {"samples": chosen.tolist(), "terms": terms[:MOST_TERMS], "fires": fires, "absent": absent}
 
 
 def _terms(names: Sequence[str], samples: csr_array, kind: str) -> list[dict[str, Any]]:

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sparc.evaluation.concepts import Enriched, Images, enriched
-from sparc.explorer.latents import Decoders
+from sparc.explorer.latents import Decoders, pair_counts
 from sparc.explorer.shown import Shown
-from sparc.explorer.statements import clean, significant, significants
+from sparc.explorer.statements import significant, significants
+from sparc.explorer.terms import Terms
 
 LATENTS_PER_FILE = 32
 BINS = 16
 LISTED = 10
-"""Neighbours, words and labels listed."""
+"""Latents listed that fire together with a latent."""
 
 Heat = Mapping[tuple[str, int, int], str]
 """By stream, latent and sample, the bytes of a heat map in base64."""
 
 
-def latent_details(shown: Shown, decoders: Decoders, heat: Heat) -> Iterator[list[dict[str, Any] | None]]:
+def latent_details(shown: Shown, decoders: Decoders, terms: Terms, heat: Heat) -> Iterator[list[dict[str, Any] | None]]:
     """Yield the content of each file, LATENTS_PER_FILE entries each; None for a latent that fires nowhere."""
-    words = _terms(shown.word_images, shown.words.terms)
-    labels = _terms(shown.label_images, () if shown.labels is None else shown.labels[1].labels)
+    pairs = pair_counts(shown)
     for start in range(0, shown.space.n_latents, LATENTS_PER_FILE):
         block = range(start, min(start + LATENTS_PER_FILE, shown.space.n_latents))
         together = _together(shown, block)
         found: list[dict[str, Any] | None] = []
         for latent in block:
-            own_words, own_labels = next(words), next(labels)
             if not decoders.alive_L[latent]:
                 found.append(None)
                 continue
@@ -41,29 +37,18 @@ def latent_details(shown: Shown, decoders: Decoders, heat: Heat) -> Iterator[lis
                     "top": {name: _top(shown, name, latent, heat) for name in shown.streams},
                     "histogram": _histograms(shown, latent),
                     "nearest": [
-                        [other, significant(mean), significants(each)]
-                        for other, mean, each in decoders.nearest[latent]
+                        [other, significant(mean), significants(each)] for other, mean, each in decoders.nearest[latent]
                     ],
                     "together": together[latent - start],
-                    "pairs": _pairs(shown, latent),
-                    "words": [[term, one.both, one.labelled, one.active] for term, one in own_words],
+                    "pairs": [[*pair, *counts[latent].tolist()] for pair, counts in pairs.items()],
+                    "words": [[term, one.both, one.labelled, one.active] for term, one in terms.words[latent]],
                     "labels": [
                         [term, one.both, one.labelled, one.active, significant(one.purity), one.confirmed]
-                        for term, one in own_labels
+                        for term, one in terms.labels[latent]
                     ],
                 }
             )
         yield found
-
-
-def _terms(images: Images | None, terms: tuple[str, ...]) -> Iterator[list[tuple[str, Enriched]]]:
-    """Yield the enriched terms of each latent, without end where there are no terms."""
-    if images is None:
-        while True:
-            yield []
-    for _, halves in images.blocks():
-        for found in enriched(halves, LISTED):
-            yield [(clean(terms[one.term]), one) for one in found]
 
 
 def _top(shown: Shown, stream: str, latent: int, heat: Heat) -> list[list[Any]]:
@@ -113,18 +98,3 @@ def _together(shown: Shown, block: range) -> list[list[list[Any]]]:
         ]
         for row, others in enumerate(best)
     ]
-
-
-def _pairs(shown: Shown, latent: int) -> list[list[int]]:
-    """Return, per pair of streams: both numbers, samples that fire in the first, in the second, and in both."""
-    found = []
-    fires: list[NDArray[np.bool_]] = []
-    for name in shown.streams:
-        fires_n = np.zeros(len(shown), dtype=bool)
-        fires_n[shown.column(name, latent)[0]] = True
-        fires.append(fires_n)
-    for a, b in combinations(range(len(shown.streams)), 2):
-        there_n = shown.there[shown.streams[a]] & shown.there[shown.streams[b]]
-        one, other = fires[a] & there_n, fires[b] & there_n
-        found.append([a, b, int(one.sum()), int(other.sum()), int((one & other).sum())])
-    return found

@@ -7,7 +7,8 @@ resampled to the square tile of the thumbnail, so the page need not know which p
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,17 +18,20 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
 from sparc.errors import BadSample, PluginError
-from sparc.explorer.shown import Shown
+from sparc.explorer.shown import TOP, Shown
 from sparc.localization.geometry import spread
-from sparc.localization.models import Models
+from sparc.models.forward import forward
+from sparc.models.models import Models
 from sparc.plugins.batches import mapped
-from sparc.plugins.contracts import Backbone, GridBackbone, Sample
+from sparc.plugins.contracts import GridBackbone, Sample
 from sparc.plugins.geometry import Box, measured_box
 
 MOST_CELLS = 16
 """Rows and columns of a map at most."""
 BATCH = 16
 """Images per forward pass."""
+MOST_ON_CPU = 320
+"""Images per stream that are looked into on a CPU, which takes up to a second for each; on a GPU, all top images."""
 SIZES = 1024
 """Image sizes whose box is remembered."""
 
@@ -42,6 +46,13 @@ class HeatMaps(NamedTuple):
     """Rows and columns of the maps, per stream that has them."""
     maps: dict[tuple[str, int, int], str]
     """By stream, latent and sample: rows * columns bytes in base64, 255 where the latent is strongest in its images."""
+    notes: list[str]
+    """Streams of which some top images have no maps."""
+
+
+def no_maps() -> HeatMaps:
+    """Return no maps of no stream."""
+    return HeatMaps({}, {}, [])
 
 
 def heat_maps(shown: Shown, models: Models, on_image: OnImage) -> HeatMaps:
@@ -49,16 +60,22 @@ def heat_maps(shown: Shown, models: Models, on_image: OnImage) -> HeatMaps:
 
     Raises PluginError for patches that are not as wide as the features.
     """
-    found = HeatMaps({}, {})
+    found = no_maps()
     for stream, backbone in models.backbones.items():
         grid = getattr(backbone, "grid", None)
         if grid is None or models.modalities[stream] != "image" or not isinstance(backbone, GridBackbone):
             continue
-        cells = (min(MOST_CELLS, grid[0]), min(MOST_CELLS, grid[1]))
-        found.grids[stream] = cells
+        found.grids[stream] = _cells(grid)
         strongest: dict[int, float] = {}
         maps: dict[tuple[int, int], NDArray[np.float32]] = {}
-        for latent, sample, values in _of_stream(shown, models, stream, cells, on_image):
+        wanted = _wanted(shown, stream)
+        if torch.device(models.device).type == "cpu" and len(wanted) > MOST_ON_CPU:
+            found.notes.append(
+                f"{stream}: heat maps of {MOST_ON_CPU} of its {len(wanted):,} top images, those that show most latents best; "
+                "--device cuda makes all"
+            )
+            wanted = dict(list(wanted.items())[:MOST_ON_CPU])
+        for latent, sample, values in _of_stream(shown, models, stream, wanted, on_image):
             maps[latent, sample] = values
             strongest[latent] = max(strongest.get(latent, 0.0), float(values.max()))
         for (latent, sample), values in maps.items():
@@ -69,17 +86,32 @@ def heat_maps(shown: Shown, models: Models, on_image: OnImage) -> HeatMaps:
     return found
 
 
+Wanted = Mapping[int, Sequence[tuple[int, int]]]
+"""Per image, by its row in the store: the latents that it shows, each with the sample that has the image."""
+
+
+def _wanted(shown: Shown, stream: str) -> dict[int, list[tuple[int, int]]]:
+    """Return the distinct top images of a stream, those first that are strongest for a latent, and for many."""
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    worth: dict[int, Counter[int]] = {}
+    for latent, top in enumerate(shown.tops[stream]):
+        for rank, sample in enumerate(top.samples.tolist()):
+            row = int(shown.rows[stream][sample])
+            wanted.setdefault(row, []).append((latent, sample))
+            worth.setdefault(row, Counter())[rank] += 1
+    order = sorted(wanted, key=lambda row: ([-worth[row][rank] for rank in range(TOP)], row))
+    return {row: wanted[row] for row in order}
+
+
 def _of_stream(
-    shown: Shown, models: Models, stream: str, cells: tuple[int, int], on_image: OnImage
+    shown: Shown, models: Models, stream: str, wanted: Wanted, on_image: OnImage
 ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """Yield latent, sample and map, for each latent and each of its top images."""
-    wanted: dict[int, list[tuple[int, int]]] = {}
-    for latent, top in enumerate(shown.tops[stream]):
-        for sample in top.samples.tolist():
-            wanted.setdefault(int(shown.rows[stream][sample]), []).append((latent, sample))
-    images = sorted(wanted)
+    images = list(wanted)
     backbone = models.backbones[stream]
     assert isinstance(backbone, GridBackbone)
+    assert backbone.grid is not None
+    cells = _cells(backbone.grid)
     box_of = lru_cache(SIZES)(lambda size: measured_box(stream, backbone, size))
     for start in range(0, len(images), BATCH):
         on_image(stream, start, len(images))
@@ -87,7 +119,7 @@ def _of_stream(
         read = _readable([(row, shown.sample(wanted[row][0][1])) for row in block])
         if not read:
             continue
-        patches = _patches(stream, backbone, [sample for _, sample, _ in read], models.device)
+        patches = _patches(stream, models, [sample for _, sample, _ in read])
         for place, (row, _, size) in enumerate(read):
             columns = csc_array(shown.space.encode({stream: patches[place]})[stream].to_csr())
             for latent, sample in wanted[row]:
@@ -108,19 +140,24 @@ def _readable(samples: Sequence[tuple[int, Sample]]) -> list[tuple[int, Sample, 
     return found
 
 
-@torch.inference_mode()
-def _patches(stream: str, backbone: Backbone, samples: Sequence[Sample], device: str) -> torch.Tensor:
-    """Return the features of patches, (B, P, D)."""
+def _patches(stream: str, models: Models, samples: Sequence[Sample]) -> torch.Tensor:
+    """Return the features of patches, (B, P, D). Raises PluginError unless they are as wide as the features."""
+    backbone = models.backbones[stream]
     assert isinstance(backbone, GridBackbone)
-    batch = mapped(backbone.preprocess(samples), lambda tensor: tensor.to(device))
-    _, patches_BPD = backbone.forward_tokens(batch)
+    batch = mapped(backbone.preprocess(samples), lambda tensor: tensor.to(models.device))
+    _, patches_BPD = forward(backbone.forward_tokens, batch, models.device, models.precision)
     if patches_BPD.shape[-1] != backbone.width:
         raise PluginError(
             f"stream '{stream}': expected patches of width {backbone.width} as its features have, found "
             f"{patches_BPD.shape[-1]}",
             hint="fix its forward_tokens",
         )
-    return patches_BPD.float().clone()
+    found: torch.Tensor = patches_BPD.float().clone()
+    return found
+
+
+def _cells(grid: tuple[int, int]) -> tuple[int, int]:
+    return min(MOST_CELLS, grid[0]), min(MOST_CELLS, grid[1])
 
 
 def _on_tile(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from sparc.evaluation.sharing import DUPLICATE
 from sparc.explorer.meanings import correlations
 from sparc.explorer.shown import Shown
 from sparc.explorer.statements import shortened, significants
+from sparc.explorer.terms import Terms
 from sparc.plugins.contracts import Taxonomy
 
 CAPTION = 80
@@ -24,6 +25,10 @@ COMPARED = 512
 SHARED, SOME, DEAD, TWIN = range(4)
 """States of a latent: it fires in every stream, in some, in none; or it is shared, and repeats an earlier latent."""
 NEAREST = 10
+MOSAIC = 4
+"""Top images on the card of a latent."""
+WORDS = 8
+"""Words and labels by which a latent is searched."""
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +64,9 @@ class Decoders:
             mean_aA[torch.arange(len(own)), own] = -torch.inf
             best = mean_aA.topk(count, dim=1)
             each = cosines.gather(2, best.indices.expand(len(directions), -1, -1)).permute(1, 2, 0).cpu().tolist()
-            earlier_aA = (least_aA >= DUPLICATE) & shared_A & (torch.arange(len(alive), device=index.device) < own[:, None])
+            earlier_aA = (
+                (least_aA >= DUPLICATE) & shared_A & (torch.arange(len(alive), device=index.device) < own[:, None])
+            )
             first_a = torch.where(earlier_aA.any(dim=1), earlier_aA.int().argmax(dim=1), -1).cpu().numpy()
             rows = zip(best.indices.cpu().tolist(), best.values.cpu().tolist(), each, strict=True)
             for offset, (places, means, cosine) in enumerate(rows):
@@ -80,7 +87,7 @@ def branches(taxonomy: Taxonomy) -> list[str]:
     return []
 
 
-def latent_columns(shown: Shown, decoders: Decoders, thumbs: NDArray[np.int64]) -> dict[str, Any]:
+def latent_columns(shown: Shown, decoders: Decoders, terms: Terms, thumbs: NDArray[np.int64]) -> dict[str, Any]:
     """Return the columns of all latents, one entry per latent. thumbs: (n,) thumbnail of each sample, or -1."""
     n_latents = shown.space.n_latents
     confirmed = {latent: name for latent, name in shown.names.items() if name.confirmed}
@@ -88,6 +95,7 @@ def latent_columns(shown: Shown, decoders: Decoders, thumbs: NDArray[np.int64]) 
     state_L = np.where(decoders.shared_L, SHARED, np.where(decoders.alive_L, SOME, DEAD))
     state_L[decoders.duplicate_of >= 0] = TWIN
     solo_LH, null_LH = _jaccard(shown)
+    mosaics = _mosaics(shown, thumbs)
     x_L, y_L = _map(shown, decoders.alive_L)
     return {
         "name": [confirmed[latent].label if latent in confirmed else None for latent in range(n_latents)],
@@ -106,7 +114,13 @@ def latent_columns(shown: Shown, decoders: Decoders, thumbs: NDArray[np.int64]) 
         "purity": significants(
             shown.names[latent].purity if latent in shown.names else None for latent in range(n_latents)
         ),
-        "thumb": _thumbs(shown, thumbs),
+        "thumb": [own[0] if own else -1 for own in mosaics],
+        "thumbs": mosaics,
+        "words": [" ".join(terms.confirmed(latent)[:WORDS]) or None for latent in range(n_latents)],
+        "pairs": {
+            f"{shown.streams[a]}>{shown.streams[b]}": dict(zip(("a", "b", "both"), counts.T.tolist(), strict=True))
+            for (a, b), counts in pair_counts(shown).items()
+        },
         "caption": _captions(shown),
         "x": significants(x_L.tolist()),
         "y": significants(y_L.tolist()),
@@ -139,33 +153,41 @@ def _branch_of(shown: Shown, labels: dict[int, str]) -> list[int]:
     return found
 
 
-def _thumbs(shown: Shown, thumbs: NDArray[np.int64]) -> list[int]:
-    """Return the thumbnail of the top image of each latent, of the first image stream that it fires in."""
+def pair_counts(shown: Shown) -> dict[tuple[int, int], NDArray[np.int64]]:
+    """Count, per pair of streams and latent, the samples that fire in the first, in the second, in both: (L, 3).
+
+    Only samples that have both streams count.
+    """
+    found = {}
+    for a, b in combinations(range(len(shown.streams)), 2):
+        rows = np.flatnonzero(shown.there[shown.streams[a]] & shown.there[shown.streams[b]])
+        one, other = (shown.rows_of_samples[shown.streams[place]][rows] > 0 for place in (a, b))
+        counts = [matrix.sum(axis=0) for matrix in (one, other, one.multiply(other))]
+        found[a, b] = np.stack([np.asarray(count, dtype=np.int64).ravel() for count in counts], axis=1)
+    return found
+
+
+def _mosaics(shown: Shown, thumbs: NDArray[np.int64]) -> list[list[int]]:
+    """Return the thumbnails of the top images of each latent, of the first stream that has some, image streams first."""
     streams = sorted(shown.streams, key=lambda name: shown.modalities[name] != "image")
-    return [_first(latent, shown, streams, lambda sample: int(thumbs[sample]), -1) for latent in _latents(shown)]
+    found = []
+    for latent in range(shown.space.n_latents):
+        by_stream = (thumbs[shown.tops[name][latent].samples] for name in streams)
+        own = next((best for some in by_stream if len(best := some[some >= 0])), np.zeros(0, np.int64))
+        found.append(list(dict.fromkeys(own.tolist()))[:MOSAIC])
+    return found
 
 
 def _captions(shown: Shown) -> list[str | None]:
-    """Return the top caption of each latent, of the first text stream that it fires in."""
+    """Return the top caption of each latent, of the first stream that has one, text streams first."""
     streams = sorted(shown.streams, key=lambda name: shown.modalities[name] != "text")
-
-    def caption(sample: int) -> str | None:
-        text = shown.captions[sample]
-        return None if text is None else shortened(text, CAPTION)
-
-    return [_first(latent, shown, streams, caption, None) for latent in _latents(shown)]
-
-
-def _latents(shown: Shown) -> range:
-    return range(shown.space.n_latents)
-
-
-def _first(latent: int, shown: Shown, streams: Sequence[str], of: Any, default: Any) -> Any:
-    for name in streams:
-        top = shown.tops[name][latent].samples
-        if len(top) and (found := of(int(top[0]))) != default:
-            return found
-    return default
+    found = []
+    for latent in range(shown.space.n_latents):
+        tops = (shown.tops[name][latent].samples[:1].tolist() for name in streams)
+        texts = (shown.captions[sample] for top in tops for sample in top)
+        text = next((text for text in texts if text is not None), None)
+        found.append(None if text is None else shortened(text, CAPTION))
+    return found
 
 
 def _map(shown: Shown, alive_L: NDArray[np.bool_]) -> tuple[Floats, Floats]:

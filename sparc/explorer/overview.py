@@ -187,4 +187,3 @@ def _measure(
         "better": better,
         "read": read,
     }
-

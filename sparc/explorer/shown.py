@@ -5,7 +5,7 @@ Shapes, in names here and in this package: n samples shown, L latents, C terms, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple

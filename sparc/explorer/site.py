@@ -24,6 +24,7 @@ from sparc.explorer.overview import curves, measures
 from sparc.explorer.samples import SAMPLES_PER_FILE, sample_columns, sample_details
 from sparc.explorer.shown import Shown
 from sparc.explorer.statements import clean, write_statement
+from sparc.explorer.terms import latent_terms
 from sparc.system.refusals import reading, writing
 
 PAGE = Path(__file__).parent / "page"
@@ -72,7 +73,7 @@ def _fill(folder: Path, shown: Shown, about: About, heat: HeatMaps, on_part: OnP
     errors = thumbnails.write_sprites(
         shown, chosen, folder / "sprites", lambda done, total: on_part("thumbnails", done, total)
     )
-    warnings = list(about.warnings)
+    warnings = [*about.warnings, *heat.notes]
     if errors:
         warnings.append(
             f"{len(errors)} of {len(chosen.samples)} images cannot be read, and their tiles are empty: "
@@ -83,8 +84,9 @@ def _fill(folder: Path, shown: Shown, about: About, heat: HeatMaps, on_part: OnP
     log, damaged = curves(about.metrics)
     if damaged:
         warnings.append(f"{damaged} lines of {about.metrics.name} are damaged and left out of the training curves")
-    write_statement(data, "latents", latent_columns(shown, decoders, chosen.of_samples))
-    for number, block in enumerate(latent_details(shown, decoders, heat.maps)):
+    terms = latent_terms(shown)
+    write_statement(data, "latents", latent_columns(shown, decoders, terms, chosen.of_samples))
+    for number, block in enumerate(latent_details(shown, decoders, terms, heat.maps)):
         on_part("latents", number * LATENTS_PER_FILE, n_latents)
         write_statement(data, f"latent/{number}", block)
     write_statement(data, "samples", sample_columns(shown, chosen.of_samples))
@@ -93,13 +95,13 @@ def _fill(folder: Path, shown: Shown, about: About, heat: HeatMaps, on_part: OnP
         write_statement(data, f"sample/{number}", details)
     write_statement(data, "bias", bias_data(shown))
     run = _run(shown, about, heat.grids, log)
-    write_statement(data, "run", {**run, "sprite": thumbnails.described(chosen), "warnings": list(map(clean, warnings))})
+    write_statement(
+        data, "run", {**run, "sprite": thumbnails.described(chosen), "warnings": list(map(clean, warnings))}
+    )
     return warnings
 
 
-def _run(
-    shown: Shown, about: About, grids: Mapping[str, tuple[int, int]], log: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _run(shown: Shown, about: About, grids: Mapping[str, tuple[int, int]], log: list[dict[str, Any]]) -> dict[str, Any]:
     space = shown.space
     taxonomy = None if shown.labels is None else shown.labels[1]
     depths = list(range(taxonomy.max_depth + 1)) if taxonomy is not None and len(shown.streams) > 1 else []

@@ -30,7 +30,9 @@ def write_statement(folder: Path, name: str, content: Any) -> None:
 
 
 def significant(value: float | None) -> float | None:
-    """Round to DIGITS significant digits; None for None, NaN and infinity."""
+    """Round to DIGITS significant digits, integers not at all; None for None, NaN and infinity."""
+    if isinstance(value, int):
+        return value
     return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
 
 

@@ -66,7 +66,7 @@ def write_sprites(
     total = len(thumbnails.samples)
     for file in range(thumbnails.files):
         samples = thumbnails.samples[file * PER_FILE : (file + 1) * PER_FILE]
-        sprite = Image.new("RGBA", (COLUMNS * SIZE, -(-len(samples) // COLUMNS) * SIZE))
+        sprite = Image.new("RGBA", (COLUMNS * SIZE, ROWS * SIZE))
         for place, sample in enumerate(samples.tolist()):
             on_image(file * PER_FILE + place, total)
             tile = _tile(shown, sample)

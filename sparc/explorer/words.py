@@ -70,7 +70,9 @@ def words_of(captions: Sequence[str | None]) -> Words:
     """Return the words of some captions as terms: those in at least FEWEST captions, at most MOST of them."""
     by_sample = [words_in(caption) if caption else set() for caption in captions]
     counts = Counter(word for words in by_sample for word in words)
-    frequent = sorted((word for word, count in counts.items() if count >= FEWEST), key=lambda word: (-counts[word], word))
+    frequent = sorted(
+        (word for word, count in counts.items() if count >= FEWEST), key=lambda word: (-counts[word], word)
+    )
     terms = tuple(frequent[:MOST])
     column = {term: number for number, term in enumerate(terms)}
     columns = [sorted(column[word] for word in words if word in column) for words in by_sample]

@@ -120,12 +120,21 @@ def plan(
 def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> dict[str, dict[str, Job]]:
     """Return the jobs of features that `sparc import features` wrote into `root`: for these streams, or for all.
 
+    A reference's name is the imported stream, its alias the stream's name in the space.
+
     Raises:
+        InvalidConfig: a stream has parameters, which only backbones take.
         MissingData: `root` holds no features, or a split lacks a stream.
         UnknownName: a stream was not imported.
         MisalignedStreams: the splits of a stream have different widths.
         StorageError: the machine refuses to read the folder.
     """
+    for stream in streams:
+        if stream.params:
+            raise InvalidConfig(
+                f"stream '{stream.alias}': expected the name of imported features, found parameters of a backbone",
+                hint=f"write --stream {stream.name}",
+            )
     jobs: dict[str, dict[str, Job]] = {}
     widths: dict[str, int] = {}
     for split in ("train", "test"):
@@ -139,27 +148,27 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
                 f"no imported features of the split '{split}' in {root}",
                 hint=f"sparc import features --stream NAME=FILE --split {split} --out {root}",
             )
-        names = list(widths) or [stream.alias for stream in streams] or sorted(found)
-        for name in names:
+        origins = {stream.alias: stream.name for stream in streams} or {name: name for name in widths or sorted(found)}
+        for alias, name in origins.items():
             if name not in found:
                 raise UnknownName(
                     f"no stream named '{name}' was imported as '{split}'", hint=f"imported: {', '.join(sorted(found))}"
                 )
-            if widths.setdefault(name, found[name]) != found[name]:
+            if widths.setdefault(alias, found[name]) != found[name]:
                 raise MisalignedStreams(
-                    f"stream '{name}' has width {widths[name]} in train and {found[name]} in test",
+                    f"stream '{name}' has width {widths[alias]} in train and {found[name]} in test",
                     hint="import both from one model",
                 )
         jobs[split] = {
-            name: Job(
+            alias: Job(
                 dataset=PluginRef(name=IMPORTED, alias=IMPORTED),
                 split=split,
-                stream=PluginRef(name=name, alias=name),
+                stream=PluginRef(name=name, alias=alias),
                 directory=root / split / name,
                 weights="",
                 options=options,
             )
-            for name in names
+            for alias, name in origins.items()
         }
     return jobs
 

@@ -97,14 +97,10 @@ def _opened(job: Job, registry: Registry) -> Dataset:
 
 
 def _extractor(jobs: list[Job], backbones: dict[str, Backbone], registry: Registry) -> FeatureExtractor:
-    import torch
-
     from sparc.extraction.features import ComputeOptions, FeatureExtractor, dtype_of
     from sparc.plugins.images import ImageLimits
 
     options = jobs[0].options
-    if options.precision == "float32":
-        torch.backends.cudnn.allow_tf32 = False  # TF32 convolutions keep ten bits of the mantissa
     tokens = dtype_of(options.store_dtype) if options.tokens else None
     limits = ImageLimits(options.max_pixels, options.max_side_ratio)
     compute = ComputeOptions(options.device, options.precision, options.compile, options.skip_bad, tokens, limits)

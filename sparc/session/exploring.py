@@ -49,7 +49,8 @@ def _check(options: ExploreOptions) -> None:
     out = None if options.out is None else Path(options.out)
     if out is not None and not options.sheet:
         raise InvalidConfig(
-            f"--out: expected --sheet with it, found {out} alone", hint=f"the page is written into RUN/{SITE}; add --sheet"
+            f"--out: expected --sheet with it, found {out} alone",
+            hint=f"the page is written into RUN/{SITE}; add --sheet",
         )
     if out is not None and out.suffix.lower() != ".png":
         raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")
@@ -68,9 +69,8 @@ def _site(session: Session) -> Path:
 
     folder, listener = session.run.path / SITE, session.listener
     shown, about = _shown(session), _about(session)
-    heat, warnings = _heat(session, shown)
+    heat = _heat(session, shown)
     listener.doing(f"writing {folder}")
-    about.warnings.extend(warnings)
     for warning in write_site(
         folder, shown, about, heat, lambda what, done, total: listener.progress(f"write {what}", what, done, total)
     ):
@@ -138,27 +138,31 @@ def _about(session: Session) -> About:
     )
 
 
-def _heat(session: Session, shown: Shown) -> tuple[HeatMaps, list[str]]:
-    """Compute the heat maps; without backbones there are none, and a warning says why."""
-    from sparc.explorer.heat import HeatMaps, heat_maps
+def _heat(session: Session, shown: Shown) -> HeatMaps:
+    """Compute the heat maps. Without backbones there are none, and a note says why."""
+    from sparc.explorer.heat import heat_maps, no_maps
 
     streams = [name for name in shown.streams if shown.modalities[name] == "image"]
     if not streams:
-        return HeatMaps({}, {}), []
+        return no_maps()
     data, listener = session.data, session.listener
     try:
-        from sparc.localization import load_models
+        from sparc.models import load_models
 
         models = load_models(
-            session.run, streams, device=data.device, space=session.space, registry=data.registry,
+            session.run,
+            streams,
+            device=data.device,
+            space=session.space,
+            registry=data.registry,
             on_load=listener.loading,
-        )  # fmt: skip
+        )
         return heat_maps(
             shown, models, lambda stream, done, total: listener.progress(f"heat maps {stream}", "images", done, total)
-        ), []
+        )
     except Exception as error:  # a plugin's model fails in any way, and the page is worth having without its maps
         said = error.message if isinstance(error, SparcError) else f"{type(error).__name__}: {error}"
-        return HeatMaps({}, {}), [f"the page has no heat maps: {said}"]
+        return no_maps()._replace(notes=[f"the page has no heat maps: {said}"])
 
 
 def _sheet(session: Session, options: ExploreOptions) -> Path:
@@ -182,7 +186,11 @@ def _sheet(session: Session, options: ExploreOptions) -> Path:
             f"no latent is active in several of the {len(data.test)} held-out samples in every stream",
             hint="hold out more samples, train longer, or choose a --latent",
         )
-    path = Path(options.out) if options.out is not None else session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
+    path = (
+        Path(options.out)
+        if options.out is not None
+        else session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
+    )
     listener.doing(f"drawing {path}")
     where = next(iter(data.held_out_jobs.values()))
     dry = f"  {dry_warning(data.test.random_weights)}" if data.test.random_weights else ""

@@ -24,8 +24,9 @@ from sparc.config.signatures import (
     LocalizeArguments,
     RunArguments,
 )
-from sparc.errors import Interrupted, InvalidConfig, MissingData, StorageError
-from sparc.localization.request import check_modalities, checked_request, checked_streams
+from sparc.errors import Interrupted, InvalidConfig, StorageError
+from sparc.localization.request import check_modalities, checked_request
+from sparc.models.streams import checked_streams
 from sparc.plotting.figures import check_name
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
@@ -33,14 +34,14 @@ from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
 from sparc.session.session import Session, missing_plugins, stop_on_signal
-from sparc.storage.latent_names import LATENTS, read_latent_names
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
 
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile, Report
-    from sparc.localization import Localization, Models
+    from sparc.localization import Localization
     from sparc.localization.benchmark import Cases, LocalizationFile
+    from sparc.models import Models
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.storage.store import FeatureStore
 
@@ -237,8 +238,8 @@ def _pointing(session: Session, layers: int | None) -> tuple[Models, Cases]:
     """Load the run's backbones and the cases of the localisation benchmark. Raises InvalidConfig, MissingData."""
     checked_streams(session.run)
     data, space = session.data, session.space
-    from sparc.localization import load_models
     from sparc.localization.benchmark import cases_of
+    from sparc.models import load_models
 
     models = load_models(
         session.run, device=data.device, space=space, registry=data.registry, on_load=session.listener.loading
@@ -250,7 +251,7 @@ def _pointing(session: Session, layers: int | None) -> tuple[Models, Cases]:
 def _localization(session: Session, models: Models, cases: Cases) -> LocalizationFile:
     """Run the localisation benchmark, and write `localization.json`."""
     from sparc.localization.benchmark import measure_all
-    from sparc.localization.models import confirmed_names
+    from sparc.models.models import confirmed_names
 
     job = next(iter(session.data.held_out_jobs.values()))
     found = measure_all(
@@ -310,9 +311,10 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     with missing_plugins(opened.provenance()):
         check_modalities(request, {name: registry.backbone(ref.name).modality for name, ref in streams.items()})
     device = resolve_device(options.device, listener)
-    from sparc.localization import draw, load_models
+    from sparc.localization import draw
     from sparc.localization import localize as find
     from sparc.localization.picture import save
+    from sparc.models import load_models
 
     models = load_models(opened, options.stream, device=device, registry=registry, on_load=listener.loading)
     found = find(

@@ -147,6 +147,10 @@ class FeatureStore:
         """Count the samples."""
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        """Return one line with the streams, their widths, and the number of samples."""
+        return f"{type(self).__name__}({self.widths}, {len(self):,} samples)"
+
     def in_memory(self) -> dict[str, Tensor]:
         """Copy all features into memory: raw, by stream, (samples, width)."""
         return {name: torch.cat(shards)[self.rows[name]] for name, shards in self.shards.items()}
