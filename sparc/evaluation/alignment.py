@@ -159,17 +159,17 @@ def latent_jaccard(
     by_level = levels(labels, taxonomy)
     once = Draws(np.zeros(labels.shape[0], np.intp), np.ones((1, 1), np.float32))
     found = []
-    for activity in _solo_kinds(encodings, orders).values():
+    for kind in _solo_kinds(encodings, orders).values():
         parts = [
             torch.where(pairs_Rl.unsqueeze(2) > 0, mean_RlH, torch.nan)[0].numpy()
-            for mean_RlH, pairs_Rl in _by_latent(activity, by_level, once)
+            for mean_RlH, pairs_Rl in _by_latent(kind, by_level, once)
         ]
         found.append(np.concatenate(parts))
     return found[0], found[1]
 
 
 def _by_latent(activity: Activity, by_level: Levels, draws: Draws) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield, for some latents at a time, their overlaps (R, l, H), 0 without a pair, and their pairs of streams (R, l)."""
+    """Yield, for some latents at a time, their overlaps (R, l, H), 0 without a pair, and their pairs (R, l)."""
     active, pairs = _sides(activity)
     weights_RP = torch.from_numpy(draws.weights)
     # The last column counts samples; no depth counts it.

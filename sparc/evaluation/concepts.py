@@ -185,9 +185,9 @@ class Enriched(NamedTuple):
 
 
 def enriched(halves: Halves, count: int) -> list[list[Enriched]]:
-    """Return, per latent, the `count` terms that are enriched most among all its images, each of them significant alone.
+    """Return, per latent, the `count` terms that are enriched most, each of them significant on its own.
 
-    The order is that of the scores that names compete by, counted on both halves together.
+    They are counted on both halves together, in the order of the scores that names compete by.
     """
     finding, checking, depth_C = halves
     both = Counts(
@@ -198,9 +198,7 @@ def enriched(halves: Halves, count: int) -> list[list[Enriched]]:
     )
     scores_LC = _scores(both, np.arange(len(depth_C)))
     count = min(count, scores_LC.shape[1])
-    place_Lc = (
-        np.argpartition(-scores_LC, count - 1, axis=1)[:, :count] if count else np.zeros((len(scores_LC), 0), int)
-    )
+    place_Lc = np.argpartition(-scores_LC, count - 1, axis=1)[:, :count]
     score_Lc = np.take_along_axis(scores_LC, place_Lc, axis=1)
     order_Lc = np.lexsort((place_Lc, -score_Lc), axis=1)
     place_Lc, score_Lc = (np.take_along_axis(array, order_Lc, axis=1) for array in (place_Lc, score_Lc))

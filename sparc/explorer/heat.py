@@ -1,7 +1,7 @@
 """Heat maps: where in its top images a latent is, in each stream whose backbone has a grid of patches.
 
-A map is the latent's activation in each patch, encoded on its own, as `sparc localize --method dense` computes it. It is
-resampled to the square tile of the thumbnail, so the page need not know which part of the image a backbone sees.
+A map is the latent's activation in each patch, encoded on its own, as `sparc localize --method dense` computes it. It
+is resampled to the square tile of the thumbnail, so the page need not know which part of the image a backbone sees.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def heat_maps(shown: Shown, models: Models, on_image: OnImage) -> HeatMaps:
         wanted = _wanted(shown, stream)
         if torch.device(models.device).type == "cpu" and len(wanted) > MOST_ON_CPU:
             found.notes.append(
-                f"{stream}: heat maps of {MOST_ON_CPU} of its {len(wanted):,} top images, those that show most latents best; "
-                "--device cuda makes all"
+                f"{stream}: heat maps of {MOST_ON_CPU} of its {len(wanted):,} top images, those that show most "
+                "latents best; --device cuda makes all"
             )
             wanted = dict(list(wanted.items())[:MOST_ON_CPU])
         for latent, sample, values in _of_stream(shown, models, stream, wanted, on_image):

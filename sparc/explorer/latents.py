@@ -168,7 +168,7 @@ def pair_counts(shown: Shown) -> dict[tuple[int, int], NDArray[np.int64]]:
 
 
 def _mosaics(shown: Shown, thumbs: NDArray[np.int64]) -> list[list[int]]:
-    """Return the thumbnails of the top images of each latent, of the first stream that has some, image streams first."""
+    """Return the thumbnails of the top images of each latent, of the first image stream that has some, else of any."""
     streams = sorted(shown.streams, key=lambda name: shown.modalities[name] != "image")
     found = []
     for latent in range(shown.space.n_latents):

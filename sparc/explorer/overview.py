@@ -1,4 +1,4 @@
-"""What the site says of the run as a whole: training curves, and the measures of its evaluation, each with a reading."""
+"""The run as a whole: its training curves, and the measures of its evaluation, each with a line on how to read it."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def _latents(report: Report) -> list[dict[str, Any]]:
             "alive",
             "Latents alive in every stream",
             report.solo.alive,
-            f"Of {report.n_latents:,} latents, those that fire in every stream on held-out samples, each stream encoded "
-            "alone.",
+            f"Of {report.n_latents:,} latents, those that fire in every stream on held-out samples, each stream "
+            "encoded alone.",
         ),
         _measure("dead", "Dead latents", report.solo.dead, "Latents that fire in no stream.", better="lower"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import uuid
@@ -51,6 +52,8 @@ class About:
     random_weights: Sequence[str] = ()
     report: Report | None = None
     warnings: list[str] = field(default_factory=list)
+    made_of: str = ""
+    """Digest of everything that the site is made of."""
 
 
 def write_site(
@@ -107,6 +110,7 @@ def _run(shown: Shown, about: About, grids: Mapping[str, tuple[int, int]], log: 
     depths = list(range(taxonomy.max_depth + 1)) if taxonomy is not None and len(shown.streams) > 1 else []
     return {
         "format": FORMAT,
+        "made_of": about.made_of,
         "name": clean(about.name),
         "version": about.version,
         "dataset": None if about.dataset is None else dict(zip(("name", "split"), about.dataset, strict=True)),
@@ -137,6 +141,26 @@ def _run(shown: Shown, about: About, grids: Mapping[str, tuple[int, int]], log: 
         "curves": log,
         "measures": measures(about.report),
     }
+
+
+def page_digest() -> str:
+    """Return a digest of the files of the page."""
+    digest = hashlib.sha256(str(FORMAT).encode())
+    with reading(PAGE):
+        for path in sorted(PAGE.rglob("*")):
+            if path.is_file():
+                digest.update(path.relative_to(PAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_made_of(folder: Path, made_of: str) -> bool:
+    """Return True if `folder` holds a site that was made of this."""
+    path = folder / "data" / "run.js"
+    try:
+        with reading(path):
+            return f'"made_of":"{made_of}"' in path.read_text(encoding="utf-8")[:200]
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ _BARE = re.compile("[\u200c\u200d\ufe0e\ufe0f'’]+")
 
 
 class _Parts(dict[int, str]):
-    """Table for `str.translate`: letters, marks and digits stay, a symbol such as an emoji stands alone, others part."""
+    """Table for `str.translate`: letters, marks and digits stay, symbols such as emoji stand alone, others separate."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
