@@ -378,9 +378,20 @@ class EvaluateOptions(TimeOptions, PlaceOptions):
 class ExploreOptions(PlaceOptions):
     """Options of `sparc explore`."""
 
-    latent: int | None = option(None, "Show one latent. Default: those on which the streams agree best.")
+    latent: int | None = option(
+        None,
+        "Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best.",
+    )
+    text: str | None = option(
+        None, "Open the page at the latents that these words activate in the text streams.", metavar="WORDS"
+    )
+    image: Location | None = option(
+        None, "Open the page at the latents that this image activates in the image streams.", metavar="FILE"
+    )
+    serve: bool = option(False, "Serve the page on this machine alone, until Ctrl-C.")
+    sheet: bool = option(False, "Draw a contact sheet, one picture of a few latents, instead of the page.")
     out: Location | None = option(
-        None, "Picture to write. Default: latents.png, or latent-N.png, in the run.", metavar="FILE"
+        None, "With --sheet: picture to write. Default: latents.png, or latent-N.png, in the run.", metavar="FILE"
     )
 
 

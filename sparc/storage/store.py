@@ -175,6 +175,18 @@ class FeatureStore:
         """Copy all features into memory: raw, by stream, (samples, width)."""
         return {name: torch.cat(shards)[self.rows[name]] for name, shards in self.shards.items()}
 
+    def some(self, samples: Tensor) -> dict[str, Tensor]:
+        """Copy the features of some samples into memory: raw, by stream, (len(samples), width)."""
+        found = {}
+        for name, shards in self.shards.items():
+            rows = self.rows[name][samples]
+            starts = torch.tensor([0, *map(len, shards)]).cumsum(0)
+            found[name] = torch.empty(len(rows), shards[0].shape[1], dtype=shards[0].dtype)
+            for shard, low, high in zip(shards, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+                own = (rows >= low) & (rows < high)
+                found[name][own] = shard[rows[own] - low]
+        return found
+
     @property
     def widths(self) -> dict[str, int]:
         """Width of each stream's features."""
