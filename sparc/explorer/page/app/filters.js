@@ -4,6 +4,10 @@ const Filters = (() => {
   const byNumber = (value) => (first, second) => (value(second) ?? -Infinity) - (value(first) ?? -Infinity) || first - second;
   const column = (name) => (latent) => Dictionary.columns[name][latent];
 
+  // A correlation over two samples tells nothing: concepts that fire in fewer than five samples of some stream come last.
+  const support = (latent) => Math.min(5, Math.round(Dictionary.run.shown * Math.min(...Dictionary.rates.map((rates) => rates[latent]))));
+  const bySupport = (value) => (first, second) => support(second) - support(first) || byNumber(value)(first, second);
+
   const frequency = (parameters) => {
     const stream = Dictionary.streams.indexOf(parameters.in);
     return stream >= 0 ? (latent) => Dictionary.rates[stream][latent] : Dictionary.meanRate;
@@ -11,10 +15,10 @@ const Filters = (() => {
 
   const orders = {
     telling: { label: "Most telling first", compare: () => byNumber(Dictionary.telling) },
-    agreement: { label: "Streams agree most", compare: () => byNumber(column("agreement")) },
+    agreement: { label: "Streams agree most", compare: () => bySupport(column("agreement")) },
     disagreement: {
       label: "Streams agree least",
-      compare: () => byNumber((latent) => (Dictionary.columns.agreement[latent] === null ? null : -Dictionary.columns.agreement[latent])),
+      compare: () => bySupport((latent) => (Dictionary.columns.agreement[latent] === null ? null : -Dictionary.columns.agreement[latent])),
     },
     frequent: { label: "Fires most often", compare: (parameters) => byNumber(frequency(parameters)) },
     rare: { label: "Fires most rarely", compare: (parameters) => byNumber((latent) => -frequency(parameters)(latent)) },

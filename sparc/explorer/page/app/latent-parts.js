@@ -28,6 +28,12 @@ const LatentParts = (() => {
     return h(`span.mosaic.of${thumbs.length}`, thumbs.map((thumb, place) => Pictures.thumbnail(thumb, place ? "" : caption)));
   };
 
+  // The caption of its top sample, which tells concepts of one name apart.
+  const example = (latent) => {
+    const caption = Dictionary.columns.caption[latent];
+    return caption && Dictionary.thumbs(latent).length ? h("span.example", said(caption)) : null;
+  };
+
   const streamBars = (latent) => {
     const most = Math.max(...Dictionary.rates.map((rates) => rates[latent]), 1e-9);
     return h("span.rates", Dictionary.streams.slice(0, 4).map((name, stream) => {
@@ -43,16 +49,17 @@ const LatentParts = (() => {
       h("span.body",
         h("span.name", title(latent)),
         h("span.line", h("span.soft", surety(latent)), Dictionary.columns.state[latent] === 0 ? null : badge(latent)),
+        example(latent),
         streamBars(latent),
         agreement === null ? null : h("span.line.foot", h("span.soft", "agreement"), h("span.value", Format.number(agreement)))));
   };
-  const cardHeight = (width) => (width * 2) / 3 + 106 + 21 * Math.min(4, Dictionary.streams.length);
+  const cardHeight = (width) => (width * 2) / 3 + 132 + 21 * Math.min(4, Dictionary.streams.length);
 
   // A small tile: picture, name and what there is to say about it.
   const tile = (latent, ...facts) =>
     h("a.tile", { href: Links.to(`latent/${latent}`) },
       Dictionary.thumbs(latent).length ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : h("span.thumb.empty", { "aria-hidden": "true" }),
-      h("span.tile-text", h("span.name", title(latent)), h("span.soft", facts)));
+      h("span.tile-text", h("span.name", title(latent)), Dictionary.columns.name[latent] === null ? example(latent) : null, h("span.soft", facts)));
 
   return { bar, title, link, badge, surety, card, cardHeight, tile };
 })();

@@ -8,6 +8,7 @@ const Scatter = (() => {
     const most = 40;
     const ratio = uPlot.pxRatio;
     const taken = [];
+    const times = new Map(); // name -> how often it is written
     ctx.font = `${12 * ratio}px ${getComputedStyle(document.body).fontFamily}`;
     ctx.textBaseline = "middle";
     ctx.fillStyle = Charts.colour("--ink");
@@ -16,11 +17,14 @@ const Scatter = (() => {
     ctx.lineJoin = "round";
     for (const { point, left, top } of spots) {
       if (taken.length >= most) return;
-      const text = [...Dictionary.title(point.latent)].slice(0, 24).join("");
+      const name = Dictionary.title(point.latent);
+      if ((times.get(name) ?? 0) >= 2) continue;
+      const text = [...name].slice(0, 24).join("");
       const place = { left: left + size + 3 * ratio, top: top - 8 * ratio, right: left + size + 6 * ratio + ctx.measureText(text).width, bottom: top + 8 * ratio };
       const free = taken.every((other) => place.left > other.right || place.right < other.left || place.top > other.bottom || place.bottom < other.top);
       if (!free || place.right > box.left + box.width || place.top < box.top || place.bottom > box.top + box.height) continue;
       taken.push(place);
+      times.set(name, (times.get(name) ?? 0) + 1);
       ctx.strokeText(text, place.left, top);
       ctx.fillText(text, place.left, top);
     }

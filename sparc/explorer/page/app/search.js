@@ -11,10 +11,11 @@ const Search = (() => {
     const index = new MiniSearch({ fields: fields.map(([name]) => name), tokenize: tokens, processTerm: (term) => term });
     await index.addAllAsync(documents, { chunkSize: 400 });
     const boost = Object.fromEntries(fields);
-    return (text) => {
-      const options = { boost, prefix: true, combineWith: "AND" };
+    // With `whole`, words match whole and as they are spelt.
+    return (text, { whole = false } = {}) => {
+      const options = { boost, prefix: !whole, combineWith: "AND" };
       const found = index.search(text, options);
-      return (found.length ? found : index.search(text, { ...options, fuzzy: 0.25 })).map((result) => result.id);
+      return (found.length || whole ? found : index.search(text, { ...options, fuzzy: 0.25 })).map((result) => result.id);
     };
   };
 

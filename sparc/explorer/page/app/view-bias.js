@@ -13,6 +13,10 @@ const BiasView = (() => {
     return pairs.length ? h("p.suggest", "For example: ", pairs.map(([a, b], place) => [place ? ", " : "", h("a", { href: Links.to("bias", { a, b }) }, said(a), " and ", said(b))])) : null;
   };
 
+  const frequent = (bias, fill) => h("section.terms", h("h2", "Frequent terms"), h("p.soft", "Choose one, then another; or type any word of the captions."),
+    h("ul.chips", bias.terms.filter((one, place) => bias.terms.findIndex((other) => other.term === one.term) === place).slice(0, 60).map((one) => h("li", h("button.chip", { type: "button", on: { click: () => fill(one.term) } },
+      said(one.term), h("span.soft", Format.count(one.samples.length)))))));
+
   // The interval of a log odds ratio on one scale for all rows; the line in the middle is "no coupling".
   const interval = ({ value, low, high }, most) => {
     const at = (point) => `${50 + 50 * Math.max(-1, Math.min(1, point / most))}%`;
@@ -61,15 +65,24 @@ const BiasView = (() => {
     })));
   };
 
-  const answer = (bias, samples, a, b) => {
-    const find = (term) => bias.terms.find((one) => one.term === term);
-    const [one, two] = [find(a), find(b)];
-    const unknown = [one ? null : a, two ? null : b].filter((term) => term !== null);
-    if (unknown.length) return [h("p.note", "Not among the words and labels of at least 3 samples: ", unknown.map((term, place) => [place ? ", " : "", said(term)]), ".")];
+  // The positions of a term: a label or word of the list, or else the samples whose captions hold all of its words.
+  const positions = async (bias, term) => {
+    const known = bias.terms.find((one) => one.term === term) ?? bias.terms.find((one) => one.term.toLowerCase() === term.toLowerCase());
+    if (known) return known.samples;
+    const found = new Set((await Search.samples())(term, { whole: true }));
+    return bias.samples.flatMap((sample, position) => (found.has(sample) ? [position] : []));
+  };
+
+  const answer = async (bias, samples, a, b) => {
     if (a === b) return [h("p.note", "Choose two different terms.")];
-    const result = Coupling.check(bias, Dictionary.streams, one.samples, two.samples);
+    const [one, two] = [await positions(bias, a), await positions(bias, b)];
+    const result = Coupling.check(bias, Dictionary.streams, one, two);
+    if (!one.length || !two.length) {
+      const unknown = [one.length ? null : a, two.length ? null : b].filter((term) => term !== null);
+      return [h("p.answer", "Nothing to tell."), h("p.note", "No sample of the check carries ", unknown.map((term, place) => [place ? " or " : "", "“", said(term), "”"]), ".")];
+    }
     const few = result.few ? h("p.note", { role: "alert" }, `Too few samples to tell: at least ${result.fewest} with `, said(a), " alone, with ", said(b), ` alone and with neither are needed; there are ${result.sizes[1]}, ${result.sizes[2]} and ${result.sizes[0]}.`) : null;
-    return [few, verdict(result, a, b), rows(result, a, b), pictures(result, bias, samples, ["Samples with both ", said(a), " and ", said(b)])].filter(Boolean);
+    return [few ? [h("p.answer", "Too few samples to tell."), few] : verdict(result, a, b), few ? null : rows(result, a, b), pictures(result, bias, samples, ["Samples with both ", said(a), " and ", said(b)])].flat().filter(Boolean);
   };
 
   const show = async (main, _id, parameters) => {
@@ -87,14 +100,23 @@ const BiasView = (() => {
     const [inputA, labelA] = field("First term", "a");
     const [inputB, labelB] = field("Second term", "b");
     const place = h("div", { "aria-live": "polite" });
-    const go = () => {
+    const go = async () => {
       const [a, b] = [inputA.value.trim(), inputB.value.trim()];
       Links.keep("bias", { a, b });
-      if (a && b) place.replaceChildren(...answer(bias, samples, a, b));
+      if (!a || !b) return void place.replaceChildren();
+      const mine = (turn += 1);
+      const found = await answer(bias, samples, a, b);
+      if (mine === turn) place.replaceChildren(...found);
+      return undefined;
     };
-    main.append(h("div.tools", labelA, labelB, h("button.button.strong", { type: "button", on: { click: go } }, "Check")), options, suggestions(bias) ?? "", place);
+    const fill = (term) => {
+      (inputA.value.trim() ? inputB : inputA).value = term;
+      go();
+    };
+    let turn = 0;
+    main.append(h("div.tools", labelA, labelB, h("button.button.strong", { type: "button", on: { click: go } }, "Check")), options, suggestions(bias) ?? "", place, frequent(bias, fill));
     if (Dictionary.run.shown > bias.samples.length) main.append(h("p.soft", `The check looks at ${Format.count(bias.samples.length)} of the ${Format.count(Dictionary.run.shown)} samples.`));
-    go();
+    await go();
     return undefined;
   };
 

@@ -34,7 +34,7 @@ const LatentsView = (() => {
     return h("label.field", h("span", "Label"), input, h("datalist", { id: "labels" }, labels.map((value) => h("option", { value }))));
   };
 
-  const panel = (parameters, change) => {
+  const panel = (parameters, change, redraw) => {
     const { run, states, streams, columns } = Dictionary;
     const chosen = parameters.state ? parameters.state.split(",") : ["shared", "some", "duplicate"];
     const counts = states.map((_, state) => columns.state.filter((value) => value === state).length);
@@ -45,7 +45,11 @@ const LatentsView = (() => {
         else chosen.splice(chosen.indexOf(state.name), 1);
         toggle();
       } } });
-      return h("label.check", { title: state.read }, box, h("span", state.label), h("span.soft", Format.count(counts[index])));
+      const only = h("button.only", { type: "button", title: `Show only: ${state.label}`, "aria-label": `Show only: ${state.label}, ${Format.plural(counts[index], "concept")}`, on: { click: () => {
+        change({ state: state.name });
+        redraw();
+      } } }, Format.count(counts[index]));
+      return h("div.check", { title: state.read }, h("label", box, state.label), only);
     });
     const streamOptions = (empty) => [["", empty], ...streams.map((name) => [name, name])];
     return h("details.filters", { open: window.matchMedia("(min-width: 62rem)").matches },
@@ -74,7 +78,7 @@ const LatentsView = (() => {
     let latents = [];
     const grid = new Grid.CardGrid({ label: "Concepts", least: 216, height: LatentParts.cardHeight, card: (index) => LatentParts.card(latents[index]) });
     const count = h("p.count");
-    const elsewhere = h("a.elsewhere", { hidden: true });
+    const elsewhere = h("p.elsewhere", { hidden: true });
     const chips = h("ul.chips", { "aria-label": "Filters that are set" });
     const side = h("aside.side", { "aria-label": "Filters" });
     let turn = 0;
@@ -91,12 +95,23 @@ const LatentsView = (() => {
       drawChips();
       grid.show(latents.length);
       Dom.announce(`${latents.length} concepts`);
-      elsewhere.hidden = !text;
-      if (text) {
-        elsewhere.href = Links.to("samples", { q: text });
-        const matches = (await (await Search.samples())(text)).length;
-        if (mine === turn) elsewhere.textContent = `${Format.plural(matches, "sample")} ${matches === 1 ? "matches" : "match"} too →`;
-      }
+      await drawSamples(text, mine);
+    };
+
+    // Samples that match too: for those who look for a thing and not for a concept.
+    const drawSamples = async (text, mine) => {
+      const matches = text ? (await Search.samples())(text) : [];
+      if (mine !== turn) return;
+      elsewhere.hidden = !matches.length;
+      if (!matches.length) return;
+      const samples = await Data.load("samples");
+      elsewhere.replaceChildren(
+        h("a", { href: Links.to("samples", { q: text }) }, `${Format.plural(matches.length, "sample")} ${matches.length === 1 ? "matches" : "match"}`),
+        ...matches.slice(0, 6).map((sample) => {
+          const said = Dictionary.sampleText(samples, sample);
+          return h("a", { href: Links.to(`sample/${sample}`), title: said, "aria-label": `sample: ${said}` },
+            samples.thumb[sample] >= 0 ? Pictures.thumbnail(samples.thumb[sample], "") : h("span.text", Dom.said(said)));
+        }));
     };
 
     const answers = async (text) => {
@@ -123,13 +138,13 @@ const LatentsView = (() => {
       }, Dom.said(text), h("span", { "aria-hidden": "true" }, "×")))));
       chips.hidden = !set.length;
     };
-    const drawPanel = () => side.replaceChildren(panel(parameters, change));
+    const drawPanel = () => side.replaceChildren(panel(parameters, change, drawPanel));
     const order = select("Order", [["", "Best first"],
       ...Object.entries(Filters.orders).filter(([key]) => offered(key)).map(([key, one]) => [key, one.label])], parameters.sort ?? "", (sort) => change({ sort }));
 
     drawPanel();
     main.append(intro(), h("div.browse", side,
-      h("section.results", h("div.tools", searchBox(parameters, change), order), h("div.status", count, elsewhere), chips, grid.host)));
+      h("section.results", h("div.tools", searchBox(parameters, change), order), h("div.status", count), elsewhere, chips, grid.host)));
     grid.attach();
     await update();
     window.requestIdleCallback?.(() => Search.latents());

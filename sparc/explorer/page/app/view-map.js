@@ -3,7 +3,9 @@
 const MapView = (() => {
   const { h, said } = Dom;
   const shades = 10;
-  const shade = (branch) => (branch < 0 ? "--dot" : `--branch-${branch % shades}`);
+  const shade = (branch) => (branch < 0 ? (Dictionary.run.branches.length ? "--faint" : "--dot") : `--branch-${branch % shades}`);
+
+  const front = ({ colour }) => (["--line", "--faint"].includes(colour) ? 0 : 1); // what is bright is drawn last
 
   const show = async (main, _id, parameters) => {
     const { run, columns } = Dictionary;
@@ -17,7 +19,7 @@ const MapView = (() => {
       const points = Array.from({ length: Dictionary.size }, (_, latent) => latent)
         .filter((latent) => columns.x[latent] !== null && !hidden.has(columns.branch[latent]))
         .map((latent) => ({ latent, x: columns.x[latent], y: columns.y[latent], colour: found && !found.has(latent) ? "--line" : found ? "--accent" : shade(columns.branch[latent]) }))
-        .sort((one, two) => (one.colour === "--line" ? 0 : 1) - (two.colour === "--line" ? 0 : 1));
+        .sort((one, two) => front(one) - front(two));
       const bare = { show: false };
       const range = () => [-0.02, 1.02];
       mounted = Scatter.draw(place, points, {
