@@ -25,7 +25,7 @@ from sparc.config.signatures import (
     LocalizeArguments,
     RunArguments,
 )
-from sparc.errors import Interrupted, InUse, InvalidConfig, MissingData, StorageError
+from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError
 from sparc.localization.request import check_modalities, checked_request
 from sparc.models.streams import checked_streams
 from sparc.plotting.figures import check_name

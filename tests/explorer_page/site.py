@@ -14,7 +14,9 @@ STREAMS = (("dino", "image", [4, 4]), ("clip-image", "image", None), ("clip-text
 CONCEPTS = ("whale", "clock", "woman", "nurse", "red heart", "tree", "car", "house", "café", "猫が好き", "قطة", "ball")
 BRANCHES = ("animals", "people", "things")
 # Text that would act if any place took it for markup: each one sets a variable that the tests look at.
-MARKUP = "<img src=x onerror=\"window.attacked='{place}'\"><script>window.attacked='{place}'</script>&amp;\"'\u202e{place}"
+MARKUP = (
+    "<img src=x onerror=\"window.attacked='{place}'\"><script>window.attacked='{place}'</script>&amp;\"'\u202e{place}"
+)
 
 Columns = dict[str, Any]
 
@@ -23,7 +25,9 @@ def write(folder: Path, name: str, value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    (folder / "data" / f"{name.replace('/', '-')}.js").write_text(f"sparcData({json.dumps(name)}, {text});\n", encoding="utf-8")
+    (folder / "data" / f"{name.replace('/', '-')}.js").write_text(
+        f"sparcData({json.dumps(name)}, {text});\n", encoding="utf-8"
+    )
 
 
 class Site:
@@ -32,8 +36,12 @@ class Site:
     def __init__(self, folder: Path, latents: int = 70, samples: int = 240, hostile: bool = False, seed: int = 0):
         self.folder, self.latents, self.samples, self.hostile = folder, latents, samples, hostile
         self.random = np.random.default_rng(seed)
-        self.streams = [name if not hostile else self.text(f"stream{i}", name) for i, (name, _, _) in enumerate(STREAMS)]
-        self.fires: dict[str, list[np.ndarray]] = {name: [self.draw(latent, s) for latent in range(latents)] for s, name in enumerate(self.streams)}
+        self.streams = [
+            name if not hostile else self.text(f"stream{i}", name) for i, (name, _, _) in enumerate(STREAMS)
+        ]
+        self.fires: dict[str, list[np.ndarray]] = {
+            name: [self.draw(latent, s) for latent in range(latents)] for s, name in enumerate(self.streams)
+        }
         self.rate = {name: [round(len(f) / samples, 4) for f in fires] for name, fires in self.fires.items()}
         shutil.copytree(PAGE, folder, dirs_exist_ok=True)
         for name in ("data", "sprites"):
@@ -47,11 +55,15 @@ class Site:
         if latent == 5 or (latent == 6 and stream > 0):
             return np.array([], int)
         if latent >= len(CONCEPTS):
-            return np.flatnonzero(self.random.random(self.samples) < self.random.choice([0.004, 0.01, 0.03]) + 1 / self.samples)
+            return np.flatnonzero(
+                self.random.random(self.samples) < self.random.choice([0.004, 0.01, 0.03]) + 1 / self.samples
+            )
         planted = np.arange(self.samples) % len(CONCEPTS) == latent
         if latent == 2:  # "woman" fires for nurses too
             planted |= np.arange(self.samples) % len(CONCEPTS) == 3
-        return np.flatnonzero((planted & (self.random.random(self.samples) < 0.9)) | (self.random.random(self.samples) < 0.02))
+        return np.flatnonzero(
+            (planted & (self.random.random(self.samples) < 0.9)) | (self.random.random(self.samples) < 0.02)
+        )
 
     def write(self, chunks: int | None = None) -> "Site":
         self.write_run()
@@ -68,7 +80,8 @@ class Site:
     def write_run(self) -> None:
         steps = list(range(0, 1000, 50))
         streams = [
-            {"name": self.streams[s], "modality": kind, "width": 64, "random_weights": s == 1, "grid": grid} for s, (_, kind, grid) in enumerate(STREAMS)
+            {"name": self.streams[s], "modality": kind, "width": 64, "random_weights": s == 1, "grid": grid}
+            for s, (_, kind, grid) in enumerate(STREAMS)
         ]
         write(self.folder, "run", {
             "format": 1, "name": self.text("run", "planted"), "version": "0.1", "dataset": {"name": self.text("dataset", "drawings"), "split": "test"},
@@ -87,7 +100,11 @@ class Site:
         for a, b in ((0, 1), (0, 2), (1, 2)):
             one, two = self.fires[self.streams[a]], self.fires[self.streams[b]]
             both = [len(np.intersect1d(x, y)) for x, y in zip(one, two, strict=True)]
-            found[f"{self.streams[a]}>{self.streams[b]}"] = {"a": [len(x) for x in one], "b": [len(y) for y in two], "both": both}
+            found[f"{self.streams[a]}>{self.streams[b]}"] = {
+                "a": [len(x) for x in one],
+                "b": [len(y) for y in two],
+                "both": both,
+            }
         return found
 
     def state(self, latent: int) -> int:
@@ -123,10 +140,16 @@ class Site:
         edges = [round(i / 8, 3) for i in range(9)]
         return {
             "top": {
-                name: [[int(sample), round(2 / (1 + i), 3), heat if s == 0 else None] for i, sample in enumerate(self.fires[name][latent][:12])]
+                name: [
+                    [int(sample), round(2 / (1 + i), 3), heat if s == 0 else None]
+                    for i, sample in enumerate(self.fires[name][latent][:12])
+                ]
                 for s, name in enumerate(self.streams)
             },
-            "histogram": {name: {"edges": edges, "counts": [len(self.fires[name][latent]) // (i + 1) for i in range(8)]} for name in self.streams},
+            "histogram": {
+                name: {"edges": edges, "counts": [len(self.fires[name][latent]) // (i + 1) for i in range(8)]}
+                for name in self.streams
+            },
             "nearest": [[other, 0.5, [0.6, 0.5, 0.4]] for other in others],
             "together": [[other, 3, 2.5] for other in others],
             "pairs": [[0, 1, len(self.fires[self.streams[0]][latent]), len(self.fires[self.streams[1]][latent]), 3]],
@@ -162,11 +185,15 @@ class Site:
     def bias(self) -> Columns:
         count = min(self.samples, 2000)
         labels = np.arange(count) % len(CONCEPTS)
-        terms = [{"term": self.text(f"term{c}", name), "kind": "label", "samples": np.flatnonzero(labels == c).tolist()} for c, name in enumerate(CONCEPTS)]
+        terms = [
+            {"term": self.text(f"term{c}", name), "kind": "label", "samples": np.flatnonzero(labels == c).tolist()}
+            for c, name in enumerate(CONCEPTS)
+        ]
         terms.append({"term": "tall", "kind": "word", "samples": [0, 1, 2, 3, 4, 5, 6, 14]})
         absent = {self.streams[2]: list(range(0, count, 10))}
         fires = {
-            name: [[int(s) for s in f if s < count and s not in absent.get(name, [])] for f in found] for name, found in self.fires.items()
+            name: [[int(s) for s in f if s < count and s not in absent.get(name, [])] for f in found]
+            for name, found in self.fires.items()
         }
         return {"samples": list(range(count)), "terms": terms, "fires": fires, "absent": absent}
 
