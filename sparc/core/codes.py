@@ -52,7 +52,9 @@ class Codes:
         return len(self.indices)
 
     def __getitem__(self, samples: slice | Tensor) -> Codes:
-        """Return the codes of some samples, by a slice, indices or a mask."""
+        """Return the codes of some samples, by a slice, indices or a mask. Raises TypeError for a single number."""
+        if isinstance(samples, int):
+            raise TypeError(f"codes are of a batch: write codes[{samples}:{samples + 1}] for one sample")
         found = self.translations
         translations: Mapping[str, Tensor]
         if isinstance(found, Translations):
