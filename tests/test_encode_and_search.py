@@ -21,6 +21,7 @@ from sparc.session.listener import SILENT, Listener
 from sparc.storage.run import Run
 from tests.conftest import variables_of
 from tests.runs import provenance
+from tests.test_docs import ENCODES, SEARCHES, blocks
 
 STREAMS = ("hog", "tiny-image", "char-ngrams")
 
@@ -370,3 +371,15 @@ def test_a_damaged_index_is_made_again_and_one_that_cannot_be_kept_is_said(here,
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not path.exists()
     assert heard.heard[-1].startswith("the index is not kept, so that it is made again each time: ")
+
+
+@pytest.mark.parametrize("call", [ENCODES, SEARCHES])
+def test_the_examples_of_the_documentation_run(call, here, capsys):
+    os.mkdir("runs")
+    os.rename("run", "runs/openmoji")
+    Image.new("RGB", (60, 40), "red").save("photo.jpg")
+    (block,) = [block for block in blocks("python") if call in block.values[0]]
+    exec(block.values[0].replace("effnet-lite0", "hog"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all("latent " in line or "[('" in line or "['" in line for line in lines)

@@ -11,6 +11,7 @@ from scipy.stats import percentileofscore
 from sparc.core.codes import Codes
 from sparc.errors import CorruptFile
 from sparc.evaluation.retrieval import on_latents
+from sparc.index import inverted
 from sparc.index.inverted import InvertedIndex, strongest
 
 RED, BLUE, GREEN = range(3)
@@ -80,12 +81,22 @@ def test_the_scores_are_those_of_the_dense_product_and_of_the_retrieval_of_an_ev
         assert sum(share for _, share in shares) == pytest.approx(1 if len(active) else 0)
 
 
-@given(scores=st.lists(st.sampled_from([0.0, 0.5, 1.0, float("nan"), -1.0]), max_size=20), count=st.integers(1, 25))
-def test_the_strongest_are_those_of_a_stable_sort_without_nan(scores, count):
-    scores = np.array(scores, np.float32)
+@given(
+    scores=st.lists(st.sampled_from([0.0, 0.5, 1.0, float("nan"), -1.0]), max_size=20),
+    count=st.integers(1, 25),
+    many=st.integers(0, 2**32 - 1),
+)
+def test_the_strongest_are_those_of_a_stable_sort_without_nan(scores, count, many):
+    generator = np.random.default_rng(many)
+    length = int(generator.integers(1, 3000)) if many % 2 else 0  # so many that blocks are compared first
+    more = generator.choice([0.0, 0.25, 0.5, np.nan, *generator.random(many % 50)], length)
+    scores = np.concatenate([scores, more]).astype(np.float32)
     known = np.flatnonzero(~np.isnan(scores))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inverted, "BLOCK", 16)
+        found = strongest(scores, count).tolist()
     expected = known[np.argsort(-scores[known], kind="stable")][:count]
-    assert strongest(scores, count).tolist() == expected.tolist()
+    assert found == expected.tolist()
 
 
 def test_an_index_that_lists_samples_beyond_its_end_is_an_error():
