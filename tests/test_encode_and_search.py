@@ -315,7 +315,7 @@ def test_runs_that_cannot_do_it_say_why(here, places):
         sparc.search("run", "red", target_stream="hog", find="text", **places)
     with pytest.raises(InvalidConfig, match=r"text red: expected a stream that reads text, found hog"):
         sparc.encode("run", "red", stream="hog", **places)
-    with pytest.raises(InvalidConfig, match=r"--out: expected a name that ends in \.html, found found\.pdf"):
+    with pytest.raises(InvalidConfig, match=r"--out: expected a name that ends in \.html or \.png, found found\.pdf"):
         sparc.search("run", "red", out="found.pdf", **places)
     with pytest.raises(MissingData, match="no folder at album"):
         sparc.search("run", "red", index="album", **places)

@@ -16,15 +16,13 @@ from itertools import groupby
 from pathlib import Path
 
 from sparc.errors import BadSample
-from sparc.index.results import Found, Hit
+from sparc.index.results import Found, Hit, plain
 from sparc.plugins.contracts import Sample
 from sparc.system.files import write_atomically
 
 SIDE = 224
 """Longer side of a picture, in pixels."""
 QUALITY = 80
-LETTERS = 400
-"""Most letters of a text that are shown."""
 SHARED = 3
 """Concepts that are named below a hit."""
 STYLE = """
@@ -112,7 +110,7 @@ def _item(hit: Hit, modality: str) -> str:
     caption = hit.sample.caption or ""
     shown = _picture(hit.sample, caption or hit.sample.id) if modality == "image" else ""
     score = f"{hit.score:.3f}"
-    shared = ", ".join(f"{_text(str(one))} {one.share:.0%}" for one in hit.concepts[:SHARED])
+    shared = ", ".join(f"<bdi>{_text(str(one))}</bdi> {one.share:.0%}" for one in hit.concepts[:SHARED])
     words = f'<p dir="auto">{_text(caption)}</p>' if caption and caption != hit.sample.id else ""
     return (
         f'<li>{shown}<meter min="0" max="1" value="{max(0.0, min(1.0, hit.score)):.3f}" title="score {score}"></meter>'
@@ -134,13 +132,6 @@ def _picture(sample: Sample, alt: str) -> str:
     return ""
 
 
-def shortened(text: str, letters: int = LETTERS) -> str:
-    """Return a text of at most so many letters, on one line."""
-    line = " ".join(text[: 4 * letters].split())
-    return line if len(line) <= letters and len(text) <= 4 * letters else f"{line[: letters - 1]}…"
-
-
 def _text(text: str) -> str:
-    """Return a text as HTML that shows it: short, escaped, without control characters and halves of characters."""
-    plain = "".join(one if one.isprintable() or one in "\u200c\u200d" else " " for one in shortened(text))
-    return escape(plain.encode("utf-8", "replace").decode(), quote=True)
+    """Return a text as HTML that shows it."""
+    return escape(plain(text), quote=True)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sparc.errors import BadSample
-from sparc.index.page import page, shortened, write_page
-from sparc.index.results import Found, Hit, SharedConcept
+from sparc.index.page import page, write_page
+from sparc.index.results import Found, Hit, SharedConcept, plain
+from sparc.index.sheet import ACROSS, write_sheet
 from sparc.plugins.contracts import Sample
 
 HOSTILE = [
@@ -140,6 +141,23 @@ def test_the_policy_allows_the_style_of_the_page_and_nothing_else(tmp_path):
 
 
 def test_long_texts_are_cut():
-    assert shortened("a  b\nc", 80) == "a b c"
-    assert shortened("word " * 50_000, 10) == "word word…"
+    assert plain("a  b\nc", 80) == "a b c"
+    assert plain("word " * 50_000, 10) == "word word…"
+    assert plain("\x1b[31mred\u202e \ud800") == "[31mred"
+    assert plain("x" * 10, 10) == "x" * 10
     assert len(page([found("x" * 100_000, image=None, find="text")], title="t")) < 10_000
+
+
+def test_a_sheet_shows_hits_in_rows_and_any_text(tmp_path):
+    def height(*found):
+        write_sheet(found, tmp_path / "found.png", title="Search", notes=["note"])
+        with Image.open(tmp_path / "found.png") as sheet:
+            assert sheet.getpixel((3, 3)) == (255, 255, 255)
+            reds = sum(count for count, colour in sheet.getcolors(1 << 20) if colour == (255, 0, 0))
+            return sheet.height, reds
+
+    none, one, row, more = (height(found(hits=hits)) for hits in (0, 1, ACROSS, ACROSS + 1))
+    assert none[0] < one[0] == row[0] < more[0]
+    assert (none[1], row[1], more[1]) == (0, ACROSS * one[1], (ACROSS + 1) * one[1])
+    for text in [*HOSTILE, "word " * 20_000, "x" * 100_000]:
+        assert height(found(text), found(text, find="text"), found(text, modality="image"))[0] < 2000
