@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 import sparc
+from sparc.config import SpaceConfig
 from sparc.errors import BadSample, InvalidConfig, MissingData, UnknownName
 from sparc.session.arguments import arguments_in, checked_inputs
 from sparc.session.listener import SILENT, Listener
+from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from tests.conftest import variables_of
 from tests.runs import provenance
@@ -338,6 +340,22 @@ def test_without_held_out_samples_encode_goes_on_and_search_says_what_to_do(here
     heard = Heard()
     sparc.encode("run", "red", listener=heard, **places)
     assert heard.heard[0].startswith("no percentiles, without the held-out samples: ")
+
+
+def test_a_run_whose_weights_are_gone_names_them(here, sparc_here):
+    space = SharedLatentSpace(SpaceConfig(streams={"dino": 384}, n_latents=16, k=4))
+    for name, params in (("hub", {}), ("local", {"weights": "gone.safetensors"})):
+        space.save_pretrained(name)
+        stream = {"name": "dinov2", "alias": "dino", "params": params}
+        options = {"stream": [stream], "dataset": "image-folder", "data-root": str(here / "photos")}
+        Run(here / name).write_provenance(provenance(options=options))
+    for verb in ("encode", "search"):
+        done = sparc_here(verb, "hub", "photos/red-bar-1.png")
+        assert done.returncode == 1
+        assert "error: the weights of 'dinov2' are not on this machine" in done.stderr
+        done = sparc_here(verb, "local", "photos/red-bar-1.png")
+        assert done.returncode == 1
+        assert "error: weights: no file or folder at gone.safetensors" in done.stderr
 
 
 def test_a_text_stream_alone_finds_texts(here, places):
