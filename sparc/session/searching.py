@@ -52,7 +52,8 @@ def search(
 ) -> Searched:
     """Find images or texts by texts or images, as `sparc search` does.
 
-    queries: as the inputs of `sparc.encode`. Raises the SparcError that `sparc search` ends with.
+    queries: as the inputs of `sparc.encode`. Raises the SparcError that `sparc search` ends with, such as InvalidConfig
+    for an `out` that is neither a page nor a sheet.
     """
     options = validated(SearchOptions, as_options(None, arguments, SearchOptions))
     out = None if options.out is None else Path(options.out)
