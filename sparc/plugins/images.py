@@ -96,7 +96,13 @@ def read_rgb(open_image: Callable[[], Image.Image]) -> Image.Image:
 
 
 def loaded(image: Image.Image) -> Image.Image:
-    """Load an image, with colours of 10 to 14 bits in 16 scaled by their range."""
+    """Load an image within the limits, with colours of 10 to 14 bits in 16 scaled by their range.
+
+    Raises TooLarge, and ValueError for PostScript, a program, which Pillow would run.
+    """
+    if getattr(image, "format", None) == "EPS":
+        raise ValueError("it is a PostScript program, which is not run: expected pixels")
+    _check_size(image.size)
     tags = getattr(image, "tag_v2", {})
     image, colours = load_deep(image)
     return image if colours is None else Image.fromarray(_eight_bits(colours, image.mode, tags))

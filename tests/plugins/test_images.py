@@ -310,3 +310,17 @@ def test_colours_of_fewer_bits_in_sixteen_are_scaled_by_their_range(tmp_path, ki
         assert np.abs(pixels - true).max() <= 1
         assert abs(pixels.mean() - true.mean()) < 1
     assert np.abs(np.asarray(read_image(path).convert("RGB")).astype(int) - true).max() <= 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the program that stands for Ghostscript is a shell script")
+def test_postscript_is_a_program_which_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow remembers that there is none
+    Image.new("RGB", (20, 20)).save(tmp_path / "cat.jpg", "EPS")
+    with pytest.raises(BadSample, match="it is a PostScript program, which is not run"):
+        Sample("cat", partial(read_image, tmp_path / "cat.jpg")).image()
+    with pytest.raises(BadSample, match="it is a PostScript program, which is not run"):
+        Sample("cat", partial(Image.open, tmp_path / "cat.jpg")).image()
+    assert not (tmp_path / "ran").exists()
