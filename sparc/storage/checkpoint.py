@@ -186,11 +186,18 @@ class SharedLatentSpace(LatentSpace):
         return str(commit.repo_url)
 
     def _described(self, saved: Path) -> Path:
-        """Return the run these weights were loaded from if they are unchanged, else the directory they are saved in."""
+        """Return the run this space was loaded from if it is unchanged, else the directory it is saved in."""
         if self.directory is None or not (self.directory / MODEL).is_file():
             return saved
-        same = filecmp.cmp(self.directory / MODEL, saved / MODEL, shallow=False)
+        same = all(_alike(self.directory / name, saved / name) for name in (MODEL, COMPLETION))
         return self.directory if same else saved
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Return True if two files have the same bytes, or if neither exists."""
+    if not (one.is_file() and other.is_file()):
+        return one.is_file() == other.is_file()
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def _check_length(path: Path, config: SpaceConfig) -> None:

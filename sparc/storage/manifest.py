@@ -24,6 +24,8 @@ from sparc.system.refusals import reading, writing
 
 STORE_FORMAT = 2
 MANIFEST = "manifest.json"
+IMPORTING = "importing.json"
+"""Journal of an import in the folder that it writes; an import that ended leaves none."""
 IMPORTED = "imported"
 """Dataset name of imported features."""
 

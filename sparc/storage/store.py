@@ -167,9 +167,25 @@ class FeatureStore:
         """Count the samples."""
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        """Return one line with the streams, their widths, and the number of samples."""
+        return f"{type(self).__name__}({self.widths}, {len(self):,} samples)"
+
     def in_memory(self) -> dict[str, Tensor]:
         """Copy all features into memory: raw, by stream, (samples, width)."""
         return {name: torch.cat(shards)[self.rows[name]] for name, shards in self.shards.items()}
+
+    def some(self, samples: Tensor) -> dict[str, Tensor]:
+        """Copy the features of some samples into memory: raw, by stream, (len(samples), width)."""
+        found = {}
+        for name, shards in self.shards.items():
+            rows = self.rows[name][samples]
+            starts = torch.tensor([0, *map(len, shards)]).cumsum(0)
+            found[name] = torch.empty(len(rows), shards[0].shape[1], dtype=shards[0].dtype)
+            for shard, low, high in zip(shards, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+                own = (rows >= low) & (rows < high)
+                found[name][own] = shard[rows[own] - low]
+        return found
 
     @property
     def widths(self) -> dict[str, int]:

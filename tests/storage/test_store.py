@@ -54,6 +54,7 @@ def test_features_come_back_as_they_were_with_their_ids(tmp_path, ids):
     assert store.ids == tuple(ids)
     assert store.widths == {"photo": 3, "words": 2}
     assert len(store) == 10
+    assert repr(store) == "FeatureStore({'photo': 3, 'words': 2}, 10 samples)"
     for name, rows in features.items():
         assert torch.equal(store.in_memory()[name], rows)
 
