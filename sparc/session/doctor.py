@@ -160,9 +160,9 @@ def _plugins() -> Iterator[Finding]:
         yield Finding(
             "error", "plugins", found, "install sparc: pip install sparc-sae, or pip install -e . in a checkout"
         )
-    for name, error in registry.broken.items():
-        why = getattr(error, "hint", "") or "reinstall or uninstall that plugin"
-        yield Finding("error", "plugins", f"'{name}' does not load: {type(error).__name__}: {_line(error)}", why)
+    for name, broken in registry.broken.items():
+        why = getattr(broken, "hint", "") or "reinstall or uninstall that plugin"
+        yield Finding("error", "plugins", f"'{name}' does not load: {type(broken).__name__}: {_line(broken)}", why)
 
 
 def _line(error: Exception) -> str:

@@ -93,7 +93,7 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
 
 def _read_for(pipe: int, seconds: float) -> bytes:
     """Return what comes through a pipe until it closes. Raises TimeoutError after a while."""
-    end, pieces = time.monotonic() + seconds, []
+    end, pieces = time.monotonic() + seconds, list[bytes]()
     while True:
         ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
         if not ready:
