@@ -9,6 +9,11 @@ const LatentParts = (() => {
   const title = (latent) => said(Dictionary.title(latent));
   const link = (latent) => h("a", { href: Links.to(`latent/${latent}`) }, title(latent));
 
+  // In lists, where many concepts share a name: its picture, its name and its number.
+  const mention = (latent) => h("a.mention", { href: Links.to(`latent/${latent}`) },
+    Dictionary.thumbs(latent).length ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : null,
+    h("span.name", title(latent)), Dictionary.columns.name[latent] === null ? null : h("span.soft", String(latent)));
+
   const badge = (latent) => {
     const state = Dictionary.state(latent);
     return h(`span.badge.${state.name}`, { title: state.read }, state.label);
@@ -45,7 +50,7 @@ const LatentParts = (() => {
   const card = (latent) => {
     const agreement = Dictionary.columns.agreement[latent];
     return h("a.card", { href: Links.to(`latent/${latent}`) },
-      picture(latent),
+      looks() ? picture(latent) : null,
       h("span.body",
         h("span.name", title(latent)),
         h("span.line", h("span.soft", surety(latent)), Dictionary.columns.state[latent] === 0 ? null : badge(latent)),
@@ -53,7 +58,11 @@ const LatentParts = (() => {
         streamBars(latent),
         agreement === null ? null : h("span.line.foot", h("span.soft", "agreement"), h("span.value", Format.number(agreement)))));
   };
-  const cardHeight = (width) => (width * 2) / 3 + 132 + 21 * Math.min(4, Dictionary.streams.length);
+  const looks = () => Dictionary.run.has.images || Dictionary.run.has.captions;
+  const cardHeight = (width) => {
+    const { run, streams } = Dictionary;
+    return (looks() ? (width * 2) / 3 : 0) + 80 + 21 * Math.min(4, streams.length) + (streams.length > 1 ? 26 : 0) + (run.has.images && run.has.captions ? 26 : 0);
+  };
 
   // A small tile: picture, name and what there is to say about it.
   const tile = (latent, ...facts) =>
@@ -61,5 +70,5 @@ const LatentParts = (() => {
       Dictionary.thumbs(latent).length ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : h("span.thumb.empty", { "aria-hidden": "true" }),
       h("span.tile-text", h("span.name", title(latent)), Dictionary.columns.name[latent] === null ? example(latent) : null, h("span.soft", facts)));
 
-  return { bar, title, link, badge, surety, card, cardHeight, tile };
+  return { bar, title, link, mention, badge, surety, card, cardHeight, tile };
 })();

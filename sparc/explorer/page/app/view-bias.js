@@ -47,7 +47,7 @@ const BiasView = (() => {
     const part = (test, group) => `${test.hits[group]} of ${test.sizes[group]}`;
     return h("section.block", h("h2", "The concepts that couple them"),
       table("Concepts that couple the two terms", ["Concept", "model", "strength", "odds ×", ["with ", said(a)], ["with ", said(b)], "with neither"],
-        shown.map((test) => [LatentParts.link(test.latent), said(test.stream), interval(test.strength, most), Format.compact(Math.exp(test.strength.value)), part(test, 1), part(test, 2), part(test, 0)])),
+        shown.map((test) => [LatentParts.mention(test.latent), said(test.stream), interval(test.strength, most), Format.compact(Math.exp(test.strength.value)), part(test, 1), part(test, 2), part(test, 0)])),
       result.passed.length > shown.length ? h("p.soft", `The strongest ${shown.length} of ${result.passed.length}.`) : null,
       h("p", h("a", { href: Links.to("latents", { only: [...new Set(result.passed.map((test) => test.latent))].slice(0, 200).join(","), why: `couple ${a} and ${b}` }) }, "See them as cards")),
       h("p.soft", "Strength: how many times higher the odds of firing are with the weaker of the two terms than with neither; the line is its 95 % interval, the middle is no coupling. ",

@@ -2,13 +2,13 @@
 "use strict";
 const SampleView = (() => {
   const { h, said, select } = Dom;
-  const { bar, link, tile } = LatentParts;
+  const { bar, mention, tile } = LatentParts;
   const listed = 16;
 
   const codeRows = (codes, shared) => {
     const most = Math.max(...codes.map(([, value]) => value), 1e-9);
     return h("ol.codes", codes.map(([latent, value]) => h(`li${shared.has(latent) ? ".shared" : ""}`,
-      link(latent), bar(value / most, `activation ${Format.compact(value)}`), h("span.value", Format.compact(value)))));
+      mention(latent), bar(value / most, `activation ${Format.compact(value)}`), h("span.value", Format.compact(value)))));
   };
 
   const codesOf = (name, codes, shared, note) => {
@@ -39,7 +39,7 @@ const SampleView = (() => {
       const most = Math.max(...parts.map(([, share]) => Math.abs(share)), 1e-9);
       place.replaceChildren(
         h("p", "The rebuilt vector explains ", h("strong", Format.share(Math.max(0, sample.explained[way] ?? 0))), " of it. Largest parts:"),
-        h("ol.codes.parts", parts.map(([latent, share]) => h(`li${share < 0 ? ".against" : ""}`, link(latent),
+        h("ol.codes.parts", parts.map(([latent, share]) => h(`li${share < 0 ? ".against" : ""}`, mention(latent),
           bar(Math.abs(share) / most, `share ${Format.number(share, 3)}`), h("span.value", `${share < 0 ? "−" : ""}${Format.share(Math.abs(share))}`)))));
     };
     draw(chosen);
