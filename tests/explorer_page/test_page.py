@@ -199,7 +199,7 @@ def test_the_map_hides_branches_lights_up_words_and_opens_a_concept_by_keyboard(
     legend.nth(3).click()
     assert "hide=-1" in page.url
     page.get_by_role("searchbox").fill("whale")
-    page.wait_for_function("location.hash.includes('q=whale')")
+    page.wait_for_function("() => location.hash.includes('q=whale')")
     page.locator(".scatter").focus()
     page.keyboard.press("ArrowLeft")
     name = page.locator(".tip strong").inner_text()
@@ -355,7 +355,7 @@ def test_a_run_of_one_stream_without_labels_pictures_and_captions_is_shown_by_it
     assert page.locator(".lead").inner_text().startswith("One model uses these 70 concepts")
     assert names(page)[0].startswith("Concept ")
     page.get_by_role("searchbox").fill("12")
-    page.wait_for_function("document.querySelector('.card').getAttribute('href') === '#/latent/12'")
+    page.wait_for_function("() => document.querySelector('.card').getAttribute('href') === '#/latent/12'")
     expected = {"latent/0": "id-0", "compare": "one stream", "map": "A map", "sample/3": "id-3"}
     expected |= {"bias": "nothing to check", "run": "70 concepts"}
     for view, text in expected.items():
@@ -385,4 +385,4 @@ def test_eight_thousand_concepts_are_cards_only_where_one_looks(tmp_path, visit)
     assert page.locator(".card").count() < 80
     page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
     middle = "document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest('.card')?.dataset.index"
-    page.wait_for_function(f"Math.abs({middle} - 4096) < 60")
+    page.wait_for_function(f"() => Math.abs({middle} - 4096) < 60")

@@ -95,13 +95,14 @@ const LatentsView = (() => {
       drawChips();
       grid.show(latents.length);
       Dom.announce(`${latents.length} concepts`);
-      await drawSamples(text, mine);
+      elsewhere.hidden ||= !text;
+      drawSamples(text);
     };
 
     // Samples that match too: for those who look for a thing and not for a concept.
-    const drawSamples = async (text, mine) => {
+    const drawSamples = Dom.debounce(150, async (text) => {
       const matches = text ? (await Search.samples())(text) : [];
-      if (mine !== turn) return;
+      if (text !== (parameters.q ?? "").trim()) return;
       elsewhere.hidden = !matches.length;
       if (!matches.length) return;
       const samples = await Data.load("samples");
@@ -112,7 +113,7 @@ const LatentsView = (() => {
           return h("a", { href: Links.to(`sample/${sample}`), title: said, "aria-label": `sample: ${said}` },
             samples.thumb[sample] >= 0 ? Pictures.thumbnail(samples.thumb[sample], "") : h("span.text", Dom.said(said)));
         }));
-    };
+    });
 
     const answers = async (text) => {
       const number = /^#?(\d+)$/.exec(text)?.[1];
