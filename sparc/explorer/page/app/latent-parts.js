@@ -36,7 +36,7 @@ const LatentParts = (() => {
   // The caption of its top sample, which tells concepts of one name apart.
   const example = (latent) => {
     const caption = Dictionary.columns.caption[latent];
-    return caption && Dictionary.thumbs(latent).length ? h("span.example", said(caption)) : null;
+    return caption && Dictionary.thumbs(latent).length ? h("span.example", { title: "The caption that activates it most" }, "“", said(caption), "”") : null;
   };
 
   const streamBars = (latent) => {

@@ -25,7 +25,7 @@
     const mine = (turn += 1);
     const { view, id, parameters } = Links.read(fragment);
     const place = places.get(fragment) ?? 0;
-    const shown = views[view] ?? LatentsView;
+    const shown = Object.hasOwn(views, view) ? views[view] : LatentsView;
     leave();
     leave = () => {};
     main.replaceChildren();

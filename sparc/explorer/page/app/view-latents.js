@@ -64,7 +64,8 @@ const LatentsView = (() => {
         streams.length > 1 ? select("Never fires in stream", streamOptions("–"), parameters.not ?? "", (value) => change({ not: value })) : null,
         labelField(parameters, change),
         run.branches.length ? select("Branch", [["", "any"], ...run.branches.map((name) => [name, name])], parameters.branch ?? "", (branch) => change({ branch })) : null,
-        select("Name", [["", "any"], ["label", "a label"], ["words", "words of captions"], ["none", "without a name"]], parameters.named ?? "", (named) => change({ named }))));
+        select("Name", [["", "any"], ["label", "a label"], ["words", "words of captions"], ["none", "without a name"]], parameters.named ?? "", (named) => change({ named })),
+        h("p.soft.keys", h("kbd", "/"), " search, arrows move, ", h("kbd", "Enter"), " opens, ", h("kbd", "j"), " and ", h("kbd", "k"), " turn the pages")));
   };
 
   const intro = () => {
@@ -80,6 +81,7 @@ const LatentsView = (() => {
     const count = h("p.count");
     const elsewhere = h("p.elsewhere", { hidden: true });
     const chips = h("ul.chips", { "aria-label": "Filters that are set" });
+    const empty = h("div.empty", { hidden: true });
     const side = h("aside.side", { "aria-label": "Filters" });
     let turn = 0;
 
@@ -94,6 +96,7 @@ const LatentsView = (() => {
       count.replaceChildren(h("strong", Format.count(latents.length)), ` of ${Format.count(Dictionary.size)} concepts`);
       drawChips();
       grid.show(latents.length);
+      drawEmpty();
       Dom.announce(`${latents.length} concepts`);
       elsewhere.hidden ||= !text;
       drawSamples(text);
@@ -128,6 +131,18 @@ const LatentsView = (() => {
       return update();
     };
 
+    const drawEmpty = () => {
+      empty.hidden = latents.length > 0;
+      if (latents.length) return;
+      const state = Dictionary.states.find(({ name }) => name === parameters.state);
+      empty.replaceChildren(h("p", state && Filters.chips(parameters).length === 1 ? `None of the concepts is of this kind. ${state.label}: ${state.read}` : "No concept passes these filters."),
+        h("button.button", { type: "button", on: { click: () => {
+          change(Object.fromEntries(Object.keys(parameters).map((key) => [key, ""])));
+          document.getElementById("search").value = "";
+          drawPanel();
+        } } }, "Show all concepts"));
+    };
+
     const drawChips = () => {
       const set = Filters.chips(parameters).filter(([key]) => key !== "q");
       chips.replaceChildren(...set.map(([key, text]) => h("li", h("button.chip", {
@@ -145,7 +160,7 @@ const LatentsView = (() => {
 
     drawPanel();
     main.append(intro(), h("div.browse", side,
-      h("section.results", h("div.tools", searchBox(parameters, change), order), h("div.status", count), elsewhere, chips, grid.host)));
+      h("section.results", h("div.tools", searchBox(parameters, change), order), h("div.status", count), elsewhere, chips, empty, grid.host)));
     grid.attach();
     await update();
     window.requestIdleCallback?.(() => Search.latents());
