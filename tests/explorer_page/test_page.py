@@ -265,6 +265,24 @@ def test_the_bias_check_passes_what_scipy_passes(site, visit):
     assert "on 20 shuffles of the labels" in page.locator(".verdict").inner_text()
 
 
+def test_the_exact_test_of_the_bias_check_is_that_of_scipy(site, visit):
+    random = np.random.default_rng(0)
+    tables = []
+    for group, others in random.integers(1, 400, (150, 2)):
+        tables.append(
+            [int(random.integers(0, group + 1)), int(group), int(random.integers(0, others + 1)), int(others)]
+        )
+    found = visit(site).evaluate(
+        "tables => { const logs = Coupling.logFactorials(2001); return tables.map((table) => Coupling.fisher(...table, logs)); }",
+        tables,
+    )
+    expected = [fisher_exact([[a, n - a], [b, m - b]], alternative="greater").pvalue for a, n, b, m in tables]
+    assert found == pytest.approx(expected, rel=1e-8, abs=1e-200)
+    p_values = np.sort(random.uniform(0, 1, 60) ** 4)
+    limit = visit(site).evaluate("values => Coupling.threshold(values, values.length)", p_values.tolist())
+    assert limit == p_values[false_discovery_control(p_values) <= 0.05].max()
+
+
 def test_the_bias_check_takes_any_words_and_says_when_there_are_too_few_samples(site, visit):
     page = visit(site, "bias")
     page.get_by_label("First term").fill("whale")
