@@ -22,10 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from sparc.config import SpaceConfig, reference
 from sparc.errors import PluginError
-from sparc.localization.models import Models
 from sparc.localization.request import METHODS
 from sparc.localization.targets import similarity
 from sparc.localization.view import View
+from sparc.models import Models
 from sparc.plugins.contracts import Sample
 from sparc.plugins.registry import checked_params, discover
 from sparc.storage.checkpoint import SharedLatentSpace

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sparc.localization import checked_request, draw, load_models, localize
+import sparc
+from sparc.localization import checked_request, draw, localize
 from sparc.localization.picture import save
 from sparc.plugins import discover
 
@@ -20,7 +21,7 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 MOSAICS = 10
 
 # The space with the backbones of two of its streams: tiny-image has a grid of 4 x 4 patches, char-ngrams reads words.
-models = load_models(sys.argv[1] if len(sys.argv) > 1 else "runs/digits", streams=["tiny-image", "char-ngrams"])
+models = sparc.load_models(sys.argv[1] if len(sys.argv) > 1 else "runs/digits", streams=["tiny-image", "char-ngrams"])
 
 spec = discover().dataset("digits")
 held_out = spec.open(spec.params(), "test")

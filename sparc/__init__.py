@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from sparc.config import PluginRef, RunConfig, SpaceConfig
     from sparc.core.codes import Codes
     from sparc.evaluation.report import Report
-    from sparc.session import attach, complete, detach, evaluate, explore, extract, localize, train
+    from sparc.models import Models, load_models
+    from sparc.session import attach, complete, detach, encode, evaluate, explore, extract, localize, search, train
     from sparc.storage.checkpoint import SharedLatentSpace, load
     from sparc.storage.store import FeatureStore
 
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Codes": "sparc.core.codes",
     "FeatureStore": "sparc.storage.store",
+    "Models": "sparc.models",
     "PluginRef": "sparc.config",
     "Report": "sparc.evaluation.report",
     "RunConfig": "sparc.config",
@@ -49,11 +51,14 @@ _LAZY = {
     "attach": "sparc.session",
     "complete": "sparc.session",
     "detach": "sparc.session",
+    "encode": "sparc.session",
     "evaluate": "sparc.session",
     "explore": "sparc.session",
     "extract": "sparc.session",
     "load": "sparc.storage.checkpoint",
+    "load_models": "sparc.models",
     "localize": "sparc.session",
+    "search": "sparc.session",
     "train": "sparc.session",
 }
 
@@ -68,6 +73,7 @@ __all__ = [
     "InvalidConfig",
     "MisalignedStreams",
     "MissingData",
+    "Models",
     "OutOfMemory",
     "PluginError",
     "PluginRef",
@@ -84,11 +90,14 @@ __all__ = [
     "attach",
     "complete",
     "detach",
+    "encode",
     "evaluate",
     "explore",
     "extract",
     "load",
+    "load_models",
     "localize",
+    "search",
     "train",
 ]
 

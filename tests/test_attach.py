@@ -175,6 +175,10 @@ def test_a_stream_of_imported_features_is_attached_from_a_folder_that_has_it_too
     assert half.report.streams == ("one", "two", "three")
     with pytest.raises(MissingData, match="no run at all: it has no"):
         sparc.attach("all", stream="three")
+    with pytest.raises(InvalidConfig, match="stream 'three': expected the name of imported features, found parameters"):
+        sparc.attach(run, stream="three[model=x]", features="all", out="no")
+    renamed = sparc.train(features="all", stream=["a=three", "one"], n_latents=16, k=2, epochs=1, out="renamed")
+    assert renamed.space.streams == {"a": 5, "one": 12}
 
 
 def test_a_stream_that_shares_no_sample_with_the_others_is_refused_before_a_run_is_begun(here, sparc_here):

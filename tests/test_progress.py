@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sparc.cli import progress
-from sparc.cli.progress import Bar, Screen, SpeedColumn
+from sparc.cli.progress import Bar, NoteColumn, Screen, SpeedColumn
 
 
 @pytest.fixture
@@ -148,3 +148,30 @@ def test_a_terminal_shows_a_live_bar_and_leaves_each_step_on_a_line():
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
     assert "loading PyTorch ..." in shown.split("localize")[0]
     assert "2/2 images" in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_counts_rates_and_times_stay_whole_in_any_terminal_and_notes_yield_whole(width):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    bar = Bar(console, "extract photographs-of-birds, captions train", "samples")
+    bar.update(1000, 1147, "loss 0.412  self 0.301  cross 0.501  waiting for data 30%")
+    bar.stop()
+    frames = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()))
+    line = [frame for frame in frames if "1000/1147" in frame][-1]
+    assert re.search(r"━+\S* +1000/1147 samples .*(-:--:--|\d:\d\d:\d\d) 0:00:0\d", line), line
+    assert "…" not in line.split("1000/1147")[1]
+    assert len(line) <= width
+
+
+def test_what_yields_first_is_the_last_note():
+    column = NoteColumn()
+    task = SimpleNamespace(fields={"note": "loss 0.412  self 0.301  waiting for data 30%"})
+    shown = []
+    for column.room in (44, 43, 22, 21, 10, 9):
+        shown.append(column.render(task).plain)
+    assert shown == [
+        "loss 0.412  self 0.301  waiting for data 30%",
+        *["loss 0.412  self 0.301"] * 2,
+        *["loss 0.412"] * 2,
+        "",
+    ]

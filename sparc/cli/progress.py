@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -20,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.status import Status
+from rich.table import Table
 from rich.text import Text
 
 from sparc.session import Listener
@@ -32,6 +37,10 @@ QUIET = 1.8
 """Seconds without a line after which the present step is printed again, if the output is not a terminal."""
 BRIEF = 0.5
 """Seconds between two lines for the details of a part, which may be very short."""
+SHORT_BAR, LONG_BAR = 10, 40
+"""Least and largest width of a bar in characters."""
+PIPED = 1000
+"""Width of an output that is not a terminal."""
 WAITING = 0.05
 """Smallest share of the time spent waiting for data that the bar shows."""
 BOTTLENECK = {
@@ -40,7 +49,13 @@ BOTTLENECK = {
     "disk": "writing features",
 }
 
-console = Console(highlight=False, soft_wrap=False)
+
+def _width() -> int | None:
+    """Return the width of the output: that of its terminal, or enough for any table if the output is a file or pipe."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED
+
+
+console = Console(highlight=False, soft_wrap=False, width=_width())
 
 
 class SpeedColumn(ProgressColumn):
@@ -54,6 +69,50 @@ class SpeedColumn(ProgressColumn):
         return Text(f"{speed:.0f}/s" if speed >= 1 else f"{1 / speed:.0f} s each", style="progress.data.speed")
 
 
+class NoteColumn(ProgressColumn):
+    """Notes of a task, divided by two spaces: as many as fit, the first ones."""
+
+    room = 0
+    """Columns of the terminal that are left for them."""
+
+    def render(self, task: Task) -> Text:
+        """Return the notes that fit, whole."""
+        parts = task.fields["note"].split("  ")
+        while parts and cell_len("  ".join(parts)) > self.room:
+            parts.pop()
+        return Text("  ".join(parts), style="dim")
+
+
+class FittingProgress(Progress):
+    """A progress bar that fits its terminal: title, bar, counts and times, note.
+
+    Counts and times stay whole. In a narrow terminal the bar gets shorter, then the notes yield, then the title.
+    """
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        """Return the table of the bar, with its columns as wide as the terminal permits."""
+        tasks = list(tasks)
+        if not tasks:  # while it is being made, it has no console
+            return super().make_tasks_table(tasks)
+        title, _, *counts, _ = super().make_tasks_table(tasks).columns
+        needed = [
+            max((cell_len(cell.plain) for cell in column.cells if isinstance(cell, Text)), default=0)
+            for column in (title, *counts)
+        ]
+        room = self.console.width - sum(needed[1:]) - len(counts) - 3
+        title_width = max(1, min(needed[0], room - SHORT_BAR))
+        room -= title_width
+        all_notes = max(cell_len(task.fields["note"]) for task in tasks)
+        bar_width = max(SHORT_BAR, min(LONG_BAR, room - all_notes))
+        notes = self.columns[-1]
+        assert isinstance(notes, NoteColumn)
+        notes.room = room - bar_width
+        table = super().make_tasks_table(tasks)
+        for column, width in zip(table.columns, (title_width, bar_width, *needed[1:], max(1, notes.room)), strict=True):
+            column.width, column.no_wrap, column.overflow = width, True, "ellipsis"
+        return table
+
+
 class Bar:
     """Progress of one piece of work: a live bar on a terminal, elsewhere a line to print."""
 
@@ -62,14 +121,14 @@ class Bar:
         self._speed, self._left = SpeedColumn(), TimeRemainingColumn()
         # The parts of an evaluation differ in length, so their speed says nothing.
         self._paced = unit != "parts"
-        self._progress = Progress(
+        self._progress = FittingProgress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn(unit),
             *((self._speed, self._left) if self._paced else ()),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            NoteColumn(),
             console=output,
             disable=not output.is_terminal,
         )
@@ -89,7 +148,7 @@ class Bar:
         if self.seen != (done, total, note):
             self._since = time.monotonic()
         self.seen = done, total, note
-        self._progress.update(self._task.id, completed=done, total=total, note=escape(note))
+        self._progress.update(self._task.id, completed=done, total=total, note=note)
 
     def line(self) -> str:
         """Return the bar as a line of markup, with the seconds since the last report if they are many."""
@@ -99,7 +158,7 @@ class Bar:
         left = f"{self._left.render(task)} left" if self._paced and task.time_remaining else ""
         waited = time.monotonic() - self._since
         now = f"{waited:.0f} s since" if waited >= QUIET and not task.finished else ""
-        parts = (escape(self._title), count, speed, left, task.fields["note"], now)
+        parts = (escape(self._title), count, speed, left, escape(task.fields["note"]), now)
         return "  ".join(filter(None, parts))
 
 

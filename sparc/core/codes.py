@@ -8,12 +8,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
 
@@ -51,7 +52,9 @@ class Codes:
         return len(self.indices)
 
     def __getitem__(self, samples: slice | Tensor) -> Codes:
-        """Return the codes of some samples, by a slice, indices or a mask."""
+        """Return the codes of some samples, by a slice, indices or a mask. Raises TypeError for a single number."""
+        if isinstance(samples, int):
+            raise TypeError(f"codes are of a batch: write codes[{samples}:{samples + 1}] for one sample")
         found = self.translations
         translations: Mapping[str, Tensor]
         if isinstance(found, Translations):
@@ -92,3 +95,10 @@ class Codes:
         columns = self.indices.cpu()[active_BK]
         entries = (values_BK[active_BK].numpy(), (rows.numpy(), columns.numpy()))
         return csr_array(entries, shape=(len(self), self.n_latents))
+
+
+def norms(codes: csr_array) -> NDArray[Any]:
+    """Return the Euclidean norm of each code of a matrix as `Codes.to_csr` makes it: (B,)."""
+    import numpy as np
+
+    return np.sqrt(np.asarray(codes.multiply(codes).sum(axis=1)).ravel())

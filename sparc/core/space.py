@@ -12,6 +12,7 @@ The first index of y_ts is the target. In Python the source comes first: `recons
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -81,7 +82,7 @@ class LatentSpace(nn.Module):
         self.selection = selection
         self.normalization = normalization
         self._position = {name: position for position, name in enumerate(self.streams)}
-        ends = torch.tensor(list(self.streams.values())).cumsum(0).tolist()
+        ends = list(itertools.accumulate(self.streams.values()))
         self.segments = {
             name: slice(end - width, end) for (name, width), end in zip(self.streams.items(), ends, strict=True)
         }
@@ -173,9 +174,13 @@ class LatentSpace(nn.Module):
         Raises:
             UnknownName: a stream that the space does not have.
             BadFeatures: not a dict of tensors by stream, a width or number of samples that does not fit, or a value
-                that is not finite.
+                that is not finite, or `complete` is not a bool.
         """
         self._check(features)
+        if not isinstance(complete, bool):
+            raise BadFeatures(
+                f"complete: expected True or False, found {complete!r}", hint="complete=False is the paper's way"
+            )
         batch = self.normalize(features)
         return self.encode_known(batch) if complete else self.encode_batch(batch)
 
@@ -316,6 +321,16 @@ class LatentSpace(nn.Module):
                 hint="pass the raw features of the backbone that the space was trained on",
             )
 
+    def _check_kind(self, stream: str, x_BD: Tensor) -> None:
+        """Raise BadFeatures for tensors whose values cannot be features: sparse, complex, or without values."""
+        layout = str(x_BD.layout).removeprefix("torch.")
+        found = "a meta tensor" if x_BD.is_meta else "complex values" if x_BD.is_complex() else f"layout {layout}"
+        if x_BD.is_meta or x_BD.is_complex() or x_BD.layout is not torch.strided:
+            raise BadFeatures(
+                f"stream '{stream}': expected a dense tensor of real numbers, found {found}",
+                hint="pass the raw features of the backbone; .to_dense() makes a sparse tensor dense",
+            )
+
     def _check_codes(self, codes: Any, target: str) -> None:
         if not isinstance(codes, Codes):
             source = next(iter(codes if isinstance(codes, Mapping) and codes else self.streams))
@@ -347,6 +362,7 @@ class LatentSpace(nn.Module):
                     hint=f'write space.encode({{"{name}": torch.as_tensor(features)}})',
                 )
             self._check_width(name, x_BD)
+            self._check_kind(name, x_BD)
             # Convert first, as `normalize` does: a finite value of a wider dtype may overflow.
             if not (finite_B := x_BD.to(self.decoder).isfinite().all(dim=1)).all():
                 raise BadFeatures(

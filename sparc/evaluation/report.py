@@ -266,6 +266,15 @@ class Report(_Section):
     uncompleted: Uncompleted | None = None
     """None if the space has no completion."""
 
+    def __repr__(self) -> str:
+        """Return one line with the size, and the names of the sections that were measured."""
+        own = {"samples", "streams", "n_latents", "k", "selection"}
+        sections = [name for name in type(self).model_fields if name not in own and getattr(self, name)]
+        return (
+            f"Report({self.samples:,} samples, streams {', '.join(self.streams)}, {self.n_latents} latents, {self.k} "
+            f"kept, {self.selection} selection; has {', '.join(sections)})"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data for a JSON file."""
         return self.model_dump(mode="json")

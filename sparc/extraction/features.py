@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparc.errors import InvalidConfig, OutOfMemory, PluginError, SparcError
+from sparc.errors import InvalidConfig, OutOfMemory, SparcError
 from sparc.extraction.batch_size import LARGEST, LARGEST_ON_GPU, fitting_inputs, fitting_memory
 from sparc.extraction.loading import load
 from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
+from sparc.models.forward import check_features, forward
 from sparc.plugins.batches import mapped, tensors
 from sparc.plugins.contracts import Backbone, Dataset, GridBackbone
 from sparc.plugins.images import DEFAULT_LIMITS, ImageLimits
@@ -233,15 +234,12 @@ class FeatureExtractor:
 
     def _checked(self, name: str, run: Callable[[Any], Any], inputs: Any, count: int) -> _Output:
         """Compute features and check their type and shape. Raises PluginError."""
-        kind = torch.device(self.options.device).type
-        lower = self.options.precision != "float32"
-        with torch.inference_mode(), torch.autocast(kind, dtype_of(self.options.precision), enabled=lower):
-            output = run(inputs)
+        output = forward(run, inputs, self.options.device, self.options.precision)
         output, tokens = output if self.options.tokens is not None else (output, None)
-        _check(name, output, (count, self.backbones[name].width))
+        check_features(name, output, (count, self.backbones[name].width))
         if tokens is not None:
             rows, columns = self.backbones[name].grid  # type: ignore[attr-defined]
-            _check(name, tokens, (count, rows * columns, tokens.shape[-1]))
+            check_features(name, tokens, (count, rows * columns, tokens.shape[-1]))
             tokens = stored(tokens.detach(), self.options.tokens)
         return _Output(output.detach().float(), tokens)
 
@@ -292,15 +290,6 @@ def _raised(read: PreprocessedBatch) -> SparcError:
 
 def _pinned_copy(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
-
-
-def _check(name: str, output: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(output, Tensor) or output.shape != shape or not output.is_floating_point():
-        found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise PluginError(
-            f"backbone '{name}': expected a floating-point tensor of shape {shape}, found {found}",
-            hint="fix its forward or its width",
-        )
 
 
 def dtype_of(name: str) -> torch.dtype:

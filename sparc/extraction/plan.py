@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from sparc.config import ExtractionOptions, PluginRef
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
 from sparc.plugins.registry import Registry, checked_params
-from sparc.storage.manifest import IMPORTED, fingerprint, is_complete, read_manifest
+from sparc.storage.manifest import IMPORTED, IMPORTING, fingerprint, is_complete, read_manifest
+from sparc.system.locks import holder, in_use
 from sparc.system.refusals import reading
 
 AGAIN = "run the same command again: complete shards are kept"
@@ -120,18 +121,32 @@ def plan(
 def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> dict[str, dict[str, Job]]:
     """Return the jobs of features that `sparc import features` wrote into `root`: for these streams, or for all.
 
+    A reference's name is the imported stream, its alias the stream's name in the space.
+
     Raises:
-        MissingData: `root` holds no features, or a split lacks a stream.
+        InvalidConfig: a stream has parameters, which only backbones take.
+        MissingData: `root` holds no features, an import into it was interrupted, or a split lacks a stream.
         UnknownName: a stream was not imported.
-        MisalignedStreams: the splits of a stream have different widths.
+        MisalignedStreams: the splits of a stream have different widths, or the test split has a stream more.
         StorageError: the machine refuses to read the folder.
     """
+    for stream in streams:
+        if stream.params:
+            raise InvalidConfig(
+                f"stream '{stream.alias}': expected the name of imported features, found parameters of a backbone",
+                hint=f"write --stream {stream.name}",
+            )
     jobs: dict[str, dict[str, Job]] = {}
     widths: dict[str, int] = {}
+    check_imported(root)
+    in_train: set[str] = set()
     for split in ("train", "test"):
         with reading(root / split):  # glob would take a folder that may not be listed for an empty one
             folders = sorted((root / split).iterdir()) if (root / split).is_dir() else []
         found = {folder.name: read_manifest(folder).width for folder in folders if is_complete(folder)}
+        if not streams:
+            _check_whole(root, split, folders, set(found), in_train)
+            in_train = set(found)
         if not root.is_dir():
             raise MissingData(f"no folder at {root}", hint="give the folder of imported features: --features FOLDER")
         if not found:
@@ -139,29 +154,59 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
                 f"no imported features of the split '{split}' in {root}",
                 hint=f"sparc import features --stream NAME=FILE --split {split} --out {root}",
             )
-        names = list(widths) or [stream.alias for stream in streams] or sorted(found)
-        for name in names:
+        origins = {stream.alias: stream.name for stream in streams} or {name: name for name in widths or sorted(found)}
+        for alias, name in origins.items():
             if name not in found:
                 raise UnknownName(
                     f"no stream named '{name}' was imported as '{split}'", hint=f"imported: {', '.join(sorted(found))}"
                 )
-            if widths.setdefault(name, found[name]) != found[name]:
+            if widths.setdefault(alias, found[name]) != found[name]:
                 raise MisalignedStreams(
-                    f"stream '{name}' has width {widths[name]} in train and {found[name]} in test",
+                    f"stream '{name}' has width {widths[alias]} in train and {found[name]} in test",
                     hint="import both from one model",
                 )
         jobs[split] = {
-            name: Job(
+            alias: Job(
                 dataset=PluginRef(name=IMPORTED, alias=IMPORTED),
                 split=split,
-                stream=PluginRef(name=name, alias=name),
+                stream=PluginRef(name=name, alias=alias),
                 directory=root / split / name,
                 weights="",
                 options=options,
             )
-            for name in names
+            for alias, name in origins.items()
         }
     return jobs
+
+
+def check_imported(root: Path) -> None:
+    """Raise InUse while an import writes into `root`, and MissingData if an import was killed there."""
+    with reading(root):
+        begun = (root / IMPORTING).is_file()
+    if not begun:
+        return
+    if (owner := holder(root)) is not None:
+        raise in_use(root, owner, "wait until that import ends")
+    raise MissingData(
+        f"the import into {root} was interrupted, so features are missing",
+        hint=f"run sparc import features --out {root} again, with the same files: it starts again",
+    )
+
+
+def _check_whole(root: Path, split: str, folders: Sequence[Path], found: set[str], in_train: set[str]) -> None:
+    """Raise MissingData for features without a manifest, and MisalignedStreams for a stream that train lacks."""
+    for folder in folders:
+        if folder.name not in found and any(folder.glob("shard-*.safetensors")):
+            raise MissingData(
+                f"the features of the stream '{folder.name}' in {folder} are incomplete: they have no manifest",
+                hint=f"remove {root} and import them again; or name the streams to train on: --stream NAME",
+            )
+    more = sorted(found - in_train)
+    if split == "test" and in_train and more:
+        raise MisalignedStreams(
+            f"the stream '{more[0]}' was imported as test and not as train, in {root}",
+            hint="import both splits with the same streams; or name the streams to train on: --stream NAME",
+        )
 
 
 def _commit(weights: str) -> str | None:

@@ -1,9 +1,8 @@
 """Point at things in images: where a caption, or a latent, is found in the image by each image stream of a run.
 
-Read the modules in this order, which is the order of the work:
+The trained space and the backbones come from `sparc.models`. Read the modules in this order, which is that of the work:
 
     request.py    what to look for, in which images: checked, and the images decoded (imports no torch)
-    models.py     the trained space and the backbones of a run
     view.py       an image as one backbone sees it, and a caption as one text stream reads it
     targets.py    what a map explains: the dot product with a caption's code, or the activation of some latents
     methods.py    how a map is made: dense codes, attention relevance, Grad-CAM, LayerCAM
@@ -29,7 +28,6 @@ from sparc.localization.request import Query, Request, checked_request
 
 if TYPE_CHECKING:
     from sparc.localization.benchmark import LocalizationFile
-    from sparc.localization.models import Models, load_models
     from sparc.localization.picture import draw
     from sparc.localization.pipeline import Carrier, Localization, localize
 
@@ -37,9 +35,7 @@ _LAZY = {
     "Carrier": "pipeline",
     "Localization": "pipeline",
     "LocalizationFile": "benchmark",
-    "Models": "models",
     "draw": "picture",
-    "load_models": "models",
     "localize": "pipeline",
 }
 
@@ -47,12 +43,10 @@ __all__ = [
     "Carrier",
     "Localization",
     "LocalizationFile",
-    "Models",
     "Query",
     "Request",
     "checked_request",
     "draw",
-    "load_models",
     "localize",
 ]
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from sparc.localization import targets
 from sparc.localization.geometry import spread, strongest
-from sparc.localization.models import Models
 from sparc.localization.request import Query, Request, check_modalities
 from sparc.localization.targets import Target
 from sparc.localization.view import Caption, View, read_caption
 from sparc.localization.words import Word, words_of
+from sparc.models import Models
 from sparc.plugins.geometry import Box
 
 CARRIERS = 5

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
-from PIL import Image
-
-from sparc.config import Method, PluginRef
-from sparc.errors import BadSample, InvalidConfig, MissingData, SparcError, UnknownName
+from sparc.config import Method
+from sparc.errors import InvalidConfig
+from sparc.models.inputs import ImageInput, decoded, image_sample
+from sparc.models.streams import first_of
 from sparc.plugins.contracts import Sample
-from sparc.plugins.images import TooLarge, loaded, read_rgb
-from sparc.storage.run import Run
-from sparc.system.refusals import reading, refusal
 
 METHODS: tuple[str, ...] = get_args(Method)
 SELECTIONS = ("joint", "solo")
@@ -52,7 +48,7 @@ class Request:
 
 
 def checked_request(
-    image: Sequence[str | Path | Image.Image],
+    image: Sequence[ImageInput],
     *,
     n_latents: int,
     text: Sequence[str] = (),
@@ -94,63 +90,12 @@ def _checked_queries(texts: Sequence[str], latents: Sequence[int | Sequence[int]
     return tuple(dict.fromkeys(queries))
 
 
-def _decoded(images: Sequence[str | Path | Image.Image]) -> tuple[Sample, ...]:
-    samples = {sample.id: sample for sample in (_sample(image, number) for number, image in enumerate(images))}
+def _decoded(images: Sequence[ImageInput]) -> tuple[Sample, ...]:
+    """Decode each image now and keep its pixels."""
+    samples = {sample.id: sample for sample in (image_sample(image, number) for number, image in enumerate(images))}
     if not samples:
         raise InvalidConfig("expected at least one image, found none", hint="add --image FILE")
-    return tuple(samples.values())
-
-
-def _sample(image: str | Path | Image.Image, number: int) -> Sample:
-    """Decode an image file now and keep the pixels."""
-    if isinstance(image, Image.Image):
-        return _decoded_as(f"image {number}", f"image {number}", lambda: image)
-    path = Path(image).expanduser()
-    if not path.is_file():
-        raise MissingData(f"no image at {path}", hint="check --image")
-
-    def opened() -> Image.Image:
-        with reading(path), Image.open(path) as found:
-            return loaded(found)
-
-    return _decoded_as(str(image), str(path), opened)
-
-
-def _decoded_as(sample: str, name: str, open_image: Callable[[], Image.Image]) -> Sample:
-    try:
-        pixels = read_rgb(open_image)
-    except SparcError:
-        raise
-    except TooLarge as error:
-        hint = f"crop it or make it smaller; or train with {error.remedy}, which localisation follows"
-        raise BadSample(f"{name} has {error}", hint=hint) from error
-    except Exception as error:  # Pillow raises a dozen unrelated types for broken files
-        if (found := refusal(error, f"read {name}")) is not None:
-            raise found from error
-        raise BadSample(f"{name} does not decode: {error}", hint="give an image, such as a PNG or a JPEG") from error
-    return Sample(sample, lambda: pixels)
-
-
-def checked_streams(run: Run, streams: Collection[str] = ()) -> dict[str, PluginRef]:
-    """Return the backbones of a finished run by stream: those of `streams`, or all, in the run's order.
-
-    Raises:
-        MissingData: the run is not finished, or its features were imported, so its backbones are unknown.
-        UnknownName: a stream that the run does not have.
-    """
-    options = run.provenance().options
-    if options.features is not None:
-        raise MissingData(
-            f"the features of {run.path} were imported, so its backbones are not known",
-            hint="train with --stream and --dataset to localise",
-        )
-    if not run.finished:
-        raise MissingData(f"the run {run.path} is not finished", hint=f"sparc train --resume {run.path}")
-    known = {ref.alias: ref for ref in options.streams}
-    for stream in streams:
-        if stream not in known:
-            raise UnknownName(f"the run has no stream named '{stream}'", hint=f"its streams: {', '.join(known)}")
-    return {name: ref for name, ref in known.items() if name in streams or not streams}
+    return tuple(decoded(sample) for sample in samples.values())
 
 
 def check_modalities(request: Request, modalities: Mapping[str, str]) -> None:
@@ -161,14 +106,3 @@ def check_modalities(request: Request, modalities: Mapping[str, str]) -> None:
     first_of(modalities, "image")
     if any(query.text for query in request.queries):
         first_of(modalities, "text")
-
-
-def first_of(modalities: Mapping[str, str], modality: str) -> str:
-    """Return the first stream of a modality. Raises InvalidConfig if there is none."""
-    for stream, reads in modalities.items():
-        if reads == modality:
-            return stream
-    raise InvalidConfig(
-        f"expected a stream that reads {modality}, found {', '.join(modalities)}",
-        hint=f"name one with --stream too, or train with one that reads {modality}",
-    )

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from sparc.errors import InvalidConfig, PluginError
 from sparc.localization.methods import by_gradient, dense
-from sparc.localization.models import Models
 from sparc.localization.targets import Target
 from sparc.localization.trace import Trace, traced
+from sparc.models import Models
 from sparc.plugins.batches import mapped
 from sparc.plugins.contracts import GridBackbone, Sample
 from sparc.plugins.geometry import Box, measured_box

@@ -247,6 +247,31 @@ def test_what_is_no_tensor_by_stream_is_refused_with_the_line_to_write(space, gi
     assert line in error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("tensor", "found"),
+    [
+        (torch.ones(2, 4).to_sparse(), "found layout sparse_coo"),
+        (torch.ones(2, 4, dtype=torch.complex64), "found complex values"),
+        (torch.ones(2, 4, device="meta"), "found a meta tensor"),
+    ],
+)
+def test_tensors_that_hold_no_dense_real_numbers_are_refused(space, tensor, found):
+    with pytest.raises(BadFeatures, match=f"stream 'words': expected a dense tensor of real numbers, {found}"):
+        space.encode({"words": tensor})
+
+
+def test_complete_is_true_or_false_and_nothing_else(space, raw):
+    with pytest.raises(BadFeatures, match="complete: expected True or False, found 'no'"):
+        space.encode(raw, complete="no")
+
+
+def test_a_single_sample_of_codes_is_a_slice(space, raw):
+    codes = space.encode(raw)["words"]
+    with pytest.raises(TypeError, match=r"write codes\[1:2\] for one sample"):
+        codes[1]
+    assert len(codes[1:2]) == 1
+
+
 def test_a_space_shows_its_shape_in_one_line(space):
     assert repr(space) == (
         "LatentSpace({'photo': 6, 'words': 4}, n_latents=16, k=3, selection='global', normalization='unit')"

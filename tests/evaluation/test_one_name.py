@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from sparc.localization.models import load_models
+from sparc.models import load_models
 from tests.conftest import COLOURS, SHAPES, draw
 
 

@@ -30,6 +30,13 @@ def test_an_evaluation_is_read_as_it_was_written(file, tmp_path):
     }
 
 
+def test_a_report_shows_its_size_and_what_it_has_in_one_line(file):
+    shown = repr(file.report)
+    assert shown.startswith(f"Report({file.report.samples} samples, streams a, b")
+    assert "jaccard" in shown
+    assert len(shown) < 250
+
+
 def test_a_damaged_or_foreign_file_is_an_error_that_names_it_and_what_is_wrong(file, tmp_path):
     path = tmp_path / "run" / "evaluation.json"
     with pytest.raises(MissingData, match="the evaluation of a run is missing"):

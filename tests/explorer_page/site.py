@@ -38,13 +38,8 @@ class Site:
     """
 
     def __init__(self, folder: Path, latents: int = 70, samples: int = 240, kind: str = ""):
-        self.folder, self.latents, self.samples, self.hostile, self.bare = (
-            folder,
-            latents,
-            samples,
-            kind == "hostile",
-            kind == "bare",
-        )
+        self.folder, self.latents, self.samples = folder, latents, samples
+        self.hostile, self.bare = kind == "hostile", kind == "bare"
         self.random = np.random.default_rng(0)
         self.kinds = (("features", "unknown", None),) if self.bare else STREAMS
         self.streams = [self.text(f"stream{i}", name) for i, (name, _, _) in enumerate(self.kinds)]

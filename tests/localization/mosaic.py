@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from sparc.config import SpaceConfig
-from sparc.localization import Models
+from sparc.models import Models
 from sparc.storage.checkpoint import SharedLatentSpace
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

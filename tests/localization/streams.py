@@ -11,9 +11,9 @@ import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from sparc.config import SpaceConfig
-from sparc.localization import Models
 from sparc.localization.trace import traced
 from sparc.localization.view import View
+from sparc.models import Models
 from sparc.plugins.contracts import Sample
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc_plugins import clip, timm_image

@@ -7,8 +7,9 @@ from PIL import Image
 
 from sparc.config import SpaceConfig
 from sparc.errors import BadSample, InvalidConfig, MissingData, PluginError, UnknownName
-from sparc.localization import checked_request, draw, load_models, localize
+from sparc.localization import checked_request, draw, localize
 from sparc.localization.picture import save
+from sparc.models import load_models
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from tests.localization.mosaic import Eye, models, quarters

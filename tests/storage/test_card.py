@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 
 import sparc
 from sparc.config import SpaceConfig, TrainingConfig
+from sparc.core.completion import Completion
 from sparc.errors import CorruptFile, MissingData
 from sparc.evaluation import HeldOut, evaluate
 from sparc.storage.card import model_card
@@ -211,6 +212,12 @@ def test_weights_that_were_changed_do_not_borrow_the_runs_numbers(run, hub, tmp_
     assert "`a`" in text
     assert "Held-out" not in text
     assert "epochs" not in text
+    hub.files.clear()
+    guessing = sparc.load(run.path)
+    total = sum(guessing.streams.values())
+    guessing.completion = Completion(guessing.streams, torch.zeros(total), torch.eye(total), 1.0)
+    guessing.push_to_hub("lab/guessing")
+    assert "Held-out" not in hub.files["README.md"].decode()
     hub.files.clear()
     shutil.rmtree(run.path)
     space.push_to_hub("lab/space")

@@ -9,6 +9,7 @@ from rich.text import Text
 from sparc.ablation.grid import Cell, written
 from sparc.ablation.metrics import SELECTED, Metric
 from sparc.ablation.results import Results
+from sparc.cli.tables.layout import NumberTable
 from sparc.session.verbs import dry_warning
 
 SIDE_BY_SIDE = 4
@@ -35,7 +36,7 @@ def ablation_tables(results: Results) -> list[RenderableType]:
 
 def _columns(results: Results) -> Table:
     """Return a table with a row per metric and a column per cell."""
-    table = _table("\n".join(results.cells[0].values))
+    table = NumberTable(None, "\n".join(results.cells[0].values))
     for cell in results.cells:
         table.add_column(Text("\n".join(map(written, cell.values.values()))), justify="right", no_wrap=True)
     for metric in results.metrics:
@@ -46,7 +47,7 @@ def _columns(results: Results) -> Table:
 def _rows(results: Results) -> Table:
     """Return a table with a row per cell and a column per headline metric."""
     axis, *others = results.cells[0].values
-    table = _table(axis)
+    table = NumberTable(None, axis)
     for other in others:
         table.add_column(Text(other))
     metrics = [metric for metric in results.metrics if metric.headline]
@@ -54,12 +55,6 @@ def _rows(results: Results) -> Table:
         table.add_column(Text(metric.title), justify="right", no_wrap=True)
     for cell in results.cells:
         table.add_row(*map(written, cell.values.values()), *(_number(results, metric, cell) for metric in metrics))
-    return table
-
-
-def _table(first: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(Text(first), no_wrap=True)
     return table
 
 

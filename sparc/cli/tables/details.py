@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparc.cli.tables.layout import NumberTable
 from sparc.evaluation.report import (
     Classifier,
     CodeMeasures,
@@ -42,15 +43,6 @@ def _note(text: str) -> Text:
     return Text(text, style="dim")
 
 
-def plain_table(title: str, first: str, *others: str) -> Table:
-    """Return a table without rules: the first column aligned left, the others right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
-    table.add_column(first, no_wrap=True)
-    for header in others:
-        table.add_column(Text(header), justify="right", no_wrap=True)
-    return table
-
-
 def number(value: float | None) -> str:
     """Format a number with three decimals, None as a dash."""
     return "-" if value is None else f"{value:.3f}"
@@ -66,7 +58,7 @@ def with_reach(value: float, interval: Interval | None) -> str:
 def _patterns(joint: CodeMeasures, solo: CodeMeasures, streams: tuple[str, ...]) -> Table:
     """Tabulate mixed latents by the streams in which they are active, and dead latents by stream."""
     counts = [{pattern.streams: pattern.latents for pattern in encoded.patterns} for encoded in (joint, solo)]
-    table = plain_table("Latents, stream by stream", "", "joint", "solo")
+    table = NumberTable("Latents, stream by stream", "", "joint", "solo")
     for pattern in dict.fromkeys(name for found in counts for name in found):
         table.add_row(Text(f"active in {', '.join(pattern)} only"), *(str(found.get(pattern, 0)) for found in counts))
     for name in streams:
@@ -76,7 +68,7 @@ def _patterns(joint: CodeMeasures, solo: CodeMeasures, streams: tuple[str, ...])
 
 def _sharing(found: Sharing) -> Table:
     """Tabulate how much streams share when each selects its own latents."""
-    table = plain_table("Sharing, solo", "", "", "null")
+    table = NumberTable("Sharing, solo", "", "", "null")
     for pair in found.overlaps:
         table.add_row(
             Text(f"overlap of active latents, {pair.first} ↔ {pair.second}"), number(pair.overlap), number(pair.null)
@@ -94,7 +86,7 @@ def _sharing(found: Sharing) -> Table:
 
 def _concepts(found: Concepts) -> Table:
     """Tabulate the names of latents by depth, and how evenly they spread over the labels."""
-    table = plain_table(
+    table = NumberTable(
         f"Concepts by {found.rule}",
         "\ndepth",
         "\nlabels",
@@ -126,7 +118,7 @@ def _of_concepts(found: Concepts) -> str:
 
 def _purity(found: PurityConcepts) -> Table:
     """Tabulate the names of latents by the paper's rule, stream by stream."""
-    table = plain_table("Concepts by purity, joint", "", "latents named", "labels taken", "effective", "purity", "lift")
+    table = NumberTable("Concepts by purity, joint", "", "latents named", "labels taken", "effective", "purity", "lift")
     for stream, names in found.streams.items():
         values = (f"{names.effective:.1f}", number(names.purity), number(names.lift))
         table.add_row(Text(stream), str(names.named), str(names.taken), *values)
@@ -143,7 +135,7 @@ def _of_purity(found: PurityConcepts) -> str:
 
 def _single(found: Probes, streams: tuple[str, ...]) -> Table:
     """Tabulate the log-loss of the best single latent for a label."""
-    table = plain_table("1-D probes: log-loss of the best latent", "", *streams)
+    table = NumberTable("1-D probes: log-loss of the best latent", "", *streams)
     for way, losses in found.single.items():
         table.add_row(way, *(number(losses.get(name)) for name in streams))
     return table
@@ -155,7 +147,7 @@ def _of_single(found: Probes) -> str:
 
 def _classifiers(found: Probes) -> Table:
     """Tabulate the mean average precision of classifiers on features and codes."""
-    table = plain_table("Classifiers: mean average precision", "features", "linear", "MLP")
+    table = NumberTable("Classifiers: mean average precision", "features", "linear", "MLP")
     for one in found.classifiers:
         table.add_row(Text(_features(one)), number(one.linear), number(one.mlp))
     return table

@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc.cli.progress import console
-from sparc.cli.tables.details import details, number, plain_table, with_reach
+from sparc.cli.tables.details import details, number, with_reach
+from sparc.cli.tables.layout import NumberTable
+from sparc.evaluation.faults import faults
 from sparc.evaluation.report import CodeMeasures, EvaluationFile, Ranks, Report, Retrieval, Uncompleted
 from sparc.session.verbs import dry_warning
 from sparc.storage.run import Run
@@ -60,11 +62,13 @@ def print_evaluation(run: Run, *, everything: bool | None = None) -> None:
     console.print()
     for table in evaluation_tables(file.report, title=title, caption=caption, everything=everything):
         console.print(table)
+    for line in faults(file.report):
+        console.print(Text(line, style="yellow"))
 
 
 def _reconstruction(report: Report) -> Table:
     """Return a table with a row per ordered pair of streams, self before cross."""
-    table = plain_table("Reconstruction", "from → to", "joint NMSE", "R²", "solo NMSE", "R²")
+    table = NumberTable("Reconstruction", "from → to", "joint NMSE", "R²", "solo NMSE", "R²")
     pairs = [(name, name) for name in report.streams] + list(permutations(report.streams, 2))
     for source, target in pairs:
         cells = []
@@ -78,7 +82,7 @@ def _alignment(report: Report) -> Table:
     """Return a table with a row per depth, over all latents and over alive ones."""
     kinds = ("joint", "null", "solo", "null")
     headers = [f"{over if place == 0 else ''}\n{kind}" for over in ("all", "alive") for place, kind in enumerate(kinds)]
-    table = plain_table("Alignment: Jaccard of labels, over all and over alive latents", "\ndepth", *headers)
+    table = NumberTable("Alignment: Jaccard of labels, over all and over alive latents", "\ndepth", *headers)
     for row in report.jaccard:
         overlaps = (row.joint, row.joint_null, row.solo, row.solo_null)
         over_all = [
@@ -91,7 +95,7 @@ def _alignment(report: Report) -> Table:
 
 def _completion(report: Report, uncompleted: Uncompleted) -> Table:
     """Return a table of the solo measures without and with completion; means over streams, and over pairs of them."""
-    table = plain_table("Completion of missing streams, solo", "", "without, as in the paper", "with")
+    table = NumberTable("Completion of missing streams, solo", "", "without, as in the paper", "with")
     both = (uncompleted.codes, report.solo)
     for title, same in (("self NMSE", True), ("cross NMSE", False)):
         table.add_row(title, *(number(_mean_nmse(codes, same=same)) for codes in both))
@@ -120,7 +124,7 @@ def _mean_nmse(codes: CodeMeasures, *, same: bool) -> float | None:
 def _latents(report: Report) -> Table:
     """Tabulate alive, mixed and dead latents, and the mean number of active latents per sample."""
     active = [f"\n{name}" if place else f"active per sample\n{name}" for place, name in enumerate(report.streams)]
-    table = plain_table("Latents", "", "\nalive in all", "\nin some", "\ndead", *active)
+    table = NumberTable("Latents", "", "\nalive in all", "\nin some", "\ndead", *active)
     for way, encoded in (("joint", report.joint), ("solo", report.solo)):
         counts = (encoded.alive, encoded.mixed, encoded.dead)
         table.add_row(way, *map(str, counts), *(f"{encoded.l0[name]:.1f}" for name in report.streams))
@@ -129,7 +133,7 @@ def _latents(report: Report) -> Table:
 
 def _retrieval(report: Report, *, everything: bool) -> Table:
     """Return a table with a row per ordered pair of streams, by latents, by cross-reconstruction, then chance."""
-    table = plain_table("Retrieval, solo", "search with → in", "R@1", "R@5", "R@10", "median rank", "MRR")
+    table = NumberTable("Retrieval, solo", "search with → in", "R@1", "R@5", "R@10", "median rank", "MRR")
     kinds = {"latents": "by latents", "cross": "by cross-reconstruction"}
     if everything:
         kinds |= {"reconstruction": "by reconstruction", "raw": "by features, without latents"}

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc.cli.progress import console
-from sparc.cli.tables.details import number, plain_table, with_reach
+from sparc.cli.tables.details import number, with_reach
+from sparc.cli.tables.layout import NumberTable
 from sparc.session.verbs import dry_warning
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _layers(count: int) -> str:
 def _stream(stream: str, ways: list[WayReport], match: float | None) -> Table:
     precision = () if match is None else (f"AP@{match:.1f}",)
     headers = ("pointing", "mIoU", *precision, "alike", "deletion", "insertion")
-    table = plain_table(f"Pointing with {stream}", "", *headers)
+    table = NumberTable(f"Pointing with {stream}", "", *headers)
     for target, rows in groupby(ways, key=attrgetter("target")):
         table.add_row(Text(TARGETS[target], style="dim"))
         for way in rows:
@@ -86,7 +87,7 @@ def latents_table(reports: Sequence[LatentsReport]) -> RenderableType:
     """Tabulate how well maps of single latents point, by thirds of the queries, one table per stream."""
     parts: list[RenderableType] = [Text("Latents, seldom to frequent", style="bold")]
     for stream, of_stream in groupby(reports, key=attrgetter("stream")):
-        table = plain_table(f"Pointing with {stream} at what a latent stands for", "", "kept by", "pointing", "broad")
+        table = NumberTable(f"Pointing with {stream} at what a latent stands for", "", "kept by", "pointing", "broad")
         for method, rows in groupby(of_stream, key=attrgetter("method")):
             for row in rows:
                 table.add_row(

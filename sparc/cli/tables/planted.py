@@ -10,7 +10,8 @@ from rich.text import Text
 
 from sparc.benchmarks.planted import DepthAgreement, Recovery
 from sparc.benchmarks.recovery import Directions
-from sparc.cli.tables.details import number, plain_table
+from sparc.cli.tables.details import number
+from sparc.cli.tables.layout import NumberTable
 
 LEGEND = (
     "own     latents that suit a stream best; one: a latent for all streams. Above: share with |cosine| above 0.9",
@@ -42,7 +43,7 @@ def recovery_tables(found: Recovery) -> Iterator[RenderableType]:
 def _directions(found: Recovery) -> Table:
     kinds = ("own", "one", "fitted")
     headers = [header for kind in kinds for header in (f"{kind}\n|cosine|", "\nabove")]
-    table = plain_table("Directions of shared concepts", "\nstream", *headers)
+    table = NumberTable("Directions of shared concepts", "\nstream", *headers)
     for name, stream in found.streams.items():
         scores = (stream.directions, stream.shared_directions, stream.fitted_directions)
         table.add_row(Text(name), *(cell for one in scores for cell in _cells(one)))
@@ -55,7 +56,7 @@ def _cells(score: Directions) -> tuple[str, str]:
 
 def _supports(found: Recovery) -> Table:
     headers = ("precision", "recall", "F1", "oracle's precision", "recall", "F1")
-    table = plain_table("Supports: concepts of held-out samples", "stream", "", *headers)
+    table = NumberTable("Supports: concepts of held-out samples", "stream", "", *headers)
     for name, stream in found.streams.items():
         for way, both in (("joint", stream.joint), ("solo", stream.solo), ("uncompleted", stream.uncompleted)):
             if both is None:
@@ -67,7 +68,7 @@ def _supports(found: Recovery) -> Table:
 
 def _agreement(rows: tuple[DepthAgreement, ...]) -> Table:
     headers = ("joint", "null", "oracle", "solo", "null", "oracle", "uncompleted", "null")
-    table = plain_table("Agreement: Jaccard of labels, over all latents", "depth", *headers)
+    table = NumberTable("Agreement: Jaccard of labels, over all latents", "depth", *headers)
     for row in rows:
         joint = (row.joint, row.joint_null, row.joint_oracle)
         solo = (row.solo, row.solo_null, row.solo_oracle, row.uncompleted, row.uncompleted_null)

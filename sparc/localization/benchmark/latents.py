@@ -13,10 +13,10 @@ from sparc.errors import PluginError
 from sparc.localization.benchmark.cases import Cases
 from sparc.localization.benchmark.report import LatentsReport
 from sparc.localization.benchmark.scores import points_right
-from sparc.localization.models import Models
 from sparc.localization.request import METHODS
 from sparc.localization.targets import latents_target
 from sparc.localization.view import View
+from sparc.models import Models
 
 GROUPS = 3
 """Number of groups of trials, by how often their latent fires."""

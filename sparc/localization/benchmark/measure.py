@@ -14,10 +14,10 @@ from sparc.localization.benchmark.cases import Case, Cases, Wanted
 from sparc.localization.benchmark.pointers import RANDOM, Pointer, Way
 from sparc.localization.benchmark.report import Interval, LocalizationReport, WayReport
 from sparc.localization.benchmark.scores import THRESHOLDS, likeness, mean_average_precision, overlaps, points_right
-from sparc.localization.models import Models
 from sparc.localization.perturb import area, perturbed
 from sparc.localization.targets import Target
 from sparc.localization.view import View
+from sparc.models import Models
 
 PERTURBED = 20
 """Number of cases on which one map is checked by perturbation, at a cost of 22 forward passes each."""

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from sparc.localization import targets
 from sparc.localization.benchmark.cases import Wanted
 from sparc.localization.methods import Explained, last_grid
-from sparc.localization.models import Models
 from sparc.localization.request import METHODS
 from sparc.localization.targets import Target
 from sparc.localization.view import Caption, View, read_caption
+from sparc.models import Models
 
 
 class Way(NamedTuple):

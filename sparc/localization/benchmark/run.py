@@ -9,7 +9,7 @@ from sparc.localization.benchmark.cases import Cases, chimeras_of
 from sparc.localization.benchmark.latents import measure_latents
 from sparc.localization.benchmark.measure import measure_localization
 from sparc.localization.benchmark.report import LatentsReport, LocalizationFile, LocalizationReport
-from sparc.localization.models import Models
+from sparc.models import Models
 
 OnCase = Callable[[str, int, int], None]
 
