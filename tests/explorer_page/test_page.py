@@ -272,10 +272,8 @@ def test_the_exact_test_of_the_bias_check_is_that_of_scipy(site, visit):
         tables.append(
             [int(random.integers(0, group + 1)), int(group), int(random.integers(0, others + 1)), int(others)]
         )
-    found = visit(site).evaluate(
-        "tables => { const logs = Coupling.logFactorials(2001); return tables.map((table) => Coupling.fisher(...table, logs)); }",
-        tables,
-    )
+    script = "const logs = Coupling.logFactorials(2001); return tables.map((table) => Coupling.fisher(...table, logs));"
+    found = visit(site).evaluate(f"tables => {{ {script} }}", tables)
     expected = [fisher_exact([[a, n - a], [b, m - b]], alternative="greater").pvalue for a, n, b, m in tables]
     assert found == pytest.approx(expected, rel=1e-8, abs=1e-200)
     p_values = np.sort(random.uniform(0, 1, 60) ** 4)
