@@ -127,5 +127,5 @@ const Coupling = (() => {
     return { passed, chance, sizes, few, fewest, testCount, codes };
   };
 
-  return { check, fisher, logFactorials, logOdds, threshold, groups, both };
+  return { check, fewest, fisher, logFactorials, logOdds, threshold, groups, both };
 })();

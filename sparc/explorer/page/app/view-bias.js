@@ -7,9 +7,11 @@ const BiasView = (() => {
   const sorted = (terms) => [...terms].sort((one, two) => one.term.localeCompare(two.term));
 
   const suggestions = (bias) => {
-    const known = new Set(bias.terms.map((one) => one.term));
-    const pairs = examples.filter((pair) => pair.every((term) => known.has(term))).slice(0, 4);
-    if (!pairs.length && bias.terms.length > 1) pairs.push([bias.terms[0].term, bias.terms[1].term]);
+    const known = new Map(bias.terms.map((one) => [one.term, one.samples]));
+    const [labels, words] = ["label", "word"].map((kind) => bias.terms.filter((one) => one.kind === kind).map((one) => one.term));
+    const alone = (one, other) => known.get(one).filter((sample) => !known.get(other).includes(sample)).length;
+    const pairs = [...examples, labels.slice(0, 2), words.slice(0, 2), [words[0], labels[1]]]
+      .filter(([a, b]) => known.has(a) && known.has(b) && alone(a, b) >= Coupling.fewest && alone(b, a) >= Coupling.fewest).slice(0, 3);
     return pairs.length ? h("p.suggest", "For example: ", pairs.map(([a, b], place) => [place ? ", " : "", h("a", { href: Links.to("bias", { a, b }) }, said(a), " and ", said(b))])) : null;
   };
 
@@ -81,7 +83,7 @@ const BiasView = (() => {
       const unknown = [one.length ? null : a, two.length ? null : b].filter((term) => term !== null);
       return [h("p.answer", "Nothing to tell."), h("p.note", "No sample of the check carries ", unknown.map((term, place) => [place ? " or " : "", "“", said(term), "”"]), ".")];
     }
-    const few = result.few ? h("p.note", { role: "alert" }, `Too few samples to tell: at least ${result.fewest} with `, said(a), " alone, with ", said(b), ` alone and with neither are needed; there are ${result.sizes[1]}, ${result.sizes[2]} and ${result.sizes[0]}.`) : null;
+    const few = result.few ? h("p.note", { role: "alert" }, `At least ${result.fewest} samples with `, said(a), " alone, with ", said(b), ` alone and with neither are needed; there are ${result.sizes[1]}, ${result.sizes[2]} and ${result.sizes[0]}.`) : null;
     return [few ? [h("p.answer", "Too few samples to tell."), few] : verdict(result, a, b), few ? null : rows(result, a, b), pictures(result, bias, samples, ["Samples with both ", said(a), " and ", said(b)])].flat().filter(Boolean);
   };
 

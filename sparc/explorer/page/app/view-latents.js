@@ -168,7 +168,6 @@ const LatentsView = (() => {
   };
 
   const offered = (key) => {
-    if (key === "telling") return false;
     if (key === "agreement" || key === "disagreement") return Dictionary.streams.length > 1;
     return key !== "purity" || Dictionary.run.has.labels;
   };
