@@ -66,8 +66,8 @@ const LatentParts = (() => {
 
   // A small tile: picture, name and what there is to say about it.
   const tile = (latent, ...facts) =>
-    h("a.tile", { href: Links.to(`latent/${latent}`) },
-      Dictionary.thumbs(latent).length ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : h("span.thumb.empty", { "aria-hidden": "true" }),
+    h(`a.tile${Dictionary.run.has.images ? "" : ".plain"}`, { href: Links.to(`latent/${latent}`) },
+      Dictionary.run.has.images ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : null,
       h("span.tile-text", h("span.name", title(latent)), Dictionary.columns.name[latent] === null ? example(latent) : null, h("span.soft", facts)));
 
   return { bar, title, link, mention, badge, surety, card, cardHeight, tile };

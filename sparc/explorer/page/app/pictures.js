@@ -6,8 +6,8 @@ const Pictures = (() => {
   // The thumbnail of a number as an element that is as wide as its place; `text` is what a screen
   // reader says, "" where the words beside the picture say it.
   const thumbnail = (number, text) => {
-    const { columns, rows } = Dictionary.run.sprite;
     if (number === null || number === undefined || number < 0) return h("span.thumb.empty", { "aria-hidden": "true" });
+    const { columns, rows } = Dictionary.run.sprite;
     const tile = number % (columns * rows);
     const file = Math.floor(number / (columns * rows));
     const at = (index, of) => (of > 1 ? `${(100 * index) / (of - 1)}%` : "0");
