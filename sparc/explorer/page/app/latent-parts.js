@@ -3,8 +3,9 @@
 const LatentParts = (() => {
   const { h, said } = Dom;
 
+  // A bar that says `text` to a screen reader, or nothing where the words beside it do.
   const bar = (value, text) =>
-    h("span.bar", { role: "img", "aria-label": text }, h("span", { style: { width: `${100 * Math.min(1, Math.max(0, value || 0))}%` } }));
+    h("span.bar", text ? { role: "img", "aria-label": text } : { "aria-hidden": "true" }, h("span", { style: { width: `${100 * Math.min(1, Math.max(0, value || 0))}%` } }));
 
   const title = (latent) => said(Dictionary.title(latent));
   const link = (latent) => h("a", { href: Links.to(`latent/${latent}`) }, title(latent));

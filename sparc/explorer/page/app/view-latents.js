@@ -159,7 +159,7 @@ const LatentsView = (() => {
       ...Object.entries(Filters.orders).filter(([key]) => offered(key)).map(([key, one]) => [key, one.label])], parameters.sort ?? "", (sort) => change({ sort }));
 
     drawPanel();
-    main.append(intro(), h("div.browse", side,
+    main.append(h("h1.unseen", "Concepts"), intro(), h("div.browse", side,
       h("section.results", h("div.tools", searchBox(parameters, change), order), h("div.status", count), elsewhere, chips, empty, grid.host)));
     grid.attach();
     await update();
