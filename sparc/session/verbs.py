@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from sparc.config import (
     EvaluateOptions,
     ExtractOptions,
     LocalizeOptions,
-    PlaceOptions,
+    ResumeOptions,
     RunConfig,
     names,
     validated,
@@ -24,7 +25,7 @@ from sparc.config.signatures import (
     LocalizeArguments,
     RunArguments,
 )
-from sparc.errors import Interrupted, InvalidConfig, StorageError
+from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError
 from sparc.localization.request import check_modalities, checked_request
 from sparc.models.streams import checked_streams
 from sparc.plotting.figures import check_name
@@ -33,9 +34,11 @@ from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
-from sparc.session.session import Session, missing_plugins, stop_on_signal
+from sparc.session.session import Session, missing_plugins
+from sparc.session.stopping import stop_on_signal, time_limit
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
+from sparc.system.locks import owned
 
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile, Report
@@ -81,7 +84,8 @@ def extract(
     Features that are in the store are not computed again. Raises the SparcError that `sparc extract` ends with.
     """
     data, share = plan_extraction(as_options(config, arguments, ExtractOptions), listener)
-    data.extract(share)
+    with time_limit(data.config):
+        data.extract(share)
     return Features(data)
 
 
@@ -142,7 +146,11 @@ def train(
 def finished_run(resume: str | Path | None) -> Run | None:
     """Return the run to resume if it is trained and evaluated already, else None. Raises MissingData."""
     run = Run.open(Path(resume)) if resume is not None else None
-    return run if run is not None and run.finished and run.evaluation.is_file() else None
+    if run is None or not (run.finished and run.evaluation.is_file()):
+        return None
+    with contextlib.suppress(InUse, StorageError), owned(run.path, ""):  # a kill after the last write leaves files
+        run.sweep()
+    return run
 
 
 def _trained(run: Run, device: str, listener: Listener) -> Trained:
@@ -166,12 +174,12 @@ def begin_or_resume(
     if resume is None:
         return Session.begin(given, listener, file)
     check_resume(given, file)
-    return Session.open(resume, validated(PlaceOptions, dict(given)), listener)
+    return Session.open(resume, validated(ResumeOptions, dict(given)), listener)
 
 
 def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> None:
     """Raise InvalidConfig for options of training, or a file, together with `resume`."""
-    others = [name for name in given if name not in names(PlaceOptions)]
+    others = [name for name in given if name not in names(ResumeOptions)]
     if others or file is not None:
         raise InvalidConfig(
             f"--resume continues a run with its own options, found --{(others or ['config'])[0]} too",
@@ -181,23 +189,24 @@ def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None
 
 def run_session(session: Session) -> Trained:
     """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state."""
-    session.prepare()
-    path = session.run.path
-    if session.run.finished:
-        session.listener.note(f"{path} is already trained")
-    try:
-        with stop_on_signal() as stopped:
-            space = session.train(stopped)
-        if space is None:
-            raise KeyboardInterrupt
-        found = session.evaluate(space)
-    except KeyboardInterrupt as error:
-        raise Interrupted(path, f"sparc.train(resume={str(path)!r})") from error
-    except StorageError as error:
-        raise StorageError(
-            error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
-        ) from error
-    return Trained(path, space, found.report)
+    with time_limit(session.config), session.owned():
+        session.prepare()
+        path = session.run.path
+        if session.run.finished:
+            session.listener.note(f"{path} is already trained")
+        try:
+            with stop_on_signal() as stopped:
+                space = session.train(stopped)
+            if space is None:
+                raise KeyboardInterrupt
+            found = session.evaluate(space)
+        except KeyboardInterrupt as error:
+            raise Interrupted(path, f"sparc.train(resume={str(path)!r})") from error
+        except StorageError as error:
+            raise StorageError(
+                error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
+            ) from error
+        return Trained(path, space, found.report)
 
 
 @dataclass(frozen=True)
@@ -224,14 +233,16 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
         )
     session = Session.open(run, options, listener)
     session.check_finished()
-    pointing = _pointing(session, options.layers) if options.localization else None  # raises its errors before the work
-    found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
-    listener.doing(f"drawing plots into {session.run.pictures}")
-    from sparc.evaluation.plots import draw
+    with time_limit(options), session.owned():
+        pointing = _pointing(session, options.layers) if options.localization else None  # raises before the work
+        found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
+        listener.doing(f"drawing plots into {session.run.pictures}")
+        from sparc.evaluation.plots import draw
 
-    draw(found.report, session.run.pictures)
-    listener.evaluated(session.run)
-    return Measured(found, session.run.pictures, _localization(session, *pointing) if pointing is not None else None)
+        draw(found.report, session.run.pictures)
+        listener.evaluated(session.run)
+        measured = _localization(session, *pointing) if pointing is not None else None
+    return Measured(found, session.run.pictures, measured)
 
 
 def _pointing(session: Session, layers: int | None) -> tuple[Models, Cases]:
