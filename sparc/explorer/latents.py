@@ -25,6 +25,8 @@ COMPARED = 512
 SHARED, SOME, DEAD, TWIN = range(4)
 """States of a latent: it fires in every stream, in some, in none; or it is shared, and repeats an earlier latent."""
 NEAREST = 10
+ALIKE = 1e-6
+"""Spread of the decoders below which the map has no directions."""
 MOSAIC = 4
 """Top images on the card of a latent."""
 WORDS = 8
@@ -192,15 +194,18 @@ def _captions(shown: Shown) -> list[str | None]:
 
 def _map(shown: Shown, alive_L: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Place the alive latents in the unit square by the first two principal components of their decoders."""
-    from sklearn.decomposition import PCA
+    from scipy.sparse.linalg import svds
 
     place_LX = np.full((len(alive_L), 2), np.nan)
-    directions = shown.space.decoder.detach()[torch.from_numpy(np.flatnonzero(alive_L))].cpu().float()
-    if len(directions) < 3 or directions.shape[1] < 2:
-        place_LX[alive_L] = 0.5
-    else:
-        unit = F.normalize(directions, dim=1).numpy()
-        found = PCA(2, svd_solver="randomized", random_state=0).fit_transform(unit)
+    place_LX[alive_L] = 0.5
+    directions = shown.space.decoder.detach()[torch.from_numpy(np.flatnonzero(alive_L))].cpu().double()
+    unit = F.normalize(directions, dim=1).numpy()
+    centred = unit - unit.mean(axis=0) if len(unit) else unit
+    if min(centred.shape) > 2 and np.linalg.norm(centred) > ALIKE:
+        # The first vector of the iteration is given, since a random one would change the signs from run to run.
+        left, scales, _ = svds(centred, k=2, v0=np.ones(min(centred.shape)))
+        found = (left * scales)[:, np.argsort(-scales)]
+        found *= np.where(found[np.abs(found).argmax(axis=0), [0, 1]] < 0, -1, 1)
         low, high = found.min(axis=0), found.max(axis=0)
-        place_LX[alive_L] = (found - low) / np.where(high > low, high - low, 1)
+        place_LX[alive_L] = np.where(high > low, (found - low) / np.where(high > low, high - low, 1), 0.5)
     return place_LX[:, 0], place_LX[:, 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,13 +16,17 @@ from typing import Any
 
 DIGITS = 4
 """Significant digits of floats."""
-_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029\u007f"}
+_ENDING = re.compile("[<>&\u2028\u2029\u007f]")
 
 
 def statement(name: str, content: Any) -> str:
     """Return the statement that hands `content` to the page under a name. Floats must be finite: see `significant`."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"sparcData({json.dumps(name)}, {text.translate(_ESCAPES)});\n"
+    return f"sparcData({json.dumps(name)}, {_ENDING.sub(_escaped, text)});\n"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def write_statement(folder: Path, name: str, content: Any) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparc.explorer.words import MOST, READ, words_in, words_of
+from sparc.evaluation.words import MOST, READ, words_in, words_of
 
 
 @pytest.mark.parametrize(
