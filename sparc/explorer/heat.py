@@ -76,8 +76,8 @@ def heat_maps(shown: Shown, models: Models, on_image: OnImage) -> HeatMaps:
             )
             wanted = dict(list(wanted.items())[:MOST_ON_CPU])
         for latent, sample, values in _of_stream(shown, models, stream, wanted, on_image):
-            maps[latent, sample] = values
             strongest[latent] = max(strongest.get(latent, 0.0), float(values.max()))
+            maps[latent, sample] = values
         for (latent, sample), values in maps.items():
             scaled = np.rint(values * (255 / strongest[latent])) if strongest[latent] > 0 else values
             if scaled.any():

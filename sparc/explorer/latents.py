@@ -20,8 +20,8 @@ from sparc.plugins.contracts import Taxonomy
 
 CAPTION = 80
 """Characters of a caption beside a name."""
-COMPARED = 512
-"""Latents compared with all others at a time."""
+COSINES = 2**22
+"""Cosines of a stream in memory at a time."""
 SHARED, SOME, DEAD, TWIN = range(4)
 """States of a latent: it fires in every stream, in some, in none; or it is shared, and repeats an earlier latent."""
 NEAREST = 10
@@ -58,8 +58,9 @@ class Decoders:
         directions = [F.normalize(space.decoder[:, own][index], dim=1) for own in space.segments.values()]
         shared_A = torch.from_numpy(self.shared_L[alive]).to(index.device)
         count = min(NEAREST, len(alive) - 1)
-        for start in range(0, len(alive), COMPARED):
-            cosines = torch.stack([one[start : start + COMPARED] @ one.T for one in directions])
+        size = max(1, COSINES // len(alive))
+        for start in range(0, len(alive), size):
+            cosines = torch.stack([one[start : start + size] @ one.T for one in directions])
             mean_aA = cosines.mean(dim=0)
             least_aA = cosines.amin(dim=0)
             own = torch.arange(start, start + len(mean_aA), device=index.device)
@@ -129,7 +130,7 @@ def latent_columns(shown: Shown, decoders: Decoders, terms: Terms, thumbs: NDArr
     }
 
 
-def _agreement(shown: Shown, alive_L: NDArray[np.bool_]) -> list[float | None]:
+def _agreement(shown: Shown, alive_L: NDArray[np.bool_]) -> list[int | float | None]:
     if len(shown.streams) < 2:
         return [None] * shown.space.n_latents
     found_L = correlations(list(shown.rows_of_samples.values()), [shown.there[name] for name in shown.streams])

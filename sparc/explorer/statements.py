@@ -34,14 +34,14 @@ def write_statement(folder: Path, name: str, content: Any) -> None:
     (folder / f"{name.replace('/', '-')}.js").write_text(statement(name, content), encoding="utf-8")
 
 
-def significant(value: float | None) -> float | None:
+def significant(value: int | float | None) -> int | float | None:
     """Round to DIGITS significant digits, integers not at all; None for None, NaN and infinity."""
     if isinstance(value, int):
         return value
     return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
 
 
-def significants(values: Iterable[float | None]) -> list[float | None]:
+def significants(values: Iterable[float | None]) -> list[int | float | None]:
     """Round each of some numbers as `significant` does. Arrays are faster as lists: pass `array.tolist()`."""
     return [significant(value) for value in values]
 

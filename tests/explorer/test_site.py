@@ -267,6 +267,23 @@ def test_pictures_that_cannot_be_read_are_empty_tiles_and_one_warning(tmp_path):
         assert sprite.convert("RGBA").crop((SIZE, 0, 2 * SIZE, SIZE)).getextrema()[3] == (0, 0)
 
 
+def test_the_map_puts_latents_with_alike_decoders_together(tmp_path):
+    shown = made(seed=1)
+    with torch.no_grad():
+        for latent in range(11):  # two kinds of directions, and a little of each latent's own
+            kind = F.normalize(torch.eye(12)[latent % 2] + 0.1 * torch.eye(12)[latent], dim=0)
+            for own in shown.space.segments.values():
+                shown.space.decoder[latent, own] = kind
+    write_site(tmp_path / "explore", shown, about(tmp_path), no_maps())
+    columns = data(tmp_path / "explore", "latents")
+    x = np.array(columns["x"][:11])
+    even, odd = x[0::2], x[1::2]
+    assert abs(even.mean() - odd.mean()) > 0.8
+    assert max(np.ptp(even), np.ptp(odd)) < 0.2
+    assert columns["x"][11] is columns["y"][11] is None
+    assert (np.min(x), np.max(x)) == (0, 1)
+
+
 def test_two_writes_give_the_same_bytes(written, tmp_path):
     stored = {0: LatentName("cat", 2, 0.9, 3.0, confirmed=True), 1: LatentName("plant", 1, 0.4, 1.5, confirmed=False)}
     shutil.copy(written.parent / "metrics.jsonl", tmp_path)
