@@ -6,7 +6,8 @@ The command line, Python and ablations all use this package, so all three check,
     options     caller, file, dataset defaults and paper, merged into a RunConfig
     data        features and samples of a configuration; `Data.extract` computes those that the store lacks
     session     one run on such data: `Session.train`, then `Session.evaluate`
-    verbs       extract, train, evaluate, explore, localize: each a few calls of these
+    verbs       extract, train, evaluate, explore: each a few calls of these
+    localizing  localize, for images that a user gives
     completing  complete, for spaces without a completion
     attaching   attach and detach: a stream more or less
     listener    reports of progress, notes and warnings
@@ -19,16 +20,15 @@ from sparc.session.completing import Completed, complete
 from sparc.session.data import Data
 from sparc.session.files import ABLATION_KEYS, read_options
 from sparc.session.listener import SILENT, Listener
+from sparc.session.localizing import Localized, localize
 from sparc.session.session import Session
 from sparc.session.verbs import (
     Features,
-    Localized,
     Measured,
     Trained,
     evaluate,
     explore,
     extract,
-    localize,
     train,
 )
 
