@@ -30,6 +30,7 @@ ForwardPrecision = Literal["float32", "bfloat16", "float16"]
 StoreDtype = Literal["float32", "float16"]
 Method = Literal["dense", "relevance", "grad-cam", "layer-cam"]
 Scale = Literal["common", "own"]
+Exif = Literal["apply", "ignore"]
 
 
 def _path(value: Any) -> Path:
@@ -225,6 +226,11 @@ class ExtractionOptions(Options):
     max_pixels: int = option(MAX_PIXELS, "Largest number of pixels of an image.", gt=0)
     max_side_ratio: float = option(
         MAX_SIDE_RATIO, "Largest ratio of an image's longer side to its shorter; resizing makes long images huge.", ge=1
+    )
+    exif: Exif = option(
+        "apply",
+        "EXIF orientation of images: apply turns them upright; ignore reads them as stored, which matches features "
+        "that were extracted so.",
     )
 
 

@@ -25,8 +25,6 @@ class RunArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
-    max_time: str | None
-    """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
     n_latents: int
     """Latents shared by all streams (L)."""
     k: int
@@ -66,11 +64,6 @@ class RunArguments(TypedDict, total=False):
     rescored in float32, and is faster with large batches on processors with native bfloat16."""
     adam_state: Literal["float32", "bfloat16"]
     """Precision of Adam's moments; bfloat16, rounded stochastically, halves their memory."""
-    on_nan: Literal["stop", "skip"]
-    """What to do in a step whose loss is not finite: stop, or skip it, which leaves the weights as they are and is
-    logged."""
-    keep_checkpoints: int
-    """Checkpoints to keep while a run is trained, beside the one with the least held-out loss."""
     precision: Literal["float32", "bfloat16", "float16"]
     """Precision of the backbones' forward pass."""
     store_dtype: Literal["float32", "float16"]
@@ -83,6 +76,9 @@ class RunArguments(TypedDict, total=False):
     """Largest number of pixels of an image."""
     max_side_ratio: float
     """Largest ratio of an image's longer side to its shorter; resizing makes long images huge."""
+    exif: Literal["apply", "ignore"]
+    """EXIF orientation of images: apply turns them upright; ignore reads them as stored, which matches features that
+    were extracted so."""
     recipe: Literal["sparc", "paper"]
     """Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."""
     out: str | Path | None
@@ -126,8 +122,6 @@ class AttachArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
-    max_time: str | None
-    """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
     stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
     """Backbone of the stream to attach. 'other=NAME[...]' renames it."""
     out: str | Path | None
@@ -152,8 +146,6 @@ class EvaluateArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
-    max_time: str | None
-    """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
     concepts: Literal["enrichment", "purity"]
     """Rule of the concept statistics: enrichment; or purity, the paper's: in each stream, the label that most of a
     latent's 50 strongest labelled samples have, if at least 0.3 of them do. Names of latents are by enrichment
@@ -177,22 +169,22 @@ class ExploreArguments(TypedDict, total=False):
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     latent: int | None
-    """Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best."""
-    text: str | None
-    """Open the page at the latents that these words activate in the text streams."""
-    image: str | Path | None
-    """Open the page at the latents that this image activates in the image streams."""
-    serve: bool
-    """Serve the page on this machine alone, until Ctrl-C."""
-    sheet: bool
-    """Draw a contact sheet, one picture of a few latents, instead of the page."""
+    """Show one latent. Default: those on which the streams agree best."""
     out: str | Path | None
-    """With --sheet: picture to write. Default: latents.png, or latent-N.png, in the run."""
+    """Picture to write. Default: latents.png, or latent-N.png, in the run."""
 
 
 class LocalizeArguments(TypedDict, total=False):
     """Arguments with the fields of `LocalizeOptions`."""
 
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     image: str | Path | Sequence[Any]
     """Image to search; repeat for more. In Python also a PIL image."""
     text: str | Sequence[str]
@@ -209,7 +201,10 @@ class LocalizeArguments(TypedDict, total=False):
     selection: Literal["joint", "solo"] | None
     """joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own.
     Default: joint for texts, solo for latents."""
+    pair: bool
+    """Look for the first text in the first image, the second in the second, ..., not for each in each."""
+    scale: Literal["common", "own"]
+    """Colours of the maps: common, by how far the score stands out from those of held-out images; or own, each map by
+    its own highest value."""
     out: str | Path | None
     """Picture to write. Default: RUN/localize.png."""
-    device: str
-    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""

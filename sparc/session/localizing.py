@@ -52,7 +52,7 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     check_name(path)
     streams = checked_streams(opened, options.stream)
     trained = opened.provenance().options
-    limit_images(ImageLimits(trained.max_pixels, trained.max_side_ratio))
+    limit_images(ImageLimits.of(trained))
     request = _request(options, read_config(opened.path).n_latents)
     registry = discover()
     with missing_plugins(opened.provenance()):

@@ -90,6 +90,18 @@ def test_an_image_of_16_bits_is_seen_as_in_8(tmp_path):
     np.testing.assert_array_equal(np.asarray(found.image)[..., 0], [[255, 0], [128, 1]])
 
 
+def test_a_portrait_of_a_phone_is_drawn_upright_as_it_is_seen(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored image lies on its left side
+    wide = quarters("red", "blue", "green", "green", size=(96, 64))
+    wide.save(tmp_path / "phone.png", exif=exif)
+    (found,) = found_by(models(), [tmp_path / "phone.png"], text=["red"])
+    assert found.size == (64, 96)
+    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(wide.rotate(-90, expand=True)))
+    np.testing.assert_allclose(found.values, [[0, 1], [0, 0]])  # the upper left corner is now at the upper right
+    assert found.peak == pytest.approx((48, 24), abs=0.3)
+
+
 def test_codes_that_share_nothing_give_an_empty_map():
     for method in ("dense", "grad-cam"):
         (found,) = found_by(models(), [quarters(*["green"] * 4)], text=["red"], method=method)
