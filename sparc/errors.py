@@ -11,6 +11,7 @@ SparcError
   MisalignedStreams    streams whose samples differ
   CorruptFile          a truncated or altered file
   IncompatibleFormat   a store or checkpoint that this version cannot read
+  InUse                a folder that another process works in
   StorageError         a full disk, a missing permission, a lost mount, or another refusal of the file system
   OutOfMemory          a lack of memory
 
@@ -106,6 +107,10 @@ class CorruptFile(SparcError):
 
 class IncompatibleFormat(SparcError):
     """A store or checkpoint of a format that this version cannot read."""
+
+
+class InUse(SparcError):
+    """A folder that another process works in; the message names the process."""
 
 
 class StorageError(SparcError):

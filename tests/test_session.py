@@ -179,7 +179,7 @@ def test_a_program_that_is_interrupted_resumes_to_the_same_bits(extracted, envir
     whole = sparc.train(**options, **shape, out="whole")
     with pytest.raises(sparc.Interrupted, match=r"sparc.train\(resume='stopped'\)") as stopped:
         sparc.train(**options, **shape, out="stopped", listener=Stopper(60))
-    assert Run(stopped.value.path).state.is_file()
+    assert Run(stopped.value.path).states()
     with pytest.raises(InvalidConfig, match="--resume continues a run with its own options, found --k too"):
         sparc.train(resume="stopped", k=3)
     resumed = sparc.train(resume="stopped")

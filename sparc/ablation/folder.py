@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparc.ablation.grid import Cell, Grid, written
-from sparc.config import PlaceOptions, RunConfig, names
+from sparc.config import ResumeOptions, RunConfig, names
 from sparc.errors import CorruptFile, InvalidConfig, MisalignedStreams
 from sparc.storage.run import Run
-from sparc.system.files import read_json, write_json
+from sparc.system.files import is_temporary, read_json, remove_temporaries, write_json
+from sparc.system.locks import owned
+from sparc.system.refusals import reading
 
-_FREE = (*names(PlaceOptions), "out", "seed")
-"""Options that may differ when an ablation is resumed: places, and the seed, because seeds are listed separately."""
+_FREE = (*names(ResumeOptions), "out", "seed")
+"""Options that may differ when an ablation is resumed: places, a limit of time, and the seed, as seeds are a list."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,13 @@ class AblationFolder:
     def config(self, cell: Cell, seed: int) -> RunConfig:
         """Return the configuration that gives this run with `sparc train`."""
         return cell.config.model_copy(update={"seed": seed, "out": self.run(cell, seed).path})
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own the folder inside the block, and remove what killed processes left. Raises InUse."""
+        with owned(self.path, "wait until it ends; or choose another --out"):
+            remove_temporaries(self.path)
+            yield
 
     def describe(self, content: Mapping[str, Any], features: Mapping[str, Any]) -> None:
         """Write the description and the digests of the features, by split.
@@ -49,8 +59,10 @@ class AblationFolder:
 
         More seeds and more values of the same axes extend an ablation: cell and seed name the directory of a run.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
-            return
+        with reading(self.path):
+            there = self.path.exists()
+            if not there or (self.path.is_dir() and all(is_temporary(one) for one in self.path.iterdir())):
+                return
         hint = "choose another --out"
         if not self._description.is_file():
             raise InvalidConfig(f"{self.path} already exists and is not an ablation", hint=hint)

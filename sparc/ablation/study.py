@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from sparc.ablation.folder import AblationFolder, description
 from sparc.ablation.grid import Cell, Grid, cells, checked_grid, checked_seeds
 from sparc.config import RunConfig, option_name
+from sparc.config.fitting import fitted
 from sparc.config.signatures import RunArguments
 from sparc.errors import BadFeatures, Interrupted, InvalidConfig
 from sparc.plugins.registry import discover
@@ -17,7 +18,8 @@ from sparc.session import ABLATION_KEYS
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved, store_root
-from sparc.session.session import program, stop_on_signal
+from sparc.session.session import program
+from sparc.session.stopping import stop_on_signal, time_limit
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.run import Run
 
@@ -111,6 +113,11 @@ def run_study(study: Study, listener: Listener) -> StudyOutcome:
 
     Raises Interrupted, and the error of the first run if all of them diverged.
     """
+    with time_limit(study.config), study.folder.owned():
+        return _run_owned(study, listener)
+
+
+def _run_owned(study: Study, listener: Listener) -> StudyOutcome:
     study.data.extract()
     listener.doing("checking the features")
     diverged = _train_all(study, listener)
@@ -133,7 +140,7 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
 
     held_out = _describe(study)
     works = [
-        Work(cell, study.folder.run(cell, seed), study.folder.config(cell, seed))
+        Work(cell, study.folder.run(cell, seed), fitted(study.folder.config(cell, seed), len(study.data.train)))
         for cell in study.cells
         for seed in study.seeds
     ]

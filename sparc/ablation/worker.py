@@ -18,9 +18,12 @@ from sparc.extraction import Job
 from sparc.plugins.registry import discover
 from sparc.session import Data, Session
 from sparc.storage.run import Run
+from sparc.system.locks import owned
 from sparc.system.memory import keep_freed_memory
 
 TERMINATED = 128 + signal.SIGTERM
+PATIENCE = 60.0
+"""Seconds in which the worker of an ablation that was killed saves its run."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,13 @@ class Worker:
         self._busy = True
         try:
             session = Session(config, self.data, run, command=self.task.command)
-            if not run.begun:
-                session.create()
-            space = session.train(lambda: self._terminated)
-            if space is not None and not run.evaluation.is_file():
-                session.evaluate(space)
+            with owned(run.path, "wait until it ends", patience=PATIENCE):
+                run.sweep()
+                if not run.begun:
+                    session.create()
+                space = session.train(lambda: self._terminated)
+                if space is not None and not run.evaluation.is_file():
+                    session.evaluate(space)
         finally:
             self._busy = False
         if self._terminated:

@@ -38,7 +38,7 @@ from sparc.config import (
 from sparc.errors import InvalidConfig
 from sparc.session import Session, read_options
 from sparc.session.data import resolve_device
-from sparc.session.session import stop_on_signal
+from sparc.session.stopping import stop_on_signal
 from sparc.system.memory import keep_freed_memory
 
 app = typer.Typer(help="Measure speed and memory on this machine, and recovery of planted data.", no_args_is_help=True)

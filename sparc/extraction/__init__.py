@@ -3,6 +3,7 @@
 Read in this order:
 
 - `plan`: a `Job` for every stream and split, and the directory that its features go to.
+- `sharing`: processes that meet in the store own its folders one after the other.
 - `supervise`: `extract` starts a worker process and turns its events into `Progress`; `probe` only estimates.
 - `worker`: that process. It loads the backbones and does all jobs that read the same images or captions together.
 - `items`: the distinct images or captions of a dataset; each is computed once.
@@ -19,7 +20,8 @@ Importing this package imports no torch. Shapes are written in words: (rows, wid
 """
 
 from sparc.extraction.plan import Job, JobOptions, directories, imported, plan
+from sparc.extraction.sharing import sweep
 from sparc.extraction.supervise import Progress, extract, probe
 from sparc.storage.manifest import IMPORTED
 
-__all__ = ["IMPORTED", "Job", "JobOptions", "Progress", "directories", "extract", "imported", "plan", "probe"]
+__all__ = ["IMPORTED", "Job", "JobOptions", "Progress", "directories", "extract", "imported", "plan", "probe", "sweep"]

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from sparc.config import ExtractionOptions, PluginRef
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
 from sparc.plugins.registry import Registry, checked_params
-from sparc.storage.manifest import IMPORTED, fingerprint, is_complete, read_manifest
+from sparc.storage.manifest import IMPORTED, IMPORTING, fingerprint, is_complete, read_manifest
+from sparc.system.locks import holder, in_use
 from sparc.system.refusals import reading
 
 AGAIN = "run the same command again: complete shards are kept"
@@ -124,9 +125,9 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
 
     Raises:
         InvalidConfig: a stream has parameters, which only backbones take.
-        MissingData: `root` holds no features, or a split lacks a stream.
+        MissingData: `root` holds no features, an import into it was interrupted, or a split lacks a stream.
         UnknownName: a stream was not imported.
-        MisalignedStreams: the splits of a stream have different widths.
+        MisalignedStreams: the splits of a stream have different widths, or the test split has a stream more.
         StorageError: the machine refuses to read the folder.
     """
     for stream in streams:
@@ -137,10 +138,15 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
             )
     jobs: dict[str, dict[str, Job]] = {}
     widths: dict[str, int] = {}
+    check_imported(root)
+    in_train: set[str] = set()
     for split in ("train", "test"):
         with reading(root / split):  # glob would take a folder that may not be listed for an empty one
             folders = sorted((root / split).iterdir()) if (root / split).is_dir() else []
         found = {folder.name: read_manifest(folder).width for folder in folders if is_complete(folder)}
+        if not streams:
+            _check_whole(root, split, folders, set(found), in_train)
+            in_train = set(found)
         if not root.is_dir():
             raise MissingData(f"no folder at {root}", hint="give the folder of imported features: --features FOLDER")
         if not found:
@@ -171,6 +177,36 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
             for alias, name in origins.items()
         }
     return jobs
+
+
+def check_imported(root: Path) -> None:
+    """Raise InUse while an import writes into `root`, and MissingData if an import was killed there."""
+    with reading(root):
+        begun = (root / IMPORTING).is_file()
+    if not begun:
+        return
+    if (owner := holder(root)) is not None:
+        raise in_use(root, owner, "wait until that import ends")
+    raise MissingData(
+        f"the import into {root} was interrupted, so features are missing",
+        hint=f"run sparc import features --out {root} again, with the same files: it starts again",
+    )
+
+
+def _check_whole(root: Path, split: str, folders: Sequence[Path], found: set[str], in_train: set[str]) -> None:
+    """Raise MissingData for features without a manifest, and MisalignedStreams for a stream that train lacks."""
+    for folder in folders:
+        if folder.name not in found and any(folder.glob("shard-*.safetensors")):
+            raise MissingData(
+                f"the features of the stream '{folder.name}' in {folder} are incomplete: they have no manifest",
+                hint=f"remove {root} and import them again; or name the streams to train on: --stream NAME",
+            )
+    more = sorted(found - in_train)
+    if split == "test" and in_train and more:
+        raise MisalignedStreams(
+            f"the stream '{more[0]}' was imported as test and not as train, in {root}",
+            hint="import both splits with the same streams; or name the streams to train on: --stream NAME",
+        )
 
 
 def _commit(weights: str) -> str | None:

@@ -36,8 +36,21 @@ Emit = Callable[[dict[str, Any]], None]
 def run(order: Order, registry: Registry, emit: Emit) -> None:
     """Do the jobs, for each split all streams of a modality together. Raises SparcError.
 
-    All splits are opened first, so that an error in the last shows before the first is computed.
+    All splits are opened first, so that an error in the last shows before the first is computed. Features that another
+    process computes are waited for.
     """
+    if order.probe:
+        _run(order, registry, emit)
+        return
+    from sparc.extraction.sharing import locked
+
+    with locked(order.jobs, order.part, lambda text: emit({"event": "warning", "message": text})):
+        jobs = [job for job in order.jobs if not job.done]
+        if jobs:
+            _run(order.model_copy(update={"jobs": jobs}), registry, emit)
+
+
+def _run(order: Order, registry: Registry, emit: Emit) -> None:
     datasets = {job.split: _opened(job, registry) for job in {job.split: job for job in order.jobs}.values()}
     for split, dataset in datasets.items():
         modalities = {registry.backbone(job.stream.name).modality for job in order.jobs if job.split == split}
@@ -127,10 +140,23 @@ def _destination(job: Job, extractor: FeatureExtractor, registry: Registry) -> D
     )
 
 
+class _Terminated(BaseException):
+    """SIGTERM, by which the parent ends this process."""
+
+
 def main() -> None:
     """Read an order, carry it out, and report. An error is reported as an event too."""
     # Ctrl-C reaches the whole process group, but the parent decides and ends this process with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    me = os.getpid()
+
+    def terminate(number: int, frame: object) -> None:
+        if os.getpid() == me:
+            raise _Terminated
+        signal.signal(number, signal.SIG_DFL)  # a loading process inherits this handler, and just ends
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, terminate)
     keep_freed_memory()
     # Redirect standard output to standard error, so that prints of libraries don't mix with the events.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
@@ -153,6 +179,9 @@ def main() -> None:
         run(Order.model_validate_json(sys.stdin.buffer.read()), discover(), emit)
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
+    except _Terminated:  # files that were begun are removed, and locks released
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     except Exception as error:
         trace = traceback.format_exc()
         if (known := error if isinstance(error, SparcError) else refusal(error, doing)) is not None:

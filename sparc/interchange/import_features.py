@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from sparc.errors import BadFeatures, InvalidConfig, StorageError
 from sparc.interchange import SPLITS
-from sparc.interchange.arrays import TEMPORARY
 from sparc.interchange.feature_files import Source
+from sparc.interchange.journal import importing, journal
 from sparc.interchange.scatter import Layout, disk_bytes, scatter
 from sparc.plugins.contracts import Sample
 from sparc.plugins.datasets import held_out
@@ -46,17 +46,24 @@ def import_features(
     A sample that a stream lacks gets a row of zeros there. Without `split`, a fraction `holdout` of the samples, drawn
     by their ids, goes into the split `test`. If all sources have positions as ids, those of a given split get its name
     as a prefix, `train/0`: position 0 of another split is another sample. Each source is read once, in storage order.
-    Manifests are written last, so an interrupted import leaves none.
+    An import that is killed leaves a journal, by which the next one starts again.
 
     Raises:
         BadFeatures: a value is not finite, or all features of a sample are zero. The error names stream and sample.
         CorruptFile, InvalidConfig: a file is damaged or has rows of other widths.
         InvalidConfig: a split has no samples or none with two streams, a stream shares no sample with another, or `out`
             holds other features.
+        InUse: another process imports into `out`.
         StorageError: the disk is full.
     """
-    if out.exists() and not out.is_dir():
-        raise InvalidConfig(f"--out: expected a folder, found the file {out}", hint="choose another --out")
+    with writing(out):
+        if out.exists() and not out.is_dir():
+            raise InvalidConfig(f"--out: expected a folder, found the file {out}", hint="choose another --out")
+    with importing(out):
+        return _import_owned(sources, out, split, holdout)
+
+
+def _import_owned(sources: Mapping[str, Source], out: Path, split: str | None, holdout: float) -> list[ImportedSplit]:
     ids = _named(sources, split)
     _check_shared(ids)
     everything = list(dict.fromkeys(one for some in ids.values() for one in some))
@@ -73,12 +80,13 @@ def import_features(
     _check_space(out, targets, placed)
     lacking: dict[str, dict[str, list[str]]] = {name: {} for name in chosen}
     manifests: dict[Path, Manifest] = {}
-    for target in targets:
-        for written, some in target.write(placed[target.stream]).items():
-            lacking[written][target.stream] = some
-        manifests |= target.manifests()
-    for directory, manifest in manifests.items():
-        write_manifest(directory, manifest)
+    with journal(out, [out / name / stream for name in chosen for stream in sources]):
+        for target in targets:
+            for written, some in target.write(placed[target.stream]).items():
+                lacking[written][target.stream] = some
+            manifests |= target.manifests()
+        for directory, manifest in manifests.items():
+            write_manifest(directory, manifest)
     return [ImportedSplit(name, len(members), lacking[name]) for name, members in chosen.items()]
 
 
@@ -227,8 +235,6 @@ class _Target:
         room = self.out / next(iter(self.chosen)) / self.stream
         with writing(room):
             room.mkdir(parents=True, exist_ok=True)
-            for left in room.glob(f"{TEMPORARY}*"):  # by an import that was killed
-                shutil.rmtree(left)
         scatter(self.source.blocks(room), places, self.layout, self._write_shard, room)
         if self.zeros:
             rows = np.flatnonzero(np.isin(places, self.zeros))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.config import ExtractionOptions, RunConfig
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
-from sparc.extraction import IMPORTED, Job, JobOptions, Progress, directories, extract, imported, plan, probe
+from sparc.extraction import IMPORTED, Job, JobOptions, Progress, directories, extract, imported, plan, probe, sweep
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
@@ -63,6 +63,7 @@ class Data:
         device = self.device
         every = [job for streams in self.jobs.values() for job in streams.values()]
         there = sum(job.done for job in every)
+        sweep([job for job in every if job.done and job.dataset.name != IMPORTED])
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
         extract(_on_device(every, device), self._extracting, part=share)

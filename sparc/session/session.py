@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,17 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparc.config import PlaceOptions, RunConfig, names, validated
-from sparc.errors import MisalignedStreams, MissingData, UnknownName
+from sparc.config.fitting import described, fitted
+from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, OutOfMemory, UnknownName
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
+from sparc.session.watching import Watch
 from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.provenance import Change, Provenance, provenance_of
 from sparc.storage.run import Run
 from sparc.system.files import check_writable
+from sparc.system.locks import owned
+from sparc.system.memory import available_bytes
 
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile
@@ -44,6 +46,8 @@ class Session:
     """Words of the command that started the run, for its provenance."""
     base: Run | None = None
     """Run to attach a stream of; None for a run that is begun or trained from the start."""
+    unnamed: bool = False
+    """True if the run's directory may become the next free one, because nobody has named it."""
 
     @classmethod
     def begin(cls, given: Mapping[str, Any], listener: Listener, file: Mapping[str, Any] | None = None) -> Session:
@@ -51,7 +55,7 @@ class Session:
         registry = discover()
         config = resolved(given, registry, file).checked()
         run = Run(free_path(config))
-        return cls(config, Data(config, registry, listener=listener), run, listener)
+        return cls(config, Data(config, registry, listener=listener), run, listener, unnamed=config.out is None)
 
     @classmethod
     def open(cls, path: str | Path, places: PlaceOptions, listener: Listener) -> Session:
@@ -63,13 +67,36 @@ class Session:
         moved = {name: place for name, place in places.given().items() if name in names(PlaceOptions)}
         provenance = run.provenance()
         options = provenance.options.model_dump(mode="json", by_alias=True)
-        config = with_absolute_paths(validated(RunConfig, {**options, **moved}, what=str(run.path)))
+        limit = {"max-time": getattr(places, "max_time", None)}  # of this command, not of the one that began the run
+        config = with_absolute_paths(validated(RunConfig, {**options, **moved, **limit}, what=str(run.path)))
         with missing_plugins(provenance):
             data = Data(config, discover(), listener=listener)
         limit_images(ImageLimits.of(config))
         session = cls(config, data, run, listener)
         check_samples(data, run)
         return session
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own the run's directory inside the block, and remove what killed processes left there.
+
+        Raises InUse if another process works in it, and InvalidConfig if another process has just finished it.
+        """
+        is_new = not self.run.begun
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(owned(self.run.path, "wait until it ends; or train into another --out"))
+                    if is_new:
+                        Run.check_free(self.run.path)
+                    break
+                except (InUse, InvalidConfig):
+                    stack.close()
+                    if not self.unnamed:
+                        raise
+                    self.run = Run(free_path(self.config))
+            self.run.sweep()
+            yield
 
     @cached_property
     def space(self) -> SharedLatentSpace:
@@ -102,11 +129,20 @@ class Session:
         self.data.check()
         if self.base is not None:
             check_shared(features, self.base)
+        if not self.run.finished:
+            check_memory(self.config, features.widths, self.data.device)
         if not self.run.begun:
             self.create()
 
     def create(self) -> None:
-        """Create the run's directory with its provenance. Raises InvalidConfig, StorageError."""
+        """Create the run's directory with its provenance, and fit the options that nobody set to the features.
+
+        Raises InvalidConfig, StorageError.
+        """
+        samples = len(self.data.train)
+        chosen = fitted(self.config, samples)
+        self.listener.note(described(self.config, chosen, samples))
+        self.config = chosen
         Run.create(self.run.path)
         changes: tuple[Change, ...] = ()
         if self.base is not None:
@@ -131,16 +167,19 @@ class Session:
         self.listener.doing("preparing the training")
         from sparc.storage.checkpoint import SharedLatentSpace, load
         from sparc.training.attaching import AttachedTraining, attached
-        from sparc.training.trainer import run_to_end, train
+        from sparc.training.trainer import Hooks, run_to_end, train
 
+        watch = Watch(self.data.jobs)
+        hooks = Hooks(self._on_step, should_stop, watch, self.data.test)
         features, config, changes = self.data.train, self.config.training(), self.run.provenance().changes
-        if changes:
-            space = attached(load(self.run.base, device=self.data.device), changes[-1].stream, features)
-            training = AttachedTraining(space, config)
-            complete = run_to_end(training, features, self.run, on_step=self._on_step, should_stop=should_stop)
-        else:
-            space = SharedLatentSpace(self.config.space(features.widths), seed=self.config.seed).to(self.data.device)
-            complete = train(space, config, features, self.run, on_step=self._on_step, should_stop=should_stop)
+        with watch.bus_errors():
+            if changes:
+                space = attached(load(self.run.base, device=self.data.device), changes[-1].stream, features)
+                complete = run_to_end(AttachedTraining(space, config), features, self.run, hooks)
+            else:
+                space = SharedLatentSpace(self.config.space(features.widths), seed=self.config.seed)
+                space = space.to(self.data.device)
+                complete = train(space, config, features, self.run, hooks)
         return space if complete else None
 
     def _on_step(self, step: Step) -> None:
@@ -179,6 +218,23 @@ class Session:
         )
         file.write(self.run.evaluation)
         return file
+
+
+def check_memory(config: RunConfig, widths: Mapping[str, int], device: str) -> None:
+    """Raise OutOfMemory if the parameters and moments of a space take more memory than there is on the CPU.
+
+    Without this check, a space that fits nowhere would be found only when its run has been created.
+    """
+    space = config.space(widths)
+    width, streams = sum(space.streams.values()), len(space.streams)
+    moment = 2 if config.adam_state == "bfloat16" else 4
+    needed = (2 * space.n_latents * width + streams * space.n_latents + width) * (4 + 2 * moment)
+    if device == "cpu" and needed > (there := available_bytes()):
+        raise OutOfMemory(
+            f"a space of {space.n_latents:,} latents and streams of width {width:,} takes {needed / 2**30:,.1f} GiB to "
+            f"train, and {there / 2**30:,.1f} GiB are free",
+            hint="lower --n-latents; or free some memory; --adam-state bfloat16 takes a third less",
+        )
 
 
 def check_samples(data: Data, run: Run) -> None:
@@ -232,27 +288,3 @@ def program() -> list[str]:
     """Return the words of the command line, with `sparc` for its own command."""
     name = Path(sys.argv[0]).name if sys.argv else ""
     return ["sparc" if name in ("sparc", "__main__.py") else name, *sys.argv[1:]]
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns True after SIGINT or SIGTERM, so that training can stop after its step.
-
-    A second signal interrupts at once. Outside the main thread Python allows no handlers, so signals act as before.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def note(number: int, frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

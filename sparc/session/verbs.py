@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,29 +12,27 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from sparc.config import (
     EvaluateOptions,
-    ExploreOptions,
     ExtractOptions,
-    PlaceOptions,
+    ResumeOptions,
     RunConfig,
     names,
     validated,
 )
 from sparc.config.signatures import (
     EvaluateArguments,
-    ExploreArguments,
     ExtractArguments,
     RunArguments,
 )
-from sparc.errors import Interrupted, InvalidConfig, MissingData, StorageError
+from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError
 from sparc.models.streams import checked_streams
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
-from sparc.session.session import Session, stop_on_signal
-from sparc.storage.latent_names import LATENTS, read_latent_names
+from sparc.session.session import Session
+from sparc.session.stopping import stop_on_signal, time_limit
 from sparc.storage.run import Run
-from sparc.storage.space_config import read_config
+from sparc.system.locks import owned
 
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile, Report
@@ -78,7 +77,8 @@ def extract(
     Features that are in the store are not computed again. Raises the SparcError that `sparc extract` ends with.
     """
     data, share = plan_extraction(as_options(config, arguments, ExtractOptions), listener)
-    data.extract(share)
+    with time_limit(data.config):
+        data.extract(share)
     return Features(data)
 
 
@@ -139,7 +139,11 @@ def train(
 def finished_run(resume: str | Path | None) -> Run | None:
     """Return the run to resume if it is trained and evaluated already, else None. Raises MissingData."""
     run = Run.open(Path(resume)) if resume is not None else None
-    return run if run is not None and run.finished and run.evaluation.is_file() else None
+    if run is None or not (run.finished and run.evaluation.is_file()):
+        return None
+    with contextlib.suppress(InUse, StorageError), owned(run.path, ""):  # a kill after the last write leaves files
+        run.sweep()
+    return run
 
 
 def _trained(run: Run, device: str, listener: Listener) -> Trained:
@@ -163,12 +167,12 @@ def begin_or_resume(
     if resume is None:
         return Session.begin(given, listener, file)
     check_resume(given, file)
-    return Session.open(resume, validated(PlaceOptions, dict(given)), listener)
+    return Session.open(resume, validated(ResumeOptions, dict(given)), listener)
 
 
 def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> None:
     """Raise InvalidConfig for options of training, or a file, together with `resume`."""
-    others = [name for name in given if name not in names(PlaceOptions)]
+    others = [name for name in given if name not in names(ResumeOptions)]
     if others or file is not None:
         raise InvalidConfig(
             f"--resume continues a run with its own options, found --{(others or ['config'])[0]} too",
@@ -178,23 +182,24 @@ def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None
 
 def run_session(session: Session) -> Trained:
     """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state."""
-    session.prepare()
-    path = session.run.path
-    if session.run.finished:
-        session.listener.note(f"{path} is already trained")
-    try:
-        with stop_on_signal() as stopped:
-            space = session.train(stopped)
-        if space is None:
-            raise KeyboardInterrupt
-        found = session.evaluate(space)
-    except KeyboardInterrupt as error:
-        raise Interrupted(path, f"sparc.train(resume={str(path)!r})") from error
-    except StorageError as error:
-        raise StorageError(
-            error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
-        ) from error
-    return Trained(path, space, found.report)
+    with time_limit(session.config), session.owned():
+        session.prepare()
+        path = session.run.path
+        if session.run.finished:
+            session.listener.note(f"{path} is already trained")
+        try:
+            with stop_on_signal() as stopped:
+                space = session.train(stopped)
+            if space is None:
+                raise KeyboardInterrupt
+            found = session.evaluate(space)
+        except KeyboardInterrupt as error:
+            raise Interrupted(path, f"sparc.train(resume={str(path)!r})") from error
+        except StorageError as error:
+            raise StorageError(
+                error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
+            ) from error
+        return Trained(path, space, found.report)
 
 
 @dataclass(frozen=True)
@@ -221,14 +226,16 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
         )
     session = Session.open(run, options, listener)
     session.check_finished()
-    pointing = _pointing(session, options.layers) if options.localization else None  # raises its errors before the work
-    found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
-    listener.doing(f"drawing plots into {session.run.pictures}")
-    from sparc.evaluation.plots import draw
+    with time_limit(options), session.owned():
+        pointing = _pointing(session, options.layers) if options.localization else None  # raises before the work
+        found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
+        listener.doing(f"drawing plots into {session.run.pictures}")
+        from sparc.evaluation.plots import draw
 
-    draw(found.report, session.run.pictures)
-    listener.evaluated(session.run)
-    return Measured(found, session.run.pictures, _localization(session, *pointing) if pointing is not None else None)
+        draw(found.report, session.run.pictures)
+        listener.evaluated(session.run)
+        measured = _localization(session, *pointing) if pointing is not None else None
+    return Measured(found, session.run.pictures, measured)
 
 
 def _pointing(session: Session, layers: int | None) -> tuple[Models, Cases]:
@@ -261,53 +268,6 @@ def _localization(session: Session, models: Models, cases: Cases) -> Localizatio
     )
     found.write(session.run.localization)
     return found
-
-
-def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[ExploreArguments]) -> Path:
-    """Draw what latents mean, as `sparc explore` does, and return the picture's path.
-
-    Raises the SparcError that `sparc explore` ends with, such as InvalidConfig or MissingData.
-    """
-    options = validated(ExploreOptions, as_options(None, arguments, ExploreOptions))
-    out = None if options.out is None else Path(options.out)
-    if out is not None and out.suffix.lower() != ".png":
-        raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")
-    session = Session.open(run, options, listener)
-    if session.config.features is not None:
-        raise MissingData(
-            f"{run} was trained on imported features, without images and captions to show",
-            hint=f"see its tables: sparc info {run}",
-        )
-    session.check_finished()
-    data, latent, n_latents = session.data, options.latent, read_config(session.run.path).n_latents
-    if latent is not None and not 0 <= latent < n_latents:
-        raise InvalidConfig(f"latent: expected 0 to {n_latents - 1}, found {latent}", hint="choose another --latent")
-    space = session.space
-    listener.doing(f"encoding {len(data.test):,} held-out samples")
-    from sparc.explorer.contact_sheet import draw
-    from sparc.explorer.meanings import meanings
-
-    held_out = data.held_out
-    names = read_latent_names(session.run.pictures / LATENTS)
-    found = meanings(space, held_out.features, names, latent=latent, shared=held_out.rows)
-    if not found:
-        raise MissingData(
-            f"no latent is active in several of the {len(data.test)} held-out samples in every stream",
-            hint="hold out more samples, train longer, or choose a --latent",
-        )
-    path = out or session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
-    listener.doing(f"drawing {path}")
-    where = next(iter(data.held_out_jobs.values()))
-    dry = f"  {dry_warning(data.test.random_weights)}" if data.test.random_weights else ""
-    draw(
-        found,
-        lambda row: data.dataset[row],
-        {name: data.registry.backbone(job.stream.name).modality for name, job in data.held_out_jobs.items()},
-        path,
-        title="One latent, every stream" if latent is not None else "What the latents mean",
-        subtitle=f"Held-out samples of {where.dataset.name} ({where.split}), each stream encoded alone.{dry}",
-    )
-    return path
 
 
 def dry_warning(random_weights: Sequence[str]) -> str:

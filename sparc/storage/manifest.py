@@ -14,9 +14,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparc.errors import CorruptFile, IncompatibleFormat
 from sparc.system.files import read_json, write_json
@@ -24,6 +24,8 @@ from sparc.system.refusals import reading, writing
 
 STORE_FORMAT = 2
 MANIFEST = "manifest.json"
+IMPORTING = "importing.json"
+"""Journal of an import in the folder that it writes; an import that ended leaves none."""
 IMPORTED = "imported"
 """Dataset name of imported features."""
 
@@ -35,15 +37,15 @@ class _ManifestPart(BaseModel):
 class Shard(_ManifestPart):
     """Name, length and checksum of one shard file."""
 
-    file: str
-    rows: int
+    file: str = Field(pattern=r"^(shard|tokens)-\d{5,}\.safetensors$")
+    rows: int = Field(ge=0)
     sha256: str
 
 
 class PatchTokens(_ManifestPart):
     """Grid and shard files of the features of patches."""
 
-    grid: tuple[int, int]
+    grid: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
     """Rows and columns of patches."""
     shards: tuple[Shard, ...]
 
@@ -65,10 +67,10 @@ class Manifest(_ManifestPart):
     features, and for features from before there was a choice, when images were read as stored."""
     dataset: str
     split: str
-    width: int
+    width: int = Field(gt=0)
     dtype: str
     """Dtype of the stored features."""
-    samples: int
+    samples: int = Field(ge=0)
     samples_sha256: str
     """Digest of the sample ids, in order. Streams open together only if their digests agree."""
     samples_file_sha256: str

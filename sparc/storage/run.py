@@ -4,8 +4,10 @@
           config.json                   the space: its shape and training options
           model.safetensors             the space: its weights; a run that has them is finished
           metrics.jsonl                 losses during training
-          state/training.safetensors    what an interrupted run keeps to resume; removed when training finishes
-          state/space/                  the space that a stream is being attached to; removed likewise
+          state/step-N.safetensors      what an interrupted run keeps to resume: its last checkpoints, and the best
+          state/best.json               the checkpoint with the least loss on held-out samples
+          state/space/                  the space that a stream is being attached to
+                                        state/ is removed when training finishes
           evaluation.json, evaluation/  held-out metrics, plots, latents.csv
           localization.json             scores of attribution maps
 
@@ -14,8 +16,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +29,12 @@ from pathlib import Path
 from sparc.errors import InvalidConfig, MissingData
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL
-from sparc.system.files import is_temporary, write_atomically
+from sparc.system.files import is_temporary, remove_temporaries, write_atomically
+from sparc.system.locks import LOCK, holder, in_use
 from sparc.system.refusals import reading, writing
+
+BASE = Path("state") / "space"
+"""Place, in a run, of the space that a stream is being attached to."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +54,44 @@ class Run:
         cls.check_free(path)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
+            for left in path.iterdir():  # by a process that was killed before the directory was a run
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left)
+                elif left.name != LOCK:
+                    left.unlink()
         return cls(path)
 
-    @staticmethod
-    def check_free(path: Path) -> None:
-        """Raise InvalidConfig unless `path` is free for a new run; StorageError if the machine refuses to look."""
-        # A process that was killed while it wrote its first file leaves a temporary one.
-        with reading(path):
-            taken = path.exists() and (not path.is_dir() or any(not is_temporary(file) for file in path.iterdir()))
+    @classmethod
+    def check_free(cls, path: Path) -> None:
+        """Raise InvalidConfig unless `path` is free for a new run; StorageError if the machine refuses to look.
+
+        What a process leaves that was killed before its directory was a run does not count. Raises InUse if another
+        process works there.
+        """
+        with writing(path):  # a name that no file can have is no free one
+            taken = not cls._is_free(path)
         if taken:
+            if path.is_dir() and (owner := holder(path)) is not None and owner.pid != os.getpid():
+                raise in_use(path, owner, "wait until it ends; or choose another --out")
             hint = f"choose another --out; or resume the run: sparc train --resume {path}"
+            if not (path / PROVENANCE).is_file():
+                hint = "choose another --out"
             raise InvalidConfig(f"{path} already exists, and a run is never overwritten", hint=hint)
+
+    @staticmethod
+    def _is_free(path: Path) -> bool:
+        """Return True if there is nothing, or only what a killed process leaves before its directory is a run."""
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            return True
+        if not path.is_dir():
+            return False
+        names = {file.name for file in path.iterdir() if not is_temporary(file)}
+        if names == {BASE.parent.name}:  # a stream was to be attached
+            inner = {file.relative_to(path) for file in (path / BASE.parent).rglob("*") if not is_temporary(file)}
+            return inner <= {BASE, *(BASE / name for name in (CONFIG, MODEL, COMPLETION))}
+        return not names
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -77,9 +114,9 @@ class Run:
 
     @classmethod
     def next_free(cls, parent: Path, name: str) -> Path:
-        """Return `parent/name`, or the first of `name-2`, `name-3`, ... that does not exist."""
+        """Return `parent/name`, or the first of `name-2`, `name-3`, ... that is free and in which nobody works."""
         candidate, number = parent / name, 1
-        while candidate.exists():
+        while not cls._is_free(candidate) or holder(candidate) is not None:
             number += 1
             candidate = parent / f"{name}-{number}"
         return candidate
@@ -103,20 +140,34 @@ class Run:
         """Scores of attribution maps, written by `sparc evaluate --localization`."""
         return self.path / "localization.json"
 
-    @property
-    def state(self) -> Path:
-        """Everything an interrupted run keeps in order to resume, in one file that is replaced as a whole.
+    def state(self, step: int) -> Path:
+        """Return the path of a checkpoint, which holds all that an interrupted run needs to resume after a step.
 
-        It holds weights, Adam's two moments, the counters of dead latents, and the number of steps done
-        (`sparc.training.trainer.Training.save` writes it, `restore` reads it). The order of samples follows from seed
-        and epoch, so no generator state is needed. The file is removed when training finishes.
+        It holds weights, Adam's two moments, the counters of dead latents, the number of steps done and a digest of all
+        that (`sparc.training.state` writes and reads it). The order of samples follows from seed and epoch, so no
+        generator state is needed.
         """
-        return self.path / "state" / "training.safetensors"
+        return self._state / f"step-{step:012d}.safetensors"
+
+    def states(self) -> list[Path]:
+        """Return the paths of all checkpoints, the newest first. Raises StorageError if the machine refuses to look."""
+        with reading(self._state):
+            found = sorted(self._state.glob("step-*.safetensors"), reverse=True)
+        return [path for path in found if re.fullmatch(r"step-\d{12}", path.stem)]
+
+    @property
+    def best(self) -> Path:
+        """Mark of the checkpoint with the least loss on held-out samples."""
+        return self._state / "best.json"
+
+    @property
+    def _state(self) -> Path:
+        return self.path / BASE.parent
 
     @property
     def base(self) -> Path:
         """Copy of the space that a stream is being attached to, so that the run can resume without the other run."""
-        return self.path / "state" / "space"
+        return self.path / BASE
 
     @property
     def metrics(self) -> Path:
@@ -148,21 +199,35 @@ class Run:
         with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
+    def sync_metrics(self) -> None:
+        """Write the metrics to the disk, so that a checkpoint never outlives the lines before it."""
+        with writing(self.metrics), contextlib.suppress(FileNotFoundError), self.metrics.open("rb+") as file:
+            os.fsync(file.fileno())
+
     def forget_metrics_after(self, step: int) -> None:
-        """Drop the steps after `step`, which a resumed training logs again, and a truncated last line."""
-        kept = []
+        """Drop the steps after `step`, which a resumed training logs again, and lines that are damaged.
+
+        Warns about damaged lines. The last one may be cut by a kill, which is no damage: its step is logged again.
+        """
         try:
             with reading(self.metrics):
-                lines = self.metrics.read_text(encoding="utf-8").splitlines()
+                lines = self.metrics.read_bytes().split(b"\n")
         except FileNotFoundError:
             return
-        for line in lines:
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except ValueError:
-                break
-        write_atomically(self.metrics, lambda path: path.write_text("".join(kept), encoding="utf-8"))
+        kept, damaged = [], []
+        for number, line in enumerate(lines, 1):
+            logged = _logged_step(line)
+            if logged is None:
+                damaged += [number] if number < len(lines) else []
+            elif logged <= step:
+                kept.append(line + b"\n")
+        if damaged:
+            warnings.warn(
+                f"{self.metrics}: {len(damaged)} damaged lines are dropped, the first is line {damaged[0]}; the "
+                "weights do not depend on them",
+                stacklevel=2,
+            )
+        write_atomically(self.metrics, lambda path: path.write_bytes(b"".join(kept)))
 
     def copy_base(self, directory: Path) -> None:
         """Copy the space in `directory` to `base`. Raises StorageError."""
@@ -174,4 +239,19 @@ class Run:
 
     def drop_state(self) -> None:
         """Remove the state, which only resuming needs."""
-        shutil.rmtree(self.state.parent, ignore_errors=True)
+        shutil.rmtree(self._state, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left in this run, which this process owns: temporary files, a finished state."""
+        remove_temporaries(self.path, self._state, self.base, self.pictures)
+        if self.finished:
+            self.drop_state()
+
+
+def _logged_step(line: bytes) -> int | None:
+    """Return the step of a line of the metrics; None if the line is damaged."""
+    try:
+        found = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, int) and not isinstance(found, bool) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,9 +15,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from sparc.errors import CorruptFile, MissingData
+from sparc.system.locks import LOCK
 from sparc.system.refusals import reading, writing
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_UNSYNCED = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
+"""Numbers with which a file system says that it syncs no folders."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -38,8 +42,17 @@ def check_writable(folder: Path) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Return True for a temporary file of `write_together`, which a killed process leaves behind."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
+    """Return True for what a killed process leaves behind: a temporary file of `write_together`, or a lock file."""
+    return path.name.startswith(LOCK) or (path.name.startswith(".") and path.name.endswith(".tmp"))
+
+
+def remove_temporaries(*folders: Path) -> None:
+    """Remove the temporary files of killed processes from folders that this process owns."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # there is no such folder, or it may not be written
+            for path in folder.iterdir():
+                if is_temporary(path) and path.name != LOCK and not path.is_dir():
+                    path.unlink(missing_ok=True)
 
 
 def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
@@ -47,19 +60,52 @@ def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
 
     Raises StorageError as `write_atomically`. No temporary file is left behind.
     """
-    temporaries = {path: path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp") for path in files}
+    temporaries = {path: path.with_name(_temporary_name(path.name)) for path in files}
     try:
+        made = [folder for path in files for folder in _missing(path.parent)]
         for path, write in files.items():
             with writing(path):
                 _fill(temporaries[path], write)
         for path, temporary in temporaries.items():
             with writing(path):
                 temporary.replace(path)
+        for folder in {path.parent for path in files} | {folder.parent for folder in made}:
+            sync_folder(folder)
     except BaseException:
         for temporary in temporaries.values():
             with contextlib.suppress(OSError):  # the error of the path itself is raised
                 temporary.unlink()
         raise
+
+
+def _temporary_name(name: str) -> str:
+    """Return the name of a temporary file; a long name is cut, because a file's name has at most 255 bytes."""
+    return f".{name.encode(errors='surrogateescape')[:180].decode(errors='ignore')}.{uuid.uuid4().hex}.tmp"
+
+
+def _missing(folder: Path) -> list[Path]:
+    """Return the folders on the way to a folder, and itself, that do not exist."""
+    found: list[Path] = []
+    while not os.path.lexists(folder) and folder != folder.parent:
+        found.append(folder)
+        folder = folder.parent
+    return found
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk, without which a power failure can undo a rename."""
+    with writing(folder):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError:  # Windows opens no folder, and some folders may be written but not read
+            return
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _UNSYNCED:
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def _fill(temporary: Path, write: Callable[[Path], object]) -> None:

@@ -45,8 +45,10 @@ class Adam:
         """The step count as a device tensor, as `_fused_adam_` needs it (no sync)."""
 
     @torch.no_grad()
-    def step(self, gradients: Gradients) -> None:
-        """Update every parameter, and keep the decoders' directions on unit norm.
+    def step(self, gradients: Gradients) -> Tensor:
+        """Update every parameter, keep the decoders' directions on unit norm, and return the norm of the gradient.
+
+        The norm is that of the biases' gradient, because the tables' gradient never exists as a whole.
 
         The part of the gradient along a direction is removed before the update, and directions are scaled back after
         it.
@@ -68,6 +70,7 @@ class Adam:
                     self._update_by_blocks(name, gradient, on_norm=False)
         self._update(self.space.latent_bias, beyond.latent_bias, *self.moments["latent_bias"])
         self._update(self.space.pre_bias, beyond.pre_bias, *self.moments["pre_bias"])
+        return torch.hypot(beyond.latent_bias.norm(), beyond.pre_bias.norm())
 
     def _update_at_once(self, name: str, gradient: TableGradient, *, on_norm: bool) -> list[Tensor] | None:
         """Update a table by a fused kernel and return `gradient.dots` with the table before the update.

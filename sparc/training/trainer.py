@@ -7,37 +7,40 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sparc.config import TrainingConfig
 from sparc.core.completion import Completion
 from sparc.core.completion_fit import fit_completion
 from sparc.core.dead import ActivityCounters
-from sparc.core.losses import KINDS, Kind, LossWeights, Term, total
+from sparc.core.losses import KINDS, Kind, LossWeights, Term, loss_terms, total
 from sparc.core.moments import Moments, moments_of
 from sparc.core.newcomer import fit_newcomer
 from sparc.core.space import Batch, LatentSpace
-from sparc.errors import BadFeatures, CorruptFile
+from sparc.errors import BadFeatures
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
-from sparc.system.files import check_readable, write_atomically
-from sparc.system.refusals import reading
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
+from sparc.training.health import LOWER, Diverged, Norms, check_terms, diverged
 from sparc.training.loader import Loader, TrainingFeatures, in_order
+from sparc.training.state import Progress, below, load_state, save_state
 from sparc.training.views import Views
 
 LOG_EVERY = 50
 SAVE_SECONDS = 30.0
-_DIVERGED = "lower --lr, with another --out; the features are kept"
+SAVE_SHARE = 0.05
+"""Most of the time that is spent on checkpoints: slow ones are saved less often."""
+HELD_OUT_BATCHES = 4
+"""Batches of held-out samples on which the loss of a checkpoint is measured."""
+SKIPPED = 100
+"""Steps in a row after which a training that skips steps stops, because no step is finite any more."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,19 @@ class Step:
     """Share of the time so far that was spent waiting for data."""
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What a training calls, and the held-out samples of its checkpoints."""
+
+    on_step: Callable[[Step], None] = lambda step: None
+    should_stop: Callable[[], bool] = lambda: False
+    """Returns True to save a checkpoint and stop."""
+    watch: Callable[[], None] = lambda: None
+    """Called before each step; raises an error if the features have changed."""
+    held_out: TrainingFeatures | None = None
+    """Samples on which the loss of each checkpoint is measured."""
+
+
 def loss_weights(config: TrainingConfig) -> LossWeights:
     """Return the weights of the loss from a configuration."""
     return LossWeights(config.lambda_, config.aux_weight, config.k_aux)
@@ -92,17 +108,26 @@ class Training:
         self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None)
         self.counters = ActivityCounters(space.streams, space.n_latents, space.decoder.device)
         self.step = 0
+        self.norms = Norms([*(f"feature_norm/{name}" for name in space.streams), "gradient_norm"], space.decoder.device)
+        self.waits = config.on_nan == "skip" or space.decoder.device.type == "cpu"
+        """True to look at each loss before the weights are updated by it, for which a GPU would wait."""
         self._weights = loss_weights(config)
         self._views = Views(space, config, lacking=lacking)
         self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
 
     def advance(self, batch: Batch) -> list[Term]:
-        """Take one step on normalised features and return the terms of its loss."""
+        """Take one step on normalised features and return the terms of its loss.
+
+        Raises Diverged if a term is not finite; the weights are then as before. On a GPU the weights are updated first,
+        unless such steps are to be skipped.
+        """
         dead = self.counters.dead(self.config.dead_after)
         found = gradients(self.space, self._views.of(batch, self.step), self._weights, dead, self._select)
-        self.adam.step(found)
-        self.counters.update(found.codes, batch)
         self.step += 1
+        if self.waits:
+            check_terms(found.terms, self.step)
+        self.norms.add({"gradient_norm": self.adam.step(found).unsqueeze(0)})
+        self.counters.update(found.codes, batch)
         return found.terms
 
     def check(self) -> None:
@@ -110,40 +135,48 @@ class Training:
         for name, parameter in self.space.named_parameters():
             least, most = parameter.detach().aminmax()  # both are NaN if any value is
             if not (least.isfinite() and most.isfinite()):
-                raise BadFeatures(f"the parameter '{name}' is not finite after step {self.step}", hint=_DIVERGED)
+                raise BadFeatures(f"the parameter '{name}' is not finite after step {self.step}", hint=LOWER)
 
-    def save(self, run: Run) -> None:
-        """Save the state into one file of the run, atomically. Raises StorageError, and BadFeatures as `check`."""
+    @torch.no_grad()
+    def loss_on(self, features: TrainingFeatures) -> float | None:
+        """Return the mean loss of the first samples, without dropout and AuxK; None if it is not finite."""
+        size = self.config.batch_size
+        raw = next(in_order(features, self.space.decoder.device))
+        n_samples = len(next(iter(raw.values())))
+        losses = []
+        for first in range(0, min(n_samples, HELD_OUT_BATCHES * size), size):
+            batch = self.space.normalize({name: rows[first : first + size] for name, rows in raw.items()})
+            terms = loss_terms(self.space, batch, self.space.encode_batch(batch), self._weights)
+            losses.append(total(terms).item())
+        mean = sum(losses) / len(losses)
+        return mean if math.isfinite(mean) else None
+
+    def save(self, run: Run, held_out: TrainingFeatures | None = None) -> None:
+        """Save a checkpoint into the run. Raises StorageError, and BadFeatures as `check`."""
         self.check()
         tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
         tensors["samples_since_active"] = self.counters.samples_since_active
+        tensors["norms"] = self.norms.sums
         for name, (moment1, moment2) in self.adam.moments.items():
             tensors |= {f"adam.exp_avg.{name}": moment1, f"adam.exp_avg_sq.{name}": moment2}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"step": str(self.step)}
-        write_atomically(run.state, lambda path: save_file(tensors, path, metadata=metadata))
+        loss = self.loss_on(held_out) if held_out is not None else None
+        save_state(run, tensors, Progress(self.step, self.adam.steps, loss), keep=self.config.keep_checkpoints)
 
     def restore(self, run: Run) -> None:
-        """Read the state that `save` wrote. Raises CorruptFile, StorageError and OutOfMemory."""
-        try:
-            check_readable(run.state)
-            with (
-                reading(run.state),
-                safe_open(run.state, framework="pt", device=str(self.space.decoder.device)) as file,
-            ):
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                self.step = int(file.metadata()["step"])
-            self.space.load_state_dict(_below("space.", tensors))
-            self.counters.samples_since_active.copy_(tensors["samples_since_active"])
-            self.adam.steps = self.step
-            for name, (moment1, moment2) in self.adam.moments.items():
-                moment1.copy_(tensors[f"adam.exp_avg.{name}"])
-                moment2.copy_(tensors[f"adam.exp_avg_sq.{name}"])
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-            raise CorruptFile(
-                f"the saved state {run.state} is truncated or does not fit the run: {error}",
-                hint=f"remove {run.path} and train again; the extracted features are kept",
-            ) from error
+        """Continue from the newest checkpoint that is whole, if there is one.
+
+        Raises CorruptFile if all are damaged, StorageError and OutOfMemory.
+        """
+        load_state(run, str(self.space.decoder.device), self._take)
+
+    def _take(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        self.space.load_state_dict(below("space.", tensors))
+        self.counters.samples_since_active.copy_(tensors["samples_since_active"])
+        self.norms.sums.copy_(tensors["norms"])
+        for name, (moment1, moment2) in self.adam.moments.items():
+            moment1.copy_(tensors[f"adam.exp_avg.{name}"])
+            moment2.copy_(tensors[f"adam.exp_avg_sq.{name}"])
+        self.step, self.adam.steps = progress.step, progress.updates
 
 
 def train(
@@ -151,61 +184,99 @@ def train(
     config: TrainingConfig,
     features: TrainingFeatures,
     run: Run,
-    *,
-    on_step: Callable[[Step], None] = lambda step: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    hooks: Hooks | None = None,
 ) -> bool:
     """Train a space in place, on its device, on raw features, and save it into the run.
 
-    If the run holds the state of an interrupted training, resume from it. On the CPU the final weights are the same
-    bits as without the interruption. Before the first step, `prepare` fits what is not trained.
+    If the run holds checkpoints of an interrupted training, resume from the newest. On the CPU the final weights are
+    the same bits as without the interruption. Before the first step, `prepare` fits what is not trained.
 
-    Returns True if the training is complete, and False if `should_stop` ended it and the state was saved.
+    Returns True if the training is complete, and False if `hooks.should_stop` ended it and a checkpoint was saved.
 
     Raises:
-        BadFeatures: a loss or a parameter is not finite; names it and the step.
+        BadFeatures: a loss or a parameter is not finite; names it, the step, and the feature that caused it, if one
+            did.
         MisalignedStreams: the streams have different numbers of samples.
-        CorruptFile: the saved state cannot be read.
+        CorruptFile: no checkpoint of the run is whole.
         StorageError: the disk is full; the last saved state stays.
     """
     training = Training(space, config, lacking=prepare(space, features, config))
-    return run_to_end(training, features, run, on_step=on_step, should_stop=should_stop)
+    return run_to_end(training, features, run, hooks)
 
 
-def run_to_end(
-    training: Training,
-    features: TrainingFeatures,
-    run: Run,
-    *,
-    on_step: Callable[[Step], None] = lambda step: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> bool:
+def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: Hooks | None = None) -> bool:
     """Take all steps of a training that is prepared, as `train` does."""
-    space, config = training.space, training.config
-    if run.state.is_file():
-        training.restore(run)
+    space, config, hooks = training.space, training.config, hooks or Hooks()
+    training.restore(run)
     run.forget_metrics_after(training.step)
     loader = Loader(features, config, device=space.decoder.device, start=training.step)
     n_steps = loader.per_epoch * config.epochs
-    began = saved = time.monotonic()
-    for batch in map(space.normalize, loader):
-        if should_stop():
-            training.save(run)
+    skips = _Skips(features, config, back=1 if training.waits else LOG_EVERY)
+    began = time.monotonic()
+    saves = _Saves(training, run, hooks.held_out)
+    for raw in loader:
+        if hooks.should_stop():
+            saves.now()
             return False
-        terms = training.advance(batch)
+        hooks.watch()
+        training.norms.add({f"feature_norm/{name}": x_BD.float().norm(dim=1) for name, x_BD in raw.items()})
         losses = None
-        if training.step % LOG_EVERY == 0 or training.step == n_steps:
-            losses = _finite_losses(terms, training.step)
-            run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **losses.record()})
-        on_step(Step(training.step, n_steps, losses, loader.waited / max(1e-9, time.monotonic() - began)))
-        if time.monotonic() - saved > SAVE_SECONDS:
-            _finite_losses(terms, training.step)
-            training.save(run)
-            saved = time.monotonic()
+        try:
+            terms = training.advance(space.normalize(raw))
+            skips.row = 0
+            if training.step % LOG_EVERY == 0 or training.step == n_steps:
+                check_terms(terms, training.step)
+                losses = Losses.of(terms)
+                record = {**losses.record(), **training.norms.outliers()}
+                run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **record})
+            elif saves.due:
+                check_terms(terms, training.step)
+        except Diverged as error:
+            skips.count(error)  # raises unless steps are to be skipped
+            run.log({"step": training.step, "epoch": training.step / loader.per_epoch, f"skipped/{error.term}": 1})
+        hooks.on_step(Step(training.step, n_steps, losses, loader.waited / max(1e-9, time.monotonic() - began)))
+        if saves.due:
+            saves.now()
     training.check()
+    run.sync_metrics()
     space.eval().save_pretrained(run.path, training=config)
     run.drop_state()
     return True
+
+
+class _Saves:
+    """Decides when to save a checkpoint."""
+
+    def __init__(self, training: Training, run: Run, held_out: TrainingFeatures | None) -> None:
+        self._training, self._run, self._held_out = training, run, held_out
+        self._next = time.monotonic() + SAVE_SECONDS
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() > self._next
+
+    def now(self) -> None:
+        began = time.monotonic()
+        self._training.save(self._run, self._held_out)
+        ended = time.monotonic()
+        self._next = ended + max(SAVE_SECONDS, (ended - began) / SAVE_SHARE)
+
+
+class _Skips:
+    """Counts the steps that are skipped, in which a term of the loss was not finite."""
+
+    def __init__(self, features: TrainingFeatures, config: TrainingConfig, *, back: int) -> None:
+        self._features, self._config, self._back = features, config, back
+        self.row = 0
+        """Skipped steps in a row."""
+
+    def count(self, error: Diverged) -> None:
+        """Warn of a step to skip. Raises BadFeatures if none may be skipped, or too many in a row were."""
+        self.row += 1
+        found = diverged(error, self._features, self._config, back=self._back)
+        if self._config.on_nan == "stop" or self.row >= SKIPPED:
+            raise found from error
+        warnings.warn(f"step {error.step} is skipped: {found.message}", stacklevel=2)
 
 
 def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConfig) -> bool:
@@ -257,16 +328,3 @@ def held_out(features: TrainingFeatures) -> Tensor:
         group_N = torch.arange(sum(len(piece) for piece in next(iter(features.shards.values()))))
     order = torch.randperm(int(group_N.max()) + 1, generator=torch.Generator().manual_seed(0))
     return order[group_N] % 5 == 4
-
-
-def _finite_losses(terms: list[Term], step: int) -> Losses:
-    """Return the terms as numbers. Raises BadFeatures if one is not finite."""
-    losses = Losses.of(terms)
-    for name, value in losses.terms.items():
-        if not math.isfinite(value):
-            raise BadFeatures(f"the loss term '{name}' is {value} at step {step}", hint=_DIVERGED)
-    return losses
-
-
-def _below(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -19,7 +19,7 @@ from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL
 from sparc.training.attaching import AttachedTraining, attached
 from sparc.training.loader import FeaturesInMemory
-from sparc.training.trainer import completion_of, run_to_end, train
+from sparc.training.trainer import Hooks, completion_of, run_to_end, train
 from sparc.training.views import Views
 from tests.training.test_trainer import after
 
@@ -203,7 +203,7 @@ def test_an_interrupted_attachment_resumes_to_the_same_bits(tmp_path, steps):
     data, run = features(("a", "b", "c")), Run.create(tmp_path / "stopped")
     for stop in (after(steps), lambda: False):
         training = AttachedTraining(attached(two, "c", data), CONFIG_OF_ALL)
-        run_to_end(training, data, run, should_stop=stop)
+        run_to_end(training, data, run, Hooks(should_stop=stop))
     for name in (MODEL, COMPLETION, CONFIG):
         assert (run.path / name).read_bytes() == (whole.directory / name).read_bytes()
 

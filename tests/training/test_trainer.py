@@ -13,7 +13,7 @@ from sparc.storage.checkpoint import SharedLatentSpace, load
 from sparc.storage.run import Run
 from sparc.storage.space_config import config_content
 from sparc.training.loader import FeaturesInMemory, batches
-from sparc.training.trainer import Training, train
+from sparc.training.trainer import Hooks, Training, train
 from tests.runs import provenance
 
 CONFIG = TrainingConfig(epochs=8, batch_size=32, lr=1e-2, dead_after=64, k_aux=4, seed=5)
@@ -39,7 +39,7 @@ def shards(features):
 
 def resume(run, features, shape, config=CONFIG, **kwargs):
     """Train a space drawn by the configuration's seed; return True if it was trained to the end."""
-    return train(SharedLatentSpace(shape, seed=config.seed), config, shards(features), run, **kwargs)
+    return train(SharedLatentSpace(shape, seed=config.seed), config, shards(features), run, Hooks(**kwargs))
 
 
 def fit(path, features, shape, config=CONFIG):
@@ -91,7 +91,7 @@ def test_interrupting_at_any_step_and_resuming_gives_the_same_bits(
             assert not Run(path).finished
         assert resume(Run(path), features, shape, config)
         assert model_bytes(path) == model_bytes(tmp_path / "whole")
-        assert not Run(path).state.exists()
+        assert not Run(path).states()
 
 
 def test_resuming_makes_the_same_metrics(tmp_path, features, shape, monkeypatch):
@@ -124,6 +124,7 @@ def test_a_training_that_is_killed_goes_on_from_its_last_save_to_the_same_bits(t
             raise Killed
 
     monkeypatch.setattr("sparc.training.trainer.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("sparc.training.trainer.SAVE_SHARE", float("inf"))
     fit(tmp_path / "whole", features, shape)
     run = Run.create(tmp_path / "killed")
     with pytest.raises(Killed):
@@ -263,16 +264,156 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, features, shape):
     many = diverging.model_copy(update={"epochs": 9})
     with pytest.raises(BadFeatures, match=r"the parameter '.*' is not finite after step 1"):
         resume(run, features, shape, many, should_stop=after(1))
-    assert not run.state.exists()
+    assert not run.states()
 
 
-def test_a_damaged_state_is_refused(tmp_path, features, shape):
+UNPREPARED = CONFIG.model_copy(update={"completion": "none", "pre_bias": "zeros"})
+"""Reads no features before the first step, as if they were changed after the training began."""
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_falls_back_to_the_checkpoint_before_and_ends_in_the_same_bits(
+    tmp_path, features, shape, monkeypatch
+):
+    """Bits are flipped in a weight, in a moment and in the header; a file is cut, and one is a folder."""
+    monkeypatch.setattr("sparc.training.trainer.LOG_EVERY", 5)
+    fit(tmp_path / "whole", features, shape)
+    for number, damage in enumerate(
+        (
+            lambda path: flip(path, -5),
+            lambda path: flip(path, -(path.stat().st_size // 2)),
+            lambda path: flip(path, 60),
+            lambda path: path.write_bytes(path.read_bytes()[:-100]),
+            lambda path: (path.unlink(), path.mkdir()),
+        )
+    ):
+        run = Run.create(tmp_path / f"damaged-{number}")
+        for stop in (7, 6):
+            resume(run, features, shape, should_stop=after(stop))
+        newest, before = run.states()
+        assert (newest.name, before.name) == ("step-000000000013.safetensors", "step-000000000007.safetensors")
+        damage(newest)
+        steps = []
+        with pytest.warns(UserWarning, match=r"step-000000000013.* resumes from the one before, of step 7"):
+            resume(run, features, shape, on_step=lambda step: steps.append(step.number))  # noqa: B023
+        assert steps[0] == 8
+        assert model_bytes(run.path) == model_bytes(tmp_path / "whole")
+        assert run.metrics.read_bytes() == Run(tmp_path / "whole").metrics.read_bytes()
+
+
+def test_a_training_without_a_whole_checkpoint_says_so_and_changes_nothing(tmp_path, features, shape):
     run = Run.create(tmp_path / "run")
-    resume(run, features, shape, should_stop=lambda: True)
-    run.state.write_bytes(run.state.read_bytes()[:-100])
-    with pytest.raises(CorruptFile, match=r"saved state .* truncated") as error:
+    resume(run, features, shape, should_stop=after(3))
+    (path,) = run.states()
+    path.write_bytes(damaged := path.read_bytes()[:-100])
+    with pytest.raises(CorruptFile, match=r"all 1 checkpoints are truncated .*step-000000000003") as error:
         resume(run, features, shape)
-    assert "features are kept" in error.value.hint
+    assert "train" in error.value.hint
+    assert path.read_bytes() == damaged
+
+
+def test_the_last_checkpoints_are_kept_and_the_best_by_held_out_loss_is_marked(tmp_path, features, shape, monkeypatch):
+    """After the sixth checkpoint the held-out samples are others, on which the loss is larger."""
+    run, held_out = Run.create(tmp_path / "run"), shards({name: rows[:64] for name, rows in features.items()})
+    worse = shards({name: rows[:64].flip(0).abs() * 9 + 5 for name, rows in features.items()})
+    training = Training(SharedLatentSpace(shape, seed=5), CONFIG)
+    losses = {}
+    for number in range(10):
+        training.advance(training.space.normalize({name: rows[:32] for name, rows in features.items()}))
+        training.save(run, held_out if number < 6 else worse)
+        losses[number + 1] = training.loss_on(held_out if number < 6 else worse)
+    best = min(losses, key=losses.__getitem__)
+    assert best <= 6
+    assert [path.name for path in run.states()] == [f"step-{step:012d}.safetensors" for step in (10, 9, best)]
+    assert json.loads(run.best.read_text()) == {"step": best, "held_out_loss": losses[best]}
+
+
+def test_the_loss_of_a_checkpoint_is_that_of_the_definition(tmp_path, features, shape):
+    training = Training(SharedLatentSpace(shape, seed=5), CONFIG)
+    batch = training.space.normalize(features)
+    per_batch = [
+        total(loss_terms(training.space, some, training.space.encode_batch(some), LossWeights(cross=1.0))).item()
+        for low in range(0, 128, 32)
+        if (some := training.space.normalize({name: rows[low : low + 32] for name, rows in features.items()}))
+    ]
+    assert training.loss_on(shards(features)) == pytest.approx(sum(per_batch) / 4)
+    assert len(batch.features["a"]) == 200
+
+
+def test_damaged_lines_of_the_log_are_dropped_with_a_warning_and_block_nothing(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setattr("sparc.training.trainer.LOG_EVERY", 2)
+    fit(tmp_path / "whole", features, shape)
+    lines = Run(tmp_path / "whole").metrics.read_bytes().splitlines(keepends=True)
+    for number, damage in enumerate(
+        (b"[1, 2]\n", b"\xff\xfe\x00\n", b'{"step": "4"}\n', b"{\n", b"null\n", b"[" * 9999 + b"\n")
+    ):
+        run = Run.create(tmp_path / f"damaged-{number}")
+        resume(run, features, shape, should_stop=after(20))
+        logged = run.metrics.read_bytes().splitlines(keepends=True)
+        run.metrics.write_bytes(b"".join([*logged[:3], damage, *logged[4:]]))
+        with pytest.warns(UserWarning, match=r"metrics\.jsonl: 1 damaged lines are dropped, the first is line 4"):
+            resume(run, features, shape)
+        assert run.metrics.read_bytes() == b"".join([*lines[:3], *lines[4:]])
+        assert model_bytes(run.path) == model_bytes(tmp_path / "whole")
+
+
+def test_a_feature_that_is_not_finite_is_named_at_its_step_and_the_weights_stay_as_before(tmp_path, features, shape):
+    """The sample of the fourth batch of the first epoch is read in step 4, long before a loss is logged."""
+    sample = int(torch.cat(list(itertools.islice(batches(200, CONFIG), 4)))[100])
+    wrong = {name: rows.clone() for name, rows in features.items()}
+    wrong["b"][sample, 2] = float("nan")
+    run = Run.create(tmp_path / "run")
+    with pytest.raises(BadFeatures) as error:
+        resume(run, wrong, shape, UNPREPARED)
+    assert "is nan at step 4: stream 'b' has the feature nan at sample number" in error.value.message
+    assert error.value.message.endswith(f"sample number {sample}")
+    assert "resume" in error.value.hint
+
+
+def test_a_step_that_is_not_finite_is_skipped_logged_and_survives_an_interruption(tmp_path, features, shape):
+    wrong = {name: rows.clone() for name, rows in features.items()}
+    wrong["a"][11] = float("inf")
+    config = UNPREPARED.model_copy(update={"on_nan": "skip"})
+    with pytest.warns(UserWarning, match=r"step \d+ is skipped: .* stream 'a' has the feature inf at sample number 11"):
+        fit(tmp_path / "whole", wrong, shape, config)
+    records = [json.loads(line) for line in Run(tmp_path / "whole").metrics.read_text().splitlines()]
+    skipped = [record["step"] for record in records if any(name.startswith("skipped/") for name in record)]
+    seen = [step for step, rows in enumerate(batches(200, config), 1) if 11 in rows]
+    assert skipped == seen
+    assert len(seen) >= 6
+    run = Run.create(tmp_path / "parts")
+    for stop in (seen[0] + 1, 9, 99):
+        with pytest.warns(UserWarning, match="is skipped"):
+            resume(run, wrong, shape, config, should_stop=after(stop))
+    assert model_bytes(run.path) == model_bytes(tmp_path / "whole")
+    assert run.metrics.read_bytes() == Run(tmp_path / "whole").metrics.read_bytes()
+
+
+def test_a_training_of_which_no_step_is_finite_stops_though_it_may_skip(tmp_path, features, shape):
+    wrong = {name: torch.full_like(rows, float("nan")) for name, rows in features.items()}
+    config = UNPREPARED.model_copy(update={"on_nan": "skip", "epochs": 90})
+    with pytest.warns(UserWarning, match="is skipped"), pytest.raises(BadFeatures, match="at step 100"):
+        fit(tmp_path / "run", wrong, shape, config)
+
+
+def test_a_norm_that_stands_out_is_logged_and_no_other(tmp_path, features, shape, monkeypatch):
+    monkeypatch.setattr("sparc.training.trainer.LOG_EVERY", 5)
+    odd = {name: rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-3) for name, rows in features.items()}
+    odd["b"][17] *= 1000
+    fit(tmp_path / "run", odd, shape)
+    records = [json.loads(line) for line in Run(tmp_path / "run").metrics.read_text().splitlines()]
+    seen = {-(-step // 5) * 5 for step, rows in enumerate(batches(200, CONFIG), 1) if 17 in rows}
+    found = {
+        record["step"]: record["outlier/feature_norm/b"] for record in records if "outlier/feature_norm/b" in record
+    }
+    assert set(found) == {min(step, 48) for step in seen}
+    assert all(value == pytest.approx(1000, rel=1e-3) for value in found.values())
+    assert not any("outlier/feature_norm/a" in record for record in records)
 
 
 def test_a_full_disk_keeps_the_last_saved_state(tmp_path, features, shape):
@@ -280,7 +421,7 @@ def test_a_full_disk_keeps_the_last_saved_state(tmp_path, features, shape):
     training = Training(SharedLatentSpace(shape), CONFIG)
     training.advance(training.space.normalize(features))
     training.save(run)
-    before = run.state.read_bytes()
+    before = {path: path.read_bytes() for path in run.states()}
     import resource
     import signal
 
@@ -294,7 +435,7 @@ def test_a_full_disk_keeps_the_last_saved_state(tmp_path, features, shape):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert run.state.read_bytes() == before
+    assert {path: path.read_bytes() for path in run.states()} == before
 
 
 def test_a_loaded_space_encodes_as_the_trained_one(tmp_path, features, shape):

@@ -12,7 +12,7 @@ from sparc.core.losses import LossWeights, loss_terms, total
 from sparc.storage.run import Run
 from sparc.training.gradients import gradients
 from sparc.training.loader import FeaturesInMemory
-from sparc.training.trainer import Training, held_out, prepare, train
+from sparc.training.trainer import Hooks, Training, held_out, prepare, train
 from sparc.training.views import Views
 
 WIDTHS = {"a": 6, "b": 5, "c": 4}
@@ -210,7 +210,7 @@ def test_resuming_with_dropout_and_missing_streams_gives_the_same_bits(tmp_path)
         one = Run.create(tmp_path / name)
         for stop in stops:
             fresh = SharedLatentSpace(SpaceConfig(streams=WIDTHS, n_latents=30, k=4))
-            if train(fresh, config, features, one, should_stop=after(stop)):
+            if train(fresh, config, features, one, Hooks(should_stop=after(stop))):
                 return [(one.path / file).read_bytes() for file in ("model.safetensors", "completion.safetensors")]
         raise AssertionError("the training did not end")
 

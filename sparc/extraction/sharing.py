@@ -1,0 +1,61 @@
+"""Extractions that meet in the store: one process computes a stream's features, the others wait and take them.
+
+Processes that share the work, each with a share of its own, work at the same time: they share the lock of the folder,
+and each owns the lock of its share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from sparc.errors import StorageError
+from sparc.extraction.plan import Job
+from sparc.system.files import remove_temporaries
+from sparc.system.locks import LOCK, Lock, Owner, take
+
+
+@contextlib.contextmanager
+def locked(jobs: Sequence[Job], part: tuple[int, int], say: Callable[[str], None]) -> Iterator[None]:
+    """Own the folders of some jobs inside the block, or this process's share of them; `say` hears for whom it waits.
+
+    Raises StorageError if the machine refuses, or has no locks.
+    """
+    number, of = part
+    with contextlib.ExitStack() as stack:
+        for folder in sorted({job.directory for job in jobs}):  # one order for all processes, so none waits for another
+            lock = _waited(folder / LOCK, of > 1, say)
+            stack.callback(lock.release)
+            if of > 1:
+                stack.callback(_waited(folder / f"{LOCK}.{number}-of-{of}", False, say).release)
+            else:
+                remove_temporaries(folder)
+            stack.callback(_sweep_alone, folder, lock)
+        yield
+
+
+def _waited(path: Path, shared: bool, say: Callable[[str], None]) -> Lock:
+    """Take a lock, however long another process keeps it."""
+    if (lock := take(path, shared=shared)) is None:
+        say(f"{path.parent} is in use by {Owner.read(path)}; this process waits for its features")
+        lock = take(path, shared=shared, patience=None)
+    assert lock is not None
+    return lock
+
+
+def _sweep_alone(folder: Path, lock: Lock) -> None:
+    """Remove the temporary files of killed processes, unless others work in the folder. The lock is released next."""
+    if lock.alone():
+        remove_temporaries(folder)
+
+
+def sweep(jobs: Sequence[Job]) -> None:
+    """Remove what a process that was killed at its very end left beside complete features."""
+    for job in jobs:
+        left = [*job.directory.glob(".*.tmp"), *job.directory.glob(f"{LOCK}*")]
+        if left:
+            with contextlib.suppress(StorageError):  # the store may be read only
+                if (lock := take(job.directory / LOCK)) is not None:
+                    remove_temporaries(job.directory)
+                    lock.release()

@@ -1,0 +1,119 @@
+"""Checkpoints of a training: everything that it needs to resume, in one file each, with a digest of its content.
+
+The last ones are kept, and the one with the least loss on held-out samples, which `best.json` names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparc.errors import CorruptFile
+from sparc.storage.digests import digest_tensors
+from sparc.storage.run import Run
+from sparc.system.files import check_readable, write_atomically, write_json
+from sparc.system.refusals import reading, writing
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a checkpoint says about itself beside its tensors."""
+
+    step: int
+    """Steps done."""
+    updates: int
+    """Updates of the weights: the steps that were not skipped."""
+    held_out_loss: float | None = None
+    """Loss on held-out samples; None if there are none."""
+
+    @classmethod
+    def read(cls, path: Path) -> tuple[Progress, str]:
+        """Read the progress of a checkpoint and the digest of its tensors. Raises as `safe_open`, and ValueError."""
+        if path.is_dir():
+            raise ValueError("expected a file, found a folder")
+        check_readable(path)
+        with reading(path), safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {})["state"])
+        digest, loss = content["tensors"], content["held_out_loss"]
+        step, updates = content["step"], content["updates"]
+        if not (isinstance(step, int) and isinstance(updates, int) and isinstance(digest, str)):
+            raise ValueError("expected numbers of steps, and a digest")
+        return cls(step, updates, None if loss is None else float(loss)), digest
+
+
+def save_state(run: Run, tensors: Mapping[str, Tensor], progress: Progress, *, keep: int) -> None:
+    """Save a checkpoint, then remove those that are neither among the last `keep` nor the best.
+
+    The log is on the disk before the checkpoint is. Raises StorageError.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # One key, because safetensors writes several in random order.
+    metadata = {"state": json.dumps({**asdict(progress), "tensors": digest_tensors(tensors)}, sort_keys=True)}
+    run.sync_metrics()
+    write_atomically(run.state(progress.step), lambda path: save_file(dict(tensors), path, metadata=metadata))
+    states = run.states()
+    best = best_state(states)
+    if best is not None:
+        write_json(run.best, {"step": best[1].step, "held_out_loss": best[1].held_out_loss})
+    for path in states[keep:]:
+        if best is None or path != best[0]:
+            with writing(path):
+                path.unlink(missing_ok=True)
+
+
+def best_state(states: list[Path]) -> tuple[Path, Progress] | None:
+    """Return the checkpoint with the least loss on held-out samples, of equal ones the oldest; None if none has one."""
+    found: list[tuple[float, int, Path, Progress]] = []
+    for path in states:
+        with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError, CorruptFile):
+            progress, _ = Progress.read(path)
+            if progress.held_out_loss is not None:
+                found.append((progress.held_out_loss, progress.step, path, progress))
+    return min(found)[2:] if found else None
+
+
+def load_state(run: Run, device: str, use: Callable[[Mapping[str, Tensor], Progress], None]) -> Progress | None:
+    """Call `use` with the newest checkpoint that is whole, and return what it says about itself.
+
+    Warns about a damaged one, and takes the one before. Returns None if there are no checkpoints. Raises CorruptFile if
+    all are damaged, StorageError and OutOfMemory.
+    """
+    damage: list[str] = []
+    for path in (states := run.states()):
+        try:
+            progress, digest = Progress.read(path)
+            with reading(path), safe_open(path, framework="pt", device=device) as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if digest_tensors(tensors) != digest:
+                raise ValueError("its content is not what was saved")
+            use(tensors, progress)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            damage.append(" ".join(f"{path}: {error}".split()))
+            continue
+        if damage:
+            warnings.warn(
+                f"a checkpoint is damaged ({damage[0]}); the training resumes from the one before, of step "
+                f"{progress.step}",
+                stacklevel=2,
+            )
+        return progress
+    if not states:
+        return None
+    raise CorruptFile(
+        f"all {len(states)} checkpoints are truncated or do not fit the run; the newest is {damage[0]}",
+        hint=f"restore a file; or remove {run.states()[0].parent} and resume, which trains from the start",
+    )
+
+
+def below(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
