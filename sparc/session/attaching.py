@@ -20,6 +20,7 @@ from sparc.session.verbs import Trained, run_session
 from sparc.storage.provenance import Change, Provenance
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
+from sparc.system.locks import owned
 
 
 def attach(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[AttachArguments]) -> Trained:
@@ -113,10 +114,12 @@ def detach(
     from sparc.storage.detached import without
 
     left = without(load(path), stream)
-    made = Run.create(out)
-    left.save_pretrained(out, training=provenance.options.training() if provenance is not None else None)
-    if provenance is not None:
-        made.write_provenance(provenance)
+    with owned(out, "wait until it ends; or choose another --out"):
+        made = Run.create(out)
+        if provenance is not None:
+            made.write_provenance(provenance)
+        # The weights are written last: without them the directory counts for nothing.
+        left.save_pretrained(out, training=provenance.options.training() if provenance is not None else None)
     return out
 
 
