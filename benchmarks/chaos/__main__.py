@@ -138,9 +138,8 @@ class Trials:
 def _left(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         name = path.name
-        if name.startswith(".sparc.lock") or name.endswith(".tmp") or name in ("state", "importing.json"):
-            yield path
-        elif name.startswith("importing-"):
+        begins = name.startswith((".sparc.lock", "importing-"))
+        if begins or name.endswith(".tmp") or name in ("state", "importing.json"):
             yield path
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,12 @@ from typing import Any, NoReturn
 
 from benchmarks.chaos.operations import Operations
 
+MODULES = (
+    *("cli.app", "ablation.plots", "ablation.pool", "ablation.results", "ablation.worker", "evaluation.alignment"),
+    *("evaluation.plots", "evaluation.probes", "evaluation.retrieval", "extraction.features", "extraction.shards"),
+    *("extraction.worker", "interchange.export_saelens", "interchange.import_features", "storage.checkpoint"),
+    *("storage.detached", "training.attaching", "training.trainer"),
+)
 LIMIT = 90.0
 """Seconds that a command may take."""
 
@@ -33,10 +40,8 @@ class Child:
 
     def kill(self) -> None:
         """Kill it with all its processes."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def wait(self) -> int | None:
         """Return the exit code, negative for a signal; None if it was killed because it did not end."""
@@ -68,33 +73,34 @@ def _run(arguments: Sequence[str], folder: Path, child: Child, operations: Opera
         out = os.open(child.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(os.dup(number), "wb", 0), write_through=True) for number in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", encoding="utf-8") for number in (1, 2))
         sys.argv = ["sparc", *arguments]
         _hasten()
         if operations is not None:
             operations.install()
-        from sparc.cli import main
-
         try:
-            main(list(arguments))
+            importlib.import_module("sparc.cli").main(list(arguments))
         except SystemExit as ended:
             code = int(ended.code or 0)
         if operations is not None and operations.at is None:
             child.counted.write_text(str(operations.count))
     except BaseException:
         traceback.print_exc()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 
 def _hasten() -> None:
-    """Fork the worker of an extraction and the workers of an ablation, and save a checkpoint after every fifth step."""
-    import sparc.ablation.pool as pool
-    import sparc.extraction.supervise as supervise
-    import sparc.training.trainer as trainer
-
-    supervise.subprocess = _Subprocess  # type: ignore[attr-defined]
+    """Fork the worker of an extraction and the workers of an ablation, and save a checkpoint after every step."""
+    pool, supervise, trainer = (
+        importlib.import_module(f"sparc.{name}")
+        for name in ("ablation.pool", "extraction.supervise", "training.trainer")
+    )
+    supervise.subprocess = _Subprocess
     context = multiprocessing.get_context("fork")
-    pool.multiprocessing = _Multiprocessing(context)  # type: ignore[attr-defined]
+    pool.multiprocessing = _Multiprocessing(context)
     trainer.SAVE_SECONDS, trainer.SAVE_SHARE, trainer.LOG_EVERY = 0.0, float("inf"), 3
 
 
@@ -122,13 +128,11 @@ class _Worker:
             os.close(event_read)
             os.dup2(order_read, 0)
             os.dup2(event_write, 1)
-            sys.stdin = io.TextIOWrapper(os.fdopen(0, "rb"))
-            sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", 0), write_through=True)
+            sys.stdin = os.fdopen(0, encoding="utf-8")
+            sys.stdout = os.fdopen(1, "w", encoding="utf-8")
             code = 1
             try:
-                from sparc.extraction.worker import main
-
-                main()
+                importlib.import_module("sparc.extraction.worker").main()
                 code = 0
             except BaseException:
                 traceback.print_exc()
@@ -168,21 +172,5 @@ class _Subprocess:
 
 def preload() -> None:
     """Import all that a command imports."""
-    import sparc.ablation.plots
-    import sparc.ablation.pool
-    import sparc.ablation.results
-    import sparc.ablation.worker
-    import sparc.cli.app
-    import sparc.evaluation.alignment
-    import sparc.evaluation.plots
-    import sparc.evaluation.probes
-    import sparc.evaluation.retrieval
-    import sparc.extraction.features
-    import sparc.extraction.shards
-    import sparc.extraction.worker
-    import sparc.interchange.export_saelens
-    import sparc.interchange.import_features
-    import sparc.storage.checkpoint
-    import sparc.storage.detached
-    import sparc.training.attaching
-    import sparc.training.trainer  # noqa: F401
+    for name in MODULES:
+        importlib.import_module(f"sparc.{name}")

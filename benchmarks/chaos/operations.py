@@ -1,9 +1,13 @@
-"""Count the operations of this process on files below a folder, and kill it at one of them."""
+"""Count the operations of a command on files below a folder, and kill the process that does one of them.
+
+The count is shared with the processes that it forks: the worker of an extraction, the workers of an ablation.
+"""
 
 from __future__ import annotations
 
 import builtins
 import io
+import mmap
 import os
 import signal
 from collections.abc import Callable
@@ -19,11 +23,15 @@ class Operations:
     def __init__(self, folder: str, at: int | None = None, *, after: bool = False) -> None:
         """Store the folder; `install` wraps the functions."""
         self.folder, self.at, self.after = os.path.realpath(folder), at, after
-        self.count = 0
-        self._descriptors: set[int] = set()
+        self._shared = mmap.mmap(-1, 8)
+
+    @property
+    def count(self) -> int:
+        """Operations so far."""
+        return int.from_bytes(self._shared[:8], "little")
 
     def install(self) -> None:
-        """Wrap the functions in this process. Children that are forked inherit this; their counts are their own."""
+        """Wrap the functions in this process. Processes that it forks inherit this."""
         for name in NAMES:
             setattr(os, name, self._wrapped(getattr(os, name), name))
         wrapped = self._wrapped(io.open, "file")
@@ -33,12 +41,11 @@ class Operations:
         def call(*arguments: Any, **keywords: Any) -> Any:
             if not self._counts(name, arguments, keywords):
                 return function(*arguments, **keywords)
-            number, self.count = self.count, self.count + 1
+            number = self.count
+            self._shared[:8] = (number + 1).to_bytes(8, "little")
             if number == self.at and not self.after:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = function(*arguments, **keywords)
-            if name == "open":
-                self._descriptors.add(result)
             if number == self.at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result

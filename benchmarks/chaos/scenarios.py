@@ -36,9 +36,7 @@ def _again(command: Sequence[str]) -> Callable[[Path], Sequence[str]]:
 
 def _train(command: Sequence[str], run: str) -> Callable[[Path], Sequence[str]]:
     """Resume a run that is begun; begin it again otherwise."""
-    return lambda folder: (
-        ["train", "--resume", run] if (folder / run / "provenance.json").is_file() else list(command)
-    )
+    return lambda folder: ["train", "--resume", run] if (folder / run / "provenance.json").is_file() else list(command)
 
 
 def scenarios() -> list[Scenario]:
@@ -96,5 +94,5 @@ def write_sources(folder: Path) -> None:
             f"pre_biases.{name}": torch.zeros(width),
             f"latent_biases.{name}": torch.zeros(16),
         }
-    torch.save(state, folder / "last.pth")
+    torch.save(state, folder / "last.pth")  # noqa: TID251  # the format of the paper's code
     (folder / "run_config.json").write_text(json.dumps({"args": {"n_latents": 16, "k": 4}}))
