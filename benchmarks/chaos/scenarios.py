@@ -44,7 +44,7 @@ def scenarios() -> list[Scenario]:
     imports = ["import", "features", "--stream", "a=a.npz", "--stream", "b=b.npz", "--out", "imp"]
     train = ["train", "--features", "imp", *SHAPE, "--out", "run"]
     extract = ["extract", *EXTRACTED, "--store", "store"]
-    ablate = ["ablate", "--features", "imp", *SHAPE, "--grid", "k=2,4", "--seeds", "1", "--out", "ab"]
+    ablate = ["ablate", "--features", "imp", *SHAPE, "--grid", "lambda=0,1", "--seeds", "1", "--out", "ab"]
     checkpoint = ["import", "checkpoint", "last.pth", "run_config.json", "--out", "paper"]
     attach = ["attach", "base", "--stream", "b", "--out", "wider"]
     base = ["train", "--features", "imp", "--stream", "a", *SHAPE, "--out", "base"]

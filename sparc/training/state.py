@@ -70,15 +70,25 @@ def save_state(run: Run, tensors: Mapping[str, Tensor], progress: Progress, *, k
                 path.unlink(missing_ok=True)
 
 
+def described(states: list[Path]) -> list[tuple[Path, Progress | None]]:
+    """Return what each checkpoint says about itself, and None for one whose header is damaged."""
+    found: list[tuple[Path, Progress | None]] = []
+    for path in states:
+        progress = None
+        with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError):
+            progress = Progress.read(path)[0]
+        found.append((path, progress))
+    return found
+
+
 def best_state(states: list[Path]) -> tuple[Path, Progress] | None:
     """Return the checkpoint with the least loss on held-out samples, of equal ones the oldest; None if none has one."""
-    found: list[tuple[float, int, Path, Progress]] = []
-    for path in states:
-        with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError, CorruptFile):
-            progress, _ = Progress.read(path)
-            if progress.held_out_loss is not None:
-                found.append((progress.held_out_loss, progress.step, path, progress))
-    return min(found)[2:] if found else None
+    found = [
+        (progress.held_out_loss, progress.step, path, progress)
+        for path, progress in described(states)
+        if progress is not None and progress.held_out_loss is not None
+    ]
+    return min(found, key=lambda one: one[:2])[2:] if found else None
 
 
 def load_state(run: Run, device: str, use: Callable[[Mapping[str, Tensor], Progress], None]) -> Progress | None:
