@@ -25,6 +25,8 @@ class RunArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    max_time: str | None
+    """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
     n_latents: int
     """Latents shared by all streams (L)."""
     k: int
@@ -64,6 +66,11 @@ class RunArguments(TypedDict, total=False):
     rescored in float32, and is faster with large batches on processors with native bfloat16."""
     adam_state: Literal["float32", "bfloat16"]
     """Precision of Adam's moments; bfloat16, rounded stochastically, halves their memory."""
+    on_nan: Literal["stop", "skip"]
+    """What to do in a step whose loss is not finite: stop, or skip it, which leaves the weights as they are and is
+    logged."""
+    keep_checkpoints: int
+    """Checkpoints to keep while a run is trained, beside the one with the least held-out loss."""
     precision: Literal["float32", "bfloat16", "float16"]
     """Precision of the backbones' forward pass."""
     store_dtype: Literal["float32", "float16"]
@@ -119,6 +126,8 @@ class AttachArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    max_time: str | None
+    """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
     stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
     """Backbone of the stream to attach. 'other=NAME[...]' renames it."""
     out: str | Path | None
@@ -143,6 +152,8 @@ class EvaluateArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    max_time: str | None
+    """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
     concepts: Literal["enrichment", "purity"]
     """Rule of the concept statistics: enrichment; or purity, the paper's: in each stream, the label that most of a
     latent's 50 strongest labelled samples have, if at least 0.3 of them do. Names of latents are by enrichment
@@ -166,9 +177,17 @@ class ExploreArguments(TypedDict, total=False):
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     latent: int | None
-    """Show one latent. Default: those on which the streams agree best."""
+    """Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best."""
+    text: str | None
+    """Open the page at the latents that these words activate in the text streams."""
+    image: str | Path | None
+    """Open the page at the latents that this image activates in the image streams."""
+    serve: bool
+    """Serve the page on this machine alone, until Ctrl-C."""
+    sheet: bool
+    """Draw a contact sheet, one picture of a few latents, instead of the page."""
     out: str | Path | None
-    """Picture to write. Default: latents.png, or latent-N.png, in the run."""
+    """With --sheet: picture to write. Default: latents.png, or latent-N.png, in the run."""
 
 
 class LocalizeArguments(TypedDict, total=False):

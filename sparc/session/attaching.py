@@ -6,7 +6,16 @@ import time
 from pathlib import Path
 from typing import Any, Unpack
 
-from sparc.config import AttachOptions, DetachOptions, PlaceOptions, PluginRef, RunConfig, SpaceConfig, names, validated
+from sparc.config import (
+    AttachOptions,
+    DetachOptions,
+    PluginRef,
+    ResumeOptions,
+    RunConfig,
+    SpaceConfig,
+    names,
+    validated,
+)
 from sparc.config.references import check_stream_names
 from sparc.config.signatures import AttachArguments, DetachArguments
 from sparc.errors import InvalidConfig, MissingData, UnknownName
@@ -43,12 +52,12 @@ def begin_attached(path: Path, given: dict[str, Any], listener: Listener) -> Ses
     default = f"{path.resolve().name}-{new.alias}"
     out = Path(options.out) if options.out is not None else Run.next_free(path.parent, default)
     Run.check_free(out)
-    places = {name: place for name, place in options.given().items() if name in names(PlaceOptions)}
+    places = {name: place for name, place in options.given().items() if name in names(ResumeOptions)}
     # The streams of imported features may be all in the folder, without being named.
     known = {ref.alias: ref for ref in provenance.options.streams}
     streams = [known.get(name, PluginRef(name=name, alias=name)) for name in space.streams]
     kept = provenance.options.model_dump(mode="json", by_alias=True)
-    changed = {**kept, **places, "stream": [*streams, new], "out": None}
+    changed = {**kept, "max-time": None, **places, "stream": [*streams, new], "out": None}
     config = with_absolute_paths(validated(RunConfig, changed, what=str(path)))
     with missing_plugins(provenance):
         data = Data(config, discover(), listener=listener)

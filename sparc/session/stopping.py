@@ -66,7 +66,7 @@ def _end(number: int, frame: object) -> None:
 
 
 def _signals() -> list[signal.Signals]:
-    """Return the signals that stop a training. An alarm is one of them inside `time_limit`: others are the program's."""
+    """Return the signals that stop a training. Alarms are among them in `time_limit`; others are the program's."""
     is_limited = hasattr(signal, "SIGALRM") and signal.getsignal(signal.SIGALRM) is _end
     return [signal.SIGINT, signal.SIGTERM, *([signal.SIGALRM] if is_limited else [])]
 
