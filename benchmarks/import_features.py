@@ -85,7 +85,18 @@ def values(row, column):
 
 def measure(folder):
     """Return the seconds and the peak memory of the import."""
-    command = [sys.executable, "-m", "sparc", "import", "features", "--split", "train", "--out", str(folder / "out")]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "sparc",
+        "import",
+        "features",
+        "--split",
+        "train",
+        "--out",
+        str(folder / "out"),
+    ]
     streams = ["--stream", f"first={folder / 'first.npz'}", "--stream", f"large={folder / 'large.h5'}"]
     began = time.perf_counter()
     child = subprocess.Popen([*command, *streams], stdout=subprocess.DEVNULL)

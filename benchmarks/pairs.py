@@ -19,6 +19,7 @@ from torch import Tensor
 
 import sparc
 from sparc.config import RECIPES, validated
+from sparc.config.fitting import fitted
 from sparc.evaluation import HeldOut, Report, evaluate
 from sparc.session import Features
 from sparc.storage.run import Run
@@ -44,10 +45,11 @@ def cases(features: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tenso
 def measured(found: Features, features: Mapping[str, Tensor], recipe: str, seed: int) -> Report:
     """Train as the dataset's defaults and the recipe have it, with as many steps as on all samples."""
     config = found.data.config
-    options = {**config.model_dump(mode="json", by_alias=True), "recipe": recipe, **RECIPES[recipe], "seed": seed}
+    own = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    options = {**own, "recipe": recipe, **RECIPES[recipe], "seed": seed}
     count, all_of_them = len(next(iter(features.values()))), len(found.train)
     options["epochs"] = round(config.epochs * (all_of_them // config.batch_size) / max(1, count // config.batch_size))
-    run_config = validated(sparc.RunConfig, options)
+    run_config = fitted(validated(sparc.RunConfig, options), count)
     widths = {name: rows.shape[1] for name, rows in features.items()}
     space = sparc.SharedLatentSpace(run_config.space(widths), seed=seed)
     in_memory = FeaturesInMemory({name: [rows] for name, rows in features.items()})

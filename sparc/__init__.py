@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sparc.core.codes import Codes
     from sparc.evaluation.report import Report
     from sparc.models import Models, load_models
-    from sparc.session import attach, complete, detach, evaluate, explore, extract, localize, train
+    from sparc.session import attach, complete, detach, encode, evaluate, explore, extract, localize, search, train
     from sparc.storage.checkpoint import SharedLatentSpace, load
     from sparc.storage.store import FeatureStore
 
@@ -52,12 +52,14 @@ _LAZY = {
     "attach": "sparc.session",
     "complete": "sparc.session",
     "detach": "sparc.session",
+    "encode": "sparc.session",
     "evaluate": "sparc.session",
     "explore": "sparc.session",
     "extract": "sparc.session",
     "load": "sparc.storage.checkpoint",
     "load_models": "sparc.models",
     "localize": "sparc.session",
+    "search": "sparc.session",
     "train": "sparc.session",
 }
 
@@ -90,12 +92,14 @@ __all__ = [
     "attach",
     "complete",
     "detach",
+    "encode",
     "evaluate",
     "explore",
     "extract",
     "load",
     "load_models",
     "localize",
+    "search",
     "train",
 ]
 

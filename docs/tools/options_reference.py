@@ -60,7 +60,8 @@ file. Only `lambda` differs: Python calls it `lambda_`, since `lambda` is a keyw
 holds those of `sparc train`.
 
 An option that is not given comes from the file that `--config` names, else from the defaults of the dataset, else from
-this page. The defaults here are those of the recipe `sparc`; `--recipe paper` sets the paper's.
+this page. The defaults here are those of the recipe `sparc`; `--recipe paper` sets the paper's. Some
+follow the [number of training samples](../how-to/train.md#settings-that-fit-the-samples).
 
 A grid of `sparc ablate` may vary these:
 {", ".join(f"`{name}`" for name in AXES)}.
@@ -125,6 +126,8 @@ def _default(info: FieldInfo) -> str:
         return ""
     if isinstance(info.default, Sequence) and not info.default:
         return ""
+    if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("fitted"):
+        return f"`{info.default}`, or what [fits the samples](../how-to/train.md#settings-that-fit-the-samples)"
     return f"`{info.default}`"
 
 

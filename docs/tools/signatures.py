@@ -12,12 +12,14 @@ from sparc.config import (
     AttachOptions,
     CompleteOptions,
     DetachOptions,
+    EncodeOptions,
     EvaluateOptions,
     ExploreOptions,
     ExtractOptions,
     LocalizeOptions,
     Options,
     RunConfig,
+    SearchOptions,
 )
 
 FILE = Path(__file__).parent.parent.parent / "sparc" / "config" / "signatures.py"
@@ -30,6 +32,8 @@ MODELS: dict[str, type[Options]] = {
     "EvaluateArguments": EvaluateOptions,
     "ExploreArguments": ExploreOptions,
     "LocalizeArguments": LocalizeOptions,
+    "EncodeArguments": EncodeOptions,
+    "SearchArguments": SearchOptions,
 }
 HEAD = '''"""Keyword arguments of `sparc.train` and the other verbs, for editors and type checkers.
 

@@ -69,7 +69,7 @@ def checked_seeds(count: Any, first: int) -> list[int]:
 
 def cells(base: RunConfig, grid: Grid) -> list[Cell]:
     """Combine the values, the last axis varying fastest. Raises InvalidConfig that names the first invalid cell."""
-    content = base.model_dump(mode="json", by_alias=True)
+    content = base.model_dump(mode="json", by_alias=True, exclude_unset=True)
     found = []
     for combination in product(*grid.values()):
         values = dict(zip(grid, combination, strict=True))

@@ -22,6 +22,7 @@ from sparc.config import RunConfig, SpaceConfig
 from sparc.errors import BadFeatures, SparcError
 from sparc.storage.run import Run
 from sparc.system.memory import available_bytes
+from sparc.system.processes import safe_path
 
 OVERHEAD = 9 * 10**8
 """Measured bytes of a process beyond its tables: libraries, a batch, its logits."""
@@ -102,9 +103,10 @@ def make_all(
     """
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(room.workers, context, initializer=start, initargs=(task,))
+    with safe_path():  # this may start a process that watches over semaphores
+        executor = ProcessPoolExecutor(room.workers, context, initializer=start, initargs=(task,))
     try:
-        with _settings_of_workers(room.threads):
+        with safe_path(), _settings_of_workers(room.threads):
             futures = {executor.submit(make, work.run, work.config): work for work in works}
         pending = set(futures)
         while pending and not should_stop():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from sparc.ablation.folder import AblationFolder, description
 from sparc.ablation.grid import Cell, Grid, cells, checked_grid, checked_seeds
 from sparc.config import RunConfig, option_name
+from sparc.config.fitting import fitted
 from sparc.config.signatures import RunArguments
 from sparc.errors import BadFeatures, Interrupted, InvalidConfig
 from sparc.plugins.registry import discover
@@ -139,7 +140,7 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
 
     held_out = _describe(study)
     works = [
-        Work(cell, study.folder.run(cell, seed), study.folder.config(cell, seed))
+        Work(cell, study.folder.run(cell, seed), fitted(study.folder.config(cell, seed), len(study.data.train)))
         for cell in study.cells
         for seed in study.seeds
     ]

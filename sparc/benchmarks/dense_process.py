@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from sparc.benchmarks.dense import DenseTraining
 from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.errors import SparcError
 from sparc.storage.checkpoint import SharedLatentSpace
+from sparc.system.processes import SAFE, python
 
 
 class DenseProcess:
@@ -27,7 +29,8 @@ class DenseProcess:
     def __init__(self, shape: SpaceConfig, config: TrainingConfig, device: str) -> None:
         """Start the process, with as many threads as this one has."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sparc.benchmarks.dense_process"],
+            python("sparc.benchmarks.dense_process"),
+            env={**os.environ, SAFE: "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -12,6 +12,7 @@ from sparc.cli import (
     attach,
     bench,
     complete,
+    encode,
     evaluate,
     explore,
     export,
@@ -20,6 +21,7 @@ from sparc.cli import (
     info,
     localize,
     plugins,
+    search,
     train,
 )
 
@@ -40,6 +42,8 @@ app.command("complete")(complete.complete)
 app.command("attach")(attach.attach)
 app.command("detach")(attach.detach)
 app.command("explore")(explore.explore)
+app.command("encode")(encode.encode)
+app.command("search")(search.search)
 app.command("localize")(localize.localize)
 app.command("export")(export.export)
 app.command("info")(info.info)

@@ -1,4 +1,4 @@
-"""`sparc explore`: a picture of the samples that activate the latents of a run."""
+"""`sparc explore`: a page of everything that the latents of a run mean, or a picture of a few of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from sparc.config import ExploreOptions
 
 @with_options(ExploreOptions, without=("features",))
 def explore(run: RunPath, given: dict[str, Any]) -> None:
-    """Draw what latents mean: the held-out samples that activate them most, for each stream encoded alone.
+    """Write a page of what the latents mean: for each, the held-out samples that activate it in every stream.
+
+    The page is RUN/explore/index.html. It needs no server and no network.
 
     Examples:
 
         sparc explore runs/openmoji
 
-        sparc explore runs/openmoji --latent 93 --out latent-93.png
+        sparc explore runs/openmoji --text "a cat"
+
+        sparc explore runs/openmoji --serve
+
+        sparc explore runs/openmoji --sheet --latent 93 --out latent-93.png
     """
-    from sparc.session import explore as draw
+    from sparc.session import explore as write
 
     with Screen() as screen:
-        path = draw(run, listener=screen, **given)
+        path = write(run, listener=screen, **given)
     console.print(str(path), markup=False, soft_wrap=True)

@@ -66,7 +66,9 @@ def parameter(model: type[Options], field: str) -> inspect.Parameter:
     info, hint = model.model_fields[field], typing.get_type_hints(model, include_extras=True)[field]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     help_text = info.description or ""
-    if isinstance(info.default, str | int | float) and not isinstance(info.default, bool) and info.default != "auto":
+    if extra.get("fitted"):
+        help_text += f" Default: by the number of samples, at the paper's {info.default}."
+    elif isinstance(info.default, str | int | float) and not isinstance(info.default, bool) and info.default != "auto":
         help_text += f" Default: {info.default}."
     shown = typer.Option(
         f"--{option_name(field)}",

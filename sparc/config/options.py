@@ -76,9 +76,12 @@ RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
 """Options by recipe, which hold unless a dataset's defaults, a file or the caller set them."""
 
 
-def option(default: Any, help: str, *, metavar: str = "", **bounds: Any) -> Any:
-    """Declare an option: its default, its help, the metavar of its value, and bounds such as `gt=0`."""
-    return Field(default, description=help, json_schema_extra={"metavar": metavar}, **bounds)
+def option(default: Any, help: str, *, metavar: str = "", fitted: bool = False, **bounds: Any) -> Any:
+    """Declare an option: its default, its help, the metavar of its value, and bounds such as `gt=0`.
+
+    fitted: `sparc.config.fitting` sets it by the number of training samples, unless the recipe is the paper's.
+    """
+    return Field(default, description=help, json_schema_extra={"metavar": metavar, "fitted": fitted}, **bounds)
 
 
 def option_name(field: str) -> str:
@@ -167,8 +170,8 @@ class ResumeOptions(TimeOptions, PlaceOptions):
 class SpaceOptions(Options):
     """Shape of a shared latent space, apart from its streams."""
 
-    n_latents: int = option(8192, "Latents shared by all streams (L).", gt=0, lt=2**63)
-    k: int = option(64, "Latents kept per sample.", gt=0, lt=2**63)
+    n_latents: int = option(8192, "Latents shared by all streams (L).", fitted=True, gt=0, lt=2**63)
+    k: int = option(64, "Latents kept per sample.", fitted=True, gt=0, lt=2**63)
     selection: Selection = option("global", "global: one index set per sample for all streams; local: one per stream.")
     normalization: Normalization = option(
         "unit",
@@ -220,11 +223,15 @@ class TrainingConfig(Options):
         64, "Dead latents per sample with which AuxK reconstructs what the code left over.", gt=0, lt=2**63
     )
     dead_after: int = option(
-        256_000, "Training samples without activation after which a latent counts as dead.", gt=0, lt=2**63
+        256_000,
+        "Training samples without activation after which a latent counts as dead.",
+        fitted=True,
+        gt=0,
+        lt=2**63,
     )
-    epochs: int = option(50, "Passes over the training samples.", gt=0, lt=2**63)
+    epochs: int = option(50, "Passes over the training samples.", fitted=True, gt=0, lt=2**63)
     batch_size: int = option(256, "Samples per step.", gt=0, lt=2**63)
-    lr: float = option(1e-4, "Learning rate of Adam.", gt=0)
+    lr: float = option(1e-4, "Learning rate of Adam.", fitted=True, gt=0)
     seed: int = option(0, "Seed of the initial weights and of the order of the samples.", ge=0, lt=2**63)
     pre_bias: PreBias = option(
         "mean",
@@ -301,7 +308,11 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, TimeOptions, Pl
 
     def checked(self) -> Self:
         """Return the configuration itself if its options agree, such as k and n-latents. Raises InvalidConfig."""
-        self.space(dict.fromkeys([stream.alias for stream in self.streams] or ["any"], 1))
+        shape = self._part(SpaceOptions)
+        if self.recipe != "paper":  # what is not set will fit what is
+            shape = {name: value for name, value in shape.items() if name in self.model_fields_set}
+            shape = {"n_latents": shape.get("k", 1), "k": 1, **shape}
+        validated(SpaceConfig, {"streams": dict.fromkeys([one.alias for one in self.streams] or ["any"], 1), **shape})
         return self
 
     def _part(self, model: type[Options]) -> dict[str, Any]:
@@ -367,9 +378,20 @@ class EvaluateOptions(TimeOptions, PlaceOptions):
 class ExploreOptions(PlaceOptions):
     """Options of `sparc explore`."""
 
-    latent: int | None = option(None, "Show one latent. Default: those on which the streams agree best.")
+    latent: int | None = option(
+        None,
+        "Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best.",
+    )
+    text: str | None = option(
+        None, "Open the page at the latents that these words activate in the text streams.", metavar="WORDS"
+    )
+    image: Location | None = option(
+        None, "Open the page at the latents that this image activates in the image streams.", metavar="FILE"
+    )
+    serve: bool = option(False, "Serve the page on this machine alone, until Ctrl-C.")
+    sheet: bool = option(False, "Draw a contact sheet, one picture of a few latents, instead of the page.")
     out: Location | None = option(
-        None, "Picture to write. Default: latents.png, or latent-N.png, in the run.", metavar="FILE"
+        None, "With --sheet: picture to write. Default: latents.png, or latent-N.png, in the run.", metavar="FILE"
     )
 
 
@@ -414,6 +436,82 @@ class LocalizeOptions(Options):
         """Latents to find, parsed: a tuple stands for several together."""
         latents: tuple[int | tuple[int, ...], ...] = self.latent  # type: ignore[assignment]
         return latents
+
+
+class InputOptions(PlaceOptions):
+    """What `sparc encode` and `sparc search` take beside arguments that tell themselves what they are."""
+
+    image: Annotated[str | Path | Sequence[Any], PlainValidator(_several)] = option(
+        (), "Image or folder, whatever its name; repeat for more. In Python also a PIL image.", metavar="FILE"
+    )
+    text: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (), "Words that are a text in any case; repeat for more.", metavar="WORDS"
+    )
+
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """Images to encode, as a tuple: paths, or PIL images."""
+        images: tuple[Any, ...] = self.image  # type: ignore[assignment]
+        return images
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Texts to encode, as a tuple."""
+        texts: tuple[str, ...] = self.text  # type: ignore[assignment]
+        return texts
+
+
+class EncodeOptions(InputOptions):
+    """Options of `sparc encode`."""
+
+    stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (), "Stream of the run to use; repeat for more. Default: all.", metavar="NAME"
+    )
+    top: int = option(5, "Latents to show per stream.", gt=0)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Streams to use, as a tuple; empty for all."""
+        streams: tuple[str, ...] = self.stream  # type: ignore[assignment]
+        return streams
+
+
+class SearchOptions(InputOptions):
+    """Options of `sparc search`."""
+
+    find: Literal["image", "text"] | None = option(
+        None, "image or text. Default: image, or text if no stream of the run sees images."
+    )
+    query_stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (), "Stream that encodes the query; repeat for more. Default: the first that reads it.", metavar="NAME"
+    )
+    target_stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
+        (),
+        "Stream whose codes are searched; repeat for more. Default: all that read what is to be found.",
+        metavar="NAME",
+    )
+    by: Literal["latents", "cross"] = option(
+        "latents",
+        "latents: cosine of the codes; cross: cosine of the query's code, decoded into the target stream, with its "
+        "features.",
+    )
+    top: int = option(10, "Hits to show per query and target stream.", gt=0)
+    index: Location | None = option(
+        None, "Folder of images to search, instead of the held-out samples of the run.", metavar="FOLDER"
+    )
+    out: Location | None = option(None, "Page to write, NAME.html, with pictures.", metavar="FILE")
+
+    @property
+    def query_streams(self) -> tuple[str, ...]:
+        """Streams that encode queries, as a tuple; empty for the first that reads them."""
+        streams: tuple[str, ...] = self.query_stream  # type: ignore[assignment]
+        return streams
+
+    @property
+    def target_streams(self) -> tuple[str, ...]:
+        """Streams to search, as a tuple; empty for all that read what is to be found."""
+        streams: tuple[str, ...] = self.target_stream  # type: ignore[assignment]
+        return streams
 
 
 def names(*models: type[Options]) -> tuple[str, ...]:

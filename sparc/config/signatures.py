@@ -213,3 +213,56 @@ class LocalizeArguments(TypedDict, total=False):
     """Picture to write. Default: RUN/localize.png."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+
+
+class EncodeArguments(TypedDict, total=False):
+    """Arguments with the fields of `EncodeOptions`."""
+
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    image: str | Path | Sequence[Any]
+    """Image or folder, whatever its name; repeat for more. In Python also a PIL image."""
+    text: str | Sequence[str]
+    """Words that are a text in any case; repeat for more."""
+    stream: str | Sequence[str]
+    """Stream of the run to use; repeat for more. Default: all."""
+    top: int
+    """Latents to show per stream."""
+
+
+class SearchArguments(TypedDict, total=False):
+    """Arguments with the fields of `SearchOptions`."""
+
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    image: str | Path | Sequence[Any]
+    """Image or folder, whatever its name; repeat for more. In Python also a PIL image."""
+    text: str | Sequence[str]
+    """Words that are a text in any case; repeat for more."""
+    find: Literal["image", "text"] | None
+    """image or text. Default: image, or text if no stream of the run sees images."""
+    query_stream: str | Sequence[str]
+    """Stream that encodes the query; repeat for more. Default: the first that reads it."""
+    target_stream: str | Sequence[str]
+    """Stream whose codes are searched; repeat for more. Default: all that read what is to be found."""
+    by: Literal["latents", "cross"]
+    """latents: cosine of the codes; cross: cosine of the query's code, decoded into the target stream, with its
+    features."""
+    top: int
+    """Hits to show per query and target stream."""
+    index: str | Path | None
+    """Folder of images to search, instead of the held-out samples of the run."""
+    out: str | Path | None
+    """Page to write, NAME.html, with pictures."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
 
@@ -94,3 +95,10 @@ class Codes:
         columns = self.indices.cpu()[active_BK]
         entries = (values_BK[active_BK].numpy(), (rows.numpy(), columns.numpy()))
         return csr_array(entries, shape=(len(self), self.n_latents))
+
+
+def norms(codes: csr_array) -> NDArray[Any]:
+    """Return the Euclidean norm of each code of a matrix as `Codes.to_csr` makes it: (B,)."""
+    import numpy as np
+
+    return np.sqrt(np.asarray(codes.multiply(codes).sum(axis=1)).ravel())

@@ -12,6 +12,7 @@ The first index of y_ts is the target. In Python the source comes first: `recons
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -81,7 +82,7 @@ class LatentSpace(nn.Module):
         self.selection = selection
         self.normalization = normalization
         self._position = {name: position for position, name in enumerate(self.streams)}
-        ends = torch.tensor(list(self.streams.values())).cumsum(0).tolist()
+        ends = list(itertools.accumulate(self.streams.values()))
         self.segments = {
             name: slice(end - width, end) for (name, width), end in zip(self.streams.items(), ends, strict=True)
         }

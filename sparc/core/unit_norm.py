@@ -38,7 +38,8 @@ class UnitDirections(nn.Module):
         self._piece = math.gcd(*self.widths)
         self._in_pieces = self._piece >= SHORTEST  # else each decoder is one piece
         pieces = [width // self._piece for width in self.widths] if self._in_pieces else [1]
-        decoder_P = torch.arange(len(pieces)).repeat_interleave(torch.tensor(pieces))
+        # On the CPU, also where the space is built on `meta`, to be given its weights later.
+        decoder_P = torch.arange(len(pieces), device="cpu").repeat_interleave(torch.tensor(pieces, device="cpu"))
         same_PP = (decoder_P == decoder_P.unsqueeze(1)).to(dtype)
         self.register_buffer("_same_decoder", same_PP, persistent=False)
         self._same_decoder: Tensor

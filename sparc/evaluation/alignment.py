@@ -138,10 +138,39 @@ def jaccard(activity: Activity, by_level: Levels, draws: Draws) -> list[Overlap]
     alive in the latent is the sum of the minima of their counts over the sum of the maxima, over samples that have both
     streams. The overlaps of all such pairs are averaged. A latent active only in samples without labels overlaps 0.
     """
-    active, pairs = _sides(activity)
-    n_latents = next(iter(active.values())).shape[1]
+    n_latents = next(iter(activity.active.values())).shape[1]
     shape = (len(draws.weights), by_level.counted.shape[1])
     total_RH, alive_R = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape[0], dtype=torch.float64)
+    for mean_RlH, pairs_Rl in _by_latent(activity, by_level, draws):
+        total_RH += mean_RlH.sum(dim=1)
+        alive_R += (pairs_Rl > 0).sum(dim=1)
+    over_all_RH, over_alive_RH = total_RH / n_latents, total_RH / alive_R.unsqueeze(1)
+    return _overlaps(over_all_RH.numpy(), over_alive_RH.numpy(), n_parts=draws.weights.shape[1])
+
+
+def latent_jaccard(
+    encodings: Encodings, labels: csr_array, taxonomy: Taxonomy, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the overlap of each latent at each depth in solo codes, and that on shuffled pairs: (L, H) both.
+
+    NaN for a latent that is not active in two streams of the same samples. `hierarchical_jaccard` has the means.
+    """
+    orders = shuffles(list(encodings.space.streams), labels.shape[0], seed)
+    by_level = levels(labels, taxonomy)
+    once = Draws(np.zeros(labels.shape[0], np.intp), np.ones((1, 1), np.float32))
+    found = []
+    for kind in _solo_kinds(encodings, orders).values():
+        parts = [
+            torch.where(pairs_Rl.unsqueeze(2) > 0, mean_RlH, torch.nan)[0].numpy()
+            for mean_RlH, pairs_Rl in _by_latent(kind, by_level, once)
+        ]
+        found.append(np.concatenate(parts))
+    return found[0], found[1]
+
+
+def _by_latent(activity: Activity, by_level: Levels, draws: Draws) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield, for some latents at a time, their overlaps (R, l, H), 0 without a pair, and their pairs (R, l)."""
+    active, pairs = _sides(activity)
     weights_RP = torch.from_numpy(draws.weights)
     # The last column counts samples; no depth counts it.
     counted_JH = F.pad(torch.from_numpy(by_level.counted), (0, 0, 0, 1))
@@ -156,11 +185,7 @@ def jaccard(activity: Activity, by_level: Levels, draws: Draws) -> list[Overlap]
             maxima_RlH = sums[first] + sums[second] - minima_RlH
             overlap_RlH += both_Rl.unsqueeze(2) * (minima_RlH.double() / maxima_RlH.clamp(min=1))
             pairs_Rl += both_Rl
-        mean_RlH = overlap_RlH / pairs_Rl.clamp(min=1).unsqueeze(2)
-        total_RH += mean_RlH.sum(dim=1)
-        alive_R += (pairs_Rl > 0).sum(dim=1)
-    over_all_RH, over_alive_RH = total_RH / n_latents, total_RH / alive_R.unsqueeze(1)
-    return _overlaps(over_all_RH.numpy(), over_alive_RH.numpy(), n_parts=draws.weights.shape[1])
+        yield overlap_RlH / pairs_Rl.clamp(min=1).unsqueeze(2), pairs_Rl
 
 
 def _sides(activity: Activity) -> tuple[dict[str, csr_array], list[tuple[str, str]]]:

@@ -1,13 +1,14 @@
 """Names for latents: the label that the images activating a latent have more often than other images do.
 
 A name is found on one half of the images and checked on the other. These names are stored with a run, and only
-confirmed names are shown. `purity.py` has the paper's rule.
+confirmed names are shown. Data without labels have words of captions instead, by the same rule. `purity.py` has the
+paper's rule.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ from sparc.storage.latent_names import LatentName
 
 SIGNIFICANCE = 0.05
 """Largest probability of a chance find, over all labels of a depth; and of a chance confirmation."""
+COUNTS = 2**21
+"""Counts of latents by terms in memory at a time."""
 FREQUENT = 0.1
 """Share of the labels, the most frequent ones, whose take of the names is reported."""
 
@@ -81,13 +84,43 @@ def count_halves(codes: Mapping[str, Codes], labels: csr_array, taxonomy: Taxono
     counted, not samples, because captions of one image are not independent.
     """
     by_depth = levels(labels, taxonomy)
+    return images_of(codes, by_depth.lifted, by_depth.depths, groups).halves()
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images, the latents that any of their streams activates, and their terms: labels, or words of captions."""
+
+    active: csr_array
+    """(G, L), 0 or 1."""
+    terms: csr_array
+    """(G, C), 0 or 1."""
+    depths: NDArray[np.intp]
+    """(C,) depth of each term."""
+    checking: NDArray[np.bool_]
+    """(G,), True in the half that names are checked on."""
+
+    def halves(self, latents: slice = slice(None)) -> Halves:
+        """Count, per half, the images that activate each of these latents, by term."""
+        active = csr_array(self.active[:, latents])
+        finding, checking = (_counted(active, self.terms, rows_G) for rows_G in (~self.checking, self.checking))
+        return Halves(finding, checking, self.depths)
+
+    def blocks(self) -> Iterator[tuple[slice, Halves]]:
+        """Yield the counts of some latents at a time, at most COUNTS counts each."""
+        size = max(1, COUNTS // max(1, self.terms.shape[1]))
+        for start in range(0, self.active.shape[1], size):
+            block = slice(start, min(start + size, self.active.shape[1]))
+            yield block, self.halves(block)
+
+
+def images_of(codes: Mapping[str, Codes], terms: csr_array, depths: NDArray[np.intp], groups: Sequence[str]) -> Images:
+    """Merge the samples of each image. terms: (N, C), 0 or 1. groups: image of each sample."""
     names, group_N = np.unique(np.asarray(groups), return_inverse=True)
     active = _of_images(functools.reduce(csr_array.maximum, (activity(code) for code in codes.values())), group_N)
-    lifted = _of_images(by_depth.lifted, group_N)
     # Hash more than the bare name: a dataset may have drawn its held-out samples by the hash of the name.
     checking_G = np.array([held_out(f"concepts: {name}", 0.5) for name in names], dtype=bool)
-    finding, checking = (_counted(active, lifted, rows_G) for rows_G in (~checking_G, checking_G))
-    return Halves(finding, checking, by_depth.depths)
+    return Images(active, _of_images(terms, group_N), depths, checking_G)
 
 
 def concepts(halves: Halves) -> tuple[Concepts, Names]:
@@ -96,16 +129,10 @@ def concepts(halves: Halves) -> tuple[Concepts, Names]:
     The name is the label whose frequency among the latent's images is least likely if as many images were drawn at
     random, if that is significant. Labels of one depth compete first; a latent is called by the best of the winners.
     """
-    finding, checking, depth_C = halves
-    by_label = finding.labelled + checking.labelled
-    depths, at_depths, scores = [], [], []
-    for depth in range(int(depth_C.max()) + 1):
-        own = np.flatnonzero(depth_C == depth)
-        found, score_L = _named(halves, own)
-        at_depths.append(found)
-        scores.append(score_L)
-        depths.append(_depth(depth, found, by_label, own))
-    best = _best(at_depths, np.stack(scores))
+    by_label = halves.finding.labelled + halves.checking.labelled
+    at_depths = list(_at_depths(halves))
+    depths = [_depth(depth, found, by_label, own) for depth, (own, found, _) in enumerate(at_depths)]
+    best = _best([found for _, found, _ in at_depths], np.stack([score_L for _, _, score_L in at_depths]))
     return (
         Concepts(
             rule="enrichment",
@@ -118,6 +145,88 @@ def concepts(halves: Halves) -> tuple[Concepts, Names]:
         ),
         best,
     )
+
+
+def word_names(images: Images, words: Sequence[str]) -> dict[int, LatentName]:
+    """Name latents by the words of captions, by the rule of `concepts`; for data without labels."""
+    found: dict[int, LatentName] = {}
+    for block, halves in images.blocks():
+        at_depths = list(_at_depths(halves))
+        best = _best([one for _, one, _ in at_depths], np.stack([score_L for _, _, score_L in at_depths]))
+        named = {latent: words[label] for latent, label in enumerate(best.label.tolist()) if label >= 0}
+        found |= {
+            block.start + latent: LatentName(
+                label=word,
+                depth=0,
+                purity=rounded(float(best.purity[latent])),
+                lift=rounded(float(best.lift[latent])),
+                confirmed=bool(best.confirmed[latent]),
+            )
+            for latent, word in named.items()
+        }
+    return found
+
+
+class Enriched(NamedTuple):
+    """A term that the images of a latent have more often than other images do."""
+
+    term: int
+    """Its column."""
+    both: int
+    """Images that have it and activate the latent."""
+    labelled: int
+    """Images that have it."""
+    active: int
+    """Images that activate the latent."""
+    purity: float | None
+    """Share of the latent's images that have it, on the checking half; None if that half has none of them."""
+    confirmed: bool
+    """True if it is found on one half, among all terms of its depth, and holds on the other, as a name must."""
+
+
+def enriched(halves: Halves, count: int) -> list[list[Enriched]]:
+    """Return, per latent, the `count` terms that are enriched most, each of them significant on its own.
+
+    They are counted on both halves together, in the order of the scores that names compete by.
+    """
+    finding, checking, depth_C = halves
+    both = Counts(
+        finding.both + checking.both,
+        finding.active + checking.active,
+        finding.labelled + checking.labelled,
+        finding.images + checking.images,
+    )
+    scores_LC = _scores(both, np.arange(len(depth_C)))
+    count = min(count, scores_LC.shape[1])
+    place_Lc = np.argpartition(-scores_LC, count - 1, axis=1)[:, :count]
+    score_Lc = np.take_along_axis(scores_LC, place_Lc, axis=1)
+    order_Lc = np.lexsort((place_Lc, -score_Lc), axis=1)
+    place_Lc, score_Lc = (np.take_along_axis(array, order_Lc, axis=1) for array in (place_Lc, score_Lc))
+    latents, places = np.nonzero(np.isfinite(score_Lc))
+    terms = place_Lc[latents, places]
+    holds = _by_chance(both, latents, terms) < SIGNIFICANCE
+    latents, terms = latents[holds], terms[holds]
+    tried_C = np.array([max(1, int((finding.labelled[depth_C == depth] > 0).sum())) for depth in depth_C])
+    confirmed = (
+        (_by_chance(finding, latents, terms) * tried_C[terms] < SIGNIFICANCE)
+        & (_by_chance(checking, latents, terms) < SIGNIFICANCE)
+        & (checking.labelled[terms] > 0)
+        & (checking.active[latents] > 0)
+    )
+    found: list[list[Enriched]] = [[] for _ in range(len(scores_LC))]
+    for latent, term, sure in zip(latents.tolist(), terms.tolist(), confirmed.tolist(), strict=True):
+        n_checked = checking.active[latent]
+        found[latent].append(
+            Enriched(
+                term,
+                int(both.both[latent, term]),
+                int(both.labelled[term]),
+                int(both.active[latent]),
+                float(checking.both[latent, term] / n_checked) if n_checked else None,
+                sure,
+            )
+        )
+    return found
 
 
 def latent_names(names: Names, taxonomy: Taxonomy) -> dict[int, LatentName]:
@@ -172,6 +281,13 @@ def _scores(counts: Counts, own: Ints) -> Floats:
     with_LC = xlogy(both, share_LC) - xlogy(both, overall_C)
     without_LC = xlogy(rest, 1 - share_LC) - xlogy(rest, 1 - overall_C)
     return np.where(share_LC > overall_C, with_LC + without_LC, -np.inf)
+
+
+def _at_depths(halves: Halves) -> Iterator[tuple[Ints, Names, Floats]]:
+    """Yield, per depth, its terms, the name of each latent by them, and the scores of the names."""
+    for depth in range(int(halves.depths.max()) + 1):
+        own = np.flatnonzero(halves.depths == depth)
+        yield own, *_named(halves, own)
 
 
 def _best(at_depths: list[Names], scores_HL: Floats) -> Names:

@@ -60,11 +60,12 @@ def encode_joint(space: LatentSpace, features: FeaturesByStream) -> dict[str, Co
 
 def encode_solo(space: LatentSpace, features: FeaturesByStream, *, complete: bool = True) -> dict[str, Codes]:
     """Encode each stream alone, so its codes hold nothing of the sample's other streams."""
-    return {name: _alone(space, name, features[name], complete) for name in space.streams}
+    return {name: encode_alone(space, name, features[name], complete=complete) for name in space.streams}
 
 
 @torch.inference_mode()
-def _alone(space: LatentSpace, name: str, x_ND: Tensor, complete: bool) -> Codes:
+def encode_alone(space: LatentSpace, name: str, x_ND: Tensor, *, complete: bool = True) -> Codes:
+    """Encode a stream alone."""
     return Codes.joined([space.encode({name: x_ND[rows]}, complete=complete)[name] for rows in chunks(len(x_ND))])
 
 

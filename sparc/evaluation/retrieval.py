@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from sparc.core.codes import Codes
+from sparc.core.codes import Codes, norms
 from sparc.core.space import LatentSpace
 from sparc.evaluation.encoding import Encodings, chunks
 from sparc.evaluation.report import Ranks, Retrieval
@@ -124,10 +124,13 @@ def _decoded(space: LatentSpace, codes: Codes, target: str) -> Tensor:
 
 
 def _unit_features(encodings: Encodings, stream: str, samples: Tensor) -> Tensor:
-    """Return the normalised features of some samples, scaled to unit norm."""
     raw_ND = encodings.features[stream]
-    raw_MD = raw_ND[samples.to(raw_ND.device)]
-    return F.normalize(encodings.space.normalize({stream: raw_MD}).features[stream], dim=1)
+    return unit_features(encodings.space, stream, raw_ND[samples.to(raw_ND.device)])
+
+
+def unit_features(space: LatentSpace, stream: str, raw_MD: Tensor) -> Tensor:
+    """Return the normalised features of raw ones, scaled to unit norm."""
+    return F.normalize(space.normalize({stream: raw_MD}).features[stream], dim=1)
 
 
 def between(queries: Callable[[slice], Tensor], unit_MD: Tensor) -> Score:
@@ -136,8 +139,8 @@ def between(queries: Callable[[slice], Tensor], unit_MD: Tensor) -> Score:
 
 
 def _unit(matrix: csr_array) -> csr_array:
-    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-    return csr_array(matrix.multiply((1 / np.where(norms > 0, norms, 1))[:, None].astype(matrix.dtype)))
+    norms_B = norms(matrix)
+    return csr_array(matrix.multiply((1 / np.where(norms_B > 0, norms_B, 1))[:, None].astype(matrix.dtype)))
 
 
 def rank(score: Score, correct: csr_array) -> NDArray[np.int64]:

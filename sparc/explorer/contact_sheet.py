@@ -1,6 +1,6 @@
 """The look of the contact sheet, the page that `sparc explore` writes: layout, colours, fonts, and the words on it.
 
-Its title and subtitle come from `explore` in `sparc/session/verbs.py`.
+Its title and subtitle come from `sparc/session/exploring.py`.
 """
 
 from __future__ import annotations
@@ -157,7 +157,9 @@ class ContactSheet:
             with suppress(BadSample):
                 self._framed(sample, left, y, thumb, shared=shared)
             x = left + thumb + 10
-            self._draw.rectangle((x, y + thumb * (1 - strength), x + BAR - 1, y + thumb - 1), BARS)
+            bottom = y + thumb - 1
+            # Pillow refuses a bar that would be less than a pixel high.
+            self._draw.rectangle((x, min(y + thumb * (1 - strength), bottom), x + BAR - 1, bottom), BARS)
             x += BAR + 10
             texts = _fit(sample.text(), pen, left + self._column - x, max(1, thumb // line))
             middle = y + thumb / 2 - line * (len(texts) - 1) / 2

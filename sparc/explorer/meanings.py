@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
     from torch import Tensor
 
-MIN_ACTIVE, FEW_ACTIVE = 5, 2
-"""Samples of each stream that must activate a latent for it to rank: 5; with fewer than 100 samples, a twentieth of
-them, but at least 2."""
+ENOUGH, FEWEST = 5, 2
+"""Distinct samples of each stream that make a latent telling, and those without which it is not shown."""
 TOP = 6
 """Samples kept per stream, as many as the sheet of one latent shows."""
 CHUNK = 1024
@@ -64,7 +63,7 @@ def meanings(
         raise InvalidConfig(
             f"latent: expected 0 to {space.n_latents - 1}, found {latent}", hint="choose another --latent"
         )
-    active = _activations(space, features)
+    active = activations(space, features)
     there = [present(features[name]).cpu().numpy() for name in space.streams]
     agreement_L = correlations(list(active.values()), there)
 
@@ -76,16 +75,15 @@ def meanings(
     if latent is not None:
         return [meaning(latent)]
     chosen: dict[str | int, Meaning] = {}
-    worth_L = np.where(often(list(active.values())), agreement_L, 0)
-    for candidate in np.argsort(-worth_L, kind="stable"):
-        if len(chosen) == count or worth_L[candidate] <= 0:
+    for candidate in ranked(agreement_L, support(active, shared)):
+        if len(chosen) == count:
             break
         found = meaning(int(candidate))
         chosen.setdefault(found.name.label if found.name else found.latent, found)
     return list(chosen.values())
 
 
-def _activations(space: LatentSpace, features: Mapping[str, Tensor]) -> dict[str, csr_array]:
+def activations(space: LatentSpace, features: Mapping[str, Tensor]) -> dict[str, csr_array]:
     """Return the activations (N, L) of each stream encoded alone."""
     from scipy.sparse import csr_array, vstack
 
@@ -115,11 +113,28 @@ def correlations(active: Sequence[csr_array], present: Sequence[NDArray[np.bool_
     return mean_L
 
 
-def often(active: Sequence[csr_array]) -> NDArray[np.bool_]:
-    """Return (L,) bool, the latents that enough samples of each stream activate."""
-    needed = min(MIN_ACTIVE, max(FEW_ACTIVE, active[0].shape[0] // 20))
-    often_L: NDArray[np.bool_] = np.all([(matrix > 0).sum(axis=0) >= needed for matrix in active], axis=0)
-    return often_L
+def support(active: Mapping[str, csr_array], shared: Mapping[str, Tensor] | None) -> NDArray[np.int64]:
+    """Count the distinct images or captions that activate each latent, in the stream that has fewest: (L,).
+
+    active: (N, L) per stream. shared: as in `meanings`.
+    """
+    counts = []
+    for name, matrix in active.items():
+        samples, latents = matrix.nonzero()
+        kinds = samples if shared is None else shared[name].cpu().numpy()[samples]
+        distinct = np.unique(np.stack([latents, kinds]), axis=1)[0]
+        counts.append(np.bincount(distinct, minlength=matrix.shape[1]))
+    support_L: NDArray[np.int64] = np.min(counts, axis=0)
+    return support_L
+
+
+def ranked(agreement_L: NDArray[np.float64], support_L: NDArray[np.int64]) -> list[int]:
+    """Return the latents on which streams agree, best first; those that too few samples support come after the others.
+
+    Two samples can agree perfectly by chance, so a latent with fewer than ENOUGH ranks after all that have more.
+    """
+    order = np.lexsort((-agreement_L, -np.minimum(support_L, ENOUGH)))
+    return [int(latent) for latent in order if agreement_L[latent] > 0 and support_L[latent] >= FEWEST]
 
 
 def _correlation(first: csr_array, second: csr_array) -> NDArray[np.float64]:

@@ -19,9 +19,29 @@ from sparc.extraction.features import BatchFeatures, FeatureExtractor, dtype_of,
 from sparc.extraction.items import Items, distinct
 from sparc.extraction.preprocessing import ItemBatch
 from sparc.plugins.contracts import Dataset
-from sparc.storage.manifest import Manifest, PatchTokens, Shard, digest_ids, revoke_manifest, write_manifest
-from sparc.storage.store import SHARD_ROWS, TOKENS, read_shard, shard_path, tokens_path, write_samples, write_shard
+from sparc.storage.manifest import (
+    Manifest,
+    PatchTokens,
+    Shard,
+    digest_ids,
+    is_complete,
+    read_manifest,
+    revoke_manifest,
+    write_manifest,
+)
+from sparc.storage.store import (
+    FEATURES,
+    SHARD_ROWS,
+    TOKENS,
+    ShardContent,
+    read_shard,
+    shard_path,
+    tokens_path,
+    write_samples,
+    write_shard,
+)
 from sparc.system.files import sha256
+from sparc.system.refusals import reading
 
 LEFTOVER_SECONDS = 3600
 OnRows = Callable[[int, int], None]
@@ -119,6 +139,14 @@ class _StreamShards:
         self._tokens = extractor.options.tokens is not None
         self._token_like: dict[str, Tensor] = {}
         """Empty tensor by stream, with the shape and dtype of its features of patches."""
+        self._checked: set[tuple[Path, int, int]] = set()
+        """Shards whose content fits their digest, with their size and time."""
+        self._signed = {
+            name: {shard.file: shard.sha256 for shard in read_manifest(one.directory).shards}
+            for name, one in destinations.items()
+            if is_complete(one.directory)
+        }
+        """Checksum of each shard of a manifest that is about to be revoked."""
         self.count = -(-len(items) // shard_rows)
         for destination in destinations.values():
             _remove_leftovers(destination.directory)
@@ -145,7 +173,7 @@ class _StreamShards:
 
     def _has_tokens(self, name: str, number: int) -> bool:
         try:
-            tokens = read_shard(tokens_path(self._destinations[name].directory, number), key=TOKENS)
+            tokens = self._content(name, tokens_path(self._destinations[name].directory, number), TOKENS)
             # If other samples were skipped, these tokens belong to an earlier version of the features.
             return tokens.ids == self._ids(number) and tokens.skipped == self._skipped(name, number)
         except (MissingData, CorruptFile):
@@ -154,10 +182,27 @@ class _StreamShards:
     def _skipped(self, name: str, number: int) -> list[str] | None:
         """Return the samples skipped in a complete shard, or None if the shard must be computed."""
         try:
-            _, ids, skipped = read_shard(shard_path(self._destinations[name].directory, number))
+            features, ids, skipped = self._content(name, shard_path(self._destinations[name].directory, number))
         except (MissingData, CorruptFile):
             return None
+        if (features.shape[1], features.dtype) != (
+            self._backbones[name].width,
+            dtype_of(self._destinations[name].dtype),
+        ):
+            return None
         return skipped if ids == self._ids(number) and (self._skip_bad or not skipped) else None
+
+    def _content(self, name: str, path: Path, key: str = FEATURES) -> ShardContent:
+        """Return the content of a shard, whose digest is checked once as long as the file does not change.
+
+        Raises MissingData or CorruptFile.
+        """
+        state = file_state(path)
+        is_known = state is not None and state in self._checked
+        content = read_shard(path, key=key, checked=not is_known, sha=self._signed.get(name, {}).get(path.name))
+        if state is not None:
+            self._checked.add(state)
+        return content
 
     def read_before(self, complete: Iterable[int]) -> int | None:
         """Return a sample that could be read when these shards were computed; None if there is none."""
@@ -247,6 +292,14 @@ class _StreamShards:
         return tuple(
             Shard(file=path.name, rows=len(self.rows(number)), sha256=sha256(path)) for number, path in enumerate(paths)
         )
+
+
+def file_state(path: Path) -> tuple[Path, int, int] | None:
+    """Return a path with the size and the time of its file, by which a changed file is noticed; None without a file."""
+    with reading(path), contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        return path, found.st_size, found.st_mtime_ns
+    return None
 
 
 def _remove_leftovers(directory: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from typing import Any
 from sparc import errors
 from sparc.errors import OutOfMemory, PluginError, SparcError, StorageError
 from sparc.extraction.plan import AGAIN, Job, Order
+from sparc.system.processes import SAFE, python
 
 KILLED = -9
 """Exit code of a process that SIGKILL ended; Windows has none."""
@@ -96,7 +97,8 @@ def probe(
 def _events(order: Order) -> Iterator[dict[str, Any]]:
     """Start a worker with an order, yield its events, and repeat its warnings."""
     worker = subprocess.Popen(
-        [sys.executable, "-m", "sparc.extraction.worker"],
+        python("sparc.extraction.worker"),
+        env={**os.environ, SAFE: "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

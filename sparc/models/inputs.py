@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sparc.errors import BadSample, MissingData, SparcError
 from sparc.plugins.contracts import Sample
+from sparc.plugins.formats import no_image, read_image
 from sparc.plugins.images import TooLarge, loaded, read_rgb
 from sparc.system.refusals import reading, refusal
 
@@ -24,21 +26,28 @@ def image_sample(image: ImageInput, number: int = 0, *, option: str = "--image")
     """
     if isinstance(image, Image.Image):
         return Sample(f"image {number}", lambda: _decoded(f"image {number}", lambda: image))
-    path = Path(image).expanduser()
+    path = Path(os.path.expanduser(image))  # Path.expanduser raises for a user that does not exist
     with reading(path):
         if not path.is_file():
             raise MissingData(f"no image at {path}", hint=f"check {option}")
 
     def opened() -> Image.Image:
-        with reading(path), Image.open(path) as found:
-            return loaded(found)
+        with reading(path):
+            return read_image(path)
 
     return Sample(str(image), lambda: _decoded(str(path), opened))
 
 
 def bytes_sample(content: bytes, name: str) -> Sample:
     """Return a sample of an image file's bytes."""
-    return Sample(name, lambda: _decoded(name, lambda: loaded(Image.open(io.BytesIO(content)))))
+
+    def opened() -> Image.Image:
+        try:
+            return loaded(Image.open(io.BytesIO(content)))
+        except UnidentifiedImageError as error:
+            raise no_image(name, content) from error
+
+    return Sample(name, lambda: _decoded(name, opened))
 
 
 def decoded(sample: Sample) -> Sample:
@@ -57,6 +66,8 @@ def _decoded(name: str, open_image: Callable[[], Image.Image]) -> Image.Image:
     """Read an image as RGB. The errors name the file, and no option that only training has."""
     try:
         return read_rgb(open_image)
+    except BadSample as error:
+        raise BadSample(error.message, hint="convert it to JPEG or PNG") from error
     except SparcError:
         raise
     except TooLarge as error:

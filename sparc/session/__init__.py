@@ -6,7 +6,12 @@ The command line, Python and ablations all use this package, so all three check,
     options     caller, file, dataset defaults and paper, merged into a RunConfig
     data        features and samples of a configuration; `Data.extract` computes those that the store lacks
     session     one run on such data: `Session.train`, then `Session.evaluate`
-    verbs       extract, train, evaluate, explore, localize: each a few calls of these
+    verbs       extract, train, evaluate, localize: each a few calls of these
+    exploring   explore: the site of a run, or its contact sheet
+    arguments   files, folders and texts that a user gives, told apart and checked
+    gallery     held-out samples, or a folder of images, with an index per stream
+    encoding    encode: the concepts of images and texts
+    searching   search: images or texts near an image or a text
     completing  complete, for spaces without a completion
     attaching   attach and detach: a stream more or less
     stopping    stop cleanly after a signal, or when the time is up
@@ -19,8 +24,11 @@ Importing this package does not import torch, so that mistakes which need no mod
 from sparc.session.attaching import attach, detach
 from sparc.session.completing import Completed, complete
 from sparc.session.data import Data
+from sparc.session.encoding import Encoded, encode
+from sparc.session.exploring import explore
 from sparc.session.files import ABLATION_KEYS, read_options
 from sparc.session.listener import SILENT, Listener
+from sparc.session.searching import Searched, search
 from sparc.session.session import Session
 from sparc.session.verbs import (
     Features,
@@ -28,7 +36,6 @@ from sparc.session.verbs import (
     Measured,
     Trained,
     evaluate,
-    explore,
     extract,
     localize,
     train,
@@ -39,19 +46,23 @@ __all__ = [
     "SILENT",
     "Completed",
     "Data",
+    "Encoded",
     "Features",
     "Listener",
     "Localized",
     "Measured",
+    "Searched",
     "Session",
     "Trained",
     "attach",
     "complete",
     "detach",
+    "encode",
     "evaluate",
     "explore",
     "extract",
     "localize",
     "read_options",
+    "search",
     "train",
 ]

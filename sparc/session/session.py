@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparc.config import PlaceOptions, RunConfig, names, validated
+from sparc.config.fitting import described, fitted
 from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, OutOfMemory, UnknownName
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
@@ -134,7 +135,14 @@ class Session:
             self.create()
 
     def create(self) -> None:
-        """Create the run's directory with its provenance. Raises InvalidConfig, StorageError."""
+        """Create the run's directory with its provenance, and fit the options that nobody set to the features.
+
+        Raises InvalidConfig, StorageError.
+        """
+        samples = len(self.data.train)
+        chosen = fitted(self.config, samples)
+        self.listener.note(described(self.config, chosen, samples))
+        self.config = chosen
         Run.create(self.run.path)
         changes: tuple[Change, ...] = ()
         if self.base is not None:

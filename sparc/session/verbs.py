@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from sparc.config import (
     EvaluateOptions,
-    ExploreOptions,
     ExtractOptions,
     LocalizeOptions,
     ResumeOptions,
@@ -22,12 +21,11 @@ from sparc.config import (
 )
 from sparc.config.signatures import (
     EvaluateArguments,
-    ExploreArguments,
     ExtractArguments,
     LocalizeArguments,
     RunArguments,
 )
-from sparc.errors import Interrupted, InUse, InvalidConfig, MissingData, StorageError
+from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError
 from sparc.localization.request import check_modalities, checked_request
 from sparc.models.streams import checked_streams
 from sparc.plotting.figures import check_name
@@ -38,7 +36,6 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
 from sparc.session.session import Session, missing_plugins
 from sparc.session.stopping import stop_on_signal, time_limit
-from sparc.storage.latent_names import LATENTS, read_latent_names
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
 from sparc.system.locks import owned
@@ -278,53 +275,6 @@ def _localization(session: Session, models: Models, cases: Cases) -> Localizatio
     )
     found.write(session.run.localization)
     return found
-
-
-def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[ExploreArguments]) -> Path:
-    """Draw what latents mean, as `sparc explore` does, and return the picture's path.
-
-    Raises the SparcError that `sparc explore` ends with, such as InvalidConfig or MissingData.
-    """
-    options = validated(ExploreOptions, as_options(None, arguments, ExploreOptions))
-    out = None if options.out is None else Path(options.out)
-    if out is not None and out.suffix.lower() != ".png":
-        raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")
-    session = Session.open(run, options, listener)
-    if session.config.features is not None:
-        raise MissingData(
-            f"{run} was trained on imported features, without images and captions to show",
-            hint=f"see its tables: sparc info {run}",
-        )
-    session.check_finished()
-    data, latent, n_latents = session.data, options.latent, read_config(session.run.path).n_latents
-    if latent is not None and not 0 <= latent < n_latents:
-        raise InvalidConfig(f"latent: expected 0 to {n_latents - 1}, found {latent}", hint="choose another --latent")
-    space = session.space
-    listener.doing(f"encoding {len(data.test):,} held-out samples")
-    from sparc.explorer.contact_sheet import draw
-    from sparc.explorer.meanings import meanings
-
-    held_out = data.held_out
-    names = read_latent_names(session.run.pictures / LATENTS)
-    found = meanings(space, held_out.features, names, latent=latent, shared=held_out.rows)
-    if not found:
-        raise MissingData(
-            f"no latent is active in several of the {len(data.test)} held-out samples in every stream",
-            hint="hold out more samples, train longer, or choose a --latent",
-        )
-    path = out or session.run.path / ("latents.png" if latent is None else f"latent-{latent}.png")
-    listener.doing(f"drawing {path}")
-    where = next(iter(data.held_out_jobs.values()))
-    dry = f"  {dry_warning(data.test.random_weights)}" if data.test.random_weights else ""
-    draw(
-        found,
-        lambda row: data.dataset[row],
-        {name: data.registry.backbone(job.stream.name).modality for name, job in data.held_out_jobs.items()},
-        path,
-        title="One latent, every stream" if latent is not None else "What the latents mean",
-        subtitle=f"Held-out samples of {where.dataset.name} ({where.split}), each stream encoded alone.{dry}",
-    )
-    return path
 
 
 def dry_warning(random_weights: Sequence[str]) -> str:

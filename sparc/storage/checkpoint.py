@@ -12,8 +12,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.space import LatentSpace
@@ -22,10 +22,14 @@ from sparc.storage.card import CARD, model_card
 from sparc.storage.completion_file import completion_writer, read_completion
 from sparc.storage.provenance import PROVENANCE
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config
-from sparc.system.files import check_readable, json_writer, write_together
+from sparc.storage.tensor_files import read_header, read_tensors, write_tensors
+from sparc.system.files import json_writer, write_together
 from sparc.system.finite import not_finite
 from sparc.system.hub import hub_refusal, reason, split_revision
 from sparc.system.refusals import reading, writing
+
+HEADER_BYTES = 1 << 10
+"""Bytes of a file's header for each tensor, and for what it says beside them."""
 
 
 class SharedLatentSpace(LatentSpace):
@@ -65,7 +69,7 @@ class SharedLatentSpace(LatentSpace):
             {
                 **part,
                 directory / CONFIG: json_writer(config_content(self.config, training)),
-                directory / MODEL: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+                directory / MODEL: lambda path: write_tensors(path, tensors, {"format": "pt"}),
             }
         )
         if completion is None:  # that of a space which was saved here before
@@ -110,21 +114,7 @@ class SharedLatentSpace(LatentSpace):
                 f"{directory} has no {MODEL}",
                 hint=f"if its training was interrupted, resume it: sparc train --resume {directory}",
             )
-        space = cls(config)
-        try:
-            check_readable(path)
-            with reading(path):
-                state = load_file(path)
-                space.load_state_dict(state)
-        except (SafetensorError, RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CorruptFile(
-                f"{path} is truncated or does not fit {CONFIG}: {reason}", hint="copy the file again, or train again"
-            ) from error
-        if (wrong := not_finite(state)) is not None:
-            raise CorruptFile(
-                f"{path}: expected finite weights, found {wrong}", hint="copy the file again, or train again"
-            )
+        space = cls._with_weights(config, path)
         space.completion = read_completion(directory, config)
         space.directory = directory
         try:
@@ -133,6 +123,32 @@ class SharedLatentSpace(LatentSpace):
             raise InvalidConfig(
                 f"the device '{device}' is not available: {str(error).splitlines()[0]}", hint="cpu, cuda, cuda:1, ..."
             ) from error
+
+    @classmethod
+    def _with_weights(cls, config: SpaceConfig, path: Path) -> SharedLatentSpace:
+        """Return a space with the weights of a file.
+
+        Nothing is allocated before the file's header fits the configuration. Raises CorruptFile or StorageError.
+        """
+        try:
+            most = HEADER_BYTES * (8 + len(config.streams))
+            read_header(path, most)
+            _check_length(path, config)
+            with torch.device("meta"):
+                space = cls(config)
+            shapes = {name: tuple(tensor.shape) for name, tensor in space.state_dict().items()}
+            state = read_tensors(path, shapes, most)
+        except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CorruptFile(
+                f"{path} is truncated or does not fit {CONFIG}: {reason}", hint="copy the file again, or train again"
+            ) from error
+        if (wrong := not_finite(state)) is not None:
+            raise CorruptFile(
+                f"{path}: expected finite weights, found {wrong}", hint="copy the file again, or train again"
+            )
+        space.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+        return space
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload sparc space") -> str:
         """Upload the space and a model card to a repository on the Hugging Face Hub, created if it does not exist.
@@ -182,6 +198,15 @@ def _alike(one: Path, other: Path) -> bool:
     if not (one.is_file() and other.is_file()):
         return one.is_file() == other.is_file()
     return filecmp.cmp(one, other, shallow=False)
+
+
+def _check_length(path: Path, config: SpaceConfig) -> None:
+    """Raise ValueError if a file is too short for the weights that a configuration describes, of two bytes at least."""
+    needed = 2 * 2 * config.n_latents * sum(config.streams.values())
+    with reading(path):
+        found = path.stat().st_size
+    if found < needed:
+        raise ValueError(f"expected at least {needed:,} bytes for {config.n_latents:,} latents, found {found:,}")
 
 
 def load(directory_or_id: str | Path, *, device: str = "cpu", revision: str | None = None) -> SharedLatentSpace:

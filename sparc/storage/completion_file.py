@@ -10,16 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from sparc.config import SpaceConfig
 from sparc.core.completion import Completion
 from sparc.core.newcomer import Newcomer
 from sparc.errors import CorruptFile
 from sparc.storage.space_config import COMPLETION, CONFIG
-from sparc.system.files import check_readable, write_atomically
+from sparc.storage.tensor_files import Header, read_header, read_tensors, write_tensors
+from sparc.system.files import write_atomically
 from sparc.system.refusals import reading
+
+HEADER_BYTES = 1 << 10
+"""Bytes of the file's header for each tensor, and for what it says beside them."""
 
 
 def completion_writer(completion: Completion) -> Callable[[Path], object]:
@@ -31,9 +34,8 @@ def completion_writer(completion: Completion) -> Callable[[Path], object]:
         **{f"own.{len(completion.streams) + number}": one.own for number, one in enumerate(newcomers)},
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One key: safetensors writes several in a random order.
     ridges = " ".join(repr(ridge) for ridge in (completion.ridge, *(one.ridge for one in newcomers)))
-    return lambda path: save_file(tensors, path, metadata={"ridge": ridges})
+    return lambda path: write_tensors(path, tensors, {"ridge": ridges})
 
 
 def write_completion(directory: Path, completion: Completion) -> None:
@@ -55,20 +57,14 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
     founding = config.founding
     numbers = range(len(founding), len(config.streams))
     try:
-        check_readable(path)
-        with reading(path), safe_open(path, framework="pt") as file:
-            mean_T, factor_RT = file.get_tensor("mean").float(), file.get_tensor("factor").float()
-            owns = [file.get_tensor(f"own.{number}").float() for number in numbers]
-            ridge, *own_ridges = map(float, (file.metadata() or {})["ridge"].split())
+        most = HEADER_BYTES * (3 + len(config.streams))
+        header = read_header(path, most)
         total = sum(config.streams.values())
-        if tuple(mean_T.shape) != (total,) or factor_RT.ndim != 2 or factor_RT.shape[1] != total:
-            raise ValueError(f"expected a mean and a factor of width {total}, found {tuple(factor_RT.shape)}")
-        for stream, own_QD in zip(config.attached, owns, strict=True):
-            if own_QD.ndim != 2 or own_QD.shape[1] != config.streams[stream]:
-                raise ValueError(
-                    f"expected rows of width {config.streams[stream]} for the attached stream {stream}, found "
-                    f"{tuple(own_QD.shape)}"
-                )
+        widths = {"factor": total, **{f"own.{number}": list(config.streams.values())[number] for number in numbers}}
+        shapes = {name: (_rows(header, name), width) for name, width in widths.items()}
+        tensors = {name: one.float() for name, one in read_tensors(path, {"mean": (total,), **shapes}, most).items()}
+        mean_T, factor_RT, *owns = tensors.values()
+        ridge, *own_ridges = map(float, header.metadata["ridge"].split())
         if len(own_ridges) != len(config.attached):
             raise ValueError(f"expected {1 + len(config.attached)} ridges, found {1 + len(own_ridges)}")
         positive = all(0 < one < float("inf") for one in (ridge, *own_ridges))
@@ -80,11 +76,19 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
             hint=f"copy the file again; or remove it, then: sparc complete {directory}",
         ) from error
     # Each part is a tensor of its own, as before streams were attached: strides could change the rounding of products.
-    widths = [sum(founding.values()), *(config.streams[stream] for stream in config.attached)]
-    means = [part_D.clone() for part_D in mean_T.split(widths)]
-    factors = [part_RD.contiguous() for part_RD in factor_RT.split(widths, dim=1)]
+    parts = [sum(founding.values()), *(config.streams[stream] for stream in config.attached)]
+    means = [part_D.clone() for part_D in mean_T.split(parts)]
+    factors = [part_RD.contiguous() for part_RD in factor_RT.split(parts, dim=1)]
     newcomers = {
-        stream: Newcomer(*parts)
-        for stream, *parts in zip(config.attached, means[1:], factors[1:], owns, own_ridges, strict=True)
+        stream: Newcomer(*content)
+        for stream, *content in zip(config.attached, means[1:], factors[1:], owns, own_ridges, strict=True)
     }
     return Completion(founding, means[0], factors[0], ridge, newcomers)
+
+
+def _rows(header: Header, name: str) -> int:
+    """Return the number of rows of a table. Raises ValueError if there is no such table."""
+    shape = header.tensors[name].shape if name in header.tensors else ()
+    if len(shape) != 2:
+        raise ValueError(f"expected a table {name}, found {shape or 'none'}")
+    return shape[0]

@@ -14,9 +14,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparc.errors import CorruptFile, IncompatibleFormat
 from sparc.system.files import read_json, write_json
@@ -37,15 +37,15 @@ class _ManifestPart(BaseModel):
 class Shard(_ManifestPart):
     """Name, length and checksum of one shard file."""
 
-    file: str
-    rows: int
+    file: str = Field(pattern=r"^(shard|tokens)-\d{5,}\.safetensors$")
+    rows: int = Field(ge=0)
     sha256: str
 
 
 class PatchTokens(_ManifestPart):
     """Grid and shard files of the features of patches."""
 
-    grid: tuple[int, int]
+    grid: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
     """Rows and columns of patches."""
     shards: tuple[Shard, ...]
 
@@ -64,10 +64,10 @@ class Manifest(_ManifestPart):
     """Precision of the backbone's matrix products."""
     dataset: str
     split: str
-    width: int
+    width: int = Field(gt=0)
     dtype: str
     """Dtype of the stored features."""
-    samples: int
+    samples: int = Field(ge=0)
     samples_sha256: str
     """Digest of the sample ids, in order. Streams open together only if their digests agree."""
     samples_file_sha256: str

@@ -14,18 +14,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sparc.core.space import present
 from sparc.errors import BadFeatures, CorruptFile, MisalignedStreams, MissingData
-from sparc.storage.manifest import Manifest, digest_ids, how_to_remake, read_manifest
+from sparc.storage.manifest import Manifest, Shard, digest_ids, how_to_remake, read_manifest
+from sparc.storage.tensor_files import DIGEST, check_digest, write_tensors
 from sparc.system.files import check_readable, read_json, sha256, write_atomically
 from sparc.system.refusals import reading
 
@@ -75,15 +75,16 @@ def write_shard(
         StorageError: the disk is full; nothing is left behind.
     """
     _check_finite(features, ids, stream)
-    # One metadata key, because safetensors writes several in random order and equal features must be equal bytes.
     samples = json.dumps({"ids": list(ids), "skipped": list(skipped)}, ensure_ascii=False)
-    write_atomically(
-        path, lambda temporary: save_file({key: features.contiguous()}, temporary, metadata={"samples": samples})
-    )
+    tensors = {key: features.contiguous()}
+    write_atomically(path, lambda temporary: write_tensors(temporary, tensors, {"samples": samples}))
 
 
-def read_shard(path: Path, *, key: str = FEATURES) -> ShardContent:
+def read_shard(path: Path, *, key: str = FEATURES, checked: bool = False, sha: str | None = None) -> ShardContent:
     """Read a shard of features, or of `tokens`.
+
+    checked: read the whole file, and refuse one whose content differs from its digest. A shard without a digest, which
+        sparc wrote before version 0.2, must have the checksum `sha`.
 
     Raises MissingData, CorruptFile, or StorageError if the machine refuses to read it. All name the file.
     """
@@ -91,11 +92,25 @@ def read_shard(path: Path, *, key: str = FEATURES) -> ShardContent:
         check_readable(path)
         with reading(path), safe_open(path, framework="pt") as file:
             samples = json.loads(file.metadata()["samples"])
-            return ShardContent(file.get_tensor(key), samples["ids"], samples["skipped"])
+            found = ShardContent(file.get_tensor(key), _texts(samples["ids"]), _texts(samples["skipped"]))
+            if found.features.ndim != (3 if key == TOKENS else 2) or len(found.ids) != len(found.features):
+                raise ValueError(f"it holds {len(found.ids)} ids and features {tuple(found.features.shape)}")
+            if checked and DIGEST in file.metadata():
+                check_digest(path, {key: found.features}, file.metadata())
+            elif checked and sha != sha256(path):
+                raise ValueError("it has no digest")
+            return found
     except FileNotFoundError as error:
         raise MissingData(f"a shard is missing: {path}", hint=how_to_remake(path.parent)) from error
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _corrupt(path, str(error)) from error
+
+
+def _texts(found: Any) -> list[str]:
+    """Return a list of texts. Raises ValueError for anything else."""
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise ValueError("its ids are no list of texts")
+    return found
 
 
 def write_samples(directory: Path, ids: Sequence[str], rows: NDArray[np.int64]) -> str:
@@ -116,10 +131,15 @@ def _read_samples(directory: Path, manifest: Manifest) -> tuple[list[str], Tenso
         message = f"the list of a stream's samples is missing: {path}"
         raise MissingData(message, hint=how_to_remake(directory)) from error
     content = read_json(path, what="the list of a stream's samples")
-    ids: list[str] = content["ids"]
+    try:
+        ids, rows = _texts(content["ids"]), torch.tensor(content["rows"], dtype=torch.int64)
+    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+        raise _corrupt(path, f"expected lists of ids and of rows, found {type(error).__name__}") from error
     if digest_ids(ids) != manifest.samples_sha256:
         raise _corrupt(path, "its ids are not those of the manifest")
-    return ids, torch.tensor(content["rows"], dtype=torch.int64)
+    if rows.shape != (len(ids),) or len(ids) != manifest.samples:
+        raise _corrupt(path, f"expected {manifest.samples:,} samples, found {len(ids):,} ids and {rows.numel():,} rows")
+    return ids, rows
 
 
 def read_ids(directory: Path, manifest: Manifest) -> list[str]:
@@ -154,6 +174,18 @@ class FeatureStore:
     def in_memory(self) -> dict[str, Tensor]:
         """Copy all features into memory: raw, by stream, (samples, width)."""
         return {name: torch.cat(shards)[self.rows[name]] for name, shards in self.shards.items()}
+
+    def some(self, samples: Tensor) -> dict[str, Tensor]:
+        """Copy the features of some samples into memory: raw, by stream, (len(samples), width)."""
+        found = {}
+        for name, shards in self.shards.items():
+            rows = self.rows[name][samples]
+            starts = torch.tensor([0, *map(len, shards)]).cumsum(0)
+            found[name] = torch.empty(len(rows), shards[0].shape[1], dtype=shards[0].dtype)
+            for shard, low, high in zip(shards, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+                own = (rows >= low) & (rows < high)
+                found[name][own] = shard[rows[own] - low]
+        return found
 
     @property
     def widths(self) -> dict[str, int]:
@@ -219,13 +251,32 @@ def open_patches(directory: Path) -> Patches:
     if manifest.tokens is None:
         raise MissingData(f"{directory} has no features of patches", hint="sparc extract --tokens patch")
     _, rows = _read_samples(directory, manifest)
-    shards = []
-    for shard in manifest.tokens.shards:
-        path = directory / shard.file
-        shards.append(read_shard(path, key=TOKENS).features)
-        if sha256(path) != shard.sha256:
-            raise _corrupt(path, "its checksum differs from the manifest's")
+    patches = manifest.tokens.grid[0] * manifest.tokens.grid[1]
+    shards = [_listed(directory / shard.file, shard, TOKENS).features for shard in manifest.tokens.shards]
+    for shard, features in zip(manifest.tokens.shards, shards, strict=True):
+        if features.shape[1] != patches or features.shape[2] != shards[0].shape[2]:
+            raise _corrupt(
+                directory / shard.file,
+                f"expected {patches} patches of width {shards[0].shape[2]}, found {tuple(features.shape[1:])}",
+            )
+    _check_rows(directory, rows, sum(map(len, shards)))
     return Patches(manifest.tokens.grid, shards, rows)
+
+
+def _listed(path: Path, shard: Shard, key: str = FEATURES) -> ShardContent:
+    """Read a shard that a manifest lists. Raises as `read_shard`, and CorruptFile if it is not what is listed."""
+    found = read_shard(path, key=key)
+    if sha256(path) != shard.sha256:
+        raise _corrupt(path, "its checksum differs from the manifest's")
+    if len(found.ids) != shard.rows:
+        raise _corrupt(path, f"the manifest says {shard.rows:,} rows, it holds {len(found.ids):,}")
+    return found
+
+
+def _check_rows(directory: Path, rows: Tensor, count: int) -> None:
+    """Raise CorruptFile if a sample's row is in none of the shards."""
+    if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < count):
+        raise _corrupt(directory / SAMPLES, f"it names a row beyond the {count:,} rows of the shards")
 
 
 def _read_stream(
@@ -235,9 +286,14 @@ def _read_stream(
     ids: list[str] = []
     for shard in manifest.shards:
         path = directory / shard.file
-        features, shard_ids, _ = read_shard(path)
-        if sha256(path) != shard.sha256:
-            raise _corrupt(path, "its checksum differs from the manifest's")
+        features, shard_ids, _ = _listed(path, shard)
+        dtype = str(features.dtype).removeprefix("torch.")
+        if (features.shape[1], dtype) != (manifest.width, manifest.dtype):
+            raise _corrupt(
+                path,
+                f"the manifest says width {manifest.width} and {manifest.dtype}, it holds width {features.shape[1]} "
+                f"and {dtype}",
+            )
         _check_finite(features, shard_ids, name)
         parts.append(features)
         ids += shard_ids

@@ -2,7 +2,7 @@
 
 The folder has the published layout: `annotations/captions_train2017.json`, `annotations/instances_train2017.json` and
 `train2017/`, and the same for `val2017`, or for 2014. Captions are required. Without instances there are no labels.
-Other data in this format are read too. annotations.py reads the files.
+Other data in this format are read too. annotations.py reads the files, and outlines.py draws the masks.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from sparc.plugins import (
 from sparc_plugins.coco.annotations import (
     Pictured,
     corrupt,
-    draw_mask,
     read_captions,
     read_categories,
     read_instances,
     read_outlines,
 )
+from sparc_plugins.coco.outlines import draw_mask
 
 if TYPE_CHECKING:
     import numpy as np

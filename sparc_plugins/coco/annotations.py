@@ -60,7 +60,7 @@ def read_annotations(path: Path, keys: Collection[str]) -> Any:
             return json.load(file, object_hook=keep, parse_float=number, parse_constant=number)
         except UnicodeDecodeError:
             raise
-        except (ValueError, TypeError, EOFError, RecursionError, zlib.error, BadGzipFile) as error:
+        except (ValueError, TypeError, OverflowError, EOFError, RecursionError, zlib.error, BadGzipFile) as error:
             raise corrupt(path, f"expected COCO's JSON, found {error}") from error
 
 
@@ -241,28 +241,3 @@ def read_outlines(path: Path) -> tuple[dict[str, list[int]], list[Any]]:
         for image, record in _by_id(content, "images", path).items()
     }
     return sizes, [record.get("segmentation") for record in records(content, "annotations", path)]
-
-
-def draw_mask(tools: Any, outline: Any, size: list[int] | None) -> NDArray[np.bool_]:
-    """Return the mask (H, W) of an outline, given as polygons or as runs of pixels.
-
-    `tools` is `pycocotools.mask`. Raises ValueError, TypeError, KeyError or OverflowError if the outline is malformed.
-    """
-    import numpy as np
-
-    if size is None:
-        raise ValueError("one of an image that is not listed")
-    if isinstance(outline, dict):
-        if outline["size"] != size:
-            raise ValueError(f"one of size {outline['size']} on an image of {size}")
-        runs = [tools.frPyObjects(outline, *size) if isinstance(outline["counts"], list) else outline]
-    elif isinstance(outline, list):
-        # Fewer than three points have no area, and pycocotools would read four numbers as a box.
-        polygons = [polygon for polygon in outline if len(polygon) >= 6]
-        # pycocotools hangs on points that are much farther away.
-        if not all(np.abs(polygon).max() < 1e6 for polygon in polygons):
-            raise ValueError("a point that is far from any image")
-        runs = tools.frPyObjects(polygons, *size) if polygons else []
-    else:
-        raise ValueError(f"{outline!r:.40}")
-    return np.any(tools.decode(runs), axis=2) if runs else np.zeros(size, dtype=np.bool_)

@@ -401,6 +401,7 @@ def test_an_ablation_resumes_after_an_error_a_kill_and_a_signal_to_the_same_resu
 
 @pytest.mark.slow
 def test_a_run_that_diverges_is_named_and_the_others_are_kept(sparc_here, features, tmp_path):
+    (tmp_path / "multiprocessing.py").write_text("raise SystemExit")
     asked = ("ablate", *features, "--n-latents", 32, "--batch-size", 32, "--epochs", 8, "--k", 4, "--seeds", 2)
     with on_cores(1):  # the runs that go on do so in the process of the one that ended
         done = sparc_here(*asked, "--grid", "lr=1e30,0.01,0.02", "--out", "out")

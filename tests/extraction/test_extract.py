@@ -98,6 +98,17 @@ def test_a_shard_of_other_samples_or_a_broken_one_is_made_anew(dataset, tmp_path
     assert open_streams({"brightness": tmp_path / "s"}).ids == tuple(dataset.ids)
 
 
+def test_a_flipped_bit_in_a_shard_of_an_interrupted_extraction_is_noticed_and_the_shard_made_anew(dataset, tmp_path):
+    whole = extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
+    path = shard_path(tmp_path / "s", 1)
+    content = path.read_bytes()
+    for place in (len(content) - 1, len(content) - 60, content.index(b'"ids') - 9, content.index(b"sha256")):
+        (tmp_path / "s" / "manifest.json").unlink()
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16).shards == whole.shards
+        assert path.read_bytes() == content
+
+
 KILLED = """
 import sys, time, torch
 from pathlib import Path

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
+from pycocotools import mask as tools
 
 from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
 from sparc.localization.benchmark import cases_of
@@ -18,6 +20,7 @@ from sparc.plugins import SegmentedDataset, install
 from sparc.plugins.checks import check_dataset
 from sparc.plugins.registry import discover
 from sparc_plugins.coco import Coco, CocoParams, _identify, read_captions
+from sparc_plugins.coco.outlines import draw_mask
 
 CATEGORIES = {
     18: ("animal", "dog"),
@@ -263,8 +266,15 @@ def test_an_outline_of_any_kind_becomes_a_mask(pets, outline, expected):
     ("outline", "found"),
     [
         ({"counts": [9, 3, 36], "size": [WIDTH, HEIGHT]}, r"one of size \[8, 6\] on an image of \[6, 8\]"),
-        ({"counts": [9, 3, 3600], "size": [HEIGHT, WIDTH]}, "Invalid RLE"),
-        ({"counts": [9, -3, 42], "size": [HEIGHT, WIDTH]}, "out of bounds"),
+        ({"counts": [9, 3, 3600], "size": [HEIGHT, WIDTH]}, "runs of 3,612 pixels on an image of 48"),
+        ({"counts": [9, -3, 42], "size": [HEIGHT, WIDTH]}, "no whole numbers from 0"),
+        ({"counts": [9.5, 3, 35.5], "size": [HEIGHT, WIDTH]}, "no whole numbers from 0"),
+        ({"counts": [float("inf")], "size": [HEIGHT, WIDTH]}, "no whole numbers from 0"),
+        ({"counts": "oooooooooooooo", "size": [HEIGHT, WIDTH]}, "a run of pixels with the character 'o'"),
+        ({"counts": "PPPYo1PPPYo1", "size": [HEIGHT, WIDTH]}, "runs of .* pixels on an image of 48"),
+        ({"counts": "93T", "size": [HEIGHT, WIDTH]}, "ends early"),
+        ({"counts": 7, "size": [HEIGHT, WIDTH]}, "not iterable"),
+        ([[-9e5, -9e5, 9e5, 9e5] * 800], "an outline of 2,880,000,000 pixels; the limit is 4,194,304"),
         ({"size": [HEIGHT, WIDTH]}, "'counts'"),
         ([[2, 1, 6, 1, 1e300, 4]], "a point that is far from any image"),
         ([[2, 1, 6, 1, float("nan"), 4]], "a point that is far from any image"),
@@ -276,6 +286,29 @@ def test_what_is_no_outline_is_named(pets, outline, found):
     write(pets, "instances", instances_of([4, 9], [(9, 3, BOX, 0), (4, 3, outline, 0)]))
     with pytest.raises(CorruptFile, match=rf"instances_train2017.json: .* annotations\[1\], found .*{found}"):
         opened(pets).masks(0)
+
+
+@pytest.mark.parametrize("sides", [(2**31, 10), (2**31 - 1, 2**31 - 1), (-3, 10), (0, 8), (10**30, 10**30)])
+@pytest.mark.parametrize("outline", [BOX, [], {"counts": [48], "size": [HEIGHT, WIDTH]}], ids=["box", "none", "runs"])
+def test_an_image_of_a_size_that_no_image_has_is_named(pets, sides, outline):
+    content = instances_of([4, 9], [(4, 3, outline, 0)])
+    for image in content["images"]:
+        image["height"], image["width"] = sides
+    write(pets, "instances", content)
+    with pytest.raises(CorruptFile, match=rf"annotations\[0\], found one on an image of {sides[0]} x {sides[1]}"):
+        opened(pets).masks(0)
+
+
+def test_as_many_polygons_as_one_likes_take_the_memory_of_one_mask(pets):
+    write(pets, "instances", instances_of([4, 9], [(4, 3, BOX * 5_000, 0)]))
+    assert opened(pets).masks(0)["car"].tolist() == inside(slice(1, 4), slice(2, 6))
+
+
+@given(mask=arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 1)))
+def test_compressed_runs_are_what_pycocotools_takes_them_for(mask):
+    runs = tools.encode(np.asfortranarray(mask))
+    outline = {"size": list(mask.shape), "counts": runs["counts"].decode()}
+    assert (draw_mask(tools, outline, list(mask.shape)) == mask).all()
 
 
 def test_an_outline_on_an_image_that_the_file_does_not_list_is_named(pets):

@@ -106,5 +106,6 @@ def test_the_file_says_nothing_of_the_machine(space, tmp_path):
     space.save_pretrained(tmp_path)
     raw = (tmp_path / "completion.safetensors").read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    assert header["__metadata__"] == {"ridge": "0.30000000000000004"}
+    assert header["__metadata__"]["ridge"] == "0.30000000000000004"
+    assert header["__metadata__"].keys() == {"ridge", "sha256"}
     assert os.fsencode(tmp_path) not in raw

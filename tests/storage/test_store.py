@@ -226,3 +226,58 @@ def test_a_full_disk_while_a_shard_is_written_is_an_error_of_sparc(tmp_path, mon
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert list(tmp_path.iterdir()) == []
+
+
+def edited(path, change):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **change(content)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda old: {"width": 4}, "the manifest says width 4 and float32, it holds width 3 and float32"),
+        (lambda old: {"dtype": "float16"}, "the manifest says width 3 and float16, it holds width 3 and float32"),
+        (lambda old: {"samples": 11}, "expected 11 samples, found 10 ids and 10 rows"),
+        (lambda old: {"shards": [{**old["shards"][0], "rows": 3}]}, "the manifest says 3 rows, it holds 4"),
+        (lambda old: {"shards": [{**old["shards"][0], "file": "../photo/shard-00000.safetensors"}]}, "not a manifest"),
+        (lambda old: {"width": 0}, "not a manifest"),
+        (lambda old: {"shards": old["shards"][:2]}, "do not hold the samples"),
+    ],
+)
+def test_a_manifest_that_does_not_describe_its_shards_is_refused(stream, change, message):
+    edited(stream / "manifest.json", change)
+    with pytest.raises(CorruptFile, match=message):
+        open_streams({"photo": stream})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], {"ids": 3}, {"ids": ["a"], "rows": "b"}, {"ids": ["a"], "rows": [2**70]}, {"ids": [["a"]], "rows": [0]}, 0],
+)
+def test_a_list_of_samples_that_is_none_is_refused_though_its_checksum_fits(stream, content):
+    (stream / "samples.json").write_text(json.dumps(content))
+    edited(stream / "manifest.json", lambda old: {"samples_file_sha256": sha256(stream / "samples.json")})
+    with pytest.raises(CorruptFile, match=r"samples\.json is truncated or altered"):
+        open_streams({"photo": stream})
+
+
+def test_every_bit_of_a_shard_counts_when_its_digest_is_checked(stream):
+    path = shard_path(stream, 2)
+    whole = path.read_bytes()
+    for place in range(8, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+        with pytest.raises(CorruptFile, match=r"shard-00002"):
+            read_shard(path, checked=True)
+    path.write_bytes(whole)
+    assert read_shard(path, checked=True).ids == ["sample 8", "sample 9"]
+
+
+def test_a_shard_without_a_digest_passes_only_with_the_checksum_of_its_manifest(stream):
+    path = shard_path(stream, 2)
+    save_file(
+        {"features": torch.ones(2, 3)}, path, metadata={"samples": json.dumps({"ids": ["a", "b"], "skipped": []})}
+    )
+    with pytest.raises(CorruptFile, match="has no digest"):
+        read_shard(path, checked=True)
+    assert read_shard(path, checked=True, sha=sha256(path)).ids == ["a", "b"]

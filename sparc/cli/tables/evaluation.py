@@ -11,6 +11,7 @@ from rich.text import Text
 from sparc.cli.progress import console
 from sparc.cli.tables.details import details, number, with_reach
 from sparc.cli.tables.layout import NumberTable
+from sparc.evaluation.faults import faults
 from sparc.evaluation.report import CodeMeasures, EvaluationFile, Ranks, Report, Retrieval, Uncompleted
 from sparc.session.verbs import dry_warning
 from sparc.storage.run import Run
@@ -61,6 +62,8 @@ def print_evaluation(run: Run, *, everything: bool | None = None) -> None:
     console.print()
     for table in evaluation_tables(file.report, title=title, caption=caption, everything=everything):
         console.print(table)
+    for line in faults(file.report):
+        console.print(Text(line, style="yellow"))
 
 
 def _reconstruction(report: Report) -> Table:

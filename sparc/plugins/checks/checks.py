@@ -116,7 +116,8 @@ def _imported(module: str) -> tuple[list[str], str]:
     code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
     paths = os.pathsep.join(sys.path)  # this process may know the module only by its sys.path
     environment = {**os.environ, "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return done.stdout.split(), "" if done.returncode == 0 else done.stderr.strip()[-200:]
 
 

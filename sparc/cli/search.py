@@ -1,0 +1,67 @@
+"""`sparc search`: images by text, texts by image, images by image across models."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparc.cli.encode import Json, expanded, print_json, printable, screen
+from sparc.cli.options import RunPath, with_options
+from sparc.cli.progress import console
+from sparc.config import SearchOptions
+
+if TYPE_CHECKING:
+    from sparc.index.results import Found
+
+Queries = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="QUERY...", help="Images, folders of images, and texts; - reads more from standard input."),
+]
+SHARED = 3
+"""Concepts that are printed beside a hit."""
+
+
+@with_options(SearchOptions, without=("features",))
+def search(run: RunPath, given: dict[str, Any], queries: Queries = None, as_json: Json = False) -> None:
+    """Find images or texts by a text or an image, among the held-out samples of a run or in a folder.
+
+    Each side is encoded alone, and the score is the cosine of the codes. A query is told to be a file, a folder or a
+    text as by `sparc encode`. Beside a hit stand the concepts that it shares with the query, and their shares of the
+    score.
+
+    Examples:
+
+        sparc search runs/openmoji "a red bus"
+
+        sparc search runs/openmoji photo.jpg --find text
+
+        sparc search runs/openmoji photo.jpg --index photos --out found.html
+    """
+    from sparc.session import search as find
+    from sparc.session.verbs import dry_warning
+
+    with screen(as_json=as_json) as listener:
+        found = find(run, expanded(queries), listener=listener, **given)
+    if as_json:
+        print_json([one.to_json() for one in found.found])
+        return
+    if found.random_weights:
+        console.print(dry_warning(found.random_weights), style="bold yellow", markup=False, soft_wrap=True)
+    for one in found.found:
+        _print(one)
+    if found.page is not None:
+        console.print(str(found.page), markup=False, soft_wrap=True)
+
+
+def _print(found: Found) -> None:
+    say = partial(console.print, markup=False, soft_wrap=True)
+    say(f"{printable(found.query)}  {found.query_stream} → {found.target_stream}, {found.candidates:,} searched")
+    for hit in found.hits:
+        shared = ", ".join(f"{one} {one.share:.0%}" for one in hit.concepts[:SHARED])
+        caption = hit.sample.caption if hit.sample.caption != hit.sample.id else ""
+        words = "  ".join(printable(text) for text in (hit.sample.id, caption or "", shared) if text)
+        say(f"    {hit.score:.3f}  {words}")
+    if not found.hits:
+        say("    nothing shares a concept with the query")

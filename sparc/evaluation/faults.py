@@ -1,0 +1,46 @@
+"""Say in words what is wrong with a trained space, and which option changes it."""
+
+from __future__ import annotations
+
+import math
+
+from sparc.evaluation.report import Report
+
+MOST = 0.5
+"""Share of dead latents from which on the space is too large for its data."""
+
+
+def faults(report: Report) -> list[str]:
+    """Return a line for each fault that the measurements of held-out samples show; none for a sound space.
+
+    - A stream is rebuilt worse than by its mean, from its own code or from those of other streams.
+    - Most latents are dead: no held-out sample activates them in any stream.
+    - No pair of streams finds more than chance, by latents.
+    """
+    lines = []
+    below = {
+        source: [target for target, value in row.items() if value is not None and value < 0]
+        for source, row in report.joint.r2.items()
+    }
+    own = [name for name, targets in below.items() if name in targets]
+    if own:
+        lines.append(
+            f"{', '.join(own)}: rebuilt worse than by the mean of the samples (R² below 0): try --normalization "
+            "standard, more --epochs, or another --lr"
+        )
+    others = [f"{a} → {b}" for a, targets in below.items() for b in targets if a != b and b not in own]
+    if others:
+        lines.append(
+            f"{', '.join(others)}: rebuilt worse than by the mean of the samples (R² below 0): check that the samples "
+            "of both streams belong together, and train on more of them"
+        )
+    if report.joint.dead > MOST * report.n_latents:
+        enough = max(16, 2 ** int(math.log2(max(1, 2 * (report.n_latents - report.joint.dead)))))
+        lines.append(
+            f"{report.joint.dead:,} of {report.n_latents:,} latents are dead on held-out samples: --n-latents "
+            f"{enough} is enough for these data"
+        )
+    ranks = [(pair.latents.r10, pair.chance.r10) for pair in report.retrieval]
+    if ranks and all(found <= chance for found, chance in ranks):
+        lines.append("a search by latents finds no more than chance: the streams have learned nothing in common")
+    return lines

@@ -1,0 +1,22 @@
+// Numbers as people read them.
+"use strict";
+const Format = (() => {
+  const none = "–";
+  const count = (value) => (value === null || value === undefined ? none : value.toLocaleString("en"));
+  const number = (value, digits = 2) => (value === null || value === undefined ? none : value.toFixed(digits).replace("-", "−"));
+  const share = (value) => {
+    if (value === null || value === undefined) return none;
+    const percent = value * 100;
+    if (percent === 0) return "0\u00a0%";
+    if (percent < 0.1) return `${percent.toPrecision(1)}\u00a0%`;
+    return `${percent < 10 ? percent.toFixed(1) : percent.toFixed(0)}\u00a0%`;
+  };
+  const compact = (value) => {
+    if (value === null || value === undefined) return none;
+    const size = Math.abs(value);
+    if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(1).replace("-", "−");
+    return value.toLocaleString("en", { maximumSignificantDigits: 3 }).replace("-", "−");
+  };
+  const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
+  return { count, number, share, compact, plural };
+})();

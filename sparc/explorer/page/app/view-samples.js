@@ -1,0 +1,47 @@
+// The samples: pictures and captions that the concepts were looked up in.
+"use strict";
+const SamplesView = (() => {
+  const { h, said } = Dom;
+
+  const card = (samples, sample) => {
+    const text = Dictionary.sampleText(samples, sample);
+    const pictured = samples.thumb[sample] >= 0;
+    return h("a.card", { href: Links.to(`sample/${sample}`) },
+      pictured ? Pictures.thumbnail(samples.thumb[sample], "") : null,
+      h(`span.body${pictured ? "" : ".long"}`, h("span.caption", said(text))));
+  };
+
+  const show = async (main, _id, parameters) => {
+    const { run } = Dictionary;
+    const samples = await Data.load("samples");
+    const pictures = samples.thumb.some((thumb) => thumb >= 0);
+    let shown = [];
+    const grid = new Grid.CardGrid({ label: "Samples", least: pictures ? 150 : 240, height: (width) => (pictures ? width + 62 : 118), card: (index) => card(samples, shown[index]) });
+    const count = h("p.count");
+    let turn = 0;
+    const update = async () => {
+      const mine = (turn += 1);
+      const text = (parameters.q ?? "").trim();
+      const found = text ? (await Search.samples())(text) : null;
+      if (mine !== turn) return;
+      shown = found ?? samples.id.map((_, sample) => sample);
+      Links.keep("samples", parameters);
+      count.replaceChildren(h("strong", Format.count(shown.length)), ` of ${Format.plural(run.shown, "sample")}`,
+        run.shown < run.held_out ? ` (an even choice of the ${Format.count(run.held_out)} held out)` : "");
+      grid.show(shown.length);
+      Dom.announce(`${shown.length} samples`);
+    };
+    const input = h("input", { type: "search", value: parameters.q ?? "", placeholder: "Search captions and ids …", dir: "auto", spellcheck: "false", "aria-label": "Search captions and ids", on: { input: () => {
+      parameters.q = input.value;
+      window.scrollTo(0, 0);
+      update();
+    } } });
+    main.append(h("p.lead", "What the models were shown. ", h("span.soft", "Open one to see which concepts each model finds in it.")),
+      h("div.tools", h("div.search", input, h("kbd", { "aria-hidden": "true" }, "/"))), h("div.status", count), grid.host);
+    grid.attach();
+    await update();
+    return () => grid.detach();
+  };
+
+  return { title: () => "Samples", show };
+})();

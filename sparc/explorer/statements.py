@@ -1,0 +1,56 @@
+"""Data files of the site: one JavaScript statement each, which hands JSON to the page.
+
+A page that was opened from a disk may not fetch files, but may load scripts. The texts in the JSON are untrusted, so
+every character that could end a script or a statement is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+DIGITS = 4
+"""Significant digits of floats."""
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029\u007f"}
+
+
+def statement(name: str, content: Any) -> str:
+    """Return the statement that hands `content` to the page under a name. Floats must be finite: see `significant`."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"sparcData({json.dumps(name)}, {text.translate(_ESCAPES)});\n"
+
+
+def write_statement(folder: Path, name: str, content: Any) -> None:
+    """Write the statement of `name` into `folder`; a name such as `latent/3` gives the file `latent-3.js`."""
+    (folder / f"{name.replace('/', '-')}.js").write_text(statement(name, content), encoding="utf-8")
+
+
+def significant(value: float | None) -> float | None:
+    """Round to DIGITS significant digits, integers not at all; None for None, NaN and infinity."""
+    if isinstance(value, int):
+        return value
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
+
+
+def significants(values: Iterable[float | None]) -> list[float | None]:
+    """Round each of some numbers as `significant` does. Arrays are faster as lists: pass `array.tolist()`."""
+    return [significant(value) for value in values]
+
+
+def clean(text: str) -> str:
+    """Return a text as UTF-8 can hold it: half a surrogate pair, which JSON files may contain, becomes U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def shortened(text: str, length: int) -> str:
+    """Return at most `length` characters of a text; a cut text ends in an ellipsis, not between letter and accent."""
+    if len(text) <= length:
+        return text
+    end = length - 1
+    while end > 0 and (unicodedata.combining(text[end]) or text[end] in "\u200d\ufe0f" or text[end - 1] == "\u200d"):
+        end -= 1
+    return f"{text[: end or length - 1].rstrip()}…"

@@ -1,0 +1,82 @@
+"""Words of captions, in any script, as terms that samples have or lack."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+FEWEST = 3
+"""Samples that a word needs to count as a term."""
+MOST = 5000
+"""Terms kept, the most frequent ones."""
+READ = 4000
+"""Characters of a caption that are read."""
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+"""Runs of scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han."""
+_BARE = re.compile("[\u200c\u200d\ufe0e\ufe0f'’]+")
+
+
+class _Parts(dict[int, str]):
+    """Table for `str.translate`: letters, marks and digits stay, symbols such as emoji stand alone, others separate."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        kind = unicodedata.category(character)
+        if kind[0] in "LMN" or character in "\u200c\u200d'’":
+            found = character
+        else:
+            found = f" {character} " if kind == "So" else " "
+        self[code] = found
+        return found
+
+
+_PARTS = _Parts()
+
+
+class Words(NamedTuple):
+    """Terms, and the samples that have them."""
+
+    terms: tuple[str, ...]
+    """C terms, the most frequent first."""
+    samples: csr_array
+    """(N, C) float32, 1 where the sample's caption has the term."""
+
+
+def words_in(caption: str) -> set[str]:
+    """Return the words of a caption, folded to lower case.
+
+    Scripts that put no spaces between words give each pair of neighbouring characters, and single ideographs.
+    """
+    found: set[str] = set()
+    for token in unicodedata.normalize("NFC", caption[:READ]).casefold().translate(_PARTS).split():
+        rest = _UNSPACED.sub(" ", token).split()
+        found.update(word for word in (part.strip("'’\u200c\u200d\ufe0f") for part in rest) if _BARE.sub("", word))
+        for run in _UNSPACED.findall(token):
+            found.update(run[place : place + 2] for place in range(len(run) - 1))
+            found.update(character for character in run if len(run) == 1 or character >= "\u3400")
+    return {word for word in found if not all(unicodedata.category(character)[0] == "M" for character in word)}
+
+
+def words_of(captions: Sequence[str | None]) -> Words:
+    """Return the words of some captions as terms: those in at least FEWEST captions, at most MOST of them."""
+    by_sample = [words_in(caption) if caption else set() for caption in captions]
+    counts = Counter(word for words in by_sample for word in words)
+    frequent = sorted(
+        (word for word, count in counts.items() if count >= FEWEST), key=lambda word: (-counts[word], word)
+    )
+    terms = tuple(frequent[:MOST])
+    column = {term: number for number, term in enumerate(terms)}
+    columns = [sorted(column[word] for word in words if word in column) for words in by_sample]
+    ends = np.cumsum([0, *map(len, columns)])
+    flat = np.fromiter((number for numbers in columns for number in numbers), np.int64, int(ends[-1]))
+    matrix = csr_array((np.ones(len(flat), np.float32), flat, ends), shape=(len(columns), len(terms)))
+    return Words(terms, matrix)

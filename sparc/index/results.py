@@ -1,0 +1,73 @@
+"""The answers of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sparc.plugins.contracts import Sample
+
+
+class SharedConcept(NamedTuple):
+    """A latent that the codes of query and hit both activate."""
+
+    latent: int
+    name: str | None
+    """Its confirmed name; None without one."""
+    share: float
+    """Share of the score that this latent contributes."""
+
+    def __str__(self) -> str:
+        """Return the name, or `latent N`."""
+        return self.name or f"latent {self.latent}"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image or caption that was found."""
+
+    score: float
+    """Cosine with the query."""
+    sample: Sample = field(repr=False)
+    """First sample that shows it."""
+    concepts: tuple[SharedConcept, ...] = ()
+    """What query and hit share, the largest share first; empty for a search by cross-reconstruction."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The hits of one query in one stream, the best first."""
+
+    query: str
+    """The text, or the path of the image."""
+    modality: str
+    """`image` or `text`, of the query."""
+    sample: Sample = field(repr=False)
+    """The query itself."""
+    query_stream: str
+    target_stream: str
+    target_modality: str
+    by: str
+    candidates: int
+    """Distinct images or captions that were searched."""
+    hits: tuple[Hit, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the hits as JSON has them."""
+        return {
+            "query": self.query,
+            "kind": self.modality,
+            "query_stream": self.query_stream,
+            "target_stream": self.target_stream,
+            "by": self.by,
+            "candidates": self.candidates,
+            "hits": [
+                {
+                    "id": hit.sample.id,
+                    "score": hit.score,
+                    "caption": hit.sample.caption,
+                    "concepts": [concept._asdict() for concept in hit.concepts],
+                }
+                for hit in self.hits
+            ],
+        }
