@@ -245,3 +245,21 @@ def test_what_a_killed_process_leaves_before_its_run_begins_is_in_nobodys_way(tm
     with pytest.raises(InvalidConfig, match="already exists"):
         Run.create(run)
     assert Run.next_free(tmp_path, "run") == tmp_path / "run-2"
+
+
+def test_a_dry_run_takes_two_steps_of_everything_and_leaves_nothing(imported, tmp_path, sparc_here):
+    before = sorted(tmp_path.rglob("*"))
+    shape = ("--n-latents", 16, "--k", 4, "--batch-size", 16, "--epochs", 30)
+    done = sparc_here("train", "--features", imported, *shape, "--out", "run", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    train = len(json.loads((imported / "train" / "a" / "samples.json").read_text())["ids"])
+    assert f"two steps on {train} samples worked; {train // 16 * 30:,} steps at" in done.stdout
+    assert f"evaluating ({200 - train} held-out samples) worked" in done.stdout
+    assert sorted(path for path in tmp_path.rglob("*") if path.name != "__pycache__") == before
+    planted = ("--dataset", "synthetic[samples=300,held_out=60]", "--store", "store", "--k", 4, "--n-latents", 64)
+    done = sparc_here("train", *planted, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "wide, middle, narrow" in done.stdout
+    assert not (tmp_path / "store").exists()
+    done = sparc_here("train", "--features", imported, *shape, "--lr", "1e38", "--dry-run")
+    assert "is not finite after step 1" in done.stderr

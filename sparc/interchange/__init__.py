@@ -17,10 +17,12 @@ The package itself imports neither torch nor a file format's library. Letters in
 a stream's features, D the same in suffixes of names, L latents.
 """
 
+import os
 from pathlib import Path
 
 from sparc.errors import InvalidConfig, SparcError
 from sparc.system.files import is_temporary, read_json
+from sparc.system.locks import holder, in_use
 from sparc.system.refusals import writing
 
 EXPORT_FORMATS = ("saelens",)
@@ -43,6 +45,8 @@ def check_new_folder(out: Path) -> None:
         names = {path.name for path in out.iterdir() if not is_temporary(path)} if out.is_dir() else {""}
     if not names or (names == {SAE_CONFIG} and _is_ours(out / SAE_CONFIG)):
         return
+    if out.is_dir() and (owner := holder(out)) is not None and owner.pid != os.getpid():
+        raise in_use(out, owner, "wait until it ends; or choose another --out")
     raise InvalidConfig(f"{out} already exists, and an export overwrites nothing", hint="choose another --out")
 
 
