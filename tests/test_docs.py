@@ -205,7 +205,7 @@ def test_the_quickstart_on_a_folder_of_photos_runs(sparc_here, extracted):
     for words in commands[:-1]:
         done = sparc_here(*[stands_for.get(word, word) for word in words])
         assert done.returncode == 0, done.stderr
-    assert (extracted.parent / "runs" / "photos" / "latents.png").is_file()
+    assert (extracted.parent / "runs" / "photos" / "explore" / "index.html").is_file()
 
 
 def test_bringing_features_of_your_own_runs(sparc_here, tmp_path):

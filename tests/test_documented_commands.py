@@ -82,7 +82,7 @@ def test_commands_on_a_run_run_as_written(sparc_here, run_all, extracted, monkey
     run_all(commands(*ON_A_RUN))
     for path in (
         "runs/openmoji/localization.json",
-        "runs/photos/latents.png",
+        "runs/photos/explore/index.html",
         "latent-93.png",
         "bus.png",
         "sae/cfg.json",

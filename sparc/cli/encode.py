@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from sparc.cli.options import RunPath, with_options
+from sparc.cli.output import PlainConsole
 from sparc.cli.progress import Screen, console
 from sparc.config import EncodeOptions
 
@@ -61,7 +61,7 @@ def encode(run: RunPath, given: dict[str, Any], inputs: Inputs = None, as_json: 
 
 def screen(*, as_json: bool) -> Screen:
     """Return the listener of a command: JSON has standard output for itself."""
-    return Screen(Console(stderr=True, highlight=False)) if as_json else Screen()
+    return Screen(PlainConsole(stderr=True, highlight=False)) if as_json else Screen()
 
 
 def expanded(inputs: list[str] | None) -> list[Argument]:
