@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import warnings
 
@@ -27,7 +26,6 @@ from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from sparc.system.names import same_name
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
-from tests.conftest import variables_of
 from tests.runs import provenance
 from tests.test_docs import ENCODES, SEARCHES, blocks
 
@@ -41,12 +39,11 @@ def trained_once(extracted_once, drawn_photos, installed_example, made_once):
     def train(folder):
         shutil.copytree(extracted_once, folder / "cache")
         shutil.copytree(drawn_photos, folder / "photos")
-        places = {"SPARC_CACHE": str(folder / "cache"), "HF_HOME": str(folder / "hf")}
-        options = [word for stream in STREAMS for word in ("--stream", stream)]
-        data = ["--dataset", "image-folder", "--data-root", folder / "photos", "--out", folder / "run"]
-        shape = ["--n-latents", "32", "--k", "4", "--batch-size", "16", "--epochs", "20", "--lr", "0.01"]
-        command = [sys.executable, "-m", "sparc", "train", *options, *data, *shape]
-        subprocess.run(command, env=variables_of(installed_example) | places, check=True, capture_output=True)
+        data = {"dataset": "image-folder", "data_root": folder / "photos", "stream": STREAMS, "out": folder / "run"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(installed_example))
+            patch.setenv("SPARC_CACHE", str(folder / "cache"))
+            sparc.train(**data, n_latents=32, k=4, batch_size=16, epochs=20, lr=0.01, normalization="standard")
 
     return made_once("searchable", train)
 
@@ -190,14 +187,10 @@ def test_the_commands_print_pages_and_json(here, places, sparc_here):
     assert " %" in done.stdout
 
 
-def test_standard_input_holds_arguments_or_an_image(here, environment, places):
-    def piped(content, *words):
-        command = [sys.executable, "-m", "sparc", "encode", "run", *words, "--json", "--data-root", "photos"]
-        return subprocess.run(
-            [*command, "--store", places["store"]], env=environment, input=content, capture_output=True, check=False
-        )
-
-    done = piped("a red bar\r\nphotos/red-bar-1.png\n\nein Wörtchen 猫\n".encode(), "first", "-")
+def test_standard_input_holds_arguments_or_an_image(places, sparc_here, monkeypatch):
+    lines = "a red bar\r\nphotos/red-bar-1.png\n\nein Wörtchen 猫\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode()), encoding="utf-8"))
+    done = sparc_here("encode", "run", "first", "-", "--json", "--data-root", "photos", "--store", places["store"])
     shown = [(one["input"], one["kind"]) for one in json.loads(done.stdout)]
     expected = [(text, "text") for text in ("first", "a red bar", "ein Wörtchen 猫")]
     expected.insert(2, ("photos/red-bar-1.png", "image"))
