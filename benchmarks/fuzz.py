@@ -86,7 +86,7 @@ def mutate_text(data: bytes, draw: random.Random) -> bytes:
             words[draw.randrange(len(words))] = str(draw.choice((*NUMBERS, *TEXTS))).encode("utf-8", "surrogatepass")
             lines[place] = b",".join(words)
         elif kind == 6:
-            lines[place] = lines[place] * draw.choice((2, 3000))
+            lines[place] = lines[place] * (2 if len(lines[place]) > 5000 else 3000)
         else:
             draw.shuffle(lines)
     return b"\n".join(lines)
