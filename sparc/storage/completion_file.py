@@ -17,9 +17,10 @@ from sparc.core.completion import Completion
 from sparc.core.newcomer import Newcomer
 from sparc.errors import CorruptFile
 from sparc.storage.space_config import COMPLETION, CONFIG
-from sparc.storage.tensor_files import Header, read_header, read_tensors, write_tensors
+from sparc.storage.tensor_files import read_tensors, write_tensors
 from sparc.system.files import write_atomically
 from sparc.system.refusals import reading
+from sparc.system.tensor_headers import Header, read_header
 
 HEADER_BYTES = 1 << 10
 """Bytes of the file's header for each tensor, and for what it says beside them."""
