@@ -30,7 +30,20 @@ SECONDS = 20
 ROOM = 2 << 30
 """Bytes that an input may allocate beyond what the process has before."""
 NUMBERS = (0, 1, -1, 127, 255, 32767, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**53 + 1, 2**63 - 1, 2**63, 10**30, -(2**63))
-TEXTS = ("", "\0", "\x1b[31m", "../../x", "/etc/passwd", "=1+1", "\ud800", "NaN", "x" * 140_000, "[" * 9_000, "\u202e", "0")
+TEXTS = (
+    "",
+    "\0",
+    "\x1b[31m",
+    "../../x",
+    "/etc/passwd",
+    "=1+1",
+    "\ud800",
+    "NaN",
+    "x" * 140_000,
+    "[" * 9_000,
+    "\u202e",
+    "0",
+)
 VALUES = (None, True, [], {}, 0.5, 1e308, float("inf"), float("nan"), -0.0, *NUMBERS, *TEXTS, [[[]]], {"a": {"b": []}})
 
 

@@ -36,7 +36,15 @@ from sparc.storage.latent_names import read_latent_names
 from sparc.storage.manifest import Manifest, PatchTokens, Shard, digest_ids, write_manifest
 from sparc.storage.provenance import read_provenance
 from sparc.storage.run import Run
-from sparc.storage.store import open_patches, open_streams, read_shard, shard_path, tokens_path, write_samples, write_shard
+from sparc.storage.store import (
+    open_patches,
+    open_streams,
+    read_shard,
+    shard_path,
+    tokens_path,
+    write_samples,
+    write_shard,
+)
 from sparc.system.files import sha256
 from sparc.system.hub import parts_of
 
@@ -316,7 +324,13 @@ def make_open_images(folder: Path) -> None:
         for number in range(3):
             name = f"{number:016x}"
             (folder / split / f"{name}.jpg").write_bytes(picture("JPEG"))
-            record = {"dataset_id": split, "image_id": name, "annotator_id": 9, "caption": f"a \\u00e9 {number}", "traces": [[]]}
+            record = {
+                "dataset_id": split,
+                "image_id": name,
+                "annotator_id": 9,
+                "caption": f"a \\u00e9 {number}",
+                "traces": [[]],
+            }
             lines.append(json.dumps(record))  # fmt: skip
         (folder / f"open_images_{split}_localized_narratives.jsonl").write_text("\n".join(lines) + "\n")
         labels = "ImageID,Source,LabelName,Confidence\n0000000000000000,verification,/m/dog,1\n"

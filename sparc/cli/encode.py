@@ -24,7 +24,7 @@ Inputs = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and the progress elsewhere.")]
 LETTERS = 80
-"""Most letters of an input that are printed."""
+"""Most letters of a text that are printed."""
 
 
 @with_options(EncodeOptions, without=("features",))
@@ -83,21 +83,16 @@ def print_json(content: Any) -> None:
 
 
 def _print(one: EncodedInput) -> None:
+    from sparc.index.results import plain
+
     say = partial(console.print, markup=False, soft_wrap=True)
-    say(printable(one.shown))
+    say(plain(one.shown, LETTERS))
     for stream, active in one.streams.items():
         say(f"  {stream}")
         for latent in active:
             below = "" if latent.percentile is None else f"{latent.percentile:5.1f} %"
             star = "*" if latent.shared else " "
             number = f"latent {latent.latent}"
-            say(f"    {number:<13}{latent.activation:6.3f} {below} {star} {printable(latent.name or '')}".rstrip())
+            say(f"    {number:<13}{latent.activation:6.3f} {below} {star} {plain(latent.name or '', LETTERS)}".rstrip())
         if not active:
             say("    no latent")
-
-
-def printable(text: str, letters: int = LETTERS) -> str:
-    """Return a text on one line, short and without what a terminal would obey."""
-    from sparc.index.page import shortened
-
-    return "".join(letter if letter.isprintable() else " " for letter in shortened(text, letters))

@@ -35,7 +35,7 @@ class LatentTable:
 
 
 def latent_table(per_latent: PerLatent, names: Mapping[int, LatentName] | None) -> LatentTable:
-    """Return the table of all latents. Without labels (`names` is None) it has no columns about names."""
+    """Return the table of all latents. Without labels and words (`names` is None) it has no columns about names."""
     n_latents = len(per_latent.cofiring)
     columns: dict[str, list[Any]] = {"latent": list(range(n_latents))}
     columns |= {f"samples {stream}": counts.tolist() for stream, counts in per_latent.fires.items()}

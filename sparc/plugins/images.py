@@ -12,8 +12,9 @@ grey values, and cuts colours. The range is, in this order:
 - With negative values, beyond the little that resizing makes of zeros: from minus a power of two to a power of two
   (less one, of integers), each the nearest that holds the image's own smallest and largest.
 
-A missing value, or NaN, becomes black. An image of which white is 0 (TIFF) is inverted. Nothing else is changed: alpha
-is dropped, EXIF orientation is not applied, and of several frames the first is read.
+A missing value, or NaN, becomes black. An image of which white is 0 (TIFF) is inverted. An image is turned upright as
+its EXIF orientation says, unless the process is told to ignore it (orientation.py). Nothing else is changed: alpha is
+dropped, and of several frames the first is read.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sparc.config.options import MAX_PIXELS, MAX_SIDE_RATIO
+from sparc.config.options import MAX_PIXELS, MAX_SIDE_RATIO, Exif, ExtractionOptions
 from sparc.plugins.deep_colours import load_deep
+from sparc.plugins.orientation import UPRIGHT, Key, carry, orientation, turned, upright
 
 WHITE = 255
 BITS_PER_SAMPLE, WHITE_IS_ZERO, SAMPLE_FORMAT, SMALLEST, LARGEST, NODATA = 258, 262, 339, 340, 341, 42113
@@ -50,11 +52,18 @@ OVERSHOOT = 1 / 16
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Largest image that is read."""
+    """Largest image that is read, and whether it is turned upright."""
 
     pixels: int = MAX_PIXELS
     side_ratio: float = MAX_SIDE_RATIO
     """Longer side over shorter side."""
+    exif: Exif = "apply"
+    """`apply` turns an image as its EXIF orientation says; `ignore` leaves it as it is stored."""
+
+    @classmethod
+    def of(cls, options: ExtractionOptions) -> ImageLimits:
+        """Return the limits that options set."""
+        return cls(options.max_pixels, options.max_side_ratio, options.exif)
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -70,7 +79,7 @@ class TooLarge(ValueError):
 
 
 def limit_images(limits: ImageLimits) -> None:
-    """Set the limits of this process, and Pillow's own limit, which applies before an image is decoded."""
+    """Set how this process reads images, and Pillow's own limit, which applies before an image is decoded."""
     global _limits
     _limits = limits
     Image.MAX_IMAGE_PIXELS = -(-limits.pixels // 2)  # Pillow warns beyond this, and raises beyond twice this
@@ -78,7 +87,7 @@ def limit_images(limits: ImageLimits) -> None:
 
 
 def read_rgb(open_image: Callable[[], Image.Image]) -> Image.Image:
-    """Open an image, check its size, and return it as RGB.
+    """Open an image, check its size, and return it as RGB, upright.
 
     Raises:
         TooLarge: the image is beyond the limits.
@@ -88,7 +97,8 @@ def read_rgb(open_image: Callable[[], Image.Image]) -> Image.Image:
     try:
         image = open_image()
         _check_size(image.size)
-        return as_rgb(loaded(image))
+        image = loaded(image)
+        return upright(as_rgb(image), orientation(image) if _limits.exif == "apply" else UPRIGHT)
     except Image.DecompressionBombError as error:
         size = _size_in(error)
         raise _too_many_pixels(f"{size[0]:,} x {size[1]:,} pixels" if size else str(error), size) from error
@@ -110,7 +120,15 @@ def loaded(image: Image.Image) -> Image.Image:
     if colours is None:
         return image
     stripes = Stripes(colours.shape, lambda low, high: colours[low:high])
-    return Image.fromarray(_eight_bits(stripes, image.mode, tags))
+    return carry(image, Image.fromarray(_eight_bits(stripes, image.mode, tags)))
+
+
+def turned_masks(masks: Mapping[Key, NDArray[np.bool_]], image: Image.Image) -> dict[Key, NDArray[np.bool_]]:
+    """Return masks of the stored pixels (H, W) turned as `Sample.image` turns the image, which is opened, not loaded.
+
+    Masks whose size is that of the upright image alone were drawn on it, and stay.
+    """
+    return turned(masks, image) if _limits.exif == "apply" else dict(masks)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

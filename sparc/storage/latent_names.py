@@ -21,11 +21,14 @@ LATENTS = "latents.csv"
 
 @dataclass(frozen=True)
 class LatentName:
-    """The label that a latent stands for, found on one half of the held-out images and checked on the other."""
+    """The label that a latent stands for, found on one half of the held-out images and checked on the other.
+
+    Of data without labels, it is a word of captions.
+    """
 
     label: str
     depth: int
-    """Depth of the label in the taxonomy."""
+    """Depth of the label in the taxonomy; 0 for a word."""
     purity: float | None
     """Share of the latent's images that have the label, on the checking half; None if that half has none of them."""
     lift: float | None

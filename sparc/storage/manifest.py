@@ -62,6 +62,9 @@ class Manifest(_ManifestPart):
     """The backbone's description of how it preprocesses an image or a caption."""
     precision: str = "float32"
     """Precision of the backbone's matrix products."""
+    exif: str | None = None
+    """`apply` if images were turned as their EXIF orientation says, `ignore` if not; None for captions, for imported
+    features, and for features from before there was a choice, when images were read as stored."""
     dataset: str
     split: str
     width: int = Field(gt=0)
