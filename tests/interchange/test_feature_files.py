@@ -588,3 +588,15 @@ def test_groups_that_hold_each_other_in_countless_ways_are_refused(tmp_path):
             group = below
     with pytest.raises(CorruptFile, match="has more than 1000 names"):
         open_source(path)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_an_id_with_a_character_that_does_not_exist_is_a_damaged_file(tmp_path, order):
+    ids = np.array(["a", "bö", "\U0010ffff"], dtype=f"{order}U2")
+    np.savez(tmp_path / "x.npz", features=np.ones((3, 2), np.float32), ids=ids)
+    assert open_source(tmp_path / "x.npz").ids == ["a", "bö", "\U0010ffff"]
+    codes = ids.view(f"{order}u4").copy()
+    codes[2] = 0x110000
+    np.savez(tmp_path / "x.npz", features=np.ones((3, 2), np.float32), ids=codes.view(f"{order}U2"))
+    with pytest.raises(CorruptFile, match=r"x\.npz cannot be read: a text in it holds the character 0x110000"):
+        open_source(tmp_path / "x.npz")
