@@ -93,12 +93,12 @@ def in_memory(found: NDArray[Any]) -> Array:
         str(found.dtype),
         kind_of(found.dtype),
         lambda room: (found[low : low + rows] for low in range(0, len(found), rows)),
-        lambda: _values(found),
+        lambda: plain_values(found),
     )
 
 
-def _values(found: NDArray[Any]) -> list[Any]:
-    """Return the values of an array. Raises ValueError for texts with characters that there are not.
+def plain_values(found: NDArray[Any]) -> list[Any]:
+    """Return the values of an array as Python objects. Raises ValueError for texts with characters that there are not.
 
     NumPy makes texts of them on which Python's own functions fail, or crash.
     """

@@ -16,7 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparc.errors import CorruptFile, InvalidConfig
-from sparc.interchange.arrays import NAMELESS, Array, Arrays, block_rows, in_memory, kind_of, only_values, readable
+from sparc.interchange.arrays import (
+    NAMELESS,
+    Array,
+    Arrays,
+    block_rows,
+    in_memory,
+    kind_of,
+    only_values,
+    plain_values,
+    readable,
+)
 from sparc.system.pickles import harmless
 from sparc.system.tensor_headers import TensorInfo, read_header
 
@@ -172,12 +182,20 @@ def _row(value: Any) -> Tensor | NDArray[Any]:
 
 def _plain(value: Any) -> Any:
     """Return a Python number for a tensor or a numpy array that holds one."""
+    if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
+        return plain_values(np.asarray(value).reshape(1))[0]
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _joined_ids(batches: Sequence[Any]) -> list[Any]:
     """Return the ids of a list of batches."""
-    return [_plain(one) for batch in batches for one in (batch.tolist() if hasattr(batch, "tolist") else batch)]
+    return [_plain(one) for batch in batches for one in _listed(batch)]
+
+
+def _listed(batch: Any) -> Any:
+    if isinstance(batch, np.ndarray):
+        return plain_values(batch)
+    return batch.tolist() if hasattr(batch, "tolist") else batch
 
 
 def _joined(path: Path, name: str, rows: Sequence[Tensor | NDArray[Any]], values: Callable[[], list[Any]]) -> Array:
