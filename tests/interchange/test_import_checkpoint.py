@@ -202,9 +202,7 @@ def test_one_of_two_checkpoints_in_a_file_is_not_chosen_silently(tmp_path):
 
 def test_a_configuration_of_more_latents_than_the_checkpoint_has_allocates_no_space(tmp_path):
     file, config = written(tmp_path, {"model": state()}, n_latents=10**12)
-    with pytest.raises(
-        CorruptFile, match=r"expected encoders.dino.weight of shape \(1000000000000, 6\)"
-    ):
+    with pytest.raises(CorruptFile, match=r"expected encoders.dino.weight of shape \(1000000000000, 6\)"):
         read_research_checkpoint(file, config)
 
 
