@@ -148,7 +148,7 @@ def make_run(folder: Path) -> None:
 def read_run(folder: Path) -> None:
     """Read the files of a run besides its space."""
     Run.open(folder).provenance()
-    assert read_provenance(folder / "provenance.json").options.streams
+    list(read_provenance(folder / "provenance.json").options.streams)
     read_latent_names(folder / "latents.csv")
     if (folder / "evaluation.json").exists():
         EvaluationFile.read(folder / "evaluation.json")
