@@ -57,14 +57,27 @@ const BiasView = (() => {
         "Samples that carry both terms are not counted, so that no concept passes merely because the terms occur together."));
   };
 
+  const strip = (found, samples) => h("ul.strip", found.map((sample) => {
+    const text = Dictionary.sampleText(samples, sample);
+    return h("li", h("a.shot", { href: Links.to(`sample/${sample}`), title: text },
+      samples.thumb[sample] >= 0 ? Pictures.thumbnail(samples.thumb[sample], text) : h("span.text", said(text))));
+  }));
+
   const pictures = (result, bias, samples, title) => {
     const found = bias.samples.filter((_, position) => result.codes[position] === Coupling.both).slice(0, 18);
-    if (!found.length) return null;
-    return h("section.block", h("h2", title), h("ul.strip", found.map((sample) => {
-      const text = Dictionary.sampleText(samples, sample);
-      return h("li", h("a.shot", { href: Links.to(`sample/${sample}`), title: text },
-        samples.thumb[sample] >= 0 ? Pictures.thumbnail(samples.thumb[sample], text) : h("span.text", said(text))));
-    })));
+    return found.length ? h("section.block", h("h2", title), strip(found, samples)) : null;
+  };
+
+  // For the strongest concepts, the samples of each term alone in which they fire.
+  const evidence = (result, bias, samples, terms) => {
+    const strongest = result.passed.filter((test, place) => result.passed.findIndex((other) => other.latent === test.latent) === place).slice(0, 5);
+    if (!strongest.length) return null;
+    return h("section.block", h("h2", "The samples in which they fire"), strongest.map((test) => h("section.evidence",
+      h("h3", LatentParts.mention(test.latent)),
+      h("div.streams", terms.map((term, place) => {
+        const found = bias.fires[test.stream][test.latent].filter((position) => result.codes[position] === place + 1).map((position) => bias.samples[position]);
+        return h("div", h("p.soft", said(term), ` alone, in `, said(test.stream), `: ${Format.plural(found.length, "sample")}`), strip(found.slice(0, 12), samples));
+      })))));
   };
 
   // The positions of a term: a label or word of the list, or else the samples whose captions hold all of its words.
@@ -84,7 +97,7 @@ const BiasView = (() => {
       return [h("p.answer", "Nothing to tell."), h("p.note", "No sample of the check carries ", unknown.map((term, place) => [place ? " or " : "", "“", said(term), "”"]), ".")];
     }
     const few = result.few ? h("p.note", { role: "alert" }, `At least ${result.fewest} samples with `, said(a), " alone, with ", said(b), ` alone and with neither are needed; there are ${result.sizes[1]}, ${result.sizes[2]} and ${result.sizes[0]}.`) : null;
-    return [few ? [h("p.answer", "Too few samples to tell."), few] : verdict(result, a, b), few ? null : rows(result, a, b), pictures(result, bias, samples, ["Samples with both ", said(a), " and ", said(b)])].flat().filter(Boolean);
+    return [few ? [h("p.answer", "Too few samples to tell."), few] : verdict(result, a, b), few ? null : rows(result, a, b), few ? null : evidence(result, bias, samples, [a, b]), pictures(result, bias, samples, ["Samples with both ", said(a), " and ", said(b)])].flat().filter(Boolean);
   };
 
   const show = async (main, _id, parameters) => {
