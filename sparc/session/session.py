@@ -71,7 +71,7 @@ class Session:
         config = with_absolute_paths(validated(RunConfig, {**options, **moved, **limit}, what=str(run.path)))
         with missing_plugins(provenance):
             data = Data(config, discover(), listener=listener)
-        limit_images(ImageLimits(config.max_pixels, config.max_side_ratio))
+        limit_images(ImageLimits.of(config))
         session = cls(config, data, run, listener)
         check_samples(data, run)
         return session
@@ -130,7 +130,8 @@ class Session:
         if self.base is not None:
             check_shared(features, self.base)
         if not self.run.finished:
-            check_memory(self.config, features.widths, self.data.device)
+            config = self.config if self.run.begun else fitted(self.config, len(features))
+            check_memory(config, features.widths, self.data.device)
         if not self.run.begun:
             self.create()
 
