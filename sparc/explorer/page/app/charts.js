@@ -44,13 +44,13 @@ const Charts = (() => {
     return place;
   };
 
-  const lines = (text, x, series, { height = 200, xLabel = "", log = false } = {}) =>
+  const lines = (text, x, series, { height = 200, xLabel = "" } = {}) =>
     frame(text, (place) =>
       mount(
         place,
         {
           height,
-          scales: { x: { time: false }, y: log ? { distr: 3 } : {} },
+          scales: { x: { time: false }, y: {} },
           cursor: { y: false, points: { size: 6 } },
           axes: [
             axis(xLabel, { space: 60 }),
@@ -115,5 +115,5 @@ const Charts = (() => {
       ),
     );
 
-  return { axis, colour, mount, frame, lines, key, histogram };
+  return { axis, colour, mount, lines, key, histogram };
 })();

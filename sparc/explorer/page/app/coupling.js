@@ -133,5 +133,5 @@ const Coupling = (() => {
     return { passed, chance, sizes, few, fewest, testCount, codes };
   };
 
-  return { check, fewest, fisher, logFactorials, logOdds, threshold, groups, both };
+  return { check, fewest, fisher, logFactorials, threshold, both };
 })();

@@ -63,5 +63,5 @@ const Search = (() => {
     );
   });
 
-  return { latents, samples, tokens };
+  return { latents, samples };
 })();
