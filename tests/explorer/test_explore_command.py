@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from sparc.models import load_models
-from tests.conftest import RANDOM_VIT
+from tests.conftest import RANDOM_VIT, save_weights
 from tests.explorer.site_data import data
 
 
@@ -76,3 +76,24 @@ def test_a_run_is_explored_served_and_opened_at_what_a_text_or_an_image_activate
     server.send_signal(signal.SIGINT)
     assert server.wait(timeout=20) == 0
     server.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_run_whose_weights_are_gone_has_a_page_without_heat_maps(sparc_here, photos, tmp_path):
+    import timm
+
+    weights = tmp_path / "vit.safetensors"
+    save_weights(timm.create_model("test_vit", pretrained=False), weights)
+    stream = f"vit=timm[model=test_vit,weights={weights}]"
+    data_of = ("--dataset", "image-folder", "--data-root", photos)
+    shape = ("--n-latents", 16, "--k", 2, "--epochs", 1, "--batch-size", 16, "--out", "run")
+    trained = sparc_here("train", "--stream", stream, *data_of, *shape)
+    assert trained.returncode == 0, trained.stderr
+    weights.unlink()
+    done = sparc_here("explore", "run")
+    assert done.returncode == 0, done.stderr
+    (warning,) = data(tmp_path / "run" / "explore", "run")["warnings"]
+    assert warning.startswith("the page has no heat maps: ")
+    assert "vit.safetensors" in warning
+    assert data(tmp_path / "run" / "explore", "run")["streams"][0]["grid"] is None
+    assert sparc_here("explore", "run", "--image", photos / "red-bar-1.png").returncode == 1
