@@ -48,12 +48,12 @@ def demo_run(tmp_path, monkeypatch):
     Image.new("RGB", (60, 40), "red").save("photo.jpg")
 
 
-TRAINS, EXTRACTS = "sparc.train(", "sparc.extract("
-"""A block with one of these calls needs data: it has a test of its own."""
+TRAINS, EXTRACTS, ENCODES, SEARCHES = "sparc.train(", "sparc.extract(", "sparc.encode(", "sparc.search("
+"""A block with one of these calls needs data: it has a test of its own, the last two in test_encode_and_search.py."""
 
 
 def needs_data(block):
-    return TRAINS in block.values[0] or EXTRACTS in block.values[0]
+    return any(call in block.values[0] for call in (TRAINS, EXTRACTS, ENCODES, SEARCHES))
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("python") if not needs_data(block)])

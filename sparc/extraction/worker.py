@@ -115,7 +115,7 @@ def _extractor(jobs: list[Job], backbones: dict[str, Backbone], registry: Regist
 
     options = jobs[0].options
     tokens = dtype_of(options.store_dtype) if options.tokens else None
-    limits = ImageLimits(options.max_pixels, options.max_side_ratio)
+    limits = ImageLimits.of(options)
     compute = ComputeOptions(options.device, options.precision, options.compile, options.skip_bad, tokens, limits)
     modality = registry.backbone(jobs[0].stream.name).modality
     return FeatureExtractor({job.stream.alias: backbones[job.stream.alias] for job in jobs}, modality, compute)
@@ -134,6 +134,7 @@ def _destination(job: Job, extractor: FeatureExtractor, registry: Registry) -> D
         split=job.split,
         dtype=job.options.store_dtype,
         precision=job.options.precision,
+        exif=job.options.exif if spec.modality == "image" else None,
         preprocessing=getattr(extractor.backbones[job.stream.alias], "preprocessing", None),
         versions=library_versions(),
     )
@@ -175,19 +176,21 @@ def main() -> None:
     # The parent may have warned of the same when it planned, and shows a text once.
     warnings.showwarning = lambda message, *_: emit({"event": "warning", "message": str(message)})
     try:
-        run(Order.model_validate_json(sys.stdin.buffer.read()), discover(), emit)
-    except BrokenPipeError:
-        os._exit(1)  # the parent is gone
+        try:
+            run(Order.model_validate_json(sys.stdin.buffer.read()), discover(), emit)
+        except BrokenPipeError:
+            os._exit(1)  # the parent is gone
+        except Exception as error:
+            trace = traceback.format_exc()
+            if (known := error if isinstance(error, SparcError) else refusal(error, doing)) is not None:
+                said = {"kind": type(known).__name__, "message": known.message, "hint": known.hint}
+            else:
+                said = {"kind": "crash", "message": f"{type(error).__name__}: {error}".splitlines()[0]}
+            emit({"event": "error", **said, "traceback": trace})
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent ends this process when it has read the last event
     except _Terminated:  # files that were begun are removed, and locks released
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
-    except Exception as error:
-        trace = traceback.format_exc()
-        if (known := error if isinstance(error, SparcError) else refusal(error, doing)) is not None:
-            said = {"kind": type(known).__name__, "message": known.message, "hint": known.hint}
-        else:
-            said = {"kind": "crash", "message": f"{type(error).__name__}: {error}".splitlines()[0]}
-        emit({"event": "error", **said, "traceback": trace})
 
 
 if __name__ == "__main__":

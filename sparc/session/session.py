@@ -75,7 +75,7 @@ class Session:
             recorded = {name: origin.weights for name, origin in provenance.streams.items()}
             jobs = jobs_of(config, registry, recorded=recorded)
             data = Data(config, registry, jobs=jobs, listener=listener)
-        limit_images(ImageLimits(config.max_pixels, config.max_side_ratio))
+        limit_images(ImageLimits.of(config))
         session = cls(config, data, run, listener)
         check_samples(data, run)
         return session
@@ -134,7 +134,8 @@ class Session:
         if self.base is not None:
             check_shared(features, self.base)
         if not self.run.finished:
-            check_memory(self.config, features.widths, self.data.device)
+            config = self.config if self.run.begun else fitted(self.config, len(features))
+            check_memory(config, features.widths, self.data.device)
         if not self.run.begun:
             self.create()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparc.errors import CorruptFile
+from sparc.system.cells import csv_text
 from sparc.system.refusals import reading
 
 LATENTS = "latents.csv"
@@ -67,7 +68,7 @@ def read_latent_names(path: Path) -> dict[int, LatentName]:
 
 def _name(row: Mapping[str, str]) -> LatentName:
     return LatentName(
-        label=row["name"],
+        label=csv_text(row["name"]),
         depth=int(row["depth"]),
         purity=float(row["purity"]) if row["purity"] else None,
         lift=float(row["lift"]) if row["lift"] else None,

@@ -1,4 +1,4 @@
-"""Table of the estimated cost of an extraction: `sparc extract --plan`."""
+"""Estimated costs: of an extraction, `sparc extract --plan`, and of a training, `sparc train --dry-run`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sparc.cli.progress import console
 from sparc.extraction import Progress
+from sparc.session.rehearsal import Rehearsal
 
 
 def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]]) -> None:
@@ -34,6 +35,19 @@ def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]]) -> None:
     console.print(table)
     seconds, size = (sum(one[key] for _, one in found) for key in ("seconds", "bytes"))
     console.print(f"total: {_duration(seconds)} and {decimal(int(size))} on disk", markup=False)
+
+
+def print_rehearsal(found: Rehearsal) -> None:
+    """Print that two steps of everything worked, and what all steps will take."""
+    print_plan(found.extraction)
+    seconds = found.seconds_per_step * found.steps
+    console.print(
+        f"training: two steps on {found.samples:,} samples worked; {found.steps:,} steps at "
+        f"{1000 * found.seconds_per_step:.0f} ms take {_duration(seconds)}, and a checkpoint has "
+        f"{decimal(found.checkpoint_bytes)}\n"
+        f"saving, resuming and evaluating ({found.evaluated} held-out samples) worked; nothing was written",
+        markup=False,
+    )
 
 
 def _duration(seconds: float) -> str:
