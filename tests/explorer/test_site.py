@@ -259,6 +259,7 @@ def test_thumbnails_show_each_picture_once_and_as_a_whole(written):
     assert max(abs(one - other) for one, other in zip((red, green, blue), COLOURS[0], strict=True)) < 12
     assert alpha == 255
     assert tile.getpixel((SIZE // 2, 5))[3] == 0  # the picture is twice as wide as it is high
+    assert tile.getpixel((2, SIZE // 2))[3] == tile.getpixel((SIZE - 3, SIZE // 2))[3] == 255  # small ones are enlarged
 
 
 def test_pictures_that_cannot_be_read_are_empty_tiles_and_one_warning(tmp_path):
