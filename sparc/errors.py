@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -74,15 +75,28 @@ class PluginError(SparcError):
 class WeightsUnavailable(SparcError):
     """Pretrained weights that are not on this machine and cannot be downloaded."""
 
-    def __init__(self, backbone: str, file: str, reason: str) -> None:
+    def __init__(self, backbone: str, file: str, reason: str, *more: tuple[str, str, str]) -> None:
+        """Name a backbone, its file and why it cannot be had; `more` are the same three of further backbones."""
+        self.missing = ((backbone, file, reason), *more)
+        names = dict.fromkeys(f"'{name}'" for name, _, _ in self.missing)
+        files: dict[str, dict[str, None]] = {}
+        for _, file, reason in self.missing:
+            files.setdefault(reason, {})[file] = None
         super().__init__(
-            f"the weights of '{backbone}' are not on this machine and could not be downloaded: {file} ({reason})",
+            f"the weights of {', '.join(names)} are not on this machine and could not be downloaded: "
+            + "; ".join(f"{', '.join(some)} ({reason})" for reason, some in files.items()),
             hint=(
                 "connect to the network; or point HF_HOME to a filled Hugging Face cache; or give a local file or "
                 f"folder, --stream '{backbone}[weights=PATH]'; or use the demo's streams, 'sparc train' alone; "
                 f"or '{backbone}[weights=random]' for a dry run"
             ),
         )
+
+    @staticmethod
+    def joined(errors: Sequence[WeightsUnavailable]) -> WeightsUnavailable:
+        """Return one error for all weights that are missing. `errors` has at least one."""
+        first, *more = (one for error in errors for one in error.missing)
+        return WeightsUnavailable(*first, *more)
 
 
 class MissingData(SparcError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from sparc.config import ExtractionOptions, PluginRef
-from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName, WeightsUnavailable
 from sparc.plugins.registry import Registry, checked_params
 from sparc.storage.manifest import IMPORTED, IMPORTING, fingerprint, is_complete, read_manifest
 from sparc.system.locks import holder, in_use
@@ -90,6 +90,7 @@ def plan(
             "expected at least one stream, found none", hint="add --stream NAME; names: sparc plugins list"
         )
     jobs: dict[str, dict[str, Job]] = {split: {} for split in source.splits}
+    unavailable: list[WeightsUnavailable] = []
     for stream in streams:
         backbone = registry.backbone(stream.name)
         params = checked_params(backbone, stream)
@@ -99,7 +100,11 @@ def plan(
                 f"{' and '.join(source.modalities)}",
                 hint="choose another stream or dataset; see: sparc plugins list",
             )
-        weights = backbone.identify(params)
+        try:
+            weights = backbone.identify(params)
+        except WeightsUnavailable as error:  # name the weights of all streams that cannot be had
+            unavailable.append(error)
+            continue
         telling = params.model_dump(mode="json") | _changed_from_default(options, backbone.modality)
         if (commit := _commit(weights)) is not None and "revision" in telling:
             del telling["revision"]  # the identity says more: a branch points to other commits in time
@@ -115,6 +120,8 @@ def plan(
                 weights=weights,
                 options=options.model_copy(update={"tokens": options.tokens and backbone.modality == "image"}),
             )
+    if unavailable:
+        raise WeightsUnavailable.joined(unavailable)
     return jobs
 
 

@@ -60,6 +60,7 @@ from sparc.plugins.weights import (
 from sparc.system.cache import cache_dir
 from sparc.system.files import sha256, write_atomically
 from sparc.system.hub import (
+    asking_hub,
     hub_commit,
     hub_file,
     hub_folder,
@@ -93,6 +94,7 @@ __all__ = [
     "UnknownName",
     "WeightsUnavailable",
     "WordBackbone",
+    "asking_hub",
     "cache_dir",
     "cache_key",
     "check_finite",
