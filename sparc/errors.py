@@ -33,18 +33,23 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class SparcError(Exception):
-    """An error that a user can cause and fix, with a message and a hint of one line each."""
+    """An error that a user can cause and fix, with a message and a hint of one line each.
 
-    def __init__(self, message: str, *, hint: str) -> None:
+    `details` are lines between them, such as further problems of the same data.
+    """
+
+    def __init__(self, message: str, *, hint: str, details: Sequence[str] = ()) -> None:
         message, hint = _plain(message), _plain(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.add_note(f"hint: {hint}")  # shown in the tracebacks of programs
+        self.details = tuple(map(_plain, details))
+        for line in (*self.details, f"hint: {hint}"):
+            self.add_note(line)  # shown in the tracebacks of programs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle message and hint, since the constructors of subclasses take other arguments."""
-        return remade, (type(self), self.message, self.hint)
+        """Pickle the texts, since the constructors of subclasses take other arguments."""
+        return remade, (type(self), self.message, self.hint, self.details)
 
 
 def _plain(text: str) -> str:
@@ -53,11 +58,47 @@ def _plain(text: str) -> str:
     return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
-def remade(kind: type[SparcError], message: str, hint: str) -> SparcError:
+def remade(kind: type[SparcError], message: str, hint: str, details: Sequence[str] = ()) -> SparcError:
     """Rebuild a pickled error without calling the constructor of its class."""
     error = kind.__new__(kind)
-    SparcError.__init__(error, message, hint=hint)
+    SparcError.__init__(error, message, hint=hint, details=details)
     return error
+
+
+class Problems:
+    """Errors in the order in which they are found: the first twenty, and the number of all."""
+
+    MOST = 20
+
+    def __init__(self) -> None:
+        self.first: list[SparcError] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Return the number of all problems."""
+        return self._count
+
+    def add(self, error: SparcError) -> None:
+        """Add an error. Its traceback is dropped, since it keeps all local variables alive."""
+        self._count += 1
+        if len(self.first) < self.MOST:
+            self.first.append(error.with_traceback(None))
+
+    def lines(self, start: str = "") -> list[str]:
+        """Return a line for each of the first problems, without the text `start` that they begin with, and the rest."""
+        rest = len(self) - len(self.first)
+        return [one.message.removeprefix(start) for one in self.first] + ([f"and {rest:,} more"] if rest else [])
+
+    def joined(self, start: str = "") -> SparcError:
+        """Return one error for all problems: the first one itself, with the others as its details.
+
+        start: text with which all messages begin, such as a file's path; the details leave it out.
+        """
+        first = self.first[0]
+        if len(self) == 1:
+            return first
+        others = f"; and {len(self) - 1:,} more {'problem' if len(self) == 2 else 'problems'}"
+        return remade(type(first), first.message + others, first.hint, self.lines(start)[1:])
 
 
 class InvalidConfig(SparcError):

@@ -166,5 +166,6 @@ def _next(current: Progress, event: dict[str, object]) -> Progress:
                 f"{where}{message}", hint="this may be a bug in the plugin; --debug shows where"
             ) from RuntimeError(trace)
         case {"event": "error", "kind": str(kind), "message": str(message), "hint": str(hint), "traceback": str(trace)}:
-            raise errors.remade(getattr(errors, kind, SparcError), message, hint) from RuntimeError(trace)
+            details = event.get("details", ())
+            raise errors.remade(getattr(errors, kind, SparcError), message, hint, details) from RuntimeError(trace)
     raise RuntimeError(f"unknown event of the worker: {event}")
