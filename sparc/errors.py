@@ -70,7 +70,9 @@ class Problems:
 
     MOST = 20
 
-    def __init__(self) -> None:
+    def __init__(self, start: str = "") -> None:
+        """Begin an empty list. `start` is the text with which all messages begin, such as a path; it is shown once."""
+        self._start = start
         self.first: list[SparcError] = []
         self._count = 0
 
@@ -84,21 +86,18 @@ class Problems:
         if len(self.first) < self.MOST:
             self.first.append(error.with_traceback(None))
 
-    def lines(self, start: str = "") -> list[str]:
-        """Return a line for each of the first problems, without the text `start` that they begin with, and the rest."""
+    def lines(self) -> list[str]:
+        """Return a line for each of the first problems, and one with the number of the others."""
         rest = len(self) - len(self.first)
-        return [one.message.removeprefix(start) for one in self.first] + ([f"and {rest:,} more"] if rest else [])
+        return [one.message.removeprefix(self._start) for one in self.first] + ([f"and {rest:,} more"] if rest else [])
 
-    def joined(self, start: str = "") -> SparcError:
-        """Return one error for all problems: the first one itself, with the others as its details.
-
-        start: text with which all messages begin, such as a file's path; the details leave it out.
-        """
+    def joined(self) -> SparcError:
+        """Return one error for all problems, of which there is at least one: the first, with the others as details."""
         first = self.first[0]
         if len(self) == 1:
             return first
         others = f"; and {len(self) - 1:,} more {'problem' if len(self) == 2 else 'problems'}"
-        return remade(type(first), first.message + others, first.hint, self.lines(start)[1:])
+        return remade(type(first), first.message + others, first.hint, self.lines()[1:])
 
 
 class InvalidConfig(SparcError):

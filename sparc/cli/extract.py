@@ -39,7 +39,7 @@ def extract(given: dict[str, Any], config: ConfigFile = None, plan: Plan = False
     with Screen(extracting="measure" if plan else "extract") as screen:
         data, share = plan_extraction(given, screen, file)
         if plan:
-            print_plan(data.probe())
+            print_plan(data.probe(), data.problems())
             return
         data.extract(share)
     for streams in data.jobs.values():

@@ -78,7 +78,10 @@ def probe(
     Returns for each group of streams that are computed together its `Progress` and its `Estimate` as a dict. Raises as
     `extract`.
     """
-    waiting = [job for job in jobs if not job.done]
+    passing = {"skip_bad": True}  # samples that cannot be read are part of the answer
+    waiting = [
+        job.model_copy(update={"options": job.options.model_copy(update=passing)}) for job in jobs if not job.done
+    ]
     found: list[tuple[Progress, dict[str, Any]]] = []
     if not waiting:
         return found

@@ -67,14 +67,14 @@ def read_index(params: ImageFolderParams) -> list[Row]:
     reader = _Reader(path, params)
     if params.index is None and (others := [name for name in INDEX_NAMES if _is_another(path, name)]):
         reader.notes.append(f"the samples are those of {path}; {some(others)} beside it is not read (index= chooses)")
-    rows, problems = [], Problems()
+    rows, problems = [], Problems(f"{path}, ")
     for line, record in read_records(path, reader.notes, problems):
         try:
             rows.append(reader.row(line, record))
         except InvalidConfig as error:
             problems.add(error)
     if problems:
-        raise problems.joined(f"{path}, ")
+        raise problems.joined()
     if not rows:
         raise MissingData(f"{path} lists no samples", hint=f"one line per sample: {FORM}")
     reader.finish()

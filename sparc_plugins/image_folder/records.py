@@ -24,8 +24,8 @@ Record = dict[str, Any]
 def read_records(path: Path, notes: list[str], problems: Problems) -> Iterator[tuple[int, Record]]:
     """Yield the line number and the cells of each record, by column name.
 
-    A row that holds no text is left out and counted in `notes`, one sentence for each reason. A record that does not fit
-    the header is added to `problems`; behind a quote that is not closed, nothing more is read.
+    A row that holds no text is left out and counted in `notes`, one sentence for each reason. A record that does not
+    fit the header is added to `problems`; behind a quote that is not closed, nothing more is read.
 
     Raises:
         InvalidConfig: the header lacks a column. The error names file and line.
@@ -34,9 +34,8 @@ def read_records(path: Path, notes: list[str], problems: Problems) -> Iterator[t
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     json_lines = bool(suffixes) and suffixes[-1] in JSON_SUFFIXES
     with open_text(path, newline=None if json_lines else "") as file:
-        yield from (
-            _json_records(path, file, notes, problems) if json_lines else _csv_records(path, file, notes, problems)
-        )
+        read = _json_records if json_lines else _csv_records
+        yield from read(path, file, notes, problems)
 
 
 def wrong(path: Path, line: int, message: str, hint: str = f"correct that line; {FORM}") -> InvalidConfig:
