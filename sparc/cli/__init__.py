@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
+import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
 
 from sparc.errors import SparcError, say_warnings
+from sparc.system.cells import without_controls
 from sparc.system.refusals import CONTENT, refusal
 
 INTERRUPTED = 130
+AGAIN = "run the same command again; complete parts of the store are kept"
 
 # click's UsageError, which typer bundles and does not export.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -31,28 +35,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Windows gives a pipe an encoding without arrows and dashes
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _interrupt) if in_main else None
-    try:
-        from sparc.cli.app import app
+    with _interruptible():
+        try:
+            from sparc.cli.app import app
 
-        words = [argument for argument in arguments if argument != "--debug"]
-        code = app(words, prog_name="sparc", standalone_mode=False)
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        code = _explain(error)
-    finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+            words = [argument for argument in arguments if argument != "--debug"]
+            code = app(words, prog_name="sparc", standalone_mode=False)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            code = _explain(error)
     if code == INTERRUPTED:
-        _fail("interrupted", "run the same command again; complete parts of the store are kept", INTERRUPTED)
+        _fail("interrupted", AGAIN, INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """Treat SIGTERM, which schedulers send, as Ctrl-C."""
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Treat SIGTERM, which schedulers send, as Ctrl-C; a second signal ends the process at once, without a traceback.
+
+    A signal that the process was started to ignore stays ignored. Only the main thread can have handlers.
+    """
+    before = {}
+
+    def interrupt(number: int, frame: object) -> None:
+        for one in before:
+            signal.signal(one, leave)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+        before = {one: signal.getsignal(one) for one in numbers}
+        for one in numbers:
+            signal.signal(one, interrupt)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def leave(number: int, frame: object) -> None:
+    """Say that the command was interrupted, and end the process at once."""
+    os.write(2, f"error: interrupted\nhint:  {AGAIN}\n".encode())
+    os._exit(INTERRUPTED)
 
 
 def _explain(error: Exception) -> int:
@@ -86,5 +114,5 @@ def _usage(error: Any) -> tuple[str, str]:
 def _fail(message: str, hint: str, code: int, details: Sequence[str] = ()) -> int:
     lines = [f"error: {message}", *(f"       {line}" for line in details), f"hint:  {hint}"]
     for line in lines:
-        print(f"{line[:7]}{' '.join(line[7:].split())}", file=sys.stderr)
+        print(f"{line[:7]}{without_controls(' '.join(line[7:].split()))}", file=sys.stderr)
     return code

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sparc.cli import INTERRUPTED
 from sparc.cli.options import ConfigFile, with_options
+from sparc.cli.output import PlainConsole
 from sparc.cli.progress import Screen, console
 from sparc.config import (
     RECIPES,
@@ -38,7 +38,7 @@ from sparc.config import (
 from sparc.errors import InvalidConfig
 from sparc.session import Session, read_options
 from sparc.session.data import resolve_device
-from sparc.session.stopping import stop_on_signal
+from sparc.session.stopping import stop_on_signal, time_limit
 from sparc.system.memory import keep_freed_memory
 
 app = typer.Typer(help="Measure speed and memory on this machine, and recovery of planted data.", no_args_is_help=True)
@@ -208,9 +208,10 @@ def planted(given: dict[str, Any], run: PlantedRun = None, config: ConfigFile = 
         streams = planted_streams(session)
         keep_freed_memory()
         if run is None:
-            session.prepare()
-            with stop_on_signal() as stopped:
-                trained = session.train(stopped)
+            with time_limit(session.config), session.owned():
+                session.prepare()
+                with stop_on_signal() as stopped:
+                    trained = session.train(stopped)
             if trained is None:
                 kept = f"; then measure it: sparc bench planted {session.run.path}"
                 resume = f". Finish it: sparc train --resume {session.run.path}{kept}" if "out" in options else ""
@@ -245,7 +246,7 @@ def _planted_session(run: Path | None, options: Mapping[str, Any], out: Path, sc
 
 def _screen(as_json: bool) -> Screen:
     """Return the screen of a benchmark. With --json, standard output holds the numbers alone."""
-    return Screen(Console(stderr=True, highlight=False)) if as_json else Screen()
+    return Screen(PlainConsole(stderr=True, highlight=False)) if as_json else Screen()
 
 
 def _shape(widths: str, n_latents: int, k: int) -> SpaceConfig:

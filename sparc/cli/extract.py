@@ -11,6 +11,7 @@ from sparc.cli.progress import Screen, console
 from sparc.cli.tables.extraction import print_plan
 from sparc.config import ExtractOptions, SpaceOptions, TrainingConfig
 from sparc.session import read_options
+from sparc.session.stopping import time_limit
 from sparc.session.verbs import plan_extraction
 
 Plan = Annotated[
@@ -41,7 +42,8 @@ def extract(given: dict[str, Any], config: ConfigFile = None, plan: Plan = False
         if plan:
             print_plan(data.probe(), data.problems())
             return
-        data.extract(share)
+        with time_limit(data.config):
+            data.extract(share)
     for streams in data.jobs.values():
         for job in streams.values():
             state = "" if job.done else "  (other processes are still at work)"

@@ -173,13 +173,16 @@ def import_checkpoint(
     """
     from sparc.interchange.import_checkpoint import read_research_checkpoint
     from sparc.storage.run import Run
+    from sparc.system.locks import owned
 
     Run.check_free(out)
     with Screen() as screen:
         screen.loading(f"PyTorch and {file}")
         space = read_research_checkpoint(file, run_config)
         screen.doing(f"writing {out}")
-        space.save_pretrained(out)
+        with owned(out, "wait until it ends; or choose another --out"):
+            Run.create(out)  # removes what an import that was killed has left
+            space.save_pretrained(out)
     streams = ", ".join(f"{name} {width}" for name, width in space.streams.items())
     console.print(
         f"{out}: {space.n_latents} latents, {space.k} kept, {space.selection} selection; streams {streams}\n\n"

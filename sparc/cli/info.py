@@ -33,6 +33,7 @@ def info(run: RunPath) -> None:
         way = "to" if one.change == "attached" else "from"
         console.print(f"{one.change}: {one.stream}, {way} the space of {one.run}", markup=False, soft_wrap=True)
     if not opened.finished:
+        _print_checkpoints(opened)
         console.print(f"not finished; resume it with: sparc train --resume {run}", markup=False)
         return
     space = read_config(opened.path)
@@ -58,3 +59,20 @@ def info(run: RunPath) -> None:
                 f"[yellow]measured before the space had a completion; measure it again: {again}[/yellow]",
                 soft_wrap=True,
             )
+
+
+def _print_checkpoints(run: Run) -> None:
+    """Print the checkpoints of an unfinished run, the newest first, and mark the best."""
+    states = run.states()
+    if not states:
+        return
+    from sparc.training.state import best_state, described
+
+    best = best_state(states)
+    for path, progress in described(states):
+        if progress is None:
+            console.print(f"checkpoint {path.name}: damaged", markup=False)
+            continue
+        loss = "" if progress.held_out_loss is None else f", held-out loss {progress.held_out_loss:.4f}"
+        mark = " (best)" if best is not None and best[0] == path else ""
+        console.print(f"checkpoint at step {progress.step}{loss}{mark}", markup=False)

@@ -12,9 +12,12 @@ from sparc.cli import INTERRUPTED
 from sparc.cli.options import ConfigFile, with_options
 from sparc.cli.progress import Screen, console
 from sparc.cli.tables.evaluation import print_evaluation
+from sparc.cli.tables.extraction import print_rehearsal
 from sparc.config import RunConfig
-from sparc.errors import Interrupted
+from sparc.errors import Interrupted, InvalidConfig
 from sparc.session import Session, read_options
+from sparc.session.rehearsal import rehearse
+from sparc.session.stopping import time_limit
 from sparc.session.verbs import begin_or_resume, check_resume, finished_run, run_session
 from sparc.storage.run import Run
 from sparc.system.memory import keep_freed_memory
@@ -25,8 +28,14 @@ Resume = Annotated[
 ]
 
 
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only take two steps of everything, measure them, and leave no run."),
+]
+
+
 @with_options(RunConfig)
-def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = None) -> None:
+def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = None, dry_run: DryRun = False) -> None:
     """Train a shared latent space: extract missing features, train, evaluate.
 
     Without options it trains the built-in demo (real backbones on real pictures and captions) in a few minutes, without
@@ -44,7 +53,11 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
         sparc train --config run.toml --seed 1
 
         sparc train --resume runs/openmoji
+
+        sparc train --config run.toml --dry-run
     """
+    if dry_run and resume is not None:
+        raise InvalidConfig("--dry-run: expected a new run, found --resume", hint="leave one of them out")
     file = read_options(config) if config is not None else None
     with Screen() as screen:
         if (done := finished_run(resume)) is not None:  # a second evaluation would drop what `sparc evaluate` measures
@@ -53,7 +66,14 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
             print_next(done)
             return
         session = begin_or_resume(given, screen, resume=resume, file=file)
-        finish(session, screen)
+        if not dry_run:
+            finish(session, screen)
+        else:
+            with time_limit(session.config):
+                rehearsal = rehearse(session)
+    if dry_run:
+        print_rehearsal(rehearsal)
+        return
     print_evaluation(session.run)
     print_next(session.run)
 
@@ -70,11 +90,9 @@ def finish(session: Session, screen: Screen) -> None:
 
 def print_next(run: Run) -> None:
     """Print the commands that may follow a training."""
-    imported = run.provenance().options.features is not None
-    pictures = "" if imported else f"  sparc explore {run.path}        pictures of what the latents mean\n"
     console.print(
         f"\nsaved in {run.path}. Next:\n"
-        f"{pictures}"
+        f"  sparc explore {run.path}        a page of what the latents mean\n"
         f"  sparc evaluate {run.path}       probes, names of latents, plots\n"
         f"  sparc info {run.path}           this table again\n"
         f'  python -c "import sparc; print(sparc.load({str(run.path)!r}).streams)"',

@@ -513,7 +513,7 @@ class SearchOptions(InputOptions):
     index: Location | None = option(
         None, "Folder of images to search, instead of the held-out samples of the run.", metavar="FOLDER"
     )
-    out: Location | None = option(None, "Page to write, NAME.html, with pictures.", metavar="FILE")
+    out: Location | None = option(None, "Page, NAME.html, or sheet, NAME.png, to write.", metavar="FILE")
 
     @property
     def query_streams(self) -> tuple[str, ...]:

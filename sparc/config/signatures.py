@@ -279,4 +279,4 @@ class SearchArguments(TypedDict, total=False):
     index: str | Path | None
     """Folder of images to search, instead of the held-out samples of the run."""
     out: str | Path | None
-    """Page to write, NAME.html, with pictures."""
+    """Page, NAME.html, or sheet, NAME.png, to write."""

@@ -32,6 +32,8 @@ class Estimate:
     """Size of the features in the store."""
     memory: int | None
     """Peak memory of the process in bytes; None if the system does not record it."""
+    widths: dict[str, int]
+    """Width of each stream's features."""
     device_memory: int | None
     """Peak memory of tensors on the GPU in bytes; None without a GPU."""
     tried: int
@@ -78,6 +80,7 @@ def estimate(
         seconds=len(items) / rate,
         bytes=len(items) * (token_bytes + itemsize * sum(backbone.width for backbone in extractor.backbones.values())),
         memory=peak_bytes(),
+        widths={name: backbone.width for name, backbone in extractor.backbones.items()},
         device_memory=torch.cuda.max_memory_allocated(extractor.options.device) if on_gpu else None,
         tried=extractor.tried,
         unreadable=len(extractor.problems),

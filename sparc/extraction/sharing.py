@@ -25,6 +25,7 @@ def locked(jobs: Sequence[Job], part: tuple[int, int], say: Callable[[str], None
     number, of = part
     with contextlib.ExitStack() as stack:
         for folder in sorted({job.directory for job in jobs}):  # one order for all processes, so none waits for another
+            stack.callback(_remove_empty, folder)
             lock = _waited(folder / LOCK, of > 1, say)
             stack.callback(lock.release)
             if of > 1:
@@ -42,6 +43,13 @@ def _waited(path: Path, shared: bool, say: Callable[[str], None]) -> Lock:
         lock = take(path, shared=shared, patience=None)
     assert lock is not None
     return lock
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder of the store and those above it, of the split and the dataset, if nothing was written."""
+    with contextlib.suppress(OSError):
+        for one in (folder, *folder.parents[:2]):
+            one.rmdir()
 
 
 def _sweep_alone(folder: Path, lock: Lock) -> None:

@@ -175,24 +175,22 @@ def main() -> None:
     # The parent may have warned of the same when it planned, and shows a text once.
     warnings.showwarning = lambda message, *_: emit({"event": "warning", "message": str(message)})
     try:
-        run(Order.model_validate_json(sys.stdin.buffer.read()), discover(), emit)
-    except BrokenPipeError:
-        os._exit(1)  # the parent is gone
+        try:
+            run(Order.model_validate_json(sys.stdin.buffer.read()), discover(), emit)
+        except BrokenPipeError:
+            os._exit(1)  # the parent is gone
+        except Exception as error:
+            trace = traceback.format_exc()
+            if (known := error if isinstance(error, SparcError) else refusal(error, doing)) is not None:
+                said = {"kind": type(known).__name__, "message": known.message, "hint": known.hint}
+                said["details"] = known.details
+            else:
+                said = {"kind": "crash", "message": f"{type(error).__name__}: {error}".splitlines()[0]}
+            emit({"event": "error", **said, "traceback": trace})
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent ends this process when it has read the last event
     except _Terminated:  # files that were begun are removed, and locks released
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
-    except Exception as error:
-        trace = traceback.format_exc()
-        if (known := error if isinstance(error, SparcError) else refusal(error, doing)) is not None:
-            said = {
-                "kind": type(known).__name__,
-                "message": known.message,
-                "hint": known.hint,
-                "details": known.details,
-            }
-        else:
-            said = {"kind": "crash", "message": f"{type(error).__name__}: {error}".splitlines()[0]}
-        emit({"event": "error", **said, "traceback": trace})
 
 
 if __name__ == "__main__":

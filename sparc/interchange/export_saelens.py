@@ -21,11 +21,11 @@ from torch import Tensor
 
 from sparc.config import suggestion
 from sparc.errors import UnknownName
-from sparc.interchange import check_new_folder
+from sparc.interchange import SAE_CONFIG, check_new_folder
 from sparc.storage.checkpoint import SharedLatentSpace
-from sparc.system.files import json_writer, write_together
+from sparc.system.files import json_writer, remove_temporaries, write_together
+from sparc.system.locks import owned
 
-SAE_CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 FORMAT = "6.0.0"
 """SAELens version of this configuration. Without it, SAELens assumes an older version and drops the metadata."""
@@ -68,7 +68,10 @@ def write_saelens(space: SharedLatentSpace, stream: str, out: Path, *, backbone:
         },
     }
     tensors = _weights(space, stream)
-    write_together({out / SAE_CONFIG: json_writer(config), out / WEIGHTS: lambda path: save_file(tensors, path)})
+    with owned(out, "wait until it ends; or choose another --out"):
+        remove_temporaries(out)
+        # The weights are the last: without them the folder counts for nothing.
+        write_together({out / SAE_CONFIG: json_writer(config), out / WEIGHTS: lambda path: save_file(tensors, path)})
 
 
 @torch.no_grad()

@@ -6,7 +6,16 @@ import time
 from pathlib import Path
 from typing import Any, Unpack
 
-from sparc.config import AttachOptions, DetachOptions, PlaceOptions, PluginRef, RunConfig, SpaceConfig, names, validated
+from sparc.config import (
+    AttachOptions,
+    DetachOptions,
+    PluginRef,
+    ResumeOptions,
+    RunConfig,
+    SpaceConfig,
+    names,
+    validated,
+)
 from sparc.config.references import check_stream_names
 from sparc.config.signatures import AttachArguments, DetachArguments
 from sparc.errors import InvalidConfig, MissingData, UnknownName
@@ -20,6 +29,7 @@ from sparc.session.verbs import Trained, run_session
 from sparc.storage.provenance import Change, Provenance
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
+from sparc.system.locks import owned
 
 
 def attach(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[AttachArguments]) -> Trained:
@@ -42,12 +52,12 @@ def begin_attached(path: Path, given: dict[str, Any], listener: Listener) -> Ses
     default = f"{path.resolve().name}-{new.alias}"
     out = Path(options.out) if options.out is not None else Run.next_free(path.parent, default)
     Run.check_free(out)
-    places = {name: place for name, place in options.given().items() if name in names(PlaceOptions)}
+    places = {name: place for name, place in options.given().items() if name in names(ResumeOptions)}
     # The streams of imported features may be all in the folder, without being named.
     known = {ref.alias: ref for ref in provenance.options.streams}
     streams = [known.get(name, PluginRef(name=name, alias=name)) for name in space.streams]
     kept = provenance.options.model_dump(mode="json", by_alias=True)
-    changed = {**kept, **places, "stream": [*streams, new], "out": None}
+    changed = {**kept, "max-time": None, **places, "stream": [*streams, new], "out": None}
     config = with_absolute_paths(validated(RunConfig, changed, what=str(path)))
     with missing_plugins(provenance):
         data = Data(config, discover(), listener=listener)
@@ -113,10 +123,12 @@ def detach(
     from sparc.storage.detached import without
 
     left = without(load(path), stream)
-    made = Run.create(out)
-    left.save_pretrained(out, training=provenance.options.training() if provenance is not None else None)
-    if provenance is not None:
-        made.write_provenance(provenance)
+    with owned(out, "wait until it ends; or choose another --out"):
+        made = Run.create(out)
+        if provenance is not None:
+            made.write_provenance(provenance)
+        # The weights are written last: without them the directory counts for nothing.
+        left.save_pretrained(out, training=provenance.options.training() if provenance is not None else None)
     return out
 
 

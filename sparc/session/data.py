@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +60,7 @@ class Data:
 
     def extract(self, share: Share = WHOLE) -> None:
         """Extract the features that the store lacks, in a separate process. Raises the SparcError of that process."""
-        if not self.config.skip_bad and (problems := self.problems()):
-            raise problems.joined()
+        self.check_samples()
         device = self.device
         every = [job for streams in self.jobs.values() for job in streams.values()]
         there = sum(job.done for job in every)
@@ -69,6 +68,11 @@ class Data:
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
         extract(_on_device(every, device), self._extracting, part=share)
+
+    def check_samples(self) -> None:
+        """Raise the first of the problems, with the others as its details, unless bad samples are to be skipped."""
+        if not self.config.skip_bad and (problems := self.problems()):
+            raise problems.joined()
 
     def problems(self) -> Problems:
         """Return what the extraction of missing features would stop at, as far as the dataset tells before."""
@@ -146,6 +150,7 @@ class Data:
             features={name: rows.to(self.device) for name, rows in self.test.in_memory().items()},
             groups=self.dataset.groups,
             labels=self.dataset.labels(),
+            captions=_Captions(self.dataset),
             taxonomy=self.dataset.taxonomy,
             rows=self.test.rows,
             shared_spaces=shared_spaces(self.registry, streams),
@@ -167,6 +172,16 @@ class Data:
                         f"{name}: {share:.0%} of the features' squared norm is the same for all samples; "
                         "--normalization standard removes it"
                     )
+
+
+class _Captions:
+    """Captions of a dataset, read one by one."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __iter__(self) -> Iterator[str | None]:
+        return (self._dataset[number].caption for number in range(len(self._dataset)))
 
 
 def _jobs(config: RunConfig, registry: Registry, *, tokens: bool) -> dict[str, dict[str, Job]]:

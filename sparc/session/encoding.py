@@ -166,7 +166,7 @@ class Request:
         used = checked_streams(opened, streams)
         provenance = opened.provenance()
         limit_images(ImageLimits.of(provenance.options))
-        given = [inputs] if isinstance(inputs, str | bytes | Path) or not isinstance(inputs, Sequence) else inputs
+        given = list(inputs) if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes) else [inputs]
         read = checked_inputs(given, options.images, options.texts, listener)
         registry = discover()
         with missing_plugins(provenance):

@@ -130,7 +130,8 @@ class Session:
         if self.base is not None:
             check_shared(features, self.base)
         if not self.run.finished:
-            check_memory(self.config, features.widths, self.data.device)
+            config = self.config if self.run.begun else fitted(self.config, len(features))
+            check_memory(config, features.widths, self.data.device)
         if not self.run.begun:
             self.create()
 

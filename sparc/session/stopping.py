@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from sparc.config.options import TimeOptions
 from sparc.errors import InvalidConfig
@@ -52,10 +52,7 @@ def time_limit(options: TimeOptions) -> Iterator[None]:
             hint="leave it out, and stop the training by another signal",
         )
 
-    def end(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, end)
+    before = signal.signal(signal.SIGALRM, _end)
     left, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
     try:
         yield
@@ -64,11 +61,16 @@ def time_limit(options: TimeOptions) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def _end(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _signals() -> list[signal.Signals]:
-    alarm = [signal.SIGALRM] if hasattr(signal, "SIGALRM") else []
-    return [signal.SIGINT, signal.SIGTERM, *alarm]
+    """Return the signals that stop a training. Alarms are among them in `time_limit`; others are the program's."""
+    is_limited = hasattr(signal, "SIGALRM") and signal.getsignal(signal.SIGALRM) is _end
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGALRM] if is_limited else [])]
 
 
-def _restore(handlers: dict[signal.Signals, object]) -> None:
+def _restore(handlers: Mapping[signal.Signals, object]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)  # type: ignore[arg-type]

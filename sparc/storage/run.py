@@ -26,9 +26,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparc.errors import InvalidConfig, MissingData
+from sparc.config import SpaceConfig
+from sparc.errors import InvalidConfig, MissingData, SparcError
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
-from sparc.storage.space_config import COMPLETION, CONFIG, MODEL
+from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, read_config
 from sparc.system.files import is_temporary, remove_temporaries, write_atomically
 from sparc.system.locks import LOCK, holder, in_use
 from sparc.system.refusals import reading, writing
@@ -88,6 +89,8 @@ class Run:
         if not path.is_dir():
             return False
         names = {file.name for file in path.iterdir() if not is_temporary(file)}
+        if MODEL not in names and names and names <= {CONFIG, COMPLETION, PROVENANCE}:
+            return _was_being_written(path)
         if names == {BASE.parent.name}:  # a stream was to be attached
             inner = {file.relative_to(path) for file in (path / BASE.parent).rglob("*") if not is_temporary(file)}
             return inner <= {BASE, *(BASE / name for name in (CONFIG, MODEL, COMPLETION))}
@@ -110,6 +113,8 @@ class Run:
                 f"no run at {path}: it has no {run._provenance.name}",
                 hint="give the directory of a run",
             )
+        if not run.finished and _was_being_written(path):
+            raise MissingData(f"{path} is incomplete: detaching a stream was interrupted", hint="detach it again")
         return run
 
     @classmethod
@@ -246,6 +251,20 @@ class Run:
         remove_temporaries(self.path, self._state, self.base, self.pictures)
         if self.finished:
             self.drop_state()
+
+
+def _was_being_written(path: Path) -> bool:
+    """Return True for a space without weights, which are written last, that is not the run of an unfinished training.
+
+    A process that imported a checkpoint, or detached a stream, was killed there.
+    """
+    try:
+        if (path / PROVENANCE).exists():
+            changes = read_provenance(path / PROVENANCE).changes
+            return bool(changes) and changes[-1].change == "detached"
+        return not (path / CONFIG).exists() or isinstance(read_config(path), SpaceConfig)
+    except SparcError:
+        return False
 
 
 def _logged_step(line: bytes) -> int | None:

@@ -141,7 +141,7 @@ def read_json(path: Path, *, what: str) -> Any:
             return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise MissingData(f"{what} is missing: {path}", hint="check the path") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise CorruptFile(
             f"{what} is not valid JSON: {path} ({error})", hint="restore the file, or create it again"
         ) from error

@@ -32,6 +32,8 @@ PATIENCE = 0.3
 """Seconds to wait for a lock by default: whoever asks for its owner holds it for a moment."""
 POLL = 0.05
 """Seconds between two attempts to take a lock."""
+MOUNTS = Path("/proc/self/mountinfo")
+"""Table of the mounts of this process; only Linux has one."""
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _ONE_MACHINE = {
     "nfs": ("nolock", "local_lock=all", "local_lock=flock"),
@@ -124,7 +126,8 @@ def owned(folder: Path, hint: str, *, patience: float = PATIENCE) -> Iterator[No
     Waits up to `patience` seconds for another owner. Raises InUse, with `hint`, and StorageError if the machine
     refuses, or has no locks.
     """
-    made = not folder.exists()
+    with writing(folder):
+        made = not folder.exists()
     lock = take(folder / LOCK, patience=patience)
     if lock is None:
         raise in_use(folder, Owner.read(folder / LOCK), hint)
@@ -242,7 +245,7 @@ def _mount(folder: Path) -> tuple[str, list[str]]:
     """Return the file system of a folder and the options of its mount; empty where the system does not say."""
     best: tuple[int, str, list[str]] = (-1, "", [])
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        for line in MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
             mount, _, kind = line.partition(" - ")
             place = Path(mount.split()[4].replace("\\040", " "))
             if folder.is_relative_to(place) and len(place.parts) >= best[0]:

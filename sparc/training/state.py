@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sparc.errors import CorruptFile
-from sparc.storage.digests import digest_tensors
 from sparc.storage.run import Run
-from sparc.system.files import check_readable, write_atomically, write_json
+from sparc.storage.tensor_files import DIGEST, check_digest, read_header, write_tensors
+from sparc.system.files import write_atomically, write_json
 from sparc.system.refusals import reading, writing
 
 
@@ -36,18 +35,16 @@ class Progress:
     """Loss on held-out samples; None if there are none."""
 
     @classmethod
-    def read(cls, path: Path) -> tuple[Progress, str]:
-        """Read the progress of a checkpoint and the digest of its tensors. Raises as `safe_open`, and ValueError."""
+    def read(cls, path: Path) -> Progress:
+        """Read what the header of a checkpoint says. Raises ValueError, KeyError, TypeError, and as `read_header`."""
         if path.is_dir():
             raise ValueError("expected a file, found a folder")
-        check_readable(path)
-        with reading(path), safe_open(path, framework="pt") as file:
-            content = json.loads((file.metadata() or {})["state"])
-        digest, loss = content["tensors"], content["held_out_loss"]
-        step, updates = content["step"], content["updates"]
-        if not (isinstance(step, int) and isinstance(updates, int) and isinstance(digest, str)):
-            raise ValueError("expected numbers of steps, and a digest")
-        return cls(step, updates, None if loss is None else float(loss)), digest
+        metadata = read_header(path).metadata
+        content, _ = json.loads(metadata["state"]), metadata[DIGEST]
+        step, updates, loss = content["step"], content["updates"], content["held_out_loss"]
+        if not (isinstance(step, int) and isinstance(updates, int)):
+            raise ValueError("expected numbers of steps")
+        return cls(step, updates, None if loss is None else float(loss))
 
 
 def save_state(run: Run, tensors: Mapping[str, Tensor], progress: Progress, *, keep: int) -> None:
@@ -56,10 +53,9 @@ def save_state(run: Run, tensors: Mapping[str, Tensor], progress: Progress, *, k
     The log is on the disk before the checkpoint is. Raises StorageError.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One key, because safetensors writes several in random order.
-    metadata = {"state": json.dumps({**asdict(progress), "tensors": digest_tensors(tensors)}, sort_keys=True)}
+    metadata = {"state": json.dumps(asdict(progress), sort_keys=True)}
     run.sync_metrics()
-    write_atomically(run.state(progress.step), lambda path: save_file(dict(tensors), path, metadata=metadata))
+    write_atomically(run.state(progress.step), lambda path: write_tensors(path, tensors, metadata))
     states = run.states()
     best = best_state(states)
     if best is not None:
@@ -70,18 +66,28 @@ def save_state(run: Run, tensors: Mapping[str, Tensor], progress: Progress, *, k
                 path.unlink(missing_ok=True)
 
 
+def described(states: list[Path]) -> list[tuple[Path, Progress | None]]:
+    """Return what each checkpoint says about itself, and None for one whose header is damaged."""
+    found: list[tuple[Path, Progress | None]] = []
+    for path in states:
+        progress = None
+        with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError):
+            progress = Progress.read(path)
+        found.append((path, progress))
+    return found
+
+
 def best_state(states: list[Path]) -> tuple[Path, Progress] | None:
     """Return the checkpoint with the least loss on held-out samples, of equal ones the oldest; None if none has one."""
-    found: list[tuple[float, int, Path, Progress]] = []
-    for path in states:
-        with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError, CorruptFile):
-            progress, _ = Progress.read(path)
-            if progress.held_out_loss is not None:
-                found.append((progress.held_out_loss, progress.step, path, progress))
-    return min(found)[2:] if found else None
+    found = [
+        (progress.held_out_loss, progress.step, path, progress)
+        for path, progress in described(states)
+        if progress is not None and progress.held_out_loss is not None
+    ]
+    return min(found, key=lambda one: one[:2])[2:] if found else None
 
 
-def load_state(run: Run, device: str, use: Callable[[Mapping[str, Tensor], Progress], None]) -> Progress | None:
+def load_state(run: Run, use: Callable[[Mapping[str, Tensor], Progress], None]) -> Progress | None:
     """Call `use` with the newest checkpoint that is whole, and return what it says about itself.
 
     Warns about a damaged one, and takes the one before. Returns None if there are no checkpoints. Raises CorruptFile if
@@ -90,13 +96,12 @@ def load_state(run: Run, device: str, use: Callable[[Mapping[str, Tensor], Progr
     damage: list[str] = []
     for path in (states := run.states()):
         try:
-            progress, digest = Progress.read(path)
-            with reading(path), safe_open(path, framework="pt", device=device) as file:
+            progress = Progress.read(path)
+            with reading(path), safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if digest_tensors(tensors) != digest:
-                raise ValueError("its content is not what was saved")
+                check_digest(path, tensors, file.metadata() or {})
             use(tensors, progress)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (SafetensorError, CorruptFile, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             damage.append(" ".join(f"{path}: {error}".split()))
             continue
         if damage:

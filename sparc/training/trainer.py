@@ -167,7 +167,7 @@ class Training:
 
         Raises CorruptFile if all are damaged, StorageError and OutOfMemory.
         """
-        load_state(run, str(self.space.decoder.device), self._take)
+        load_state(run, self._take)
 
     def _take(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
         self.space.load_state_dict(below("space.", tensors))

@@ -1,4 +1,4 @@
-"""Table of the estimated cost of an extraction: `sparc extract --plan`."""
+"""Estimated costs: of an extraction, `sparc extract --plan`, and of a training, `sparc train --dry-run`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rich.table import Table
 from sparc.cli.progress import console
 from sparc.errors import Problems
 from sparc.extraction import Progress
+from sparc.session.rehearsal import Rehearsal
 
 
-def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]], known: Problems) -> None:
+def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]], known: Problems | None = None) -> None:
     """Print the time, disk and memory that the missing features will take, and the samples that cannot be read.
 
     known: what the dataset says of its samples; samples that were tried for the plan are in `found`.
@@ -36,7 +37,7 @@ def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]], known: Problems
             " + ".join(decimal(int(one[kind])) for kind in ("memory", "device_memory") if one[kind] is not None),
         )
     console.print(table)
-    _print_problems(found, known)
+    _print_problems(found, known or Problems())
     seconds, size = (sum(one[key] for _, one in found) for key in ("seconds", "bytes"))
     console.print(f"total: {_duration(seconds)} and {decimal(int(size))} on disk", markup=False)
 
@@ -53,6 +54,19 @@ def _print_problems(found: Sequence[tuple[Progress, dict[str, Any]]], known: Pro
             console.print(f"{which} cannot be read, and an extraction without --skip-bad stops:", markup=False)
         for line in lines:
             console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def print_rehearsal(found: Rehearsal) -> None:
+    """Print that two steps of everything worked, and what all steps will take."""
+    print_plan(found.extraction)
+    seconds = found.seconds_per_step * found.steps
+    console.print(
+        f"training: two steps on {found.samples:,} samples worked; {found.steps:,} steps at "
+        f"{1000 * found.seconds_per_step:.0f} ms take {_duration(seconds)}, and a checkpoint has "
+        f"{decimal(found.checkpoint_bytes)}\n"
+        f"saving, resuming and evaluating ({found.evaluated} held-out samples) worked; nothing was written",
+        markup=False,
+    )
 
 
 def _duration(seconds: float) -> str:
