@@ -169,6 +169,7 @@ def _next(current: Progress, event: dict[str, object]) -> Progress:
                 f"{where}{message}", hint="this may be a bug in the plugin; --debug shows where"
             ) from RuntimeError(trace)
         case {"event": "error", "kind": str(kind), "message": str(message), "hint": str(hint), "traceback": str(trace)}:
-            details = event.get("details", ())
+            lines = event.get("details")
+            details = tuple(map(str, lines)) if isinstance(lines, list) else ()
             raise errors.remade(getattr(errors, kind, SparcError), message, hint, details) from RuntimeError(trace)
     raise RuntimeError(f"unknown event of the worker: {event}")

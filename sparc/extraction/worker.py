@@ -182,7 +182,7 @@ def main() -> None:
         except Exception as error:
             trace = traceback.format_exc()
             if (known := error if isinstance(error, SparcError) else refusal(error, doing)) is not None:
-                said = {"kind": type(known).__name__, "message": known.message, "hint": known.hint}
+                said: dict[str, Any] = {"kind": type(known).__name__, "message": known.message, "hint": known.hint}
                 said["details"] = known.details
             else:
                 said = {"kind": "crash", "message": f"{type(error).__name__}: {error}".splitlines()[0]}

@@ -291,7 +291,7 @@ def hub_is_silent() -> bool:
 
 def _connect(url: str) -> None:
     """Ask for a page of the hub once; any answer will do. Raises ConnectionError without a connection."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     try:
         get_session().head(url, timeout=CONNECTING)

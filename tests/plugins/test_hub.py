@@ -96,7 +96,7 @@ def test_what_the_hub_refuses_stops_before_other_weights_are_downloaded(hub):
     hub.repos["lab/one"] = [(OLD, {"config.json": b'{"model_type": "bert"}'})]
     hub.repos["lab/two"] = [(OLD, {"config.json": b"{}", NAMES[0]: b"weights"})]
     streams = {f"s{n}": reference(f"hf-text[model=lab/{n},revision={OLD}]") for n in ("one", "two")}
-    with pytest.raises(WeightsUnavailable, match="lab/one.*the repository has none of"):
+    with pytest.raises(WeightsUnavailable, match=r"lab/one.*the repository has none of"):
         load_backbones(discover(), streams, "cpu", lambda stream: None)
     assert not any("lab/two" in asked for asked in hub.asked)
 
