@@ -80,12 +80,12 @@ def test_train_extracts_trains_evaluates_and_prints_the_next_commands(sparc_comm
     assert len((mine / "evaluation" / "latents.csv").read_text().splitlines()) == 1 + 64
     refused = sparc_here("evaluate", "mine", "--concepts", "taste")
     assert_fails(refused, "concepts: input should be 'enrichment' or 'purity', found 'taste'", "change that value")
-    drawn = sparc_here("explore", "mine")
+    drawn = sparc_here("explore", "mine", "--sheet")
     assert drawn.stdout.splitlines()[-1] == "mine/latents.png", drawn.stderr
     with Image.open(tmp_path / "mine" / "latents.png") as picture:
         assert picture.width > 800
     assert_fails(sparc_here("explore", "mine", "--latent", 64), "expected 0 to 63, found 64", "--latent")
-    assert_fails(sparc_here("explore", "mine", "--out", "sheet.svg"), "ends in .png, found sheet.svg", "PNG")
+    assert_fails(sparc_here("explore", "mine", "--sheet", "--out", "sheet.svg"), "ends in .png, found sheet.svg", "PNG")
     before = {path: path.read_bytes() for path in mine.iterdir() if path.is_file()}
     done = sparc_here("train", "--resume", "mine")
     assert "mine is already trained and evaluated" in done.stdout, done.stderr

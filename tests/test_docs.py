@@ -48,12 +48,12 @@ def demo_run(tmp_path, monkeypatch):
     Image.new("RGB", (60, 40), "red").save("photo.jpg")
 
 
-TRAINS, EXTRACTS = "sparc.train(", "sparc.extract("
-"""A block with one of these calls needs data: it has a test of its own."""
+TRAINS, EXTRACTS, ENCODES, SEARCHES = "sparc.train(", "sparc.extract(", "sparc.encode(", "sparc.search("
+"""A block with one of these calls needs data: it has a test of its own, the last two in test_encode_and_search.py."""
 
 
 def needs_data(block):
-    return TRAINS in block.values[0] or EXTRACTS in block.values[0]
+    return any(call in block.values[0] for call in (TRAINS, EXTRACTS, ENCODES, SEARCHES))
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("python") if not needs_data(block)])
@@ -205,7 +205,7 @@ def test_the_quickstart_on_a_folder_of_photos_runs(sparc_here, extracted):
     for words in commands[:-1]:
         done = sparc_here(*[stands_for.get(word, word) for word in words])
         assert done.returncode == 0, done.stderr
-    assert (extracted.parent / "runs" / "photos" / "latents.png").is_file()
+    assert (extracted.parent / "runs" / "photos" / "explore" / "index.html").is_file()
 
 
 def test_bringing_features_of_your_own_runs(sparc_here, tmp_path):

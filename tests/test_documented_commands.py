@@ -23,6 +23,7 @@ NOT_HERE = {
     r"siglip": "weights from the hub; tests/test_attach.py attaches a light stream",
     r"^(train|extract)( --stream hog.*)?$": "the demo: two minutes of two cores",
     r"^complete": "runs of the paper's recipe, and imported spaces; tests/test_complete.py",
+    r"^(encode|search) .*-$": "standard input; tests/test_encode_and_search.py",
     r"^ablate": "many trainings; tests/ablation",
     r"^bench": "minutes at these sizes; tests/benchmarks",
     r"my-model|^train --dataset digits": "an installation; tests/plugins/test_scaffold.py, tests/test_examples.py",
@@ -31,6 +32,7 @@ NOT_HERE = {
 # A reader of the documentation may have installed a plugin named my-data.
 STANDS_FOR = {"NAME": "minilm", "my-data": "data-of-this-test"}
 STREAMS = ("--stream", "effnet-lite0=timm[model=test_vit,weights=random]", "--stream", "minilm=char-ngrams")
+ON_A_RUN = ("info", "evaluate", "explore", "encode", "search", "localize", "export")
 SHAPE = ("--n-latents", 128, "--k", 4, "--batch-size", 16, "--lr", 0.01, "--epochs", 20)
 
 
@@ -53,7 +55,9 @@ def run_all(sparc_here):
 
 def test_every_command_has_a_place_where_it_runs():
     """A command that is new in the documentation runs here, or is listed above with a reason."""
-    here = commands("train", "extract", "info", "evaluate", "explore", "localize", "export", "plugins", "import")
+    here = commands(
+        "train", "extract", "info", "evaluate", "explore", "encode", "search", "localize", "export", "plugins", "import"
+    )
     rest = [words for words in sparc_commands() if words not in here]
     assert len(here) > 25
     assert all(any(re.search(pattern, " ".join(words)) for pattern in NOT_HERE) for words in rest)
@@ -75,10 +79,10 @@ def test_commands_on_a_run_run_as_written(sparc_here, run_all, extracted, monkey
         shutil.copytree(folder / "runs" / "photos", folder / "runs" / name)
     features = [words for words in commands("train") if "--features" in words]
     run_all([words for words in commands("train", "extract") if words not in features])
-    run_all(commands("info", "evaluate", "explore", "localize", "export"))
+    run_all(commands(*ON_A_RUN))
     for path in (
         "runs/openmoji/localization.json",
-        "runs/photos/latents.png",
+        "runs/photos/explore/index.html",
         "latent-93.png",
         "bus.png",
         "sae/cfg.json",

@@ -228,7 +228,7 @@ def test_an_option_that_is_none_is_not_given(extracted, environment, use_example
     run = sparc.train(**data, n_latents=16, k=2, epochs=1, out="run", seed=None).path
     monkeypatch.setenv("SPARC_CACHE", str(extracted.parent / "elsewhere"))
     assert sparc.evaluate(run, store=None, data_root=None, device=None).evaluation.report.samples
-    assert sparc.explore(run, store=None).name == "latents.png"
+    assert sparc.explore(run, store=None) == run / "explore" / "index.html"
     extracted.rename(extracted.parent / "moved")
     assert sparc.train(resume=run, store=None, epochs=None).path == run
     with pytest.raises(MissingData, match="no folder at"):

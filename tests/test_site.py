@@ -24,11 +24,13 @@ import sparc.localization
 import sparc.plugins
 import sparc.plugins.checks
 from sparc.config import (
+    EncodeOptions,
     EvaluateOptions,
     ExploreOptions,
     ExtractOptions,
     LocalizeOptions,
     RunConfig,
+    SearchOptions,
     TrainingConfig,
     option_name,
 )
@@ -134,7 +136,7 @@ def test_the_page_of_options_is_made_from_their_fields():
 def test_the_page_of_options_has_a_row_for_every_field():
     """A model that the page's tool does not know would be missing from both sides of the comparison above."""
     rows = re.findall(r"^\| `--([\w-]+)` \| `(\w+)` \|", tool("options_reference").page(), re.MULTILINE)
-    models = (RunConfig, ExtractOptions, EvaluateOptions, ExploreOptions, LocalizeOptions)
+    models = (RunConfig, ExtractOptions, EvaluateOptions, ExploreOptions, EncodeOptions, SearchOptions, LocalizeOptions)
     fields = {(option_name(field), field) for model in models for field in model.model_fields}
     assert set(rows) == fields
     assert ("lambda", "lambda_") in fields

@@ -14,9 +14,12 @@ def calls_that_are_right(run: Path) -> sparc.Report:
     sparc.train(resume=trained.path, device="cpu")
     sparc.ablate(config, grid={"k": [4, 8]}, seeds=2)
     sparc.evaluate(run, concepts="purity", localization=True)
-    sparc.explore(str(run), latent=3, out="latent.png")
+    sparc.explore(str(run), latent=3, sheet=True, out="latent.png")
+    sparc.explore(run, text="a cat")
     attached = sparc.attach(run, stream="other=dinov2", out="three", device="cpu")
     sparc.detach(attached.path, "other", out=run)
+    sparc.encode(run, ["photo.jpg", "a red bus", run], image=run, top=3)
+    sparc.search(run, "a red bus", find="image", by="cross", target_stream="dinov2", index="photos", out=run)
     sparc.localize(run, image=["photo.jpg"], text=["a red bus"], latent=[3, "4,5", [6, 7]])
     return trained.report
 
@@ -30,4 +33,6 @@ def calls_that_are_wrong(run: Path) -> None:
     sparc.train(selection="both")  # type: ignore[arg-type]
     sparc.attach(run, epochs=3)  # type: ignore[call-arg]
     sparc.evaluate(run, concepts="taste")  # type: ignore[arg-type]
+    sparc.encode(run, top="three")  # type: ignore[arg-type]
+    sparc.search(run, "a red bus", by="taste")  # type: ignore[arg-type]
     sparc.explore(run, latent="three")  # type: ignore[arg-type]

@@ -15,14 +15,17 @@ from sparc.config import (
     AttachOptions,
     DataOptions,
     DetachOptions,
+    EncodeOptions,
     EvaluateOptions,
     ExploreOptions,
     ExtractionOptions,
     ExtractOptions,
+    InputOptions,
     LocalizeOptions,
     Options,
     PlaceOptions,
     RunConfig,
+    SearchOptions,
     SpaceOptions,
     TrainingConfig,
     option_name,
@@ -33,8 +36,8 @@ SECTIONS: dict[type[Options], tuple[str, str]] = {
     DataOptions: ("Streams and data", "Options of `sparc train`, `extract`, `ablate` and `complete`."),
     PlaceOptions: (
         "Places",
-        "Options of `sparc train`, `ablate`, `evaluate`, `complete`, `attach`; `extract` and `explore` lack "
-        "`--features`.",
+        "Options of `sparc train`, `ablate`, `evaluate`, `complete`, `attach`; `extract`, `explore`, `encode` and "
+        "`search` lack `--features`.",
     ),
     SpaceOptions: ("Space", "Options of `sparc train` and `ablate`."),
     TrainingConfig: ("Training", "Options of `sparc train` and `ablate`."),
@@ -45,6 +48,9 @@ SECTIONS: dict[type[Options], tuple[str, str]] = {
     ExtractOptions: ("`sparc extract`", "Beside the options of *Streams and data*, *Places* and *Extraction*."),
     EvaluateOptions: ("`sparc evaluate`", "Beside the options of *Places*."),
     ExploreOptions: ("`sparc explore`", "Beside the options of *Places*."),
+    InputOptions: ("Inputs", "Options of `sparc encode` and `search`."),
+    EncodeOptions: ("`sparc encode`", "Beside the options of *Inputs* and *Places*."),
+    SearchOptions: ("`sparc search`", "Beside the options of *Inputs* and *Places*."),
     LocalizeOptions: ("`sparc localize`", ""),
 }
 """For each model its title, and the commands that have its options."""

@@ -14,6 +14,7 @@ from sparc.ablation.grid import Cell, written
 from sparc.ablation.metrics import METRICS, Metric, depth_metrics
 from sparc.evaluation.report import EvaluationFile, Report
 from sparc.storage.run import Run
+from sparc.system.cells import csv_cell
 from sparc.system.files import write_atomically, write_json
 
 
@@ -97,7 +98,7 @@ class Results:
         names = [name for metric in self.metrics for name in (metric.name, f"{metric.name} sd")]
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*axes, "seeds", *names])
+            writer.writerow(map(csv_cell, [*axes, "seeds", *names]))
             for cell in self.cells:
                 row = [*map(written, cell.values.values()), str(len(self.seeds))]
                 for metric in self.metrics:

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from sparc.errors import SparcError, say_warnings
+from sparc.system.cells import without_controls
 from sparc.system.refusals import CONTENT, refusal
 
 INTERRUPTED = 130
@@ -111,6 +112,6 @@ def _usage(error: Any) -> tuple[str, str]:
 
 
 def _fail(message: str, hint: str, code: int) -> int:
-    lines = " ".join(message.split()), " ".join(hint.split())
+    lines = [without_controls(" ".join(text.split())) for text in (message, hint)]
     print(f"error: {lines[0]}\nhint:  {lines[1]}", file=sys.stderr)
     return code

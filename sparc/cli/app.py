@@ -12,6 +12,7 @@ from sparc.cli import (
     attach,
     bench,
     complete,
+    doctor,
     encode,
     evaluate,
     explore,
@@ -48,6 +49,7 @@ app.command("localize")(localize.localize)
 app.command("export")(export.export)
 app.command("info")(info.info)
 app.command("ablate")(ablate.ablate)
+app.command("doctor")(doctor.doctor)
 app.add_typer(importing.app, name="import")
 app.add_typer(bench.app, name="bench")
 app.add_typer(plugins.app, name="plugins")

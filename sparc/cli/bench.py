@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sparc.cli import INTERRUPTED
 from sparc.cli.options import ConfigFile, with_options
+from sparc.cli.output import PlainConsole
 from sparc.cli.progress import Screen, console
 from sparc.config import (
     RECIPES,
@@ -246,7 +246,7 @@ def _planted_session(run: Path | None, options: Mapping[str, Any], out: Path, sc
 
 def _screen(as_json: bool) -> Screen:
     """Return the screen of a benchmark. With --json, standard output holds the numbers alone."""
-    return Screen(Console(stderr=True, highlight=False)) if as_json else Screen()
+    return Screen(PlainConsole(stderr=True, highlight=False)) if as_json else Screen()
 
 
 def _shape(widths: str, n_latents: int, k: int) -> SpaceConfig:

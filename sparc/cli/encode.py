@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from sparc.cli.options import RunPath, with_options
+from sparc.cli.output import PlainConsole
 from sparc.cli.progress import Screen, console
 from sparc.config import EncodeOptions
 
@@ -24,7 +24,7 @@ Inputs = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and the progress elsewhere.")]
 LETTERS = 80
-"""Most letters of an input that are printed."""
+"""Most letters of a text that are printed."""
 
 
 @with_options(EncodeOptions, without=("features",))
@@ -61,7 +61,7 @@ def encode(run: RunPath, given: dict[str, Any], inputs: Inputs = None, as_json: 
 
 def screen(*, as_json: bool) -> Screen:
     """Return the listener of a command: JSON has standard output for itself."""
-    return Screen(Console(stderr=True, highlight=False)) if as_json else Screen()
+    return Screen(PlainConsole(stderr=True, highlight=False)) if as_json else Screen()
 
 
 def expanded(inputs: list[str] | None) -> list[Argument]:
@@ -83,21 +83,16 @@ def print_json(content: Any) -> None:
 
 
 def _print(one: EncodedInput) -> None:
+    from sparc.index.results import plain
+
     say = partial(console.print, markup=False, soft_wrap=True)
-    say(printable(one.shown))
+    say(plain(one.shown, LETTERS))
     for stream, active in one.streams.items():
         say(f"  {stream}")
         for latent in active:
             below = "" if latent.percentile is None else f"{latent.percentile:5.1f} %"
             star = "*" if latent.shared else " "
             number = f"latent {latent.latent}"
-            say(f"    {number:<13}{latent.activation:6.3f} {below} {star} {printable(latent.name or '')}".rstrip())
+            say(f"    {number:<13}{latent.activation:6.3f} {below} {star} {plain(latent.name or '', LETTERS)}".rstrip())
         if not active:
             say("    no latent")
-
-
-def printable(text: str, letters: int = LETTERS) -> str:
-    """Return a text on one line, short and without what a terminal would obey."""
-    from sparc.index.page import shortened
-
-    return "".join(letter if letter.isprintable() else " " for letter in shortened(text, letters))

@@ -28,6 +28,8 @@ def localize(run: RunPath, given: dict[str, Any]) -> None:
         sparc localize runs/openmoji --image photo.jpg --text "a red bus"
 
         sparc localize runs/openmoji --image photo.jpg --latent 93 --method grad-cam --out bus.png
+
+        sparc localize runs/openmoji --pair --image one.jpg --text "a bus" --image two.jpg --text "a cat"
     """
     from sparc.session import localize as find
     from sparc.session.verbs import dry_warning
@@ -48,6 +50,8 @@ def _print(one: Localization) -> None:
         where = f"strongest at ({x:.0f}, {y:.0f}) of {one.size[0]} x {one.size[1]}, score {one.score:.3f}"
     say = partial(console.print, markup=False, soft_wrap=True)
     say(f"{one.name}  {shorten(str(one.query), LETTERS)}  {one.stream}: {where}")
+    if (there := one.standing) is not None:
+        say(f"    {there.words}; percentile {there.percentile:.1f}, by chance {there.chance:.2g} of the time")
     for carrier in one.carriers:
         say(f"    latent {carrier.latent:<6} {carrier.share:4.0%}  {carrier.name}")
     if one.words:

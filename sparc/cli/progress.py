@@ -27,6 +27,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from sparc.cli.output import PlainConsole
 from sparc.session import Listener
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _width() -> int | None:
     return None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED
 
 
-console = Console(highlight=False, soft_wrap=False, width=_width())
+console = PlainConsole(highlight=False, soft_wrap=False, width=_width())
 
 
 class SpeedColumn(ProgressColumn):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparc.cli.encode import Json, expanded, print_json, printable, screen
+from sparc.cli.encode import LETTERS, Json, expanded, print_json, screen
 from sparc.cli.options import RunPath, with_options
 from sparc.cli.progress import console
 from sparc.config import SearchOptions
@@ -56,12 +56,14 @@ def search(run: RunPath, given: dict[str, Any], queries: Queries = None, as_json
 
 
 def _print(found: Found) -> None:
+    from sparc.index.results import plain
+
     say = partial(console.print, markup=False, soft_wrap=True)
-    say(f"{printable(found.query)}  {found.query_stream} → {found.target_stream}, {found.candidates:,} searched")
+    say(f"{plain(found.query, LETTERS)}  {found.query_stream} → {found.target_stream}, {found.candidates:,} searched")
     for hit in found.hits:
         shared = ", ".join(f"{one} {one.share:.0%}" for one in hit.concepts[:SHARED])
         caption = hit.sample.caption if hit.sample.caption != hit.sample.id else ""
-        words = "  ".join(printable(text) for text in (hit.sample.id, caption or "", shared) if text)
+        words = "  ".join(plain(text, LETTERS) for text in (hit.sample.id, caption or "", shared) if text)
         say(f"    {hit.score:.3f}  {words}")
     if not found.hits:
         say("    nothing shares a concept with the query")

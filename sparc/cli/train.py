@@ -90,11 +90,9 @@ def finish(session: Session, screen: Screen) -> None:
 
 def print_next(run: Run) -> None:
     """Print the commands that may follow a training."""
-    imported = run.provenance().options.features is not None
-    pictures = "" if imported else f"  sparc explore {run.path}        pictures of what the latents mean\n"
     console.print(
         f"\nsaved in {run.path}. Next:\n"
-        f"{pictures}"
+        f"  sparc explore {run.path}        a page of what the latents mean\n"
         f"  sparc evaluate {run.path}       probes, names of latents, plots\n"
         f"  sparc info {run.path}           this table again\n"
         f'  python -c "import sparc; print(sparc.load({str(run.path)!r}).streams)"',

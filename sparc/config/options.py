@@ -31,6 +31,8 @@ ForwardPrecision = Literal["float32", "bfloat16", "float16"]
 StoreDtype = Literal["float32", "float16"]
 OnNan = Literal["stop", "skip"]
 Method = Literal["dense", "relevance", "grad-cam", "layer-cam"]
+Scale = Literal["common", "own"]
+Exif = Literal["apply", "ignore"]
 
 
 def _path(value: Any) -> Path:
@@ -280,6 +282,11 @@ class ExtractionOptions(Options):
     max_side_ratio: float = option(
         MAX_SIDE_RATIO, "Largest ratio of an image's longer side to its shorter; resizing makes long images huge.", ge=1
     )
+    exif: Exif = option(
+        "apply",
+        "EXIF orientation of images: apply turns them upright; ignore reads them as stored, which matches features "
+        "that were extracted so.",
+    )
 
 
 class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, TimeOptions, PlaceOptions, DataOptions):
@@ -395,7 +402,7 @@ class ExploreOptions(PlaceOptions):
     )
 
 
-class LocalizeOptions(Options):
+class LocalizeOptions(PlaceOptions):
     """Options of `sparc localize`."""
 
     image: Annotated[str | Path | Sequence[Any], PlainValidator(_several)] = option(
@@ -422,8 +429,15 @@ class LocalizeOptions(Options):
         "joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own. "
         "Default: joint for texts, solo for latents.",
     )
+    pair: bool = option(
+        False, "Look for the first text in the first image, the second in the second, ..., not for each in each."
+    )
+    scale: Scale = option(
+        "common",
+        "Colours of the maps: common, by how far the score stands out from those of held-out images; or own, each map "
+        "by its own highest value.",
+    )
     out: Location | None = option(None, "Picture to write. Default: RUN/localize.png.", metavar="FILE")
-    device: str = option("auto", "auto (CUDA if available), cpu, cuda, cuda:1, ...")
 
     @property
     def images(self) -> tuple[Any, ...]:
@@ -499,7 +513,7 @@ class SearchOptions(InputOptions):
     index: Location | None = option(
         None, "Folder of images to search, instead of the held-out samples of the run.", metavar="FOLDER"
     )
-    out: Location | None = option(None, "Page to write, NAME.html, with pictures.", metavar="FILE")
+    out: Location | None = option(None, "Page, NAME.html, or sheet, NAME.png, to write.", metavar="FILE")
 
     @property
     def query_streams(self) -> tuple[str, ...]:

@@ -12,7 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sparc.errors import InvalidConfig
 
 _REFERENCE = re.compile(r"(?:(?P<alias>[^=\[\],]+)=)?(?P<name>[^=\[\],]+)(?:\[(?P<params>.*)\])?")
-_UNFIT = re.compile(r"""[/\\:*?"<>|\x00-\x1f]|^[. ]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)|^$""", re.IGNORECASE)
+_UNFIT = re.compile(
+    r"""[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|^[. ]|[. ]$"""
+    r"""|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)|^$""",
+    re.IGNORECASE,
+)
 """Parts of names that Linux, macOS or Windows refuses in the name of a folder."""
 _PAIR = re.compile(
     r"""\s*(?P<key>[\w-]+)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^,\[\]]*?))\s*(?:,|$)"""

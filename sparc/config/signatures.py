@@ -83,6 +83,9 @@ class RunArguments(TypedDict, total=False):
     """Largest number of pixels of an image."""
     max_side_ratio: float
     """Largest ratio of an image's longer side to its shorter; resizing makes long images huge."""
+    exif: Literal["apply", "ignore"]
+    """EXIF orientation of images: apply turns them upright; ignore reads them as stored, which matches features that
+    were extracted so."""
     recipe: Literal["sparc", "paper"]
     """Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."""
     out: str | Path | None
@@ -193,6 +196,14 @@ class ExploreArguments(TypedDict, total=False):
 class LocalizeArguments(TypedDict, total=False):
     """Arguments with the fields of `LocalizeOptions`."""
 
+    data_root: str | Path | None
+    """Folder of the dataset."""
+    features: str | Path | None
+    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    store: str | Path | None
+    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    device: str
+    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     image: str | Path | Sequence[Any]
     """Image to search; repeat for more. In Python also a PIL image."""
     text: str | Sequence[str]
@@ -209,10 +220,13 @@ class LocalizeArguments(TypedDict, total=False):
     selection: Literal["joint", "solo"] | None
     """joint: image and text, or for latents all image streams, select the same latents; solo: each selects its own.
     Default: joint for texts, solo for latents."""
+    pair: bool
+    """Look for the first text in the first image, the second in the second, ..., not for each in each."""
+    scale: Literal["common", "own"]
+    """Colours of the maps: common, by how far the score stands out from those of held-out images; or own, each map by
+    its own highest value."""
     out: str | Path | None
     """Picture to write. Default: RUN/localize.png."""
-    device: str
-    """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
 
 
 class EncodeArguments(TypedDict, total=False):
@@ -265,4 +279,4 @@ class SearchArguments(TypedDict, total=False):
     index: str | Path | None
     """Folder of images to search, instead of the held-out samples of the run."""
     out: str | Path | None
-    """Page to write, NAME.html, with pictures."""
+    """Page, NAME.html, or sheet, NAME.png, to write."""

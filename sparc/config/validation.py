@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from sparc.config.references import PluginRef
 from sparc.errors import InvalidConfig
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _refuse_nul(value: Any) -> None:
+    """Raise InvalidConfig if a text in a value holds a NUL character, which no path and no name can hold."""
+    texts = [value]
+    while texts:
+        one = texts.pop()
+        if isinstance(one, Mapping):
+            texts += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            texts += one
+        elif isinstance(one, PluginRef):
+            texts += [one.name, one.alias, one.params]
+        elif isinstance(one, str | Path) and "\0" in str(one):
+            found = f"expected a text without a NUL character, found {str(one)!r:.60}"
+            raise InvalidConfig(found, hint="write that name or path again")
 
 
 class ExplainedModel(BaseModel):
@@ -20,6 +38,7 @@ class ExplainedModel(BaseModel):
 
         def __init__(self, **values: Any) -> None:
             """Check the values of the fields. Raises InvalidConfig."""
+            _refuse_nul(values)
             try:
                 super().__init__(**values)
             except ValidationError as error:
@@ -37,6 +56,7 @@ class ExplainedModel(BaseModel):
 def validated(model: type[_Model], content: Any, *, what: str = "") -> _Model:
     """Build `model` from `content`. Raises InvalidConfig with all errors, prefixed with `what`."""
     try:
+        _refuse_nul(content)
         return model.model_validate(content)
     except (ValidationError, InvalidConfig) as error:
         found = error if isinstance(error, InvalidConfig) else _explained(model, error, content)

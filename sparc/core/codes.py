@@ -101,4 +101,5 @@ def norms(codes: csr_array) -> NDArray[Any]:
     """Return the Euclidean norm of each code of a matrix as `Codes.to_csr` makes it: (B,)."""
     import numpy as np
 
-    return np.sqrt(np.asarray(codes.multiply(codes).sum(axis=1)).ravel())
+    found: NDArray[Any] = np.sqrt(np.asarray(codes.multiply(codes).sum(axis=1)).ravel())
+    return found

@@ -160,6 +160,11 @@ class LatentSpace(nn.Module):
                     f"stream '{name}': expected samples that differ, found {count} that are all alike",
                     hint="they have no scale to normalise by: train on more samples, or with --normalization unit",
                 )
+            if not scale <= torch.finfo(self.scale.dtype).max:
+                raise BadFeatures(
+                    f"stream '{name}': expected features whose norm is a number of float32, found {scale:.3g}",
+                    hint="they are among the largest that there are: divide them, or train with --normalization unit",
+                )
             self.center[self.segments[name]] = mean_D.to(self.center)
             self.scale[self._position[name]] = scale
 

@@ -6,6 +6,7 @@ Where each measure is defined:
     alignment.py        hierarchical Jaccard of labels, its intervals, and the nulls on shuffled pairs
     sharing.py          alive, dead and mixed latents, L0, overlap of index sets, cofiring, entropy, duplicates
     concepts.py         names of latents: enrichment, purity, lift, confirmation
+    words.py            words of captions, which name latents where there are no labels
     purity.py           names of latents by the rule of the paper's code
     retrieval.py        R@k, median rank and MRR of one stream searched with another
     probes.py           log-loss of the best latent per label (1-D probes)
@@ -30,7 +31,7 @@ Shapes. Array names end in their axes, the same letters in every module:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,8 @@ class HeldOut:
     labels: csr_array | None = None
     """(N, C) multi-hot, columns as in `taxonomy.labels`."""
     taxonomy: Taxonomy | None = None
+    captions: Iterable[str | None] | None = None
+    """Per sample, its caption, which is read only where there are no labels."""
     rows: Mapping[str, Tensor] | None = None
     """Per stream (N,), the number of each sample's image or caption; None if all are distinct."""
     shared_spaces: Mapping[str, str] | None = None
@@ -165,7 +168,7 @@ def _from_labels(
     seed: int,
     parts: _Parts,
 ) -> tuple[dict[str, Any], dict[int, LatentName] | None]:
-    """Measure what needs labels: fields of the report, and names of latents; nothing and None without labels."""
+    """Measure what needs labels: fields of the report, and names of latents. Without labels, words name latents."""
     from sparc.evaluation.alignment import hierarchical_jaccard
     from sparc.evaluation.concepts import concepts, count_halves, latent_names
     from sparc.evaluation.labels import levels
@@ -173,7 +176,7 @@ def _from_labels(
     from sparc.evaluation.purity import purity_concepts
 
     if held_out.labelled is None:
-        return {}, None
+        return {}, _from_words(encodings, held_out, parts)
     (labels, taxonomy), groups = held_out.labelled, held_out.groups
     parts.begin("concepts")
     halves = count_halves(encodings.solo, labels, taxonomy, groups)
@@ -189,6 +192,23 @@ def _from_labels(
     if len(encodings.space.streams) > 1:
         fields["jaccard"] = hierarchical_jaccard(encodings, labels, taxonomy, groups, seed)
     return fields, names
+
+
+def _from_words(encodings: Encodings, held_out: HeldOut, parts: _Parts) -> dict[int, LatentName] | None:
+    """Name latents by words of captions; None without captions."""
+    import numpy as np
+
+    from sparc.evaluation.concepts import images_of, word_names
+    from sparc.evaluation.words import words_of
+
+    if held_out.captions is None:
+        return None
+    parts.detail("words of captions")
+    words = words_of(held_out.captions)
+    if not words.terms:
+        return None
+    depths = np.zeros(len(words.terms), np.intp)
+    return word_names(images_of(encodings.solo, words.samples, depths, held_out.groups), words.terms)
 
 
 def _uncompleted(encodings: Encodings, held_out: HeldOut, seed: int, parts: _Parts) -> Uncompleted | None:

@@ -201,7 +201,8 @@ def enriched(halves: Halves, count: int) -> list[list[Enriched]]:
     place_Lc = np.argpartition(-scores_LC, count - 1, axis=1)[:, :count]
     score_Lc = np.take_along_axis(scores_LC, place_Lc, axis=1)
     order_Lc = np.lexsort((place_Lc, -score_Lc), axis=1)
-    place_Lc, score_Lc = (np.take_along_axis(array, order_Lc, axis=1) for array in (place_Lc, score_Lc))
+    place_Lc = np.take_along_axis(place_Lc, order_Lc, axis=1)
+    score_Lc = np.take_along_axis(score_Lc, order_Lc, axis=1)
     latents, places = np.nonzero(np.isfinite(score_Lc))
     terms = place_Lc[latents, places]
     holds = _by_chance(both, latents, terms) < SIGNIFICANCE

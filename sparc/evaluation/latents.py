@@ -12,6 +12,7 @@ import numpy as np
 
 from sparc.evaluation.sharing import PerLatent
 from sparc.storage.latent_names import LatentName, name_columns
+from sparc.system.cells import csv_cell
 from sparc.system.files import write_atomically
 
 
@@ -27,14 +28,14 @@ class LatentTable:
         def fill(temporary: Path) -> None:
             with temporary.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
-                writer.writerow(self.columns)
-                writer.writerows(zip(*self.columns.values(), strict=True))
+                writer.writerow(map(csv_cell, self.columns))
+                writer.writerows(map(csv_cell, row) for row in zip(*self.columns.values(), strict=True))
 
         write_atomically(path, fill)
 
 
 def latent_table(per_latent: PerLatent, names: Mapping[int, LatentName] | None) -> LatentTable:
-    """Return the table of all latents. Without labels (`names` is None) it has no columns about names."""
+    """Return the table of all latents. Without labels and words (`names` is None) it has no columns about names."""
     n_latents = len(per_latent.cofiring)
     columns: dict[str, list[Any]] = {"latent": list(range(n_latents))}
     columns |= {f"samples {stream}": counts.tolist() for stream, counts in per_latent.fires.items()}

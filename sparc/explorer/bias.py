@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from sparc.evaluation.words import FEWEST
 from sparc.explorer.shown import Shown, evenly
 from sparc.explorer.statements import clean
-from sparc.explorer.words import FEWEST
 
 MOST_SAMPLES = 2000
 MOST_TERMS = 5000

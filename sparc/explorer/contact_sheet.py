@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from sparc.errors import BadSample
-from sparc.plotting.fonts import Pen
+from sparc.plotting.fonts import Pen, fit, shorten, wrap
 from sparc.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ContactSheet:
 
     def heading(self, title: str, subtitle: str) -> None:
         """Draw the title, the subtitle, the legend and the names of the streams."""
-        lines = _wrap(subtitle, Pen(17), self._width - 2 * MARGIN)
+        lines = wrap(subtitle, Pen(17), self._width - 2 * MARGIN)
         self._room(150 + 24 * len(lines))
         Pen(32).write(self._draw, (MARGIN, self._y), title, INK)
         self._y += 48
@@ -77,7 +77,7 @@ class ContactSheet:
             self._y += 24
         self._legend()
         for number, (name, modality) in enumerate(self._modalities.items()):
-            shown = _shorten(name, Pen(21), self._column - 70, cut=False)
+            shown = shorten(name, Pen(21), self._column - 70, cut=False)
             Pen(21).write(self._draw, (self._left(number), self._y), shown, INK)
             x = self._left(number) + Pen(21).length(shown) + 10
             Pen(16).write(self._draw, (x, self._y + 5), modality, PALE)
@@ -161,7 +161,7 @@ class ContactSheet:
             # Pillow refuses a bar that would be less than a pixel high.
             self._draw.rectangle((x, min(y + thumb * (1 - strength), bottom), x + BAR - 1, bottom), BARS)
             x += BAR + 10
-            texts = _fit(sample.text(), pen, left + self._column - x, max(1, thumb // line))
+            texts = fit(sample.text(), pen, left + self._column - x, max(1, thumb // line))
             middle = y + thumb / 2 - line * (len(texts) - 1) / 2
             for row, text in enumerate(texts):
                 pen.write(self._draw, (x, middle + row * line), text, ACCENT if shared else INK, "lm")
@@ -179,30 +179,3 @@ def _thumbnail(sample: Sample, size: int) -> Image.Image:
     square = Image.new("RGB", (size, size), PAPER)
     square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
     return square
-
-
-def _wrap(text: str, pen: Pen, width: float) -> list[str]:
-    """Break a text into lines of at most `width` pixels; a longer word gets a line of its own."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and pen.length(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
-
-
-def _fit(text: str, pen: Pen, width: float, count: int) -> list[str]:
-    """Break a text into at most `count` lines of at most `width` pixels, with an ellipsis for the rest."""
-    lines = _wrap(text, pen, width)
-    cut = len(lines) > count
-    return [_shorten(line, pen, width, cut=cut and number == count - 1) for number, line in enumerate(lines[:count])]
-
-
-def _shorten(line: str, pen: Pen, width: float, *, cut: bool) -> str:
-    """Shorten a line to `width` pixels, ending in an ellipsis if it was shortened or if text after it was `cut`."""
-    if not cut and pen.length(line) <= width:
-        return line
-    while line and pen.length(f"{line}…") > width:
-        line = line[:-1]
-    return f"{line.rstrip(' ,;:')}…"

@@ -76,8 +76,8 @@ def heat_maps(shown: Shown, models: Models, on_image: OnImage) -> HeatMaps:
             )
             wanted = dict(list(wanted.items())[:MOST_ON_CPU])
         for latent, sample, values in _of_stream(shown, models, stream, wanted, on_image):
-            maps[latent, sample] = values
             strongest[latent] = max(strongest.get(latent, 0.0), float(values.max()))
+            maps[latent, sample] = values
         for (latent, sample), values in maps.items():
             scaled = np.rint(values * (255 / strongest[latent])) if strongest[latent] > 0 else values
             if scaled.any():
@@ -120,11 +120,15 @@ def _of_stream(
         if not read:
             continue
         patches = _patches(stream, models, [sample for _, sample, _ in read])
+        codes = shown.space.encode({stream: patches.flatten(0, 1)})[stream]
+        count = patches.shape[1]
         for place, (row, _, size) in enumerate(read):
-            columns = csc_array(shown.space.encode({stream: patches[place]})[stream].to_csr())
+            columns = csc_array(codes[place * count : (place + 1) * count].to_csr())
             for latent, sample in wanted[row]:
-                values = columns[:, [latent]].toarray().reshape(backbone.grid)
-                yield latent, sample, _on_tile(values, box_of(size), size, cells)
+                own = slice(columns.indptr[latent], columns.indptr[latent + 1])
+                values = np.zeros(count, np.float32)
+                values[columns.indices[own]] = columns.data[own]
+                yield latent, sample, _on_tile(values.reshape(backbone.grid), box_of(size), size, cells)
     on_image(stream, len(images), len(images))
 
 

@@ -20,11 +20,13 @@ from sparc.plugins.contracts import Taxonomy
 
 CAPTION = 80
 """Characters of a caption beside a name."""
-COMPARED = 512
-"""Latents compared with all others at a time."""
+COSINES = 2**22
+"""Cosines of a stream in memory at a time."""
 SHARED, SOME, DEAD, TWIN = range(4)
 """States of a latent: it fires in every stream, in some, in none; or it is shared, and repeats an earlier latent."""
 NEAREST = 10
+ALIKE = 1e-6
+"""Spread of the decoders below which the map has no directions."""
 MOSAIC = 4
 """Top images on the card of a latent."""
 WORDS = 8
@@ -56,8 +58,9 @@ class Decoders:
         directions = [F.normalize(space.decoder[:, own][index], dim=1) for own in space.segments.values()]
         shared_A = torch.from_numpy(self.shared_L[alive]).to(index.device)
         count = min(NEAREST, len(alive) - 1)
-        for start in range(0, len(alive), COMPARED):
-            cosines = torch.stack([one[start : start + COMPARED] @ one.T for one in directions])
+        size = max(1, COSINES // len(alive))
+        for start in range(0, len(alive), size):
+            cosines = torch.stack([one[start : start + size] @ one.T for one in directions])
             mean_aA = cosines.mean(dim=0)
             least_aA = cosines.amin(dim=0)
             own = torch.arange(start, start + len(mean_aA), device=index.device)
@@ -127,7 +130,7 @@ def latent_columns(shown: Shown, decoders: Decoders, terms: Terms, thumbs: NDArr
     }
 
 
-def _agreement(shown: Shown, alive_L: NDArray[np.bool_]) -> list[float | None]:
+def _agreement(shown: Shown, alive_L: NDArray[np.bool_]) -> list[int | float | None]:
     if len(shown.streams) < 2:
         return [None] * shown.space.n_latents
     found_L = correlations(list(shown.rows_of_samples.values()), [shown.there[name] for name in shown.streams])
@@ -192,15 +195,18 @@ def _captions(shown: Shown) -> list[str | None]:
 
 def _map(shown: Shown, alive_L: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Place the alive latents in the unit square by the first two principal components of their decoders."""
-    from sklearn.decomposition import PCA
+    from scipy.sparse.linalg import svds
 
     place_LX = np.full((len(alive_L), 2), np.nan)
-    directions = shown.space.decoder.detach()[torch.from_numpy(np.flatnonzero(alive_L))].cpu().float()
-    if len(directions) < 3 or directions.shape[1] < 2:
-        place_LX[alive_L] = 0.5
-    else:
-        unit = F.normalize(directions, dim=1).numpy()
-        found = PCA(2, svd_solver="randomized", random_state=0).fit_transform(unit)
+    place_LX[alive_L] = 0.5
+    directions = shown.space.decoder.detach()[torch.from_numpy(np.flatnonzero(alive_L))].cpu().double()
+    unit = F.normalize(directions, dim=1).numpy()
+    centred = unit - unit.mean(axis=0) if len(unit) else unit
+    if min(centred.shape) > 2 and np.linalg.norm(centred) > ALIKE:
+        # The first vector of the iteration is given, since a random one would change the signs from run to run.
+        left, scales, _ = svds(centred, k=2, v0=np.ones(min(centred.shape)))
+        found = (left * scales)[:, np.argsort(-scales)]
+        found *= np.where(found[np.abs(found).argmax(axis=0), [0, 1]] < 0, -1, 1)
         low, high = found.min(axis=0), found.max(axis=0)
-        place_LX[alive_L] = (found - low) / np.where(high > low, high - low, 1)
+        place_LX[alive_L] = np.where(high > low, (found - low) / np.where(high > low, high - low, 1), 0.5)
     return place_LX[:, 0], place_LX[:, 1]

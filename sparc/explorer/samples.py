@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sparc.core.codes import Codes
 from sparc.core.kernels import entry_dots
+from sparc.evaluation.words import READ
 from sparc.explorer.shown import Shown
 from sparc.explorer.statements import clean, shortened, significant
-from sparc.explorer.words import READ
 
 SAMPLES_PER_FILE = 256
 CAPTION = 160

@@ -58,7 +58,7 @@ class SiteHandler(SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         """Answer GET and HEAD. A foreign Host header is refused: a page elsewhere may have rebound its name to us."""
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         if self.headers.get_all("Host", []) not in ([f"{LOOPBACK}:{port}"], [f"localhost:{port}"]):
             self.send_error(HTTPStatus.FORBIDDEN, "unknown host")
             return None

@@ -18,8 +18,8 @@ from sparc.core.space import LatentSpace
 from sparc.evaluation.concepts import Images, images_of, word_names
 from sparc.evaluation.encoding import Encodings
 from sparc.evaluation.labels import Levels, levels
+from sparc.evaluation.words import READ, Words, words_of
 from sparc.explorer.statements import clean
-from sparc.explorer.words import READ, Words, words_of
 from sparc.plugins.contracts import Dataset, Sample, Taxonomy
 from sparc.storage.latent_names import LatentName
 

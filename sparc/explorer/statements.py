@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,13 +16,17 @@ from typing import Any
 
 DIGITS = 4
 """Significant digits of floats."""
-_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029\u007f"}
+_ENDING = re.compile("[<>&\u2028\u2029\u007f]")
 
 
 def statement(name: str, content: Any) -> str:
     """Return the statement that hands `content` to the page under a name. Floats must be finite: see `significant`."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"sparcData({json.dumps(name)}, {text.translate(_ESCAPES)});\n"
+    return f"sparcData({json.dumps(name)}, {_ENDING.sub(_escaped, text)});\n"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def write_statement(folder: Path, name: str, content: Any) -> None:
@@ -29,14 +34,14 @@ def write_statement(folder: Path, name: str, content: Any) -> None:
     (folder / f"{name.replace('/', '-')}.js").write_text(statement(name, content), encoding="utf-8")
 
 
-def significant(value: float | None) -> float | None:
+def significant(value: int | float | None) -> int | float | None:
     """Round to DIGITS significant digits, integers not at all; None for None, NaN and infinity."""
     if isinstance(value, int):
         return value
     return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
 
 
-def significants(values: Iterable[float | None]) -> list[float | None]:
+def significants(values: Iterable[float | None]) -> list[int | float | None]:
     """Round each of some numbers as `significant` does. Arrays are faster as lists: pass `array.tolist()`."""
     return [significant(value) for value in values]
 

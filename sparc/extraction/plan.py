@@ -100,7 +100,7 @@ def plan(
                 hint="choose another stream or dataset; see: sparc plugins list",
             )
         weights = backbone.identify(params)
-        telling = params.model_dump(mode="json") | _changed_from_default(options)
+        telling = params.model_dump(mode="json") | _changed_from_default(options, backbone.modality)
         if (commit := _commit(weights)) is not None and "revision" in telling:
             del telling["revision"]  # the identity says more: a branch points to other commits in time
             pinned = params.model_dump(mode="json", exclude_unset=True) | {"revision": commit}
@@ -218,10 +218,15 @@ def _commit(weights: str) -> str | None:
     return commit if repo.startswith("hub:") and commit else None
 
 
-def _changed_from_default(options: JobOptions) -> dict[str, str]:
-    """Return the options that change the features. Defaults are left out, so they add nothing to the fingerprint."""
+def _changed_from_default(options: JobOptions, modality: str) -> dict[str, str]:
+    """Return the options that change the features of a modality, and add to the fingerprint.
+
+    Precisions of float32, and images as stored, add nothing: features that were extracted before there was a choice are
+    of this kind.
+    """
     values = {"precision": options.precision, "store-dtype": options.store_dtype}
-    return {name: value for name, value in values.items() if value != "float32"}
+    found = {name: value for name, value in values.items() if value != "float32"}
+    return found | ({"exif": options.exif} if modality == "image" and options.exif != "ignore" else {})
 
 
 def directories(jobs: Mapping[str, Job]) -> dict[str, Path]:

@@ -61,6 +61,7 @@ class Destination:
     dtype: str = "float32"
     """Dtype of the stored features."""
     precision: str = "float32"
+    exif: str | None = None
     preprocessing: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
 
@@ -272,6 +273,7 @@ class _StreamShards:
             weights=destination.weights,
             preprocessing=dict(destination.preprocessing or {}),
             precision=destination.precision,
+            exif=destination.exif,
             dataset=destination.dataset,
             split=destination.split,
             width=self._backbones[name].width,

@@ -115,7 +115,7 @@ def _extractor(jobs: list[Job], backbones: dict[str, Backbone], registry: Regist
 
     options = jobs[0].options
     tokens = dtype_of(options.store_dtype) if options.tokens else None
-    limits = ImageLimits(options.max_pixels, options.max_side_ratio)
+    limits = ImageLimits.of(options)
     compute = ComputeOptions(options.device, options.precision, options.compile, options.skip_bad, tokens, limits)
     modality = registry.backbone(jobs[0].stream.name).modality
     return FeatureExtractor({job.stream.alias: backbones[job.stream.alias] for job in jobs}, modality, compute)
@@ -134,6 +134,7 @@ def _destination(job: Job, extractor: FeatureExtractor, registry: Registry) -> D
         split=job.split,
         dtype=job.options.store_dtype,
         precision=job.options.precision,
+        exif=job.options.exif if spec.modality == "image" else None,
         preprocessing=getattr(extractor.backbones[job.stream.alias], "preprocessing", None),
         versions=library_versions(),
     )

@@ -12,6 +12,9 @@ from scipy.sparse import csc_array, csr_array, vstack
 from sparc.core.codes import norms
 from sparc.errors import CorruptFile
 
+BLOCK = 256
+"""Scores per block in the search for the largest ones."""
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -63,11 +66,13 @@ class InvertedIndex:
         # two index arrays needs them.
         lists = [slice(self.starts[latent], self.starts[latent + 1]) for latent in latents.tolist()]
         ends = np.cumsum([0, *(part.stop - part.start for part in lists)])
+        if ends[-1] <= np.iinfo(np.int32).max:
+            ends = ends.astype(np.int32)  # as the samples: scipy would look through both to decide on a type
         if not ends[-1]:
             return np.zeros(len(self), np.float32)
         samples = np.concatenate([self.samples[part] for part in lists])
         values = np.concatenate([self.values[part] for part in lists])
-        if samples.min() < 0 or samples.max() >= len(self):  # scipy would read beyond its arrays
+        if samples.view(np.uint32).max() >= len(self):  # scipy would write beyond its arrays; a negative one is huge
             raise CorruptFile(
                 "an index of codes is altered: it lists samples that it does not have",
                 hint="remove the files codes-*.safetensors in the store; they are made again",
@@ -106,12 +111,25 @@ class InvertedIndex:
 
 def strongest(scores: Floats, count: int) -> Ints:
     """Return the places of the `count` largest scores, the largest first; of equal ones the first. NaN is no score."""
-    known = np.where(np.isnan(scores), -np.inf, scores)
-    count = min(count, len(known))
-    if not count:
-        return np.zeros(0, np.int64)
-    least = np.partition(known, len(known) - count)[len(known) - count]
-    above = np.flatnonzero(known > least)
-    chosen = np.concatenate([above, np.flatnonzero(known == least)[: count - len(above)]])
-    order: Ints = chosen[np.lexsort((chosen, -known[chosen]))]
-    return order[known[order] > -np.inf]
+    places = np.flatnonzero(scores >= _bound(scores, count))  # NaN compares as False
+    known = scores[places]
+    if len(places) > count:
+        least = np.partition(known, len(known) - count)[len(known) - count]
+        above = np.flatnonzero(known > least)
+        chosen = np.concatenate([above, np.flatnonzero(known == least)[: count - len(above)]])
+        places, known = places[chosen], known[chosen]
+    order: Ints = places[np.lexsort((places, -known))]
+    return order
+
+
+def _bound(scores: Floats, count: int) -> float:
+    """Return a number that at least `count` scores reach, but few more, if there are so many blocks of scores.
+
+    It is the `count`-th largest of the blocks' maxima, for which one pass is enough.
+    """
+    blocks = len(scores) // BLOCK
+    if blocks <= count:
+        return -np.inf
+    maxima = np.fmax.reduce(scores[: blocks * BLOCK].reshape(blocks, BLOCK), axis=1)
+    bound = float(np.partition(maxima, blocks - count)[blocks - count])
+    return -np.inf if np.isnan(bound) else bound

@@ -16,15 +16,13 @@ from itertools import groupby
 from pathlib import Path
 
 from sparc.errors import BadSample
-from sparc.index.results import Found, Hit
+from sparc.index.results import Found, Hit, plain
 from sparc.plugins.contracts import Sample
 from sparc.system.files import write_atomically
 
 SIDE = 224
 """Longer side of a picture, in pixels."""
 QUALITY = 80
-LETTERS = 400
-"""Most letters of a caption that are shown."""
 SHARED = 3
 """Concepts that are named below a hit."""
 STYLE = """
@@ -41,7 +39,7 @@ section { border-top: 1px solid var(--rule); padding: 1rem 0 }
 header.query { display: flex; gap: 1rem; align-items: center }
 header.query img { max-height: 8rem; max-width: 8rem }
 ol { list-style: none; padding: 0; margin: 0; display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)) }
+  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)) }
 ol.texts { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)) }
 li p { margin: .15rem 0 } li img { display: block; width: 100%; height: 9.5rem; object-fit: contain;
   background: color-mix(in srgb, var(--rule) 40%, transparent) }
@@ -84,10 +82,11 @@ def page(found: Sequence[Found], *, title: str, notes: Sequence[str] = ()) -> st
 def _section(found: Sequence[Found]) -> list[str]:
     first = found[0]
     picture = _picture(first.sample, "the query") if first.modality == "image" else ""
+    query = Path(first.query).name if first.modality == "image" else first.query  # no folders of a user
     lists = [line for one in found for line in _list(one)]
     return [
         "<section>",
-        f'<header class="query">{picture}<h2 dir="auto">{_text(first.query)}</h2></header>',
+        f'<header class="query">{picture}<h2 dir="auto">{_text(query)}</h2></header>',
         *lists,
         "</section>",
     ]
@@ -108,10 +107,10 @@ def _list(found: Found) -> list[str]:
 
 
 def _item(hit: Hit, modality: str) -> str:
-    caption = shortened(hit.sample.caption or "")
+    caption = hit.sample.caption or ""
     shown = _picture(hit.sample, caption or hit.sample.id) if modality == "image" else ""
     score = f"{hit.score:.3f}"
-    shared = ", ".join(f"{_text(str(one))} {one.share:.0%}" for one in hit.concepts[:SHARED])
+    shared = ", ".join(f"<bdi>{_text(str(one))}</bdi> {one.share:.0%}" for one in hit.concepts[:SHARED])
     words = f'<p dir="auto">{_text(caption)}</p>' if caption and caption != hit.sample.id else ""
     return (
         f'<li>{shown}<meter min="0" max="1" value="{max(0.0, min(1.0, hit.score)):.3f}" title="score {score}"></meter>'
@@ -133,13 +132,6 @@ def _picture(sample: Sample, alt: str) -> str:
     return ""
 
 
-def shortened(text: str, letters: int = LETTERS) -> str:
-    """Return a text of at most so many letters, on one line."""
-    line = " ".join(text[: 4 * letters].split())
-    return line if len(line) <= letters and len(text) <= 4 * letters else f"{line[: letters - 1]}…"
-
-
 def _text(text: str) -> str:
-    """Return a text as HTML that shows it: escaped, without control characters and halves of characters."""
-    plain = "".join(one if one.isprintable() or one in "\u200c\u200d" else " " for one in text)
-    return escape(plain.encode("utf-8", "replace").decode(), quote=True)
+    """Return a text as HTML that shows it."""
+    return escape(plain(text), quote=True)

@@ -7,6 +7,18 @@ from typing import Any, NamedTuple
 
 from sparc.plugins.contracts import Sample
 
+LETTERS = 400
+"""Most letters of a text that are shown."""
+_JOINERS = "\u200c\u200d"
+"""Characters that are not printed, and that scripts need between letters."""
+
+
+def plain(text: str, letters: int = LETTERS) -> str:
+    """Return a text on one line of at most so many letters, without control characters and halves of characters."""
+    shown = (one if one.isprintable() or one in _JOINERS else " " for one in text[: 4 * letters])
+    line = " ".join("".join(shown).split())
+    return f"{line[: letters - 1]}…" if len(line) > letters or len(text) > 4 * letters else line
+
 
 class SharedConcept(NamedTuple):
     """A latent that the codes of query and hit both activate."""

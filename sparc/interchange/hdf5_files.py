@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,13 @@ from numpy.typing import NDArray
 
 from sparc.errors import MissingData, StorageError, install
 from sparc.interchange.arrays import BLOCK_BYTES, TEMPORARY, Array, Arrays, block_rows, kind_of, table, wrong_rows
+from sparc.system.processes import within
 from sparc.system.refusals import writing
 
+SECONDS, TEXTS_PER_SECOND = 10, 10_000
+"""Time to read texts: at least so many seconds, and so many texts in each."""
+MOST_NAMES = 1000
+"""Most names of a group, of which links give it more than one."""
 BAND_BYTES = 8 * BLOCK_BYTES
 """Size up to which a row of chunks is read into memory."""
 
@@ -45,20 +51,23 @@ def open_hdf5(path: Path) -> Iterator[Arrays]:
     with file:
         found: dict[str, Array] = {}
         # Links to other files, and several links to one dataset, count as names too: `visititems` leaves them out.
-        _visit(file["/"], "", found, {file["/"].id})
+        _visit(file["/"], "", found, {file["/"].id}, Counter())
         yield found
 
 
-def _visit(group: Any, prefix: str, found: dict[str, Array], above: set[Any]) -> None:
+def _visit(group: Any, prefix: str, found: dict[str, Array], above: set[Any], visits: Counter[Any]) -> None:
     import h5py
 
+    visits[group.id] += 1
+    if visits[group.id] > MOST_NAMES:  # groups that hold each other in many ways have names without end
+        raise ValueError(f"the group '{group.name}' has more than {MOST_NAMES} names")
     for name in group:
         with contextlib.suppress(KeyError):  # a link that leads nowhere
             item = group[name]
             if isinstance(item, h5py.Dataset):
                 found[prefix + name] = _dataset(item)
             elif isinstance(item, h5py.Group) and item.id not in above:
-                _visit(item, f"{prefix}{name}/", found, {*above, item.id})
+                _visit(item, f"{prefix}{name}/", found, {*above, item.id}, visits)
 
 
 def _dataset(dataset: Any) -> Array:
@@ -111,8 +120,24 @@ def _lists(dataset: Any, path: Path, inner: np.dtype[Any]) -> Array:
 
 
 def _values(dataset: Any) -> list[Any]:
+    import h5py
+
     _check_filters(dataset)
-    return list(np.asarray(dataset[()]).tolist())
+    text = h5py.check_string_dtype(dataset.dtype)
+    if text is None or text.length is not None:
+        return list(np.asarray(dataset[()]).tolist())
+    # HDF5 keeps texts of any length in a heap, and never ends reading a damaged one.
+    try:
+        found = within(SECONDS + dataset.size / TEXTS_PER_SECOND, lambda: _texts(dataset))
+    except TimeoutError as error:
+        raise ValueError(f"{error}, as of a damaged file") from error
+    return [one.encode("utf-8", "surrogateescape") for one in found] if dataset.shape else found
+
+
+def _texts(dataset: Any) -> Any:
+    """Return texts, with bytes that are no UTF-8 as lone surrogates."""
+    found = dataset[()]
+    return [one.decode("utf-8", "surrogateescape") for one in found.ravel()] if dataset.shape else []
 
 
 def _check_filters(dataset: Any) -> None:

@@ -52,6 +52,8 @@ def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
     streams = _streams(state, file)
     widths = {stream: int(_tensor(state, f"{ENCODER}{stream}.weight", 2, file).shape[1]) for stream in streams}
     shape = {"streams": widths, "n_latents": args["n_latents"], "k": args["k"], "selection": args["topk_type"]}
+    for stream, width in widths.items():  # before a space of that size is allocated
+        _of_shape(state, f"{ENCODER}{stream}.weight", (args["n_latents"], width), file)
     space = SharedLatentSpace(validated(SpaceConfig, {**shape, "normalization": "unit"}, what=str(run_config)))
     with torch.no_grad():
         for position, (stream, segment) in enumerate(space.segments.items()):
@@ -62,13 +64,7 @@ def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
                 (f"pre_biases.{stream}", (width,), space.pre_bias[segment]),
                 (f"latent_biases.{stream}", (length,), space.latent_bias[position]),
             ):
-                found = _tensor(state, name, len(shape_of), file)
-                if tuple(found.shape) != shape_of:
-                    raise CorruptFile(
-                        f"{file}: expected {name} of shape {shape_of}, found {tuple(found.shape)}",
-                        hint=f"check that {run_config} is this checkpoint's",
-                    )
-                target.copy_(found)
+                target.copy_(_of_shape(state, name, shape_of, file))
     return space.eval()
 
 
@@ -145,6 +141,17 @@ def _streams(state: Mapping[str, Any], path: Path) -> list[str]:
     return list(found)
 
 
+def _of_shape(state: Mapping[str, Tensor], name: str, shape: tuple[int, ...], file: Path) -> Tensor:
+    """Return a tensor of the state dict. Raises CorruptFile as `_tensor`, and if it has another shape."""
+    found = _tensor(state, name, len(shape), file)
+    if tuple(found.shape) != shape:
+        raise CorruptFile(
+            f"{file}: expected {name} of shape {shape}, found {tuple(found.shape)}",
+            hint="check that the configuration of the run is this checkpoint's",
+        )
+    return found
+
+
 def _tensor(state: Mapping[str, Tensor], name: str, dimensions: int, file: Path) -> Tensor:
     """Return a tensor of the state dict. Raises CorruptFile if it is missing, not finite or has other dimensions."""
     import torch
@@ -160,6 +167,11 @@ def _tensor(state: Mapping[str, Tensor], name: str, dimensions: int, file: Path)
         raise CorruptFile(
             f"{file}: expected {name} as floating-point numbers, found {tensor.dtype} ({tensor.layout})",
             hint="save it as x.to_dense().float()",
+        )
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CorruptFile(
+            f"{file}: expected {tensor.numel():,} numbers of {name}, found a view that repeats fewer",
+            hint="save it as x.contiguous()",
         )
     if wrong := int((~tensor.float().isfinite()).sum()):
         raise CorruptFile(

@@ -9,6 +9,7 @@ The trained space and the backbones come from `sparc.models`. Read the modules i
     trace.py      the attention and activations of one forward pass, which the gradient methods need
     geometry.py   where a backbone's grid lies in the image, and a map in pixels of the image
     words.py      how much of a match each word of the caption carries
+    held_out.py   scores of the same query on held-out images, with which a score is compared
     pipeline.py   `localize`: all of the above, for each image, query and stream
     picture.py    the results as a figure
     perturb.py    deletion and insertion curves of a map
@@ -24,10 +25,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sparc.localization.request import Query, Request, checked_request
+from sparc.localization.request import Query, Request, checked_request, paired_request
 
 if TYPE_CHECKING:
     from sparc.localization.benchmark import LocalizationFile
+    from sparc.localization.held_out import HeldOutImages, held_out_images
     from sparc.localization.picture import draw
     from sparc.localization.pipeline import Carrier, Localization, localize
 
@@ -35,19 +37,24 @@ _LAZY = {
     "Carrier": "pipeline",
     "Localization": "pipeline",
     "LocalizationFile": "benchmark",
+    "HeldOutImages": "held_out",
     "draw": "picture",
+    "held_out_images": "held_out",
     "localize": "pipeline",
 }
 
 __all__ = [
     "Carrier",
+    "HeldOutImages",
     "Localization",
     "LocalizationFile",
     "Query",
     "Request",
     "checked_request",
     "draw",
+    "held_out_images",
     "localize",
+    "paired_request",
 ]
 
 

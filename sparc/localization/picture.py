@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from sparc.config import Scale
 from sparc.localization.pipeline import Localization
 from sparc.plotting import figures
 from sparc.plotting.fonts import printed_length
@@ -28,19 +29,37 @@ WORDS = 40
 """Largest number of words shown."""
 SIZE, SMALL, GAP = 10, 8, 5
 """Size of the query's words, size of the latents' words, and the gap between two words, in points."""
+LINE = ":\n"
 WARM = (0.84, 0.37, 0.0)
 """The colour of strong patches and words: figures.COLOURS[1]."""
 
 
-def draw(found: Sequence[Localization]) -> Figure:
-    """Draw localizations, a row per image and query: the image, then each stream's map on it."""
+def draw(found: Sequence[Localization], *, scale: Scale = "common") -> Figure:
+    """Draw localizations, a row per image and query: the image, then each stream's map on it.
+
+    scale: `common` colours a map by how far its score stands out from those of held-out images, so that what is not
+    there stays pale; without held-out images, by its share of the stream's highest score in the figure. `own` colours
+    each map by its own highest value.
+    """
     rows = [list(group) for _, group in groupby(found, key=lambda one: (one.name, one.query))]
     across = 1 + max(len(row) for row in rows)
-    figure = figures.new_figure(PANEL * across + 0.3, (PANEL + 1.0) * len(rows))
+    figure = figures.new_figure(PANEL * across + 0.3, (PANEL + 1.2) * len(rows))
+    strengths = [1.0] * len(found) if scale == "own" else _strengths(found)
+    strength_of = {id(one): strength for one, strength in zip(found, strengths, strict=True)}
     with figures.look():
         for part, row in zip(figure.subfigures(len(rows), squeeze=False).ravel(), rows, strict=True):
-            _draw_row(part, row, across, _shown(row[0].image))
+            _draw_row(part, [(one, strength_of[id(one)]) for one in row], across)
     return figure
+
+
+def _strengths(found: Sequence[Localization]) -> list[float]:
+    """Return the colour's strength of each map on the common scale, 0 to 1."""
+    highest: dict[str, float] = {}
+    for one in found:
+        highest[one.stream] = max(highest.get(one.stream, 0.0), one.score)
+    return [
+        one.standing.strength if one.standing else max(0.0, one.score) / (highest[one.stream] or 1.0) for one in found
+    ]
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -53,7 +72,10 @@ def _shown(image: Image.Image) -> Image.Image:
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
-def _draw_row(part: SubFigure, row: Sequence[Localization], across: int, image: Image.Image) -> None:
+def _draw_row(part: SubFigure, maps: Sequence[tuple[Localization, float]], across: int) -> None:
+    """Draw the maps of one image and query, each with the strength of its colour."""
+    row = [one for one, _ in maps]
+    image = _shown(row[0].image)
     width = 72 * (PANEL * across + 0.3) * 0.97
     lines = _lines(row[0], width)
     part.suptitle("\n" * (len(lines) - 1) + " ")  # reserves the height of the query's lines
@@ -62,9 +84,9 @@ def _draw_row(part: SubFigure, row: Sequence[Localization], across: int, image: 
     for each in axes:
         each.axis("off")
     axes[0].imshow(image)
-    axes[0].set_title(" ")
-    for each, one in zip(axes[1:], row, strict=False):
-        _overlay(each, one, image)
+    axes[0].set_title("\n" * _title(row[0]).count("\n") + " ", fontsize=SMALL)
+    for each, (one, strength) in zip(axes[1:], maps, strict=False):
+        _overlay(each, one, image, strength)
     carried = [line for one in row for line in _wrapped(_carried(one), width)]
     part.supxlabel("\n" * (len(carried) - 1) + " ", fontsize=SMALL)  # reserves the height of these lines
     _pack(part, carried, "lower left")
@@ -144,22 +166,32 @@ def _pack(part: SubFigure, lines: Sequence[Sequence[_Word]], corner: str) -> Non
     part.add_artist(AnchoredOffsetbox(corner, child=packed, frameon=False, pad=0.2, borderpad=0, **place))
 
 
-def _overlay(axes: Axes, one: Localization, image: Image.Image) -> None:
-    """Draw the image in pale grey, the map above its median in colour, and a ring around its peak."""
+def _overlay(axes: Axes, one: Localization, image: Image.Image, strongest: float) -> None:
+    """Draw the image in pale grey, the map above its median in colour, and a ring around its peak.
+
+    strongest: strength of the colour at the peak, 0 to 1.
+    """
     grey = np.asarray(image.convert("L"), np.float32)[..., None].repeat(3, axis=2) / 255
     values = one.on_image(image.size)
     low, high = np.nanmedian(values), np.nanmax(values)
     strength = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
     hidden = np.isnan(values)
-    alpha = 0.85 * np.nan_to_num(strength)[..., None]
+    alpha = 0.85 * strongest * np.nan_to_num(strength)[..., None]
     mixed = (1 - 0.55 * (1 - grey)) * (1 - alpha) + np.array(WARM) * alpha * (0.45 + 0.55 * grey)
     mixed[hidden] = 0.75 + 0.25 * grey[hidden]  # outside of what the backbone sees
     axes.imshow(np.clip(mixed, 0, 1))
-    axes.set_title(f"{figures.label(one.stream)}  {one.score:.3f}", fontweight="normal")
+    axes.set_title(_title(one), fontweight="normal", fontsize=SMALL)
     if one.peak is not None:
         x, y = one.peak
         scale = image.width / one.size[0]
-        axes.plot(x * scale, y * scale, "o", ms=9, mfc="none", mec=figures.INK, mew=1.4)
+        colour = figures.INK if strongest > 0 else figures.GREY
+        axes.plot(x * scale, y * scale, "o", ms=9, mfc="none", mec=colour, mew=1.4)
+
+
+def _title(one: Localization) -> str:
+    """Return stream and score, and what the score says, broken at the colon to fit above the map."""
+    first = f"{figures.label(one.stream)}  {one.score:.3f}"
+    return first if one.standing is None else f"{first}\n{one.standing.words.replace(': ', LINE, 1)}"
 
 
 def _carried(one: Localization) -> list[_Word]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -15,11 +15,13 @@ from torch import Tensor
 
 from sparc.localization import targets
 from sparc.localization.geometry import spread, strongest
+from sparc.localization.held_out import NO_IMAGES, HeldOutImages
 from sparc.localization.request import Query, Request, check_modalities
 from sparc.localization.targets import Target
 from sparc.localization.view import Caption, View, read_caption
 from sparc.localization.words import Word, words_of
 from sparc.models import Models
+from sparc.models.standing import Standing, standing
 from sparc.plugins.geometry import Box
 
 CARRIERS = 5
@@ -55,6 +57,8 @@ class Localization:
     """The target's value for the whole image: a dot product of codes, or a sum of activations."""
     carriers: tuple[Carrier, ...] = ()
     words: tuple[Word, ...] = ()
+    standing: Standing | None = None
+    """The score among those of the same query on held-out images; None if there are none to compare with."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -82,11 +86,15 @@ OnMap = Callable[[int, int, str], None]
 
 
 def localize(
-    models: Models, request: Request, on_map: OnMap = lambda done, total, following: None
+    models: Models,
+    request: Request,
+    on_map: OnMap = lambda done, total, following: None,
+    held_out: HeldOutImages = NO_IMAGES,
 ) -> list[Localization]:
-    """Find each query of a request in each of its images, with each image stream of `models`.
+    """Find each query of a request in its images, with each image stream of `models`.
 
-    Results come in the order image, query, stream. The first text stream reads the captions.
+    Results come in the order image, query, stream. The first text stream reads the captions. `held_out` are images to
+    compare scores with.
 
     Raises:
         InvalidConfig: an image stream without a grid, no image stream, or captions and no text stream.
@@ -94,12 +102,13 @@ def localize(
     """
     check_modalities(request, {stream: models.modalities[stream] for stream in models.backbones})
     captions = {query: read_caption(models, query.text) for query in request.queries if query.text}
+    usual = _Usual(models, request, captions, held_out)
     found: list[Localization] = []
-    total = len(request.images) * len(request.queries) * len(models.of("image"))
-    for sample in request.images:
+    total = sum(len(request.queries_of(place)) for place in range(len(request.images))) * len(models.of("image"))
+    for place, sample in enumerate(request.images):
         on_map(len(found), total, sample.id)
         views = [View(models, stream, sample) for stream in models.of("image")]
-        for query in request.queries:
+        for query in request.queries_of(place):
             joint = request.joint(query)
             for view in views:
                 on_map(len(found), total, f"{sample.id}: {query}, {view.stream}")
@@ -108,9 +117,29 @@ def localize(
                 else:
                     others = [other for other in views if joint and other is not view]
                     evidence = _latents_evidence(view, query.latents, others, gradient=request.method != "dense")
-                found.append(_localization(view, query, request.method, evidence))
+                one = _localization(view, query, request.method, evidence)
+                found.append(replace(one, standing=usual.standing(one)))
     on_map(total, total, "")
     return found
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """Scores of queries on held-out images, computed once per query and stream."""
+
+    models: Models
+    request: Request
+    captions: Mapping[Query, Caption]
+    held_out: HeldOutImages
+    _scores: dict[tuple[Query, str], Tensor | None] = field(default_factory=dict)
+
+    def standing(self, one: Localization) -> Standing | None:
+        key = (one.query, one.stream)
+        if key not in self._scores:
+            caption, joint = self.captions.get(one.query), self.request.joint(one.query)
+            self._scores[key] = self.held_out.scores(self.models, one.stream, one.query, caption=caption, joint=joint)
+        scores = self._scores[key]
+        return None if scores is None else standing(one.score, scores)
 
 
 class _Evidence(NamedTuple):

@@ -37,6 +37,14 @@ class Request:
     method: str = "dense"
     selection: str | None = None
     """`joint` or `solo`; None leaves it to the query, see `joint`."""
+    pairs: tuple[tuple[int, Query], ...] | None = None
+    """Place of an image and the query to look for in it; None looks for each query in each image."""
+
+    def queries_of(self, image: int) -> tuple[Query, ...]:
+        """Return the queries to look for in the image at a place."""
+        if self.pairs is None:
+            return self.queries
+        return tuple(query for place, query in self.pairs if place == image)
 
     def joint(self, query: Query) -> bool:
         """Return True if the latents of a query are selected jointly, False if each stream selects its own.
@@ -67,12 +75,37 @@ def checked_request(
         BadSample: an image file that does not decode, or that is larger than the limits.
         StorageError, OutOfMemory: the machine refuses to read an image file.
     """
+    _check_way(method, selection)
+    queries = _checked_queries(text, latent, n_latents)
+    return Request(_decoded(_samples(image)), queries, method, selection)
+
+
+def paired_request(
+    image: Sequence[ImageInput], text: Sequence[str], *, method: str = "dense", selection: str | None = None
+) -> Request:
+    """Check image-text pairs, the first text for the first image and so on, and decode each image once.
+
+    Raises as `checked_request`, and InvalidConfig unless there are as many texts as images.
+    """
+    _check_way(method, selection)
+    if len(image) != len(text):
+        raise InvalidConfig(
+            f"--pair: expected a --text for each --image, found {len(image)} of --image and {len(text)} of --text",
+            hint="repeat both in the same order, or leave --pair out to look for each text in each image",
+        )
+    samples = _samples(image)
+    queries = _checked_queries(text, (), 0)
+    place_of = {name: place for place, name in enumerate(dict.fromkeys(sample.id for sample in samples))}
+    pairs = dict.fromkeys((place_of[one.id], Query(text=words)) for one, words in zip(samples, text, strict=True))
+    return Request(_decoded(samples), queries, method, selection, tuple(pairs))
+
+
+def _check_way(method: str, selection: str | None) -> None:
+    """Raise InvalidConfig for an unknown method or selection."""
     if selection is not None and selection not in SELECTIONS:
         raise InvalidConfig(f"--selection: expected joint or solo, found '{selection}'", hint="leave it out")
     if method not in METHODS:
         raise InvalidConfig(f"expected a method of {', '.join(METHODS)}, found '{method}'", hint="leave --method out")
-    queries = _checked_queries(text, latent, n_latents)
-    return Request(_decoded(image), queries, method, selection)
 
 
 def _checked_queries(texts: Sequence[str], latents: Sequence[int | Sequence[int]], n_latents: int) -> tuple[Query, ...]:
@@ -90,12 +123,16 @@ def _checked_queries(texts: Sequence[str], latents: Sequence[int | Sequence[int]
     return tuple(dict.fromkeys(queries))
 
 
-def _decoded(images: Sequence[ImageInput]) -> tuple[Sample, ...]:
-    """Decode each image now and keep its pixels."""
-    samples = {sample.id: sample for sample in (image_sample(image, number) for number, image in enumerate(images))}
-    if not samples:
+def _samples(images: Sequence[ImageInput]) -> list[Sample]:
+    """Return a sample for each image. Raises InvalidConfig without one, and MissingData."""
+    if not images:
         raise InvalidConfig("expected at least one image, found none", hint="add --image FILE")
-    return tuple(decoded(sample) for sample in samples.values())
+    return [image_sample(image, number) for number, image in enumerate(images)]
+
+
+def _decoded(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Decode each image once, now, and keep its pixels."""
+    return tuple(decoded(sample) for sample in {sample.id: sample for sample in samples}.values())
 
 
 def check_modalities(request: Request, modalities: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
     models.py    `load_models`, and `Models.encode_images` and `Models.encode_texts`
     streams.py   the streams of a run and what each of them reads (imports no torch)
     inputs.py    images as files, as PIL images and as bytes become samples (imports no torch)
+    standing.py  a score among the scores of held-out samples
     forward.py   one call of a backbone, in the precision of the features
 
 Shapes, in names: B samples of a batch, D width of a stream's features, K latents that a code keeps.

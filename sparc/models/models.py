@@ -58,7 +58,7 @@ class Models:
     precision: str = "float32"
     """Precision of the backbones' matrix products, as in the extraction of the run."""
     limits: ImageLimits = DEFAULT_LIMITS
-    """Largest image that is read, as in the extraction of the run."""
+    """Largest image that is read, and its orientation, as in the extraction of the run."""
 
     def encode_images(self, images: Sequence[ImageInput]) -> dict[str, Codes]:
         """Return the codes of images, paths or PIL images, in each image stream.
@@ -179,7 +179,7 @@ def load_models(
         shared_spaces=shared_spaces(registry, chosen),
         random_weights=[name for name, ref in chosen.items() if _identity(registry, ref) == "random"],
         precision=options.precision,
-        limits=ImageLimits(options.max_pixels, options.max_side_ratio),
+        limits=ImageLimits.of(options),
     )
 
 

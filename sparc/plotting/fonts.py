@@ -62,6 +62,33 @@ class Pen(NamedTuple):
             x += font.getlength(run)
 
 
+def wrap(text: str, pen: Pen, width: float) -> list[str]:
+    """Break a text into lines of at most `width` pixels; a longer word gets a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and pen.length(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def fit(text: str, pen: Pen, width: float, count: int) -> list[str]:
+    """Break a text into at most `count` lines of at most `width` pixels, with an ellipsis for the rest."""
+    lines = wrap(text, pen, width)
+    cut = len(lines) > count
+    return [shorten(line, pen, width, cut=cut and number == count - 1) for number, line in enumerate(lines[:count])]
+
+
+def shorten(line: str, pen: Pen, width: float, *, cut: bool) -> str:
+    """Shorten a line to `width` pixels, ending in an ellipsis if it was shortened or if text after it was `cut`."""
+    if not cut and pen.length(line) <= width:
+        return line
+    while line and pen.length(f"{line}…") > width:
+        line = line[:-1]
+    return f"{line.rstrip(' ,;:')}…"
+
+
 def printed_length(text: str, size: int, *, bold: bool = False) -> float:
     """Return the width of a text in a figure, in points. Fonts for other scripts have no bold face."""
     plain = _dejavu().with_name("DejaVuSans-Bold.ttf") if bold else _dejavu()

@@ -9,6 +9,7 @@ A plugin is a module that an installed package declares in the entry-point group
     state_dicts.py the tensors in such files, named as the model names them
     datasets.py    helpers for datasets
     formats.py     files among the images that are none
+    images.py      images become RGB with 8 bits per channel, upright, within limits
     identity.py    which files a dataset has, by their content
     registry.py    how sparc finds the installed plugins
     geometry.py    which part of an image the grid of a backbone covers
@@ -45,7 +46,7 @@ from sparc.plugins.contracts import (
     WordBackbone,
 )
 from sparc.plugins.datasets import Texts, find_taxonomy, held_out, no_folder, read_taxonomy
-from sparc.plugins.formats import no_image, read_image, sample_file
+from sparc.plugins.formats import no_image, read_image, sample_file, upright_masks
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
@@ -125,6 +126,7 @@ __all__ = [
     "sha256",
     "split_revision",
     "unavailable",
+    "upright_masks",
     "weight_files",
     "without_prefix",
     "write_atomically",

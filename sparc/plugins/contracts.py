@@ -43,7 +43,7 @@ class Sample:
     None: no other sample shows this image."""
 
     def image(self) -> Image:
-        """Return the decoded image, as RGB with 8 bits per channel; `images.py` says how more bits are scaled.
+        """Return the decoded image, upright, as RGB with 8 bits per channel; `images.py` says how more bits are scaled.
 
         Raises:
             BadSample: there is no image, it does not decode, or it is larger than the limits. The error names the
@@ -197,7 +197,10 @@ class SegmentedDataset(Dataset, Protocol):
     """A dataset that also has masks of its labels."""
 
     def masks(self, index: int) -> Mapping[str, NDArray[np.bool_]]:
-        """Return a mask (H, W) for each label of a sample, True inside, at the original image's size."""
+        """Return a mask (H, W) for each label of a sample, True inside, of the pixels that `Sample.image` returns.
+
+        That image is turned as its EXIF orientation says; `upright_masks` turns masks of the pixels as stored.
+        """
         ...
 
 

@@ -62,7 +62,7 @@ def find_taxonomy(folder: Path) -> Path | None:
         return exact
     with reading(folder):
         named = [name for name in os.listdir(folder) if name.casefold() == TAXONOMY]
-        alike = sorted(path for name in named if (path := folder / name).is_file())
+        alike = sorted(path for name in named if not (path := folder / name).is_dir())
     if len(alike) > 1:
         names = " and ".join(path.name for path in alike)
         raise InvalidConfig(f"{folder} has {names}", hint=f"call the one to read {TAXONOMY}")

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+_ROWS = 64
+"""Rows that are joined at a time."""
 _DARK = 64
 """Values of the upper bytes below which 14 bits or fewer are used."""
 _LITTLE = sys.byteorder == "little"
@@ -48,8 +50,12 @@ def load_deep(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint16] | Non
     image.tile = [_with_raw_mode(tile, _swapped(_raw_mode(tile))) for tile in image.tile]
     if tags.get(_PLANES) == 2 and image.tile[0][0] == "libtiff":  # which ignores the order of bytes
         raise ValueError("it has compressed planes of 16 bits, of which only the lower ones are used: expected pixels")
-    high, low = (np.asarray(part)[..., :3].astype(np.uint16) for part in (upper, image))
-    return image, np.asarray(high << 8 | low, np.uint16)
+    found = np.empty((image.height, image.width, 3), np.uint16)
+    for row in range(0, image.height, _ROWS):  # all at once would take several times the image's memory
+        some = (0, row, image.width, min(row + _ROWS, image.height))
+        high, low = (np.asarray(part.crop(some))[..., :3].astype(np.uint16) for part in (upper, image))
+        found[row : row + _ROWS] = high << 8 | low
+    return image, found
 
 
 def _widen(image: ImageFile.ImageFile, order: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparc.errors import BadSample
-from sparc.system.refusals import odd_kind
+from sparc.system.refusals import odd_kind, reading
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -65,3 +67,20 @@ def read_image(path: str | Path) -> Image:
     except UnidentifiedImageError as error:
         with open(path, "rb") as file:
             raise no_image(path, file.read(STARTS)) from error
+
+
+def upright_masks(masks: Mapping[str, NDArray[np.bool_]], path: str | Path) -> dict[str, NDArray[np.bool_]]:
+    """Return masks (H, W) of the pixels in an image file, by label, turned as `Sample.image` turns the image.
+
+    That follows the image's EXIF orientation. Masks that have the size of the turned image alone were drawn on it and
+    stay, and so do all masks if the file cannot be read: reading the image says why.
+    """
+    from PIL import Image as Images
+
+    from sparc.plugins.images import turned_masks
+
+    try:
+        with reading(path), Images.open(path) as image:
+            return turned_masks(masks, image)
+    except (OSError, ValueError):
+        return dict(masks)

@@ -12,8 +12,9 @@ grey values, and cuts colours. The range is, in this order:
 - With negative values, beyond the little that resizing makes of zeros: from minus a power of two to a power of two
   (less one, of integers), each the nearest that holds the image's own smallest and largest.
 
-A missing value, or NaN, becomes black. An image of which white is 0 (TIFF) is inverted. Nothing else is changed: alpha
-is dropped, EXIF orientation is not applied, and of several frames the first is read.
+A missing value, or NaN, becomes black. An image of which white is 0 (TIFF) is inverted. An image is turned upright as
+its EXIF orientation says, unless the process is told to ignore it (orientation.py). Nothing else is changed: alpha is
+dropped, and of several frames the first is read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from __future__ import annotations
 import math
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sparc.config.options import MAX_PIXELS, MAX_SIDE_RATIO
+from sparc.config.options import MAX_PIXELS, MAX_SIDE_RATIO, Exif, ExtractionOptions
 from sparc.plugins.deep_colours import load_deep
+from sparc.plugins.orientation import UPRIGHT, Key, carry, orientation, turned, upright
 
 WHITE = 255
 BITS_PER_SAMPLE, WHITE_IS_ZERO, SAMPLE_FORMAT, SMALLEST, LARGEST, NODATA = 258, 262, 339, 340, 341, 42113
@@ -38,6 +40,8 @@ BITS_PER_SAMPLE, WHITE_IS_ZERO, SAMPLE_FORMAT, SMALLEST, LARGEST, NODATA = 258, 
 SIGNED = 2
 """Value of the tag SAMPLE_FORMAT."""
 SHORT = 2**16
+STRIPE = 1 << 20
+"""Values that are scaled at a time."""
 FILLS = (-9999, -99999, -32767, -32768)
 """Numbers that programs write where a value is missing."""
 HUGE = 1e20
@@ -48,11 +52,18 @@ OVERSHOOT = 1 / 16
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Largest image that is read."""
+    """Largest image that is read, and whether it is turned upright."""
 
     pixels: int = MAX_PIXELS
     side_ratio: float = MAX_SIDE_RATIO
     """Longer side over shorter side."""
+    exif: Exif = "apply"
+    """`apply` turns an image as its EXIF orientation says; `ignore` leaves it as it is stored."""
+
+    @classmethod
+    def of(cls, options: ExtractionOptions) -> ImageLimits:
+        """Return the limits that options set."""
+        return cls(options.max_pixels, options.max_side_ratio, options.exif)
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -68,7 +79,7 @@ class TooLarge(ValueError):
 
 
 def limit_images(limits: ImageLimits) -> None:
-    """Set the limits of this process, and Pillow's own limit, which applies before an image is decoded."""
+    """Set how this process reads images, and Pillow's own limit, which applies before an image is decoded."""
     global _limits
     _limits = limits
     Image.MAX_IMAGE_PIXELS = -(-limits.pixels // 2)  # Pillow warns beyond this, and raises beyond twice this
@@ -76,7 +87,7 @@ def limit_images(limits: ImageLimits) -> None:
 
 
 def read_rgb(open_image: Callable[[], Image.Image]) -> Image.Image:
-    """Open an image, check its size, and return it as RGB.
+    """Open an image, check its size, and return it as RGB, upright.
 
     Raises:
         TooLarge: the image is beyond the limits.
@@ -86,7 +97,8 @@ def read_rgb(open_image: Callable[[], Image.Image]) -> Image.Image:
     try:
         image = open_image()
         _check_size(image.size)
-        return as_rgb(loaded(image))
+        image = loaded(image)
+        return upright(as_rgb(image), orientation(image) if _limits.exif == "apply" else UPRIGHT)
     except Image.DecompressionBombError as error:
         size = _size_in(error)
         raise _too_many_pixels(f"{size[0]:,} x {size[1]:,} pixels" if size else str(error), size) from error
@@ -96,10 +108,27 @@ def read_rgb(open_image: Callable[[], Image.Image]) -> Image.Image:
 
 
 def loaded(image: Image.Image) -> Image.Image:
-    """Load an image, with colours of 10 to 14 bits in 16 scaled by their range."""
+    """Load an image within the limits, with colours of 10 to 14 bits in 16 scaled by their range.
+
+    Raises TooLarge, and ValueError for PostScript, a program, which Pillow would run.
+    """
+    if getattr(image, "format", None) == "EPS":
+        raise ValueError("it is a PostScript program, which is not run: expected pixels")
+    _check_size(image.size)
     tags = getattr(image, "tag_v2", {})
     image, colours = load_deep(image)
-    return image if colours is None else Image.fromarray(_eight_bits(colours, image.mode, tags))
+    if colours is None:
+        return image
+    stripes = Stripes(colours.shape, lambda low, high: colours[low:high])
+    return carry(image, Image.fromarray(_eight_bits(stripes, image.mode, tags)))
+
+
+def turned_masks(masks: Mapping[Key, NDArray[np.bool_]], image: Image.Image) -> dict[Key, NDArray[np.bool_]]:
+    """Return masks of the stored pixels (H, W) turned as `Sample.image` turns the image, which is opened, not loaded.
+
+    Masks whose size is that of the upright image alone were drawn on it, and stay.
+    """
+    return turned(masks, image) if _limits.exif == "apply" else dict(masks)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -107,10 +136,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image.convert("RGB")  # a copy, which the caller may change
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_eight_bits(_values(image, tags), image.mode, tags))
-    elif image.mode == "L" and _first(tags, SAMPLE_FORMAT) == SIGNED:
-        image = Image.fromarray(_eight_bits(np.asarray(image).view(np.int8), image.mode, tags))
+    if (
+        image.mode in ("I", "F")
+        or image.mode.startswith("I;16")
+        or (image.mode == "L" and _first(tags, SAMPLE_FORMAT) == SIGNED)
+    ):
+        image = Image.fromarray(_eight_bits(_stripes(image, tags), image.mode, tags))
     elif image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     elif image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
@@ -150,41 +181,75 @@ def _size_in(error: BaseException) -> tuple[int, int] | None:
     return found
 
 
-def _values(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[Any]:
-    values: NDArray[Any] = np.asarray(image)
-    unsigned = _first(tags, SAMPLE_FORMAT) in (None, 1)
-    if image.mode == "I" and unsigned and _first(tags, BITS_PER_SAMPLE) == 32:
-        return values.view(np.uint32)  # Pillow reads them as signed
-    return values
+def _stripes(image: Image.Image, tags: Mapping[int, Any]) -> Stripes:
+    """Return the values of an image, a few rows at a time: all at once would take several times its memory."""
+    as_unsigned = image.mode == "I" and _first(tags, SAMPLE_FORMAT) in (None, 1) and _first(tags, BITS_PER_SAMPLE) == 32
+    as_signed = image.mode == "L"
+
+    def values(low: int, high: int) -> NDArray[Any]:
+        found: NDArray[Any] = np.asarray(image.crop((0, low, image.width, high)))
+        if as_unsigned:
+            return found.view(np.uint32)  # Pillow reads them as signed
+        return found.view(np.int8) if as_signed else found
+
+    return Stripes((image.height, image.width), values)
 
 
-def _eight_bits(values: NDArray[Any], mode: str, tags: Mapping[int, Any]) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Stripes:
+    """Values of an image, (H, W) or (H, W, channels)."""
+
+    shape: tuple[int, ...]
+    rows: Callable[[int, int], NDArray[Any]]
+    """Return the values from one row to another."""
+
+    def __iter__(self) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Yield the rows of each stripe, and its values."""
+        height, *others = self.shape
+        step = max(1, STRIPE // max(1, math.prod(others)))
+        for low in range(0, height, step):
+            rows = slice(low, min(low + step, height))
+            yield rows, self.rows(rows.start, rows.stop)
+
+
+def _eight_bits(stripes: Stripes, mode: str, tags: Mapping[int, Any]) -> NDArray[np.uint8]:
     """Scale values by their range to 0..255."""
     nodata = _nodata(tags)
-    nodata = _fill(values) if nodata is None else nodata
-    if values.dtype.kind == "f" or nodata is not None:
-        values = values.astype(np.float32)
-        there = np.abs(values) < HUGE  # False for NaN and infinity
-        if nodata is not None:
-            there &= values != np.float32(nodata)
-        known = values[there]
-        whole = mode != "F"
-    else:
-        there, known, whole = None, values, True
-    if not known.size:
-        return np.zeros(values.shape, np.uint8)
-    low, high = _range(known.min().item(), known.max().item(), whole, tags)
-    scaled: NDArray[np.uint8]
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        # A table of all values is several times faster than arithmetic on all pixels.
-        scaled = _scaled(np.arange(SHORT, dtype=np.float32), low, high)[values]
-    else:
-        scaled = _scaled(values.astype(np.float32), low, high)
-    if _first(tags, WHITE_IS_ZERO) == 0:
-        scaled = WHITE - scaled
-    if there is not None:
-        scaled[np.isnan(values) | (~there & np.isfinite(values))] = 0
-    return scaled
+    nodata = _fill(stripes) if nodata is None else nodata
+    found = np.zeros(stripes.shape, np.uint8)
+    whole = mode != "F"
+    ends = [(known.min().item(), known.max().item()) for _, values in stripes if (known := _known(values, nodata)).size]
+    if not ends:
+        return found
+    low, high = _range(min(one for one, _ in ends), max(one for _, one in ends), whole, tags)
+    # A table of all values is several times faster than arithmetic on all pixels.
+    table = _scaled(np.arange(SHORT, dtype=np.float32), low, high)
+    for rows, values in stripes:
+        if nodata is None and values.dtype.kind == "u" and values.dtype.itemsize == 2:
+            scaled = table[values]
+        else:
+            scaled = _scaled(values.astype(np.float32), low, high)
+        if _first(tags, WHITE_IS_ZERO) == 0:
+            scaled = WHITE - scaled
+        if values.dtype.kind == "f" or nodata is not None:
+            values = values.astype(np.float32)
+            scaled[np.isnan(values) | (~_there(values, nodata) & np.isfinite(values))] = 0
+        found[rows] = scaled
+    return found
+
+
+def _known(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
+    """Return the values that are not missing."""
+    if values.dtype.kind != "f" and nodata is None:
+        return values
+    values = values.astype(np.float32)
+    known: NDArray[Any] = values[_there(values, nodata)]
+    return known
+
+
+def _there(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    there: NDArray[np.bool_] = np.abs(values) < HUGE  # False for NaN and infinity
+    return there if nodata is None else there & (values != np.float32(nodata))
 
 
 def _scaled(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
@@ -231,13 +296,15 @@ def _nodata(tags: Mapping[int, Any]) -> float | None:
         return None
 
 
-def _fill(values: NDArray[Any]) -> float | None:
+def _fill(stripes: Stripes) -> float | None:
     """Return the number of `FILLS` that stands for missing values; None if other numbers are negative too."""
-    if values.dtype.kind == "u" or not values.size:
-        return None
-    smallest = np.fmin.reduce(values, axis=None, where=np.abs(values) < HUGE, initial=0)
-    alone = smallest in FILLS and not np.any((values < 0) & (values > smallest))
-    return float(smallest) if alone else None
+    negative: set[float] = set()
+    for _, values in stripes:
+        if values.dtype.kind == "u" or not values.size:
+            return None
+        below = values[(values < 0) & (np.abs(values) < HUGE)]
+        negative |= {float(below.min()), float(below.max())} if below.size else set()
+    return negative.pop() if len(negative) == 1 and negative <= set(FILLS) else None
 
 
 def _first(tags: Mapping[int, Any], number: int) -> Any:

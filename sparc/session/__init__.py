@@ -6,8 +6,9 @@ The command line, Python and ablations all use this package, so all three check,
     options     caller, file, dataset defaults and paper, merged into a RunConfig
     data        features and samples of a configuration; `Data.extract` computes those that the store lacks
     session     one run on such data: `Session.train`, then `Session.evaluate`
-    verbs       extract, train, evaluate, localize: each a few calls of these
+    verbs       extract, train, evaluate: each a few calls of these
     exploring   explore: the site of a run, or its contact sheet
+    localizing  localize, for images that a user gives
     arguments   files, folders and texts that a user gives, told apart and checked
     gallery     held-out samples, or a folder of images, with an index per stream
     encoding    encode: the concepts of images and texts
@@ -28,16 +29,15 @@ from sparc.session.encoding import Encoded, encode
 from sparc.session.exploring import explore
 from sparc.session.files import ABLATION_KEYS, read_options
 from sparc.session.listener import SILENT, Listener
+from sparc.session.localizing import Localized, localize
 from sparc.session.searching import Searched, search
 from sparc.session.session import Session
 from sparc.session.verbs import (
     Features,
-    Localized,
     Measured,
     Trained,
     evaluate,
     extract,
-    localize,
     train,
 )
 

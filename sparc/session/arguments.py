@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -55,7 +55,7 @@ class _Collector:
     problems: list[SparcError] = field(default_factory=list)
     _pixels: int = 0
 
-    def add(self, argument: Argument, number: int) -> None:
+    def add(self, argument: Any, number: int) -> None:
         """Add an argument of a kind that it tells itself."""
         if isinstance(argument, bytes):
             self.image(bytes_sample(argument, "the image on standard input"))

@@ -61,7 +61,7 @@ def begin_attached(path: Path, given: dict[str, Any], listener: Listener) -> Ses
     config = with_absolute_paths(validated(RunConfig, changed, what=str(path)))
     with missing_plugins(provenance):
         data = Data(config, discover(), listener=listener)
-    limit_images(ImageLimits(config.max_pixels, config.max_side_ratio))
+    limit_images(ImageLimits.of(config))
     check_samples(data, base)
     return Session(config, data, Run(out), listener, base=base)
 

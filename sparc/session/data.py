@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,7 @@ class Data:
             features={name: rows.to(self.device) for name, rows in self.test.in_memory().items()},
             groups=self.dataset.groups,
             labels=self.dataset.labels(),
+            captions=_Captions(self.dataset),
             taxonomy=self.dataset.taxonomy,
             rows=self.test.rows,
             shared_spaces=shared_spaces(self.registry, streams),
@@ -155,6 +156,16 @@ class Data:
                         f"{name}: {share:.0%} of the features' squared norm is the same for all samples; "
                         "--normalization standard removes it"
                     )
+
+
+class _Captions:
+    """Captions of a dataset, read one by one."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __iter__(self) -> Iterator[str | None]:
+        return (self._dataset[number].caption for number in range(len(self._dataset)))
 
 
 def _jobs(config: RunConfig, registry: Registry, *, tokens: bool) -> dict[str, dict[str, Job]]:

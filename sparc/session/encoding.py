@@ -165,8 +165,8 @@ class Request:
         opened = Run.open(Path(run))
         used = checked_streams(opened, streams)
         provenance = opened.provenance()
-        limit_images(ImageLimits(provenance.options.max_pixels, provenance.options.max_side_ratio))
-        given = [inputs] if isinstance(inputs, str | bytes | Path) or not isinstance(inputs, Sequence) else inputs
+        limit_images(ImageLimits.of(provenance.options))
+        given = list(inputs) if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes) else [inputs]
         read = checked_inputs(given, options.images, options.texts, listener)
         registry = discover()
         with missing_plugins(provenance):

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparc.config import RunConfig, names, suggestion
 from sparc.errors import InvalidConfig, MissingData
+from sparc.system.refusals import reading
 from sparc.system.texts import read_text
 
 ABLATION_KEYS = ("grid", "seeds")
@@ -33,15 +34,17 @@ def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
         )
     try:
         text = read_text(path)
-        options = tomllib.loads(text)
+        with reading(path):
+            options = tomllib.loads(text)
+            _refuse_escaped(options, path)
     except FileNotFoundError as error:
         raise MissingData(f"config file not found: {path}", hint="check the path given to --config") from error
-    except RecursionError as error:
-        raise InvalidConfig(f"config file {path} is not valid TOML: {error}", hint="fix that line") from error
     except tomllib.TOMLDecodeError as error:
         message, hint = _invalid(text, str(error))
         raise InvalidConfig(f"config file {path} is not valid TOML: {message}", hint=hint) from error
-    _refuse_escaped(options, path)
+    except ValueError as error:  # it is nested too deep, or a number has thousands of digits
+        reason = str(error).partition(";")[0]
+        raise InvalidConfig(f"config file {path} is not valid TOML: {reason}", hint="fix that line") from error
     known = names(RunConfig)
     for key in options:
         if key in ABLATION_KEYS and not ablation:

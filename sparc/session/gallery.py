@@ -88,9 +88,11 @@ class Part:
         from sparc.index.inverted import InvertedIndex
 
         shards, owners = self._read(stream)
-        total, codes, there = sum(map(len, shards)), [], []
+        total, done = sum(map(len, shards)), 0
+        codes, there = [], []
         for shard in shards:
-            self._listener.progress(f"index {stream}", "samples", sum(map(len, there)), total)
+            self._listener.progress(f"index {stream}", "samples", done, total)
+            done += len(shard)
             codes.append(encode_alone(self._space, stream, shard.to(self._device)).to_csr())
             there.append(present(shard))
         self._listener.progress(f"index {stream}", "samples", total, total)
@@ -181,7 +183,13 @@ def folder_jobs(
     source = PluginRef(name=FOLDER, alias=FOLDER, params=params)
     jobs = plan(registry, source, list(streams.values()), root=store_root(config), options=options)
     used = [jobs[split] for split in splits if _has_samples(registry, source, split)]
-    extract([job for part in used for job in part.values()], listener.extracting)
+    every = [job for part in used for job in part.values()]
+    known = [job for job in every if job.done]
+    extract(every, listener.extracting)  # which tells what it skips
+    skipped = {sample: None for job in known for sample in read_manifest(job.directory).skipped}
+    if skipped:
+        some = ", ".join(list(skipped)[:3]) + (", ..." if len(skipped) > 3 else "")
+        listener.warn(f"{len(skipped)} images in {folder} could not be read when it was encoded: {some}")
     return used
 
 

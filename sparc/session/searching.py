@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Searched:
-    """The hits of all queries, and the page that shows them."""
+    """The hits of all queries, and the page or the sheet that shows them."""
 
     found: tuple[Found, ...]
     """By query, then by query stream and target stream."""
@@ -52,12 +52,15 @@ def search(
 ) -> Searched:
     """Find images or texts by texts or images, as `sparc search` does.
 
-    queries: as the inputs of `sparc.encode`. Raises the SparcError that `sparc search` ends with.
+    queries: as the inputs of `sparc.encode`. Raises the SparcError that `sparc search` ends with, such as InvalidConfig
+    for an `out` that is neither a page nor a sheet.
     """
     options = validated(SearchOptions, as_options(None, arguments, SearchOptions))
     out = None if options.out is None else Path(options.out)
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise InvalidConfig(f"--out: expected a name that ends in .html, found {out}", hint="the page is HTML")
+    if out is not None and out.suffix.lower() not in (".html", ".png"):
+        raise InvalidConfig(
+            f"--out: expected a name that ends in .html or .png, found {out}", hint="a page is HTML, a sheet is a PNG"
+        )
     checked_streams(Run.open(Path(run)), [*options.query_streams, *options.target_streams])
     request = Request.checked(run, queries, options, options.query_streams, listener)
     sources = request.used if options.query_streams else [first_of(request.modalities, kind) for kind in request.kinds]
@@ -78,9 +81,11 @@ def search(
     if out is not None:
         listener.doing(f"drawing {out}")
         from sparc.index.page import write_page
+        from sparc.index.sheet import write_sheet
 
+        write = write_page if out.suffix.lower() == ".html" else write_sheet
         title = f"Search in {Path(options.index).name if options.index is not None else request.run.path.name}"
-        write_page(found, out, title=title, notes=[dry_warning(random_weights)] if random_weights else [])
+        write(found, out, title=title, notes=[dry_warning(random_weights)] if random_weights else [])
     return Searched(found, out, random_weights)
 
 

@@ -71,7 +71,7 @@ class Session:
         config = with_absolute_paths(validated(RunConfig, {**options, **moved, **limit}, what=str(run.path)))
         with missing_plugins(provenance):
             data = Data(config, discover(), listener=listener)
-        limit_images(ImageLimits(config.max_pixels, config.max_side_ratio))
+        limit_images(ImageLimits.of(config))
         session = cls(config, data, run, listener)
         check_samples(data, run)
         return session

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from sparc.config import (
     EvaluateOptions,
     ExtractOptions,
-    LocalizeOptions,
     ResumeOptions,
     RunConfig,
     names,
@@ -22,27 +21,21 @@ from sparc.config import (
 from sparc.config.signatures import (
     EvaluateArguments,
     ExtractArguments,
-    LocalizeArguments,
     RunArguments,
 )
 from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError
-from sparc.localization.request import check_modalities, checked_request
 from sparc.models.streams import checked_streams
-from sparc.plotting.figures import check_name
-from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
-from sparc.session.session import Session, missing_plugins
+from sparc.session.session import Session
 from sparc.session.stopping import stop_on_signal, time_limit
 from sparc.storage.run import Run
-from sparc.storage.space_config import read_config
 from sparc.system.locks import owned
 
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile, Report
-    from sparc.localization import Localization
     from sparc.localization.benchmark import Cases, LocalizationFile
     from sparc.models import Models
     from sparc.storage.checkpoint import SharedLatentSpace
@@ -280,59 +273,3 @@ def _localization(session: Session, models: Models, cases: Cases) -> Localizatio
 def dry_warning(random_weights: Sequence[str]) -> str:
     """Return the warning to show beside numbers of streams whose weights are random."""
     return f"{', '.join(random_weights)}: random weights (dry run), so this says nothing about the models."
-
-
-@dataclass(frozen=True)
-class Localized:
-    """Maps of each query in each image stream, and the picture of all maps."""
-
-    maps: list[Localization]
-    picture: Path
-    random_weights: list[str]
-    """Streams with random weights; their maps say nothing about the models."""
-
-
-def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[LocalizeArguments]) -> Localized:
-    """Find words, or what latents stand for, in images, and draw the maps, as `sparc localize` does.
-
-    Raises the SparcError that `sparc localize` ends with, such as InvalidConfig for `layers` with another method than
-    `relevance`.
-    """
-    options = validated(LocalizeOptions, as_options(None, arguments, LocalizeOptions))
-    if options.layers is not None and options.method != "relevance":
-        raise InvalidConfig(
-            f"--layers: expected --method relevance, found {options.method}, which goes through no layers",
-            hint="add --method relevance, or leave --layers out",
-        )
-    opened = Run.open(Path(run))
-    path = Path(options.out) if options.out is not None else opened.path / "localize.png"
-    check_name(path)
-    streams = checked_streams(opened, options.stream)
-    trained = opened.provenance().options
-    limit_images(ImageLimits(trained.max_pixels, trained.max_side_ratio))
-    request = checked_request(
-        options.images,
-        n_latents=read_config(opened.path).n_latents,
-        text=options.text,
-        latent=options.latents,
-        method=options.method,
-        selection=options.selection,
-    )
-    registry = discover()
-    with missing_plugins(opened.provenance()):
-        check_modalities(request, {name: registry.backbone(ref.name).modality for name, ref in streams.items()})
-    device = resolve_device(options.device, listener)
-    from sparc.localization import draw
-    from sparc.localization import localize as find
-    from sparc.localization.picture import save
-    from sparc.models import load_models
-
-    models = load_models(opened, options.stream, device=device, registry=registry, on_load=listener.loading)
-    found = find(
-        replace(models, layers=options.layers),
-        request,
-        lambda done, total, part: listener.progress("localize", "maps", done, total, part),
-    )
-    listener.doing(f"drawing {path}")
-    save(draw(found), path)
-    return Localized(found, path, list(models.random_weights))

@@ -77,8 +77,8 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
         ) from error
     # Each part is a tensor of its own, as before streams were attached: strides could change the rounding of products.
     parts = [sum(founding.values()), *(config.streams[stream] for stream in config.attached)]
-    means = [part_D.clone() for part_D in mean_T.split(parts)]
-    factors = [part_RD.contiguous() for part_RD in factor_RT.split(parts, dim=1)]
+    means = [part_D.clone() for part_D in torch.split(mean_T, parts)]  # type: ignore[no-untyped-call]
+    factors = [part_RD.contiguous() for part_RD in torch.split(factor_RT, parts, dim=1)]  # type: ignore[no-untyped-call]
     newcomers = {
         stream: Newcomer(*content)
         for stream, *content in zip(config.attached, means[1:], factors[1:], owns, own_ridges, strict=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparc.errors import CorruptFile
+from sparc.system.cells import csv_text
 from sparc.system.refusals import reading
 
 LATENTS = "latents.csv"
@@ -20,11 +21,14 @@ LATENTS = "latents.csv"
 
 @dataclass(frozen=True)
 class LatentName:
-    """The label that a latent stands for, found on one half of the held-out images and checked on the other."""
+    """The label that a latent stands for, found on one half of the held-out images and checked on the other.
+
+    Of data without labels, it is a word of captions.
+    """
 
     label: str
     depth: int
-    """Depth of the label in the taxonomy."""
+    """Depth of the label in the taxonomy; 0 for a word."""
     purity: float | None
     """Share of the latent's images that have the label, on the checking half; None if that half has none of them."""
     lift: float | None
@@ -64,7 +68,7 @@ def read_latent_names(path: Path) -> dict[int, LatentName]:
 
 def _name(row: Mapping[str, str]) -> LatentName:
     return LatentName(
-        label=row["name"],
+        label=csv_text(row["name"]),
         depth=int(row["depth"]),
         purity=float(row["purity"]) if row["purity"] else None,
         lift=float(row["lift"]) if row["lift"] else None,

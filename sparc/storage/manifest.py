@@ -62,6 +62,9 @@ class Manifest(_ManifestPart):
     """The backbone's description of how it preprocesses an image or a caption."""
     precision: str = "float32"
     """Precision of the backbone's matrix products."""
+    exif: str | None = None
+    """`apply` if images were turned as their EXIF orientation says, `ignore` if not; None for captions, for imported
+    features, and for features from before there was a choice, when images were read as stored."""
     dataset: str
     split: str
     width: int = Field(gt=0)
@@ -137,7 +140,7 @@ def how_to_remake(directory: Path) -> str:
     """Return the hint of errors about damaged features: extract them again, or import them if they were imported."""
     # Extracted features end in a fingerprint. Their manifest may be damaged too.
     is_imported = re.search(r"-[0-9a-f]{12}$", directory.name) is None
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         is_imported = json.loads((directory / MANIFEST).read_text(encoding="utf-8")).get("dataset") == IMPORTED
     if is_imported:
         return f"remove {directory.parent.parent} and import the features again: sparc import features"

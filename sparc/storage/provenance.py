@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sparc.config import RunConfig
 from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig
@@ -76,6 +76,12 @@ class Provenance(BaseModel):
     """All options, including defaults."""
     changes: tuple[Change, ...] = ()
     """Streams attached and detached since the first training, oldest first."""
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _as_then(cls, options: Any) -> Any:
+        """Add the options whose default was another one when a run was made that does not name them."""
+        return {"exif": "ignore", **options} if isinstance(options, Mapping) else options
 
 
 def provenance_of(

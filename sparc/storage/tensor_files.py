@@ -100,7 +100,7 @@ def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
         tensor = tensors[name].detach()
         dtype = str(tensor.dtype).removeprefix("torch.")
         found.update(f"{json.dumps([name, _DTYPES.get(dtype, dtype), list(tensor.shape)])}\n".encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
     return found.hexdigest()
 
 

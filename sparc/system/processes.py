@@ -7,10 +7,16 @@ data would then run in place of the library, and a folder `sparc` would hide an 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import select
+import signal
 import sys
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 SAFE = "PYTHONSAFEPATH"
 """Variable that makes new interpreters leave out the current folder. Processes inherit it."""
@@ -43,6 +49,58 @@ def _is_current(entry: str) -> bool:
         return entry == "" or os.path.samefile(entry, os.curdir)
     except OSError:  # no such folder, or the current one is gone
         return False
+
+
+def within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Return the result of a function, which JSON can hold, from a copy of this process that is killed after a while.
+
+    Meant for C code that loops for ever on damaged content, where no signal of this process ends it. Without `fork`, on
+    Windows, the function runs here.
+
+    Raises:
+        TimeoutError: it took longer.
+        ValueError: it raised an error, or crashed.
+    """
+    if not hasattr(os, "fork"):
+        return function()
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads are no concern of the function
+        child = os.fork()
+    if not child:
+        try:
+            found = json.dumps([True, function()])
+        except BaseException as error:
+            found = json.dumps([False, f"{type(error).__name__}: {error}"])
+        with contextlib.suppress(OSError), os.fdopen(writer, "w", encoding="utf-8", errors="surrogatepass") as pipe:
+            pipe.write(found)
+        os._exit(0)
+    os.close(writer)
+    try:
+        written = _read_for(reader, seconds)
+    finally:
+        os.close(reader)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    if not written:
+        raise ValueError("the library that reads it crashed")
+    succeeded, result = json.loads(written.decode("utf-8", "surrogatepass"))
+    if not succeeded:
+        raise ValueError(result)
+    return result
+
+
+def _read_for(pipe: int, seconds: float) -> bytes:
+    """Return what comes through a pipe until it closes. Raises TimeoutError after a while."""
+    end, pieces = time.monotonic() + seconds, list[bytes]()
+    while True:
+        ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
+        if not ready:
+            raise TimeoutError(f"reading it takes more than {seconds:.0f} seconds")
+        if not (piece := os.read(pipe, 1 << 20)):
+            return b"".join(pieces)
+        pieces.append(piece)
 
 
 @contextlib.contextmanager

@@ -72,7 +72,8 @@ def reading(path: str | Path) -> AbstractContextManager[None]:
     """Raise what the machine refuses inside the block as StorageError or OutOfMemory; other errors pass.
 
     A missing file and wrong content pass too: the caller knows what they mean. A name that no file can have is a
-    missing file, FileNotFoundError. A pipe, a socket or a device is refused as `check_kind` does.
+    missing file, FileNotFoundError, and content nested too deep to be parsed is a ValueError. A pipe, a socket or a
+    device is refused as `check_kind` does.
     """
     check_kind(path)
     return _Worded("read", path, _AMISS)
@@ -110,6 +111,10 @@ class _Worded(AbstractContextManager[None]):
             return
         if isinstance(error, OSError) and error.errno in _NO_NAME and error.errno in self._passed:
             raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
+        if self._passed and "\0" in str(self._path):  # no file has such a name
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path)) from error
+        if isinstance(error, RecursionError):
+            raise ValueError("it is nested too deep") from error
         if (found := refusal(error, f"{self._verb} {self._path}", self._passed)) is not None:
             raise found from error
 

@@ -34,6 +34,7 @@ from sparc.plugins import (
     reading,
     sample_file,
     sha256,
+    upright_masks,
     write_atomically,
 )
 from sparc_plugins.coco.annotations import (
@@ -204,7 +205,7 @@ class Coco:
         return taxonomy, np.array([place_of.get(image, -1) for image in images], dtype=np.int64), columns
 
     def masks(self, index: int) -> dict[str, NDArray[np.bool_]]:
-        """Return a mask (H, W) for each category of an image, the union of its objects, on the pixels as stored.
+        """Return a mask (H, W) for each category of an image, the union of its objects, turned as the image is.
 
         Raises MissingData without pycocotools or instances, and CorruptFile if an outline is malformed.
         """
@@ -230,7 +231,7 @@ class Coco:
                 message = f"expected an outline in annotations[{place}], found {error}"
                 raise corrupt(self._instances_path, message) from error
             masks[label] = masks[label] | mask if label in masks else mask
-        return masks
+        return upright_masks(masks, find_image(self._folder, self._files[index]))
 
     @cached_property
     def _outlines(self) -> tuple[dict[str, list[int]], list[Any]]:
@@ -270,7 +271,7 @@ def find_image(folder: Path, name: str) -> Path:
 
 
 def open_image(folder: Path, name: str) -> Image:
-    """Read an image without applying its EXIF rotation, since masks refer to the stored pixels. Raises BadSample."""
+    """Read an image. Raises BadSample."""
     try:
         try:
             return read_image(os.path.join(folder, name))

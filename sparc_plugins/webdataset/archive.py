@@ -14,6 +14,8 @@ MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd":
 """First bytes of compressed files."""
 PIECE = 1 << 20
 """Bytes of padding that are read at a time."""
+LINKS = 64
+"""Most links that lead to a file one after the other."""
 
 
 class Member(NamedTuple):
@@ -48,7 +50,7 @@ def read_members(path: Path) -> list[Member]:
             return _resolved(list(_headers(file)))
     except FileNotFoundError as error:
         raise MissingData(f"{path} does not exist, or is a link to a file that does not", hint="restore it") from error
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # a size beyond what a file can have
         raise CorruptFile(
             f"{path} is truncated, or not a tar file: {error}",
             hint="download or write it again; or leave it out, train=PATTERN",
@@ -72,6 +74,8 @@ def _headers(file: IO[bytes]) -> Iterator[Member | _Link]:
         # A name that is not UTF-8 must still become distinct, writable text.
         with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
             while (member := tar.next()) is not None:
+                if member.size < 0 or tar.offset <= member.offset:  # tarfile would read the same headers for ever
+                    raise tarfile.ReadError(f"the file '{member.name}' has a size of {member.size} bytes")
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep all headers
                 if found := _described(member):
                     yield found
@@ -116,7 +120,7 @@ def _resolved(found: list[Member | _Link]) -> list[Member]:
     members = []
     for one in found:
         end, steps = one, 0
-        while isinstance(end, _Link) and steps < len(found):
+        while isinstance(end, _Link) and steps < min(len(found), LINKS):
             end, steps = (
                 by_name.get(end.target, Member(one.name, -1, 0, "links that lead out of the archive")),
                 steps + 1,

@@ -495,3 +495,12 @@ def test_an_update_without_samples_of_a_stream_gives_no_nan(space):
         loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in space.parameters())
+
+
+def test_features_whose_norm_is_beyond_float32_have_no_scale():
+    space = LatentSpace({"a": 8}, 16, 2, normalization="standard")
+    largest = torch.finfo(torch.float32).max * torch.tensor([1.0, -1.0]).unsqueeze(1) * torch.ones(2, 8)
+    with pytest.raises(BadFeatures, match=r"stream 'a': expected features whose norm is a number of float32"):
+        space.fit_normalization({"a": [largest]})
+    space.fit_normalization({"a": [largest / 4]})
+    assert space.encode({"a": largest / 4})["a"].values.isfinite().all()

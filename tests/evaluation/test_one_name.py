@@ -58,11 +58,11 @@ def test_a_latent_has_the_same_name_in_the_table_in_explore_and_in_localisation(
 
     latent = next(iter(confirmed))
     picture = tmp_path / "run" / f"latent-{latent}.png"
-    assert sparc_here("explore", "run", "--latent", latent).returncode == 0
+    assert sparc_here("explore", "run", "--sheet", "--latent", latent).returncode == 0
     shown = picture.read_bytes()
     rename(table, latent, "zebra")
     assert load_models(tmp_path / "run").names == {**confirmed, latent: "zebra"}
-    assert sparc_here("explore", "run", "--latent", latent).returncode == 0
+    assert sparc_here("explore", "run", "--sheet", "--latent", latent).returncode == 0
     assert picture.read_bytes() != shown
     rename(table, latent, confirmed[latent])
 

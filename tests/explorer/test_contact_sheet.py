@@ -153,3 +153,13 @@ def test_long_captions_stay_in_their_column(tmp_path):
     box = (left, 0, calm.width, calm.height)
     assert calm.size == loud.size
     assert max(high for _, high in ImageChops.difference(calm.crop(box), loud.crop(box)).getextrema()) < 16
+
+
+@pytest.mark.parametrize("weak", [1e-30, 1e-3, 0.02])
+def test_an_activation_too_weak_for_a_pixel_is_drawn_with_the_others(weak, tmp_path):
+    """A bar of less than a pixel once ended the drawing."""
+    top = [(0, 1.0), (1, weak), (2, weak / 2)]
+    for kind in ("text", "image"):
+        for count in (1, 2):
+            meaning = Meaning(1, 0.5, CAT, {"a": top, "b": top})
+            assert paint(tmp_path / "weak.png", [meaning] * count, modalities=dict.fromkeys("ab", kind)).width > 200

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 import sparc.explorer.meanings
 from sparc.core.space import LatentSpace
 from sparc.errors import InvalidConfig
-from sparc.explorer.meanings import correlations, meanings, often
+from sparc.explorer.meanings import correlations, meanings, ranked, support
 from sparc.storage.latent_names import LatentName
 
 
@@ -66,13 +66,18 @@ def test_samples_that_lack_a_stream_say_nothing_of_agreement():
     assert correlations(active, there)[0] == pytest.approx(-1)
 
 
-@pytest.mark.parametrize(("samples", "needed"), [(200, 5), (100, 5), (79, 3), (30, 2), (7, 2)])
-def test_latents_that_are_active_in_few_samples_of_a_stream_do_not_rank(samples, needed):
-    def first(count):
-        return [1] * count + [0] * (samples - count)
+def test_a_latent_is_supported_by_the_distinct_images_of_the_stream_that_has_fewest():
+    a = activations([1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0])
+    b = activations([1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
+    assert support({"a": a, "b": b}, None).tolist() == [3, 5, 0]
+    images = {"a": torch.tensor([0, 0, 1, 1, 2]), "b": torch.arange(5)}
+    assert support({"a": a, "b": b}, images).tolist() == [2, 3, 0]
 
-    active = [activations(first(needed), first(needed)), activations(first(needed), first(needed - 1))]
-    assert often(active).tolist() == [True, False]
+
+def test_a_latent_that_two_samples_support_ranks_after_those_that_five_support():
+    """Two samples agree perfectly by chance: such a latent was called most telling."""
+    agreement = np.array([1.0, 0.5, 0.9, 0.6, 1.0, 0.0, 0.7])
+    assert ranked(agreement, np.array([2, 5, 3, 80, 1, 80, 6])) == [6, 3, 1, 2, 0]
 
 
 def test_of_few_held_out_samples_the_best_latents_are_drawn_all_the_same(space, features):

@@ -1,6 +1,7 @@
 """Sites in the format of `sparc explore`, made by hand, so that the page is tested without a trained run."""
 
 import base64
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -31,14 +32,17 @@ def write(folder: Path, name: str, value: Any) -> None:
 
 
 class Site:
-    """Planted concepts: concept c fires in the samples whose number is c modulo the number of concepts, and in some others."""
+    """A small site of planted concepts. "hostile": markup in each text. "bare": one stream of imported features.
 
-    def __init__(self, folder: Path, latents: int = 70, samples: int = 240, hostile: bool = False, seed: int = 0):
-        self.folder, self.latents, self.samples, self.hostile = folder, latents, samples, hostile
-        self.random = np.random.default_rng(seed)
-        self.streams = [
-            name if not hostile else self.text(f"stream{i}", name) for i, (name, _, _) in enumerate(STREAMS)
-        ]
+    Concept c fires in the samples whose number is c modulo the number of concepts, and in some others.
+    """
+
+    def __init__(self, folder: Path, latents: int = 70, samples: int = 240, kind: str = ""):
+        self.folder, self.latents, self.samples = folder, latents, samples
+        self.hostile, self.bare = kind == "hostile", kind == "bare"
+        self.random = np.random.default_rng(0)
+        self.kinds = (("features", "unknown", None),) if self.bare else STREAMS
+        self.streams = [self.text(f"stream{i}", name) for i, (name, _, _) in enumerate(self.kinds)]
         self.fires: dict[str, list[np.ndarray]] = {
             name: [self.draw(latent, s) for latent in range(latents)] for s, name in enumerate(self.streams)
         }
@@ -81,23 +85,62 @@ class Site:
         steps = list(range(0, 1000, 50))
         streams = [
             {"name": self.streams[s], "modality": kind, "width": 64, "random_weights": s == 1, "grid": grid}
-            for s, (_, kind, grid) in enumerate(STREAMS)
+            for s, (_, kind, grid) in enumerate(self.kinds)
         ]
-        write(self.folder, "run", {
-            "format": 1, "name": self.text("run", "planted"), "version": "0.1", "dataset": {"name": self.text("dataset", "drawings"), "split": "test"},
-            "held_out": self.samples, "shown": self.samples, "n_latents": self.latents, "k": 8, "selection": "global", "streams": streams, "depths": [0, 1, 2],
-            "has": {"labels": True, "taxonomy": True, "images": True, "captions": True}, "chunk": {"latents": 32, "samples": 256},
-            "sprite": {"size": 96, "columns": 16, "rows": 16, "files": 1}, "branches": [self.text("branch", name) for name in BRANCHES],
-            "curves": [{"name": "loss", "label": self.text("curve", "Loss"), "x": steps, "series": [
-                {"name": self.text("series", name), "values": [round(1 / (1 + step / 100) + s / 10, 4) for step in steps]} for s, name in enumerate(self.streams)
-            ], "read": self.text("read", "Falls as the streams are rebuilt better.")}],
-            "measures": [{"name": "mse", "label": self.text("measure", "Error"), "value": 0.21, "null": 1.0, "better": "lower", "read": self.text("read", "How far off.")}],
-            "warnings": [self.text("warning", "The weights of one backbone are missing.")],
-        })  # fmt: skip
+        write(
+            self.folder,
+            "run",
+            {
+                "format": 1,
+                "name": self.text("run", "planted"),
+                "version": "0.1",
+                "dataset": {"name": self.text("dataset", "drawings"), "split": "test"},
+                "held_out": self.samples,
+                "shown": self.samples,
+                "n_latents": self.latents,
+                "k": 8,
+                "selection": "global",
+                "streams": streams,
+                "depths": [] if self.bare else [0, 1, 2],
+                "has": dict.fromkeys(("labels", "taxonomy", "images", "captions"), not self.bare),
+                "chunk": {"latents": 32, "samples": 256},
+                "sprite": {"size": 96, "columns": 16, "rows": 16, "files": 1},
+                "branches": [] if self.bare else [self.text("branch", name) for name in BRANCHES],
+                "curves": [
+                    {
+                        "name": "loss",
+                        "label": self.text("curve", "Loss"),
+                        "x": steps,
+                        "series": [
+                            {
+                                "name": self.text("series", name),
+                                "values": [round(1 / (1 + step / 100) + s / 10, 4) for step in steps],
+                            }
+                            for s, name in enumerate(self.streams)
+                        ],
+                        "read": self.text("read", "Falls as the streams are rebuilt better."),
+                    }
+                ],
+                "measures": [
+                    {
+                        "name": "mse",
+                        "label": self.text("measure", "Error"),
+                        "value": 0.21,
+                        "null": 1.0,
+                        "better": "lower",
+                        "read": self.text("read", "How far off."),
+                    }
+                ],
+                "warnings": [self.text("warning", "The weights of one backbone are missing.")],
+            },
+        )
+
+    def two(self) -> list[tuple[int, int]]:
+        return list(itertools.combinations(range(len(self.streams)), 2))
 
     def pairs(self) -> Columns:
         found = {}
-        for a, b in ((0, 1), (0, 2), (1, 2)):
+        for a, b in self.two():
             one, two = self.fires[self.streams[a]], self.fires[self.streams[b]]
             both = [len(np.intersect1d(x, y)) for x, y in zip(one, two, strict=True)]
             found[f"{self.streams[a]}>{self.streams[b]}"] = {
@@ -109,28 +152,48 @@ class Site:
 
     def state(self, latent: int) -> int:
         firing = sum(len(fires[latent]) > 0 for fires in self.fires.values())
-        return 3 if latent == 7 else (2, 1, 1, 0)[firing]
+        return 3 if latent == 7 else 2 if not firing else 0 if firing == len(self.streams) else 1
 
     def write_latents(self) -> None:
         everyone = range(self.latents)
-        known = [latent < len(CONCEPTS) for latent in everyone]
-        agreement = [round(float(a), 3) for a in self.random.uniform(0.05, 0.95, self.latents)]
+        known = [latent < len(CONCEPTS) and not self.bare for latent in everyone]
+        agreement = [None if self.bare else round(float(a), 3) for a in self.random.uniform(0.05, 0.95, self.latents)]
         place = self.random.uniform(0, 1, (2, self.latents)).round(4).tolist()
-        thumbs = [[int(sample) for sample in self.fires[self.streams[0]][latent][:3] % 256] for latent in everyone]
+        place = [[value if self.state(latent) != 2 else None for latent, value in enumerate(axis)] for axis in place]
+        thumbs = [
+            [] if self.bare else [int(sample) for sample in self.fires[self.streams[0]][latent][:3] % 256]
+            for latent in everyone
+        ]
         self.names = [self.text("name", CONCEPTS[latent]) if known[latent] else None for latent in everyone]
-        write(self.folder, "latents", {
-            "name": self.names, "named_by": [int(k) + (latent % 3 == 2 and k) for latent, k in enumerate(known)],
+        self.columns = {
+            "name": self.names,
+            "named_by": [int(k) + (latent % 3 == 2 and k) for latent, k in enumerate(known)],
             "sure": [round(0.5 + latent / 40, 2) if k else None for latent, k in enumerate(known)],
-            "branch": [latent % 3 if k else -1 for latent, k in enumerate(known)], "state": [self.state(latent) for latent in everyone],
-            "duplicate_of": [4 if latent == 7 else -1 for latent in everyone], "agreement": agreement, "rate": self.rate,
-            "jaccard": [[round(0.2 + 0.2 * depth + latent / 999, 3) if k else None for latent, k in enumerate(known)] for depth in range(3)],
-            "null": [[0.1 + 0.1 * depth if k else None for k in known] for depth in range(3)],
+            "branch": [latent % 3 if k else -1 for latent, k in enumerate(known)],
+            "state": [self.state(latent) for latent in everyone],
+            "duplicate_of": [4 if latent == 7 else -1 for latent in everyone],
+            "agreement": agreement,
+            "rate": self.rate,
+            "jaccard": [
+                [round(0.2 + 0.2 * depth + latent / 999, 3) if k else None for latent, k in enumerate(known)]
+                for depth in range(0 if self.bare else 3)
+            ],
+            "null": [[0.1 + 0.1 * depth if k else None for k in known] for depth in range(0 if self.bare else 3)],
             "purity": [round(0.4 + latent / 40, 2) if k else None for latent, k in enumerate(known)],
-            "thumb": [t[0] if t else -1 for t in thumbs], "thumbs": thumbs,
-            "caption": [self.caption(int(self.fires[self.streams[0]][latent][0])) if len(self.fires[self.streams[0]][latent]) else None for latent in everyone],
+            "thumb": [t[0] if t else -1 for t in thumbs],
+            "thumbs": thumbs,
+            "caption": [
+                self.caption(int(self.fires[self.streams[0]][latent][0]))
+                if len(self.fires[self.streams[0]][latent]) and not self.bare
+                else None
+                for latent in everyone
+            ],
             "words": [self.text("words", f"word{latent} Wörter") if k else None for latent, k in enumerate(known)],
-            "pairs": self.pairs(), "x": place[0], "y": place[1],
-        })  # fmt: skip
+            "pairs": self.pairs(),
+            "x": place[0],
+            "y": place[1],
+        }
+        write(self.folder, "latents", self.columns)
 
     def detail(self, latent: int) -> Columns | None:
         if self.state(latent) == 2:
@@ -150,11 +213,14 @@ class Site:
                 name: {"edges": edges, "counts": [len(self.fires[name][latent]) // (i + 1) for i in range(8)]}
                 for name in self.streams
             },
-            "nearest": [[other, 0.5, [0.6, 0.5, 0.4]] for other in others],
+            "nearest": [[other, 0.5, [0.6, 0.5, 0.4][: len(self.streams)]] for other in others],
             "together": [[other, 3, 2.5] for other in others],
-            "pairs": [[0, 1, len(self.fires[self.streams[0]][latent]), len(self.fires[self.streams[1]][latent]), 3]],
-            "words": [[self.text("word", "drawing"), 10, 20, 12]],
-            "labels": [[self.text("label", "whale"), 10, 20, 12, 0.83, True]],
+            "pairs": [
+                [a, b, len(self.fires[self.streams[a]][latent]), len(self.fires[self.streams[b]][latent]), 3]
+                for a, b in self.two()
+            ],
+            "words": [] if self.bare else [[self.text("word", "drawing"), 10, 20, 12]],
+            "labels": [] if self.bare else [[self.text("label", "whale"), 10, 20, 12, 0.83, True]],
         }
 
     def write_details(self, chunks: int | None) -> None:
@@ -164,10 +230,15 @@ class Site:
 
     def write_samples(self, chunks: int | None) -> None:
         everyone = range(self.samples)
-        write(self.folder, "samples", {
-            "id": [self.text("id", f"id-{sample}") for sample in everyone], "caption": [self.caption(sample)[:160] for sample in everyone],
-            "thumb": [sample if sample < 256 else -1 for sample in everyone],
-        })  # fmt: skip
+        write(
+            self.folder,
+            "samples",
+            {
+                "id": [self.text("id", f"id-{sample}") for sample in everyone],
+                "caption": [None if self.bare else self.caption(sample)[:160] for sample in everyone],
+                "thumb": [sample if sample < 256 and not self.bare else -1 for sample in everyone],
+            },
+        )
         codes: list[dict[str, list[list[float]]]] = [{name: [] for name in self.streams} for _ in everyone]
         for name, fires in self.fires.items():
             for latent, found in enumerate(fires):
@@ -176,11 +247,23 @@ class Site:
         ways = [f"{a}>{b}" for a in self.streams for b in self.streams]
         for chunk in range(min(chunks or self.samples, -(-self.samples // 256))):
             members = range(chunk * 256, min(self.samples, chunk * 256 + 256))
-            write(self.folder, f"sample/{chunk}", [{
-                "caption": self.caption(sample), "truncated": False, "labels": [self.text("label", CONCEPTS[sample % len(CONCEPTS)])],
-                "there": [True, True, sample % 10 > 0], "codes": codes[sample], "joint": codes[sample],
-                "parts": {way: [[sample % 5, 0.4], [6, -0.1]] for way in ways}, "explained": dict.fromkeys(ways, 0.62),
-            } for sample in members])  # fmt: skip
+            write(
+                self.folder,
+                f"sample/{chunk}",
+                [
+                    {
+                        "caption": None if self.bare else self.caption(sample),
+                        "truncated": False,
+                        "labels": [] if self.bare else [self.text("label", CONCEPTS[sample % len(CONCEPTS)])],
+                        "there": [True, True, sample % 10 > 0][: len(self.streams)],
+                        "codes": codes[sample],
+                        "joint": codes[sample],
+                        "parts": {way: [[sample % 5, 0.4], [6, -0.1]] for way in ways},
+                        "explained": dict.fromkeys(ways, 0.62),
+                    }
+                    for sample in members
+                ],
+            )
 
     def bias(self) -> Columns:
         count = min(self.samples, 2000)
@@ -189,6 +272,12 @@ class Site:
             {"term": self.text(f"term{c}", name), "kind": "label", "samples": np.flatnonzero(labels == c).tolist()}
             for c, name in enumerate(CONCEPTS)
         ]
+        if self.bare:
+            return {
+                "samples": list(range(count)),
+                "terms": [],
+                "fires": {name: [f.tolist() for f in found] for name, found in self.fires.items()},
+            }
         terms.append({"term": "tall", "kind": "word", "samples": [0, 1, 2, 3, 4, 5, 6, 14]})
         absent = {self.streams[2]: list(range(0, count, 10))}
         fires = {
@@ -214,4 +303,4 @@ class Site:
 if __name__ == "__main__":
     import sys
 
-    Site(Path(sys.argv[1]), *(int(size) for size in sys.argv[2:4]), hostile="hostile" in sys.argv).write(chunks=4)
+    Site(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]).write(chunks=4)

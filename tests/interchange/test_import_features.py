@@ -187,9 +187,15 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     done = sparc_here("evaluate", "runs/imported", "--features", "moved")
     assert done.returncode == 0, done.stderr
     (tmp_path / "moved").rename(tmp_path / "mine")
-    done = sparc_here("explore", "runs/imported")
+    done = sparc_here("explore", "runs/imported", "--sheet")
     assert done.returncode == 1
-    assert "was trained on imported features, without images and captions to show" in done.stderr
+    assert "was trained on imported features, without images and captions to draw" in done.stderr
+    done = sparc_here("explore", "runs/imported")
+    assert done.stdout.splitlines()[-1] == "runs/imported/explore/index.html", done.stderr
+    data = tmp_path / "runs" / "imported" / "explore" / "data"
+    assert '"dataset":null' in (data / "run.js").read_text()
+    assert '"modality":"unknown"' in (data / "run.js").read_text()
+    assert '"caption":[null,null' in (data / "samples.js").read_text()
 
 
 def test_the_command_takes_names_of_arrays_for_all_streams_or_for_one(sparc_here, tmp_path):

@@ -1,5 +1,7 @@
 """Localization with models small enough to compute by hand, and the errors that a user can cause."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,13 @@ from PIL import Image
 
 from sparc.config import SpaceConfig
 from sparc.errors import BadSample, InvalidConfig, MissingData, PluginError, UnknownName
-from sparc.localization import checked_request, draw, localize
+from sparc.localization import HeldOutImages, checked_request, draw, held_out_images, localize, paired_request
 from sparc.localization.picture import save
 from sparc.models import load_models
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
+from sparc.storage.store import FeatureStore
+from tests.conftest import RANDOM_VIT
 from tests.localization.mosaic import Eye, models, quarters
 from tests.runs import provenance
 
@@ -86,6 +90,18 @@ def test_an_image_of_16_bits_is_seen_as_in_8(tmp_path):
     np.testing.assert_array_equal(np.asarray(found.image)[..., 0], [[255, 0], [128, 1]])
 
 
+def test_a_portrait_of_a_phone_is_drawn_upright_as_it_is_seen(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored image lies on its left side
+    wide = quarters("red", "blue", "green", "green", size=(96, 64))
+    wide.save(tmp_path / "phone.png", exif=exif)
+    (found,) = found_by(models(), [tmp_path / "phone.png"], text=["red"])
+    assert found.size == (64, 96)
+    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(wide.rotate(-90, expand=True)))
+    np.testing.assert_allclose(found.values, [[0, 1], [0, 0]])  # the upper left corner is now at the upper right
+    assert found.peak == pytest.approx((48, 24), abs=0.3)
+
+
 def test_codes_that_share_nothing_give_an_empty_map():
     for method in ("dense", "grad-cam"):
         (found,) = found_by(models(), [quarters(*["green"] * 4)], text=["red"], method=method)
@@ -114,6 +130,87 @@ def test_what_is_transparent_is_seen_as_training_saw_it(tmp_path):
     photo.save(tmp_path / "photo.png")
     (seen,), (opaque,) = (found_by(models(), [image], text=["red"]) for image in (tmp_path / "photo.png", PHOTO))
     np.testing.assert_array_equal(seen.values, opaque.values)
+
+
+GREEN, BLUE = quarters(*["green"] * 4), quarters(*["blue"] * 4)
+
+
+def seen_by_eye(*images):
+    """Return the features of images as held-out features of the stream `eye`."""
+    means = [np.asarray(image, float).mean(axis=(0, 1)) / 255 for image in images]
+    return torch.from_numpy(np.stack(means)).float()
+
+
+@pytest.mark.parametrize("selection", ["joint", "solo"])
+@pytest.mark.parametrize("wanted", [{"text": ["red"]}, {"text": ["blue red"]}, {"latent": [(0, 2)]}])
+def test_held_out_images_are_scored_as_localize_scores_them(wanted, selection):
+    images = [PHOTO, GREEN, BLUE, quarters("red", "green", "green", (9, 200, 30))]
+    held_out = HeldOutImages({"eye": seen_by_eye(*images)})
+    made = models(k=2)
+    request = checked_request(images, n_latents=3, selection=selection, **wanted)
+    found = localize(made, request, held_out=held_out)
+    scores = [one.score for one in found]
+    for one in found:
+        assert one.standing.as_high == sum(score >= one.score - 1e-6 for score in scores)
+        assert one.standing.count == 4
+
+
+def test_what_is_not_there_is_drawn_pale_on_the_common_scale_and_said_in_words():
+    held_out = HeldOutImages({"eye": seen_by_eye(*[GREEN] * 60, *[BLUE] * 38, PHOTO, PHOTO)})
+    request = checked_request([PHOTO, quarters("green", "green", "green", (1, 255, 0))], n_latents=3, text=["red"])
+    there, absent = localize(models(), request, held_out=held_out)
+    assert there.standing.words == "seen here: 0.02 of held-out images score as high"
+    assert absent.standing.words == "seen here: 0.02 of held-out images score as high"  # more red than 98 of them
+    assert there.standing.strength == 1
+    assert absent.standing.strength == pytest.approx(1 / 255 / 4 / 0.5, rel=1e-4)  # 0.5 is strong, 0 is typical
+    figures = {scale: draw([there, absent], scale=scale) for scale in ("common", "own")}
+    colour = {
+        scale: [np.ptp(figure.axes[place].images[0].get_array(), axis=2).max() for place in (1, 3)]
+        for scale, figure in figures.items()
+    }
+    assert colour["own"][0] == pytest.approx(colour["own"][1], abs=0.2)
+    assert colour["common"][0] == pytest.approx(colour["own"][0])
+    assert colour["common"][1] < 0.02
+
+
+def test_without_held_out_images_maps_of_a_stream_share_the_scale_of_the_strongest():
+    photos = [PHOTO, quarters("green", "green", "green", (51, 0, 0))]
+    strong, weak = found_by(models(), photos, text=["red"])
+    assert (strong.standing, weak.score) == (None, pytest.approx(0.05))
+    drawn = draw([strong, weak])
+    strengths = [np.ptp(drawn.axes[place].images[0].get_array(), axis=2).max() for place in (1, 3)]
+    assert strengths[1] < 0.2 * strengths[0]
+
+
+def test_held_out_images_are_distinct_and_have_all_streams():
+    rows = torch.tensor([0, 0, 1, 2, 2])  # two samples show the first image, two the last
+    shards = {
+        "eye": [torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0], [3.0, 0.0]])],
+        "lid": [torch.tensor([[0.5], [0.0], [0.25]])],  # lacks the second image
+        "tongue": [torch.zeros(5, 1)],
+    }
+    store = FeatureStore(shards, {"eye": rows, "lid": rows, "tongue": torch.arange(5)}, tuple("abcde"), {})
+    both = held_out_images(store, ["eye", "lid"]).features
+    assert both["eye"].tolist() == [[1, 0], [3, 0]]
+    assert both["lid"].tolist() == [[0.5], [0.25]]
+    assert held_out_images(store, ["eye"]).features["eye"].tolist() == [[1, 0], [2, 0], [3, 0]]
+
+
+def test_pairs_are_looked_for_one_by_one_in_the_order_of_the_images(tmp_path):
+    for name, image in (("photo.png", PHOTO), ("blue.png", BLUE)):
+        image.save(tmp_path / name)
+    photo, blue = tmp_path / "photo.png", tmp_path / "blue.png"
+    request = paired_request([photo, blue, photo, photo], ["red", "blue", "blue", "red"])
+    found = localize(models(), request)
+    assert [(one.name, str(one.query)) for one in found] == [
+        (str(photo), "red"),
+        (str(photo), "blue"),
+        (str(blue), "blue"),
+    ]
+    with pytest.raises(InvalidConfig, match="found 2 of --image and 1 of --text"):
+        paired_request([photo, blue], ["red"])
+    with pytest.raises(InvalidConfig, match="found an empty text"):
+        paired_request([photo, blue], ["red", " "])
 
 
 NO_GRID = Eye()
@@ -196,7 +293,9 @@ def test_the_command_points_at_words_with_the_backbones_of_a_run(demo_run, sparc
         "localize", demo_run, "--image", photo, "--text", "a red bus", "--latent", "3,5", "--out", "map.png"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    lines = [line for line in done.stdout.splitlines() if not line.startswith(("loading", "localize ", "drawing"))]
+    assert "scores are compared with no held-out images: the store has no held-out features of" in done.stdout
+    work = ("loading", "localize ", "drawing", "identifying", "scores are")
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(work)]
     assert [f"loading {stream} ..." in done.stdout for stream in ("effnet-lite0", "minilm")] == [True, True]
     assert lines[0].startswith(f"{photo}  a red bus  effnet-lite0: strongest at (")
     assert "of 300 x 200, score" in lines[0]
@@ -205,6 +304,26 @@ def test_the_command_points_at_words_with_the_backbones_of_a_run(demo_run, sparc
     assert lines[-1] == "map.png"
     with Image.open(tmp_path / "map.png") as picture:
         assert picture.width > 600
+
+
+def test_the_command_compares_with_the_held_out_images_of_the_run(sparc_here, extracted, tmp_path):
+    streams = ("--stream", f"vit={RANDOM_VIT}", "--stream", "char-ngrams")
+    sizes = ("--n-latents", 16, "--k", 4, "--epochs", 1)
+    data = ("--dataset", "image-folder", "--data-root", extracted)
+    assert sparc_here("train", *streams, *data, *sizes, "--out", "run").returncode == 0
+    words = ("--image", shutil.copy(extracted / "red-bar-0.png", tmp_path), "--text", "a red bar", "--latent", 1)
+    done = sparc_here("localize", "run", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = [line for line in done.stdout.splitlines() if " here: " in line]
+    assert len(said) == 2
+    assert all("; percentile " in line and ", by chance " in line for line in said)
+    extracted.rename(tmp_path / "moved")
+    gone = sparc_here("localize", "run", *words)
+    assert gone.returncode == 0
+    assert "scores are compared with no held-out images: " in gone.stdout
+    moved = sparc_here("localize", "run", *words, "--data-root", tmp_path / "moved")
+    assert [line for line in moved.stdout.splitlines() if " here: " in line] == said
+    assert sparc_here("localize", "run", *words, "--store", "nowhere").returncode == 1
 
 
 def test_names_of_latents_are_those_that_held(demo_run):
@@ -225,6 +344,8 @@ def test_names_of_latents_are_those_that_held(demo_run):
             "--layers: expected --method relevance, found dense, which goes through no layers",
             "add --method relevance, or leave --layers out",
         ),
+        (["--text", "bus", "--pair", "--text", "cat"], "--pair: expected a --text for each --image", "repeat both"),
+        (["--text", "bus", "--pair", "--latent", "3"], "--pair: expected pairs of --image and --text", "without"),
         (["--text", "bus", "--layers", "0"], "layers: input should be greater than 0, found 0", "change that value"),
         (["--latent", "512"], "latent: expected 0 to 63, found 512", "choose another"),
         (["--latent", "three"], "latent: expected numbers, such as 93 or 93,107, found 'three'", "change that value"),

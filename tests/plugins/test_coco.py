@@ -18,6 +18,7 @@ from sparc.errors import BadSample, CorruptFile, InvalidConfig, MissingData
 from sparc.localization.benchmark import cases_of
 from sparc.plugins import SegmentedDataset, install
 from sparc.plugins.checks import check_dataset
+from sparc.plugins.images import DEFAULT_LIMITS, ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc_plugins.coco import Coco, CocoParams, _identify, read_captions
 from sparc_plugins.coco.outlines import draw_mask
@@ -328,12 +329,23 @@ def test_its_masks_are_what_localisation_is_measured_on(pets):
         }, number
 
 
-def test_masks_lie_on_the_pixels_as_stored_whatever_exif_says(pets):
+def test_masks_are_turned_with_their_image(pets):
+    stored = opened(pets).masks(0)["car"]
+    pixels = Image.fromarray(np.where(stored, 255, 0).astype(np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by a quarter
-    Image.new("RGB", (WIDTH, HEIGHT)).save(pets / "train2017" / "000000000004.jpg", exif=exif)
+    pixels.save(pets / "train2017" / "000000000004.jpg", exif=exif, quality=100, subsampling=0)
     dataset = opened(pets)
-    assert dataset[0].image().size == dataset.masks(0)["car"].shape[::-1] == (WIDTH, HEIGHT)
+    shown = np.asarray(dataset[0].image())[..., 0] > 127
+    assert shown.shape == (WIDTH, HEIGHT)
+    assert 0 < shown.sum() < shown.size
+    np.testing.assert_array_equal(dataset.masks(0)["car"], shown)
+    limit_images(ImageLimits(exif="ignore"))
+    try:
+        np.testing.assert_array_equal(dataset.masks(0)["car"], stored)
+        assert dataset[0].image().size == (WIDTH, HEIGHT)
+    finally:
+        limit_images(DEFAULT_LIMITS)
 
 
 def test_without_pycocotools_there_are_labels_but_no_masks(pets, monkeypatch):

@@ -1,6 +1,7 @@
 """Images: more bits than eight are scaled by their range, limits hold before decoding, and errors name the size."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image, TiffImagePlugin
+from PIL import EpsImagePlugin, Image, TiffImagePlugin
 
 from sparc.errors import BadSample, OutOfMemory
 from sparc.plugins import Sample, read_image
@@ -310,3 +311,15 @@ def test_colours_of_fewer_bits_in_sixteen_are_scaled_by_their_range(tmp_path, ki
         assert np.abs(pixels - true).max() <= 1
         assert abs(pixels.mean() - true.mean()) < 1
     assert np.abs(np.asarray(read_image(path).convert("RGB")).astype(int) - true).max() <= 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the program that stands for Ghostscript is a shell script")
+def test_postscript_is_a_program_which_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow remembers that there is none
+    Image.new("RGB", (20, 20)).save(tmp_path / "cat.jpg", "EPS")
+    with pytest.raises(BadSample, match="it is a PostScript program, which is not run"):
+        Sample("cat", partial(read_image, tmp_path / "cat.jpg")).image()
+    assert not (tmp_path / "ran").exists()

@@ -36,7 +36,7 @@ const Coupling = (() => {
     return { value, low: value - half, high: value + half };
   };
 
-  // Benjamini and Hochberg: the largest p that passes, over `tests` tests of which those not listed have p = 1.
+  // Benjamini and Hochberg: the largest p that passes, over `tests` tests of which those not listed have a p too large to pass.
   const threshold = (values, tests) => {
     const sorted = Float64Array.from(values).sort();
     let passed = -1;
@@ -78,7 +78,8 @@ const Coupling = (() => {
     return sizes;
   };
 
-  // One test per stream and latent: {stream, latent, p, hits, sizes}. Latents that A or B never fires are left out: their p is 1.
+  // One test per stream and latent: {stream, latent, p, hits, sizes}. Those whose p is above the rate of false discoveries are
+  // left out, since they cannot pass.
   const tests = (bias, streams, codes, logs) =>
     streams.flatMap((stream) => {
       const sizes = sizesOf(codes, bias.absent?.[stream] ?? []);
@@ -89,11 +90,13 @@ const Coupling = (() => {
         return known.get(key);
       };
       const found = [];
+      const hits = new Uint32Array(4);
       bias.fires[stream].forEach((positions, latent) => {
-        const hits = [0, 0, 0, 0];
+        hits.fill(0);
         for (const position of positions) hits[codes[position]] += 1;
         if (!hits[first] || !hits[second]) return;
-        found.push({ stream, latent, hits, sizes, p: Math.max(p(hits[first], first, hits[neither]), p(hits[second], second, hits[neither])) });
+        const larger = Math.max(p(hits[first], first, hits[neither]), p(hits[second], second, hits[neither]));
+        if (larger <= falseDiscoveries) found.push({ stream, latent, hits: [...hits], sizes, p: larger });
       });
       return found;
     });
@@ -124,5 +127,5 @@ const Coupling = (() => {
     return { passed, chance, sizes, few, fewest, testCount, codes };
   };
 
-  return { check, fisher, logFactorials, logOdds, threshold, groups, both };
+  return { check, fewest, fisher, logFactorials, logOdds, threshold, groups, both };
 })();

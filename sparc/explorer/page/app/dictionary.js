@@ -7,6 +7,7 @@ const Dictionary = (() => {
     { name: "dead", label: "Dead", read: "It fires in no stream." },
     { name: "duplicate", label: "Duplicate", read: "It is shared, and it points the same way as an earlier concept in every stream." },
   ];
+  let order = null;
   const dictionary = { states, run: null, columns: null };
 
   dictionary.load = async () => {
@@ -30,6 +31,23 @@ const Dictionary = (() => {
     const fires = dictionary.meanRate(latent) * dictionary.run.shown;
     const known = [dictionary.columns.agreement[latent], dictionary.columns.sure[latent] ?? 0].filter((value) => value !== null);
     return (known.reduce((sum, value) => sum + value, 0) / known.length) * (fires / (fires + 6));
+  };
+
+  // All concepts, the telling ones first; each further one of a name counts less, so that the first ones are of many kinds.
+  dictionary.tellingOrder = () => {
+    if (order) return order;
+    const { name } = dictionary.columns;
+    const scores = Array.from({ length: dictionary.size }, (_, latent) => dictionary.telling(latent));
+    const first = (one, two) => scores[two] - scores[one] || one - two;
+    const times = new Map();
+    order = scores.map((_, latent) => latent).sort(first);
+    for (const latent of order) {
+      if (name[latent] === null) continue;
+      const before = times.get(name[latent]) ?? 0;
+      times.set(name[latent], before + 1);
+      scores[latent] *= 0.75 ** before;
+    }
+    return order.sort(first);
   };
 
   // Samples that fire in stream a, in stream b and in both, among the samples that have both; null where unknown.

@@ -14,7 +14,6 @@ const Filters = (() => {
   };
 
   const orders = {
-    telling: { label: "Most telling first", compare: () => byNumber(Dictionary.telling) },
     agreement: { label: "Streams agree most", compare: () => bySupport(column("agreement")) },
     disagreement: {
       label: "Streams agree least",
@@ -57,16 +56,15 @@ const Filters = (() => {
     return found;
   };
 
-  // The latents that pass, in order. `found` holds the search's answers, best first, or is null without a search.
+  // The latents that pass, in the chosen order, or else the best first. `found` holds the search's answers, best first, or is null without a search.
   const apply = (parameters, found) => {
     const only = parameters.only?.split(",").map(Number).filter((latent) => Number.isInteger(latent) && latent >= 0 && latent < Dictionary.size);
-    const pool = found ?? only ?? Array.from({ length: Dictionary.size }, (_unused, latent) => latent);
+    const pool = found ?? only ?? Dictionary.tellingOrder();
     const wanted = only && found ? new Set(only) : null;
     const checks = rules(only && !parameters.state ? { ...parameters, state: "shared,some,duplicate,dead" } : parameters);
     const kept = pool.filter((latent) => (!wanted || wanted.has(latent)) && checks.every((check) => check(latent)));
-    const order = orders[parameters.sort];
-    if (order) return kept.sort(order.compare(parameters));
-    return found || only ? kept : kept.sort(orders.telling.compare(parameters));
+    const order = Object.hasOwn(orders, parameters.sort ?? "") ? orders[parameters.sort] : null;
+    return order ? kept.sort(order.compare(parameters)) : kept;
   };
 
   const percent = (value) => Format.share(Number(value));

@@ -38,7 +38,7 @@ const Grid = (() => {
         getScrollElement: () => window,
         estimateSize: () => this.rowHeight,
         scrollMargin: this.host.getBoundingClientRect().top + window.scrollY,
-        overscan: 2,
+        overscan: 1,
         initialRect: { width: window.innerWidth, height: window.innerHeight },
         initialOffset: window.scrollY,
         observeElementRect: VirtualCore.observeWindowRect,

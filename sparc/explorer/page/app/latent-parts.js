@@ -3,11 +3,17 @@
 const LatentParts = (() => {
   const { h, said } = Dom;
 
+  // A bar that says `text` to a screen reader, or nothing where the words beside it do.
   const bar = (value, text) =>
-    h("span.bar", { role: "img", "aria-label": text }, h("span", { style: { width: `${100 * Math.min(1, Math.max(0, value || 0))}%` } }));
+    h("span.bar", text ? { role: "img", "aria-label": text } : { "aria-hidden": "true" }, h("span", { style: { width: `${100 * Math.min(1, Math.max(0, value || 0))}%` } }));
 
   const title = (latent) => said(Dictionary.title(latent));
   const link = (latent) => h("a", { href: Links.to(`latent/${latent}`) }, title(latent));
+
+  // In lists, where many concepts share a name: its picture, its name and its number.
+  const mention = (latent) => h("a.mention", { href: Links.to(`latent/${latent}`) },
+    Dictionary.thumbs(latent).length ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : null,
+    h("span.name", title(latent)), Dictionary.columns.name[latent] === null ? null : h("span.soft", String(latent)));
 
   const badge = (latent) => {
     const state = Dictionary.state(latent);
@@ -31,7 +37,7 @@ const LatentParts = (() => {
   // The caption of its top sample, which tells concepts of one name apart.
   const example = (latent) => {
     const caption = Dictionary.columns.caption[latent];
-    return caption && Dictionary.thumbs(latent).length ? h("span.example", said(caption)) : null;
+    return caption && Dictionary.thumbs(latent).length ? h("span.example", { title: "The caption that activates it most" }, "“", said(caption), "”") : null;
   };
 
   const streamBars = (latent) => {
@@ -45,7 +51,7 @@ const LatentParts = (() => {
   const card = (latent) => {
     const agreement = Dictionary.columns.agreement[latent];
     return h("a.card", { href: Links.to(`latent/${latent}`) },
-      picture(latent),
+      looks() ? picture(latent) : null,
       h("span.body",
         h("span.name", title(latent)),
         h("span.line", h("span.soft", surety(latent)), Dictionary.columns.state[latent] === 0 ? null : badge(latent)),
@@ -53,13 +59,17 @@ const LatentParts = (() => {
         streamBars(latent),
         agreement === null ? null : h("span.line.foot", h("span.soft", "agreement"), h("span.value", Format.number(agreement)))));
   };
-  const cardHeight = (width) => (width * 2) / 3 + 132 + 21 * Math.min(4, Dictionary.streams.length);
+  const looks = () => Dictionary.run.has.images || Dictionary.run.has.captions;
+  const cardHeight = (width) => {
+    const { run, streams } = Dictionary;
+    return (looks() ? (width * 2) / 3 : 0) + 80 + 21 * Math.min(4, streams.length) + (streams.length > 1 ? 26 : 0) + (run.has.images && run.has.captions ? 26 : 0);
+  };
 
   // A small tile: picture, name and what there is to say about it.
   const tile = (latent, ...facts) =>
-    h("a.tile", { href: Links.to(`latent/${latent}`) },
-      Dictionary.thumbs(latent).length ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : h("span.thumb.empty", { "aria-hidden": "true" }),
+    h(`a.tile${Dictionary.run.has.images ? "" : ".plain"}`, { href: Links.to(`latent/${latent}`) },
+      Dictionary.run.has.images ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : null,
       h("span.tile-text", h("span.name", title(latent)), Dictionary.columns.name[latent] === null ? example(latent) : null, h("span.soft", facts)));
 
-  return { bar, title, link, badge, surety, card, cardHeight, tile };
+  return { bar, title, link, mention, badge, surety, card, cardHeight, tile };
 })();

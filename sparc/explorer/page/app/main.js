@@ -25,7 +25,7 @@
     const mine = (turn += 1);
     const { view, id, parameters } = Links.read(fragment);
     const place = places.get(fragment) ?? 0;
-    const shown = views[view] ?? LatentsView;
+    const shown = Object.hasOwn(views, view) ? views[view] : LatentsView;
     leave();
     leave = () => {};
     main.replaceChildren();
@@ -47,8 +47,10 @@
     return undefined;
   };
 
-  window.addEventListener("scroll", () => places.set(location.hash, window.scrollY), { passive: true });
-  window.addEventListener("hashchange", () => open(location.hash, true));
+  window.addEventListener("hashchange", (event) => {
+    places.set(new URL(event.oldURL).hash, window.scrollY); // the old view still stands
+    open(location.hash, true);
+  });
 
   const typing = (target) => target.closest("input, select, textarea");
   document.addEventListener("keydown", (event) => {

@@ -3,16 +3,16 @@
 const Pictures = (() => {
   const { h } = Dom;
 
-  // The thumbnail of a number as an element that is as wide as its place; `text` is what a screen reader says.
+  // The thumbnail of a number as an element that is as wide as its place; `text` is what a screen
+  // reader says, "" where the words beside the picture say it.
   const thumbnail = (number, text) => {
-    const { columns, rows } = Dictionary.run.sprite;
     if (number === null || number === undefined || number < 0) return h("span.thumb.empty", { "aria-hidden": "true" });
+    const { columns, rows } = Dictionary.run.sprite;
     const tile = number % (columns * rows);
     const file = Math.floor(number / (columns * rows));
     const at = (index, of) => (of > 1 ? `${(100 * index) / (of - 1)}%` : "0");
     return h("span.thumb", {
-      role: "img",
-      "aria-label": text || "picture without a caption",
+      ...(text === "" ? { "aria-hidden": "true" } : { role: "img", "aria-label": text ?? "picture without a caption" }),
       style: {
         "background-image": `url("sprites/${file}.webp")`,
         "background-size": `${columns * 100}% ${rows * 100}%`,

@@ -15,7 +15,7 @@ const Search = (() => {
     return (text, { whole = false } = {}) => {
       const options = { boost, prefix: !whole, combineWith: "AND" };
       const found = index.search(text, options);
-      return (found.length || whole ? found : index.search(text, { ...options, fuzzy: 0.25 })).map((result) => result.id);
+      return (found.length || whole ? found : index.search(text, { ...options, fuzzy: 0.34 })).map((result) => result.id);
     };
   };
 

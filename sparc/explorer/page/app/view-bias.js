@@ -7,9 +7,11 @@ const BiasView = (() => {
   const sorted = (terms) => [...terms].sort((one, two) => one.term.localeCompare(two.term));
 
   const suggestions = (bias) => {
-    const known = new Set(bias.terms.map((one) => one.term));
-    const pairs = examples.filter((pair) => pair.every((term) => known.has(term))).slice(0, 4);
-    if (!pairs.length && bias.terms.length > 1) pairs.push([bias.terms[0].term, bias.terms[1].term]);
+    const known = new Map(bias.terms.map((one) => [one.term, one.samples]));
+    const [labels, words] = ["label", "word"].map((kind) => bias.terms.filter((one) => one.kind === kind).map((one) => one.term));
+    const alone = (one, other) => known.get(one).filter((sample) => !known.get(other).includes(sample)).length;
+    const pairs = [...examples, labels.slice(0, 2), words.slice(0, 2), [words[0], labels[1]]]
+      .filter(([a, b]) => known.has(a) && known.has(b) && alone(a, b) >= Coupling.fewest && alone(b, a) >= Coupling.fewest).slice(0, 3);
     return pairs.length ? h("p.suggest", "For example: ", pairs.map(([a, b], place) => [place ? ", " : "", h("a", { href: Links.to("bias", { a, b }) }, said(a), " and ", said(b))])) : null;
   };
 
@@ -47,7 +49,7 @@ const BiasView = (() => {
     const part = (test, group) => `${test.hits[group]} of ${test.sizes[group]}`;
     return h("section.block", h("h2", "The concepts that couple them"),
       table("Concepts that couple the two terms", ["Concept", "model", "strength", "odds ×", ["with ", said(a)], ["with ", said(b)], "with neither"],
-        shown.map((test) => [LatentParts.link(test.latent), said(test.stream), interval(test.strength, most), Format.compact(Math.exp(test.strength.value)), part(test, 1), part(test, 2), part(test, 0)])),
+        shown.map((test) => [LatentParts.mention(test.latent), said(test.stream), interval(test.strength, most), Format.compact(Math.exp(test.strength.value)), part(test, 1), part(test, 2), part(test, 0)])),
       result.passed.length > shown.length ? h("p.soft", `The strongest ${shown.length} of ${result.passed.length}.`) : null,
       h("p", h("a", { href: Links.to("latents", { only: [...new Set(result.passed.map((test) => test.latent))].slice(0, 200).join(","), why: `couple ${a} and ${b}` }) }, "See them as cards")),
       h("p.soft", "Strength: how many times higher the odds of firing are with the weaker of the two terms than with neither; the line is its 95 % interval, the middle is no coupling. ",
@@ -81,7 +83,7 @@ const BiasView = (() => {
       const unknown = [one.length ? null : a, two.length ? null : b].filter((term) => term !== null);
       return [h("p.answer", "Nothing to tell."), h("p.note", "No sample of the check carries ", unknown.map((term, place) => [place ? " or " : "", "“", said(term), "”"]), ".")];
     }
-    const few = result.few ? h("p.note", { role: "alert" }, `Too few samples to tell: at least ${result.fewest} with `, said(a), " alone, with ", said(b), ` alone and with neither are needed; there are ${result.sizes[1]}, ${result.sizes[2]} and ${result.sizes[0]}.`) : null;
+    const few = result.few ? h("p.note", { role: "alert" }, `At least ${result.fewest} samples with `, said(a), " alone, with ", said(b), ` alone and with neither are needed; there are ${result.sizes[1]}, ${result.sizes[2]} and ${result.sizes[0]}.`) : null;
     return [few ? [h("p.answer", "Too few samples to tell."), few] : verdict(result, a, b), few ? null : rows(result, a, b), pictures(result, bias, samples, ["Samples with both ", said(a), " and ", said(b)])].flat().filter(Boolean);
   };
 

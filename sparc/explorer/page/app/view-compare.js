@@ -2,7 +2,7 @@
 "use strict";
 const CompareView = (() => {
   const { h, said, select } = Dom;
-  const listed = 12;
+  const listed = 8;
 
   // A scale by square roots opens the crowd of rare concepts near 0, which logarithms would drop.
   const rootAxis = (label, top, more) => Charts.axis(label, {
@@ -23,6 +23,13 @@ const CompareView = (() => {
     }).filter((one) => one.rateA > 0 || one.rateB > 0);
   };
 
+  // Rates are whole numbers of samples, so that dots lie on one another: each moves by less than half a sample, always the same way.
+  const spread = (rate, latent, turn) => {
+    if (rate === 0) return 0;
+    const part = (latent * turn) % 1;
+    return rate + ((part - 0.5) * 0.8) / Dictionary.run.shown;
+  };
+
   const tale = (one, a, b) => (one.both === null
     ? `${a} ${Format.count(one.inA)}, ${b} ${Format.count(one.inB)}`
     : `${a} alone ${Format.count(one.inA - one.both)}, ${b} alone ${Format.count(one.inB - one.both)}, both ${Format.count(one.both)}`);
@@ -40,6 +47,7 @@ const CompareView = (() => {
     const view = parameters.y === "overlap" && Dictionary.pair(a, b) ? "overlap" : "rates";
     const change = (changes) => (location.hash = Links.to("compare", { a, b, y: view, ...changes }));
     const all = numbers(a, b);
+    const beside = h("div.beside");
     const place = h("div.scatter", { role: "application", "aria-label": `Scatter of ${all.length} concepts. Arrow keys walk from concept to concept, Enter opens one.` });
 
     main.append(h("h1", "Compare two models"),
@@ -48,30 +56,30 @@ const CompareView = (() => {
         select("First model", streams.map((name) => [name, name]), a, (value) => change({ a: value, b: value === b ? a : b })),
         select("Second model", streams.filter((name) => name !== a).map((name) => [name, name]), b, (value) => change({ b: value })),
         Dictionary.pair(a, b) ? select("Show", [["rates", "How often each fires"], ["overlap", "How far the samples overlap"]], view, (y) => change({ y })) : null,
-        h("p.hint", "Drag to zoom, double click to go back.")),
-      place);
+        h("p.hint", "Drag to zoom, double click to go back. Dots that would cover one another are spread by less than half a sample.")),
+      beside);
 
     const root = (value) => Math.sqrt(value);
+    const order = (value) => (one, two) => value(two) - value(one) || one.latent - two.latent;
+    beside.append(place, list("They disagree most on", "Concepts with the most samples in which one of the two fires and the other does not.",
+      all.filter((one) => one.inA && one.inB).sort(order((one) => one.differ)), (one) => `${Format.plural(one.differ, "sample")}: ${tale(one, a, b)}`));
     const points = all.map((one) => ({
       ...one,
-      x: root(view === "rates" ? one.rateA : (one.rateA + one.rateB) / 2),
-      y: view === "rates" ? root(one.rateB) : one.overlap,
+      x: root(view === "rates" ? spread(one.rateA, one.latent, 0.618034) : spread((one.rateA + one.rateB) / 2, one.latent, 0.618034)),
+      y: view === "rates" ? root(spread(one.rateB, one.latent, 0.754878)) : one.overlap,
       colour: one.rateA === 0 || one.rateB === 0 ? "--accent" : "--dot",
     }));
     const top = Math.min(1, 1.05 * Math.max(...points.flatMap((point) => (view === "rates" ? [point.x, point.y] : [point.x]))));
     const wide = { time: false, range: () => [0, top] };
     const mounted = Scatter.draw(place, points, {
-      height: Math.min(560, Math.max(320, place.clientWidth * 0.62)),
+      height: Math.min(600, Math.max(320, place.clientWidth * 0.8)),
       scales: { x: wide, y: view === "rates" ? { range: () => [0, top] } : { range: () => [0, 1] } },
       axes: [rootAxis(view === "rates" ? `fires in ${a}` : "fires, mean of both", top, { space: 50 }),
         view === "rates" ? rootAxis(`fires in ${b}`, top, { size: 62 }) : Charts.axis("overlap of samples", { size: 54 })],
       facts: (point) => `${a} ${Format.share(point.rateA)}, ${b} ${Format.share(point.rateB)}${point.both === null ? "" : `; ${tale(point, a, b)}`}`,
     });
 
-    const order = (value) => (one, two) => value(two) - value(one) || one.latent - two.latent;
     main.append(h("div.rankings",
-      list("They disagree most on", "Concepts with the most samples in which one of the two fires and the other does not.",
-        all.filter((one) => one.inA && one.inB).sort(order((one) => one.differ)), (one) => `${Format.plural(one.differ, "sample")}: ${tale(one, a, b)}`),
       list(`${a} has, ${b} lacks`, "Concepts that fire in the first and never in the second.", all.filter((one) => one.rateB === 0).sort(order((one) => one.inA)), (one) => Format.plural(one.inA, "sample")),
       list(`${b} has, ${a} lacks`, "Concepts that fire in the second and never in the first.", all.filter((one) => one.rateA === 0).sort(order((one) => one.inB)), (one) => Format.plural(one.inB, "sample"))));
     return () => mounted.stop();

@@ -104,7 +104,7 @@ const LatentView = (() => {
     return h("section.block", h("h2", "Do its labels agree between models?"),
       table("Jaccard of its labels between streams at each depth of the taxonomy, beside chance", ["Depth", "Jaccard", "on shuffled pairs"],
         levels.map((depth, place) => [String(depth), h("span.measure", one(jaccard, place, "Jaccard")), h("span.measure.pale", one(chance, place, "by chance"))])),
-      h("p.soft", "Jaccard: labels that its samples share in two streams, as a share of all labels of either. Depth 0 counts the finest labels; deeper counts their parents."));
+      h("p.soft", "Jaccard: labels that its samples share in two streams, as a share of all labels of either. Depth 0 is the root of the taxonomy, where nearly everything is alike; the deeper, the finer the labels."));
   };
 
   const nearest = (detail) => {

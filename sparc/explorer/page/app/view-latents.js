@@ -64,7 +64,8 @@ const LatentsView = (() => {
         streams.length > 1 ? select("Never fires in stream", streamOptions("–"), parameters.not ?? "", (value) => change({ not: value })) : null,
         labelField(parameters, change),
         run.branches.length ? select("Branch", [["", "any"], ...run.branches.map((name) => [name, name])], parameters.branch ?? "", (branch) => change({ branch })) : null,
-        select("Name", [["", "any"], ["label", "a label"], ["words", "words of captions"], ["none", "without a name"]], parameters.named ?? "", (named) => change({ named }))));
+        select("Name", [["", "any"], ["label", "a label"], ["words", "words of captions"], ["none", "without a name"]], parameters.named ?? "", (named) => change({ named })),
+        h("p.soft.keys", h("kbd", "/"), " search, arrows move, ", h("kbd", "Enter"), " opens, ", h("kbd", "j"), " and ", h("kbd", "k"), " turn the pages")));
   };
 
   const intro = () => {
@@ -80,6 +81,7 @@ const LatentsView = (() => {
     const count = h("p.count");
     const elsewhere = h("p.elsewhere", { hidden: true });
     const chips = h("ul.chips", { "aria-label": "Filters that are set" });
+    const empty = h("div.empty", { hidden: true });
     const side = h("aside.side", { "aria-label": "Filters" });
     let turn = 0;
 
@@ -94,14 +96,16 @@ const LatentsView = (() => {
       count.replaceChildren(h("strong", Format.count(latents.length)), ` of ${Format.count(Dictionary.size)} concepts`);
       drawChips();
       grid.show(latents.length);
+      drawEmpty();
       Dom.announce(`${latents.length} concepts`);
-      await drawSamples(text, mine);
+      elsewhere.hidden ||= !text;
+      drawSamples(text);
     };
 
     // Samples that match too: for those who look for a thing and not for a concept.
-    const drawSamples = async (text, mine) => {
+    const drawSamples = Dom.debounce(150, async (text) => {
       const matches = text ? (await Search.samples())(text) : [];
-      if (mine !== turn) return;
+      if (text !== (parameters.q ?? "").trim()) return;
       elsewhere.hidden = !matches.length;
       if (!matches.length) return;
       const samples = await Data.load("samples");
@@ -112,7 +116,7 @@ const LatentsView = (() => {
           return h("a", { href: Links.to(`sample/${sample}`), title: said, "aria-label": `sample: ${said}` },
             samples.thumb[sample] >= 0 ? Pictures.thumbnail(samples.thumb[sample], "") : h("span.text", Dom.said(said)));
         }));
-    };
+    });
 
     const answers = async (text) => {
       const number = /^#?(\d+)$/.exec(text)?.[1];
@@ -125,6 +129,18 @@ const LatentsView = (() => {
       for (const key of Object.keys(parameters)) if (parameters[key] === "") delete parameters[key];
       window.scrollTo(0, 0);
       return update();
+    };
+
+    const drawEmpty = () => {
+      empty.hidden = latents.length > 0;
+      if (latents.length) return;
+      const state = Dictionary.states.find(({ name }) => name === parameters.state);
+      empty.replaceChildren(h("p", state && Filters.chips(parameters).length === 1 ? `None of the concepts is of this kind. ${state.label}: ${state.read}` : "No concept passes these filters."),
+        h("button.button", { type: "button", on: { click: () => {
+          change(Object.fromEntries(Object.keys(parameters).map((key) => [key, ""])));
+          document.getElementById("search").value = "";
+          drawPanel();
+        } } }, "Show all concepts"));
     };
 
     const drawChips = () => {
@@ -143,8 +159,8 @@ const LatentsView = (() => {
       ...Object.entries(Filters.orders).filter(([key]) => offered(key)).map(([key, one]) => [key, one.label])], parameters.sort ?? "", (sort) => change({ sort }));
 
     drawPanel();
-    main.append(intro(), h("div.browse", side,
-      h("section.results", h("div.tools", searchBox(parameters, change), order), h("div.status", count), elsewhere, chips, grid.host)));
+    main.append(h("h1.unseen", "Concepts"), intro(), h("div.browse", side,
+      h("section.results", h("div.tools", searchBox(parameters, change), order), h("div.status", count), elsewhere, chips, empty, grid.host)));
     grid.attach();
     await update();
     window.requestIdleCallback?.(() => Search.latents());
@@ -152,7 +168,6 @@ const LatentsView = (() => {
   };
 
   const offered = (key) => {
-    if (key === "telling") return false;
     if (key === "agreement" || key === "disagreement") return Dictionary.streams.length > 1;
     return key !== "purity" || Dictionary.run.has.labels;
   };

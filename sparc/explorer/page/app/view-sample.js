@@ -2,13 +2,13 @@
 "use strict";
 const SampleView = (() => {
   const { h, said, select } = Dom;
-  const { bar, link, tile } = LatentParts;
+  const { bar, mention, tile } = LatentParts;
   const listed = 16;
 
   const codeRows = (codes, shared) => {
     const most = Math.max(...codes.map(([, value]) => value), 1e-9);
     return h("ol.codes", codes.map(([latent, value]) => h(`li${shared.has(latent) ? ".shared" : ""}`,
-      link(latent), bar(value / most, `activation ${Format.compact(value)}`), h("span.value", Format.compact(value)))));
+      mention(latent), bar(value / most, `activation ${Format.compact(value)}`), h("span.value", Format.compact(value)))));
   };
 
   const codesOf = (name, codes, shared, note) => {
@@ -29,22 +29,23 @@ const SampleView = (() => {
   };
 
   const rebuilding = (sample, parameters, sampleNumber) => {
-    const ways = Object.keys(sample.parts ?? {});
-    if (!ways.length) return null;
-    const chosen = ways.includes(parameters.way) ? parameters.way : ways.find((way) => way.split(">")[0] !== way.split(">")[1]) ?? ways[0];
+    const { streams } = Dictionary;
+    const ways = new Map(streams.flatMap((from) => streams.map((to) => [`${from}>${to}`, { from, to }])).filter(([way]) => sample.parts?.[way]));
+    if (!ways.size) return null;
+    const across = [...ways.keys()].filter((way) => ways.get(way).from !== ways.get(way).to);
+    const chosen = ways.has(parameters.way) ? parameters.way : across[0] ?? [...ways.keys()][0];
     const place = h("div");
-    const text = (way) => way.split(">").join(" → ");
     const draw = (way) => {
       const parts = sample.parts[way];
       const most = Math.max(...parts.map(([, share]) => Math.abs(share)), 1e-9);
       place.replaceChildren(
         h("p", "The rebuilt vector explains ", h("strong", Format.share(Math.max(0, sample.explained[way] ?? 0))), " of it. Largest parts:"),
-        h("ol.codes.parts", parts.map(([latent, share]) => h(`li${share < 0 ? ".against" : ""}`, link(latent),
+        h("ol.codes.parts", parts.map(([latent, share]) => h(`li${share < 0 ? ".against" : ""}`, mention(latent),
           bar(Math.abs(share) / most, `share ${Format.number(share, 3)}`), h("span.value", `${share < 0 ? "−" : ""}${Format.share(Math.abs(share))}`)))));
     };
     draw(chosen);
     return h("section.block", h("h2", "What each concept gives when one model's code rebuilds another model"),
-      h("div.tools", select("From → to", ways.map((way) => [way, text(way)]), chosen, (way) => {
+      h("div.tools", select("From → to", [...ways].map(([way, { from, to }]) => [way, `${from} → ${to}`]), chosen, (way) => {
         Links.keep(`sample/${sampleNumber}`, { way });
         draw(way);
       })), place,
@@ -77,7 +78,7 @@ const SampleView = (() => {
       h("nav.trail", { "aria-label": "Samples" }, h("a", { href: "#/samples" }, "← Samples"),
         h("span.steps", step(number, samples, -1, "← previous", "k"), step(number, samples, 1, "next →", "j"))),
       h("header.head.sample", samples.thumb[number] >= 0 ? Pictures.thumbnail(samples.thumb[number], samples.caption[number] ?? samples.id[number]) : null,
-        h("div", h("h1.caption", said(sample.caption ?? samples.id[number])), sample.truncated ? h("p.soft", "The caption goes on; the page keeps its first 4,000 characters.") : null,
+        h("div", h(`h1.caption${(sample.caption ?? "").length > 160 ? ".long" : ""}`, said(sample.caption ?? samples.id[number])), sample.truncated ? h("p.soft", "The caption goes on; the page keeps its first 4,000 characters.") : null,
           h("p.number", said(samples.id[number])),
           sample.labels.length ? h("ul.chips", { "aria-label": "Labels" }, sample.labels.map((label) => h("li", h("a.chip", { href: Links.to("latents", { q: label }) }, said(label))))) : null)));
     if (present.length > 1) {

@@ -36,7 +36,7 @@ const SamplesView = (() => {
       window.scrollTo(0, 0);
       update();
     } } });
-    main.append(h("p.lead", "What the models were shown. ", h("span.soft", "Open one to see which concepts each model finds in it.")),
+    main.append(h("h1.unseen", "Samples"), h("p.lead", "What the models were shown. ", h("span.soft", "Open one to see which concepts each model finds in it.")),
       h("div.tools", h("div.search", input, h("kbd", { "aria-hidden": "true" }, "/"))), h("div.status", count), grid.host);
     grid.attach();
     await update();

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -66,17 +66,18 @@ def words_in(caption: str) -> set[str]:
     return {word for word in found if not all(unicodedata.category(character)[0] == "M" for character in word)}
 
 
-def words_of(captions: Sequence[str | None]) -> Words:
+def words_of(captions: Iterable[str | None]) -> Words:
     """Return the words of some captions as terms: those in at least FEWEST captions, at most MOST of them."""
-    by_sample = [words_in(caption) if caption else set() for caption in captions]
-    counts = Counter(word for words in by_sample for word in words)
-    frequent = sorted(
-        (word for word, count in counts.items() if count >= FEWEST), key=lambda word: (-counts[word], word)
-    )
-    terms = tuple(frequent[:MOST])
-    column = {term: number for number, term in enumerate(terms)}
-    columns = [sorted(column[word] for word in words if word in column) for words in by_sample]
-    ends = np.cumsum([0, *map(len, columns)])
-    flat = np.fromiter((number for numbers in columns for number in numbers), np.int64, int(ends[-1]))
-    matrix = csr_array((np.ones(len(flat), np.float32), flat, ends), shape=(len(columns), len(terms)))
-    return Words(terms, matrix)
+    number: dict[str, int] = {}
+    flat, ends = array("q"), array("q", [0])
+    for caption in captions:
+        flat.extend(number.setdefault(word, len(number)) for word in words_in(caption or ""))
+        ends.append(len(flat))
+    entries = (np.ones(len(flat), np.float32), np.asarray(flat, np.int64), np.asarray(ends, np.int64))
+    every = csr_array(entries, shape=(len(ends) - 1, len(number)))
+    counts = np.bincount(entries[1], minlength=len(number)).tolist()
+    often = [word for word, place in number.items() if counts[place] >= FEWEST]
+    terms = sorted(often, key=lambda word: (-counts[number[word]], word))[:MOST]
+    found = csr_array(every[:, np.array([number[term] for term in terms], dtype=np.int64)])
+    found.sort_indices()
+    return Words(tuple(terms), found)
