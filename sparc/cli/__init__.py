@@ -58,7 +58,7 @@ def _interruptible() -> Iterator[None]:
 
     A signal that the process was started to ignore stays ignored. Only the main thread can have handlers.
     """
-    before = {}
+    before: dict[signal.Signals, Any] = {}
 
     def interrupt(number: int, frame: object) -> None:
         for one in before:

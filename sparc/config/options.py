@@ -137,10 +137,11 @@ class PlaceOptions(Options):
 
 
 def _duration(value: Any) -> str:
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    text = value if isinstance(value, str) else ""
+    match = _DURATION.fullmatch(text)
     if match is None or not any(match.groups()):
         raise ValueError(f"expected a time such as 90s, 45m, 3h or 1d12h, found {value!r}")
-    return value
+    return text
 
 
 Duration = Annotated[str, PlainValidator(_duration)]
