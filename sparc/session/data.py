@@ -49,8 +49,10 @@ class Data:
         self.config = config
         self.registry = registry
         self.listener = listener
-        listener.doing("identifying the data and the weights")  # reads whole files: indices, captions, local weights
-        self.jobs = _jobs(config, registry, tokens=tokens) if jobs is None else jobs
+        if jobs is None:
+            listener.doing("identifying the data and the weights")  # reads whole files: captions, local weights
+            jobs = jobs_of(config, registry, tokens=tokens)
+        self.jobs = jobs
         """Jobs by split, then by stream; the training split comes first."""
 
     @cached_property
@@ -168,12 +170,16 @@ class _Captions:
         return (self._dataset[number].caption for number in range(len(self._dataset)))
 
 
-def _jobs(config: RunConfig, registry: Registry, *, tokens: bool) -> dict[str, dict[str, Job]]:
+def jobs_of(
+    config: RunConfig, registry: Registry, *, tokens: bool = False, recorded: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Job]]:
+    """Return the jobs of a configuration. recorded: as in `plan`. Raises the SparcError of `plan` and `imported`."""
     own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
     options = JobOptions(device=config.device, tokens=tokens, **own)
     if config.features is not None:
         return imported(Path(config.features), config.streams, options)
-    return plan(registry, config.source, config.streams, root=store_root(config), options=options)
+    known = recorded or {}
+    return plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
 
 
 def _on_device(jobs: Sequence[Job], device: str) -> list[Job]:

@@ -22,11 +22,12 @@ from sparc.storage.card import CARD, model_card
 from sparc.storage.completion_file import completion_writer, read_completion
 from sparc.storage.provenance import PROVENANCE
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config
-from sparc.storage.tensor_files import read_header, read_tensors, write_tensors
+from sparc.storage.tensor_files import read_tensors, write_tensors
 from sparc.system.files import json_writer, write_together
 from sparc.system.finite import not_finite
 from sparc.system.hub import hub_refusal, reason, split_revision
 from sparc.system.refusals import reading, writing
+from sparc.system.tensor_headers import read_header
 
 HEADER_BYTES = 1 << 10
 """Bytes of a file's header for each tensor, and for what it says beside them."""
