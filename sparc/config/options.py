@@ -454,7 +454,7 @@ class LocalizeOptions(PlaceOptions):
 
 
 class InputOptions(PlaceOptions):
-    """What `sparc encode` and `sparc search` take beside arguments that tell themselves what they are."""
+    """Options of `sparc encode` and `sparc search` for inputs whose kind is given."""
 
     image: Annotated[str | Path | Sequence[Any], PlainValidator(_several)] = option(
         (), "Image or folder, whatever its name; repeat for more. In Python also a PIL image.", metavar="FILE"
