@@ -94,6 +94,7 @@ def plan(
             "expected at least one stream, found none", hint="add --stream NAME; names: sparc plugins list"
         )
     jobs: dict[str, dict[str, Job]] = {split: {} for split in source.splits}
+    unavailable: list[WeightsUnavailable] = []
     for stream in streams:
         backbone = registry.backbone(stream.name)
         params = checked_params(backbone, stream)
@@ -105,9 +106,12 @@ def plan(
             )
         try:
             weights = backbone.identify(params)
-        except (MissingData, WeightsUnavailable):
+        except (MissingData, WeightsUnavailable) as error:
             if stream.alias not in recorded:
-                raise
+                if isinstance(error, MissingData):
+                    raise
+                unavailable.append(error)  # name the weights of all streams that cannot be had
+                continue
             weights = recorded[stream.alias]
         telling = params.model_dump(mode="json") | _changed_from_default(options, backbone.modality)
         if (commit := _commit(weights)) is not None and "revision" in telling:
@@ -124,6 +128,8 @@ def plan(
                 weights=weights,
                 options=options.model_copy(update={"tokens": options.tokens and backbone.modality == "image"}),
             )
+    if unavailable:
+        raise WeightsUnavailable.joined(unavailable)
     return jobs
 
 
