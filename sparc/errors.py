@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,18 +33,23 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class SparcError(Exception):
-    """An error that a user can cause and fix, with a message and a hint of one line each."""
+    """An error that a user can cause and fix, with a message and a hint of one line each.
 
-    def __init__(self, message: str, *, hint: str) -> None:
+    `details` are lines between them, such as further problems of the same data.
+    """
+
+    def __init__(self, message: str, *, hint: str, details: Sequence[str] = ()) -> None:
         message, hint = _plain(message), _plain(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.add_note(f"hint: {hint}")  # shown in the tracebacks of programs
+        self.details = tuple(map(_plain, details))
+        for line in (*self.details, f"hint: {hint}"):
+            self.add_note(line)  # shown in the tracebacks of programs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle message and hint, since the constructors of subclasses take other arguments."""
-        return remade, (type(self), self.message, self.hint)
+        """Pickle the texts, since the constructors of subclasses take other arguments."""
+        return remade, (type(self), self.message, self.hint, self.details)
 
 
 def _plain(text: str) -> str:
@@ -52,11 +58,46 @@ def _plain(text: str) -> str:
     return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
-def remade(kind: type[SparcError], message: str, hint: str) -> SparcError:
+def remade(kind: type[SparcError], message: str, hint: str, details: Sequence[str] = ()) -> SparcError:
     """Rebuild a pickled error without calling the constructor of its class."""
     error = kind.__new__(kind)
-    SparcError.__init__(error, message, hint=hint)
+    SparcError.__init__(error, message, hint=hint, details=details)
     return error
+
+
+class Problems:
+    """Errors in the order in which they are found: the first twenty, and the number of all."""
+
+    MOST = 20
+
+    def __init__(self, start: str = "") -> None:
+        """Begin an empty list. `start` is the text with which all messages begin, such as a path; it is shown once."""
+        self._start = start
+        self.first: list[SparcError] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Return the number of all problems."""
+        return self._count
+
+    def add(self, error: SparcError) -> None:
+        """Add an error. Its traceback is dropped, since it keeps all local variables alive."""
+        self._count += 1
+        if len(self.first) < self.MOST:
+            self.first.append(error.with_traceback(None))
+
+    def lines(self) -> list[str]:
+        """Return a line for each of the first problems, and one with the number of the others."""
+        rest = len(self) - len(self.first)
+        return [one.message.removeprefix(self._start) for one in self.first] + ([f"and {rest:,} more"] if rest else [])
+
+    def joined(self) -> SparcError:
+        """Return one error for all problems, of which there is at least one: the first, with the others as details."""
+        first = self.first[0]
+        if len(self) == 1:
+            return first
+        others = f"; and {len(self) - 1:,} more {'problem' if len(self) == 2 else 'problems'}"
+        return remade(type(first), first.message + others, first.hint, self.lines()[1:])
 
 
 class InvalidConfig(SparcError):
@@ -74,15 +115,28 @@ class PluginError(SparcError):
 class WeightsUnavailable(SparcError):
     """Pretrained weights that are not on this machine and cannot be downloaded."""
 
-    def __init__(self, backbone: str, file: str, reason: str) -> None:
+    def __init__(self, backbone: str, file: str, reason: str, *more: tuple[str, str, str]) -> None:
+        """Name a backbone, its file and why it cannot be had; `more` are the same three of further backbones."""
+        self.missing = ((backbone, file, reason), *more)
+        names = dict.fromkeys(f"'{name}'" for name, _, _ in self.missing)
+        files: dict[str, dict[str, None]] = {}
+        for _, file, reason in self.missing:
+            files.setdefault(reason, {})[file] = None
         super().__init__(
-            f"the weights of '{backbone}' are not on this machine and could not be downloaded: {file} ({reason})",
+            f"the weights of {', '.join(names)} are not on this machine and could not be downloaded: "
+            + "; ".join(f"{', '.join(some)} ({reason})" for reason, some in files.items()),
             hint=(
                 "connect to the network; or point HF_HOME to a filled Hugging Face cache; or give a local file or "
                 f"folder, --stream '{backbone}[weights=PATH]'; or use the demo's streams, 'sparc train' alone; "
                 f"or '{backbone}[weights=random]' for a dry run"
             ),
         )
+
+    @staticmethod
+    def joined(errors: Sequence[WeightsUnavailable]) -> WeightsUnavailable:
+        """Return one error for all weights that are missing. `errors` has at least one."""
+        first, *more = (one for error in errors for one in error.missing)
+        return WeightsUnavailable(*first, *more)
 
 
 class MissingData(SparcError):

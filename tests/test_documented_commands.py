@@ -24,6 +24,7 @@ NOT_HERE = {
     r"^(train|extract)( --stream hog.*)?$": "the demo: two minutes of two cores",
     r"^complete": "runs of the paper's recipe, and imported spaces; tests/test_complete.py",
     r"^(encode|search) .*-$": "standard input; tests/test_encode_and_search.py",
+    r"^explore .*--serve": "it serves until Ctrl-C; tests/explorer/test_explore_command.py",
     r"^ablate": "many trainings; tests/ablation",
     r"^bench": "minutes at these sizes; tests/benchmarks",
     r"my-model|^train --dataset digits": "an installation; tests/plugins/test_scaffold.py, tests/test_examples.py",

@@ -5,23 +5,27 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import sparc
 from sparc.config import SpaceConfig
 from sparc.errors import BadSample, InvalidConfig, MissingData, UnknownName
 from sparc.session.arguments import arguments_in, checked_inputs
+from sparc.session.gallery import _listed
 from sparc.session.listener import SILENT, Listener
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
-from tests.conftest import variables_of
+from sparc.system.names import same_name
+from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
 from tests.runs import provenance
 from tests.test_docs import ENCODES, SEARCHES, blocks
 
@@ -35,12 +39,11 @@ def trained_once(extracted_once, drawn_photos, installed_example, made_once):
     def train(folder):
         shutil.copytree(extracted_once, folder / "cache")
         shutil.copytree(drawn_photos, folder / "photos")
-        places = {"SPARC_CACHE": str(folder / "cache"), "HF_HOME": str(folder / "hf")}
-        options = [word for stream in STREAMS for word in ("--stream", stream)]
-        data = ["--dataset", "image-folder", "--data-root", folder / "photos", "--out", folder / "run"]
-        shape = ["--n-latents", "32", "--k", "4", "--batch-size", "16", "--epochs", "20", "--lr", "0.01"]
-        command = [sys.executable, "-m", "sparc", "train", *options, *data, *shape]
-        subprocess.run(command, env=variables_of(installed_example) | places, check=True, capture_output=True)
+        data = {"dataset": "image-folder", "data_root": folder / "photos", "stream": STREAMS, "out": folder / "run"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(installed_example))
+            patch.setenv("SPARC_CACHE", str(folder / "cache"))
+            sparc.train(**data, n_latents=32, k=4, batch_size=16, epochs=20, lr=0.01, normalization="standard")
 
     return made_once("searchable", train)
 
@@ -184,14 +187,10 @@ def test_the_commands_print_pages_and_json(here, places, sparc_here):
     assert " %" in done.stdout
 
 
-def test_standard_input_holds_arguments_or_an_image(here, environment, places):
-    def piped(content, *words):
-        command = [sys.executable, "-m", "sparc", "encode", "run", *words, "--json", "--data-root", "photos"]
-        return subprocess.run(
-            [*command, "--store", places["store"]], env=environment, input=content, capture_output=True, check=False
-        )
-
-    done = piped("a red bar\r\nphotos/red-bar-1.png\n\nein Wörtchen 猫\n".encode(), "first", "-")
+def test_standard_input_holds_arguments_or_an_image(places, sparc_here, monkeypatch):
+    lines = "a red bar\r\nphotos/red-bar-1.png\n\nein Wörtchen 猫\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode()), encoding="utf-8"))
+    done = sparc_here("encode", "run", "first", "-", "--json", "--data-root", "photos", "--store", places["store"])
     shown = [(one["input"], one["kind"]) for one in json.loads(done.stdout)]
     expected = [(text, "text") for text in ("first", "a red bar", "ein Wörtchen 猫")]
     expected.insert(2, ("photos/red-bar-1.png", "image"))
@@ -201,10 +200,45 @@ def test_standard_input_holds_arguments_or_an_image(here, environment, places):
     Image.new("RGB", (9, 9), "red").save(png, "PNG")
     (image,) = checked_inputs(arguments_in(png.getvalue()), (), (), SILENT)
     assert image.sample.open_image().getpixel((0, 0)) == (255, 0, 0)
+    assert arguments_in("a red bar\r\n猫\r\n".encode("utf-16")) == ["a red bar", "猫"]
+    with pytest.raises(BadSample) as error:
+        checked_inputs(arguments_in("Wörter".encode("latin-1")), (), (), SILENT)
+    assert "texts and paths are read as UTF-8" in error.value.hint
     with pytest.raises(InvalidConfig, match="standard input is empty"):
         arguments_in(b" \n")
     with pytest.raises(BadSample, match="the image on standard input is a PDF document, which is not read"):
         checked_inputs(arguments_in(b"%PDF-1.7 \xff\xfe"), (), (), SILENT)
+
+
+LINES = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+@given(lines=st.lists(LINES, min_size=1), ends=st.sampled_from(["\n", "\r\n", "\0"]))
+def test_lines_of_standard_input_come_back_whole(lines, ends):
+    content = ends.join([*lines, ""])
+    assert arguments_in(content.encode("utf-8-sig")) == lines
+
+
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@given(stems=st.lists(NAMES, min_size=1, max_size=4, unique_by=lambda name: same_name(name.strip()).casefold()))
+@settings(max_examples=40)
+def test_the_images_of_a_folder_are_found_whatever_their_names(stems, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("named")
+    (folder / "album").mkdir()
+    names = [f"{stem}.png" for stem in stems if not stem.startswith(".") and len(stem.encode()) < 200]
+    for shade, name in enumerate(names):
+        Image.new("RGB", (2, 2), (shade, 0, 0)).save(folder / "album" / name)
+    if not names:
+        return
+    listed = _listed(folder / "album", folder / "store")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what a name looks like
+        params = ImageFolderParams(root=str(folder / "album"), index=str(listed))
+        dataset = ImageFolder(params, "test")
+    found = {dataset[number].image().getpixel((0, 0))[0] for number in range(len(dataset))}
+    assert found == set(range(len(names)))
 
 
 class Heard(Listener):

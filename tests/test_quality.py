@@ -1,8 +1,10 @@
 """Properties of the code as a whole: lint, types, layers, light start, no stream names in the engine."""
 
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,12 @@ def test_types_are_strict_and_right():
 
 def test_imports_go_down_the_layers_only():
     check(BIN / "lint-imports")
+
+
+def test_every_package_is_part_of_the_wheel():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    files = [*(ROOT / "sparc").rglob("__init__.py"), *(ROOT / "sparc_plugins").rglob("__init__.py")]
+    assert sorted(listed) == sorted(str(file.parent.relative_to(ROOT)).replace(os.sep, ".") for file in files)
 
 
 def imported_by(code):

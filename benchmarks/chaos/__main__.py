@@ -1,6 +1,6 @@
 """Kill commands of sparc, run them again, and compare every byte with a run that nobody killed.
 
-python -m benchmarks.chaos [--only NAME] [--operations N] [--moments N] [--doubles N] [--seed 0] [--json FILE]
+python -m benchmarks.chaos [--only NAME] [--operations N] [--moments N] [--doubles N] [--jobs N] [--json FILE]
 
 Kills come at operations on files (rename, fsync, open for writing, mkdir, unlink, ...: before and after each, N of them
 spread evenly over the command) and at N random moments. Then a command recovers, as a user would. Two processes are
@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,39 +151,70 @@ def spread(count: int, most: int) -> list[int]:
     return sorted({round(number * (count - 1) / max(1, most - 1)) for number in range(most)})
 
 
+def campaign(scenario: Scenario, folder: Path, options: argparse.Namespace) -> dict[str, int]:
+    """Run all trials of a scenario, print a line, and return what was counted."""
+    room = folder / scenario.name
+    room.mkdir()
+    trials = Trials(scenario, folder / "sources", room)
+    draw = random.Random(f"{options.seed} {scenario.name}")
+    for place in spread(2 * trials.operations, options.operations):
+        trials.kill_at(place // 2, after=bool(place % 2))
+    for _ in range(options.moments):
+        trials.kill_after(draw.uniform(0, trials.seconds))
+    for _ in range(options.doubles):
+        trials.start_twice(draw.choice((0.0, draw.uniform(0, trials.seconds))))
+    counts = ", ".join(f"{trials.counts[kind]} {kind}" for kind in ("kills", "double starts", *FAULTS))
+    print(f"{scenario.name:10} {trials.operations} operations, {trials.seconds:.1f} s; {counts}", flush=True)
+    return {"operations": trials.operations, **trials.counts}
+
+
+def side_by_side(chosen: list[Scenario], folder: Path, options: argparse.Namespace) -> dict[str, dict[str, int]]:
+    """Run the scenarios in forked processes, some at a time. Exits if one of them could not begin."""
+    running: dict[int, Scenario] = {}
+    waiting, failed = list(chosen), False
+    while waiting or running:
+        while waiting and len(running) < options.jobs:
+            scenario = waiting.pop(0)
+            if (pid := os.fork()) == 0:
+                code = 1
+                try:
+                    found = campaign(scenario, folder, options)
+                    (folder / f"{scenario.name}.json").write_text(json.dumps(found))
+                    code = 0
+                except SystemExit as error:
+                    print(error.code, flush=True)
+                except BaseException:
+                    traceback.print_exc()
+                sys.stdout.flush()
+                os._exit(code)
+            running[pid] = scenario
+        pid, status = os.wait()
+        failed |= status != 0
+        del running[pid]
+    if failed:
+        sys.exit("a scenario could not be tried")
+    return {one.name: json.loads((folder / f"{one.name}.json").read_text()) for one in chosen}
+
+
 def main() -> None:
     """Run the campaign, print a table, and exit with 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", action="append", help="name of a scenario; repeat for more")
-    parser.add_argument("--operations", type=int, default=60, help="kills at operations, per scenario")
-    parser.add_argument("--moments", type=int, default=10, help="kills at random moments, per scenario")
+    parser.add_argument("--operations", type=int, default=48, help="kills at operations, per scenario")
+    parser.add_argument("--moments", type=int, default=8, help="kills at random moments, per scenario")
     parser.add_argument("--doubles", type=int, default=12, help="double starts, per scenario")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="scenarios at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     preload()
-    table = {}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        sources = Path(folder) / "sources"
-        sources.mkdir()
-        write_sources(sources)
-        for scenario in scenarios():
-            if options.only and scenario.name not in options.only:
-                continue
-            room = Path(folder) / scenario.name
-            room.mkdir()
-            trials = Trials(scenario, sources, room)
-            draw = random.Random(f"{options.seed} {scenario.name}")
-            for place in spread(2 * trials.operations, options.operations):
-                trials.kill_at(place // 2, after=bool(place % 2))
-            for _ in range(options.moments):
-                trials.kill_after(draw.uniform(0, trials.seconds))
-            for _ in range(options.doubles):
-                trials.start_twice(draw.choice((0.0, draw.uniform(0, trials.seconds))))
-            table[scenario.name] = {"operations": trials.operations, **trials.counts}
-            counts = ", ".join(f"{trials.counts[kind]} {kind}" for kind in ("kills", "double starts", *FAULTS))
-            print(f"{scenario.name:10} {trials.operations} operations, {trials.seconds:.1f} s; {counts}", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "sources").mkdir()
+        write_sources(folder / "sources")
+        chosen = [one for one in scenarios() if not options.only or one.name in options.only]
+        table = side_by_side(chosen, folder, options)
     print(f"{time.monotonic() - began:.0f} s in all")
     if options.json:
         options.json.write_text(json.dumps(table, indent=2) + "\n")

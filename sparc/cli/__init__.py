@@ -58,7 +58,7 @@ def _interruptible() -> Iterator[None]:
 
     A signal that the process was started to ignore stays ignored. Only the main thread can have handlers.
     """
-    before = {}
+    before: dict[signal.Signals, Any] = {}
 
     def interrupt(number: int, frame: object) -> None:
         for one in before:
@@ -85,7 +85,7 @@ def leave(number: int, frame: object) -> None:
 
 def _explain(error: Exception) -> int:
     if isinstance(error, SparcError):
-        return _fail(error.message, error.hint, 1)
+        return _fail(error.message, error.hint, 1, error.details)
     if isinstance(error, _UsageError):
         message, hint = _usage(error)
         return _fail(message, hint, 2) if message else 2  # no message: typer printed the help
@@ -111,7 +111,8 @@ def _usage(error: Any) -> tuple[str, str]:
     return message[:1].lower() + message[1:].rstrip("."), hint
 
 
-def _fail(message: str, hint: str, code: int) -> int:
-    lines = [without_controls(" ".join(text.split())) for text in (message, hint)]
-    print(f"error: {lines[0]}\nhint:  {lines[1]}", file=sys.stderr)
+def _fail(message: str, hint: str, code: int, details: Sequence[str] = ()) -> int:
+    lines = [f"error: {message}", *(f"       {line}" for line in details), f"hint:  {hint}"]
+    for line in lines:
+        print(f"{line[:7]}{without_controls(' '.join(line[7:].split()))}", file=sys.stderr)
     return code

@@ -71,7 +71,7 @@ def expanded(inputs: list[str] | None) -> list[Argument]:
     found: list[Argument] = []
     for one in inputs or []:
         if one == "-":
-            found += arguments_in(sys.stdin.buffer.read())
+            found += arguments_in(sys.stdin.buffer.read() if sys.stdin is not None else b"")
         else:
             found.append(one)
     return found

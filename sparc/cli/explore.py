@@ -7,6 +7,7 @@ from typing import Any
 from sparc.cli.options import RunPath, with_options
 from sparc.cli.progress import Screen, console
 from sparc.config import ExploreOptions
+from sparc.system.memory import keep_freed_memory
 
 
 @with_options(ExploreOptions, without=("features",))
@@ -27,6 +28,7 @@ def explore(run: RunPath, given: dict[str, Any]) -> None:
     """
     from sparc.session import explore as write
 
+    keep_freed_memory()
     with Screen() as screen:
         path = write(run, listener=screen, **given)
     console.print(str(path), markup=False, soft_wrap=True)

@@ -40,7 +40,7 @@ def extract(given: dict[str, Any], config: ConfigFile = None, plan: Plan = False
     with Screen(extracting="measure" if plan else "extract") as screen:
         data, share = plan_extraction(given, screen, file)
         if plan:
-            print_plan(data.probe())
+            print_plan(data.probe(), data.problems())
             return
         with time_limit(data.config):
             data.extract(share)

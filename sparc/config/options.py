@@ -137,10 +137,11 @@ class PlaceOptions(Options):
 
 
 def _duration(value: Any) -> str:
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    text = value if isinstance(value, str) else ""
+    match = _DURATION.fullmatch(text)
     if match is None or not any(match.groups()):
         raise ValueError(f"expected a time such as 90s, 45m, 3h or 1d12h, found {value!r}")
-    return value
+    return text
 
 
 Duration = Annotated[str, PlainValidator(_duration)]
@@ -453,7 +454,7 @@ class LocalizeOptions(PlaceOptions):
 
 
 class InputOptions(PlaceOptions):
-    """What `sparc encode` and `sparc search` take beside arguments that tell themselves what they are."""
+    """Options of `sparc encode` and `sparc search` for inputs whose kind is given."""
 
     image: Annotated[str | Path | Sequence[Any], PlainValidator(_several)] = option(
         (), "Image or folder, whatever its name; repeat for more. In Python also a PIL image.", metavar="FILE"

@@ -53,7 +53,7 @@ class Codes:
 
     def __getitem__(self, samples: slice | Tensor) -> Codes:
         """Return the codes of some samples, by a slice, indices or a mask. Raises TypeError for a single number."""
-        if isinstance(samples, int):
+        if isinstance(samples, int):  # type: ignore[unreachable]  # a loop over codes passes numbers
             raise TypeError(f"codes are of a batch: write codes[{samples}:{samples + 1}] for one sample")
         found = self.translations
         translations: Mapping[str, Tensor]

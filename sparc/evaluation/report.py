@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sparc.system.files import read_model, write_json
 
@@ -265,6 +265,16 @@ class Report(_Section):
     """None without labels, or if no label has enough images with and without it."""
     uncompleted: Uncompleted | None = None
     """None if the space has no completion."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for measures in (self.joint, self.solo, *([self.uncompleted.codes] if self.uncompleted else [])):
+            for matrix in (measures.nmse, measures.r2):
+                if set(matrix) != set(self.streams) or any(set(row) != set(self.streams) for row in matrix.values()):
+                    raise ValueError(f"expected measures of the streams {', '.join(self.streams)}")
+            if set(measures.l0) != set(self.streams):
+                raise ValueError(f"expected l0 of the streams {', '.join(self.streams)}")
+        return self
 
     def __repr__(self) -> str:
         """Return one line with the size, and the names of the sections that were measured."""

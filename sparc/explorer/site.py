@@ -26,6 +26,7 @@ from sparc.explorer.samples import SAMPLES_PER_FILE, sample_columns, sample_deta
 from sparc.explorer.shown import Shown
 from sparc.explorer.statements import clean, write_statement
 from sparc.explorer.terms import latent_terms
+from sparc.system.files import check_writable
 from sparc.system.refusals import reading, writing
 
 PAGE = Path(__file__).parent / "page"
@@ -163,6 +164,16 @@ def is_made_of(folder: Path, made_of: str) -> bool:
         return False
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raise StorageError unless a site can be written as `folder`: nothing is there, or an older site."""
+    check_writable(folder.parent)
+    with reading(folder):
+        if folder.exists() and not (folder.is_dir() and ((folder / INDEX).is_file() or not any(folder.iterdir()))):
+            raise StorageError(
+                f"{folder} is not a site that sparc wrote, so it is not replaced", hint="move it, or remove it"
+            )
+
+
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder to fill, which takes the place of `folder` at the end; an error leaves the old one.
@@ -170,11 +181,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     A process that is killed leaves the old folder, or none for the moment between two renames; the next call then
     removes what it left behind. Raises StorageError.
     """
-    with reading(folder):
-        if folder.exists() and not (folder.is_dir() and ((folder / INDEX).is_file() or not any(folder.iterdir()))):
-            raise StorageError(
-                f"{folder} is not a site that sparc wrote, so it is not replaced", hint="move it, or remove it"
-            )
+    check_replaceable(folder)
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):
         number = left.name.split(".")[-3]
         if number.isdecimal() and not psutil.pid_exists(int(number)):

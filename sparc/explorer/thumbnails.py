@@ -84,13 +84,14 @@ def _place(place: int, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _tile(shown: Shown, sample: int) -> Image.Image | BadSample:
-    """Return the whole image, small enough for a tile, or the error of reading it."""
+    """Return the whole image, as large as a tile holds, or the error of reading it."""
     try:
         image = shown.sample(sample).image()
     except BadSample as error:
         return error
-    image.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return image
+    scale = SIZE / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0 if scale < 1 else None)
 
 
 def described(thumbnails: Thumbnails) -> dict[str, Any]:

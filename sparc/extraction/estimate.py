@@ -36,6 +36,12 @@ class Estimate:
     """Width of each stream's features."""
     device_memory: int | None
     """Peak memory of tensors on the GPU in bytes; None without a GPU."""
+    tried: int
+    """Samples that were read for the estimate."""
+    unreadable: int
+    """Number of those that cannot be read."""
+    problems: list[str]
+    """Why not: a line for each of the first ones."""
 
 
 def estimate(
@@ -44,7 +50,10 @@ def estimate(
     dtype: str,
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> Estimate:
-    """Compute batches from all over the dataset, and extrapolate linearly. Raises what the extraction would raise."""
+    """Compute batches from all over the dataset, and extrapolate linearly.
+
+    Samples that cannot be read are counted if `extractor` skips them. Raises what the extraction would raise.
+    """
     items = distinct(dataset, extractor.modality)
     size = extractor.batch_size(dataset, items.owners.tolist())
     count = min(len(items), BATCHES * size)
@@ -73,4 +82,7 @@ def estimate(
         memory=peak_bytes(),
         widths={name: backbone.width for name, backbone in extractor.backbones.items()},
         device_memory=torch.cuda.max_memory_allocated(extractor.options.device) if on_gpu else None,
+        tried=extractor.tried,
+        unreadable=len(extractor.problems),
+        problems=extractor.problems.lines(),
     )

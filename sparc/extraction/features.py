@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparc.errors import InvalidConfig, OutOfMemory, SparcError
+from sparc.errors import InvalidConfig, OutOfMemory, Problems, SparcError, remade
 from sparc.extraction.batch_size import LARGEST, LARGEST_ON_GPU, fitting_inputs, fitting_memory
 from sparc.extraction.loading import load
 from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
@@ -89,6 +89,10 @@ class FeatureExtractor:
         """Number of samples that a backbone computes at once, if a whole batch exceeds the device's memory."""
         self.witness: int | None = None
         """A sample of the dataset that could be read; if it no longer can, the dataset is gone."""
+        self.problems = Problems()
+        """Samples that could not be read."""
+        self.tried = 0
+        """Number of samples that were read, or could not be."""
 
     def _function(self, name: str) -> Callable[[Any], Any]:
         backbone = self.backbones[name]
@@ -140,6 +144,9 @@ class FeatureExtractor:
         launched: _LaunchedBatch | None = None
         for read in self._timed(self._loaded(dataset, batches, workers=self._workers)):
             began = time.perf_counter()
+            self.tried += len(read.readable)
+            for error in read.errors:
+                self.problems.add(error)
             wrong = read.failure is not None or (read.errors and not self.options.skip_bad)
             following = None if wrong else self._launch_all(read)
             done = self._finish(launched) if launched is not None else None
@@ -147,13 +154,19 @@ class FeatureExtractor:
             if done is not None:
                 yield done
             if following is None:
-                raise _raised(read)
+                raise _raised(read, self._bad() if self.problems else None)
             launched = following
         if launched is not None:
             began = time.perf_counter()
             done = self._finish(launched)
             self.spent.device += time.perf_counter() - began
             yield done
+
+    def _bad(self) -> SparcError:
+        """Return the error for all samples that could not be read so far."""
+        found = self.problems.joined()
+        unread = f"{len(self.problems):,} of the {self.tried:,} samples read so far cannot be read"
+        return remade(type(found), found.message, f"{found.hint}; {unread}", found.details)
 
     def _timed(self, batches: Iterator[PreprocessedBatch]) -> Iterator[PreprocessedBatch]:
         while True:
@@ -280,9 +293,9 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _raised(read: PreprocessedBatch) -> SparcError:
-    """Return the error of a batch; its cause has the traceback of the loading process."""
-    error = read.failure if read.failure is not None else read.errors[0]
+def _raised(read: PreprocessedBatch, bad: SparcError | None = None) -> SparcError:
+    """Return the error of a batch, `bad` if samples are at fault; its cause has the loading process's traceback."""
+    error = read.failure or bad or read.errors[0]
     if read.trace:
         error.__cause__ = RuntimeError(read.trace)
     return error

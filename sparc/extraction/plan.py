@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
 
 from sparc.config import ExtractionOptions, PluginRef
-from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName, WeightsUnavailable
 from sparc.plugins.registry import Registry, checked_params
 from sparc.storage.manifest import IMPORTED, IMPORTING, fingerprint, is_complete, read_manifest
 from sparc.system.locks import holder, in_use
@@ -72,10 +73,13 @@ def plan(
     *,
     root: Path,
     options: JobOptions,
+    recorded: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, dict[str, Job]]:
     """Return the jobs of all splits and streams, by split and stream. Loads no backbone and opens no dataset.
 
     A job names the commit of weights from the hub: whoever loads its stream, at whatever time, gets these weights.
+    recorded: identities of weights by stream, as a run recorded them. They hold where the weights are not there any
+    more, so that features in the store are found without them.
 
     Raises:
         InvalidConfig: there are no streams, a parameter is unknown, or the dataset lacks a stream's modality.
@@ -90,6 +94,7 @@ def plan(
             "expected at least one stream, found none", hint="add --stream NAME; names: sparc plugins list"
         )
     jobs: dict[str, dict[str, Job]] = {split: {} for split in source.splits}
+    unavailable: list[WeightsUnavailable] = []
     for stream in streams:
         backbone = registry.backbone(stream.name)
         params = checked_params(backbone, stream)
@@ -99,7 +104,15 @@ def plan(
                 f"{' and '.join(source.modalities)}",
                 hint="choose another stream or dataset; see: sparc plugins list",
             )
-        weights = backbone.identify(params)
+        try:
+            weights = backbone.identify(params)
+        except (MissingData, WeightsUnavailable) as error:
+            if stream.alias not in recorded:
+                if isinstance(error, MissingData):
+                    raise
+                unavailable.append(error)  # name the weights of all streams that cannot be had
+                continue
+            weights = recorded[stream.alias]
         telling = params.model_dump(mode="json") | _changed_from_default(options, backbone.modality)
         if (commit := _commit(weights)) is not None and "revision" in telling:
             del telling["revision"]  # the identity says more: a branch points to other commits in time
@@ -115,6 +128,8 @@ def plan(
                 weights=weights,
                 options=options.model_copy(update={"tokens": options.tokens and backbone.modality == "image"}),
             )
+    if unavailable:
+        raise WeightsUnavailable.joined(unavailable)
     return jobs
 
 

@@ -31,7 +31,7 @@ def locked(jobs: Sequence[Job], part: tuple[int, int], say: Callable[[str], None
             if of > 1:
                 stack.callback(_waited(folder / f"{LOCK}.{number}-of-{of}", False, say).release)
             else:
-                remove_temporaries(folder)
+                _remove_left(folder)
             stack.callback(_sweep_alone, folder, lock)
         yield
 
@@ -55,7 +55,14 @@ def _remove_empty(folder: Path) -> None:
 def _sweep_alone(folder: Path, lock: Lock) -> None:
     """Remove the temporary files of killed processes, unless others work in the folder. The lock is released next."""
     if lock.alone():
-        remove_temporaries(folder)
+        _remove_left(folder)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove temporary files, and locks of shares: who owns the folder alone knows that nobody holds these."""
+    remove_temporaries(folder)
+    for path in folder.glob(f"{LOCK}.*"):
+        path.unlink(missing_ok=True)
 
 
 def sweep(jobs: Sequence[Job]) -> None:
@@ -65,5 +72,5 @@ def sweep(jobs: Sequence[Job]) -> None:
         if left:
             with contextlib.suppress(StorageError):  # the store may be read only
                 if (lock := take(job.directory / LOCK)) is not None:
-                    remove_temporaries(job.directory)
+                    _remove_left(job.directory)
                     lock.release()

@@ -78,7 +78,10 @@ def probe(
     Returns for each group of streams that are computed together its `Progress` and its `Estimate` as a dict. Raises as
     `extract`.
     """
-    waiting = [job for job in jobs if not job.done]
+    passing = {"skip_bad": True}  # samples that cannot be read are part of the answer
+    waiting = [
+        job.model_copy(update={"options": job.options.model_copy(update=passing)}) for job in jobs if not job.done
+    ]
     found: list[tuple[Progress, dict[str, Any]]] = []
     if not waiting:
         return found
@@ -166,5 +169,7 @@ def _next(current: Progress, event: dict[str, object]) -> Progress:
                 f"{where}{message}", hint="this may be a bug in the plugin; --debug shows where"
             ) from RuntimeError(trace)
         case {"event": "error", "kind": str(kind), "message": str(message), "hint": str(hint), "traceback": str(trace)}:
-            raise errors.remade(getattr(errors, kind, SparcError), message, hint) from RuntimeError(trace)
+            lines = event.get("details")
+            details = tuple(map(str, lines)) if isinstance(lines, list) else ()
+            raise errors.remade(getattr(errors, kind, SparcError), message, hint, details) from RuntimeError(trace)
     raise RuntimeError(f"unknown event of the worker: {event}")

@@ -87,13 +87,12 @@ def _report(emit: Emit, spent: WaitingTime, done: int, total: int) -> None:
 
 def _loaded(jobs: list[Job], registry: Registry, emit: Emit) -> dict[str, Backbone]:
     """Load each backbone once, and so each model with several towers once."""
-    found: dict[str, Backbone] = {}
-    for job in jobs:
-        if job.stream.alias not in found:
-            emit({"event": "load", "stream": job.stream.alias})
-            spec = registry.backbone(job.stream.name)
-            found[job.stream.alias] = spec.load(checked_params(spec, job.stream), job.options.device)
-    return found
+    from sparc.models.loading import load_backbones
+
+    streams = {job.stream.alias: job.stream for job in jobs}
+    return load_backbones(
+        registry, streams, jobs[0].options.device, lambda stream: emit({"event": "load", "stream": stream})
+    )
 
 
 def _together(jobs: list[Job], registry: Registry) -> Iterator[list[Job]]:
@@ -183,7 +182,8 @@ def main() -> None:
         except Exception as error:
             trace = traceback.format_exc()
             if (known := error if isinstance(error, SparcError) else refusal(error, doing)) is not None:
-                said = {"kind": type(known).__name__, "message": known.message, "hint": known.hint}
+                said: dict[str, Any] = {"kind": type(known).__name__, "message": known.message, "hint": known.hint}
+                said["details"] = known.details
             else:
                 said = {"kind": "crash", "message": f"{type(error).__name__}: {error}".splitlines()[0]}
             emit({"event": "error", **said, "traceback": trace})

@@ -11,6 +11,7 @@ from scipy.sparse import csc_array, csr_array, vstack
 
 from sparc.core.codes import norms
 from sparc.errors import CorruptFile
+from sparc.models.standing import ROUNDING
 
 BLOCK = 256
 """Scores per block in the search for the largest ones."""
@@ -89,7 +90,7 @@ class InvertedIndex:
         if not total:
             return np.full(len(latents), np.nan)
         above = [
-            int((self.values[self.starts[latent] : self.starts[latent + 1]] >= value).sum())
+            int((self.values[self.starts[latent] : self.starts[latent + 1]] >= value * (1 - ROUNDING)).sum())
             for latent, value in zip(latents.tolist(), activations, strict=True)
         ]
         return 100 * (total - np.array(above, dtype=np.float64)) / total

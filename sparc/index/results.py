@@ -43,7 +43,7 @@ class Hit:
     sample: Sample = field(repr=False)
     """First sample that shows it."""
     concepts: tuple[SharedConcept, ...] = ()
-    """What query and hit share, the largest share first; empty for a search by cross-reconstruction."""
+    """Concepts that query and hit share, the largest share first; empty for a search by cross-reconstruction."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +93,20 @@ def in_memory(found: NDArray[Any]) -> Array:
         str(found.dtype),
         kind_of(found.dtype),
         lambda room: (found[low : low + rows] for low in range(0, len(found), rows)),
-        found.tolist,
+        lambda: plain_values(found),
     )
+
+
+def plain_values(found: NDArray[Any]) -> list[Any]:
+    """Return the values of an array as Python objects. Raises ValueError for texts with characters that there are not.
+
+    NumPy makes texts of them on which Python's own functions fail, or crash.
+    """
+    if found.dtype.kind == "U" and found.dtype.itemsize:
+        codes = np.ascontiguousarray(found).view(np.dtype(np.uint32).newbyteorder(found.dtype.byteorder))
+        if codes.size and (largest := int(codes.max())) > sys.maxunicode:
+            raise ValueError(f"a text in it holds the character {largest:#x}, which does not exist")
+    return list(found.tolist())
 
 
 def item_bytes(dtype: str) -> int:

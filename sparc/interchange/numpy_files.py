@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparc.errors import InvalidConfig
-from sparc.interchange.arrays import NAMELESS, Array, Arrays, block_rows, in_memory, kind_of, table
+from sparc.interchange.arrays import NAMELESS, Array, Arrays, block_rows, in_memory, kind_of, plain_values, table
 
 _MEMBER = ".npy"
 
@@ -92,7 +92,7 @@ def _described(path: Path, name: str, opened: Callable[[], IO[bytes]]) -> _Descr
         hint = f"{load}; np.savez('features.npz', features=t['FEATURES'], ids=t['IDS'])"
         inside = "" if path.suffix == _MEMBER else name.removesuffix(_MEMBER)
         return _Described(table(path, inside, dtype, shape, hint=hint), False)
-    array = Array(shape, str(dtype), kind_of(dtype), blocks, lambda: list(whole().tolist()))
+    array = Array(shape, str(dtype), kind_of(dtype), blocks, lambda: plain_values(whole()))
     return _Described(array, fortran)
 
 

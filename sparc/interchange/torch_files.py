@@ -16,8 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparc.errors import CorruptFile, InvalidConfig
-from sparc.interchange.arrays import NAMELESS, Array, Arrays, block_rows, in_memory, kind_of, only_values, readable
+from sparc.interchange.arrays import (
+    NAMELESS,
+    Array,
+    Arrays,
+    block_rows,
+    in_memory,
+    kind_of,
+    only_values,
+    plain_values,
+    readable,
+)
 from sparc.system.pickles import harmless
+from sparc.system.tensor_headers import TensorInfo, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,12 +182,20 @@ def _row(value: Any) -> Tensor | NDArray[Any]:
 
 def _plain(value: Any) -> Any:
     """Return a Python number for a tensor or a numpy array that holds one."""
+    if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
+        return plain_values(np.asarray(value).reshape(1))[0]
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _joined_ids(batches: Sequence[Any]) -> list[Any]:
     """Return the ids of a list of batches."""
-    return [_plain(one) for batch in batches for one in (batch.tolist() if hasattr(batch, "tolist") else batch)]
+    return [_plain(one) for batch in batches for one in _listed(batch)]
+
+
+def _listed(batch: Any) -> Any:
+    if isinstance(batch, np.ndarray):
+        return plain_values(batch)
+    return batch.tolist() if hasattr(batch, "tolist") else batch
 
 
 def _joined(path: Path, name: str, rows: Sequence[Tensor | NDArray[Any]], values: Callable[[], list[Any]]) -> Array:
@@ -256,8 +275,10 @@ def open_safetensors(path: Path) -> Iterator[Arrays]:
     """Open the tensors of a safetensors file, and lists in JSON in its metadata, such as ids."""
     from safetensors import safe_open
 
+    # The header says all at once: asked one by one, half a million tensors take half a minute.
+    header = read_header(path)
     with safe_open(path, framework="pt") as file:
-        arrays = {name: _of_slice(file, name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+        arrays = {name: _of_slice(file, name, one) for name, one in header.tensors.items()}
         for name, text in (file.metadata() or {}).items():
             with contextlib.suppress(ValueError):
                 if name not in arrays and isinstance(values := json.loads(text), list):
@@ -269,11 +290,11 @@ def _of_json(values: list[Any]) -> Array:
     return only_values((len(values),), "JSON", lambda: values)
 
 
-def _of_slice(file: Any, name: str) -> Array:
-    part = file.get_slice(name)
-    shape, dtype = tuple(part.get_shape()), str(part.get_dtype())
+def _of_slice(file: Any, name: str, info: TensorInfo) -> Array:
+    dtype, shape = info
 
     def blocks(room: Path) -> Iterator[NDArray[Any]]:
+        part = file.get_slice(name)
         rows = block_rows(part[:1].nbytes)
         for low in range(0, shape[0], rows):
             yield _numpy(part[low : low + rows])

@@ -3,6 +3,7 @@
     models.py    `load_models`, and `Models.encode_images` and `Models.encode_texts`
     streams.py   the streams of a run and what each of them reads (imports no torch)
     inputs.py    images as files, as PIL images and as bytes become samples (imports no torch)
+    loading.py   the backbones of several streams
     standing.py  a score among the scores of held-out samples
     forward.py   one call of a backbone, in the precision of the features
 

@@ -47,7 +47,7 @@ def bytes_sample(content: bytes, name: str) -> Sample:
         except UnidentifiedImageError as error:
             raise no_image(name, content) from error
 
-    return Sample(name, lambda: _decoded(name, opened))
+    return Sample(name, lambda: _decoded(name, opened, "give a JPEG or a PNG; texts and paths are read as UTF-8"))
 
 
 def decoded(sample: Sample) -> Sample:
@@ -62,12 +62,12 @@ def decoded(sample: Sample) -> Sample:
     return Sample(sample.id, lambda: pixels, sample.caption, sample.image_id)
 
 
-def _decoded(name: str, open_image: Callable[[], Image.Image]) -> Image.Image:
+def _decoded(name: str, open_image: Callable[[], Image.Image], hint: str = "convert it to JPEG or PNG") -> Image.Image:
     """Read an image as RGB. The errors name the file, and no option that only training has."""
     try:
         return read_rgb(open_image)
     except BadSample as error:
-        raise BadSample(error.message, hint="convert it to JPEG or PNG") from error
+        raise BadSample(error.message, hint=hint) from error
     except SparcError:
         raise
     except TooLarge as error:

@@ -16,6 +16,7 @@ from sparc.core.codes import Codes
 from sparc.errors import InvalidConfig
 from sparc.models.forward import check_features, forward
 from sparc.models.inputs import ImageInput, decoded, image_sample
+from sparc.models.loading import load_backbones
 from sparc.models.streams import all_of, checked_streams, first_of
 from sparc.plugins.batches import mapped
 from sparc.plugins.contracts import Backbone, Sample
@@ -166,10 +167,7 @@ def load_models(
     options = opened.provenance().options
     chosen = checked_streams(opened, streams)
     registry = discover() if registry is None else registry
-    backbones: dict[str, Backbone] = {}
-    for name, ref in chosen.items():
-        on_load(name)
-        backbones[name] = _loaded(registry, ref, device)
+    backbones = load_backbones(registry, chosen, device, on_load)
     return Models(
         space=load(opened.path, device=device) if space is None else space,
         backbones=backbones,
@@ -194,11 +192,6 @@ def _listed(given: Any, modality: str, as_sample: Callable[[Any, int], Sample]) 
     if not samples:
         raise InvalidConfig(f"expected at least one {modality}, found none", hint=f"give a list of {modality}s")
     return samples
-
-
-def _loaded(registry: Registry, ref: PluginRef, device: str) -> Backbone:
-    spec = registry.backbone(ref.name)
-    return spec.load(checked_params(spec, ref), device)
 
 
 def _identity(registry: Registry, ref: PluginRef) -> str:

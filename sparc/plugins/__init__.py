@@ -26,6 +26,7 @@ from sparc.errors import (
     CorruptFile,
     InvalidConfig,
     MissingData,
+    Problems,
     SparcError,
     UnknownName,
     WeightsUnavailable,
@@ -60,6 +61,7 @@ from sparc.plugins.weights import (
 from sparc.system.cache import cache_dir
 from sparc.system.files import sha256, write_atomically
 from sparc.system.hub import (
+    asking_hub,
     hub_commit,
     hub_file,
     hub_folder,
@@ -85,6 +87,7 @@ __all__ = [
     "Params",
     "Planted",
     "PlantedBackbone",
+    "Problems",
     "Sample",
     "SegmentedDataset",
     "SparcError",
@@ -93,6 +96,7 @@ __all__ = [
     "UnknownName",
     "WeightsUnavailable",
     "WordBackbone",
+    "asking_hub",
     "cache_dir",
     "cache_key",
     "check_finite",

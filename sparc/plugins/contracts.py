@@ -6,14 +6,15 @@ Nothing here imports torch, so that listing plugins stays fast. The package's do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from sparc.errors import BadSample, SparcError
+from sparc.errors import BadSample, Problems, SparcError
 from sparc.system.refusals import refusal
 
 if TYPE_CHECKING:
@@ -204,6 +205,16 @@ class SegmentedDataset(Dataset, Protocol):
         ...
 
 
+def _nothing_wrong(params: Any, modalities: Collection[str]) -> Problems:
+    """Return no problems: samples are looked at when they are extracted."""
+    return Problems()
+
+
+def _recognizes_nothing(folder: Path) -> bool:
+    """Return False: a folder does not show that this dataset reads it."""
+    return False
+
+
 def _only_parameters(params: Any) -> str:
     """Return the identity of a plugin that its parameters identify completely."""
     return ""
@@ -263,6 +274,12 @@ class DatasetSpec:
     """`identify(params)` returns a short text that changes when the data change, without reading all of them. If the
     text is not empty, the parameters `root` and `taxonomy` are mere paths: features are reused when the same data move
     elsewhere."""
+    check: Callable[[Any, Collection[str]], Problems] = _nothing_wrong
+    """`check(params, modalities)` returns what an extraction of images, captions or both would stop at, as far as that
+    is known without reading an image. It is called after `identify`."""
+    recognizes: Callable[[Path], bool] = _recognizes_nothing
+    """`recognizes(folder)` returns True if a folder has the files of this dataset, so that `--data-root` needs no
+    `--dataset`."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options of `sparc train` that suit this dataset, by their names there (`n-latents`, `stream`, ...). They apply
     unless the user sets those options."""

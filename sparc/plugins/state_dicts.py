@@ -16,6 +16,7 @@ from sparc.plugins.weights import weight_files
 from sparc.system.finite import not_finite
 from sparc.system.pickles import harmless
 from sparc.system.refusals import reading
+from sparc.system.tensor_headers import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,10 @@ _BEGINNINGS = (
     (b"<", "a web page, not weights", "download the file itself, for example with `hf download`"),
     (b"\x89HDF", "weights of Keras or TensorFlow", "convert them to safetensors with the library that wrote them"),
 )
+
+
+MOST_TENSORS = 100_000
+"""Most tensors of a file of weights, each of which takes time."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -108,6 +113,8 @@ def _read_file(path: Path) -> Any:
         with reading(path):
             _refuse_others(path)
             if path.suffix.lower() == ".safetensors":
+                if (count := len(read_header(path).tensors)) > MOST_TENSORS:
+                    raise ValueError(f"it has {count:,} tensors, no model has more than {MOST_TENSORS:,}")
                 return load_file(path)
             with torch.serialization.safe_globals(harmless()):
                 return torch.load(path, map_location="cpu", weights_only=True)

@@ -6,6 +6,7 @@ a path without a file, and an error; anything else is a text. Imports no torch.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import re
@@ -30,6 +31,7 @@ Argument = str | Path | Image.Image | bytes
 UNREAD = (".heic", ".heif", ".svg")
 """Ends of names of images that Pillow does not read."""
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ}
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 KEPT_PIXELS = 2**26
 """Pixels of checked images that stay in memory, 200 MB; further images are read again when they are encoded."""
 LISTED = 5
@@ -178,10 +180,11 @@ def checked_inputs(
 def arguments_in(content: bytes) -> list[Argument]:
     """Return the arguments in the content of standard input: one per line, or the image that it is.
 
-    Lines may end in NUL, as `find -print0` writes them. Raises InvalidConfig if it is empty.
+    Lines may end in NUL, as `find -print0` writes them. Text is UTF-8, or UTF-16 with its mark, as Windows writes it.
+    Raises InvalidConfig if it is empty.
     """
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
     except UnicodeDecodeError:
         return [content]
     lines: list[Argument] = [line for line in re.split(r"\0" if "\0" in text else r"\r?\n", text) if line.strip()]

@@ -17,7 +17,8 @@ from sparc.session.options import as_options, checked_path, resolved
 from sparc.session.session import Session
 from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, read_config
-from sparc.system.files import check_writable
+from sparc.system.files import check_writable, remove_temporaries
+from sparc.system.locks import owned
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
     loaded = load(directory, device=data.device)
     listener.doing("summing means and covariances of the training features")
     completion = completion_of(loaded, features)
-    write_completion(directory, completion)
+    with owned(directory, "wait until it ends, then complete the space"):
+        remove_temporaries(directory)
+        write_completion(directory, completion)
     return Completed(directory / COMPLETION, len(features), completion.rank)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparc.config import ExtractionOptions, RunConfig
-from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems
 from sparc.extraction import IMPORTED, Job, JobOptions, Progress, directories, extract, imported, plan, probe, sweep
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
@@ -49,8 +49,10 @@ class Data:
         self.config = config
         self.registry = registry
         self.listener = listener
-        listener.doing("identifying the data and the weights")  # reads whole files: indices, captions, local weights
-        self.jobs = _jobs(config, registry, tokens=tokens) if jobs is None else jobs
+        if jobs is None:
+            listener.doing("identifying the data and the weights")  # reads whole files: captions, local weights
+            jobs = jobs_of(config, registry, tokens=tokens)
+        self.jobs = jobs
         """Jobs by split, then by stream; the training split comes first."""
 
     @cached_property
@@ -60,6 +62,7 @@ class Data:
 
     def extract(self, share: Share = WHOLE) -> None:
         """Extract the features that the store lacks, in a separate process. Raises the SparcError of that process."""
+        self.check_samples()
         device = self.device
         every = [job for streams in self.jobs.values() for job in streams.values()]
         there = sum(job.done for job in every)
@@ -67,6 +70,21 @@ class Data:
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
         extract(_on_device(every, device), self._extracting, part=share)
+
+    def check_samples(self) -> None:
+        """Raise the first of the problems, with the others as its details, unless bad samples are to be skipped."""
+        if not self.config.skip_bad and (problems := self.problems()):
+            raise problems.joined()
+
+    def problems(self) -> Problems:
+        """Return what the extraction of missing features would stop at, as far as the dataset tells before."""
+        every = [job for streams in self.jobs.values() for job in streams.values()]
+        waiting = {job.stream.name: job.dataset for job in every if not job.done and job.dataset.name != IMPORTED}
+        if not waiting:
+            return Problems()
+        dataset = next(iter(waiting.values()))
+        spec = self.registry.dataset(dataset.name)
+        return spec.check(checked_params(spec, dataset), {self.registry.backbone(name).modality for name in waiting})
 
     def probe(self) -> list[tuple[Progress, dict[str, Any]]]:
         """Extract a few of the samples that the store lacks, and return the estimated cost of all of them."""
@@ -168,12 +186,16 @@ class _Captions:
         return (self._dataset[number].caption for number in range(len(self._dataset)))
 
 
-def _jobs(config: RunConfig, registry: Registry, *, tokens: bool) -> dict[str, dict[str, Job]]:
+def jobs_of(
+    config: RunConfig, registry: Registry, *, tokens: bool = False, recorded: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Job]]:
+    """Return the jobs of a configuration. recorded: as in `plan`. Raises the SparcError of `plan` and `imported`."""
     own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
     options = JobOptions(device=config.device, tokens=tokens, **own)
     if config.features is not None:
         return imported(Path(config.features), config.streams, options)
-    return plan(registry, config.source, config.streams, root=store_root(config), options=options)
+    known = recorded or {}
+    return plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
 
 
 def _on_device(jobs: Sequence[Job], device: str) -> list[Job]:

@@ -124,12 +124,13 @@ class _Exploring:
 
     def write(self, *, anew: bool) -> Path:
         """Write the site, unless it is there, is of this run as it is now, and need not be written `anew`."""
-        from sparc.explorer.site import INDEX, is_made_of, write_site
+        from sparc.explorer.site import INDEX, check_replaceable, is_made_of, write_site
 
         session = self._session
         folder, listener = session.run.path / SITE, session.listener
         about = _about(session)
         if anew or not is_made_of(folder, about.made_of):
+            check_replaceable(folder)
             shown = _shown(session, self._modalities)
             heat = self._heat(shown)
             listener.doing(f"writing {folder}")

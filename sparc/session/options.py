@@ -22,6 +22,7 @@ from sparc.errors import InvalidConfig, PluginError
 from sparc.extraction import IMPORTED
 from sparc.plugins.registry import Registry
 from sparc.system.cache import cache_dir
+from sparc.system.refusals import reading
 
 
 def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, Any] | None = None) -> RunConfig:
@@ -35,6 +36,8 @@ def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, An
     if "features" in options:
         _refuse_beside_features(options)
         return with_absolute_paths(validated(RunConfig, {**recipe, **options, "dataset": IMPORTED}))
+    if "data-root" in options and "dataset" not in options:
+        options["dataset"] = _dataset_of(options["data-root"], registry)
     dataset = validated(RunConfig, {key: options[key] for key in ("dataset",) if key in options}).source
     defaults = registry.dataset(dataset.name).defaults
     allowed = [name for name in names(RunConfig) if name not in (*names(PlaceOptions), "dataset", "out")]
@@ -46,6 +49,22 @@ def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, An
         message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
         raise PluginError(message, hint="fix that plugin") from error
     return with_absolute_paths(validated(RunConfig, {**recipe, **defaults, **options}))
+
+
+def _dataset_of(folder: Any, registry: Registry) -> str:
+    """Return the name of the dataset that recognizes a folder. Raises InvalidConfig unless one does."""
+    root = Path(validated(PlaceOptions, {"data-root": folder}).data_root or "").expanduser()
+    with reading(root):
+        if not root.is_dir():
+            raise InvalidConfig(f"--data-root: no folder at {root}", hint="check --data-root, and add --dataset NAME")
+        found = [name for name, spec in registry.datasets.items() if spec.recognizes(root)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(sorted(found or registry.datasets))
+    what = f"{root}, which several datasets read" if found else f"{root} alone"
+    raise InvalidConfig(
+        f"--data-root: expected --dataset too, found {what}", hint=f"add --dataset NAME, one of {known}"
+    )
 
 
 def as_options(config: RunConfig | None, arguments: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:

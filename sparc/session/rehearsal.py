@@ -49,6 +49,7 @@ def rehearse(session: Session) -> Rehearsal:
     widths. Raises every SparcError that the training would raise in these steps.
     """
     data, listener = session.data, session.listener
+    data.check_samples()
     probed = data.probe()
     listener.doing("taking two steps of the training")
     from sparc.storage.checkpoint import SharedLatentSpace, load

@@ -20,6 +20,7 @@ from sparc.session.session import Session
 from sparc.session.verbs import dry_warning
 from sparc.storage.manifest import RANDOM
 from sparc.storage.run import Run
+from sparc.system.files import check_writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,8 @@ def search(
         raise InvalidConfig(
             f"--out: expected a name that ends in .html or .png, found {out}", hint="a page is HTML, a sheet is a PNG"
         )
+    if out is not None:
+        check_writable(out.parent)
     checked_streams(Run.open(Path(run)), [*options.query_streams, *options.target_streams])
     request = Request.checked(run, queries, options, options.query_streams, listener)
     sources = request.used if options.query_streams else [first_of(request.modalities, kind) for kind in request.kinds]

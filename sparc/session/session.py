@@ -15,7 +15,7 @@ from sparc.config.fitting import described, fitted
 from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, OutOfMemory, UnknownName
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
-from sparc.session.data import Data
+from sparc.session.data import Data, jobs_of
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
 from sparc.session.watching import Watch
@@ -70,7 +70,11 @@ class Session:
         limit = {"max-time": getattr(places, "max_time", None)}  # of this command, not of the one that began the run
         config = with_absolute_paths(validated(RunConfig, {**options, **moved, **limit}, what=str(run.path)))
         with missing_plugins(provenance):
-            data = Data(config, discover(), listener=listener)
+            registry = discover()
+            listener.doing("identifying the data and the weights")  # reads whole files: captions, local weights
+            recorded = {name: origin.weights for name, origin in provenance.streams.items()}
+            jobs = jobs_of(config, registry, recorded=recorded)
+            data = Data(config, registry, jobs=jobs, listener=listener)
         limit_images(ImageLimits.of(config))
         session = cls(config, data, run, listener)
         check_samples(data, run)

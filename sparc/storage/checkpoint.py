@@ -10,6 +10,7 @@ from __future__ import annotations
 import filecmp
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,11 +23,12 @@ from sparc.storage.card import CARD, model_card
 from sparc.storage.completion_file import completion_writer, read_completion
 from sparc.storage.provenance import PROVENANCE
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config
-from sparc.storage.tensor_files import read_header, read_tensors, write_tensors
+from sparc.storage.tensor_files import read_tensors, write_tensors
 from sparc.system.files import json_writer, write_together
 from sparc.system.finite import not_finite
-from sparc.system.hub import hub_refusal, reason, split_revision
+from sparc.system.hub import asking_hub, hub_refusal, reason, split_revision
 from sparc.system.refusals import reading, writing
+from sparc.system.tensor_headers import read_header
 
 HEADER_BYTES = 1 << 10
 """Bytes of a file's header for each tensor, and for what it says beside them."""
@@ -234,8 +236,13 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     repo, revision = split_revision(name, revision)
+    fetch = partial(snapshot_download, repo, revision=revision, allow_patterns=[CONFIG, MODEL, COMPLETION])
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, MODEL, COMPLETION]))
+        try:
+            with asking_hub(connect=True):
+                return Path(fetch())
+        except ConnectionError:
+            return Path(fetch(local_files_only=True))
     except Exception as error:  # errors of the HTTP library pass through the hub's client
         if (found := hub_refusal(error, f"download {name}")) is not None:
             raise found from error

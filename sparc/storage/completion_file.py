@@ -17,9 +17,10 @@ from sparc.core.completion import Completion
 from sparc.core.newcomer import Newcomer
 from sparc.errors import CorruptFile
 from sparc.storage.space_config import COMPLETION, CONFIG
-from sparc.storage.tensor_files import Header, read_header, read_tensors, write_tensors
+from sparc.storage.tensor_files import read_tensors, write_tensors
 from sparc.system.files import write_atomically
 from sparc.system.refusals import reading
+from sparc.system.tensor_headers import Header, read_header
 
 HEADER_BYTES = 1 << 10
 """Bytes of the file's header for each tensor, and for what it says beside them."""
@@ -77,11 +78,13 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
         ) from error
     # Each part is a tensor of its own, as before streams were attached: strides could change the rounding of products.
     parts = [sum(founding.values()), *(config.streams[stream] for stream in config.attached)]
-    means = [part_D.clone() for part_D in torch.split(mean_T, parts)]  # type: ignore[no-untyped-call]
-    factors = [part_RD.contiguous() for part_RD in torch.split(factor_RT, parts, dim=1)]  # type: ignore[no-untyped-call]
+    means = [part_D.clone() for part_D in torch.split(mean_T, parts)]
+    factors = [part_RD.contiguous() for part_RD in torch.split(factor_RT, parts, dim=1)]
     newcomers = {
-        stream: Newcomer(*content)
-        for stream, *content in zip(config.attached, means[1:], factors[1:], owns, own_ridges, strict=True)
+        stream: Newcomer(mean_D, common_RD, own_QD, own_ridge)
+        for stream, mean_D, common_RD, own_QD, own_ridge in zip(
+            config.attached, means[1:], factors[1:], owns, own_ridges, strict=True
+        )
     }
     return Completion(founding, means[0], factors[0], ridge, newcomers)
 

@@ -12,60 +12,19 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sparc.errors import CorruptFile
 from sparc.system.refusals import reading
+from sparc.system.tensor_headers import LENGTH_BYTES, MOST_HEADER, Header, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DIGEST = "sha256"
 _HEX = re.compile("[0-9a-f]{64}")
-MOST_HEADER = 64 << 20
-"""Bytes of the longest header that is read. safetensors itself reads up to 100 MB."""
 FLOATS = ("F32", "F16", "BF16", "F64")
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int64": "I64", "int32": "I32"}
-_LENGTH = 8
-"""Bytes before the header, which say how long it is."""
-
-
-class TensorInfo(NamedTuple):
-    """Type and shape of a tensor, as a header says them."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-class Header(NamedTuple):
-    """Header of a file."""
-
-    tensors: dict[str, TensorInfo]
-    metadata: dict[str, str]
-
-
-def read_header(path: Path, most: int = MOST_HEADER) -> Header:
-    """Read the header of a safetensors file, of at most `most` bytes, without its tensors.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the header is longer, or is no header.
-        StorageError: the machine refuses to read the file.
-    """
-    with reading(path), path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH), "little")
-        if length > most:
-            raise ValueError(f"expected a header of at most {most:,} bytes, found {length:,}")
-        written = file.read(length)
-    if len(written) < length:
-        raise ValueError(f"expected a header of {length:,} bytes, found {len(written):,}")
-    try:
-        content = json.loads(written)
-        metadata = content.pop("__metadata__", None) or {}
-        tensors = {name: TensorInfo(str(one["dtype"]), tuple(map(int, one["shape"]))) for name, one in content.items()}
-        return Header(tensors, {str(key): str(value) for key, value in metadata.items()})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"expected a header of safetensors, found {type(error).__name__} {error}") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -79,12 +38,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     save_file(dict(tensors), path, metadata=said)
     # safetensors writes the metadata in a random order.
     with path.open("r+b") as file:
-        length = int.from_bytes(file.read(_LENGTH), "little")
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
         content = json.loads(file.read(length))
         content["__metadata__"] = dict(sorted(said.items()))
         written = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
         if len(written) <= length:
-            file.seek(_LENGTH)
+            file.seek(LENGTH_BYTES)
             file.write(written.ljust(length))
 
 
@@ -100,7 +59,7 @@ def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
         tensor = tensors[name].detach()
         dtype = str(tensor.dtype).removeprefix("torch.")
         found.update(f"{json.dumps([name, _DTYPES.get(dtype, dtype), list(tensor.shape)])}\n".encode())
-        found.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

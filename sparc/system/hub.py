@@ -23,10 +23,14 @@ INDEX = ".index.json"
 `model.safetensors.index.json`."""
 PATIENCE = 60.0
 """Seconds for which a hub that did not answer is not asked again."""
+CONNECTING = 10.0
+"""Seconds for which a hub may take to accept a connection."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHORT = re.compile(r"[0-9a-f]{7,39}")
 _asked_again: dict[str, float] = {}
 """Time from which a hub that did not answer is asked again."""
+_connected: dict[str, float] = {}
+"""Time until which a hub that accepted a connection is taken to do so again."""
 
 
 def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -131,7 +135,7 @@ def hub_folder(repo: str, patterns: Sequence[str], *, needs: str, backbone: str,
     commit = hub_commit(repo, revision, backbone=backbone, file=needs)
     folder = _folder(repo) / "snapshots" / commit
     try:
-        with _asking():
+        with asking_hub(connect=True):
             folder = Path(snapshot_download(repo, revision=commit, allow_patterns=list(patterns)))
     except Exception as error:  # errors of the HTTP library pass through the hub's client
         if not _has(folder, needs):
@@ -228,7 +232,7 @@ def _ask(repo: str, file: str, revision: str | None) -> str:
     from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-    with _asking():
+    with asking_hub():
         try:
             commit = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).commit_hash
         except EntryNotFoundError as error:  # the hub names the commit beside "no such file" too
@@ -247,13 +251,17 @@ def _fetched(repo: str, file: str, commit: str) -> Path:
     path = _folder(repo) / "snapshots" / commit / file
     if path.is_file():
         return path
-    with _asking():
+    with asking_hub(connect=True):
         return Path(hf_hub_download(repo, file, revision=commit))
 
 
 @contextlib.contextmanager
-def _asking() -> Iterator[None]:
-    """Run the block, which uses the network. Raise ConnectionError instead if the hub did not answer a moment ago."""
+def asking_hub(*, connect: bool = False) -> Iterator[None]:
+    """Run the block, which uses the network. Raise ConnectionError instead if the hub did not answer a moment ago.
+
+    connect: connect to the hub first, once a minute, for functions of the hub's client that repeat a request several
+    times: without a network they take half a minute, and up to a minute and a half, to give up.
+    """
     from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -263,11 +271,33 @@ def _asking() -> Iterator[None]:
     if time.monotonic() < _asked_again.get(hub, 0.0):
         raise ConnectionError("the hub did not answer")
     try:
+        if connect and time.monotonic() > _connected.get(hub, 0.0):
+            _connect(hub.partition("/{repo_id}")[0])
         yield
     except Exception as error:
-        if _is_silence(error):
+        if is_silence(error):
             _asked_again[hub] = time.monotonic() + PATIENCE
+            _connected.pop(hub, None)
         raise
+    _connected[hub] = time.monotonic() + PATIENCE
+
+
+def hub_is_silent() -> bool:
+    """Return True if the hub did not answer a moment ago."""
+    from huggingface_hub import constants
+
+    return time.monotonic() < _asked_again.get(constants.HUGGINGFACE_CO_URL_TEMPLATE, 0.0)
+
+
+def _connect(url: str) -> None:
+    """Ask for a page of the hub once; any answer will do. Raises ConnectionError without a connection."""
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    try:
+        get_session().head(url, timeout=CONNECTING)
+    except Exception as error:  # of another kind in each version of the hub's client
+        if type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectionError", "ProxyError"):
+            raise ConnectionError("the hub did not answer") from error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -285,7 +315,7 @@ def _is_absence(error: Exception | None) -> bool:
     return isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
 
 
-def _is_silence(error: BaseException) -> bool:
+def is_silence(error: BaseException) -> bool:
     """Return True if the hub did not answer at all."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -305,7 +335,7 @@ def unavailable(error: Exception, backbone: str, file: str, more: str = "") -> S
 
 def hub_refusal(error: Exception, doing: str) -> SparcError | None:
     """Return `error` as a StorageError or OutOfMemory if the machine caused it, and not the network or the hub."""
-    return None if _is_silence(error) else refusal(error, doing)
+    return None if is_silence(error) else refusal(error, doing)
 
 
 def reason(error: Exception) -> str:
@@ -322,7 +352,7 @@ def reason(error: Exception) -> str:
     )
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    if _is_silence(error):
+    if is_silence(error):
         return "no connection to the hub"
     for kind, words in kinds:
         if isinstance(error, kind):

@@ -25,7 +25,9 @@ from sparc.system.refusals import writing
 try:
     import fcntl
 except ImportError:  # Windows: there sparc takes no locks
-    fcntl = None  # type: ignore[assignment]
+    HAS_LOCKS = False
+else:
+    HAS_LOCKS = True
 
 LOCK = ".sparc.lock"
 PATIENCE = 0.3
@@ -103,9 +105,10 @@ class Lock:
 
         If it did not, the lock may be lost.
         """
-        with contextlib.suppress(OSError):
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+        if HAS_LOCKS:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
         return False
 
     def release(self) -> None:
@@ -179,7 +182,7 @@ def holder(folder: Path) -> Owner | None:
 
 def _attempt(path: Path, *, shared: bool = False, create: bool = True) -> Lock | None:
     """Try once to take a lock. Raises FileNotFoundError if the file is removed meanwhile."""
-    if fcntl is None:
+    if not HAS_LOCKS:
         return Lock(path, os.open(os.devnull, os.O_RDWR))
     with _refused(path):
         descriptor = _opened(path, create=create)

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from sparc.errors import CorruptFile
 from sparc.storage.run import Run
-from sparc.storage.tensor_files import DIGEST, check_digest, read_header, write_tensors
+from sparc.storage.tensor_files import DIGEST, check_digest, write_tensors
 from sparc.system.files import write_atomically, write_json
 from sparc.system.refusals import reading, writing
+from sparc.system.tensor_headers import read_header
 
 
 @dataclass(frozen=True)

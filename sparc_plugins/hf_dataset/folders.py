@@ -180,7 +180,9 @@ def unmatched(files: Iterable[Path], root: str, named: Iterable[str]) -> tuple[l
     unnamed = sorted(same_name(there[look]) for look in there.keys() - wanted if Path(look).suffix in IMAGES)
     # A folder behind a link is not listed.
     lost = (wanted[look] for look in wanted.keys() - there)
-    return unnamed, sorted(name for name in lost if not (folder / name).exists())
+    return unnamed, sorted(
+        name for name in lost if not os.path.exists(folder / name)
+    )  # False for a name that is too long
 
 
 def _look(name: str) -> str:

@@ -11,12 +11,13 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from sparc.plugins import cache_dir, split_revision, write_atomically
 from sparc_plugins.hf_dataset.choice import DATA, KINDS, card_of
-from sparc_plugins.hf_dataset.commits import commit_of
+from sparc_plugins.hf_dataset.commits import commit_of, connection
 from sparc_plugins.hf_dataset.failures import sparc_error
 from sparc_plugins.hf_dataset.folders import some, suffix_of, visible
 from sparc_plugins.hf_dataset.params import HFParams
@@ -45,7 +46,9 @@ class HubFiles(NamedTuple):
         paths = []
         try:
             for name in self.names:
-                paths.append(Path(hf_hub_download(self.repo, name, repo_type="dataset", revision=self.commit)))
+                with connection(self.repo) as found:
+                    fetch = partial(hf_hub_download, self.repo, name, repo_type="dataset", revision=self.commit)
+                    paths.append(Path(fetch(local_files_only=not found)))
         except Exception as error:  # errors of the HTTP library pass through the hub's client
             raise sparc_error(error, self.repo, is_local=False) from error
         root = paths[0].parents[len(PurePosixPath(self.names[0]).parts) - 1]
@@ -63,7 +66,12 @@ def load_repository(params: HFParams) -> dict[str, Any]:
     commit = commit_of(repo, revision)
     if commit is not None and (noted := _note(repo, commit, params.name)).is_file():
         return _splits(json.loads(noted.read_bytes()))
-    builder: Any = datasets.load_dataset_builder(repo, params.name, revision=revision)
+    with connection(repo):
+        builder: Any = datasets.load_dataset_builder(repo, params.name, revision=revision)
+        return _loaded(params, repo, builder)
+
+
+def _loaded(params: HFParams, repo: str, builder: Any) -> dict[str, Any]:
     if (content := _described(builder)) is not None:
         note = _note(repo, content["commit"], params.name)
         write_atomically(note, lambda path: path.write_text(json.dumps(content), encoding="utf-8"))

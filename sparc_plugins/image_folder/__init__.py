@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparc.plugins import (
+    BadSample,
     DatasetSpec,
     MissingData,
+    Problems,
     Sample,
     Taxonomy,
     find_taxonomy,
@@ -30,12 +32,15 @@ from sparc.plugins import (
     same_name,
 )
 from sparc_plugins.image_folder.columns import FORM
-from sparc_plugins.image_folder.images import as_text, open_image, survey
+from sparc_plugins.image_folder.images import Survey, as_text, open_image, survey
 from sparc_plugins.image_folder.index import SPLITS, ImageFolderParams, Row, index_path, read_index
+from sparc_plugins.image_folder.places import INDEX_NAMES
 from sparc_plugins.image_folder.records import some
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+CORRECT = "correct these lines or files; or pass --skip-bad to continue without these samples"
 
 __all__ = ["ImageFolder", "ImageFolderParams", "Row", "read_index", "sparc_datasets"]
 
@@ -107,6 +112,7 @@ def _identify(params: ImageFolderParams) -> str:
     _taxonomy_of(params, rows)
     found = survey(root, (row.image for row in rows))
     digest.update(identify_files(root, found.sizes, params.digest).encode())
+    _problems[params] = _problems_of(path, rows, found)
     if empty := [row.id for row in rows if not row.caption.strip()]:
         message = f"{len(empty)} of {len(rows)} captions in {path.name} are empty, such as that of {some(empty)}"
         warnings.warn(f"image-folder: {message}; text streams stop at the first, or pass --skip-bad", stacklevel=1)
@@ -122,6 +128,42 @@ def _identify(params: ImageFolderParams) -> str:
         message = f"{len(unlisted)} of {total} images in {root} are not listed in {path.name}, such as "
         warnings.warn(f"image-folder: {message}{some(unlisted)}", stacklevel=1)
     return f"sha256:{digest.hexdigest()}"
+
+
+_problems: dict[ImageFolderParams, dict[frozenset[str], Problems]] = {}
+"""What `_identify` found wrong with samples, by the modalities that are extracted."""
+
+
+def _check(params: ImageFolderParams, modalities: Collection[str]) -> Problems:
+    """Return images that are missing or that no reader knows, and empty captions, in the order of the lines."""
+    if params not in _problems:
+        _identify(params)
+    return _problems[params][frozenset(modalities)]
+
+
+def _problems_of(path: Path, rows: Sequence[Row], found: Survey) -> dict[frozenset[str], Problems]:
+    """Return what is wrong with the samples of rows, for image streams, for text streams, and for both."""
+    kinds = {kinds: Problems(f"{path}, ") for kinds in map(frozenset, (("image",), ("text",), ("image", "text")))}
+    missing, unreadable = set(found.missing), set(found.unreadable)
+    for row in rows:
+        if row.image in missing:
+            _add(kinds, "image", path, row, f"no image '{as_text(row.image)}' in the folder")
+        elif row.image in unreadable:
+            _add(kinds, "image", path, row, f"the image '{as_text(row.image)}' is empty, or HEIC or SVG")
+        if not row.caption.strip():
+            _add(kinds, "text", path, row, f"the caption of '{row.id}' is empty")
+    return kinds
+
+
+def _add(kinds: Mapping[frozenset[str], Problems], modality: str, path: Path, row: Row, message: str) -> None:
+    for modalities, problems in kinds.items():
+        if modality in modalities:
+            problems.add(BadSample(f"{path}, line {row.line}: {message}", hint=CORRECT))
+
+
+def _recognizes(folder: Path) -> bool:
+    """Return True if a folder has an index of a usual name."""
+    return any((folder / name).is_file() for name in INDEX_NAMES)
 
 
 def _on_missing(root: Path, path: Path, there: int, missing: Sequence[str]) -> str:
@@ -144,5 +186,7 @@ def sparc_datasets() -> list[DatasetSpec]:
             params=ImageFolderParams,
             summary=f"a folder with samples.csv, samples.jsonl or samples.tsv: {FORM}",
             identify=_identify,
+            check=_check,
+            recognizes=_recognizes,
         )
     ]

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from sparc.plugins import InvalidConfig, MissingData, Params, held_out, same_name
+from sparc.plugins import InvalidConfig, MissingData, Params, Problems, held_out, same_name
 from sparc_plugins.image_folder.columns import FORM, REQUIRED
 from sparc_plugins.image_folder.images import are_two_files, as_text, image_name
 from sparc_plugins.image_folder.lists import is_nothing, listed
@@ -50,6 +50,8 @@ class Row(NamedTuple):
     caption: str
     labels: tuple[str, ...]
     split: str
+    line: int = 0
+    """Line of the index, from 1."""
 
 
 def read_index(params: ImageFolderParams) -> list[Row]:
@@ -58,14 +60,21 @@ def read_index(params: ImageFolderParams) -> list[Row]:
     Raises:
         MissingData: the folder or the index does not exist, or the index is empty.
         InvalidConfig: a line does not fit the header, lacks a cell, has an unknown split, or repeats an id. The error
-            names file, line and cell.
+            names file, line and cell, and lists the first twenty of such lines.
         CorruptFile, StorageError: the file is truncated, or the machine refuses to read it.
     """
     path = index_path(params)
     reader = _Reader(path, params)
     if params.index is None and (others := [name for name in INDEX_NAMES if _is_another(path, name)]):
         reader.notes.append(f"the samples are those of {path}; {some(others)} beside it is not read (index= chooses)")
-    rows = [reader.row(line, record) for line, record in read_records(path, reader.notes)]
+    rows, problems = [], Problems(f"{path}, ")
+    for line, record in read_records(path, reader.notes, problems):
+        try:
+            rows.append(reader.row(line, record))
+        except InvalidConfig as error:
+            problems.add(error)
+    if problems:
+        raise problems.joined()
     if not rows:
         raise MissingData(f"{path} lists no samples", hint=f"one line per sample: {FORM}")
     reader.finish()
@@ -141,7 +150,7 @@ class _Reader:
         labels = self._labels(line, record["labels"]) if "labels" in record else ()
         if (first := self._lines.setdefault(same_name(name), line)) != line:
             raise self._wrong(line, f"expected unique ids, found '{name}' in line {first} too")
-        return Row(name, image, caption, labels, split)
+        return Row(name, image, caption, labels, split, line)
 
     def finish(self) -> None:
         """Write the notes on all rows."""

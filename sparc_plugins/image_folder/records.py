@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
-from sparc.plugins import InvalidConfig, open_text
+from sparc.plugins import InvalidConfig, Problems, open_text
 from sparc_plugins.image_folder.columns import COLUMNS, FORM, REQUIRED, near_misses
 from sparc_plugins.image_folder.images import is_image
 
@@ -21,19 +21,21 @@ SHOWN = 3
 Record = dict[str, Any]
 
 
-def read_records(path: Path, notes: list[str]) -> Iterator[tuple[int, Record]]:
+def read_records(path: Path, notes: list[str], problems: Problems) -> Iterator[tuple[int, Record]]:
     """Yield the line number and the cells of each record, by column name.
 
-    A row that holds no text is left out and counted in `notes`, one sentence for each reason.
+    A row that holds no text is left out and counted in `notes`, one sentence for each reason. A record that does not
+    fit the header is added to `problems`; behind a quote that is not closed, nothing more is read.
 
     Raises:
-        InvalidConfig: the header lacks a column, or a record does not fit it. The error names file and line.
+        InvalidConfig: the header lacks a column. The error names file and line.
         CorruptFile, StorageError: the file is truncated, or the machine refuses to read it.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     json_lines = bool(suffixes) and suffixes[-1] in JSON_SUFFIXES
     with open_text(path, newline=None if json_lines else "") as file:
-        yield from _json_records(path, file, notes) if json_lines else _csv_records(path, file, notes)
+        read = _json_records if json_lines else _csv_records
+        yield from read(path, file, notes, problems)
 
 
 def wrong(path: Path, line: int, message: str, hint: str = f"correct that line; {FORM}") -> InvalidConfig:
@@ -46,7 +48,7 @@ def some(found: Sequence[object]) -> str:
     return ", ".join(f"{one!s:.80}" for one in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
 
 
-def _csv_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[int, Record]]:
+def _csv_records(path: Path, file: TextIO, notes: list[str], problems: Problems) -> Iterator[tuple[int, Record]]:
     if (found := _header(path, file)) is None:
         return
     lines, header, dialect = found
@@ -67,7 +69,8 @@ def _csv_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[i
         except StopIteration:
             break
         except csv.Error as error:
-            _unreadable(path, line, error)
+            problems.add(_unreadable(path, line, error))
+            break
         if not cells:
             continue
         if not cells[0].strip() and not any(cell.strip() for cell in cells):
@@ -76,19 +79,23 @@ def _csv_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[i
         if lines + reader.line_num > line and (merged := _second_row(path, cells, names, dialect["delimiter"])):
             message = f"a quote opens here and takes in what looks like another row: {merged!r:.80}"
             hint = "close the quote in its row; write a text with a quote in it as " + '"5"" of wood"'
-            raise wrong(path, line, message, hint)
+            problems.add(wrong(path, line, message, hint))
+            break
         if len(cells) != len(names):
-            _misfit(path, line, cells, names, dialect["delimiter"])
+            problems.add(_misfit(path, line, cells, names, dialect["delimiter"]))
+            continue
         if cells == header or (cells[0][:1] == "\ufeff" and [cells[0][1:], *cells[1:]] == header):
             repeated.append(line)
             continue
-        for column in unnamed:
-            if cells[column].strip():
-                message = f"cell {column + 1} holds {cells[column]:.40}, and that column has no name"
-                raise wrong(path, line, message, "name the column in the first line, or quote a text with separators")
+        if (column := next((one for one in unnamed if cells[one].strip()), None)) is not None:
+            message = f"cell {column + 1} holds {cells[column]:.40}, and that column has no name"
+            hint = "name the column in the first line, or quote a text with separators"
+            problems.add(wrong(path, line, message, hint))
+            continue
         if beside and cells[beside][:1] == " " != cells[caption][:1] and cells[beside].strip():
             message = f"the cell '{names[beside]}' begins with a space, as the rest of a caption does"
-            raise wrong(path, line, message, f"{_quoted(dialect['delimiter'])}, or remove that space")
+            problems.add(wrong(path, line, message, f"{_quoted(dialect['delimiter'])}, or remove that space"))
+            continue
         yield line, {name: cells[column] for column, name in kept}
     if blank:
         notes.append(f"left out rows of {path} without any text: {len(blank)} (lines {some(blank)})")
@@ -176,12 +183,13 @@ def _second_row(path: Path, cells: Sequence[str], names: Sequence[str], separato
     return rows[1] if len(rows) > 1 else None
 
 
-def _misfit(path: Path, line: int, cells: Sequence[str], names: Sequence[str], separator: str) -> NoReturn:
+def _misfit(path: Path, line: int, cells: Sequence[str], names: Sequence[str], separator: str) -> InvalidConfig:
+    """Return the error for a record with more or fewer cells than the header."""
     message = f"expected {len(names)} cells ({', '.join(names)}), found {len(cells)}: {separator.join(cells)!r:.80}"
     if len(cells) > len(names):
-        raise wrong(path, line, message, _quoted(separator))
+        return wrong(path, line, message, _quoted(separator))
     said = NAMED.get(separator, repr(separator))
-    raise wrong(path, line, message, f"write a cell for each column, {said} between them, also if it is empty")
+    return wrong(path, line, message, f"write a cell for each column, {said} between them, also if it is empty")
 
 
 def _quoted(separator: str) -> str:
@@ -189,24 +197,24 @@ def _quoted(separator: str) -> str:
     return f"put quotes around a text that contains {NAMED.get(separator, repr(separator))}: {example}"
 
 
-def _unreadable(path: Path, line: int, error: csv.Error) -> NoReturn:
-    """Raise the error for a record whose quotes do not fit; it begins in `line`."""
+def _unreadable(path: Path, line: int, error: csv.Error) -> InvalidConfig:
+    """Return the error for a record whose quotes do not fit; it begins in `line`."""
     text = str(error)
     if "unexpected end" in text:
-        raise wrong(path, line, "a quote opens here and is not closed", "close it; write two quotes for one in a text")
+        return wrong(path, line, "a quote opens here and is not closed", "close it; write two quotes for one in a text")
     if "expected after" in text:
         message = "a cell begins with a quote and goes on behind the closing one"
-        raise wrong(path, line, message, 'quote the whole cell, and write two quotes for one in it: "say ""hi"" now"')
+        return wrong(path, line, message, 'quote the whole cell, and write two quotes for one in it: "say ""hi"" now"')
     if "field limit" in text:
         message = f"a cell has more than {csv.field_size_limit():,} characters"
-        raise wrong(path, line, message, "check that the quote that opens there is closed, or shorten the text")
+        return wrong(path, line, message, "check that the quote that opens there is closed, or shorten the text")
     if "new-line" in text:
         message = "a cell holds a line end (carriage return) outside quotes"
-        raise wrong(path, line, message, "put quotes around that cell, or remove the line end")
-    raise wrong(path, line, text)
+        return wrong(path, line, message, "put quotes around that cell, or remove the line end")
+    return wrong(path, line, text)
 
 
-def _json_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[int, Record]]:
+def _json_records(path: Path, file: TextIO, notes: list[str], problems: Problems) -> Iterator[tuple[int, Record]]:
     named: dict[tuple[str, ...], list[str]] = {}
     said: dict[tuple[str, ...], list[str]] = {}
     """By the keys of a record, what to say of those that are not read."""
@@ -222,13 +230,18 @@ def _json_records(path: Path, file: TextIO, notes: list[str]) -> Iterator[tuple[
             continue
         try:
             pairs, end = decoder.raw_decode(text)
-        except (ValueError, RecursionError) as error:
-            raise _no_object(path, line, text) from error
+        except (ValueError, RecursionError):
+            pairs, end = None, 0
         if end != len(text) or not isinstance(pairs, tuple):
-            raise _no_object(path, line, text)
+            problems.add(_no_object(path, line, text))
+            continue
         keys, values = zip(*pairs, strict=True) if pairs else ((), ())
         if keys not in named:
-            named[keys] = _names(path, line, keys)
+            try:
+                named[keys] = _names(path, line, keys)
+            except InvalidConfig as error:
+                problems.add(error)
+                continue
             said[keys] = near_misses(named[keys])
         for one in said[keys]:
             near.setdefault(one, []).append(line)

@@ -50,7 +50,7 @@ def read_members(path: Path) -> list[Member]:
             return _resolved(list(_headers(file)))
     except FileNotFoundError as error:
         raise MissingData(f"{path} does not exist, or is a link to a file that does not", hint="restore it") from error
-    except (tarfile.TarError, ValueError, OverflowError) as error:  # a size beyond what a file can have
+    except (tarfile.TarError, ValueError, OverflowError, OSError) as error:  # a size or a place that no file can have
         raise CorruptFile(
             f"{path} is truncated, or not a tar file: {error}",
             hint="download or write it again; or leave it out, train=PATTERN",

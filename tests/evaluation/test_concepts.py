@@ -6,7 +6,8 @@ import torch
 from scipy.stats import binomtest, spearmanr
 
 from sparc.core.codes import Codes
-from sparc.evaluation.concepts import concepts, count_halves
+from sparc.evaluation import concepts as rule
+from sparc.evaluation.concepts import concepts, count_halves, enriched, images_of, latent_names, word_names
 from sparc.plugins.contracts import Taxonomy
 from sparc.plugins.datasets import held_out
 from tests.evaluation.conftest import multi_hot
@@ -182,3 +183,42 @@ def test_samples_that_were_held_out_by_their_names_are_halved_all_the_same():
     labels = [({"cat"}, {"dog"}, {"car"}, set())[kind] for kind in kinds]
     _, found, _ = named((kinds == 0)[:, None], labels=labels, groups=names)
     assert (found.named, found.confirmed) == (1, 1)
+
+
+def flat():
+    """Active latents, and labels of one depth, as a taxonomy and as words."""
+    active_NL = np.stack([KINDS == 0, KINDS <= 1, KINDS == 2, KINDS == 3, KINDS < 0], axis=1)
+    taxonomy = Taxonomy(dict.fromkeys(("cat", "dog", "car"), ()))
+    return {"a": codes(active_NL)}, multi_hot(LABELS, taxonomy), taxonomy
+
+
+def test_words_name_latents_by_the_rule_of_labels_however_many_latents_at_a_time(monkeypatch):
+    of_streams, terms, taxonomy = flat()
+    by_labels = latent_names(concepts(count_halves(of_streams, terms, taxonomy, NAMES))[1], taxonomy)
+    assert {latent: name.label for latent, name in by_labels.items()} == {0: "cat", 1: "cat", 2: "car"}
+    for counts in (1, 4, 10**6):
+        monkeypatch.setattr(rule, "COUNTS", counts)
+        images = images_of(of_streams, terms, np.zeros(3, np.intp), NAMES)
+        assert word_names(images, taxonomy.labels) == by_labels
+
+
+def test_enriched_terms_are_counted_on_all_images_and_confirmed_as_a_name_is():
+    of_streams, terms, taxonomy = flat()
+    halves = count_halves(of_streams, terms, taxonomy, NAMES)
+    found = enriched(halves, 10)
+    assert [[(one.term, one.both, one.labelled, one.active, one.confirmed) for one in own] for own in found] == [
+        [(0, 100, 100, 100, True)],
+        [(0, 100, 100, 200, True), (1, 100, 100, 200, True)],
+        [(2, 100, 100, 100, True)],
+        [],
+        [],
+    ]
+    assert found[1][0].purity == pytest.approx((KINDS[CHECKING] == 0).sum() / (KINDS[CHECKING] <= 1).sum())
+    assert [len(own) for own in enriched(halves, 1)] == [1, 1, 1, 0, 0]
+
+
+def test_an_enriched_term_that_does_not_hold_on_the_other_half_is_not_confirmed():
+    active_NL = ((KINDS == 0) & ~CHECKING) | ((KINDS == 1) & CHECKING)
+    halves = count_halves({"a": codes(active_NL[:, None])}, multi_hot(LABELS, PETS), PETS, NAMES)
+    by_name = {PETS.labels[one.term]: one.confirmed for one in enriched(halves, 10)[0]}
+    assert by_name == {"animal": True, "cat": False, "dog": False}

@@ -9,9 +9,10 @@ import urllib.request
 from urllib.parse import unquote
 
 import pytest
+import timm
 
 from sparc.models import load_models
-from tests.conftest import RANDOM_VIT
+from tests.conftest import save_weights
 from tests.explorer.site_data import data
 
 
@@ -22,10 +23,12 @@ def link(done):
 
 
 @pytest.mark.slow
-def test_a_run_is_explored_served_and_opened_at_what_a_text_or_an_image_activates(sparc_here, extracted, environment):
-    folder = extracted.parent
-    streams = ("--stream", f"vit={RANDOM_VIT}", "--stream", "char-ngrams")
-    options = ("--dataset", "image-folder", "--data-root", extracted, "--n-latents", 32, "--k", 4, "--epochs", 3)
+def test_a_run_is_explored_served_and_opened_at_what_a_text_or_an_image_activates(sparc_here, photos, environment):
+    folder = photos.parent
+    weights = folder / "vit.safetensors"
+    save_weights(timm.create_model("test_vit", pretrained=False), weights)
+    streams = ("--stream", f"vit=timm[model=test_vit,weights={weights}]", "--stream", "char-ngrams")
+    options = ("--dataset", "image-folder", "--data-root", photos, "--n-latents", 32, "--k", 4, "--epochs", 3)
     assert sparc_here("train", *streams, *options, "--batch-size", 16, "--out", "run").returncode == 0
     done = sparc_here("explore", "run")
     assert done.returncode == 0, done.stderr
@@ -35,7 +38,7 @@ def test_a_run_is_explored_served_and_opened_at_what_a_text_or_an_image_activate
 
     run = data(site, "run")
     assert [stream["modality"] for stream in run["streams"]] == ["image", "text"]
-    assert any("random weights" in warning for warning in run["warnings"])
+    assert run["warnings"] == []
     assert run["measures"]
     assert all(one["read"] for one in run["measures"])
     rows, columns = run["streams"][0]["grid"]
@@ -55,7 +58,7 @@ def test_a_run_is_explored_served_and_opened_at_what_a_text_or_an_image_activate
     (codes,) = load_models(folder / "run", ["char-ngrams"]).encode_texts(["a red bar #1"]).values()
     strongest = [latent for value, latent in sorted(zip(-codes.values[0], codes.indices[0], strict=True)) if value < 0]
     assert [int(latent) for latent in place[1].split(",")] == strongest
-    done = sparc_here("explore", "run", "--image", extracted / "red-bar-1.png")
+    done = sparc_here("explore", "run", "--image", photos / "red-bar-1.png")
     assert unquote(link(done)).endswith("why=image red-bar-1.png")
     assert link(sparc_here("explore", "run", "--latent", 7)) == "/latent/7"
     done = sparc_here("explore", "run")
@@ -76,3 +79,13 @@ def test_a_run_is_explored_served_and_opened_at_what_a_text_or_an_image_activate
     server.send_signal(signal.SIGINT)
     assert server.wait(timeout=20) == 0
     server.stdout.close()
+
+    weights.unlink()
+    done = sparc_here("explore", "run")
+    assert done.returncode == 0, done.stderr
+    run = data(site, "run")
+    (warning,) = run["warnings"]
+    assert warning.startswith("the page has no heat maps: ")
+    assert "vit.safetensors" in warning
+    assert run["streams"][0]["grid"] is None
+    assert sparc_here("explore", "run", "--image", photos / "red-bar-1.png").returncode == 1

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.stats import binom
 
 from sparc.errors import OutOfMemory, StorageError
+from sparc.evaluation import HeldOut, evaluate
 from sparc.evaluation.alignment import hierarchical_jaccard
 from sparc.explorer import site
 from sparc.explorer.heat import no_maps
@@ -196,6 +197,10 @@ def test_without_labels_words_of_captions_name_latents_by_the_same_rule(tmp_path
     assert columns["name"][:3] == ["cat", "dog", "fern"]
     assert columns["named_by"][:3] == [2, 2, 2]
     assert columns["jaccard"] == []
+    held_out = HeldOut(shown.encodings.features, shown.groups, captions=shown.captions)
+    evaluated = evaluate(shown.space, held_out).latents.columns  # the table that a run stores
+    assert evaluated["name"][:3] == ["cat", "dog", "fern"]
+    assert evaluated["confirmed"] == [name is not None for name in columns["name"]]
     with_labels = made(240)
     assert with_labels.names == {}  # none are stored, and the evaluation names by labels
 
@@ -254,6 +259,7 @@ def test_thumbnails_show_each_picture_once_and_as_a_whole(written):
     assert max(abs(one - other) for one, other in zip((red, green, blue), COLOURS[0], strict=True)) < 12
     assert alpha == 255
     assert tile.getpixel((SIZE // 2, 5))[3] == 0  # the picture is twice as wide as it is high
+    assert tile.getpixel((2, SIZE // 2))[3] == tile.getpixel((SIZE - 3, SIZE // 2))[3] == 255  # small ones are enlarged
 
 
 def test_pictures_that_cannot_be_read_are_empty_tiles_and_one_warning(tmp_path):

@@ -262,6 +262,12 @@ def test_the_bias_check_passes_what_scipy_passes(site, visit):
         ]
         assert said == pytest.approx(np.exp([odds[side], odds[side] - spread, odds[side] + spread]), rel=0.01)
         assert shown[key][1] == f"{cells[0][0]} of {sum(cells[0])}"
+    strongest = rows.first.locator("th a").get_attribute("href"), rows.first.locator("td").first.inner_text()
+    fires = set(bias["fires"][strongest[1]][int(strongest[0].rsplit("/", 1)[1])])
+    strips = page.locator(".evidence").first.locator(".strip")
+    for strip, group in zip(strips.all(), (a - b, b - a), strict=True):
+        links = [link.get_attribute("href") for link in strip.locator("a").all()]
+        assert links == [f"#/sample/{sample}" for sample in sorted(group & fires)][:12]
     assert "on 20 shuffles of the labels" in page.locator(".verdict").inner_text()
 
 

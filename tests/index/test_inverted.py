@@ -44,6 +44,7 @@ def test_percentiles_count_those_that_activate_the_latent_less_and_not_those_tha
     # Of four samples that have the stream, red is 3, 0, 0, 1.
     latents, values = np.array([RED] * 5), np.array([4.0, 3.0, 2.0, 1.0, 0.5], np.float32)
     assert index.percentiles(latents, values).tolist() == [100, 75, 75, 50, 50]
+    assert index.percentiles(latents[:1], np.array([3 * (1 + 1e-6)], np.float32)).tolist() == [75]  # rounding
     assert np.isnan(indexed(CODES, np.zeros(5, bool)).percentiles(latents, values)).all()
 
 

@@ -561,3 +561,42 @@ def test_what_a_killed_import_left_is_removed_by_the_next(tmp_path):
     left.write_text("rows")
     import_features({"s": source}, tmp_path / "out", split="train")
     assert not left.parent.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no copies of processes")
+def test_a_damaged_heap_of_texts_which_hdf5_never_ends_reading_is_an_error(tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["features"], file["ids"] = np.ones((3, 2), np.float32), ["a", "b", "ö"]
+    assert open_source(path).ids == ["a", "b", "ö"]
+    content = bytearray(path.read_bytes())
+    start = content.index(b"GCOL") + 16
+    content[start : start + 16] = bytes(16)  # the first object is free space of no length
+    path.write_bytes(content)
+    monkeypatch.setattr(hdf5_files, "SECONDS", 1)
+    with pytest.raises(CorruptFile, match=r"x\.h5 cannot be read"):
+        open_source(path)
+
+
+def test_groups_that_hold_each_other_in_countless_ways_are_refused(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("first")
+        for number in range(40):
+            below = file.create_group(f"group {number}")
+            group["a"] = group["b"] = below
+            group = below
+    with pytest.raises(CorruptFile, match="has more than 1000 names"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_an_id_with_a_character_that_does_not_exist_is_a_damaged_file(tmp_path, order):
+    ids = np.array(["a", "bö", "\U0010ffff"], dtype=f"{order}U2")
+    np.savez(tmp_path / "x.npz", features=np.ones((3, 2), np.float32), ids=ids)
+    assert open_source(tmp_path / "x.npz").ids == ["a", "bö", "\U0010ffff"]
+    codes = ids.view(f"{order}u4").copy()
+    codes[2] = 0x110000
+    np.savez(tmp_path / "x.npz", features=np.ones((3, 2), np.float32), ids=codes.view(f"{order}U2"))
+    with pytest.raises(CorruptFile, match=r"x\.npz cannot be read: a text in it holds the character 0x110000"):
+        open_source(tmp_path / "x.npz")

@@ -198,3 +198,17 @@ def test_one_of_two_checkpoints_in_a_file_is_not_chosen_silently(tmp_path):
     with pytest.raises(InvalidConfig, match="expected one checkpoint, found 2: model, ema") as error:
         read_research_checkpoint(*written(tmp_path, {"model": state(), "ema": state()}))
     assert "torch.load(file)['ema']" in error.value.hint
+
+
+def test_a_configuration_of_more_latents_than_the_checkpoint_has_allocates_no_space(tmp_path):
+    file, config = written(tmp_path, {"model": state()}, n_latents=10**12)
+    with pytest.raises(CorruptFile, match=r"expected encoders.dino.weight of shape \(1000000000000, 6\)"):
+        read_research_checkpoint(file, config)
+
+
+def test_a_view_that_repeats_a_few_numbers_is_no_weight(tmp_path):
+    tensors = state()
+    tensors["encoders.dino.weight"] = torch.zeros(1, 1).expand(10**9, 6)
+    file, config = written(tmp_path, {"model": tensors}, n_latents=10**9)
+    with pytest.raises(CorruptFile, match=r"expected 6,000,000,000 numbers of encoders.dino.weight, found a view"):
+        read_research_checkpoint(file, config)

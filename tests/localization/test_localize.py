@@ -233,7 +233,12 @@ WIDE.forward_tokens = lambda batch: (Eye.forward(WIDE, batch), torch.zeros(len(b
         ),
         ({"text": ["red"], "images": []}, InvalidConfig, "expected at least one image", "add --image FILE"),
         ({"text": ["red"], "images": ["nowhere.png"]}, MissingData, "no image at nowhere.png", "check --image"),
-        ({"text": ["red"], "images": [__file__]}, BadSample, "test_localize.py does not decode", "give an image"),
+        (
+            {"text": ["red"], "images": [__file__]},
+            BadSample,
+            "test_localize.py is of a format that Pillow does not know",
+            "convert it",
+        ),
         ({"text": ["red"], "eye": NO_GRID}, InvalidConfig, "'eye': expected a backbone with a grid", "--stream"),
         ({"text": ["red"], "eye": WIDE}, PluginError, "'eye': expected patches of width 3 .* found 5", "--method"),
         (

@@ -90,6 +90,23 @@ def test_names_and_folders_make_the_splits_and_only_those_in_use_are_downloaded(
         opened("test")
 
 
+def test_without_a_connection_it_is_read_from_the_cache_or_said_to_be_missing_at_once(put, hub, monkeypatch):
+    put({"data.csv": CSV})
+    before = cells(opened())
+    nobody = "http://127.0.0.1:9"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nobody)
+    template = f"{nobody}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", nobody)
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    assert cells(opened()) == before
+    with pytest.raises(MissingData, match="hf: lab/other is not available: no connection to the hub") as raised:
+        opened(path="lab/other")
+    assert "check the connection" in raised.value.hint
+    assert not waited
+
+
 CARD = """---
 configs:
 - config_name: one

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save
 
 import sparc
-from sparc.config import EvaluateOptions, PluginRef
+from sparc.config import EvaluateOptions, PluginRef, reference
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, StorageError, WeightsUnavailable
 from sparc.extraction import worker
 from sparc.extraction.plan import JobOptions, Order, plan
+from sparc.models.loading import load_backbones
 from sparc.plugins import discover
 from sparc.session.listener import SILENT
 from sparc.session.session import Session
@@ -41,6 +42,63 @@ def test_without_a_network_the_error_comes_at_once_and_says_so(no_network):
     with pytest.raises(WeightsUnavailable, match=r"lab/model/model.safetensors \(no connection to the hub\)"):
         hub_file("lab/model", NAMES, backbone="vit")
     assert not no_network
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "no-such-host.invalid"])
+def test_a_pinned_commit_and_a_space_wait_for_no_network_either(no_network, host, monkeypatch):
+    template = f"http://{host}/{{repo_id}}/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for get in (
+        lambda: hub_file("lab/model", NAMES, backbone="vit", revision=OLD),
+        lambda: hub_folder("lab/model", ["*.json"], needs="config.json", backbone="vit", revision=OLD),
+    ):
+        with pytest.raises(WeightsUnavailable, match=r"\(no connection to the hub\)"):
+            get()
+        monkeypatch.setattr("sparc.system.hub._asked_again", {})  # as in a new process
+    with pytest.raises(MissingData, match="no checkpoint at 'lab/space': it is no directory here"):
+        sparc.load("lab/space")
+    assert not no_network  # the hub's client repeats a request five times, and waits 23 s in all
+
+
+def test_what_was_downloaded_is_read_without_a_network(hub, monkeypatch):
+    hub.repos["lab/model"] = [(OLD, {NAMES[0]: b"weights", "config.json": b"{}"})]
+    path = hub_file("lab/model", NAMES, backbone="vit")
+    hub_folder("lab/model", ["*.json"], needs="config.json", backbone="vit")
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    assert hub_file("lab/model", NAMES, backbone="vit", revision=OLD) == path
+    folder = hub_folder("lab/model", ["*.json"], needs="config.json", backbone="vit", revision=OLD)
+    assert (folder / "config.json").read_bytes() == b"{}"
+    assert not waited
+
+
+def test_the_weights_of_all_streams_that_are_missing_are_in_one_error(no_network, tmp_path):
+    streams = ["hf-text[model=lab/one]", "effnet-lite0", "hf-image[model=lab/two]", "clip-img", "clip-txt"]
+    with pytest.raises(WeightsUnavailable) as raised:
+        plan(discover(), reference("openmoji"), list(map(reference, streams)), root=tmp_path, options=JobOptions())
+    clip = "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K/open_clip_model.safetensors"
+    assert raised.value.message == (
+        "the weights of 'hf-text', 'hf-image', 'clip-img' are not on this machine and could not be downloaded: "
+        f"lab/one/model.safetensors, lab/two/model.safetensors, {clip} (no connection to the hub)"
+    )
+    pinned = {stream: reference(f"{stream}[model=lab/{stream},revision={OLD}]") for stream in ("hf-text", "hf-image")}
+    loading = []
+    with pytest.raises(WeightsUnavailable, match=r"'hf-text', 'hf-image' are not on this machine.*\(no connection"):
+        load_backbones(discover(), {**pinned, "minilm": reference("minilm")}, "cpu", loading.append)
+    assert loading == ["hf-text"]
+    assert not no_network
+
+
+def test_what_the_hub_refuses_stops_before_other_weights_are_downloaded(hub):
+    hub.repos["lab/one"] = [(OLD, {"config.json": b'{"model_type": "bert"}'})]
+    hub.repos["lab/two"] = [(OLD, {"config.json": b"{}", NAMES[0]: b"weights"})]
+    streams = {f"s{n}": reference(f"hf-text[model=lab/{n},revision={OLD}]") for n in ("one", "two")}
+    with pytest.raises(WeightsUnavailable, match=r"lab/one.*the repository has none of"):
+        load_backbones(discover(), streams, "cpu", lambda stream: None)
+    assert not any("lab/two" in asked for asked in hub.asked)
 
 
 def test_a_later_name_is_found_in_the_cache_all_the_same(no_network, tmp_path):

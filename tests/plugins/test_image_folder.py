@@ -50,7 +50,7 @@ def test_csv_and_jsonl_say_the_same(folder):
     ]
     root = folder(*map(json.dumps, records), name="other.jsonl")
     csv, jsonl = opened(root), opened(root, index="other.jsonl")
-    assert csv.rows == jsonl.rows
+    assert [row._replace(line=0) for row in csv.rows] == [row._replace(line=0) for row in jsonl.rows]
     assert csv[0].caption == "a red, round thing"
     assert csv.ids == ["a.png#0", "b.png#0"]
     assert csv.labels().toarray().tolist() == [[0, 1, 1], [1, 0, 0]]
@@ -727,3 +727,82 @@ def test_two_taxonomies_are_not_guessed_between(folder):
     with pytest.raises(InvalidConfig, match=r"has TAXONOMY\.json and Taxonomy\.json") as error:
         opened(root, holdout=0)
     assert error.value.hint == "call the one to read taxonomy.json"
+
+
+WRONG = {
+    2: "'',empty image,,train",
+    4: "b.png,a caption, with a comma,x,train",
+    5: "c.png,no more cells",
+    7: "d.png,wrong split,,middle",
+    9: "a.png,in another split,,test",
+}
+
+
+def test_all_lines_that_are_wrong_are_in_one_error_with_their_numbers(folder):
+    lines = [f"{place}.png,fine,,train" for place in range(8)]
+    lines[0] = "a.png,fine,,train"
+    numbered = dict(enumerate(lines, start=2)) | {line: text.replace("''", "") for line, text in WRONG.items()}
+    numbered[3] = "a.png,fine,,train"
+    root = folder("image,caption,labels,split", *(numbered[line] for line in sorted(numbered)))
+    with pytest.raises(InvalidConfig) as raised:
+        read_index(ImageFolderParams(root=str(root)))
+    assert raised.value.message == f"{root}/samples.csv, line 2: the cell 'image' is empty; and 4 more problems"
+    assert [line.partition(":")[0] for line in raised.value.details] == ["line 4", "line 5", "line 7", "line 9"]
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (again.details, again.hint) == (raised.value.details, raised.value.hint)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_at_most_twenty_lines_are_shown_and_the_others_counted(folder, suffix):
+    wrong = ["a.png,b,c"] * 50 if suffix == "csv" else ["{"] * 50
+    root = folder(*(["image,caption"] if suffix == "csv" else []), *wrong, name=f"samples.{suffix}")
+    with pytest.raises(InvalidConfig, match="; and 49 more problems") as raised:
+        read_index(ImageFolderParams(root=str(root)))
+    assert len(raised.value.details) == 20
+    assert raised.value.details[-1] == "and 30 more"
+
+
+def test_behind_a_quote_that_is_not_closed_nothing_is_called_wrong(folder):
+    root = folder("image,caption", "a.png,b,c", 'b.png,"open', "c.png,d,e")
+    with pytest.raises(InvalidConfig, match=r"line 2: expected 2 cells.*; and 1 more problem\n") as raised:
+        read_index(ImageFolderParams(root=str(root)))
+    assert raised.value.details == ("line 3: a quote opens here and is not closed",)
+
+
+@given(st.sets(st.integers(0, 40)))
+@settings(max_examples=30)
+def test_exactly_the_lines_that_do_not_fit_are_named(tmp_path_factory, bad):
+    root = tmp_path_factory.mktemp("index")
+    lines = ["image,caption", *(f"{n}.png,{n}{',more' if n in bad else ''}" for n in range(41))]
+    (root / "samples.csv").write_text("\n".join(lines))
+    if not bad:
+        assert len(read_index(ImageFolderParams(root=str(root)))) == 41
+        return
+    with pytest.raises(InvalidConfig) as raised:
+        read_index(ImageFolderParams(root=str(root)))
+    said = [raised.value.message.partition("samples.csv, ")[2], *raised.value.details]
+    named = [int(one.partition(":")[0].removeprefix("line ")) for one in said[:20]]
+    assert named == [n + 2 for n in sorted(bad)][:20]
+    assert len(bad) <= 20 or said[20] == f"and {len(bad) - 20} more"
+
+
+@pytest.mark.filterwarnings("ignore:image-folder")
+def test_what_an_extraction_would_stop_at_is_known_before_with_its_lines(folder):
+    root = folder("image,caption,split", "a.png,x,train", "b.png,,train", "c.heic,x,test", "d.png,x,test")
+    for name, content in (("a.png", b"x"), ("b.png", b"x"), ("c.heic", b"x")):
+        (root / name).write_bytes(content)
+    spec = discover().dataset("image-folder")
+    params = ImageFolderParams(root=str(root))
+    spec.identify(params)
+    lines = {
+        "b": "line 3: the caption of 'b.png#0' is empty",
+        "c": "line 4: the image 'c.heic' is empty, or HEIC or SVG",
+        "d": "line 5: no image 'd.png' in the folder",
+    }
+    assert spec.check(params, {"image", "text"}).lines() == list(lines.values())
+    assert spec.check(params, {"text"}).lines() == [lines["b"]]
+    assert spec.check(params, ["image"]).lines() == [lines["c"], lines["d"]]
+    (root / "d.png").write_bytes(b"x")
+    spec.identify(params)
+    assert spec.check(params, ["image"]).lines() == [lines["c"]]
+    assert not discover().dataset("openmoji").check(None, ["image"])

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from functools import partial
 
@@ -323,3 +324,17 @@ def test_postscript_is_a_program_which_is_not_run(tmp_path, monkeypatch):
     with pytest.raises(BadSample, match="it is a PostScript program, which is not run"):
         Sample("cat", partial(read_image, tmp_path / "cat.jpg")).image()
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, np.uint16])
+def test_scaling_takes_little_memory_beside_the_image(kind):
+    """Pillow holds 4 bytes a pixel; the rest must not be several times that, or one image takes gigabytes."""
+    values = np.arange(2000 * 2000, dtype=np.int64).reshape(2000, 2000) % 5000 - (100 if kind is np.int32 else 0)
+    image = Image.fromarray(values.astype(kind))
+    expected = as_rgb(image.crop((0, 0, 2000, 100)))  # the range is the same
+    tracemalloc.start()
+    found = as_rgb(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2000 * 2000
+    assert np.array_equal(np.asarray(found)[:100], np.asarray(expected))

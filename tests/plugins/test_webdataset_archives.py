@@ -457,3 +457,32 @@ def test_a_taxonomy_is_found_in_any_case_of_its_name(root):
     (root / "Taxonomy.JSON").write_text('{"dog": ["animal"], "animal": [], "t": []}')
     assert labelled(root, {"of": "dog"}) == [["dog"]]
     assert set(opened(root, caption="", labels="json.of").taxonomy.labels) == {"dog", "animal", "t"}
+
+
+def header_of(name, size, kind):
+    """Return a header whose size is a binary number, as GNU tar writes what is too large for eight digits."""
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (b"\xff" if size < 0 else b"\x80") + (size % (1 << 88)).to_bytes(11, "big")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("size", [-512, -1024, -(2**60), 2**63 - 1, 2**70])
+def test_a_size_that_no_file_has_ends_the_reading_of_an_archive(root, kind, size):
+    path = pack(root / "x.tar", "a.jpg", "a.txt")
+    whole = path.read_bytes()
+    path.write_bytes(header_of("b.jpg", size, kind) + whole)
+    with pytest.raises(CorruptFile, match=r"x\.tar is truncated, or not a tar file"):
+        read_members(path)
+
+
+def test_a_long_chain_of_links_is_followed_no_further(root):
+    chain = [link(f"{number}.jpg", f"{number + 1}.jpg") for number in range(3000)]
+    found = read_members(pack(root / "x.tar", *chain, ("3000.jpg", JPEG)))
+    assert found[-2].offset == found[-1].offset
+    assert found[0].reason == "links in a circle"

@@ -10,12 +10,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparc.cli.progress import console
+from sparc.errors import Problems
 from sparc.extraction import Progress
 from sparc.session.rehearsal import Rehearsal
 
 
-def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]]) -> None:
-    """Print the time, disk and memory that the missing features will take."""
+def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]], known: Problems | None = None) -> None:
+    """Print the time, disk and memory that the missing features will take, and the samples that cannot be read.
+
+    known: what the dataset says of its samples; samples that were tried for the plan are in `found`.
+    """
     if not found:
         console.print("nothing to do: all features are in the store")
         return
@@ -33,8 +37,23 @@ def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]]) -> None:
             " + ".join(decimal(int(one[kind])) for kind in ("memory", "device_memory") if one[kind] is not None),
         )
     console.print(table)
+    _print_problems(found, known or Problems())
     seconds, size = (sum(one[key] for _, one in found) for key in ("seconds", "bytes"))
     console.print(f"total: {_duration(seconds)} and {decimal(int(size))} on disk", markup=False)
+
+
+def _print_problems(found: Sequence[tuple[Progress, dict[str, Any]]], known: Problems) -> None:
+    lists = [(f"{len(known):,} {'sample' if len(known) == 1 else 'samples'} of the dataset", known.lines())]
+    lists += [
+        (f"{one['unreadable']:,} of the {one['tried']:,} samples of {progress.split} that were tried", one["problems"])
+        for progress, one in found
+        if one["unreadable"]
+    ]
+    for which, lines in lists:
+        if lines:
+            console.print(f"{which} cannot be read, and an extraction without --skip-bad stops:", markup=False)
+        for line in lines:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def print_rehearsal(found: Rehearsal) -> None:

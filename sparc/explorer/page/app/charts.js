@@ -44,38 +44,76 @@ const Charts = (() => {
     return place;
   };
 
-  const lines = (text, x, series, { height = 200, xLabel = "", log = false } = {}) =>
-    frame(text, (place) => mount(place, {
-      height,
-      scales: { x: { time: false }, y: log ? { distr: 3 } : {} },
-      cursor: { y: false, points: { size: 6 } },
-      axes: [axis(xLabel, { space: 60 }), axis("", { size: 54, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : Format.compact(tick))) })],
-      series: [{}, ...series.map((one, index) => ({
-        label: one.name,
-        stroke: () => colour(`--series-${index % 6}`),
-        width: 1.75,
-        spanGaps: true,
-        points: { show: one.values.length < 3 },
-      }))],
-    }, [x, ...series.map((one) => one.values)]));
+  const lines = (text, x, series, { height = 200, xLabel = "" } = {}) =>
+    frame(text, (place) =>
+      mount(
+        place,
+        {
+          height,
+          scales: { x: { time: false }, y: {} },
+          cursor: { y: false, points: { size: 6 } },
+          axes: [
+            axis(xLabel, { space: 60 }),
+            axis("", {
+              size: 54,
+              values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : Format.compact(tick))),
+            }),
+          ],
+          series: [
+            {},
+            ...series.map((one, index) => ({
+              label: one.name,
+              stroke: () => colour(`--series-${index % 6}`),
+              width: 1.75,
+              spanGaps: true,
+              points: { show: one.values.length < 3 },
+            })),
+          ],
+        },
+        [x, ...series.map((one) => one.values)],
+      ),
+    );
 
   const key = (series) =>
-    h("p.key", series.map((one, index) => h("span", h("i", { "aria-hidden": "true", style: { background: `var(--series-${index % 6})` } }), Dom.said(one.name))));
+    h(
+      "p.key",
+      series.map((one, index) =>
+        h(
+          "span",
+          h("i", { "aria-hidden": "true", style: { background: `var(--series-${index % 6})` } }),
+          Dom.said(one.name),
+        ),
+      ),
+    );
 
   const histogram = (text, edges, counts) =>
-    frame(text, (place) => mount(place, {
-      height: 130,
-      scales: { x: { time: false, range: () => [edges[0], edges[edges.length - 1]] }, y: { range: (_plot, _low, high) => [0, Math.max(1, high)] } },
-      cursor: { show: false },
-      axes: [axis("", { space: 50, grid: { show: false }, values: (_, ticks) => ticks.map(Format.compact) }),
-        axis("", { size: 44, space: 36, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] })],
-      series: [{}, {
-        paths: uPlot.paths.bars({ size: [0.92, Infinity], align: 1 }),
-        fill: () => colour("--accent"),
-        width: 0,
-        points: { show: false },
-      }],
-    }, [edges.slice(0, -1), counts]));
+    frame(text, (place) =>
+      mount(
+        place,
+        {
+          height: 130,
+          scales: {
+            x: { time: false, range: () => [edges[0], edges[edges.length - 1]] },
+            y: { range: (_plot, _low, high) => [0, Math.max(1, high)] },
+          },
+          cursor: { show: false },
+          axes: [
+            axis("", { space: 50, grid: { show: false }, values: (_, ticks) => ticks.map(Format.compact) }),
+            axis("", { size: 44, space: 36, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] }),
+          ],
+          series: [
+            {},
+            {
+              paths: uPlot.paths.bars({ size: [0.92, Infinity], align: 1 }),
+              fill: () => colour("--accent"),
+              width: 0,
+              points: { show: false },
+            },
+          ],
+        },
+        [edges.slice(0, -1), counts],
+      ),
+    );
 
-  return { axis, colour, mount, frame, lines, key, histogram };
+  return { axis, colour, mount, lines, key, histogram };
 })();

@@ -107,7 +107,10 @@ const Coupling = (() => {
   };
 
   const passing = (found, count) => {
-    const limit = threshold(found.map((test) => test.p), count);
+    const limit = threshold(
+      found.map((test) => test.p),
+      count,
+    );
     return found.filter((test) => test.p <= limit);
   };
 
@@ -123,9 +126,12 @@ const Coupling = (() => {
       .map((test) => ({ ...test, strength: strength(test) }))
       .sort((a, b) => b.strength.value - a.strength.value || a.latent - b.latent);
     const next = random(20250706);
-    const chance = Array.from({ length: shuffles }, () => passing(tests(bias, streams, shuffled(codes, next), logs), testCount).length);
+    const chance = Array.from(
+      { length: shuffles },
+      () => passing(tests(bias, streams, shuffled(codes, next), logs), testCount).length,
+    );
     return { passed, chance, sizes, few, fewest, testCount, codes };
   };
 
-  return { check, fewest, fisher, logFactorials, logOdds, threshold, groups, both };
+  return { check, fewest, fisher, logFactorials, threshold, both };
 })();

@@ -5,7 +5,11 @@ const Dictionary = (() => {
     { name: "shared", label: "Shared", read: "It fires in every stream." },
     { name: "some", label: "Some streams", read: "It fires in some streams and never in the others." },
     { name: "dead", label: "Dead", read: "It fires in no stream." },
-    { name: "duplicate", label: "Duplicate", read: "It is shared, and it points the same way as an earlier concept in every stream." },
+    {
+      name: "duplicate",
+      label: "Duplicate",
+      read: "It is shared, and it points the same way as an earlier concept in every stream.",
+    },
   ];
   let order = null;
   const dictionary = { states, run: null, columns: null };
@@ -19,7 +23,8 @@ const Dictionary = (() => {
 
   dictionary.title = (latent) => dictionary.columns.name[latent] ?? `Concept ${latent}`;
   dictionary.state = (latent) => states[dictionary.columns.state[latent]];
-  dictionary.meanRate = (latent) => dictionary.rates.reduce((sum, rates) => sum + rates[latent], 0) / dictionary.rates.length;
+  dictionary.meanRate = (latent) =>
+    dictionary.rates.reduce((sum, rates) => sum + rates[latent], 0) / dictionary.rates.length;
   dictionary.thumbs = (latent) => {
     const { thumbs, thumb } = dictionary.columns;
     return thumbs?.[latent] ?? (thumb[latent] >= 0 ? [thumb[latent]] : []);
@@ -29,7 +34,9 @@ const Dictionary = (() => {
   // How telling: agreement and certainty of the name, both drawn to zero where few samples speak for them.
   dictionary.telling = (latent) => {
     const fires = dictionary.meanRate(latent) * dictionary.run.shown;
-    const known = [dictionary.columns.agreement[latent], dictionary.columns.sure[latent] ?? 0].filter((value) => value !== null);
+    const known = [dictionary.columns.agreement[latent], dictionary.columns.sure[latent] ?? 0].filter(
+      (value) => value !== null,
+    );
     return (known.reduce((sum, value) => sum + value, 0) / known.length) * (fires / (fires + 6));
   };
 

@@ -6,12 +6,18 @@ const Dom = (() => {
     const [name, ...classes] = tag.split(".");
     const element = document.createElement(name);
     if (classes.length) element.className = classes.join(" ");
-    const isProperties = rest.length && rest[0] !== null && typeof rest[0] === "object" && !(rest[0] instanceof Node) && !Array.isArray(rest[0]);
+    const isProperties =
+      rest.length &&
+      rest[0] !== null &&
+      typeof rest[0] === "object" &&
+      !(rest[0] instanceof Node) &&
+      !Array.isArray(rest[0]);
     const properties = isProperties ? rest.shift() : {};
     for (const [key, value] of Object.entries(properties)) {
       if (value === null || value === undefined || value === false) continue;
       if (key === "on") for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
-      else if (key === "style") for (const [property, setting] of Object.entries(value)) element.style.setProperty(property, setting);
+      else if (key === "style")
+        for (const [property, setting] of Object.entries(value)) element.style.setProperty(property, setting);
       else if (key === "value") element.value = value;
       else element.setAttribute(key, value === true ? "" : value);
     }
@@ -35,18 +41,40 @@ const Dom = (() => {
   };
 
   const select = (label, options, chosen, change) => {
-    const field = h("select", { on: { change: () => change(field.value) } },
-      options.map(([value, text]) => h("option", { value, selected: String(value) === String(chosen) }, text)));
+    const field = h(
+      "select",
+      { on: { change: () => change(field.value) } },
+      options.map(([value, text]) => h("option", { value, selected: String(value) === String(chosen) }, text)),
+    );
     return h("label.field", h("span", label), field);
   };
 
   // A table with a caption for those who cannot see it, and cells that may be elements.
   const table = (caption, heads, rows) =>
-    h("div.scroll", { tabindex: "0", role: "region", "aria-label": caption },
-      h("table", h("caption.unseen", caption),
-        h("thead", h("tr", heads.map((head) => h("th", { scope: "col" }, head)))),
-        h("tbody", rows.map((cells) => h("tr", cells.map((cell, column) =>
-          column === 0 ? h("th", { scope: "row" }, cell) : h("td", cell)))))));
+    h(
+      "div.scroll",
+      { tabindex: "0", role: "region", "aria-label": caption },
+      h(
+        "table",
+        h("caption.unseen", caption),
+        h(
+          "thead",
+          h(
+            "tr",
+            heads.map((head) => h("th", { scope: "col" }, head)),
+          ),
+        ),
+        h(
+          "tbody",
+          rows.map((cells) =>
+            h(
+              "tr",
+              cells.map((cell, column) => (column === 0 ? h("th", { scope: "row" }, cell) : h("td", cell))),
+            ),
+          ),
+        ),
+      ),
+    );
 
   return { h, said, announce, debounce, select, table };
 })();

@@ -1,11 +1,13 @@
 // Which concepts a page shows and in which order: pure functions of the link's parameters.
 "use strict";
 const Filters = (() => {
-  const byNumber = (value) => (first, second) => (value(second) ?? -Infinity) - (value(first) ?? -Infinity) || first - second;
+  const byNumber = (value) => (first, second) =>
+    (value(second) ?? -Infinity) - (value(first) ?? -Infinity) || first - second;
   const column = (name) => (latent) => Dictionary.columns[name][latent];
 
   // A correlation over two samples tells nothing: concepts that fire in fewer than five samples of some stream come last.
-  const support = (latent) => Math.min(5, Math.round(Dictionary.run.shown * Math.min(...Dictionary.rates.map((rates) => rates[latent]))));
+  const support = (latent) =>
+    Math.min(5, Math.round(Dictionary.run.shown * Math.min(...Dictionary.rates.map((rates) => rates[latent]))));
   const bySupport = (value) => (first, second) => support(second) - support(first) || byNumber(value)(first, second);
 
   const frequency = (parameters) => {
@@ -17,7 +19,10 @@ const Filters = (() => {
     agreement: { label: "Streams agree most", compare: () => bySupport(column("agreement")) },
     disagreement: {
       label: "Streams agree least",
-      compare: () => bySupport((latent) => (Dictionary.columns.agreement[latent] === null ? null : -Dictionary.columns.agreement[latent])),
+      compare: () =>
+        bySupport((latent) =>
+          Dictionary.columns.agreement[latent] === null ? null : -Dictionary.columns.agreement[latent],
+        ),
     },
     frequent: { label: "Fires most often", compare: (parameters) => byNumber(frequency(parameters)) },
     rare: { label: "Fires most rarely", compare: (parameters) => byNumber((latent) => -frequency(parameters)(latent)) },
@@ -36,32 +41,42 @@ const Filters = (() => {
   };
 
   const streamRules = (parameters) =>
-    ["in", "not"].filter((key) => Dictionary.streams.includes(parameters[key])).map((key) => {
-      const rates = Dictionary.rates[Dictionary.streams.indexOf(parameters[key])];
-      return key === "in" ? (latent) => rates[latent] > 0 : (latent) => rates[latent] === 0;
-    });
+    ["in", "not"]
+      .filter((key) => Dictionary.streams.includes(parameters[key]))
+      .map((key) => {
+        const rates = Dictionary.rates[Dictionary.streams.indexOf(parameters[key])];
+        return key === "in" ? (latent) => rates[latent] > 0 : (latent) => rates[latent] === 0;
+      });
 
   const rules = (parameters) => {
     const { columns } = Dictionary;
     const states = parameters.state ? parameters.state.split(",") : ["shared", "some", "duplicate"];
     const found = [(latent) => states.includes(Dictionary.state(latent).name), ...streamRules(parameters)];
-    const atLeast = (key, value) => parameters[key] && found.push((latent) => value(latent) !== null && value(latent) >= Number(parameters[key]));
+    const atLeast = (key, value) =>
+      parameters[key] && found.push((latent) => value(latent) !== null && value(latent) >= Number(parameters[key]));
     atLeast("agreement", column("agreement"));
     atLeast("purity", column("purity"));
     atLeast("min", frequency(parameters));
     if (parameters.max) found.push((latent) => frequency(parameters)(latent) <= Number(parameters.max));
-    if (parameters.branch) found.push((latent) => Dictionary.run.branches[columns.branch[latent]] === parameters.branch);
-    if (parameters.named) found.push((latent) => columns.named_by[latent] === { label: 1, words: 2, none: 0 }[parameters.named]);
+    if (parameters.branch)
+      found.push((latent) => Dictionary.run.branches[columns.branch[latent]] === parameters.branch);
+    if (parameters.named)
+      found.push((latent) => columns.named_by[latent] === { label: 1, words: 2, none: 0 }[parameters.named]);
     if (parameters.label) found.push((latent) => columns.name[latent] === parameters.label);
     return found;
   };
 
   // The latents that pass, in the chosen order, or else the best first. `found` holds the search's answers, best first, or is null without a search.
   const apply = (parameters, found) => {
-    const only = parameters.only?.split(",").map(Number).filter((latent) => Number.isInteger(latent) && latent >= 0 && latent < Dictionary.size);
+    const only = parameters.only
+      ?.split(",")
+      .map(Number)
+      .filter((latent) => Number.isInteger(latent) && latent >= 0 && latent < Dictionary.size);
     const pool = found ?? only ?? Dictionary.tellingOrder();
     const wanted = only && found ? new Set(only) : null;
-    const checks = rules(only && !parameters.state ? { ...parameters, state: "shared,some,duplicate,dead" } : parameters);
+    const checks = rules(
+      only && !parameters.state ? { ...parameters, state: "shared,some,duplicate,dead" } : parameters,
+    );
     const kept = pool.filter((latent) => (!wanted || wanted.has(latent)) && checks.every((check) => check(latent)));
     const order = Object.hasOwn(orders, parameters.sort ?? "") ? orders[parameters.sort] : null;
     return order ? kept.sort(order.compare(parameters)) : kept;
@@ -71,7 +86,11 @@ const Filters = (() => {
   const describe = {
     q: (value) => `“${value}”`,
     only: (value, parameters) => parameters.why || `${Format.plural(value.split(",").length, "chosen concept")}`,
-    state: (value) => value.split(",").map((name) => Dictionary.states.find((state) => state.name === name)?.label ?? name).join(", "),
+    state: (value) =>
+      value
+        .split(",")
+        .map((name) => Dictionary.states.find((state) => state.name === name)?.label ?? name)
+        .join(", "),
     agreement: (value) => `agreement at least ${value}`,
     purity: (value) => `purity at least ${value}`,
     min: (value) => `fires in at least ${percent(value)}`,
@@ -83,7 +102,10 @@ const Filters = (() => {
     not: (value) => `never in ${value}`,
   };
   // [key, text] of each filter that is set, for the chips that remove it.
-  const chips = (parameters) => Object.keys(describe).filter((key) => parameters[key]).map((key) => [key, describe[key](parameters[key], parameters)]);
+  const chips = (parameters) =>
+    Object.keys(describe)
+      .filter((key) => parameters[key])
+      .map((key) => [key, describe[key](parameters[key], parameters)]);
 
   return { apply, chips, orders };
 })();

@@ -3,7 +3,8 @@
 const Format = (() => {
   const none = "–";
   const count = (value) => (value === null || value === undefined ? none : value.toLocaleString("en"));
-  const number = (value, digits = 2) => (value === null || value === undefined ? none : value.toFixed(digits).replace("-", "−"));
+  const number = (value, digits = 2) =>
+    value === null || value === undefined ? none : value.toFixed(digits).replace("-", "−");
   const share = (value) => {
     if (value === null || value === undefined) return none;
     const percent = value * 100;

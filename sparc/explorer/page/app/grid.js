@@ -80,15 +80,26 @@ const Grid = (() => {
     add(item) {
       const start = item.index * this.columns;
       const cards = Array.from({ length: Math.min(this.columns, this.count - start) }, (_, column) => {
-        const cell = h("div.cell", { role: "listitem", "aria-setsize": this.count, "aria-posinset": start + column + 1 }, this.card(start + column));
+        const cell = h(
+          "div.cell",
+          { role: "listitem", "aria-setsize": this.count, "aria-posinset": start + column + 1 },
+          this.card(start + column),
+        );
         cell.firstElementChild.dataset.index = start + column;
         return cell;
       });
-      const row = h("div.row", { role: "presentation", style: {
-        transform: `translateY(${item.start - this.virtual.options.scrollMargin}px)`,
-        height: `${this.rowHeight - gap}px`,
-        "grid-template-columns": `repeat(${this.columns}, minmax(0, 1fr))`,
-      } }, cards);
+      const row = h(
+        "div.row",
+        {
+          role: "presentation",
+          style: {
+            transform: `translateY(${item.start - this.virtual.options.scrollMargin}px)`,
+            height: `${this.rowHeight - gap}px`,
+            "grid-template-columns": `repeat(${this.columns}, minmax(0, 1fr))`,
+          },
+        },
+        cards,
+      );
       this.rows.set(item.index, row);
       // Rows stay in the order of their numbers, so that Tab follows the eye.
       const next = [...this.rows.keys()].filter((index) => index > item.index).sort((a, b) => a - b)[0];
@@ -97,7 +108,14 @@ const Grid = (() => {
 
     move(event) {
       const index = Number(event.target.closest("[data-index]")?.dataset.index);
-      const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns, Home: -index, End: this.count - 1 - index };
+      const steps = {
+        ArrowRight: 1,
+        ArrowLeft: -1,
+        ArrowDown: this.columns,
+        ArrowUp: -this.columns,
+        Home: -index,
+        End: this.count - 1 - index,
+      };
       if (!(event.key in steps) || Number.isNaN(index) || event.ctrlKey || event.metaKey || event.altKey) return;
       const target = index + steps[event.key];
       if (target < 0 || target >= this.count) return;

@@ -3,7 +3,9 @@
 "use strict";
 const Links = (() => {
   const to = (path, parameters = {}) => {
-    const kept = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== "");
+    const kept = Object.entries(parameters).filter(
+      ([, value]) => value !== null && value !== undefined && value !== "",
+    );
     return `#/${path}${kept.length ? `?${new URLSearchParams(kept)}` : ""}`;
   };
   const read = (fragment = location.hash) => {

@@ -3,8 +3,14 @@
 (() => {
   const { h } = Dom;
   const views = {
-    latents: LatentsView, latent: LatentView, compare: CompareView, map: MapView,
-    samples: SamplesView, sample: SampleView, bias: BiasView, run: RunView,
+    latents: LatentsView,
+    latent: LatentView,
+    compare: CompareView,
+    map: MapView,
+    samples: SamplesView,
+    sample: SampleView,
+    bias: BiasView,
+    run: RunView,
   };
   const main = document.getElementById("view");
   const places = new Map(); // fragment -> how far it was scrolled
@@ -78,8 +84,10 @@
   label();
 
   history.scrollRestoration = "manual";
-  Dictionary.load().then(() => {
-    document.getElementById("run-name").textContent = Dictionary.run.name;
-    return open(location.hash, false);
-  }).catch(failed);
+  Dictionary.load()
+    .then(() => {
+      document.getElementById("run-name").textContent = Dictionary.run.name;
+      return open(location.hash, false);
+    })
+    .catch(failed);
 })();

@@ -29,7 +29,8 @@ const Pictures = (() => {
     const values = Uint8Array.from(atob(bytes), (character) => character.charCodeAt(0));
     const [red, green, blue] = accent();
     const image = new ImageData(width, height);
-    for (let index = 0; index < height * width; index += 1) image.data.set([red, green, blue, (values[index] ?? 0) * 0.85], index * 4);
+    for (let index = 0; index < height * width; index += 1)
+      image.data.set([red, green, blue, (values[index] ?? 0) * 0.85], index * 4);
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;
   };

@@ -20,9 +20,18 @@ const Scatter = (() => {
       const name = Dictionary.title(point.latent);
       if ((times.get(name) ?? 0) >= 2) continue;
       const text = [...name].slice(0, 24).join("");
-      const place = { left: left + size + 3 * ratio, top: top - 8 * ratio, right: left + size + 6 * ratio + ctx.measureText(text).width, bottom: top + 8 * ratio };
-      const free = taken.every((other) => place.left > other.right || place.right < other.left || place.top > other.bottom || place.bottom < other.top);
-      if (!free || place.right > box.left + box.width || place.top < box.top || place.bottom > box.top + box.height) continue;
+      const place = {
+        left: left + size + 3 * ratio,
+        top: top - 8 * ratio,
+        right: left + size + 6 * ratio + ctx.measureText(text).width,
+        bottom: top + 8 * ratio,
+      };
+      const free = taken.every(
+        (other) =>
+          place.left > other.right || place.right < other.left || place.top > other.bottom || place.bottom < other.top,
+      );
+      if (!free || place.right > box.left + box.width || place.top < box.top || place.bottom > box.top + box.height)
+        continue;
       taken.push(place);
       times.set(name, (times.get(name) ?? 0) + 1);
       ctx.strokeText(text, place.left, top);
@@ -34,7 +43,9 @@ const Scatter = (() => {
   // are written where there is room, in this order.
   const draw = (place, points, { axes, scales, facts, named = [], height = 520 }) => {
     const tip = h("div.tip", { hidden: true });
-    const live = points.filter((point) => point.x !== null && point.y !== null && Number.isFinite(point.x) && Number.isFinite(point.y));
+    const live = points.filter(
+      (point) => point.x !== null && point.y !== null && Number.isFinite(point.x) && Number.isFinite(point.y),
+    );
     let tree = null;
     let chosen = null;
     const ratio = () => uPlot.pxRatio;
@@ -42,10 +53,20 @@ const Scatter = (() => {
     const paint = (plot) => {
       const { ctx } = plot;
       const size = (live.length > 2000 ? 2 : live.length > 400 ? 3 : 4.5) * ratio();
-      tree = d3.quadtree().x((spot) => spot.left).y((spot) => spot.top);
-      const spots = live.map((point) => ({ point, left: plot.valToPos(point.x, "x", true), top: plot.valToPos(point.y, "y", true) }));
+      tree = d3
+        .quadtree()
+        .x((spot) => spot.left)
+        .y((spot) => spot.top);
+      const spots = live.map((point) => ({
+        point,
+        left: plot.valToPos(point.x, "x", true),
+        top: plot.valToPos(point.y, "y", true),
+      }));
       const { left, top, width, height: tall } = plot.bbox;
-      const inside = spots.filter((spot) => spot.left >= left - 1 && spot.left <= left + width + 1 && spot.top >= top - 1 && spot.top <= top + tall + 1);
+      const inside = spots.filter(
+        (spot) =>
+          spot.left >= left - 1 && spot.left <= left + width + 1 && spot.top >= top - 1 && spot.top <= top + tall + 1,
+      );
       tree.addAll(inside);
       const colours = new Map();
       for (const spot of inside) {
@@ -86,8 +107,12 @@ const Scatter = (() => {
       tip.hidden = !chosen;
       if (!chosen) return;
       const thumbs = Dictionary.thumbs(chosen.latent);
-      tip.replaceChildren(...[thumbs.length ? Pictures.thumbnail(thumbs[0], "") : null,
-        h("span", h("strong", LatentParts.title(chosen.latent)), h("span.soft", facts(chosen)))].filter(Boolean));
+      tip.replaceChildren(
+        ...[
+          thumbs.length ? Pictures.thumbnail(thumbs[0], "") : null,
+          h("span", h("strong", LatentParts.title(chosen.latent)), h("span.soft", facts(chosen))),
+        ].filter(Boolean),
+      );
       const left = spot.left / ratio();
       const turned = left > place.clientWidth - 250;
       tip.style.setProperty("left", `${turned ? Math.max(0, left - 252) : left + 14}px`);
@@ -111,7 +136,8 @@ const Scatter = (() => {
       for (const spot of spots) {
         const ahead = (spot.left - from.left) * direction[0] + (spot.top - from.top) * direction[1];
         const aside = Math.abs((spot.left - from.left) * direction[1]) + Math.abs((spot.top - from.top) * direction[0]);
-        if (ahead > 0.5 && aside <= ahead * 2 && (!best || ahead + 2 * aside < best.cost)) best = { spot, cost: ahead + 2 * aside };
+        if (ahead > 0.5 && aside <= ahead * 2 && (!best || ahead + 2 * aside < best.cost))
+          best = { spot, cost: ahead + 2 * aside };
       }
       choose(best?.spot);
       if (chosen) Dom.announce(`${Dictionary.title(chosen.latent)}. ${facts(chosen)}`);
@@ -119,25 +145,41 @@ const Scatter = (() => {
     };
 
     place.replaceChildren();
-    const mounted = Charts.mount(place, {
-      height,
-      mode: 1,
-      scales,
-      axes,
-      cursor: { points: { show: false }, drag: { x: true, y: true, uni: 20 }, x: false, y: false },
-      series: [{}, { paths: () => null, points: { show: false } }],
-      hooks: { draw: [paint] },
-    }, [[0, 1], [0, 1]]);
+    const mounted = Charts.mount(
+      place,
+      {
+        height,
+        mode: 1,
+        scales,
+        axes,
+        cursor: { points: { show: false }, drag: { x: true, y: true, uni: 20 }, x: false, y: false },
+        series: [{}, { paths: () => null, points: { show: false } }],
+        hooks: { draw: [paint] },
+      },
+      [
+        [0, 1],
+        [0, 1],
+      ],
+    );
     const over = mounted.plot.over;
     let pressed = null;
     over.addEventListener("mousemove", (event) => {
       const box = over.getBoundingClientRect();
       const { left, top } = mounted.plot.bbox;
-      choose(tree?.find((event.clientX - box.left) * ratio() + left, (event.clientY - box.top) * ratio() + top, 24 * ratio()));
+      choose(
+        tree?.find(
+          (event.clientX - box.left) * ratio() + left,
+          (event.clientY - box.top) * ratio() + top,
+          24 * ratio(),
+        ),
+      );
     });
     over.addEventListener("mouseleave", () => choose(null));
     over.addEventListener("mousedown", (event) => (pressed = [event.clientX, event.clientY]));
-    over.addEventListener("click", (event) => pressed && Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) < 4 && open());
+    over.addEventListener(
+      "click",
+      (event) => pressed && Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) < 4 && open(),
+    );
     place.append(tip);
     place.tabIndex = 0;
     place.onkeydown = walk;

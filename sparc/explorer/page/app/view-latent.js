@@ -9,16 +9,28 @@ const LatentView = (() => {
     const place = latents.indexOf(latent);
     const step = (by, text, key) => {
       const other = place < 0 ? undefined : latents[place + by];
-      return other === undefined ? null : h("a.button", { href: Links.to(`latent/${other}`), "data-key": key, title: `${Dictionary.title(other)} (key ${key})` }, text);
+      return other === undefined
+        ? null
+        : h(
+            "a.button",
+            { href: Links.to(`latent/${other}`), "data-key": key, title: `${Dictionary.title(other)} (key ${key})` },
+            text,
+          );
     };
-    return h("nav.trail", { "aria-label": "Concepts" },
+    return h(
+      "nav.trail",
+      { "aria-label": "Concepts" },
       h("a", { href: fragment || "#/latents" }, `← ${Format.plural(latents.length, "concept")}`),
-      h("span.steps", step(-1, "← previous", "k"), step(1, "next →", "j")));
+      h("span.steps", step(-1, "← previous", "k"), step(1, "next →", "j")),
+    );
   };
 
   const named = (latent) => {
     const { named_by: by, sure } = Dictionary.columns;
-    const percent = sure[latent] === null ? "" : ` ${Math.round(sure[latent] * 100)}\u00a0% of the samples in which it fires there carry it.`;
+    const percent =
+      sure[latent] === null
+        ? ""
+        : ` ${Math.round(sure[latent] * 100)}\u00a0% of the samples in which it fires there carry it.`;
     return [
       "No name: no label and no word of the captions is found beyond chance in both halves of the samples.",
       `The name is a label, chosen on one half of the samples and confirmed on the other.${percent}`,
@@ -29,135 +41,251 @@ const LatentView = (() => {
   const stateLine = (latent) => {
     const { duplicate_of: of } = Dictionary.columns;
     const state = Dictionary.state(latent);
-    return h("p.state", LatentParts.badge(latent), " ", state.read, of[latent] >= 0 ? [" See ", link(of[latent]), "."] : null);
+    return h(
+      "p.state",
+      LatentParts.badge(latent),
+      " ",
+      state.read,
+      of[latent] >= 0 ? [" See ", link(of[latent]), "."] : null,
+    );
   };
 
   const fact = (label, value, read) => h("div.fact", { title: read }, h("dt", label), h("dd", value));
   const facts = (latent) => {
     const { columns, run, streams } = Dictionary;
-    return h("dl.facts",
-      streams.length > 1 ? fact("Agreement", Format.number(columns.agreement[latent]), "Correlation of its activations between streams, mean over pairs; 1 is the same.") : null,
-      fact("Fires in", Format.share(Dictionary.meanRate(latent)), "Share of the samples in which it fires, mean over streams."),
-      run.has.labels ? fact("Purity", Format.number(columns.purity[latent]), "Share of the samples in which it fires that carry its commonest label.") : null,
-      columns.sure[latent] === null ? null : fact("Name sure", Format.share(columns.sure[latent]), "Purity of the name on the half of the samples that did not choose it."));
-  };
-
-  // One of the samples that activate it most: picture with heat map, or text, and a bar of the activation.
-  const shown = ([sample, activation, heat], most, stream, samples) => {
-    const text = Dictionary.sampleText(samples, sample);
-    const thumb = samples.thumb[sample];
-    const strength = h("span.activation", bar(activation / most, `activation ${Format.compact(activation)}`), h("span.value", Format.compact(activation)));
-    const pictured = stream.modality !== "text" && thumb >= 0;
-    const face = pictured ? h("span.face", Pictures.thumbnail(thumb, text)) : null;
-    const anchor = h(`a.${pictured ? "shot" : "saying"}`, { href: Links.to(`sample/${sample}`), title: pictured ? text : null },
-      face, pictured ? null : [thumb >= 0 ? Pictures.thumbnail(thumb, "") : null, h("span.text", said(text))], strength);
-    if (face && heat && stream.grid) {
-      // Drawn on the first look, as most are never looked at.
-      const look = () => face.querySelector("canvas") ?? face.append(Pictures.heatMap(heat, stream.grid));
-      anchor.addEventListener("pointerenter", look);
-      anchor.addEventListener("focus", look);
-      anchor.look = look;
-    }
-    return h("li", anchor);
-  };
-
-  const column = (latent, detail, stream, index, samples) => {
-    const top = detail.top[stream.name] ?? [];
-    const most = Math.max(...top.map(([, activation]) => activation), 1e-9);
-    const pictures = stream.modality !== "text" && top.some(([sample]) => samples.thumb[sample] >= 0);
-    return h("section.stream",
-      h("h3", said(stream.name), " ", h("span.soft", [stream.modality === "unknown" ? "" : stream.modality, stream.random_weights ? "random weights, a control" : ""].filter(Boolean).join(" · "))),
-      h("p.rate-line", bar(Dictionary.rates[index][latent] / Math.max(...Dictionary.rates.map((rates) => rates[latent]), 1e-9), ""),
-        h("span", `fires in ${Format.share(Dictionary.rates[index][latent])} of the samples`)),
-      top.length ? h(`ol.top.${pictures ? "pictures" : "texts"}`, top.map((one) => shown(one, most, stream, samples))) : h("p.soft", "It never fires here."));
+    return h(
+      "dl.facts",
+      streams.length > 1
+        ? fact(
+            "Agreement",
+            Format.number(columns.agreement[latent]),
+            "Correlation of its activations between streams, mean over pairs; 1 is the same.",
+          )
+        : null,
+      fact(
+        "Fires in",
+        Format.share(Dictionary.meanRate(latent)),
+        "Share of the samples in which it fires, mean over streams.",
+      ),
+      run.has.labels
+        ? fact(
+            "Purity",
+            Format.number(columns.purity[latent]),
+            "Share of the samples in which it fires that carry its commonest label.",
+          )
+        : null,
+      columns.sure[latent] === null
+        ? null
+        : fact(
+            "Name sure",
+            Format.share(columns.sure[latent]),
+            "Purity of the name on the half of the samples that did not choose it.",
+          ),
+    );
   };
 
   const histograms = (detail) => {
-    const present = Dictionary.run.streams.filter((stream) => detail.histogram?.[stream.name]?.counts.some((count) => count > 0));
+    const present = Dictionary.run.streams.filter((stream) =>
+      detail.histogram?.[stream.name]?.counts.some((count) => count > 0),
+    );
     if (!present.length) return null;
-    return h("section.block", h("h2", "How strongly it fires"),
+    return h(
+      "section.block",
+      h("h2", "How strongly it fires"),
       h("p.soft", "Samples by activation above 0, on one scale for all streams."),
-      h("div.charts", present.map((stream) => {
-        const { edges, counts } = detail.histogram[stream.name];
-        const total = counts.reduce((sum, value) => sum + value, 0);
-        return h("figure", Charts.histogram(`Histogram of activations in ${stream.name}: ${total} samples between ${Format.compact(edges[0])} and ${Format.compact(edges[edges.length - 1])}`, edges, counts),
-          h("figcaption", said(stream.name), h("span.soft", ` ${Format.plural(total, "sample")}`)));
-      })));
+      h(
+        "div.charts",
+        present.map((stream) => {
+          const { edges, counts } = detail.histogram[stream.name];
+          const total = counts.reduce((sum, value) => sum + value, 0);
+          return h(
+            "figure",
+            Charts.histogram(
+              `Histogram of activations in ${stream.name}: ${total} samples between ${Format.compact(edges[0])} and ${Format.compact(edges[edges.length - 1])}`,
+              edges,
+              counts,
+            ),
+            h("figcaption", said(stream.name), h("span.soft", ` ${Format.plural(total, "sample")}`)),
+          );
+        }),
+      ),
+    );
   };
 
   const pairs = (detail) => {
     if (!detail.pairs?.length) return null;
     const { streams, run } = Dictionary;
-    return h("section.block", h("h2", "Which samples the models agree on"),
-      table("Samples in which it fires, for each pair of streams", ["Streams", "in the first", "in the second", "in both", "by chance", "overlap"],
-        detail.pairs.map(([a, b, inA, inB, both]) => [[said(streams[a]), " and ", said(streams[b])], Format.count(inA), Format.count(inB),
-          h("strong", Format.count(both)), Format.number((inA * inB) / run.shown, 1), Format.share(inA + inB - both ? both / (inA + inB - both) : null)])),
-      h("p.soft", "By chance: how many samples both would fire in if they chose independently. Overlap: both, as a share of those in which either fires."));
+    return h(
+      "section.block",
+      h("h2", "Which samples the models agree on"),
+      table(
+        "Samples in which it fires, for each pair of streams",
+        ["Streams", "in the first", "in the second", "in both", "by chance", "overlap"],
+        detail.pairs.map(([a, b, inA, inB, both]) => [
+          [said(streams[a]), " and ", said(streams[b])],
+          Format.count(inA),
+          Format.count(inB),
+          h("strong", Format.count(both)),
+          Format.number((inA * inB) / run.shown, 1),
+          Format.share(inA + inB - both ? both / (inA + inB - both) : null),
+        ]),
+      ),
+      h(
+        "p.soft",
+        "By chance: how many samples both would fire in if they chose independently. Overlap: both, as a share of those in which either fires.",
+      ),
+    );
   };
 
   const depths = (latent) => {
     const { jaccard, null: chance } = Dictionary.columns;
     const { depths: levels } = Dictionary.run;
     if (!levels.length || !jaccard?.[0]) return null;
-    const one = (values, depth, text) => [bar(values[depth][latent], text), " ", h("span.value", Format.number(values[depth][latent]))];
+    const one = (values, depth, text) => [
+      bar(values[depth][latent], text),
+      " ",
+      h("span.value", Format.number(values[depth][latent])),
+    ];
     if (levels.every((_, depth) => jaccard[depth][latent] === null)) return null;
-    return h("section.block", h("h2", "Do its labels agree between models?"),
-      table("Jaccard of its labels between streams at each depth of the taxonomy, beside chance", ["Depth", "Jaccard", "on shuffled pairs"],
-        levels.map((depth, place) => [String(depth), h("span.measure", one(jaccard, place, "Jaccard")), h("span.measure.pale", one(chance, place, "by chance"))])),
-      h("p.soft", "Jaccard: labels that its samples share in two streams, as a share of all labels of either. Depth 0 is the root of the taxonomy, where nearly everything is alike; the deeper, the finer the labels."));
+    return h(
+      "section.block",
+      h("h2", "Do its labels agree between models?"),
+      table(
+        "Jaccard of its labels between streams at each depth of the taxonomy, beside chance",
+        ["Depth", "Jaccard", "on shuffled pairs"],
+        levels.map((depth, place) => [
+          String(depth),
+          h("span.measure", one(jaccard, place, "Jaccard")),
+          h("span.measure.pale", one(chance, place, "by chance")),
+        ]),
+      ),
+      h(
+        "p.soft",
+        "Jaccard: labels that its samples share in two streams, as a share of all labels of either. Depth 0 is the root of the taxonomy, where nearly everything is alike; the deeper, the finer the labels.",
+      ),
+    );
   };
 
   const nearest = (detail) => {
     if (!detail.nearest?.length) return null;
     const { streams } = Dictionary;
-    return h("section.block", h("h2", "Nearest concepts"),
+    return h(
+      "section.block",
+      h("h2", "Nearest concepts"),
       h("p.soft", "By the cosine of their decoder directions, mean over streams."),
-      h("div.tiles", detail.nearest.map(([other, mean, each]) => tile(other, Format.number(mean), streams.length > 1
-        ? h("span.each", each.map((value, stream) => h("span", said(streams[stream]), ` ${Format.number(value)}`))) : null))));
+      h(
+        "div.tiles",
+        detail.nearest.map(([other, mean, each]) =>
+          tile(
+            other,
+            Format.number(mean),
+            streams.length > 1
+              ? h(
+                  "span.each",
+                  each.map((value, stream) => h("span", said(streams[stream]), ` ${Format.number(value)}`)),
+                )
+              : null,
+          ),
+        ),
+      ),
+    );
   };
 
   const together = (detail) => {
     if (!detail.together?.length) return null;
-    return h("section.block", h("h2", "Fires together with"),
-      h("p.soft", "Concepts that fire in the same samples, mean over streams, and how many times more often than by chance."),
-      h("div.tiles", detail.together.map(([other, count, lift]) => tile(other, `${Format.compact(count)} samples, ${Format.compact(lift)} × chance`))));
+    return h(
+      "section.block",
+      h("h2", "Fires together with"),
+      h(
+        "p.soft",
+        "Concepts that fire in the same samples, mean over streams, and how many times more often than by chance.",
+      ),
+      h(
+        "div.tiles",
+        detail.together.map(([other, count, lift]) =>
+          tile(other, `${Format.compact(count)} samples, ${Format.compact(lift)} × chance`),
+        ),
+      ),
+    );
   };
 
-  const enriched = (title, read, heads, rows) => (rows?.length ? h("section.block", h("h2", title), h("p.soft", read), table(title, heads, rows)) : null);
+  const enriched = (title, read, heads, rows) =>
+    rows?.length ? h("section.block", h("h2", title), h("p.soft", read), table(title, heads, rows)) : null;
   const words = (detail) =>
-    enriched("Words of its captions", "Words that stand in its captions more often than elsewhere.", ["Word", "fires with it", "all with it", "of its fires"],
-      detail.words?.map(([word, hits, all, fires]) => [said(word), Format.count(hits), Format.count(all), Format.share(fires ? hits / fires : null)]));
+    enriched(
+      "Words of its captions",
+      "Words that stand in its captions more often than elsewhere.",
+      ["Word", "fires with it", "all with it", "of its fires"],
+      detail.words?.map(([word, hits, all, fires]) => [
+        said(word),
+        Format.count(hits),
+        Format.count(all),
+        Format.share(fires ? hits / fires : null),
+      ]),
+    );
   const labels = (detail) =>
-    enriched("Labels of its samples", "Labels that its samples carry more often than others. Confirmed: the other half of the samples says so too.",
+    enriched(
+      "Labels of its samples",
+      "Labels that its samples carry more often than others. Confirmed: the other half of the samples says so too.",
       ["Label", "fires with it", "all with it", "purity", "confirmed"],
-      detail.labels?.map(([label, hits, all, , purity, confirmed]) => [said(label), Format.count(hits), Format.count(all), Format.share(purity), confirmed ? "yes" : "no"]));
-
-  const heatSwitch = (columns) => {
-    const anchors = [...columns.querySelectorAll("a")].filter((anchor) => anchor.look);
-    if (!anchors.length) return null;
-    const button = h("button.button", { type: "button", "aria-pressed": "false", on: { click: () => {
-      const on = button.getAttribute("aria-pressed") === "false";
-      button.setAttribute("aria-pressed", String(on));
-      if (on) anchors.forEach((anchor) => anchor.look());
-      columns.classList.toggle("heated", on);
-    } } }, "Show where it fires");
-    return button;
-  };
+      detail.labels?.map(([label, hits, all, , purity, confirmed]) => [
+        said(label),
+        Format.count(hits),
+        Format.count(all),
+        Format.share(purity),
+        confirmed ? "yes" : "no",
+      ]),
+    );
 
   const show = async (main, id) => {
     const latent = Number(id);
-    if (!Number.isInteger(latent) || latent < 0 || latent >= Dictionary.size) throw new Error(`There is no concept ${id}: they are numbered 0 to ${Dictionary.size - 1}.`);
+    if (!Number.isInteger(latent) || latent < 0 || latent >= Dictionary.size)
+      throw new Error(`There is no concept ${id}: they are numbered 0 to ${Dictionary.size - 1}.`);
     const [detail, samples] = await Promise.all([Dictionary.detail(latent), Data.load("samples")]);
     const name = Dictionary.columns.name[latent];
-    main.append(trail(latent), h("header.head", h("h1", name === null ? `Concept ${latent}` : said(name)),
-      h("p.number", `concept ${latent}`, Dictionary.run.branches[Dictionary.columns.branch[latent]] ? [" · ", said(Dictionary.run.branches[Dictionary.columns.branch[latent]])] : null),
-      h("p.named", named(latent)), stateLine(latent), facts(latent)));
+    main.append(
+      trail(latent),
+      h(
+        "header.head",
+        h("h1", name === null ? `Concept ${latent}` : said(name)),
+        h(
+          "p.number",
+          `concept ${latent}`,
+          Dictionary.run.branches[Dictionary.columns.branch[latent]]
+            ? [" · ", said(Dictionary.run.branches[Dictionary.columns.branch[latent]])]
+            : null,
+        ),
+        h("p.named", named(latent)),
+        stateLine(latent),
+        facts(latent),
+      ),
+    );
     if (!detail) return void main.append(h("p.soft", "It fired in no sample, so there is nothing to show."));
-    const columns = h("div.streams", Dictionary.run.streams.map((stream, index) => column(latent, detail, stream, index, samples)));
-    main.append(h("section.block.first", h("div.heading", h("h2", "What makes it fire, model by model"), heatSwitch(columns)), columns),
-      ...[pairs(detail), depths(latent), histograms(detail), nearest(detail), together(detail), labels(detail), words(detail)].filter(Boolean));
+    const columns = h(
+      "div.streams",
+      Dictionary.run.streams.map((stream, index) => TopSamples.column(latent, detail, stream, index, samples)),
+    );
+    main.append(
+      h(
+        "section.block.first",
+        h("div.heading", h("h2", "What makes it fire, model by model"), TopSamples.heatSwitch(columns)),
+        columns,
+      ),
+      ...[
+        pairs(detail),
+        depths(latent),
+        histograms(detail),
+        nearest(detail),
+        together(detail),
+        labels(detail),
+        words(detail),
+      ].filter(Boolean),
+    );
     return undefined;
   };
 
-  return { title: (id) => (Dictionary.columns.name[id] !== undefined ? Dictionary.title(Number(id)) : "Concept"), show };
+  return {
+    title: (id) => (Dictionary.columns.name[id] !== undefined ? Dictionary.title(Number(id)) : "Concept"),
+    show,
+  };
 })();

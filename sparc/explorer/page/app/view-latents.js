@@ -5,8 +5,15 @@ const LatentsView = (() => {
 
   const searchBox = (parameters, change) => {
     const input = h("input", {
-      type: "search", id: "search", value: parameters.q ?? "", placeholder: "Search names, captions and words …", autocomplete: "off", spellcheck: "false",
-      "aria-label": "Search names, captions and words", dir: "auto", on: { input: () => change({ q: input.value }) },
+      type: "search",
+      id: "search",
+      value: parameters.q ?? "",
+      placeholder: "Search names, captions and words …",
+      autocomplete: "off",
+      spellcheck: "false",
+      "aria-label": "Search names, captions and words",
+      dir: "auto",
+      on: { input: () => change({ q: input.value }) },
     });
     return h("div.search", input, h("kbd", { title: "Press / to search", "aria-hidden": "true" }, "/"));
   };
@@ -14,70 +21,162 @@ const LatentsView = (() => {
   const slider = (label, key, parameters, change) => {
     const shown = h("output", parameters[key] || "any");
     const input = h("input", {
-      type: "range", min: "0", max: "0.95", step: "0.05", value: parameters[key] ?? "0",
-      on: { input: () => {
-        shown.textContent = Number(input.value) ? input.value : "any";
-        change({ [key]: Number(input.value) ? input.value : "" });
-      } },
+      type: "range",
+      min: "0",
+      max: "0.95",
+      step: "0.05",
+      value: parameters[key] ?? "0",
+      on: {
+        input: () => {
+          shown.textContent = Number(input.value) ? input.value : "any";
+          change({ [key]: Number(input.value) ? input.value : "" });
+        },
+      },
     });
     return h("label.field", h("span", label, " ", shown), input);
   };
 
-  const shares = [["", "any"], ["0.001", "0.1 %"], ["0.005", "0.5 %"], ["0.01", "1 %"], ["0.02", "2 %"], ["0.05", "5 %"], ["0.1", "10 %"], ["0.3", "30 %"]];
+  const shares = [
+    ["", "any"],
+    ["0.001", "0.1 %"],
+    ["0.005", "0.5 %"],
+    ["0.01", "1 %"],
+    ["0.02", "2 %"],
+    ["0.05", "5 %"],
+    ["0.1", "10 %"],
+    ["0.3", "30 %"],
+  ];
 
   const labelField = (parameters, change) => {
     const { name, named_by: by } = Dictionary.columns;
-    const labels = [...new Set(name.filter((text, latent) => text !== null && by[latent] === 1))].sort((a, b) => a.localeCompare(b));
+    const labels = [...new Set(name.filter((text, latent) => text !== null && by[latent] === 1))].sort((a, b) =>
+      a.localeCompare(b),
+    );
     if (!labels.length) return null;
-    const input = h("input", { type: "text", list: "labels", value: parameters.label ?? "", placeholder: "any", dir: "auto",
-      on: { change: () => change({ label: labels.includes(input.value) ? input.value : "" }) } });
-    return h("label.field", h("span", "Label"), input, h("datalist", { id: "labels" }, labels.map((value) => h("option", { value }))));
+    const input = h("input", {
+      type: "text",
+      list: "labels",
+      value: parameters.label ?? "",
+      placeholder: "any",
+      dir: "auto",
+      on: { change: () => change({ label: labels.includes(input.value) ? input.value : "" }) },
+    });
+    return h(
+      "label.field",
+      h("span", "Label"),
+      input,
+      h(
+        "datalist",
+        { id: "labels" },
+        labels.map((value) => h("option", { value })),
+      ),
+    );
   };
 
   const panel = (parameters, change, redraw) => {
     const { run, states, streams, columns } = Dictionary;
     const chosen = parameters.state ? parameters.state.split(",") : ["shared", "some", "duplicate"];
     const counts = states.map((_, state) => columns.state.filter((value) => value === state).length);
-    const toggle = () => change({ state: chosen.length === 3 && !chosen.includes("dead") ? "" : chosen.join(",") || "none" });
+    const toggle = () =>
+      change({ state: chosen.length === 3 && !chosen.includes("dead") ? "" : chosen.join(",") || "none" });
     const stateBoxes = states.map((state, index) => {
-      const box = h("input", { type: "checkbox", checked: chosen.includes(state.name), on: { change: () => {
-        if (box.checked) chosen.push(state.name);
-        else chosen.splice(chosen.indexOf(state.name), 1);
-        toggle();
-      } } });
-      const only = h("button.only", { type: "button", title: `Show only: ${state.label}`, "aria-label": `Show only: ${state.label}, ${Format.plural(counts[index], "concept")}`, on: { click: () => {
-        change({ state: state.name });
-        redraw();
-      } } }, Format.count(counts[index]));
+      const box = h("input", {
+        type: "checkbox",
+        checked: chosen.includes(state.name),
+        on: {
+          change: () => {
+            if (box.checked) chosen.push(state.name);
+            else chosen.splice(chosen.indexOf(state.name), 1);
+            toggle();
+          },
+        },
+      });
+      const only = h(
+        "button.only",
+        {
+          type: "button",
+          title: `Show only: ${state.label}`,
+          "aria-label": `Show only: ${state.label}, ${Format.plural(counts[index], "concept")}`,
+          on: {
+            click: () => {
+              change({ state: state.name });
+              redraw();
+            },
+          },
+        },
+        Format.count(counts[index]),
+      );
       return h("div.check", { title: state.read }, h("label", box, state.label), only);
     });
     const streamOptions = (empty) => [["", empty], ...streams.map((name) => [name, name])];
-    return h("details.filters", { open: window.matchMedia("(min-width: 62rem)").matches },
+    return h(
+      "details.filters",
+      { open: window.matchMedia("(min-width: 62rem)").matches },
       h("summary", "Filters"),
-      h("div.fields",
+      h(
+        "div.fields",
         h("fieldset", h("legend", "State"), stateBoxes),
         streams.length > 1 ? slider("Agreement at least", "agreement", parameters, change) : null,
         run.has.labels ? slider("Purity at least", "purity", parameters, change) : null,
         select("Fires in at least", shares, parameters.min ?? "", (min) => change({ min })),
         select("Fires in at most", shares, parameters.max ?? "", (max) => change({ max })),
         select("Fires in stream", streamOptions("any"), parameters.in ?? "", (value) => change({ in: value })),
-        streams.length > 1 ? select("Never fires in stream", streamOptions("–"), parameters.not ?? "", (value) => change({ not: value })) : null,
+        streams.length > 1
+          ? select("Never fires in stream", streamOptions("–"), parameters.not ?? "", (value) => change({ not: value }))
+          : null,
         labelField(parameters, change),
-        run.branches.length ? select("Branch", [["", "any"], ...run.branches.map((name) => [name, name])], parameters.branch ?? "", (branch) => change({ branch })) : null,
-        select("Name", [["", "any"], ["label", "a label"], ["words", "words of captions"], ["none", "without a name"]], parameters.named ?? "", (named) => change({ named })),
-        h("p.soft.keys", h("kbd", "/"), " search, arrows move, ", h("kbd", "Enter"), " opens, ", h("kbd", "j"), " and ", h("kbd", "k"), " turn the pages")));
+        run.branches.length
+          ? select(
+              "Branch",
+              [["", "any"], ...run.branches.map((name) => [name, name])],
+              parameters.branch ?? "",
+              (branch) => change({ branch }),
+            )
+          : null,
+        select(
+          "Name",
+          [
+            ["", "any"],
+            ["label", "a label"],
+            ["words", "words of captions"],
+            ["none", "without a name"],
+          ],
+          parameters.named ?? "",
+          (named) => change({ named }),
+        ),
+        h(
+          "p.soft.keys",
+          h("kbd", "/"),
+          " search, arrows move, ",
+          h("kbd", "Enter"),
+          " opens, ",
+          h("kbd", "j"),
+          " and ",
+          h("kbd", "k"),
+          " turn the pages",
+        ),
+      ),
+    );
   };
 
   const intro = () => {
     const { streams, size } = Dictionary;
     const who = streams.length > 1 ? `${streams.length} models share these` : "One model uses these";
-    return h("p.lead", `${who} ${Format.count(size)} concepts: each card shows what makes one of them fire, and how often it does so in each model. `,
-      h("span.soft", "Open a card to compare the models side by side."));
+    return h(
+      "p.lead",
+      `${who} ${Format.count(size)} concepts: each card shows what makes one of them fire, and how often it does so in each model. `,
+      h("span.soft", "Open a card to compare the models side by side."),
+    );
   };
 
   const show = async (main, _id, parameters) => {
     let latents = [];
-    const grid = new Grid.CardGrid({ label: "Concepts", least: 216, height: LatentParts.cardHeight, card: (index) => LatentParts.card(latents[index]) });
+    const grid = new Grid.CardGrid({
+      label: "Concepts",
+      least: 216,
+      height: LatentParts.cardHeight,
+      card: (index) => LatentParts.card(latents[index]),
+    });
     const count = h("p.count");
     const elsewhere = h("p.elsewhere", { hidden: true });
     const chips = h("ul.chips", { "aria-label": "Filters that are set" });
@@ -110,18 +209,28 @@ const LatentsView = (() => {
       if (!matches.length) return;
       const samples = await Data.load("samples");
       elsewhere.replaceChildren(
-        h("a", { href: Links.to("samples", { q: text }) }, `${Format.plural(matches.length, "sample")} ${matches.length === 1 ? "matches" : "match"}`),
+        h(
+          "a",
+          { href: Links.to("samples", { q: text }) },
+          `${Format.plural(matches.length, "sample")} ${matches.length === 1 ? "matches" : "match"}`,
+        ),
         ...matches.slice(0, 6).map((sample) => {
           const said = Dictionary.sampleText(samples, sample);
-          return h("a", { href: Links.to(`sample/${sample}`), title: said, "aria-label": `sample: ${said}` },
-            samples.thumb[sample] >= 0 ? Pictures.thumbnail(samples.thumb[sample], "") : h("span.text", Dom.said(said)));
-        }));
+          return h(
+            "a",
+            { href: Links.to(`sample/${sample}`), title: said, "aria-label": `sample: ${said}` },
+            samples.thumb[sample] >= 0 ? Pictures.thumbnail(samples.thumb[sample], "") : h("span.text", Dom.said(said)),
+          );
+        }),
+      );
     });
 
     const answers = async (text) => {
       const number = /^#?(\d+)$/.exec(text)?.[1];
       const found = (await Search.latents())(text);
-      return number !== undefined && Number(number) < Dictionary.size ? [Number(number), ...found.filter((latent) => latent !== Number(number))] : found;
+      return number !== undefined && Number(number) < Dictionary.size
+        ? [Number(number), ...found.filter((latent) => latent !== Number(number))]
+        : found;
     };
 
     const change = (changes) => {
@@ -135,32 +244,87 @@ const LatentsView = (() => {
       empty.hidden = latents.length > 0;
       if (latents.length) return;
       const state = Dictionary.states.find(({ name }) => name === parameters.state);
-      empty.replaceChildren(h("p", state && Filters.chips(parameters).length === 1 ? `None of the concepts is of this kind. ${state.label}: ${state.read}` : "No concept passes these filters."),
-        h("button.button", { type: "button", on: { click: () => {
-          change(Object.fromEntries(Object.keys(parameters).map((key) => [key, ""])));
-          document.getElementById("search").value = "";
-          drawPanel();
-        } } }, "Show all concepts"));
+      empty.replaceChildren(
+        h(
+          "p",
+          state && Filters.chips(parameters).length === 1
+            ? `None of the concepts is of this kind. ${state.label}: ${state.read}`
+            : "No concept passes these filters.",
+        ),
+        h(
+          "button.button",
+          {
+            type: "button",
+            on: {
+              click: () => {
+                change(Object.fromEntries(Object.keys(parameters).map((key) => [key, ""])));
+                document.getElementById("search").value = "";
+                drawPanel();
+              },
+            },
+          },
+          "Show all concepts",
+        ),
+      );
     };
 
     const drawChips = () => {
       const set = Filters.chips(parameters).filter(([key]) => key !== "q");
-      chips.replaceChildren(...set.map(([key, text]) => h("li", h("button.chip", {
-        type: "button", "aria-label": `Remove the filter: ${text}`,
-        on: { click: () => {
-          change({ [key]: "", ...(key === "only" ? { why: "" } : {}) });
-          drawPanel();
-        } },
-      }, Dom.said(text), h("span", { "aria-hidden": "true" }, "×")))));
+      chips.replaceChildren(
+        ...set.map(([key, text]) =>
+          h(
+            "li",
+            h(
+              "button.chip",
+              {
+                type: "button",
+                "aria-label": `Remove the filter: ${text}`,
+                on: {
+                  click: () => {
+                    change({ [key]: "", ...(key === "only" ? { why: "" } : {}) });
+                    drawPanel();
+                  },
+                },
+              },
+              Dom.said(text),
+              h("span", { "aria-hidden": "true" }, "×"),
+            ),
+          ),
+        ),
+      );
       chips.hidden = !set.length;
     };
     const drawPanel = () => side.replaceChildren(panel(parameters, change, drawPanel));
-    const order = select("Order", [["", "Best first"],
-      ...Object.entries(Filters.orders).filter(([key]) => offered(key)).map(([key, one]) => [key, one.label])], parameters.sort ?? "", (sort) => change({ sort }));
+    const order = select(
+      "Order",
+      [
+        ["", "Best first"],
+        ...Object.entries(Filters.orders)
+          .filter(([key]) => offered(key))
+          .map(([key, one]) => [key, one.label]),
+      ],
+      parameters.sort ?? "",
+      (sort) => change({ sort }),
+    );
 
     drawPanel();
-    main.append(h("h1.unseen", "Concepts"), intro(), h("div.browse", side,
-      h("section.results", h("div.tools", searchBox(parameters, change), order), h("div.status", count), elsewhere, chips, empty, grid.host)));
+    main.append(
+      h("h1.unseen", "Concepts"),
+      intro(),
+      h(
+        "div.browse",
+        side,
+        h(
+          "section.results",
+          h("div.tools", searchBox(parameters, change), order),
+          h("div.status", count),
+          elsewhere,
+          chips,
+          empty,
+          grid.host,
+        ),
+      ),
+    );
     grid.attach();
     await update();
     window.requestIdleCallback?.(() => Search.latents());

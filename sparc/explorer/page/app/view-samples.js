@@ -6,9 +6,12 @@ const SamplesView = (() => {
   const card = (samples, sample) => {
     const text = Dictionary.sampleText(samples, sample);
     const pictured = samples.thumb[sample] >= 0;
-    return h("a.card", { href: Links.to(`sample/${sample}`) },
+    return h(
+      "a.card",
+      { href: Links.to(`sample/${sample}`) },
       pictured ? Pictures.thumbnail(samples.thumb[sample], "") : null,
-      h(`span.body${pictured ? "" : ".long"}`, h("span.caption", said(text))));
+      h(`span.body${pictured ? "" : ".long"}`, h("span.caption", said(text))),
+    );
   };
 
   const show = async (main, _id, parameters) => {
@@ -16,7 +19,12 @@ const SamplesView = (() => {
     const samples = await Data.load("samples");
     const pictures = samples.thumb.some((thumb) => thumb >= 0);
     let shown = [];
-    const grid = new Grid.CardGrid({ label: "Samples", least: pictures ? 150 : 240, height: (width) => (pictures ? width + 62 : 118), card: (index) => card(samples, shown[index]) });
+    const grid = new Grid.CardGrid({
+      label: "Samples",
+      least: pictures ? 150 : 240,
+      height: (width) => (pictures ? width + 62 : 118),
+      card: (index) => card(samples, shown[index]),
+    });
     const count = h("p.count");
     let turn = 0;
     const update = async () => {
@@ -26,18 +34,40 @@ const SamplesView = (() => {
       if (mine !== turn) return;
       shown = found ?? samples.id.map((_, sample) => sample);
       Links.keep("samples", parameters);
-      count.replaceChildren(h("strong", Format.count(shown.length)), ` of ${Format.plural(run.shown, "sample")}`,
-        run.shown < run.held_out ? ` (an even choice of the ${Format.count(run.held_out)} held out)` : "");
+      count.replaceChildren(
+        h("strong", Format.count(shown.length)),
+        ` of ${Format.plural(run.shown, "sample")}`,
+        run.shown < run.held_out ? ` (an even choice of the ${Format.count(run.held_out)} held out)` : "",
+      );
       grid.show(shown.length);
       Dom.announce(`${shown.length} samples`);
     };
-    const input = h("input", { type: "search", value: parameters.q ?? "", placeholder: "Search captions and ids …", dir: "auto", spellcheck: "false", "aria-label": "Search captions and ids", on: { input: () => {
-      parameters.q = input.value;
-      window.scrollTo(0, 0);
-      update();
-    } } });
-    main.append(h("h1.unseen", "Samples"), h("p.lead", "What the models were shown. ", h("span.soft", "Open one to see which concepts each model finds in it.")),
-      h("div.tools", h("div.search", input, h("kbd", { "aria-hidden": "true" }, "/"))), h("div.status", count), grid.host);
+    const input = h("input", {
+      type: "search",
+      value: parameters.q ?? "",
+      placeholder: "Search captions and ids …",
+      dir: "auto",
+      spellcheck: "false",
+      "aria-label": "Search captions and ids",
+      on: {
+        input: () => {
+          parameters.q = input.value;
+          window.scrollTo(0, 0);
+          update();
+        },
+      },
+    });
+    main.append(
+      h("h1.unseen", "Samples"),
+      h(
+        "p.lead",
+        "What the models were shown. ",
+        h("span.soft", "Open one to see which concepts each model finds in it."),
+      ),
+      h("div.tools", h("div.search", input, h("kbd", { "aria-hidden": "true" }, "/"))),
+      h("div.status", count),
+      grid.host,
+    );
     grid.attach();
     await update();
     return () => grid.detach();
