@@ -26,6 +26,7 @@ NOT_HERE = {
     r"^(encode|search) .*-$": "standard input; tests/test_encode_and_search.py",
     r"^explore .*--serve": "it serves until Ctrl-C; tests/explorer/test_explore_command.py",
     r"^ablate": "many trainings; tests/ablation",
+    r"^doctor": "it looks at this machine; tests/storage/test_verify.py",
     r"^bench": "minutes at these sizes; tests/benchmarks",
     r"my-model|^train --dataset digits": "an installation; tests/plugins/test_scaffold.py, tests/test_examples.py",
     r"^train .*--stream effnet-lite0": "the quickstart; tests/test_docs.py",
@@ -57,7 +58,19 @@ def run_all(sparc_here):
 def test_every_command_has_a_place_where_it_runs():
     """A command that is new in the documentation runs here, or is listed above with a reason."""
     here = commands(
-        "train", "extract", "info", "evaluate", "explore", "encode", "search", "localize", "export", "plugins", "import"
+        *(
+            "train",
+            "extract",
+            "info",
+            "evaluate",
+            "explore",
+            "encode",
+            "search",
+            "localize",
+            "export",
+            "plugins",
+            "import",
+        )
     )
     rest = [words for words in sparc_commands() if words not in here]
     assert len(here) > 25
@@ -68,7 +81,8 @@ def test_every_command_has_a_place_where_it_runs():
 def test_commands_on_a_run_run_as_written(sparc_here, run_all, extracted, monkeypatch):
     monkeypatch.setattr(cases, "CANVASES", 4)
     folder = extracted.parent
-    Image.new("RGB", (60, 40), "red").save(folder / "photo.jpg")
+    for name in ("photo", "one", "two"):
+        Image.new("RGB", (60, 40), "red").save(folder / f"{name}.jpg")
     options = ["effnet-lite0=timm[model=test_vit,weights=random]", "minilm=char-ngrams"]
     lines = [f"stream = {options}", 'dataset = "image-folder"', 'data-root = "photos"', "n-latents = 32", "k = 4"]
     (folder / "run.toml").write_text("\n".join([*lines, "epochs = 1"]))

@@ -117,5 +117,5 @@ def check_attached(lines):
     assert len(lines) == 7
     for line in lines[2:6]:
         attached, together = map(float, re.findall(r"\d\.\d+", line))
-        assert attached > 0.9 * together > 0.8, line
+        assert attached > 0.9 * together > 0.75, line
     assert int(re.search(r"(\d+)%", lines[6])[1]) >= 95

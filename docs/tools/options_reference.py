@@ -27,6 +27,7 @@ from sparc.config import (
     RunConfig,
     SearchOptions,
     SpaceOptions,
+    TimeOptions,
     TrainingConfig,
     option_name,
 )
@@ -43,6 +44,7 @@ SECTIONS: dict[type[Options], tuple[str, str]] = {
     TrainingConfig: ("Training", "Options of `sparc train` and `ablate`."),
     ExtractionOptions: ("Extraction", "Options of `sparc train`, `extract` and `ablate`."),
     RunConfig: ("Run", "An option of `sparc train`. The `--out` of `sparc ablate` is the directory of all its runs."),
+    TimeOptions: ("Time", "An option of `sparc train`, `extract`, `ablate`, `evaluate` and `attach`."),
     AttachOptions: ("`sparc attach`", "Beside the options of *Places*. Options of training are those of the run."),
     DetachOptions: ("`sparc detach`", ""),
     ExtractOptions: ("`sparc extract`", "Beside the options of *Streams and data*, *Places* and *Extraction*."),

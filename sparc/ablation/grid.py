@@ -14,8 +14,10 @@ Value = int | float | str
 Grid = dict[str, list[Value]]
 """Values by axis, axes in the order of `AXES`."""
 
-AXES = tuple(name for name in names(SpaceOptions, TrainingConfig) if name != "seed")
-"""Options that a grid may vary: those that do not change the features."""
+FIXED = ("seed", "on-nan", "keep-checkpoints")
+"""Options of training that a grid cannot vary: seeds are counted apart, and the others change no result."""
+AXES = tuple(name for name in names(SpaceOptions, TrainingConfig) if name not in FIXED)
+"""Options that a grid may vary: those that change the space, and not the features."""
 _HINT = "KEY=VALUE,VALUE,..., such as k=8,16"
 
 
@@ -99,6 +101,8 @@ def _check_key(key: str) -> None:
             "a grid cannot vary 'recipe', which stands for several options",
             hint="vary those: --grid pre-bias=mean,zeros --grid completion=linear,none",
         )
+    if key in FIXED:
+        raise InvalidConfig(f"a grid cannot vary '{key}', which changes no result", hint=f"keys: {_keys()}")
     if key in names(RunConfig):
         raise InvalidConfig(
             f"a grid cannot vary '{key}': all cells share their features and their directory",

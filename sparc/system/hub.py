@@ -261,6 +261,8 @@ def asking_hub(*, connect: bool = False) -> Iterator[None]:
 
     connect: connect to the hub first, once a minute, for functions of the hub's client that repeat a request several
     times: without a network they take half a minute, and up to a minute and a half, to give up.
+
+    Raises OfflineModeIsEnabled, of the hub's client, if `HF_HUB_OFFLINE` is set.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled

@@ -124,13 +124,13 @@ class Lock:
 
 @contextlib.contextmanager
 def owned(folder: Path, hint: str, *, patience: float = PATIENCE) -> Iterator[None]:
-    """Own a folder inside the block; create it if it does not exist, and remove it afterwards if it is empty.
+    """Own a folder inside the block; create it and its parents if they do not exist, and remove those that stay empty.
 
     Waits up to `patience` seconds for another owner. Raises InUse, with `hint`, and StorageError if the machine
     refuses, or has no locks.
     """
     with writing(folder):
-        made = not folder.exists()
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
     lock = take(folder / LOCK, patience=patience)
     if lock is None:
         raise in_use(folder, Owner.read(folder / LOCK), hint)
@@ -138,9 +138,9 @@ def owned(folder: Path, hint: str, *, patience: float = PATIENCE) -> Iterator[No
         yield
     finally:
         lock.release()
-        if made:
-            with contextlib.suppress(OSError):  # it has files
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # it has files
+            for one in made:
+                one.rmdir()
 
 
 def in_use(folder: Path, owner: Owner, hint: str) -> InUse:

@@ -23,7 +23,7 @@ def numbers(page):
 
 
 def wait_for_count(page, count):
-    page.wait_for_function("count => document.querySelector('.count strong').textContent === String(count)", arg=count)
+    page.wait_for_function("count => document.querySelector('.count strong')?.textContent === String(count)", arg=count)
 
 
 def test_the_first_view_says_in_one_sentence_what_the_page_is_and_shows_live_concepts(site, visit):

@@ -559,6 +559,7 @@ def test_what_a_killed_import_left_is_removed_by_the_next(tmp_path):
     left = tmp_path / "out" / "train" / "s" / f"{arrays_module.TEMPORARY}x" / "0"
     left.parent.mkdir(parents=True)
     left.write_text("rows")
+    (tmp_path / "out" / "importing.json").write_text('["train/s"]')
     import_features({"s": source}, tmp_path / "out", split="train")
     assert not left.parent.exists()
 

@@ -25,7 +25,7 @@ def run_of(extracted, tmp_path):
         streams = [
             {"name": "timm", "model": "test_vit", "weights": "random"} if name == "timm" else name for name in widths
         ]
-        options = {"stream": streams, "dataset": "image-folder", "data-root": str(extracted)}
+        options = {"stream": streams, "dataset": "image-folder", "data-root": str(extracted), "exif": "apply"}
         Run(run).write_provenance(provenance(options=options))
         return run
 
