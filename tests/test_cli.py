@@ -68,7 +68,7 @@ def test_train_extracts_trains_evaluates_and_prints_the_next_commands(sparc_comm
     shown = " ".join(sparc_here("info", "mine").stdout.split())
     assert "Retrieval" in shown
     assert "space: 64 latents, 4 kept, global selection, unit normalization" in shown
-    assert "training: lambda 1.0, aux-weight 0.03125, k-aux 64, dead-after 62, epochs 20, batch-size 16" in shown
+    assert "training: lambda 1.0, aux-weight 0.03125, k-aux 64, dead-after 106, epochs 20, batch-size 16" in shown
     mine = tmp_path / "mine"
     before = {path: path.read_bytes() for path in mine.iterdir() if path.is_file()}
     measured = sparc_here("evaluate", "mine")
