@@ -98,7 +98,7 @@ def test_commands_on_a_run_run_as_written(sparc_here, run_all, extracted, monkey
     for path in (
         "runs/openmoji/localization.json",
         "runs/photos/explore/index.html",
-        "latent-93.png",
+        "latent-50.png",
         "bus.png",
         "sae/cfg.json",
     ):

@@ -23,6 +23,10 @@ Inputs = Annotated[
     typer.Argument(metavar="INPUT...", help="Images, folders of images, and texts; - reads more from standard input."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and the progress elsewhere.")]
+LEGEND = (
+    "%  share of held-out images or texts that activate the latent less",
+    "*  active in all streams that read the input",
+)
 LETTERS = 80
 """Most letters of a text that are printed."""
 
@@ -57,6 +61,8 @@ def encode(run: RunPath, given: dict[str, Any], inputs: Inputs = None, as_json: 
         console.print(dry_warning(found.random_weights), style="bold yellow", markup=False, soft_wrap=True)
     for one in found.inputs:
         _print(one)
+    for line in LEGEND:
+        console.print(line, style="dim", markup=False, soft_wrap=True)
 
 
 def screen(*, as_json: bool) -> Screen:

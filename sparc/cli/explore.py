@@ -24,7 +24,7 @@ def explore(run: RunPath, given: dict[str, Any]) -> None:
 
         sparc explore runs/openmoji --serve
 
-        sparc explore runs/openmoji --sheet --latent 93 --out latent-93.png
+        sparc explore runs/openmoji --sheet --latent 50 --out latent-50.png
     """
     from sparc.session import explore as write
 

@@ -27,7 +27,7 @@ def localize(run: RunPath, given: dict[str, Any]) -> None:
 
         sparc localize runs/openmoji --image photo.jpg --text "a red bus"
 
-        sparc localize runs/openmoji --image photo.jpg --latent 93 --method grad-cam --out bus.png
+        sparc localize runs/openmoji --image photo.jpg --latent 50 --method grad-cam --out bus.png
 
         sparc localize runs/openmoji --pair --image one.jpg --text "a bus" --image two.jpg --text "a cat"
     """

@@ -182,8 +182,8 @@ def _measure(
     return {
         "name": name,
         "label": label,
-        "value": significant(value),
-        "null": significant(null),
+        "value": significant(value, 7),
+        "null": significant(null, 7),
         "better": better,
         "read": read,
     }

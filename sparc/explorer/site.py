@@ -65,7 +65,7 @@ def write_site(
     Raises StorageError; the older site is then untouched.
     """
     with whole_folder(folder) as new:
-        with reading(PAGE):
+        with writing(folder):
             shutil.copytree(PAGE, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
         (new / "data").mkdir()
         (new / "sprites").mkdir()
@@ -168,7 +168,17 @@ def check_replaceable(folder: Path) -> None:
     """Raise StorageError unless a site can be written as `folder`: nothing is there, or an older site."""
     check_writable(folder.parent)
     with reading(folder):
-        if folder.exists() and not (folder.is_dir() and ((folder / INDEX).is_file() or not any(folder.iterdir()))):
+        if not os.path.lexists(folder):
+            return
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+        own = {*(path.name for path in PAGE.iterdir()), "data", "sprites"}
+        if foreign := sorted(names - own):
+            raise StorageError(
+                f"{folder} holds something that sparc did not write, so it is not replaced"
+                f"{f': {foreign[0]}' if foreign[0] else ''}",
+                hint="move it, or remove it",
+            )
+        if names and not (folder / "data").is_dir():
             raise StorageError(
                 f"{folder} is not a site that sparc wrote, so it is not replaced", hint="move it, or remove it"
             )
@@ -179,8 +189,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder to fill, which takes the place of `folder` at the end; an error leaves the old one.
 
     A process that is killed leaves the old folder, or none for the moment between two renames; the next call then
-    removes what it left behind. Raises StorageError.
+    removes what it left behind. A link is followed: the new site lies where it points to. Raises StorageError.
     """
+    if folder.is_symlink():
+        folder = folder.resolve()
     check_replaceable(folder)
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):
         number = left.name.split(".")[-3]

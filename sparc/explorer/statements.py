@@ -34,11 +34,11 @@ def write_statement(folder: Path, name: str, content: Any) -> None:
     (folder / f"{name.replace('/', '-')}.js").write_text(statement(name, content), encoding="utf-8")
 
 
-def significant(value: int | float | None) -> int | float | None:
-    """Round to DIGITS significant digits, integers not at all; None for None, NaN and infinity."""
+def significant(value: int | float | None, digits: int = DIGITS) -> int | float | None:
+    """Round to some significant digits, integers not at all; None for None, NaN and infinity."""
     if isinstance(value, int):
         return value
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
 
 
 def significants(values: Iterable[float | None]) -> list[int | float | None]:

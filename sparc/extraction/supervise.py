@@ -14,7 +14,7 @@ from typing import Any
 from sparc import errors
 from sparc.errors import OutOfMemory, PluginError, SparcError, StorageError
 from sparc.extraction.plan import AGAIN, Job, Order
-from sparc.system.processes import SAFE, python
+from sparc.system.processes import SAFE, interrupts_blocked, python
 
 KILLED = -9
 """Exit code of a process that SIGKILL ended; Windows has none."""
@@ -99,14 +99,15 @@ def probe(
 
 def _events(order: Order) -> Iterator[dict[str, Any]]:
     """Start a worker with an order, yield its events, and repeat its warnings."""
-    worker = subprocess.Popen(
-        python("sparc.extraction.worker"),
-        env={**os.environ, SAFE: "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
+    with interrupts_blocked():  # the terminal sends Ctrl-C to the worker too, and this process ends it
+        worker = subprocess.Popen(
+            python("sparc.extraction.worker"),
+            env={**os.environ, SAFE: "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
     assert worker.stdin is not None
     assert worker.stdout is not None
     try:

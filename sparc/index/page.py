@@ -37,7 +37,7 @@ h3 { font-size: 1rem; margin: 1rem 0 .5rem; font-weight: 600 }
 p, li { overflow-wrap: anywhere } .pale { color: var(--pale); font-size: .85rem }
 section { border-top: 1px solid var(--rule); padding: 1rem 0 }
 header.query { display: flex; gap: 1rem; align-items: center }
-header.query img { max-height: 8rem; max-width: 8rem }
+header.query img { width: auto; height: auto; max-height: 8rem; max-width: 8rem }
 ol { list-style: none; padding: 0; margin: 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)) }
 ol.texts { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)) }

@@ -6,10 +6,11 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from sparc.errors import BadSample, MissingData, SparcError
+from sparc.errors import BadSample, InvalidConfig, MissingData, SparcError
 from sparc.plugins.contracts import Sample
 from sparc.plugins.formats import no_image, read_image
 from sparc.plugins.images import TooLarge, loaded, read_rgb
@@ -36,6 +37,20 @@ def image_sample(image: ImageInput, number: int = 0, *, option: str = "--image")
             return read_image(path)
 
     return Sample(str(image), lambda: _decoded(str(path), opened))
+
+
+def checked_text(text: Any) -> str:
+    """Return a text that a model can read. Raises InvalidConfig for anything else, such as bytes that are not UTF-8."""
+    if not isinstance(text, str):
+        raise InvalidConfig(f"expected a text, found {type(text).__name__}", hint="give a str")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidConfig(
+            f"expected a text in UTF-8, found {text[error.start]!a} at letter {error.start}",
+            hint="write the text in UTF-8",
+        ) from None
+    return text
 
 
 def bytes_sample(content: bytes, name: str) -> Sample:

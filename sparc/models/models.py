@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from sparc.config import PluginRef
 from sparc.core.codes import Codes
 from sparc.errors import InvalidConfig
 from sparc.models.forward import check_features, forward
-from sparc.models.inputs import ImageInput, decoded, image_sample
+from sparc.models.inputs import ImageInput, checked_text, decoded, image_sample
 from sparc.models.loading import load_backbones
 from sparc.models.streams import all_of, checked_streams, first_of
 from sparc.plugins.batches import mapped
@@ -26,6 +27,8 @@ from sparc.storage.checkpoint import SharedLatentSpace, load
 from sparc.storage.latent_names import LATENTS, read_latent_names
 from sparc.storage.run import Run
 
+_LOADING = threading.Lock()
+"""Held while backbones load: their libraries import parts of themselves then, and threads would meet half of one."""
 BATCH = 32
 """Images or texts that a backbone computes at once, and images that are in memory."""
 
@@ -76,7 +79,7 @@ class Models:
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Codes]:
         """Return the codes of texts in each text stream, each stream encoded alone. Raises as `encode_images`."""
-        samples = _listed(texts, "text", lambda text, number: Sample(f"text {number}", caption=text))
+        samples = _listed(texts, "text", lambda text, number: Sample(f"text {number}", caption=checked_text(text)))
         return self.encode_samples(samples, "text")
 
     def encode_samples(self, samples: Sequence[Sample], modality: str) -> dict[str, Codes]:
@@ -167,7 +170,8 @@ def load_models(
     options = opened.provenance().options
     chosen = checked_streams(opened, streams)
     registry = discover() if registry is None else registry
-    backbones = load_backbones(registry, chosen, device, on_load)
+    with _LOADING:
+        backbones = load_backbones(registry, chosen, device, on_load)
     return Models(
         space=load(opened.path, device=device) if space is None else space,
         backbones=backbones,

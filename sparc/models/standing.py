@@ -55,6 +55,8 @@ class Standing:
             reason = "the score is zero"
         elif not self.as_high:
             reason = f"0 of {self.count:,} held-out images score as high"
+            if self.verdict == "unsure":
+                reason += ", which are too few to say seen"
         else:
             reason = f"{self.as_high / self.count:.2g} of held-out images score as high"
         return f"{self.verdict} here: {reason}"

@@ -151,6 +151,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 def _check_size(size: tuple[int, int]) -> None:
     short, long = sorted(size)
+    if not short:
+        raise ValueError(f"it has no pixels: {size[0]:,} x {size[1]:,}")
     if short * long > _limits.pixels:
         raise _too_many_pixels(f"{size[0]:,} x {size[1]:,} pixels", size)
     if long > _limits.side_ratio * max(short, 1):

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from sparc.errors import BadSample, InvalidConfig, MissingData, SparcError
-from sparc.models.inputs import bytes_sample, decoded, image_sample
+from sparc.models.inputs import bytes_sample, checked_text, decoded, image_sample
 from sparc.plugins.contracts import Sample
 from sparc.session.listener import Listener
 from sparc.system.refusals import reading, refusal
@@ -120,7 +120,10 @@ class _Collector:
         if not isinstance(text, str) or not text.strip():
             self._fail(InvalidConfig("expected words, found an empty text", hint="say what to encode"))
             return
-        self.inputs.append(Input(text, "text", Sample(text, caption=text)))
+        try:
+            self.inputs.append(Input(text, "text", Sample(text, caption=checked_text(text))))
+        except InvalidConfig as error:
+            self._fail(error)
 
     def image(self, sample: Sample) -> None:
         """Add an image, decoded."""

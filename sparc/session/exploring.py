@@ -12,7 +12,7 @@ from urllib.parse import quote
 from sparc.config import ExploreOptions, validated
 from sparc.config.signatures import ExploreArguments
 from sparc.errors import InvalidConfig, MissingData, SparcError
-from sparc.models.inputs import decoded, image_sample
+from sparc.models.inputs import checked_text, decoded, image_sample
 from sparc.models.streams import all_of, checked_streams
 from sparc.plugins.contracts import Sample
 from sparc.session.listener import SILENT, Listener
@@ -101,7 +101,8 @@ class _Exploring:
         if options.latent is not None:
             return f"#/latent/{options.latent}"
         if options.text is not None:
-            why, sample, modality = f'text "{options.text}"', Sample("the text", caption=options.text), "text"
+            text = checked_text(options.text)
+            why, sample, modality = f'text "{text}"', Sample("the text", caption=text), "text"
         elif options.image is not None:
             sample, modality = image_sample(options.image), "image"
             why = f"image {Path(options.image).name}"

@@ -19,6 +19,7 @@ from sparc.session.options import store_root
 from sparc.storage.index_file import index_path, read_index, write_index
 from sparc.storage.manifest import digest_ids, read_manifest
 from sparc.system.files import write_atomically
+from sparc.system.refusals import reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,6 +214,8 @@ def _listed(folder: Path, store: Path) -> Path:
     lines = [json.dumps({"id": name, "image": image, "caption": name, "split": "test"}) for image, name in named]
     content = "\n".join(lines) + "\n"
     path = store / "folders" / f"{hashlib.sha256(content.encode()).hexdigest()[:12]}.jsonl"
-    if not path.is_file():
+    with reading(path):
+        there = path.is_file() and path.read_bytes() == content.encode()
+    if not there:
         write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
     return path

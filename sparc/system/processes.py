@@ -104,6 +104,19 @@ def _read_for(pipe: int, seconds: float) -> bytes:
 
 
 @contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Start processes that SIGINT does not reach, not even while they import. Here it arrives after the block."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def safe_path() -> Iterator[None]:
     """Make the interpreters that the block starts leave out the current folder."""
     before = os.environ.get(SAFE)

@@ -39,7 +39,7 @@ SAVE_SHARE = 0.05
 """Most of the time that is spent on checkpoints: slow ones are saved less often."""
 HELD_OUT_BATCHES = 4
 """Batches of held-out samples on which the loss of a checkpoint is measured."""
-SKIPPED = 100
+SKIPPED = 20
 """Steps in a row after which a training that skips steps stops, because no step is finite any more."""
 
 
@@ -237,6 +237,7 @@ def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: 
         hooks.on_step(Step(training.step, n_steps, losses, loader.waited / max(1e-9, time.monotonic() - began)))
         if saves.due:
             saves.now()
+    skips.finish(n_steps)
     training.check()
     run.sync_metrics()
     space.eval().save_pretrained(run.path, training=config)
@@ -267,16 +268,26 @@ class _Skips:
 
     def __init__(self, features: TrainingFeatures, config: TrainingConfig, *, back: int) -> None:
         self._features, self._config, self._back = features, config, back
-        self.row = 0
-        """Skipped steps in a row."""
+        self.row = self.all = 0
+        """Skipped steps in a row, and in all."""
 
     def count(self, error: Diverged) -> None:
-        """Warn of a step to skip. Raises BadFeatures if none may be skipped, or too many in a row were."""
+        """Warn of the first step to skip. Raises BadFeatures if none may be skipped, or too many in a row were."""
         self.row += 1
+        self.all += 1
         found = diverged(error, self._features, self._config, back=self._back)
         if self._config.on_nan == "stop" or self.row >= SKIPPED:
             raise found from error
-        warnings.warn(f"step {error.step} is skipped: {found.message}", stacklevel=2)
+        if self.all == 1:
+            warnings.warn(f"step {error.step} is skipped: {found.message}", stacklevel=2)
+        self._last = found
+
+    def finish(self, n_steps: int) -> None:
+        """Say how many steps were skipped. Raises BadFeatures if it was most of them."""
+        if self.all > n_steps / 2:
+            raise BadFeatures(f"{self.all} of {n_steps} steps were skipped: {self._last.message}", hint=LOWER)
+        if self.all > 1:
+            warnings.warn(f"{self.all} of {n_steps} steps were skipped; metrics.jsonl names them", stacklevel=2)
 
 
 def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConfig) -> bool:

@@ -337,6 +337,23 @@ def test_an_error_leaves_the_old_site_and_nothing_else(shown, written, tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["explore"]
 
 
+def test_a_page_of_the_user_is_kept_and_a_link_is_followed(shown, tmp_path):
+    mine = tmp_path / "explore"
+    mine.mkdir()
+    (mine / "index.html").write_text("my page")
+    with pytest.raises(StorageError, match="is not a site that sparc wrote"):
+        write_site(mine, shown, about(tmp_path), no_maps())
+    assert (mine / "index.html").read_text() == "my page"
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        write_site(link, shown, about(tmp_path), no_maps())
+    assert (tmp_path / "disk" / "data" / "run.js").is_file()
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "explore", "link"]
+
+
 def test_what_a_killed_writing_left_is_removed_and_a_folder_of_the_user_is_not(shown, tmp_path):
     (tmp_path / ".explore.999999999.abc.tmp" / "data").mkdir(parents=True)
     (tmp_path / "explore").mkdir()
@@ -345,7 +362,7 @@ def test_what_a_killed_writing_left_is_removed_and_a_folder_of_the_user_is_not(s
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").touch()
-    with pytest.raises(StorageError, match="is not a site that sparc wrote"):
+    with pytest.raises(StorageError, match=r"mine holds something that sparc did not write, .*: thesis.txt"):
         write_site(mine, shown, about(tmp_path), no_maps())
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
 

@@ -307,7 +307,7 @@ def test_the_run_says_what_was_measured_and_how_to_read_it(site, visit):
     page = visit(site, "run")
     text = page.locator("main").inner_text()
     assert "Falls as the streams are rebuilt better." in text
-    assert re.search(r"Error\s+0.21\s+1\s+How far off. Lower is better.", text)
+    assert re.search(r"Error\s+0.210\s+1\s+How far off. Lower is better.", text)
     page.locator("dt a", has_text="Duplicate").click()
     wait_for_count(page, 1)
     assert numbers(page) == [7]

@@ -138,3 +138,17 @@ def test_a_backbone_that_breaks_its_contract_is_named():
 
 def test_the_root_of_sparc_has_them():
     assert (sparc.load_models.__name__, sparc.Models.__name__) == ("load_models", "Models")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(b"red", "expected a text, found bytes"), ("\udcff red", "expected a text in UTF-8, found '.udcff'")],
+)
+def test_a_text_that_is_none_is_refused(given, found):
+    with pytest.raises(InvalidConfig, match=found):
+        models().encode_texts([given])
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(BadSample, match="it has no pixels: 0 x 5"):
+        models().encode_images([Image.new("RGB", (0, 5))])

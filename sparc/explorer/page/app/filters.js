@@ -27,7 +27,7 @@ const Filters = (() => {
     frequent: { label: "Fires most often", compare: (parameters) => byNumber(frequency(parameters)) },
     rare: { label: "Fires most rarely", compare: (parameters) => byNumber((latent) => -frequency(parameters)(latent)) },
     purity: { label: "Purest", compare: () => byNumber(column("purity")) },
-    sure: { label: "Surest name", compare: () => byNumber(column("sure")) },
+    sure: { label: "Best fitting name", compare: () => byNumber(column("sure")) },
     state: { label: "State", compare: () => byNumber((latent) => -Dictionary.columns.state[latent]) },
     name: {
       label: "Name A–Z",

@@ -18,6 +18,11 @@ const Format = (() => {
     if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(1).replace("-", "−");
     return value.toLocaleString("en", { maximumSignificantDigits: 3 }).replace("-", "−");
   };
+  // Measures and activations: three decimals, as the tables of the terminal have them.
+  const measure = (value) =>
+    value === null || value === undefined || Number.isInteger(value) || Math.abs(value) >= 10 || Math.abs(value) < 5e-4
+      ? compact(value)
+      : number(value, 3);
   const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
-  return { count, number, share, compact, plural };
+  return { count, number, share, compact, measure, plural };
 })();

@@ -29,11 +29,11 @@ const LatentParts = (() => {
     return h(`span.badge.${state.name}`, { title: state.read }, state.label);
   };
 
-  // Short: how sure the name is, or why there is none.
+  // Short: how many of the samples carry the name, or why there is none.
   const surety = (latent) => {
     const { named_by: by, sure } = Dictionary.columns;
     if (by[latent] === 0) return "no name found";
-    return `${by[latent] === 1 ? "label" : "words"}${sure[latent] === null ? "" : `, ${Math.round(sure[latent] * 100)}\u00a0% sure`}`;
+    return `${by[latent] === 1 ? "label" : "words"}${sure[latent] === null ? "" : `, fits ${Math.round(sure[latent] * 100)}\u00a0%`}`;
   };
 
   const picture = (latent) => {
@@ -50,7 +50,7 @@ const LatentParts = (() => {
   const example = (latent) => {
     const caption = Dictionary.columns.caption[latent];
     return caption && Dictionary.thumbs(latent).length
-      ? h("span.example", { title: "The caption that activates it most" }, "“", said(caption), "”")
+      ? h("span.example", { title: "The caption that activates it most; not that of the pictures" }, "text: “", said(caption), "”")
       : null;
   };
 
@@ -79,7 +79,10 @@ const LatentParts = (() => {
       h(
         "span.body",
         h("span.name", title(latent)),
-        h("span.line", h("span.soft", surety(latent)), Dictionary.columns.state[latent] === 0 ? null : badge(latent)),
+        h(
+          "span.line",
+          h("span.soft", { title: "Concept, kind of its name, and share of its samples that carry the name" }, `${latent} · ${surety(latent)}`), Dictionary.columns.state[latent] === 0 ? null : badge(latent),
+        ),
         example(latent),
         streamBars(latent),
         agreement === null

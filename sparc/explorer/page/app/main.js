@@ -20,8 +20,9 @@
   const markTab = (view) => {
     const tab = { latent: "latents", sample: "samples" }[view] ?? view;
     document.querySelectorAll("#tabs a").forEach((link) => {
-      if (link.dataset.view === tab) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.dataset.view !== tab) return link.removeAttribute("aria-current");
+      link.setAttribute("aria-current", "page");
+      return link.scrollIntoView({ block: "nearest", inline: "center" });
     });
   };
 

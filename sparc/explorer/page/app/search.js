@@ -27,10 +27,10 @@ const Search = (() => {
     // With `whole`, words match whole and as they are spelt.
     return (text, { whole = false } = {}) => {
       const options = { boost, prefix: !whole, combineWith: "AND" };
-      const found = index.search(text, options);
-      return (found.length || whole ? found : index.search(text, { ...options, fuzzy: 0.34 })).map(
-        (result) => result.id,
-      );
+      const exact = index.search(text, options);
+      const similar = !exact.length && !whole;
+      const found = (similar ? index.search(text, { ...options, fuzzy: 0.34 }) : exact).map((result) => result.id);
+      return Object.assign(found, { similar: similar && found.length > 0 });
     };
   };
 

@@ -10,8 +10,8 @@ const TopSamples = (() => {
     const thumb = samples.thumb[sample];
     const strength = h(
       "span.activation",
-      bar(activation / most, `activation ${Format.compact(activation)}`),
-      h("span.value", Format.compact(activation)),
+      bar(activation / most, `activation ${Format.measure(activation)}`),
+      h("span.value", Format.measure(activation)),
     );
     const pictured = stream.modality !== "text" && thumb >= 0;
     const face = pictured ? h("span.face", Pictures.thumbnail(thumb, text)) : null;

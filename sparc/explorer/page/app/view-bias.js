@@ -303,7 +303,10 @@ const BiasView = (() => {
     const go = async () => {
       const [a, b] = [inputA.value.trim(), inputB.value.trim()];
       Links.keep("bias", { a, b });
-      if (!a || !b) return void place.replaceChildren();
+      if (!a || !b) {
+        const one = a || b ? [h("p.note", "Choose a second term.")] : [];
+        return void place.replaceChildren(...one);
+      }
       const mine = (turn += 1);
       const found = await answer(bias, samples, a, b);
       if (mine === turn) place.replaceChildren(...found);

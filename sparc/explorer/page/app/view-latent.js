@@ -77,9 +77,9 @@ const LatentView = (() => {
       columns.sure[latent] === null
         ? null
         : fact(
-            "Name sure",
+            "Name fits",
             Format.share(columns.sure[latent]),
-            "Purity of the name on the half of the samples that did not choose it.",
+            "Share of the samples in which it fires that carry the name, on the half of the samples that did not choose it.",
           ),
     );
   };

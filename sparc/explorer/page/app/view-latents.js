@@ -192,7 +192,7 @@ const LatentsView = (() => {
       latents = Filters.apply(parameters, found);
       Links.keep("latents", parameters);
       remember(latents);
-      count.replaceChildren(h("strong", Format.count(latents.length)), ` of ${Format.count(Dictionary.size)} concepts`);
+      count.replaceChildren(h("strong", Format.count(latents.length)), ` of ${Format.count(Dictionary.size)} concepts`, found?.similar ? "; nothing has these words, similar ones are shown" : "");
       drawChips();
       grid.show(latents.length);
       drawEmpty();
@@ -226,10 +226,10 @@ const LatentsView = (() => {
     });
 
     const answers = async (text) => {
-      const number = /^#?(\d+)$/.exec(text)?.[1];
+      const number = /^(?:#|latent |concept )?(\d+)$/i.exec(text)?.[1];
       const found = (await Search.latents())(text);
       return number !== undefined && Number(number) < Dictionary.size
-        ? [Number(number), ...found.filter((latent) => latent !== Number(number))]
+        ? [Number(number), ...(found.similar ? [] : found.filter((latent) => latent !== Number(number)))]
         : found;
     };
 

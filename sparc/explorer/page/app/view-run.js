@@ -38,8 +38,8 @@ const RunView = (() => {
         ["Measure", "value", "by chance", "how to read it"],
         run.measures.map((one) => [
           said(one.label),
-          h("strong", Format.compact(one.value)),
-          one.null === null || one.null === undefined ? "" : Format.compact(one.null),
+          h("strong", Format.measure(one.value)),
+          one.null === null || one.null === undefined ? "" : Format.measure(one.null),
           h(
             "span.read",
             said(one.read),

@@ -13,8 +13,8 @@ const SampleView = (() => {
         h(
           `li${shared.has(latent) ? ".shared" : ""}`,
           mention(latent),
-          bar(value / most, `activation ${Format.compact(value)}`),
-          h("span.value", Format.compact(value)),
+          bar(value / most, `activation ${Format.measure(value)}`),
+          h("span.value", Format.measure(value)),
         ),
       ),
     );
