@@ -38,7 +38,10 @@ def _factor(covariance_TT: Tensor) -> Tensor:
     """Return F with F^T F = C, largest directions first, (R, T). Covariances of pairs may have negative directions."""
     try:  # a fifth of the time, with an error far below any ridge
         values_T, vectors_TT = torch.linalg.eigh(covariance_TT.float())
+        found = bool(values_T.isfinite().all() and vectors_TT.isfinite().all())
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # features that are always zero, for example
+        found = False
+    if not found:
         values_T, vectors_TT = torch.linalg.eigh(covariance_TT)
     values_T, vectors_TT = values_T.flip(0).double(), vectors_TT.flip(1).double()
     rank = int((values_T > values_T[0].clamp(min=0) * _ROUNDING).sum())

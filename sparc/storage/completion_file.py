@@ -68,9 +68,10 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
         ridge, *own_ridges = map(float, header.metadata["ridge"].split())
         if len(own_ridges) != len(config.attached):
             raise ValueError(f"expected {1 + len(config.attached)} ridges, found {1 + len(own_ridges)}")
-        positive = all(0 < one < float("inf") for one in (ridge, *own_ridges))
-        if not (positive and all(found.isfinite().all() for found in (mean_T, factor_RT, *owns))):
-            raise ValueError("expected finite numbers, and ridges above zero")
+        if wrong := [one for one in (ridge, *own_ridges) if not 0 < one < float("inf")]:
+            raise ValueError(f"expected finite ridges above zero, found {wrong[0]}")
+        if strange := [name for name, found in tensors.items() if not found.isfinite().all()]:
+            raise ValueError(f"expected finite numbers, found others in {', '.join(strange)}")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptFile(
             f"{path} is truncated or does not fit {CONFIG}: {error}",

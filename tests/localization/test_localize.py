@@ -318,7 +318,8 @@ def test_the_command_compares_with_the_held_out_images_of_the_run(sparc_here, ex
     assert sparc_here("train", *streams, *data, *sizes, "--out", "run").returncode == 0
     words = ("--image", shutil.copy(extracted / "red-bar-0.png", tmp_path), "--text", "a red bar", "--latent", 1)
     done = sparc_here("localize", "run", *words)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
     said = [line for line in done.stdout.splitlines() if " here: " in line]
     assert len(said) == 2
     assert all("; percentile " in line and ", by chance " in line for line in said)
