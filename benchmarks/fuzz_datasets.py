@@ -28,7 +28,7 @@ REGISTRY = discover()
 
 @dataclass(frozen=True)
 class Format:
-    """How to write valid files into a folder, and how to read the whole of them."""
+    """Two functions: one writes valid files into a folder, the other reads the whole of them."""
 
     make: Callable[[Path], None]
     read: Callable[[Path], None]

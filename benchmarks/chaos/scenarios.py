@@ -1,4 +1,4 @@
-"""What the campaign runs: a command, the command that recovers, and the files whose bytes must agree."""
+"""Scenarios of the campaign: a command, the command that recovers, and the files whose bytes must agree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Scenario:
     needs: Sequence[Sequence[str]] = ()
     """Commands that make the folder, once."""
     twice: Sequence[str] = ("is in use by", "already exists", "already holds")
-    """What the second of two that start together may say, if it does not end as the first."""
+    """Messages that the second of two may end with, if it does not end as the first."""
 
 
 def _again(command: Sequence[str]) -> Callable[[Path], Sequence[str]]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
 import sys
 from types import TracebackType
 
@@ -20,7 +18,7 @@ from sparc.benchmarks.dense import DenseTraining
 from sparc.config import SpaceConfig, TrainingConfig, validated
 from sparc.errors import SparcError
 from sparc.storage.checkpoint import SharedLatentSpace
-from sparc.system.processes import SAFE, python
+from sparc.system.processes import started
 
 
 class DenseProcess:
@@ -28,14 +26,7 @@ class DenseProcess:
 
     def __init__(self, shape: SpaceConfig, config: TrainingConfig, device: str) -> None:
         """Start the process, with as many threads as this one has."""
-        self._process = subprocess.Popen(
-            python("sparc.benchmarks.dense_process"),
-            env={**os.environ, SAFE: "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
+        self._process = started("sparc.benchmarks.dense_process")
         settings = {"shape": shape.model_dump(), "config": config.model_dump(), "device": device}
         self._send(json.dumps({**settings, "threads": torch.get_num_threads()}))
 

@@ -9,19 +9,19 @@ import math
 
 from sparc.config.options import RunConfig
 
-PAPER_LATENTS = 8192
+PAPER = RunConfig()
+"""The defaults of the options, which are the paper's."""
 SAMPLES_PER_LATENT = 2
 """Training samples for each latent: with fewer, latents learn single samples."""
 FEWEST_LATENTS = 16
 STEPS = 300
 """Least number of steps: with fewer, the decoders have not left their random start."""
-FAST, SLOW = 1e-3, 1e-4
-"""Learning rates of a short training, and of a long one, which is the paper's."""
+FAST = 1e-3
+"""Learning rate of a short training."""
 SHORT = 1000
 """Most steps of a short training. Beyond, the rate falls with the square root of their number."""
 LIFETIMES = 10
 """A latent counts as dead after this part of all training samples, so that AuxK acts in short trainings too."""
-PAPER_EPOCHS, PAPER_DEAD_AFTER = 50, 256_000
 FITTED = ("n_latents", "k", "epochs", "lr", "dead_after")
 
 
@@ -40,17 +40,17 @@ def fitted(config: RunConfig, samples: int) -> RunConfig:
     found: dict[str, float] = {name: getattr(config, name) for name in FITTED}
     if "n_latents" in free:
         least = FEWEST_LATENTS if "k" in free else _power_of_two(4 * config.k - 1) * 2
-        found["n_latents"] = max(least, min(PAPER_LATENTS, _power_of_two(samples / SAMPLES_PER_LATENT)))
+        found["n_latents"] = max(least, min(PAPER.n_latents, _power_of_two(samples / SAMPLES_PER_LATENT)))
     if "k" in free:
         found["k"] = min(int(found["n_latents"]), max(1, round(math.sqrt(found["n_latents"] / 2))))
     per_epoch = max(1, samples // config.batch_size)
     if "epochs" in free:
-        found["epochs"] = max(PAPER_EPOCHS, math.ceil(STEPS / per_epoch))
+        found["epochs"] = max(PAPER.epochs, math.ceil(STEPS / per_epoch))
     steps = per_epoch * int(found["epochs"])
     if "lr" in free:
-        found["lr"] = max(SLOW, _rounded(FAST * math.sqrt(min(1.0, SHORT / steps))))
+        found["lr"] = max(PAPER.lr, _rounded(FAST * math.sqrt(min(1.0, SHORT / steps))))
     if "dead_after" in free:
-        found["dead_after"] = max(1, min(PAPER_DEAD_AFTER, samples * int(found["epochs"]) // LIFETIMES))
+        found["dead_after"] = max(1, min(PAPER.dead_after, samples * int(found["epochs"]) // LIFETIMES))
     return config.model_copy(update={name: found[name] for name in free})
 
 

@@ -264,8 +264,8 @@ class TrainingConfig(Options):
     )
     on_nan: OnNan = option(
         "stop",
-        "What to do in a step whose loss is not finite: stop, or skip it, which leaves the weights as they are and is "
-        "logged.",
+        "Action at a step whose loss is not finite: stop the training, or skip the step, which leaves the weights as "
+        "they are and is logged.",
     )
     keep_checkpoints: int = option(
         2, "Checkpoints to keep while a run is trained, beside the one with the least held-out loss.", gt=0

@@ -67,8 +67,8 @@ class RunArguments(TypedDict, total=False):
     adam_state: Literal["float32", "bfloat16"]
     """Precision of Adam's moments; bfloat16, rounded stochastically, halves their memory."""
     on_nan: Literal["stop", "skip"]
-    """What to do in a step whose loss is not finite: stop, or skip it, which leaves the weights as they are and is
-    logged."""
+    """Action at a step whose loss is not finite: stop the training, or skip the step, which leaves the weights as they
+    are and is logged."""
     keep_checkpoints: int
     """Checkpoints to keep while a run is trained, beside the one with the least held-out loss."""
     precision: Literal["float32", "bfloat16", "float16"]

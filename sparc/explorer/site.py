@@ -41,7 +41,7 @@ OnPart = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class About:
-    """What the site says of a run beside its samples and latents."""
+    """The facts on a run that its site shows beside samples and latents."""
 
     name: str
     version: str

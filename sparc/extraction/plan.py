@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sparc.config import ExtractionOptions, PluginRef
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName, WeightsUnavailable
+from sparc.plugins.contracts import BackboneSpec, Params
 from sparc.plugins.registry import Registry, checked_params
 from sparc.storage.manifest import IMPORTED, IMPORTING, fingerprint, is_complete, read_manifest
 from sparc.system.locks import holder, in_use
@@ -113,12 +114,7 @@ def plan(
                 unavailable.append(error)  # name the weights of all streams that cannot be had
                 continue
             weights = recorded[stream.alias]
-        telling = params.model_dump(mode="json") | _changed_from_default(options, backbone.modality)
-        if (commit := _commit(weights)) is not None and "revision" in telling:
-            del telling["revision"]  # the identity says more: a branch points to other commits in time
-            pinned = params.model_dump(mode="json", exclude_unset=True) | {"revision": commit}
-            stream = stream.model_copy(update={"params": pinned})
-        name = fingerprint(backbone.name, telling, weights)
+        stream, name = _pinned(stream, backbone, params, weights, options)
         for split in source.splits:
             jobs[split][stream.alias] = Job(
                 dataset=dataset,
@@ -131,6 +127,18 @@ def plan(
     if unavailable:
         raise WeightsUnavailable.joined(unavailable)
     return jobs
+
+
+def _pinned(
+    stream: PluginRef, backbone: BackboneSpec, params: Params, weights: str, options: JobOptions
+) -> tuple[PluginRef, str]:
+    """Return a stream with the commit of its weights, if they are from the hub, and the fingerprint of its features."""
+    telling = params.model_dump(mode="json") | _changed_from_default(options, backbone.modality)
+    if (commit := _commit(weights)) is not None and "revision" in telling:
+        del telling["revision"]  # the identity says more: a branch points to other commits in time
+        pinned = params.model_dump(mode="json", exclude_unset=True) | {"revision": commit}
+        stream = stream.model_copy(update={"params": pinned})
+    return stream, fingerprint(backbone.name, telling, weights)
 
 
 def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> dict[str, dict[str, Job]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import warnings
@@ -14,7 +13,7 @@ from typing import Any
 from sparc import errors
 from sparc.errors import OutOfMemory, PluginError, SparcError, StorageError
 from sparc.extraction.plan import AGAIN, Job, Order
-from sparc.system.processes import SAFE, interrupts_blocked, python
+from sparc.system.processes import started
 
 KILLED = -9
 """Exit code of a process that SIGKILL ended; Windows has none."""
@@ -99,15 +98,7 @@ def probe(
 
 def _events(order: Order) -> Iterator[dict[str, Any]]:
     """Start a worker with an order, yield its events, and repeat its warnings."""
-    with interrupts_blocked():  # the terminal sends Ctrl-C to the worker too, and this process ends it
-        worker = subprocess.Popen(
-            python("sparc.extraction.worker"),
-            env={**os.environ, SAFE: "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
+    worker = started("sparc.extraction.worker")
     assert worker.stdin is not None
     assert worker.stdout is not None
     try:

@@ -1,4 +1,4 @@
-"""How a score compares with those of held-out images: whether something is there, or scores as anything would."""
+"""Compare a score with those of held-out images, to tell what is there from what scores as anything would."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Standing:
 
     @property
     def chance(self) -> float:
-        """How often a score as high comes by chance: the share of images with one, this one counted among them."""
+        """Share of images that score as high, this one counted among them: how often chance gives such a score."""
         return (self.as_high + 1) / (self.count + 1)
 
     @property

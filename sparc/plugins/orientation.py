@@ -27,7 +27,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What puts an image upright, by the value of its orientation."""
+"""The turn or flip that puts an image upright, by the value of its orientation."""
 SWAPPED = (5, 6, 7, 8)
 """Values of the orientation with which width and height change places."""
 CARRIERS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")

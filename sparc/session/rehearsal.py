@@ -31,7 +31,7 @@ class Rehearsal:
     """Costs of a training, measured on two steps."""
 
     extraction: list[tuple[Progress, dict[str, Any]]]
-    """What `Data.probe` found for each group of streams; empty if the store has all features."""
+    """Estimates by `Data.probe`, one per group of streams; empty if the store has all features."""
     samples: int
     steps: int
     """Steps of the whole training."""

@@ -33,7 +33,7 @@ class Doubt(NamedTuple):
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found in the directory of one stream."""
+    """The findings in the directory of one stream."""
 
     directory: Path
     samples: int

@@ -11,6 +11,7 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -103,8 +104,24 @@ def _read_for(pipe: int, seconds: float) -> bytes:
         pieces.append(piece)
 
 
+def started(module: str) -> subprocess.Popen[str]:
+    """Start `main()` of a module in a new interpreter, with pipes as its standard input and output.
+
+    SIGINT does not reach it, since a terminal sends Ctrl-C to it too, and this process ends it.
+    """
+    with _interrupts_blocked():
+        return subprocess.Popen(
+            python(module),
+            env={**os.environ, SAFE: "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+
+
 @contextlib.contextmanager
-def interrupts_blocked() -> Iterator[None]:
+def _interrupts_blocked() -> Iterator[None]:
     """Start processes that SIGINT does not reach, not even while they import. Here it arrives after the block."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

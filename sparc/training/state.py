@@ -26,7 +26,7 @@ from sparc.system.tensor_headers import read_header
 
 @dataclass(frozen=True)
 class Progress:
-    """What a checkpoint says about itself beside its tensors."""
+    """Metadata of a checkpoint, which lie beside its tensors."""
 
     step: int
     """Steps done."""

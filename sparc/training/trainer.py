@@ -82,7 +82,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a training calls, and the held-out samples of its checkpoints."""
+    """Functions that a training calls, and the held-out samples of its checkpoints."""
 
     on_step: Callable[[Step], None] = lambda step: None
     should_stop: Callable[[], bool] = lambda: False

@@ -131,7 +131,7 @@ def _identify(params: ImageFolderParams) -> str:
 
 
 _problems: dict[ImageFolderParams, dict[frozenset[str], Problems]] = {}
-"""What `_identify` found wrong with samples, by the modalities that are extracted."""
+"""Faults of samples that `_identify` found, by the modalities that are extracted."""
 
 
 def _check(params: ImageFolderParams, modalities: Collection[str]) -> Problems:

@@ -1,4 +1,4 @@
-"""What lies in the page's folder: libraries as they were released, and nothing that the page's own policy forbids."""
+"""The page's folder holds libraries as they were released, and nothing that the page's own policy forbids."""
 
 import hashlib
 import re

@@ -1,7 +1,9 @@
 """No code from the current folder runs in the processes that sparc starts, whatever lies there."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -9,7 +11,7 @@ from sparc.config import PluginRef
 from sparc.errors import UnknownName
 from sparc.extraction import Job, JobOptions
 from sparc.extraction.supervise import extract
-from sparc.system.processes import import_path, python_code
+from sparc.system.processes import import_path, python_code, started
 
 HOSTILE = "import pathlib; pathlib.Path(__file__).with_name('ran').touch(); raise SystemExit('ran')\n"
 NAMES = ("PIL", "statistics", "struct", "pickle", "random", "multiprocessing", "pydantic", "torch", "sitecustomize")
@@ -59,3 +61,15 @@ def test_sparc_as_a_module_imports_nothing_more_from_the_current_folder(download
     done = subprocess.run(command, capture_output=True, text=True)
     assert "image-folder" in done.stdout
     assert not (downloaded / "ran").exists()
+
+
+def test_ctrl_c_does_not_reach_a_worker_while_it_imports(capfd):
+    worker = started("sparc.extraction.worker")
+    for _ in range(10):
+        time.sleep(0.03)
+        worker.send_signal(signal.SIGINT)
+    alive = worker.poll() is None
+    worker.kill()
+    worker.communicate()
+    assert alive
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
