@@ -297,6 +297,10 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, TimeOptions, Pl
         "sparc", "Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."
     )
     out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...")
+    on_the_fly: bool = option(
+        False, "Compute the training features while training, again in each epoch, and store only the held-out ones."
+    )
+    buffer: int = option(16384, "With --on-the-fly: samples from which each batch is drawn.", gt=0)
 
     @property
     def source(self) -> PluginRef:

@@ -55,6 +55,20 @@ class Job(BaseModel):
         return has_tokens and (self.options.skip_bad or not manifest.skipped)
 
 
+class Feed(BaseModel):
+    """Samples whose features are computed for a training without a store, by their place in the reading order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seed: int
+    """Seed of the reading order."""
+    first: list[int]
+    """Places that come first: those in the buffer."""
+    start: int
+    end: int
+    """The places from `start` to `end`, without it, follow."""
+
+
 class Order(BaseModel):
     """Order for a worker process."""
 
@@ -65,6 +79,8 @@ class Order(BaseModel):
     """Number of this process, from 0, and number of processes that share the jobs."""
     probe: bool = False
     """True computes a few samples of each job for an estimate, and writes nothing."""
+    feed: Feed | None = None
+    """Samples of one split whose features are sent back, in their order, instead of stored."""
 
 
 def plan(

@@ -15,6 +15,7 @@ from sparc.config.fitting import described, fitted
 from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, OutOfMemory, UnknownName
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
+from sparc.session import on_the_fly
 from sparc.session.data import Data, jobs_of
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
@@ -54,6 +55,8 @@ class Session:
         """Plan a new run. Raises the SparcError of every mistake that can be found before any work."""
         registry = discover()
         config = resolved(given, registry, file).checked()
+        if config.on_the_fly:
+            on_the_fly.check(config)
         run = Run(free_path(config))
         return cls(config, Data(config, registry, listener=listener), run, listener, unnamed=config.out is None)
 
@@ -124,6 +127,9 @@ class Session:
         """
         self.data.extract()
         self.listener.doing("checking the features")
+        if self.config.on_the_fly:
+            self._prepare_on_the_fly()
+            return
         features = self.data.train
         if self.run.begun and self.run.provenance().features != feature_digests(features.manifests):
             raise MisalignedStreams(
@@ -138,6 +144,15 @@ class Session:
             check_memory(config, features.widths, self.data.device)
         if not self.run.begun:
             self.create()
+
+    def _prepare_on_the_fly(self) -> None:
+        if self.run.begun:
+            on_the_fly.check_same(self.data, self.run)
+            return
+        self.config = on_the_fly.fit(self.data, self.config, self.listener)
+        check_memory(self.config, self.data.test.widths, self.data.device)
+        Run.create(self.run.path)
+        self.run.write_provenance(on_the_fly.origin(self.data, self._placed(), self.command))
 
     def create(self) -> None:
         """Create the run's directory with its provenance, and fit the options that nobody set to the features.
@@ -154,13 +169,19 @@ class Session:
             self.run.copy_base(self.base.path)
             last = Change(change="attached", stream=self.config.streams[-1].alias, run=str(self.base.path.resolve()))
             changes = (*self.base.provenance().changes, last)
+        owners = self.data.registry.owners
+        origin = provenance_of(
+            self._placed(), self.data.train, owners=owners, device=self.data.device, command=self.command
+        )
+        self.run.write_provenance(origin.model_copy(update={"changes": changes}))
+
+    def _placed(self) -> RunConfig:
+        """Return the configuration with the place of the store, and the commits of weights from the hub."""
         placed = self.config.model_copy(update={"store": store_root(self.config)})
-        if self.config.features is None:  # the jobs name the commits of weights from the hub
+        if self.config.features is None:  # the jobs name the commits
             streams = tuple(job.stream for job in self.data.held_out_jobs.values())
             placed = placed.model_copy(update={"stream": streams})
-        owners = self.data.registry.owners
-        origin = provenance_of(placed, self.data.train, owners=owners, device=self.data.device, command=self.command)
-        self.run.write_provenance(origin.model_copy(update={"changes": changes}))
+        return placed
 
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> SharedLatentSpace | None:
         """Train the run, or resume its training; load the space of a finished run.
@@ -174,6 +195,10 @@ class Session:
         from sparc.training.attaching import AttachedTraining, attached
         from sparc.training.trainer import Hooks, run_to_end, train
 
+        if self.config.on_the_fly:
+            hooks = Hooks(self._on_step, should_stop, held_out=self.data.test)
+            space, complete = on_the_fly.train(self.data, self.config, self.run, self.listener, hooks)
+            return space if complete else None
         watch = Watch(self.data.jobs)
         hooks = Hooks(self._on_step, should_stop, watch, self.data.test)
         features, config, changes = self.data.train, self.config.training(), self.run.provenance().changes
@@ -247,7 +272,7 @@ def check_samples(data: Data, run: Run) -> None:
 
     Features are not compared: other hardware rounds differently.
     """
-    trained_on = run.provenance().features
+    trained_on = {} if data.config.on_the_fly else run.provenance().features
     for name, job in next(iter(data.jobs.values())).items():
         known = name in trained_on and job.done
         if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:

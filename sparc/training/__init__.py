@@ -2,6 +2,7 @@
 
     trainer         the loop: steps, metrics, the state to resume from
     loader          batches of features, in a seeded order
+    mixing          batches of features that arrive while training, mixed by a buffer
     views           what the encoders read and what selects: dropout, and guesses of missing streams
     gradients       `core/losses.py` by hand: the loss and its gradients without autograd
     adam            the optimiser and the unit norms of `core/step.py` by hand

@@ -29,7 +29,7 @@ from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
 from sparc.training.health import LOWER, Diverged, Norms, check_terms, diverged
-from sparc.training.loader import Loader, TrainingFeatures, in_order
+from sparc.training.loader import Batches, Loader, TrainingFeatures, in_order
 from sparc.training.state import Progress, below, load_state, save_state
 from sparc.training.views import Views
 
@@ -204,12 +204,25 @@ def train(
     return run_to_end(training, features, run, hooks)
 
 
-def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: Hooks | None = None) -> bool:
-    """Take all steps of a training that is prepared, as `train` does."""
+def run_to_end(
+    training: Training,
+    features: TrainingFeatures | None,
+    run: Run,
+    hooks: Hooks | None = None,
+    batches: Callable[[int], Batches] | None = None,
+) -> bool:
+    """Take all steps of a training that is prepared, as `train` does.
+
+    `batches` opens the batches from a step on, by default those of `features`, which are None without a store.
+    """
     space, config, hooks = training.space, training.config, hooks or Hooks()
     training.restore(run)
     run.forget_metrics_after(training.step)
-    loader = Loader(features, config, device=space.decoder.device, start=training.step)
+    if batches is None:
+        assert features is not None
+        loader: Batches = Loader(features, config, device=space.decoder.device, start=training.step)
+    else:
+        loader = batches(training.step)
     n_steps = loader.per_epoch * config.epochs
     skips = _Skips(features, config, back=1 if training.waits else LOG_EVERY)
     began = time.monotonic()
@@ -266,7 +279,7 @@ class _Saves:
 class _Skips:
     """Counts the steps that are skipped, in which a term of the loss was not finite."""
 
-    def __init__(self, features: TrainingFeatures, config: TrainingConfig, *, back: int) -> None:
+    def __init__(self, features: TrainingFeatures | None, config: TrainingConfig, *, back: int) -> None:
         self._features, self._config, self._back = features, config, back
         self.row = self.all = 0
         """Skipped steps in a row, and in all."""
