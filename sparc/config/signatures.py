@@ -90,6 +90,10 @@ class RunArguments(TypedDict, total=False):
     """Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."""
     out: str | Path | None
     """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
+    on_the_fly: bool
+    """Compute the training features while training, again in each epoch, and store only the held-out ones."""
+    buffer: int
+    """With --on-the-fly: samples from which each batch is drawn."""
 
 
 class ExtractArguments(RunArguments, total=False):
