@@ -36,8 +36,10 @@ Exif = Literal["apply", "ignore"]
 
 
 def _path(value: Any) -> Path:
+    if isinstance(value, Mapping):
+        raise ValueError("expected a path, found arrays in memory, which only sparc.train takes")
     if not isinstance(value, str | Path) or value == "":
-        raise ValueError(f"expected a path, found {value!r}")
+        raise ValueError(f"expected a path, found {value!r:.80}")
     return Path(value)
 
 

@@ -19,7 +19,7 @@ class RunArguments(TypedDict, total=False):
     """Dataset. Default: openmoji, the demo."""
     data_root: str | Path | None
     """Folder of the dataset."""
-    features: str | Path | None
+    features: str | Path | Mapping[str, Any] | None
     """Folder written by `sparc import features`, instead of a dataset and backbones."""
     store: str | Path | None
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""

@@ -127,11 +127,11 @@ class Data:
     @cached_property
     def dataset(self) -> Dataset:
         """Held-out samples. Raises MisalignedStreams if they differ from the extracted ones."""
-        from sparc.interchange.import_features import ImportedSamples
+        from sparc.interchange.sample_labels import ImportedSamples
 
-        if self.config.features is not None:
-            return ImportedSamples(self.test.ids)
         job = next(iter(self.held_out_jobs.values()))
+        if self.config.features is not None:
+            return ImportedSamples(self.test.ids, job.directory.parent)
         spec = self.registry.dataset(job.dataset.name)
         dataset = spec.open(checked_params(spec, job.dataset), job.split)
         if tuple(dataset.ids) != self.test.ids:

@@ -21,12 +21,12 @@ from sparc.config import (
 from sparc.config.signatures import (
     EvaluateArguments,
     ExtractArguments,
-    RunArguments,
 )
 from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError
 from sparc.models.streams import checked_streams
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
+from sparc.session.in_memory import TrainArguments, options_of_train
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
 from sparc.session.session import Session
@@ -121,15 +121,17 @@ def train(
     *,
     resume: str | Path | None = None,
     listener: Listener = SILENT,
-    **arguments: Unpack[RunArguments],
+    **arguments: Unpack[TrainArguments],
 ) -> Trained:
     """Extract missing features, train a shared space, and evaluate it on held-out samples, as `sparc train` does.
 
-    Options are the fields of RunConfig, as keywords or as one configuration. `resume` is the directory of a run to
-    finish; with it, only options for the place of its data are allowed. Ctrl-C or SIGTERM finishes the step, saves the
-    state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that `sparc train` ends with.
+    Options are the fields of RunConfig, as keywords or as one configuration. `features` may also be arrays or tensors
+    by stream, (samples, width), with `ids`, `labels`, `taxonomy` and `split`; they are kept in the store. `resume` is
+    the directory of a run to finish; with it, only options for the place of its data are allowed. Ctrl-C or SIGTERM
+    finishes the step, saves the state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that
+    `sparc train` ends with.
     """
-    given = as_options(config, arguments, RunConfig)
+    given = options_of_train(config, arguments, RunConfig, listener)
     if (done := finished_run(resume)) is not None:
         check_resume(given)
         return _trained(done, given.get("device", "auto"), listener)
