@@ -214,7 +214,8 @@ def import_checkpoint(
     streams = ", ".join(f"{name} {width}" for name, width in space.streams.items())
     console.print(
         f"{out}: {space.n_latents} latents, {space.k} kept, {space.selection} selection; streams {streams}\n\n"
-        f"Next:\n  python -c \"import sparc; print(sparc.load('{out}').streams)\"",
+        f"Next:\n  sparc evaluate {shlex.quote(str(out))} --features FOLDER\n"
+        f"  python -c \"import sparc; print(sparc.load('{out}').streams)\"",
         markup=False,
         soft_wrap=True,
     )

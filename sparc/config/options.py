@@ -329,6 +329,29 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, TimeOptions, Pl
         return {name: getattr(self, name) for name in model.model_fields}
 
 
+class MeasureOptions(PlaceOptions):
+    """Data to measure a space on, if they are not those of its run."""
+
+    dataset: Annotated[RefLike | None, PlainValidator(parsed)] = option(
+        None, "Dataset to measure on, instead of the run's own data; 'imported' for --features.", metavar="NAME"
+    )
+    stream: Annotated[RefLike | Sequence[RefLike], PlainValidator(parsed_streams)] = option(
+        (), "Backbone of a stream of an imported space; repeat for more.", metavar="STREAM=NAME[KEY=VALUE,...]"
+    )
+
+    @property
+    def backbones(self) -> tuple[PluginRef, ...]:
+        """Parsed backbones."""
+        streams: tuple[PluginRef, ...] = self.stream  # type: ignore[assignment]
+        return streams
+
+    @property
+    def dataset_name(self) -> str | None:
+        """Name of the dataset; None if it is not given."""
+        dataset: PluginRef | None = self.dataset  # type: ignore[assignment]
+        return dataset.name if dataset is not None else None
+
+
 class CompleteOptions(PlaceOptions, DataOptions):
     """Options of `sparc complete`."""
 
@@ -367,7 +390,7 @@ class ExtractOptions(RunConfig):
     )
 
 
-class EvaluateOptions(TimeOptions, PlaceOptions):
+class EvaluateOptions(TimeOptions, MeasureOptions):
     """Options of `sparc evaluate`."""
 
     concepts: Literal["enrichment", "purity"] = option(
@@ -385,7 +408,7 @@ class EvaluateOptions(TimeOptions, PlaceOptions):
     )
 
 
-class ExploreOptions(PlaceOptions):
+class ExploreOptions(MeasureOptions):
     """Options of `sparc explore`."""
 
     latent: int | None = option(
@@ -418,7 +441,12 @@ class LocalizeOptions(PlaceOptions):
         (), "Latent to find, or several together; repeat for more.", metavar="N[,N...]"
     )
     stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
-        (), "Stream of the run to use; repeat for more. Default: all.", metavar="NAME"
+        (),
+        "Stream of the run to use; repeat for more. Default: all. Of an imported space, a stream and its backbone.",
+        metavar="NAME[=BACKBONE]",
+    )
+    dataset: Annotated[RefLike | None, PlainValidator(parsed)] = option(
+        None, "Dataset whose held-out images scores are compared with. Default: the run's own.", metavar="NAME"
     )
     method: Method = option("dense", "dense: encode each patch on its own; or relevance, grad-cam, layer-cam.")
     layers: int | None = option(

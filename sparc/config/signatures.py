@@ -155,6 +155,10 @@ class EvaluateArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    dataset: str | PluginRef | Mapping[str, Any] | None
+    """Dataset to measure on, instead of the run's own data; 'imported' for --features."""
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of a stream of an imported space; repeat for more."""
     max_time: str | None
     """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
     concepts: Literal["enrichment", "purity"]
@@ -179,6 +183,10 @@ class ExploreArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    dataset: str | PluginRef | Mapping[str, Any] | None
+    """Dataset to measure on, instead of the run's own data; 'imported' for --features."""
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of a stream of an imported space; repeat for more."""
     latent: int | None
     """Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best."""
     text: str | None
@@ -211,7 +219,9 @@ class LocalizeArguments(TypedDict, total=False):
     latent: int | str | Sequence[int | str | Sequence[int]]
     """Latent to find, or several together; repeat for more."""
     stream: str | Sequence[str]
-    """Stream of the run to use; repeat for more. Default: all."""
+    """Stream of the run to use; repeat for more. Default: all. Of an imported space, a stream and its backbone."""
+    dataset: str | PluginRef | Mapping[str, Any] | None
+    """Dataset whose held-out images scores are compared with. Default: the run's own."""
     method: Literal["dense", "relevance", "grad-cam", "layer-cam"]
     """dense: encode each patch on its own; or relevance, grad-cam, layer-cam."""
     layers: int | None

@@ -53,7 +53,7 @@ class ArraySource(Source):
         whole = hashlib.sha256()
         for block in self.blocks(Path()):
             with np.errstate(over="ignore"):  # such a row is not finite, which an error says
-                whole.update(np.ascontiguousarray(block, np.float32))
+                whole.update(np.ascontiguousarray(block, np.float32).data)
         return whole.hexdigest()
 
     @property

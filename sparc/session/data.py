@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.config import ExtractionOptions, RunConfig
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems
-from sparc.extraction import IMPORTED, Job, JobOptions, Progress, directories, extract, imported, plan, probe, sweep
+from sparc.extraction import (
+    IMPORTED,
+    SPLITS,
+    Job,
+    JobOptions,
+    Progress,
+    directories,
+    extract,
+    imported,
+    plan,
+    probe,
+    sweep,
+)
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
@@ -187,15 +199,24 @@ class _Captions:
 
 
 def jobs_of(
-    config: RunConfig, registry: Registry, *, tokens: bool = False, recorded: Mapping[str, str] | None = None
+    config: RunConfig,
+    registry: Registry,
+    *,
+    tokens: bool = False,
+    recorded: Mapping[str, str] | None = None,
+    held_out: bool = False,
 ) -> dict[str, dict[str, Job]]:
-    """Return the jobs of a configuration. recorded: as in `plan`. Raises the SparcError of `plan` and `imported`."""
+    """Return the jobs of a configuration: of all splits, or of the held-out one alone. recorded: as in `plan`.
+
+    Raises the SparcError of `plan` and `imported`.
+    """
     own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
     options = JobOptions(device=config.device, tokens=tokens, **own)
     if config.features is not None:
-        return imported(Path(config.features), config.streams, options)
+        return imported(Path(config.features), config.streams, options, splits=("test",) if held_out else SPLITS)
     known = recorded or {}
-    return plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
+    jobs = plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
+    return dict(list(jobs.items())[-1:]) if held_out else jobs
 
 
 def _on_device(jobs: Sequence[Job], device: str) -> list[Job]:

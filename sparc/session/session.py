@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparc.config import PlaceOptions, RunConfig, names, validated
+from sparc.config import PlaceOptions, PluginRef, RunConfig, names, validated
 from sparc.config.fitting import described, fitted
 from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, OutOfMemory, UnknownName
+from sparc.models.streams import checked_streams
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import Data, jobs_of
@@ -22,7 +23,7 @@ from sparc.session.watching import Watch
 from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.provenance import Change, Provenance, provenance_of
-from sparc.storage.run import Run
+from sparc.storage.run import OTHER_DATA, Run
 from sparc.system.files import check_writable
 from sparc.system.locks import owned
 from sparc.system.memory import available_bytes
@@ -46,6 +47,8 @@ class Session:
     """Words of the command that started the run, for its provenance."""
     base: Run | None = None
     """Run to attach a stream of; None for a run that is begun or trained from the start."""
+    other: str | None = None
+    """Name of the folder for what is written about data that are not the run's own; None for its own data."""
     unnamed: bool = False
     """True if the run's directory may become the next free one, because nobody has named it."""
 
@@ -86,7 +89,7 @@ class Session:
 
         Raises InUse if another process works in it, and InvalidConfig if another process has just finished it.
         """
-        is_new = not self.run.begun
+        is_new = not (self.run.begun or self.run.finished)
         with contextlib.ExitStack() as stack:
             while True:
                 try:
@@ -101,6 +104,22 @@ class Session:
                     self.run = Run(free_path(self.config))
             self.run.sweep()
             yield
+
+    @property
+    def results(self) -> Run:
+        """Directory of what is measured: the run itself, or for other data a folder in it that is laid out alike."""
+        return self.run if self.other is None else Run(self.run.path / OTHER_DATA / self.other)
+
+    def backbones(self) -> dict[str, PluginRef]:
+        """Return the backbones by stream. Raises MissingData if the features were imported."""
+        if self.other is None:
+            return checked_streams(self.run)
+        if self.config.features is not None:
+            raise MissingData(
+                f"the features in {self.config.features} were imported, so their backbones are not known",
+                hint="give --dataset, --data-root and --stream NAME=BACKBONE instead of --features",
+            )
+        return {ref.alias: ref for ref in self.config.streams}
 
     @cached_property
     def space(self) -> SharedLatentSpace:
@@ -203,7 +222,7 @@ class Session:
         from sparc.evaluation import evaluate as measure
         from sparc.evaluation.report import EvaluationFile
 
-        for folder in (self.run.path, self.run.pictures):
+        for folder in (self.results.path, self.results.pictures):
             check_writable(folder)
         found = measure(
             space,
@@ -213,7 +232,7 @@ class Session:
             seed=self.config.seed,
             on_part=lambda done, total, part: self.listener.progress("evaluate", "parts", done, total, part),
         )
-        found.latents.write(self.run.pictures / LATENTS)
+        found.latents.write(self.results.pictures / LATENTS)
         where = next(iter(self.data.test.manifests.values()))
         file = EvaluationFile(
             dataset=where.dataset,
@@ -221,7 +240,7 @@ class Session:
             random_weights=tuple(self.data.test.random_weights),
             report=found.report,
         )
-        file.write(self.run.evaluation)
+        file.write(self.results.evaluation)
         return file
 
 
@@ -253,8 +272,8 @@ def check_samples(data: Data, run: Run) -> None:
         if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:
             raise MisalignedStreams(
                 f"these samples are not the ones that {run.path} was trained on",
-                hint="--data-root, --store and --features give the new place of the same data; on other data, "
-                "train a new run",
+                hint="--data-root, --store and --features give the new place of the same data; to measure on other "
+                "data, sparc evaluate --dataset NAME; to train on them, a new run",
             )
 
 

@@ -10,6 +10,7 @@
                                         state/ is removed when training finishes
           evaluation.json, evaluation/  held-out metrics, plots, latents.csv
           localization.json             scores of attribution maps
+          on/DATASET-DIGEST/            the same three, measured on other data
 
 `docs/reference/checkpoint-format.md` is normative.
 """
@@ -34,6 +35,8 @@ from sparc.system.files import is_temporary, remove_temporaries, write_atomicall
 from sparc.system.locks import LOCK, holder, in_use
 from sparc.system.refusals import reading, writing
 
+OTHER_DATA = "on"
+"""Folder, in a run, of what is measured on other data than its own."""
 BASE = Path("state") / "space"
 """Place, in a run, of the space that a stream is being attached to."""
 
@@ -108,6 +111,12 @@ class Run:
                 f"{path} is an ablation, which holds many runs",
                 hint=f"choose one of {path / 'runs'}{f', such as {one}' if one else ''}",
             )
+        if not run.begun and run.is_space:
+            raise MissingData(
+                f"{path} is a space without the record of a run, so its backbones and data are not known",
+                hint="sparc evaluate, explore and localize take --dataset and --stream; or --features; "
+                "sparc.load(...).encode takes features",
+            )
         if not run.begun:
             raise MissingData(
                 f"no run at {path}: it has no {run._provenance.name}",
@@ -116,6 +125,17 @@ class Run:
         if not run.finished and _was_being_written(path):
             raise MissingData(f"{path} is incomplete: detaching a stream was interrupted", hint="detach it again")
         return run
+
+    @classmethod
+    def open_space(cls, path: Path) -> Run:
+        """Open an existing run, or a space alone, such as an imported one. Raises as `open`."""
+        run = cls(path)
+        return run if not run.begun and run.is_space else cls.open(path)
+
+    @property
+    def is_space(self) -> bool:
+        """True if the directory has the files of a space."""
+        return self.finished and (self.path / CONFIG).is_file()
 
     @classmethod
     def next_free(cls, parent: Path, name: str) -> Path:
@@ -173,6 +193,11 @@ class Run:
     def base(self) -> Path:
         """Copy of the space that a stream is being attached to, so that the run can resume without the other run."""
         return self.path / BASE
+
+    def others(self) -> list[Run]:
+        """Return the folders of what was measured on other data, which are laid out as a run. Raises StorageError."""
+        with reading(self.path):
+            return [Run(path.parent) for path in sorted((self.path / OTHER_DATA).glob("*/evaluation.json"))]
 
     @property
     def metrics(self) -> Path:
