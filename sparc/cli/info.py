@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from rich.markup import escape
 
+from sparc.cli.following import follow as follow_log
 from sparc.cli.options import RunPath
 from sparc.cli.progress import console
 from sparc.cli.tables.evaluation import print_evaluation
 from sparc.config import ExtractionOptions, TrainingConfig, names
+from sparc.errors import MissingData
 from sparc.evaluation.report import EvaluationFile
 from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, read_config
 
 
-def info(run: RunPath) -> None:
+def info(
+    run: RunPath,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Print the log of the training instead, until the training ends.")
+    ] = False,
+) -> None:
     """Show the streams, settings and data of a run, and the tables of its evaluation.
 
-    Example:
+    Examples:
 
         sparc info runs/openmoji
+
+        sparc info runs/openmoji --follow
     """
     opened = Run.open_space(run)
     if not opened.begun:
+        if follow:
+            raise MissingData(f"{run} is an imported space, which has no log of a training", hint=f"sparc info {run}")
         _print_space(opened)
         return
     provenance = opened.provenance()
+    if follow:
+        follow_log(opened, provenance)
+        return
     for name, stream in provenance.streams.items():
         if provenance.options.features is not None:
             console.print(f"stream {name}: imported features", markup=False, soft_wrap=True)

@@ -33,6 +33,7 @@ OnNan = Literal["stop", "skip"]
 Method = Literal["dense", "relevance", "grad-cam", "layer-cam"]
 Scale = Literal["common", "own"]
 Exif = Literal["apply", "ignore"]
+TrackerName = Literal["tensorboard", "wandb"]
 
 
 def _path(value: Any) -> Path:
@@ -299,6 +300,11 @@ class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, TimeOptions, Pl
         "sparc", "Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."
     )
     out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...")
+    track: TrackerName | None = option(
+        None,
+        "Also log the training for tensorboard, into RUN/tensorboard; or for wandb, as its own variables say, such as "
+        "WANDB_PROJECT and WANDB_MODE=offline.",
+    )
 
     @property
     def source(self) -> PluginRef:

@@ -90,6 +90,9 @@ class RunArguments(TypedDict, total=False):
     """Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."""
     out: str | Path | None
     """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
+    track: Literal["tensorboard", "wandb"] | None
+    """Also log the training for tensorboard, into RUN/tensorboard; or for wandb, as its own variables say, such as
+    WANDB_PROJECT and WANDB_MODE=offline."""
 
 
 class ExtractArguments(RunArguments, total=False):

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from sparc.plugins.registry import discover
 from sparc.session.data import Data, jobs_of
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
+from sparc.session.tracking import Tracker, check_tracker, tracking
 from sparc.session.watching import Watch
 from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
@@ -57,6 +58,7 @@ class Session:
         """Plan a new run. Raises the SparcError of every mistake that can be found before any work."""
         registry = discover()
         config = resolved(given, registry, file).checked()
+        check_tracker(config)
         run = Run(free_path(config))
         return cls(config, Data(config, registry, listener=listener), run, listener, unnamed=config.out is None)
 
@@ -194,9 +196,10 @@ class Session:
         from sparc.training.trainer import Hooks, run_to_end, train
 
         watch = Watch(self.data.jobs)
-        hooks = Hooks(self._on_step, should_stop, watch, self.data.test)
+        tracker = tracking(self.config, self.run)
+        hooks = Hooks(partial(self._on_step, tracker), should_stop, watch, self.data.test)
         features, config, changes = self.data.train, self.config.training(), self.run.provenance().changes
-        with watch.bus_errors():
+        with watch.bus_errors(), tracker:
             if changes:
                 space = attached(load(self.run.base, device=self.data.device), changes[-1].stream, features)
                 complete = run_to_end(AttachedTraining(space, config), features, self.run, hooks)
@@ -204,10 +207,16 @@ class Session:
                 space = SharedLatentSpace(self.config.space(features.widths), seed=self.config.seed)
                 space = space.to(self.data.device)
                 complete = train(space, config, features, self.run, hooks)
+        if complete:
+            from sparc.training.plots import draw_curves
+
+            draw_curves(self.run)
         return space if complete else None
 
-    def _on_step(self, step: Step) -> None:
+    def _on_step(self, tracker: Tracker, step: Step) -> None:
         self.listener.step(step)
+        if step.record:
+            tracker.log(step)
         if step.number == step.total:
             self.listener.doing(f"saving {self.run.path}")
 
