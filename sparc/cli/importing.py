@@ -85,7 +85,7 @@ def import_features(
 
         sparc import features --stream a=a.npy --stream b=b.npy --ids ids.txt --split train --out imported
 
-        sparc import features --stream a=a.h5 --stream b=b.h5 --labels labels.csv --out imported
+        sparc import features --stream a=a.h5 --stream b=b.npz --labels labels.csv --out imported
     """
     from sparc.interchange import SPLITS
     from sparc.interchange.feature_files import Keys, open_source

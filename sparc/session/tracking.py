@@ -88,7 +88,8 @@ class _Wandb(Tracker):
     """Logs a run of Weights & Biases. Whether it goes to a server is up to wandb's own variables."""
 
     def __init__(self, config: RunConfig, run: Run) -> None:
-        self._config, self._path, self._run = config, run.path, None
+        self._config, self._path = config, run.path
+        self._run: Any = None
         identity = f"{run.path.resolve()} {run.provenance().started}"
         self._id = hashlib.sha256(identity.encode()).hexdigest()[:16]
 

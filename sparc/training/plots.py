@@ -80,5 +80,7 @@ def _line(axes: Axes, records: Sequence[Record], names: Sequence[str], mark: Mar
             points.append((record["step"], sum(values) / len(values)))
     steps, values = zip(*points, strict=True)
     few = "o" if len(points) < 3 else mark.marker
-    style = {"linestyle": "--", "markersize": 3} if mark.open else {"linestyle": "-", "markersize": 3}
-    axes.plot(steps, values, marker=few, color=mark.colour, linewidth=1.2, label=mark.words or None, **style)
+    dashes = "--" if mark.open else "-"
+    axes.plot(
+        steps, values, dashes, marker=few, markersize=3, color=mark.colour, linewidth=1.2, label=mark.words or None
+    )
