@@ -84,10 +84,11 @@ def test_an_imported_space_is_measured_and_shown_on_a_dataset(here, extracted, t
         sparc.evaluate(space, data_root=extracted, stream=["tiny-image", "char-ngrams"])
     with pytest.raises(MisalignedStreams, match=r"the stream 'seen' has width 192 in .* and \d+ in these data"):
         sparc.evaluate(space, data_root=extracted, stream=["seen=hog", "read=char-ngrams"])
+    with pytest.warns(UserWarning, match="never evaluated, so the page has no measures"):
+        page = sparc.explore(space, data_root=extracted, stream=BACKBONES, text="a red square")
     measured = sparc.evaluate(space, data_root=extracted, stream=BACKBONES)
     assert measured.evaluation.report.streams == ("seen", "read")
     assert [depth.depth for depth in measured.evaluation.report.jaccard] == [0, 1]
-    page = sparc.explore(space, data_root=extracted, stream=BACKBONES, text="a red square")
     assert page.parent.parent == measured.pictures.parent
     assert {path.name for path in space.iterdir()} == {"config.json", "model.safetensors", "on"}
 

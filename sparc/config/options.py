@@ -344,6 +344,7 @@ class MeasureOptions(PlaceOptions):
     stream: Annotated[RefLike | Sequence[RefLike], PlainValidator(parsed_streams)] = option(
         (), "Backbone of a stream of an imported space; repeat for more.", metavar="STREAM=NAME[KEY=VALUE,...]"
     )
+    skip_bad: bool = option(False, "Skip images that do not decode, and empty captions, of the dataset to measure on.")
 
     @property
     def backbones(self) -> tuple[PluginRef, ...]:

@@ -162,6 +162,8 @@ class EvaluateArguments(TypedDict, total=False):
     """Dataset to measure on, instead of the run's own data; 'imported' for --features."""
     stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
     """Backbone of a stream of an imported space; repeat for more."""
+    skip_bad: bool
+    """Skip images that do not decode, and empty captions, of the dataset to measure on."""
     max_time: str | None
     """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
     concepts: Literal["enrichment", "purity"]
@@ -190,6 +192,8 @@ class ExploreArguments(TypedDict, total=False):
     """Dataset to measure on, instead of the run's own data; 'imported' for --features."""
     stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
     """Backbone of a stream of an imported space; repeat for more."""
+    skip_bad: bool
+    """Skip images that do not decode, and empty captions, of the dataset to measure on."""
     latent: int | None
     """Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best."""
     text: str | None

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -50,6 +51,10 @@ class ArraySource(Source):
 
     def digest(self) -> str:
         """Return the checksum of the values, as float32."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         whole = hashlib.sha256()
         for block in self.blocks(Path()):
             with np.errstate(over="ignore"):  # such a row is not finite, which an error says

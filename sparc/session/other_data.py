@@ -49,6 +49,8 @@ def open_measured(
         return Session.open(path, options, listener)
     if options.features is None and options.dataset is None and options.data_root is None:
         raise MissingData(f"{run.path} is an imported space, which has no data of its own", hint=_SAY)
+    if not run.finished:
+        raise MissingData(f"the run {run.path} is not finished", hint=f"sparc train --resume {run.path}")
     space = read_config(run.path)
     wanted = [name for name in space.streams if streams is None or name in streams]
     registry = discover()
