@@ -78,9 +78,9 @@ def _line(axes: Axes, records: Sequence[Record], names: Sequence[str], mark: Mar
         values = [record[name] for name in names if name in record]
         if values:
             points.append((record["step"], sum(values) / len(values)))
-    steps, values = zip(*points, strict=True)
+    steps, means = zip(*points, strict=True)
     few = "o" if len(points) < 3 else mark.marker
     dashes = "--" if mark.open else "-"
     axes.plot(
-        steps, values, dashes, marker=few, markersize=3, color=mark.colour, linewidth=1.2, label=mark.words or None
+        steps, means, dashes, marker=few, markersize=3, color=mark.colour, linewidth=1.2, label=mark.words or None
     )
