@@ -20,9 +20,21 @@ Importing this package imports no torch. Shapes are written in words: (rows, wid
 (samples, width), one row per sample of a batch.
 """
 
-from sparc.extraction.plan import Job, JobOptions, directories, imported, plan
+from sparc.extraction.plan import SPLITS, Job, JobOptions, directories, imported, plan
 from sparc.extraction.sharing import sweep
 from sparc.extraction.supervise import Progress, extract, probe
 from sparc.storage.manifest import IMPORTED
 
-__all__ = ["IMPORTED", "Job", "JobOptions", "Progress", "directories", "extract", "imported", "plan", "probe", "sweep"]
+__all__ = [
+    "IMPORTED",
+    "SPLITS",
+    "Job",
+    "JobOptions",
+    "Progress",
+    "directories",
+    "extract",
+    "imported",
+    "plan",
+    "probe",
+    "sweep",
+]

@@ -16,6 +16,8 @@ from sparc.storage.manifest import IMPORTED, IMPORTING, fingerprint, is_complete
 from sparc.system.locks import holder, in_use
 from sparc.system.refusals import reading
 
+SPLITS = ("train", "test")
+"""Splits of imported features."""
 AGAIN = "run the same command again: complete shards are kept"
 """Advice after an error that says nothing about the data."""
 
@@ -157,7 +159,9 @@ def _pinned(
     return stream, fingerprint(backbone.name, telling, weights)
 
 
-def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> dict[str, dict[str, Job]]:
+def imported(
+    root: Path, streams: Sequence[PluginRef], options: JobOptions, *, splits: Sequence[str] = SPLITS
+) -> dict[str, dict[str, Job]]:
     """Return the jobs of features that `sparc import features` wrote into `root`: for these streams, or for all.
 
     A reference's name is the imported stream, its alias the stream's name in the space.
@@ -179,7 +183,7 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
     widths: dict[str, int] = {}
     check_imported(root)
     in_train: set[str] = set()
-    for split in ("train", "test"):
+    for split in splits:
         with reading(root / split):  # glob would take a folder that may not be listed for an empty one
             folders = sorted((root / split).iterdir()) if (root / split).is_dir() else []
         found = {folder.name: read_manifest(folder).width for folder in folders if is_complete(folder)}

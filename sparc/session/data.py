@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.config import ExtractionOptions, RunConfig
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems
-from sparc.extraction import IMPORTED, Job, JobOptions, Progress, directories, extract, imported, plan, probe, sweep
+from sparc.extraction import (
+    IMPORTED,
+    SPLITS,
+    Job,
+    JobOptions,
+    Progress,
+    directories,
+    extract,
+    imported,
+    plan,
+    probe,
+    sweep,
+)
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
@@ -137,10 +149,10 @@ class Data:
     @cached_property
     def dataset(self) -> Dataset:
         """Held-out samples. Raises MisalignedStreams if they differ from the extracted ones."""
-        from sparc.interchange.import_features import ImportedSamples
+        from sparc.interchange.sample_labels import ImportedSamples
 
         if self.config.features is not None:
-            return ImportedSamples(self.test.ids)
+            return ImportedSamples(self.test.ids, next(iter(self.held_out_jobs.values())).directory.parent)
         dataset = self._opened_split(self.held_out_jobs)
         if tuple(dataset.ids) != self.test.ids:
             raise MisalignedStreams(
@@ -205,15 +217,24 @@ class _Captions:
 
 
 def jobs_of(
-    config: RunConfig, registry: Registry, *, tokens: bool = False, recorded: Mapping[str, str] | None = None
+    config: RunConfig,
+    registry: Registry,
+    *,
+    tokens: bool = False,
+    recorded: Mapping[str, str] | None = None,
+    held_out: bool = False,
 ) -> dict[str, dict[str, Job]]:
-    """Return the jobs of a configuration. recorded: as in `plan`. Raises the SparcError of `plan` and `imported`."""
+    """Return the jobs of a configuration: of all splits, or of the held-out one alone. recorded: as in `plan`.
+
+    Raises the SparcError of `plan` and `imported`.
+    """
     own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
     options = JobOptions(device=config.device, tokens=tokens, **own)
     if config.features is not None:
-        return imported(Path(config.features), config.streams, options)
+        return imported(Path(config.features), config.streams, options, splits=("test",) if held_out else SPLITS)
     known = recorded or {}
-    return plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
+    jobs = plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
+    return dict(list(jobs.items())[-1:]) if held_out else jobs
 
 
 def _device_of_rank(device: str, listener: Listener) -> str:
