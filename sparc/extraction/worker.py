@@ -51,7 +51,8 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
 
 
 def _run(order: Order, registry: Registry, emit: Emit) -> None:
-    datasets = {job.split: _opened(job, registry) for job in {job.split: job for job in order.jobs}.values()}
+    by_split = {job.split: job for job in order.jobs}
+    datasets = {split: _opened(job, registry, readable=order.probe) for split, job in by_split.items()}
     for split, dataset in datasets.items():
         modalities = {registry.backbone(job.stream.name).modality for job in order.jobs if job.split == split}
         if modalities >= {"image", "text"}:
@@ -103,9 +104,11 @@ def _together(jobs: list[Job], registry: Registry) -> Iterator[list[Job]]:
     yield from groups.values()
 
 
-def _opened(job: Job, registry: Registry) -> Dataset:
+def _opened(job: Job, registry: Registry, *, readable: bool = False) -> Dataset:
+    """Open a split. readable: without what is wrong with it, if the dataset can leave that out."""
     source = registry.dataset(job.dataset.name)
-    return source.open(checked_params(source, job.dataset), job.split)
+    opener = (source.open_readable or source.open) if readable else source.open
+    return opener(checked_params(source, job.dataset), job.split)
 
 
 def _extractor(jobs: list[Job], backbones: dict[str, Backbone], registry: Registry) -> FeatureExtractor:
