@@ -38,7 +38,7 @@ class SparcError(Exception):
     `details` are lines between them, such as further problems of the same data.
     """
 
-    joined: Problems | None = None
+    problems: Problems | None = None
     """The problems that this one error names."""
 
     def __init__(self, message: str, *, hint: str, details: Sequence[str] = ()) -> None:
@@ -98,8 +98,8 @@ class Problems:
 
         Its traceback is dropped, since it keeps all local variables alive.
         """
-        if error.joined is not None:
-            self._extend(error.joined)
+        if error.problems is not None:
+            self._extend(error.problems)
             return
         self._count += 1
         if len(self.first) < self.MOST:
@@ -140,7 +140,7 @@ class Problems:
             hint = f"{CORRECT_ALL}; --skip-bad alone leaves out the {counted(len(self) - len(grave), 'sample')} that "
             hint += "cannot be read, and nothing else"
         error = remade(kind, first.message + others, hint, self.lines()[1:])
-        error.joined = self
+        error.problems = self
         return error
 
 
@@ -225,10 +225,20 @@ class Interrupted(KeyboardInterrupt):
     After one signal the step under way is complete and the state is saved; a second signal loses what was not saved.
     """
 
-    def __init__(self, path: Path, how: str) -> None:
-        super().__init__(f"interrupted; resume what is in {path} with {how}")
+    def __init__(self, path: Path, how: str, why: str = "") -> None:
+        """Name the directory, how to resume, and why the work ended, if not by a signal."""
+        super().__init__(f"{why or 'interrupted'}; resume what is in {path} with {how}")
         self.path = path
         """Directory of the run or of the ablation."""
+        self.why = why
+        """Reason for the end, such as that the time is up; empty after Ctrl-C or SIGTERM."""
+
+
+class TimeUp(KeyboardInterrupt):
+    """The end of the time that the option `max-time` gave."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"the time that --max-time {limit} gave is up")
 
 
 def install(extra: str) -> str:

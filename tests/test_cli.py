@@ -144,7 +144,9 @@ def test_an_interrupted_extraction_ends_its_worker_and_prints_a_hint(environment
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.startswith("error: interrupted\nhint:  run the same command again")
+    assert errors.startswith(
+        "error: interrupted\nhint:  run the same command again: the features that were extracted are kept"
+    )
     assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
 
 

@@ -157,7 +157,8 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
     ends = _StudyProgress(works, done, listener)
     with stop_on_signal() as stopped:
         if not make_all(waiting, task, share, report=ends, should_stop=stopped):
-            raise Interrupted(study.folder.path, f"sparc.ablate(..., out={str(study.folder.path)!r}), as before")
+            why = str(stopped.error)
+            raise Interrupted(study.folder.path, f"sparc.ablate(..., out={str(study.folder.path)!r}), as before", why)
     return ends.diverged
 
 

@@ -215,7 +215,7 @@ def planted(given: dict[str, Any], run: PlantedRun = None, config: ConfigFile = 
             if trained is None:
                 kept = f"; then measure it: sparc bench planted {session.run.path}"
                 resume = f". Finish it: sparc train --resume {session.run.path}{kept}" if "out" in options else ""
-                screen.note(f"stopped{resume}")
+                screen.note(f"{str(stopped.error) or 'stopped'}{resume}")
                 sys.exit(INTERRUPTED)
         space = session.space
         screen.doing("measuring what the space recovers")

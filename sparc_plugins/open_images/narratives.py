@@ -110,7 +110,8 @@ def _read(path: Path, digest: Literal["sample", "all"]) -> Narratives:
 
 def lines_of(paths: Sequence[Path], rows: Sequence[int]) -> list[str]:
     """Return the file and the line of some narratives, given in order by their numbers over all files."""
-    wanted, places, row = set(rows), [], -1
+    wanted, row = set(rows), -1
+    places: list[str] = []
     for path in paths:
         if len(places) == len(wanted):
             break
