@@ -5,8 +5,10 @@ from __future__ import annotations
 from rich.markup import escape
 
 from sparc.cli.options import RunPath
+from sparc.cli.output import say
 from sparc.cli.progress import console
 from sparc.cli.tables.evaluation import print_evaluation
+from sparc.cli.tables.summary import summary
 from sparc.config import ExtractionOptions, TrainingConfig, names
 from sparc.evaluation.report import EvaluationFile
 from sparc.storage.run import Run
@@ -22,32 +24,35 @@ def info(run: RunPath) -> None:
     """
     opened = Run.open(run)
     provenance = opened.provenance()
+    for line in summary(opened, provenance):
+        say(console, line)
+    console.print()
     for name, stream in provenance.streams.items():
         if provenance.options.features is not None:
-            console.print(f"stream {name}: imported features", markup=False, soft_wrap=True)
+            say(console, f"stream {name}: imported features")
             continue
         params = ", ".join(f"{key}={value}" for key, value in stream.params.items() if value is not None)
+        params = f"[{params}]" if params else ""
         weights = f"  weights {stream.weights}" if stream.weights else ""
-        console.print(f"stream {name}: {stream.backbone}[{params}]{weights}", markup=False, soft_wrap=True)
+        say(console, f"stream {name}: {stream.backbone}{params}{weights}")
     for one in provenance.changes:
         way = "to" if one.change == "attached" else "from"
-        console.print(f"{one.change}: {one.stream}, {way} the space of {one.run}", markup=False, soft_wrap=True)
+        say(console, f"{one.change}: {one.stream}, {way} the space of {one.run}")
     if not opened.finished:
         _print_checkpoints(opened)
-        console.print(f"not finished; resume it with: sparc train --resume {run}", markup=False)
         return
     space = read_config(opened.path)
     shape = (
         f"{space.n_latents} latents, {space.k} kept, {space.selection} selection, {space.normalization} normalization"
     )
     guesses = "guesses missing streams" if (opened.path / COMPLETION).is_file() else "guesses no missing streams"
-    console.print(f"space: {shape}, {guesses}", markup=False, soft_wrap=True)
+    say(console, f"space: {shape}, {guesses}")
     options = provenance.options.model_dump(by_alias=True)
     console.print(f"recipe: {options['recipe']}", markup=False)
     for title, model in (("training", TrainingConfig), ("features", ExtractionOptions)):
         settings = ", ".join(f"{name} {options[name]}" for name in names(model))
-        console.print(f"{title}: {settings}", markup=False, soft_wrap=True)
-    console.print(f"started {provenance.started} by: {' '.join(provenance.command)}", markup=False, soft_wrap=True)
+        say(console, f"{title}: {settings}")
+    say(console, f"started {provenance.started} by: {' '.join(provenance.command)}")
     if opened.evaluation.is_file():
         print_evaluation(opened)
         if (
@@ -55,10 +60,7 @@ def info(run: RunPath) -> None:
             and not EvaluationFile.read(opened.evaluation).report.uncompleted
         ):
             again = f"sparc evaluate {escape(str(run))}"
-            console.print(
-                f"[yellow]measured before the space had a completion; measure it again: {again}[/yellow]",
-                soft_wrap=True,
-            )
+            say(console, f"measured before the space had a completion; measure it again: {again}", style="yellow")
 
 
 def _print_checkpoints(run: Run) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from sparc.cli.output import say
 from sparc.cli.progress import Screen, console
 from sparc.config import reference
 from sparc.errors import InvalidConfig, PluginError
@@ -56,7 +57,7 @@ def list_plugins() -> None:
         style = "red" if row[1] == "plugin" else "bold"
         console.print(f"[{style}]{escape(line)}[/{style}]", soft_wrap=True)
         for one in below:
-            console.print(f"    {escape(one)}", soft_wrap=True)
+            say(console, f"    {one}", indent=2)
 
 
 @app.command("new")

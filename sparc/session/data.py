@@ -16,6 +16,7 @@ from sparc.plugins.problems import find_problems
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
+from sparc.system.devices import devices, no_device
 
 if TYPE_CHECKING:
     from sparc.evaluation import HeldOut
@@ -273,7 +274,5 @@ def resolve_device(device: str, listener: Listener = SILENT) -> str:
         AssertionError,
         NotImplementedError,
     ) as error:  # unknown, or not in this machine
-        raise InvalidConfig(
-            f"--device: '{device}' is not available: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1, ..."
-        ) from error
+        raise InvalidConfig(f"--device: {no_device(device)}", hint=devices()) from error
     return device

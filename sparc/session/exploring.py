@@ -15,6 +15,7 @@ from sparc.errors import InvalidConfig, MissingData, SparcError
 from sparc.models.inputs import checked_text, decoded, image_sample
 from sparc.models.streams import all_of, checked_streams
 from sparc.plugins.contracts import Sample
+from sparc.session.files import check_output
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options
 from sparc.session.session import Session
@@ -43,7 +44,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     Raises the SparcError that `sparc explore` ends with, such as InvalidConfig or MissingData.
     """
     options = validated(ExploreOptions, as_options(None, arguments, ExploreOptions))
-    _check(options)
+    _check(options, listener)
     session = Session.open(run, options, listener)
     session.check_finished()
     n_latents = read_config(session.run.path).n_latents
@@ -65,7 +66,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     return path
 
 
-def _check(options: ExploreOptions) -> None:
+def _check(options: ExploreOptions, listener: Listener) -> None:
     """Raise InvalidConfig for options that do not fit each other."""
     out = None if options.out is None else Path(options.out)
     if out is not None and not options.sheet:
@@ -74,6 +75,8 @@ def _check(options: ExploreOptions) -> None:
         )
     if out is not None and out.suffix.lower() != ".png":
         raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")
+    if out is not None:
+        check_output(out, options.image, listener)
     if options.text is not None and not options.text.strip():
         raise InvalidConfig("--text: expected words, found an empty text", hint="say what to look for")
     places = [name for name in ("latent", "text", "image") if getattr(options, name) is not None]

@@ -15,6 +15,7 @@ from sparc.plotting.figures import check_name
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import resolve_device
+from sparc.session.files import check_output
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options
 from sparc.session.session import Session, missing_plugins
@@ -50,6 +51,8 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     opened = Run.open(Path(run))
     path = Path(options.out) if options.out is not None else opened.path / "localize.png"
     check_name(path)
+    if options.out is not None:
+        check_output(path, options.image, listener)
     streams = checked_streams(opened, options.stream)
     trained = opened.provenance().options
     limit_images(ImageLimits.of(trained))

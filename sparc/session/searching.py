@@ -13,6 +13,7 @@ from sparc.errors import InvalidConfig, MissingData
 from sparc.models.streams import all_of, checked_streams, first_of
 from sparc.session.arguments import Argument, Input
 from sparc.session.encoding import Request
+from sparc.session.files import check_output
 from sparc.session.gallery import Part, check_folder, folder_jobs
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options
@@ -63,6 +64,8 @@ def search(
             f"--out: expected a name that ends in .html or .png, found {out}", hint="a page is HTML, a sheet is a PNG"
         )
     if out is not None:
+        for inputs in (queries, options.image):
+            check_output(out, inputs, listener if inputs is queries else SILENT)
         check_writable(out.parent)
     checked_streams(Run.open(Path(run)), [*options.query_streams, *options.target_streams])
     request = Request.checked(run, queries, options, options.query_streams, listener)
