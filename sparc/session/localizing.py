@@ -21,13 +21,14 @@ from sparc.session.options import as_options
 from sparc.session.session import Session, missing_plugins
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
+from sparc.system.brief import Brief
 
 if TYPE_CHECKING:
     from sparc.localization import HeldOutImages, Localization
 
 
-@dataclass(frozen=True)
-class Localized:
+@dataclass(frozen=True, repr=False)
+class Localized(Brief):
     """Maps of each query in each image stream, and the picture of all maps."""
 
     maps: list[Localization]

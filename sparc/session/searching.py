@@ -21,6 +21,7 @@ from sparc.session.session import Session
 from sparc.session.verbs import dry_warning
 from sparc.storage.manifest import RANDOM
 from sparc.storage.run import Run
+from sparc.system.brief import Brief
 from sparc.system.files import check_writable
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from sparc.models import Models
 
 
-@dataclass(frozen=True)
-class Searched:
+@dataclass(frozen=True, repr=False)
+class Searched(Brief):
     """The hits of all queries, and the page or the sheet that shows them."""
 
     found: tuple[Found, ...]
