@@ -38,7 +38,7 @@ def test_train_extracts_trains_evaluates_and_prints_the_next_commands(sparc_comm
     first = sparc_command("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 20)
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
-    for word in ("extract hog train", "train  ", "Reconstruction", "Jaccard", "Retrieval", "chance", "sparc explore"):
+    for word in ("extract hog (train split)", "train  ", "Reconstruction", "Jaccard", "Retrieval", "chance", "sparc explore"):
         assert word in first.stdout
     run = tmp_path / "runs" / "image-folder"
     space = sparc.load(run)
@@ -249,7 +249,7 @@ def test_a_bad_image_is_named_and_skipped_only_on_request(sparc_here, photos, tm
     assert "--skip-bad" in done.stderr
     done = sparc_here("train", *streams, *folder(photos), "--skip-bad", *SHAPE, "--epochs", 2)
     assert done.returncode == 0, done.stderr
-    assert "skipped 1 samples that could not be read in tiny-image" in done.stdout or "skipped 2 samples" in done.stdout
+    assert "skipped 1 sample that could not be read in tiny-image" in done.stdout or "skipped 2 samples" in done.stdout
 
 
 @pytest.mark.slow

@@ -201,6 +201,8 @@ def run_session(session: Session) -> Trained:
             why = str(error) if isinstance(error, TimeUp) else ""
             raise Interrupted(path, f"sparc.train(resume={str(path)!r})", why) from error
         except StorageError as error:
+            if not session.run.begun:
+                raise
             raise StorageError(
                 error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
             ) from error
