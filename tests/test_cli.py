@@ -38,7 +38,15 @@ def test_train_extracts_trains_evaluates_and_prints_the_next_commands(sparc_comm
     first = sparc_command("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 20)
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
-    for word in ("extract hog (train split)", "train  ", "Reconstruction", "Jaccard", "Retrieval", "chance", "sparc explore"):
+    for word in (
+        "extract hog (train split)",
+        "train  ",
+        "Reconstruction",
+        "Jaccard",
+        "Retrieval",
+        "chance",
+        "sparc explore",
+    ):
         assert word in first.stdout
     run = tmp_path / "runs" / "image-folder"
     space = sparc.load(run)

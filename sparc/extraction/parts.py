@@ -6,16 +6,25 @@ are removed when the shard is written.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sparc.errors import CorruptFile, MissingData
-from sparc.extraction.features import BatchFeatures
+from sparc.errors import CorruptFile, MissingData, SparcError
+from sparc.extraction.features import BatchFeatures, WaitingTime
 from sparc.storage.store import FEATURES, TOKENS, part_path, part_paths, read_shard
+
+if TYPE_CHECKING:
+    from sparc.extraction.shards import StreamShards
+
+
+KEEP_SECONDS = 15.0
+"""Time after which the rows of a shard in work are kept, so that little is lost if the process is killed."""
 
 
 class Rows(NamedTuple):
@@ -95,3 +104,42 @@ def remove_parts(directory: Path, number: int) -> None:
     """Remove the parts of a shard that is complete."""
     for path in part_paths(directory, number):
         path.unlink(missing_ok=True)
+
+
+class Keeper:
+    """Keeps the rows of a shard in work: every `KEEP_SECONDS`, and when the work is interrupted.
+
+    A context manager around the work on one shard.
+    """
+
+    def __init__(
+        self, shards: StreamShards, number: int, streams: Sequence[str], start: int, spent: WaitingTime
+    ) -> None:
+        self._shards, self._number, self._streams, self._spent = shards, number, streams, spent
+        self._start = start
+        """Row of the shard with which `_waiting` begins."""
+        self._waiting: list[BatchFeatures] = []
+        self._last = time.monotonic()
+
+    def add(self, batch: BatchFeatures) -> None:
+        """Take in a batch. Raises as `write_shard`."""
+        self._waiting.append(batch)
+        if time.monotonic() - self._last > KEEP_SECONDS:
+            began = time.perf_counter()
+            self._keep()
+            self._spent.disk += time.perf_counter() - began
+
+    def _keep(self) -> None:
+        if self._waiting and self._shards.keep(self._number, self._streams, self._start, self._waiting):
+            self._start += sum(len(one.readable) for one in self._waiting)
+            self._waiting = []
+        self._last = time.monotonic()
+
+    def __enter__(self) -> None:
+        """Begin the work on a shard."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Keep what an interruption or an error leaves undone."""
+        if error is not None:
+            with contextlib.suppress(SparcError):  # the first error says more
+                self._keep()

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparc.errors import BadSample, CorruptFile, MissingData, SparcError
-from sparc.extraction.features import BatchFeatures, FeatureExtractor, WaitingTime, dtype_of, stored
+from sparc.errors import BadSample, CorruptFile, MissingData
+from sparc.extraction.features import BatchFeatures, FeatureExtractor, dtype_of, stored
 from sparc.extraction.items import Items, distinct
-from sparc.extraction.parts import Wanted, joined, read_parts, remove_parts
+from sparc.extraction.parts import Keeper, Wanted, joined, read_parts, remove_parts
 from sparc.extraction.preprocessing import ItemBatch
 from sparc.plugins.contracts import Dataset
 from sparc.storage.manifest import (
@@ -46,8 +46,6 @@ from sparc.storage.store import (
 from sparc.system.files import sha256
 from sparc.system.refusals import reading
 
-KEEP_SECONDS = 15.0
-"""Time after which the rows of a shard in work are kept, so that little is lost if the process is killed."""
 LEFTOVER_SECONDS = 3600
 OnRows = Callable[[int, int], None]
 """Callback that receives the number of rows done so far and the number of rows of this process's share."""
@@ -107,7 +105,7 @@ def extract_streams(
         StorageError: the disk is full, or the dataset is gone; complete shards are kept.
     """
     items = distinct(dataset, extractor.modality)
-    shards = _StreamShards(items, shard_rows, destinations, extractor)
+    shards = StreamShards(items, shard_rows, destinations, extractor)
     mine = [number for number in range(shards.count) if share.has(number)]
     wanted = {number: lacking for number in mine if (lacking := shards.lacking(number))}
     total = sum(len(shards.rows(number)) for number in mine)
@@ -137,46 +135,7 @@ def extract_streams(
     return {name: shards.finish(name) for name in destinations}
 
 
-class Keeper:
-    """Keeps the rows of a shard in work: every `KEEP_SECONDS`, and when the work is interrupted.
-
-    A context manager around the work on one shard.
-    """
-
-    def __init__(
-        self, shards: _StreamShards, number: int, streams: Sequence[str], start: int, spent: WaitingTime
-    ) -> None:
-        self._shards, self._number, self._streams, self._spent = shards, number, streams, spent
-        self._start = start
-        """Row of the shard with which `_waiting` begins."""
-        self._waiting: list[BatchFeatures] = []
-        self._last = time.monotonic()
-
-    def add(self, batch: BatchFeatures) -> None:
-        """Take in a batch. Raises as `write_shard`."""
-        self._waiting.append(batch)
-        if time.monotonic() - self._last > KEEP_SECONDS:
-            began = time.perf_counter()
-            self._keep()
-            self._spent.disk += time.perf_counter() - began
-
-    def _keep(self) -> None:
-        if self._waiting and self._shards.keep(self._number, self._streams, self._start, self._waiting):
-            self._start += sum(len(one.readable) for one in self._waiting)
-            self._waiting = []
-        self._last = time.monotonic()
-
-    def __enter__(self) -> None:
-        """Begin the work on a shard."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Keep what an interruption or an error leaves undone."""
-        if error is not None:
-            with contextlib.suppress(SparcError):  # the first error says more
-                self._keep()
-
-
-class _StreamShards:
+class StreamShards:
     """The shards of several streams with the same rows."""
 
     def __init__(

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from sparc.extraction import shards
+from sparc.extraction import parts, shards
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.shards import Destination, extract_streams
 from sparc.storage.manifest import is_complete
@@ -82,7 +82,7 @@ def test_an_interruption_loses_the_batches_in_flight_and_changes_no_byte(dataset
 
 
 def test_rows_are_kept_while_the_work_goes_on(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(parts, "KEEP_SECONDS", 0.0)
     written = []
     write = shards.write_shard
 
