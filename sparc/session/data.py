@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,10 +86,17 @@ class Data:
         spec = self.registry.dataset(dataset.name)
         return spec.check(checked_params(spec, dataset), {self.registry.backbone(name).modality for name in waiting})
 
-    def probe(self) -> list[tuple[Progress, dict[str, Any]]]:
+    def probe(
+        self, on_progress: Callable[[Progress], None] = lambda progress: None
+    ) -> list[tuple[Progress, dict[str, Any]]]:
         """Extract a few of the samples that the store lacks, and return the estimated cost of all of them."""
         every = [job for streams in self.jobs.values() for job in streams.values()]
-        return probe(_on_device(every, self.device), self._extracting)
+
+        def note(progress: Progress) -> None:
+            on_progress(progress)
+            self._extracting(progress)
+
+        return probe(_on_device(every, self.device), note)
 
     def _extracting(self, progress: Progress) -> None:
         if progress.loading:
@@ -152,7 +159,7 @@ class Data:
             features={name: rows.to(self.device) for name, rows in self.test.in_memory().items()},
             groups=self.dataset.groups,
             labels=self.dataset.labels(),
-            captions=_Captions(self.dataset),
+            captions=Captions(self.dataset),
             taxonomy=self.dataset.taxonomy,
             rows=self.test.rows,
             shared_spaces=shared_spaces(self.registry, streams),
@@ -176,7 +183,7 @@ class Data:
                     )
 
 
-class _Captions:
+class Captions:
     """Captions of a dataset, read one by one."""
 
     def __init__(self, dataset: Dataset) -> None:

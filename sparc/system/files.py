@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,6 +40,14 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+
+
+def free_bytes(path: Path) -> int | None:
+    """Return the bytes that are free where a path lies, or will lie; None if the system does not tell."""
+    there = next((one for one in (path, *path.parents) if one.exists()), None)
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(there or ".").free
+    return None
 
 
 def is_temporary(path: Path) -> bool:
