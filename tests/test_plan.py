@@ -7,7 +7,7 @@ import sparc
 from sparc.evaluation import HeldOut
 from sparc.session.device_memory import training_bytes
 from sparc.session.extrapolation import Sizes
-from sparc.session.samples import some_held_out
+from sparc.session.samples import few_held_out, some_held_out
 
 
 @pytest.mark.slow
@@ -39,17 +39,22 @@ def test_memory_on_a_gpu_is_that_of_parameters_moments_and_a_batch():
     ("part", "seconds", "expected"),
     [
         ("codes", lambda n: 2 + 0.01 * n, 12),
+        ("sharing", lambda n: 1 + 1e-6 * min(3000, 4 * n) ** 2, 10),
         ("retrieval: a → b", lambda n: 1 + 1e-5 * n * n, 11),
         ("probes: classifiers of raw, a", lambda n: 3 + 150 * n * 1e-4, 18),
     ],
 )
 def test_the_time_of_a_part_grows_as_its_work_does(part, seconds, expected):
-    sizes = Sizes(HeldOut(features={}, groups=[str(number) for number in range(1000)]))
+    sizes = Sizes(HeldOut(features={}, groups=[str(number) for number in range(1000)]), 3000, 4)
     for count in (125, 250, 500):
         sizes.add(count, {part: seconds(count)}, 100 + count)
     assert sizes.seconds(classifiers=True) == pytest.approx(expected)
     assert sizes.seconds(classifiers=False) == pytest.approx(0 if "classifiers" in part else expected)
     assert sizes.memory() == 1100
+
+
+def test_few_samples_are_evaluated_where_each_activates_many_latents():
+    assert [few_held_out(16, 3), few_held_out(64, 2), few_held_out(1225, 2), few_held_out(10**6, 2)] == [256, 128, 8, 8]
 
 
 def test_some_of_the_held_out_samples_keep_their_own_captions():

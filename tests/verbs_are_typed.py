@@ -12,7 +12,7 @@ def calls_that_are_right(run: Path) -> sparc.Report:
     trained = sparc.train(config)
     sparc.train(stream="dinov2", n_latents=64, k=4, aux_weight=0.0, out=run)
     sparc.train(resume=trained.path, device="cpu")
-    print(sparc.plan(config, k=4).train.memory)
+    assert sparc.plan(config, k=4).train.disk > 0
     sparc.ablate(config, grid={"k": [4, 8]}, seeds=2)
     sparc.evaluate(run, concepts="purity", localization=True)
     sparc.explore(str(run), latent=3, sheet=True, out="latent.png")

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 CLASSIFIERS = "classifiers"
 """Word in the names of the parts that `sparc evaluate` adds."""
-PROBES, SEARCHES, UNCOMPLETED = "single latents", "retrieval", "without completion"
+PROBES, SEARCHES, UNCOMPLETED, SHARING = "single latents", "retrieval", "without completion", "sharing"
 
 
 class Sizes:
     """Evaluations of several sizes."""
 
-    def __init__(self, held_out: HeldOut) -> None:
+    def __init__(self, held_out: HeldOut, n_latents: int, kept: int) -> None:
+        """Start without evaluations. kept: latents that a sample keeps, in all streams together, at most."""
+        self._n_latents, self._kept = n_latents, kept
         self._held_out = held_out
         self._every = len(held_out.groups)
         self._counts: list[int] = []
@@ -81,6 +83,8 @@ class Sizes:
             return 1.0, self._labels(count), self._labels(count) * count
         if SEARCHES in name or UNCOMPLETED in name:
             return 1.0, count, count * count
+        if name == SHARING:
+            return 1.0, count, min(self._n_latents, count * self._kept) ** 2
         return 1.0, count
 
     @functools.cache  # noqa: B019  # the object lives as long as its process

@@ -21,15 +21,15 @@ from sparc.config import RunConfig
 from sparc.config.fitting import fitted
 from sparc.config.signatures import RunArguments
 from sparc.errors import OutOfMemory, PluginError
-from sparc.extraction import Job, Progress
+from sparc.extraction import Progress
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved, store_root
 from sparc.session.probing import EvaluationFound, Probe, TrainingFound
+from sparc.session.samples import samples_of, widths_of
 from sparc.session.session import check_memory, free_path
-from sparc.storage.manifest import read_manifest
 from sparc.storage.store import SHARD_ROWS
 from sparc.system.files import free_bytes
 from sparc.system.memory import available_bytes
@@ -101,8 +101,8 @@ def plan_for(given: Mapping[str, Any], listener: Listener, file: Mapping[str, An
     data.check_samples()
     watch = _Stopwatch()
     probed = data.probe(watch)
-    samples, held_out = (_samples(jobs, probed) for jobs in (next(iter(data.jobs.values())), data.held_out_jobs))
-    widths = _widths(data, probed)
+    samples, held_out = (samples_of(jobs, probed) for jobs in (next(iter(data.jobs.values())), data.held_out_jobs))
+    widths = widths_of(data.held_out_jobs, probed)
     chosen = fitted(config, samples)
     check_memory(chosen, widths, data.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -158,22 +158,6 @@ class _Stopwatch:
     def __call__(self, progress: Progress) -> None:
         if progress.split and not self.seconds:
             self.seconds = time.monotonic() - self._began
-
-
-def _samples(jobs: Mapping[str, Job], probed: list[tuple[Progress, dict[str, Any]]]) -> int:
-    """Return the number of samples of a split, from the probe or from the store."""
-    split = next(iter(jobs.values())).split
-    tried = [one["samples"] for progress, one in probed if progress.split == split]
-    return int(tried[0]) if tried else read_manifest(next(iter(jobs.values())).directory).samples
-
-
-def _widths(data: Data, probed: list[tuple[Progress, dict[str, Any]]]) -> dict[str, int]:
-    """Return the width of each stream, from the probe or from the store."""
-    known = {name: width for _, one in probed for name, width in one["widths"].items()}
-    return {
-        name: known[name] if name in known else read_manifest(job.directory).width
-        for name, job in data.held_out_jobs.items()
-    }
 
 
 def _measured(order: Probe) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from sparc.extraction import Job
 from sparc.plugins.registry import Registry, checked_params, discover
 from sparc.session.data import Captions, Data
 from sparc.session.device_memory import evaluation_bytes, training_bytes
-from sparc.session.samples import random_features, some_features, some_held_out
+from sparc.session.samples import few_held_out, random_features, some_features, some_held_out
 from sparc.storage.run import Run
 from sparc.system.memory import keep_freed_memory, peak_bytes, resident_bytes
 from sparc.system.refusals import refusal
@@ -223,7 +223,9 @@ def probe_evaluation(order: Probe) -> EvaluationFound:
     held_out = data.held_out if order.has_features else _random_samples(order, data, registry)
     start = time.time() - order.began
     resident, began = resident_bytes(), time.perf_counter()
-    sizes, count = Sizes(held_out), min(max(SMALLEST, order.held_out // SHARE), order.held_out)
+    least = min(SMALLEST, few_held_out(space.k, len(space.streams)))
+    most = max(least, order.held_out // SHARE if least == SMALLEST else 0)
+    sizes, count = Sizes(held_out, space.n_latents, space.k * len(space.streams)), min(most, order.held_out)
     last = 0.0
     while True:
         clock = _Clock()

@@ -10,14 +10,11 @@ from typing import Any
 
 from sparc.config.fitting import fitted
 from sparc.extraction import Progress
-from sparc.session.samples import random_features, some_features, some_held_out
+from sparc.session.samples import few_held_out, random_features, samples_of, some_features, some_held_out, widths_of
 from sparc.session.session import Session, check_memory
-from sparc.storage.manifest import read_manifest
 from sparc.storage.run import Run
 
 STEPS = 2
-HELD_OUT = 256
-"""Held-out samples that are evaluated."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,8 @@ def rehearse(session: Session) -> Rehearsal:
     from sparc.training.trainer import Training, prepare
 
     if probed:
-        samples = max(one["samples"] for progress, one in probed if progress.split == next(iter(data.jobs)))
-        widths = {name: width for _, one in probed for name, width in one["widths"].items()}
-        widths |= {
-            name: read_manifest(job.directory).width for name, job in data.held_out_jobs.items() if name not in widths
-        }
-        widths = {name: widths[name] for name in data.held_out_jobs}
+        samples = samples_of(next(iter(data.jobs.values())), probed)
+        widths = widths_of(data.held_out_jobs, probed)
     else:
         samples, widths = len(data.train), data.train.widths
         data.check()
@@ -87,12 +80,13 @@ def rehearse(session: Session) -> Rehearsal:
         listener.doing("evaluating a few held-out samples")
         from sparc.evaluation import HeldOut, evaluate
 
+        few = few_held_out(config.k, len(widths))
         if probed:
-            features = random_features(widths, HELD_OUT).shards
+            features = random_features(widths, few).shards
             on_device = {name: rows.to(data.device) for name, (rows,) in features.items()}
-            held_out = HeldOut(on_device, [str(number) for number in range(HELD_OUT)])
+            held_out = HeldOut(on_device, [str(number) for number in range(few)])
         else:
-            held_out = some_held_out(data.held_out, HELD_OUT)
+            held_out = some_held_out(data.held_out, few)
         evaluate(space, held_out, seed=config.seed)
     steps = steps_per_epoch(samples, training_config) * config.epochs
     return Rehearsal(probed, samples, steps, seconds, size, len(held_out.groups))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sparc.extraction import Job, Progress
+from sparc.storage.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +18,30 @@ if TYPE_CHECKING:
     from sparc.evaluation import HeldOut
     from sparc.storage.store import FeatureStore
     from sparc.training.loader import FeaturesInMemory
+
+
+HELD_OUT, FEWEST = 256, 8
+ALIVE = 2**14
+"""Latents that a few held-out samples may activate: the search for latents with like decoders takes time with the
+square of the active ones."""
+
+
+def few_held_out(k: int, streams: int) -> int:
+    """Return how many held-out samples, from FEWEST to HELD_OUT, activate at most ALIVE latents."""
+    return max(FEWEST, min(HELD_OUT, ALIVE // (k * streams)))
+
+
+def samples_of(jobs: Mapping[str, Job], probed: Sequence[tuple[Progress, Mapping[str, Any]]]) -> int:
+    """Return the number of samples of a split, from what `Data.probe` found, or from the store."""
+    job = next(iter(jobs.values()))
+    tried = [one["samples"] for progress, one in probed if progress.split == job.split]
+    return int(tried[0]) if tried else read_manifest(job.directory).samples
+
+
+def widths_of(jobs: Mapping[str, Job], probed: Sequence[tuple[Progress, Mapping[str, Any]]]) -> dict[str, int]:
+    """Return the width of each stream of a split, from what `Data.probe` found, or from the store."""
+    known = {name: width for _, one in probed for name, width in one["widths"].items()}
+    return {name: known[name] if name in known else read_manifest(job.directory).width for name, job in jobs.items()}
 
 
 def random_features(widths: Mapping[str, int], count: int) -> FeaturesInMemory:
