@@ -72,7 +72,7 @@ def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
             record = json.loads(line)
             step = int(record["step"])
             values = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             damaged += 1
             continue
         found.append({**values, "step": step})

@@ -145,6 +145,8 @@ def read_provenance(path: Path) -> Provenance:
     content = read_json(path, what="the provenance of a run")
     try:
         return Provenance.model_validate(content)
+    except UnicodeEncodeError as error:  # pydantic raises it for a key that UTF-8 lacks
+        raise _damaged(path, str(error)) from error
     except (ValidationError, InvalidConfig) as error:
         # The configuration inside raises InvalidConfig, caused by what is wrong with its options.
         in_options = isinstance(error, InvalidConfig)

@@ -166,8 +166,8 @@ def read_model(path: Path, model: type[_Model], *, what: str, hint: str) -> _Mod
     content = read_json(path, what=what)
     try:
         return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
+    except (ValidationError, UnicodeEncodeError) as error:  # pydantic raises the latter for a key that UTF-8 lacks
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         place = ".".join(map(str, first["loc"]))
         raise CorruptFile(
             f"{what} is not of this version's format: {path} ({f'{place}: ' if place else ''}{first['msg']})", hint=hint
