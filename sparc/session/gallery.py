@@ -18,7 +18,7 @@ from sparc.session.listener import Listener
 from sparc.session.options import store_root, writable_name
 from sparc.storage.index_file import index_path, read_index, write_index
 from sparc.storage.manifest import digest_ids, read_manifest
-from sparc.system.files import write_atomically
+from sparc.system.files import write_output
 from sparc.system.refusals import reading
 
 if TYPE_CHECKING:
@@ -217,5 +217,5 @@ def _listed(folder: Path, store: Path) -> Path:
     with reading(path):
         there = path.is_file() and path.read_bytes() == content.encode()
     if not there:
-        write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+        write_output(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
     return path
