@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CLASSIFIERS = "classifiers"
 """Word in the names of the parts that `sparc evaluate` adds."""
+WEAK = 0.01
+"""Weight of the wish that all terms have the same part, beside that of a measured time."""
 PROBES, SEARCHES, UNCOMPLETED, SHARING = "single latents", "retrieval", "without completion", "sharing"
 
 
@@ -61,7 +63,11 @@ class Sizes:
         # The largest size weighs most: it is the nearest to that of all samples.
         weights_N1 = (counts**0.5 / times)[:, None]
         last = rows[-1].clip(1)
-        factors, _ = nnls(rows / last * weights_N1, times * weights_N1[:, 0])
+        # Few sizes cannot tell the terms apart: each then gets the same part of the time.
+        apart_KK = WEAK * weights_N1[-1, 0] * np.eye(len(last))
+        equal_K = WEAK * weights_N1[-1, 0] * np.full(len(last), times[-1] / len(last))
+        terms_XK = np.concatenate([rows / last * weights_N1, apart_KK])
+        factors, _ = nnls(terms_XK, np.concatenate([times * weights_N1[:, 0], equal_K]))
         fitted, grown = (float((terms / last * factors).sum()) for terms in (rows[-1], every))
         return float(times[-1]) * grown / fitted if fitted > 0 else float(times[-1])
 

@@ -243,8 +243,8 @@ def _lacking(plan: Plan, store: Path, run: Path) -> tuple[str, ...]:
     ):
         if cost is None:
             continue
-        if (there := free_bytes(folder)) is not None and cost.disk_at_most > there:
-            lines.append(f"{name}: the disk of {folder} has {there / 1e9:,.1f} GB free")
-        if cost.memory is not None and cost.memory > (there := available_bytes()):
-            lines.append(f"{name}: {there / 1e9:,.1f} GB of memory are free")
+        if (disk := free_bytes(folder)) is not None and cost.disk_at_most > disk:
+            lines.append(f"{name}: the disk of {folder} has {disk / 1e9:,.1f} GB free")
+        if cost.memory is not None and cost.memory > (memory := available_bytes()):
+            lines.append(f"{name}: {memory / 1e9:,.1f} GB of memory are free")
     return tuple(lines)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STEPS_SECONDS = 15.0
 FEWEST_STEPS = 6
 """Steps to take even if they last longer than STEPS_SECONDS."""
-EVALUATION_SECONDS = 50.0
+EVALUATION_SECONDS = 70.0
 SMALLEST, SHARE = 64, 8
 """The first evaluation is of an eighth of the held-out samples, but not of fewer than 64; each further one of twice as
 many."""
@@ -162,7 +162,9 @@ def probe_training(order: Probe) -> TrainingFound:
     training = Training(space, training_config, lacking=lacking)
     steps = steps_per_epoch(order.samples, training_config) * training_config.epochs
     times: list[float] = []
-    hooks = Hooks(lambda step: times.append(time.perf_counter()), lambda: _enough(times, steps))
+    hooks = Hooks(
+        lambda step: times.append(time.perf_counter()), lambda: _enough(times, steps), held_out=some
+    )  # a checkpoint measures a loss
     training.config = training_config.model_copy(update={"epochs": MANY})  # fewer samples have fewer steps
     began = time.perf_counter()
     run_to_end(training, some, run, hooks)
