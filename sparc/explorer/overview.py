@@ -56,33 +56,8 @@ def curves(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _shown(key: str) -> str:
-<<<<<<< HEAD
-    return key.split("/", 1)[-1].replace("->", " → ")
-
-
-def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
-    try:
-        with reading(path):
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
-        return [], 0
-    found, damaged = [], 0
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            step = int(record["step"])
-            values = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            damaged += 1
-            continue
-        found.append({**values, "step": step})
-    return found, damaged
-=======
     own = key.removeprefix(HELD_OUT)
     return own.split("/", 1)[-1].replace("->", " → ") + (", held out" if own != key else "")
->>>>>>> main
 
 
 def measures(report: Report | None) -> list[dict[str, Any]]:
