@@ -17,6 +17,7 @@ def calls_that_are_right(run: Path) -> sparc.Report:
     rows = torch.ones(8, 3)
     sparc.train(features={"a": rows, "b": rows.numpy()}, ids=range(8), labels=["cat"] * 8, taxonomy={"cat": []})
     sparc.train(features="imported", track="tensorboard")
+    assert sparc.plan(config, k=4).train.disk > 0
     sparc.ablate(config, grid={"k": [4, 8]}, seeds=2)
     sparc.evaluate(run, concepts="purity", localization=True)
     sparc.explore(str(run), latent=3, sheet=True, out="latent.png")

@@ -23,6 +23,7 @@ from sparc.cli import (
     importing,
     info,
     localize,
+    plan,
     plugins,
     search,
     train,
@@ -65,6 +66,7 @@ app.command("localize")(localize.localize)
 app.command("export")(export.export)
 app.command("info")(info.info)
 app.command("ablate")(ablate.ablate)
+app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 app.add_typer(importing.app, name="import")
 app.add_typer(bench.app, name="bench")

@@ -31,7 +31,12 @@ def _escaped(found: re.Match[str]) -> str:
 
 def write_statement(folder: Path, name: str, content: Any) -> None:
     """Write the statement of `name` into `folder`; a name such as `latent/3` gives the file `latent-3.js`."""
-    (folder / f"{name.replace('/', '-')}.js").write_text(statement(name, content), encoding="utf-8")
+    text = statement(name, content)
+    try:
+        written = text.encode()
+    except UnicodeEncodeError:  # a name in a damaged log or evaluation
+        written = clean(text).encode()
+    (folder / f"{name.replace('/', '-')}.js").write_bytes(written)
 
 
 def significant(value: int | float | None, digits: int = DIGITS) -> int | float | None:

@@ -149,7 +149,7 @@ class FeatureExtractor:
             StorageError, OutOfMemory: the machine refuses to read a sample, which `skip_bad` does not pass over.
         """
         launched: _LaunchedBatch | None = None
-        loaded = self._timed(self._loaded(dataset, batches, workers=self._workers))
+        loaded = self._timed(self._loaded(dataset, batches, workers=self.workers))
         for read in loaded:
             began = time.perf_counter()
             self._count(read)
@@ -228,7 +228,7 @@ class FeatureExtractor:
         return size  # `_launch` halves it when it runs out of memory
 
     @property
-    def _workers(self) -> int:
+    def workers(self) -> int:
         """Number of loading processes. On the CPU half of the cores are left to the backbones."""
         cpus = _cpus()
         return min(MAX_WORKERS, cpus if self._on_gpu else max(1, cpus // 2))

@@ -18,7 +18,7 @@ from pathlib import Path
 from sparc.errors import BadSample
 from sparc.index.results import Found, Hit, plain
 from sparc.plugins.contracts import Sample
-from sparc.system.files import write_atomically
+from sparc.system.files import write_output
 
 SIDE = 224
 """Longer side of a picture, in pixels."""
@@ -50,7 +50,7 @@ meter { width: 100%; height: .5rem; accent-color: var(--bar) }
 def write_page(found: Sequence[Found], path: Path, *, title: str, notes: Sequence[str] = ()) -> None:
     """Write the page. Raises StorageError; an image that cannot be read any more is shown by its id alone."""
     content = page(found, title=title, notes=notes)
-    write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+    write_output(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
 
 def page(found: Sequence[Found], *, title: str, notes: Sequence[str] = ()) -> str:

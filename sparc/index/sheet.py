@@ -12,7 +12,7 @@ from sparc.errors import BadSample
 from sparc.index.results import Found, Hit, plain
 from sparc.plotting.fonts import Pen, fit, shorten
 from sparc.plugins.contracts import Sample
-from sparc.system.files import write_atomically
+from sparc.system.files import write_output
 
 MARGIN, GAP, CARD, ACROSS = 40, 16, 168, 6
 LINES = 7
@@ -29,7 +29,7 @@ def write_sheet(found: Sequence[Found], path: Path, *, title: str, notes: Sequen
         sheet.text(note, Pen(17), INK)
     for one in found:
         sheet.found(one)
-    write_atomically(path, lambda temporary: sheet.image.save(temporary, "PNG"))
+    write_output(path, lambda temporary: sheet.image.save(temporary, "PNG"))
 
 
 class _Sheet:

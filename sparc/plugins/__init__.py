@@ -74,6 +74,7 @@ from sparc.system.hub import (
     split_revision,
     unavailable,
 )
+from sparc.system.memory import check_room
 from sparc.system.names import find_path, same_name
 from sparc.system.refusals import reading, refusal
 from sparc.system.texts import open_text, read_text
@@ -106,6 +107,7 @@ __all__ = [
     "cache_key",
     "check_finite",
     "counted",
+    "check_room",
     "discover",
     "find_path",
     "find_taxonomy",

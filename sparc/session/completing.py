@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Unpack
 
 from sparc.config import CompleteOptions, DataOptions, PlaceOptions, SpaceConfig, names, validated
 from sparc.config.signatures import CompleteArguments
-from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
+from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, StorageError
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
@@ -48,6 +49,8 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
         raise MissingData(f"the run {directory} is not finished", hint=f"sparc train --resume {directory}")
     check_there(directory)
     config = read_config(directory)
+    with contextlib.suppress(InUse, StorageError), owned(directory, ""):  # a kill after the last write leaves files
+        remove_temporaries(directory)
     _check(directory, config)
     data = _data(directory, given, listener)
     if set(data.held_out_jobs) != set(config.streams):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,10 +113,17 @@ class Data:
         modalities = {self.registry.backbone(name).modality for name in waiting}
         return find_problems(spec, checked_params(spec, dataset), modalities)
 
-    def probe(self) -> list[tuple[Progress, dict[str, Any]]]:
+    def probe(
+        self, on_progress: Callable[[Progress], None] = lambda progress: None
+    ) -> list[tuple[Progress, dict[str, Any]]]:
         """Extract a few of the samples that the store lacks, and return the estimated cost of all of them."""
         every = [job for streams in self.jobs.values() for job in streams.values()]
-        return probe(self.on_device(every), self._extracting)
+
+        def note(progress: Progress) -> None:
+            on_progress(progress)
+            self._extracting(progress)
+
+        return probe(self.on_device(every), note)
 
     def on_device(self, jobs: Sequence[Job]) -> list[Job]:
         """Return jobs that compute on the device of this configuration. Raises InvalidConfig."""
@@ -192,7 +199,7 @@ class Data:
             features={name: rows.to(self.device) for name, rows in self.test.in_memory().items()},
             groups=self.dataset.groups,
             labels=self.dataset.labels(),
-            captions=_Captions(self.dataset),
+            captions=Captions(self.dataset),
             taxonomy=self.dataset.taxonomy,
             rows=self.test.rows,
             shared_spaces=shared_spaces(self.registry, streams),
@@ -216,7 +223,7 @@ class Data:
                     )
 
 
-class _Captions:
+class Captions:
     """Captions of a dataset, read one by one."""
 
     def __init__(self, dataset: Dataset) -> None:

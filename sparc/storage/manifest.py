@@ -162,8 +162,9 @@ def read_manifest(directory: Path) -> Manifest:
         )
     try:
         return Manifest.model_validate(content)
-    except ValidationError as error:
+    except (ValidationError, UnicodeEncodeError) as error:  # pydantic raises the latter for a key that UTF-8 lacks
+        found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CorruptFile(
-            f"{directory / MANIFEST} is not a manifest: {error.errors()[0]['msg']}",
+            f"{directory / MANIFEST} is not a manifest: {found}",
             hint=how_to_remake(directory),
         ) from error

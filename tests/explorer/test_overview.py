@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sparc.evaluation.report import EvaluationFile
 from sparc.explorer.overview import MOST_STEPS, curves, measures
-from sparc.explorer.statements import significant
+from sparc.explorer.statements import significant, write_statement
 from sparc.storage.run import Run
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.integers(-(10**9), 10**9)
@@ -35,6 +35,17 @@ def test_what_a_training_logged_comes_back_whole_and_a_truncated_line_is_counted
     }
     assert series == wanted
     assert all(curve["x"] == list(range(len(records))) for curve in found)
+
+
+def test_lines_that_no_parser_and_no_number_takes_are_damaged_and_odd_names_are_written(tmp_path):
+    run = Run(tmp_path)
+    lines = ["[" * 9000, '{"step": Infinity, "loss": 1}', '{"step": NaN}', '{"step": 3, "\\ud800/a": 0.5}']
+    run.metrics.write_text("\n".join(lines) + "\n")
+    found, damaged = curves(run.metrics)
+    assert damaged == 3
+    assert [curve["x"] for curve in found] == [[3]]
+    write_statement(tmp_path, "run", found)
+    assert "\ufffd" in (tmp_path / "run.js").read_text(encoding="utf-8")
 
 
 def test_a_long_log_is_thinned_evenly(tmp_path):
