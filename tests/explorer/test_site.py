@@ -253,7 +253,7 @@ def test_thumbnails_show_each_picture_once_and_as_a_whole(written):
     columns = data(written, "samples")
     assert columns["thumb"] == [number // 2 for number in range(60)]
     with Image.open(written / "sprites" / "0.webp") as sprite:
-        assert sprite.size == (16 * SIZE, 16 * SIZE)
+        assert sprite.size == (8 * SIZE, 8 * SIZE)
         tile = sprite.convert("RGBA").crop((3 * SIZE, 0, 4 * SIZE, SIZE))
     red, green, blue, alpha = tile.getpixel((SIZE // 2, SIZE // 2))
     assert max(abs(one - other) for one, other in zip((red, green, blue), COLOURS[0], strict=True)) < 12

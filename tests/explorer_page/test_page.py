@@ -1,10 +1,12 @@
 """The page of `sparc explore` in a real browser, from the folder it lies in."""
 
+import io
 import itertools
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import false_discovery_control, fisher_exact
 
 from tests.explorer_page.site import CONCEPTS, STREAMS, Site
@@ -103,7 +105,7 @@ def test_a_card_opens_by_keyboard_and_the_way_back_keeps_filters_and_place(site,
     page.locator(".card").first.focus()
     for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowDown", "ArrowLeft", "ArrowDown"):
         page.keyboard.press(key)
-    columns = page.evaluate("getComputedStyle(document.querySelector('.row')).gridTemplateColumns.split(' ').length")
+    columns = page.evaluate("document.querySelector('.row').childElementCount")
     order = [latent for latent in range(site.latents) if latent != 5]
     chosen = order[4 * columns]
     assert page.evaluate("document.activeElement.getAttribute('href')") == f"#/latent/{chosen}"
@@ -408,3 +410,33 @@ def test_eight_thousand_concepts_are_cards_only_where_one_looks(tmp_path, visit)
     page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
     middle = "document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest('.card')?.dataset.index"
     page.wait_for_function(f"() => Math.abs({middle} - 4096) < 60")
+
+
+def test_cards_are_filled_anew_and_not_made_anew_while_one_scrolls_and_types(tmp_path, visit):
+    site = Site(tmp_path, latents=2000, samples=640).write(chunks=1)
+    page = visit(site, "latents?sort=number&state=shared,some,duplicate,dead")
+    page.evaluate("() => { window.firsts = new Set(document.querySelectorAll('.card')); }")
+    for _ in range(12):
+        page.mouse.wheel(0, 2500)
+        page.wait_for_timeout(30)
+    page.wait_for_function("() => Number(document.querySelector('.card').dataset.index) > 200")
+    shown = page.locator(".card").evaluate_all(
+        "cards => cards.map((card) => [card.dataset.index, card.getAttribute('href'), firsts.has(card)])"
+    )
+    assert [link for _, link, _ in shown] == [f"#/latent/{index}" for index, _, _ in shown]
+    assert sorted(int(index) for index, _, _ in shown) == [int(index) for index, _, _ in shown]
+    assert sum(old for _, _, old in shown) >= len(shown) // 2
+    page.get_by_role("searchbox").fill("whale")
+    page.wait_for_function("() => document.querySelector('.card')?.getAttribute('href') === '#/latent/0'")
+    assert page.locator(".card").first.locator(".name").inner_text().startswith("whale")
+
+
+def test_a_thumbnail_is_the_tile_of_its_number_from_whichever_sprite(site, visit):
+    page = visit(site, "sample/130")  # the third sprite holds 128 to 191, and its third tile is this
+    page.wait_for_selector(".head .thumb canvas")
+    with Image.open(site.folder / "sprites" / "2.webp") as sprite:
+        expected = sprite.convert("RGB").crop((2 * 96, 0, 3 * 96, 96)).getpixel((30, 30))
+    shot = page.locator(".head .thumb").screenshot()
+    with Image.open(io.BytesIO(shot)) as picture:
+        found = picture.convert("RGB").resize((96, 96)).getpixel((30, 30))
+    assert found == pytest.approx(expected, abs=12)

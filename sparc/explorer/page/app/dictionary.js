@@ -22,6 +22,8 @@ const Dictionary = (() => {
   };
 
   dictionary.title = (latent) => dictionary.columns.name[latent] ?? `Concept ${latent}`;
+  // A further confirmed word or label, which tells latents of one name apart; "" without one.
+  dictionary.also = (latent) => dictionary.columns.also?.[latent] ?? "";
   dictionary.state = (latent) => states[dictionary.columns.state[latent]];
   dictionary.meanRate = (latent) =>
     dictionary.rates.reduce((sum, rates) => sum + rates[latent], 0) / dictionary.rates.length;

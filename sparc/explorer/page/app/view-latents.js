@@ -174,8 +174,8 @@ const LatentsView = (() => {
     const grid = new Grid.CardGrid({
       label: "Concepts",
       least: 216,
-      height: LatentParts.cardHeight,
-      card: (index) => LatentParts.card(latents[index]),
+      height: LatentCard.height,
+      card: () => LatentCard.make((index) => latents[index]),
     });
     const count = h("p.count");
     const elsewhere = h("p.elsewhere", { hidden: true });

@@ -1,17 +1,24 @@
 // The samples: pictures and captions that the concepts were looked up in.
 "use strict";
 const SamplesView = (() => {
-  const { h, said } = Dom;
+  const { h } = Dom;
 
-  const card = (samples, sample) => {
-    const text = Dictionary.sampleText(samples, sample);
-    const pictured = samples.thumb[sample] >= 0;
-    return h(
-      "a.card",
-      { href: Links.to(`sample/${sample}`) },
-      pictured ? Pictures.thumbnail(samples.thumb[sample], "") : null,
-      h(`span.body${pictured ? "" : ".long"}`, h("span.caption", said(text))),
-    );
+  // A card that can be filled for one sample after another.
+  const card = (samples, sampleOf) => {
+    const picture = h("span.thumb");
+    const text = h("bdi", { dir: "auto" });
+    const body = h("span.body", h("span.caption", text));
+    const element = h("a.card", body);
+    const show = (index) => {
+      const sample = sampleOf(index);
+      const pictured = samples.thumb[sample] >= 0;
+      element.setAttribute("href", Links.to(`sample/${sample}`));
+      Dom.keep(element, picture, pictured, body);
+      if (pictured) Pictures.show(picture, samples.thumb[sample], "");
+      body.classList.toggle("long", !pictured);
+      Dom.write(text, Dictionary.sampleText(samples, sample));
+    };
+    return { element, show };
   };
 
   const show = async (main, _id, parameters) => {
@@ -23,7 +30,7 @@ const SamplesView = (() => {
       label: "Samples",
       least: pictures ? 150 : 240,
       height: (width) => (pictures ? width + 62 : 118),
-      card: (index) => card(samples, shown[index]),
+      card: () => card(samples, (index) => shown[index]),
     });
     const count = h("p.count");
     let turn = 0;
