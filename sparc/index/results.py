@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sparc.plugins.contracts import Sample
+from sparc.system.graphemes import start_of
 
 LETTERS = 400
 """Most letters of a text that are shown."""
@@ -17,7 +18,7 @@ def plain(text: str, letters: int = LETTERS) -> str:
     """Return a text on one line of at most so many letters, without control characters and halves of characters."""
     shown = (one if one.isprintable() or one in _JOINERS else " " for one in text[: 4 * letters])
     line = " ".join("".join(shown).split())
-    return f"{line[: letters - 1]}…" if len(line) > letters or len(text) > 4 * letters else line
+    return f"{start_of(line, letters - 1)}…" if len(line) > letters or len(text) > 4 * letters else line
 
 
 class SharedConcept(NamedTuple):

@@ -4,6 +4,11 @@ const LatentCard = (() => {
   const { h } = Dom;
   const streamsShown = 4;
 
+  const kinds = [
+    "",
+    "number, share of its samples that carry the label, and a further label or word",
+    "number, share of its samples whose captions have the word, and a further word",
+  ];
   const said = () => h("bdi", { dir: "auto" });
   const looks = () => Dictionary.run.has.images || Dictionary.run.has.captions;
 
@@ -46,7 +51,8 @@ const LatentCard = (() => {
   // latentOf(index): the latent that the grid has at an index.
   const make = (latentOf) => {
     const face = looks() ? picture() : null;
-    const [name, also, surety, caption] = [said(), said(), h("span.soft"), said()];
+    const [name, caption] = [said(), said()];
+    const surety = h("span.soft", { dir: "auto" });
     const badge = h("span.badge");
     const line = h("span.line", surety);
     const example = h(
@@ -58,11 +64,9 @@ const LatentCard = (() => {
     );
     const rates = Dictionary.streams.slice(0, streamsShown).map((_, stream) => rate(stream));
     const agreement = h("span.value");
-    const heading = h("span.name", name);
-    const more = h("span.also", " · ", also);
     const body = h(
       "span.body",
-      heading,
+      h("span.name", name),
       line,
       h(
         "span.rates",
@@ -78,9 +82,8 @@ const LatentCard = (() => {
       element.setAttribute("href", Links.to(`latent/${latent}`));
       face?.show(latent);
       Dom.write(name, Dictionary.title(latent));
-      Dom.write(also, Dictionary.also(latent));
-      Dom.keep(heading, more, Dictionary.also(latent) !== "");
       Dom.write(surety, LatentParts.surety(latent));
+      surety.title = kinds[columns.named_by[latent]];
       const state = Dictionary.state(latent);
       Dom.keep(line, badge, columns.state[latent] !== 0);
       badge.className = `badge ${state.name}`;

@@ -1,4 +1,4 @@
-// Parts that stand for a concept: the card of the grid, the small row of lists, bars, badges.
+// Parts that stand for a latent: the card of the grid, the small row of lists, bars, badges.
 "use strict";
 const LatentParts = (() => {
   const { h, said } = Dom;
@@ -10,10 +10,13 @@ const LatentParts = (() => {
       style: { "--share": `${100 * Math.min(1, Math.max(0, value || 0))}%` },
     });
 
-  const title = (latent) => said(Dictionary.title(latent));
+  const title = (latent) => {
+    const also = Dictionary.also(latent);
+    return also ? [said(Dictionary.title(latent)), h("span.also", " also ", said(also))] : said(Dictionary.title(latent));
+  };
   const link = (latent) => h("a", { href: Links.to(`latent/${latent}`) }, title(latent));
 
-  // In lists, where many concepts share a name: its picture, its name and its number.
+  // In lists, where many latents share a name: its picture, its name and its number.
   const mention = (latent) =>
     h(
       "a.mention",
@@ -28,11 +31,14 @@ const LatentParts = (() => {
     return h(`span.badge.${state.name}`, { title: state.read }, state.label);
   };
 
-  // Short: how many of the samples carry the name, or why there is none.
+  // Short: its number, how many of the samples carry the name, and a further word; or why there is no name.
   const surety = (latent) => {
     const { named_by: by, sure } = Dictionary.columns;
-    if (by[latent] === 0) return "no name found";
-    return `${by[latent] === 1 ? "label" : "words"}${sure[latent] === null ? "" : `, fits ${Math.round(sure[latent] * 100)}\u00a0%`}`;
+    const { labels, captions } = Dictionary.run.has;
+    if (by[latent] === 0) return labels || captions ? "no name found" : "";
+    const fits = sure[latent] === null ? null : `fits ${Math.round(sure[latent] * 100)}\u00a0%`;
+    const also = Dictionary.also(latent);
+    return [latent, fits, also && `also ${also}`].filter((part) => part !== null && part !== "").join(" · ");
   };
 
   // The caption of its top sample beside its pictures, which tells latents of one name apart; null without both.

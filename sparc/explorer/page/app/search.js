@@ -2,8 +2,9 @@
 "use strict";
 const Search = (() => {
   // Scripts without spaces are cut into characters, emoji stand alone, Latin letters lose their accents.
+  // An emoji of several code points, such as a flag or a health worker of some skin tone, is one word.
   const runs =
-    /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]|\p{Extended_Pictographic}|[\p{L}\p{M}\p{N}]+/gu;
+    /\p{RI}{2}|\p{ExtPict}\p{EMod}?[\u{e0020}-\u{e007f}]*(?:\u200d\p{ExtPict}\p{EMod}?)*|[0-9#*]\u20e3|[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]|[\p{L}\p{M}\p{N}]+/gu;
   const unspaced =
     /(?=[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}])/u;
   const plain = /^[\x00-\x7f]*$/;
@@ -12,7 +13,7 @@ const Search = (() => {
     const folded = text
       .normalize("NFKD")
       .toLowerCase()
-      .replace(/[\u0300-\u036f]/g, "")
+      .replace(/[\u0300-\u036f\ufe0e\ufe0f]/g, "")
       .normalize("NFC");
     return (folded.match(runs) ?? []).flatMap((run) => (unspaced.test(run) ? run.split(unspaced) : run));
   };
@@ -84,5 +85,15 @@ const Search = (() => {
     );
   });
 
-  return { latents, samples };
+  // The places of the texts that share words with one, the nearest first.
+  const among = async (texts, text) => {
+    const index = new MiniSearch({ fields: ["text"], tokenize: tokens, processTerm: (term) => term });
+    await index.addAllAsync(texts.map((one, id) => ({ id, text: one })));
+    const near = (term) => (term.length > 4 ? 0.2 : false);
+    return index
+      .search(text, { prefix: (term) => term.length > 3, fuzzy: near, combineWith: "OR" })
+      .map(({ id }) => id);
+  };
+
+  return { latents, samples, among };
 })();

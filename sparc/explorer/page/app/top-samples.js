@@ -1,4 +1,4 @@
-// The samples that activate a concept most, one column for each model: pictures with heat maps, or captions.
+// The samples that activate a latent most, one column for each model: pictures with heat maps, or captions.
 "use strict";
 const TopSamples = (() => {
   const { h, said } = Dom;

@@ -1,4 +1,4 @@
-// The samples: pictures and captions that the concepts were looked up in.
+// The samples: pictures and captions that the latents were looked up in.
 "use strict";
 const SamplesView = (() => {
   const { h } = Dom;
@@ -49,13 +49,14 @@ const SamplesView = (() => {
       grid.show(shown.length);
       Dom.announce(`${shown.length} samples`);
     };
+    const sought = run.has.captions ? "captions and ids" : "ids";
     const input = h("input", {
       type: "search",
       value: parameters.q ?? "",
-      placeholder: "Search captions and ids …",
+      placeholder: `Search ${sought} …`,
       dir: "auto",
       spellcheck: "false",
-      "aria-label": "Search captions and ids",
+      "aria-label": `Search ${sought}`,
       on: {
         input: () => {
           parameters.q = input.value;
@@ -69,7 +70,7 @@ const SamplesView = (() => {
       h(
         "p.lead",
         "What the models were shown. ",
-        h("span.soft", "Open one to see which concepts each model finds in it."),
+        h("span.soft", "Open one to see which latents each model finds in it."),
       ),
       h("div.tools", h("div.search", input, h("kbd", { "aria-hidden": "true" }, "/"))),
       h("div.status", count),
