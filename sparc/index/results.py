@@ -31,8 +31,8 @@ class SharedConcept(NamedTuple):
     """Share of the score that this latent contributes."""
 
     def __str__(self) -> str:
-        """Return the name, or `latent N`."""
-        return self.name or f"latent {self.latent}"
+        """Return `name (N)`, since several latents may have one name; or `latent N` without a name."""
+        return f"latent {self.latent}" if self.name is None else f"{self.name} ({self.latent})"
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Parts(HTMLParser):
 def test_a_hit_shows_picture_caption_score_and_shared_concepts():
     content = page([found("a bus")], title="Search in photos")
     text = " ".join("".join(Parts(content).texts).split())
-    for shown in ("Search in photos", "a bus", "clip", "1 of 1,234 images", "0.500", "a bus 75%, latent 8 25%"):
+    for shown in ("Search in photos", "a bus", "clip", "1 of 1,234 images", "0.500", "a bus (7) 75%, latent 8 25%"):
         assert shown in text
     (data,) = re.findall(r'src="data:image/webp;base64,([^"]+)" width="224" height="56"', content)
     with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
