@@ -87,7 +87,7 @@ def test_an_image_that_asks_is_shown_by_its_name_without_its_folder():
 def test_texts_that_were_found_have_no_pictures_and_no_hits_say_so():
     content = page([found(find="text"), found("sky", hits=0)], title="x")
     assert "<img" not in content
-    assert "Nothing shares a concept with the query." in content
+    assert "Nothing shares a latent with the query." in content
     assert content.count("<section>") == 2
 
 
