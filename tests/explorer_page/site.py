@@ -188,6 +188,9 @@ class Site:
                 else None
                 for latent in everyone
             ],
+            "also": [
+                self.text("also", f"more{latent}") if k and latent % 2 else None for latent, k in enumerate(known)
+            ],
             "words": [self.text("words", f"word{latent} Wörter") if k else None for latent, k in enumerate(known)],
             "pairs": self.pairs(),
             "x": place[0],

@@ -82,7 +82,7 @@ const LatentCard = (() => {
       element.setAttribute("href", Links.to(`latent/${latent}`));
       face?.show(latent);
       Dom.write(name, Dictionary.title(latent));
-      Dom.write(surety, LatentParts.surety(latent));
+      Dom.write(surety, LatentParts.line(latent));
       surety.title = kinds[columns.named_by[latent]];
       const state = Dictionary.state(latent);
       Dom.keep(line, badge, columns.state[latent] !== 0);

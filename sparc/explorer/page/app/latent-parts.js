@@ -31,14 +31,19 @@ const LatentParts = (() => {
     return h(`span.badge.${state.name}`, { title: state.read }, state.label);
   };
 
-  // Short: its number, how many of the samples carry the name, and a further word; or why there is no name.
+  // How many of the samples carry the name, or why there is none; "" where no run like this has names.
   const surety = (latent) => {
     const { named_by: by, sure } = Dictionary.columns;
     const { labels, captions } = Dictionary.run.has;
     if (by[latent] === 0) return labels || captions ? "no name found" : "";
-    const fits = sure[latent] === null ? null : `fits ${Math.round(sure[latent] * 100)}\u00a0%`;
+    return sure[latent] === null ? "" : `fits ${Math.round(sure[latent] * 100)}\u00a0%`;
+  };
+
+  // The same in one line, with the number and a further word of a latent that has a name.
+  const line = (latent) => {
     const also = Dictionary.also(latent);
-    return [latent, fits, also && `also ${also}`].filter((part) => part !== null && part !== "").join(" · ");
+    const named = Dictionary.columns.name[latent] !== null;
+    return [named ? latent : "", surety(latent), also && `also ${also}`].filter((part) => part !== "").join(" · ");
   };
 
   // The caption of its top sample beside its pictures, which tells latents of one name apart; null without both.
@@ -65,11 +70,11 @@ const LatentParts = (() => {
       Dictionary.run.has.images ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : null,
       h(
         "span.tile-text",
-        h("span.name", title(latent)),
+        h("span.name", title(latent), Dictionary.columns.name[latent] === null ? null : h("span.also", ` ${latent}`)),
         Dictionary.columns.name[latent] === null ? example(latent) : null,
         h("span.soft", facts),
       ),
     );
 
-  return { bar, title, link, mention, badge, surety, exampleText, tile };
+  return { bar, title, link, mention, badge, surety, line, exampleText, tile };
 })();

@@ -7,8 +7,13 @@ const CompareView = (() => {
   // A scale by square roots opens the crowd of rare latents near 0, which logarithms would drop.
   const rootAxis = (label, top, more) =>
     Charts.axis(label, {
-      splits: () =>
-        [0, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1].filter((tick) => Math.sqrt(tick) <= top).map(Math.sqrt),
+      splits: (plot, axis) => {
+        const [length, least] = axis === 0 ? [plot.bbox.width || plot.width, 42] : [plot.bbox.height || plot.height, 18];
+        const roots = [0, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1].map(Math.sqrt).filter((tick) => tick <= top);
+        const room = (least * uPlot.pxRatio * top) / length;
+        let last = -1;
+        return roots.filter((tick) => tick - last >= room && ((last = tick), true));
+      },
       values: (_, ticks) => ticks.map((tick) => Format.share(Math.round(tick * tick * 1e6) / 1e6)),
       ...more,
     });

@@ -179,12 +179,10 @@ const LatentsView = (() => {
     const named = columns.name.filter((name) => name !== null).length;
     return h(
       "p.lead",
-      `${who} ${Format.count(size)} latents: each card shows what makes one of them fire, and how often${several ? " it does so in each model" : ""}. `,
-      h(
-        "span.soft",
-        named ? `${Format.count(named)} of them are concepts: they have a name that holds on other samples. ` : "",
-        several ? "Open a card to compare the models side by side." : "Open a card to see what is known of it.",
-      ),
+      `${who} ${Format.count(size)} latents`,
+      named ? `, of which ${Format.count(named)} are concepts with a name` : "",
+      `. Each card shows what makes one fire, and how often${several ? " in each model" : ""}. `,
+      h("span.soft", several ? "Open one to compare the models side by side." : "Open one to see what is known of it."),
     );
   };
 
