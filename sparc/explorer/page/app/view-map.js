@@ -99,14 +99,18 @@ const MapView = (() => {
       h("h1", "A map of the latents"),
       h(
         "p.lead",
-        "Latents that the models write in similar directions lie close together. ",
+        `Latents that the ${Dictionary.streams.length > 1 ? "models write" : "model writes"} in similar directions lie close together. `,
         h(
           "span.soft",
           run.branches.length ? "A colour is the branch that most of a latent's samples belong to. " : "",
           "Point at one to see its name, click to open it.",
         ),
       ),
-      h("div.tools", h("div.search", input), h("p.hint", "Drag to zoom, double click to go back.")),
+      h(
+        "div.tools",
+        columns.name.some((name) => name !== null) || run.has.captions ? h("div.search", input) : null,
+        h("p.hint", "Drag to zoom, double click to go back."),
+      ),
       ...(run.branches.length ? [legend()] : []),
       place,
     );

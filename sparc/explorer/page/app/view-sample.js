@@ -95,7 +95,12 @@ const SampleView = (() => {
     draw(chosen);
     return h(
       "section.block",
-      h("h2", "What each latent gives when one model's code rebuilds another model"),
+      h(
+        "h2",
+        streams.length > 1
+          ? "What each latent gives when one model's code rebuilds another model"
+          : "What each latent gives when the code rebuilds the model's features",
+      ),
       h(
         "div.tools",
         select(
@@ -207,7 +212,7 @@ const SampleView = (() => {
     main.append(
       h(
         "section.block",
-        h("h2", "What each model finds in it"),
+        h("h2", `What ${streams.length > 1 ? "each" : "the"} model finds in it`),
         h(
           "p.soft",
           present.length > 1 ? "Strongest first; a dot marks those that all models find." : "Strongest first.",

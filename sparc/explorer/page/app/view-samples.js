@@ -25,11 +25,12 @@ const SamplesView = (() => {
     const { run } = Dictionary;
     const samples = await Data.load("samples");
     const pictures = samples.thumb.some((thumb) => thumb >= 0);
+    const several = Dictionary.streams.length > 1;
     let shown = [];
     const grid = new Grid.CardGrid({
       label: "Samples",
       least: pictures ? 150 : 240,
-      height: (width) => (pictures ? width + 62 : 118),
+      height: (width) => (pictures ? width + 62 : run.has.captions ? 118 : 54),
       card: () => card(samples, (index) => shown[index]),
     });
     const count = h("p.count");
@@ -69,8 +70,8 @@ const SamplesView = (() => {
       h("h1.unseen", "Samples"),
       h(
         "p.lead",
-        "What the models were shown. ",
-        h("span.soft", "Open one to see which latents each model finds in it."),
+        several ? "What the models were shown. " : "What the model was shown. ",
+        h("span.soft", `Open one to see which latents ${several ? "each model" : "it"} finds in it.`),
       ),
       h("div.tools", h("div.search", input, h("kbd", { "aria-hidden": "true" }, "/"))),
       h("div.status", count),
