@@ -113,7 +113,7 @@ def files_of(run):
     content = {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
-        if path.is_file() and path.name != "provenance.json"
+        if path.is_file() and path.name not in ("provenance.json", "speed.jsonl")
     }
     provenance = read_json(run / "provenance.json", what="it")
     for key in ("started", "command"):

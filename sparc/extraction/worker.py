@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.errors import SparcError
 from sparc.extraction.items import check_paired
-from sparc.extraction.plan import Job, Order
+from sparc.extraction.plan import Feed, Job, Order
 from sparc.plugins.contracts import Backbone, Dataset
 from sparc.plugins.registry import Registry, checked_params, discover
 from sparc.storage.provenance import library_versions
@@ -39,6 +39,9 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
     All splits are opened first, so that an error in the last shows before the first is computed. Features that another
     process computes are waited for.
     """
+    if order.feed is not None:
+        _feed(order, order.feed, registry, emit)
+        return
     if order.probe:
         _run(order, registry, emit)
         return
@@ -79,6 +82,19 @@ def _run(order: Order, registry: Registry, emit: Emit) -> None:
         )
         skipped = next((list(manifest.skipped) for manifest in manifests.values() if manifest is not None), [])
         emit({"event": "end", "skipped": skipped, "spent": dataclasses.asdict(extractor.spent)})
+
+
+def _feed(order: Order, places: Feed, registry: Registry, emit: Emit) -> None:
+    """Send the features of some samples."""
+    dataset = _opened(order.jobs[0], registry)
+    groups = list(_together(order.jobs, registry))
+    if len(groups) > 1:
+        check_paired(dataset, order.jobs[0].split)
+    from sparc.extraction.feeding import send
+
+    backbones = _loaded(order.jobs, registry, emit)
+    extractors = [_extractor(jobs, backbones, registry) for jobs in groups]
+    send(dataset, extractors, order.jobs[0].options.store_dtype, places, emit)
 
 
 def _report(emit: Emit, spent: WaitingTime, done: int, total: int) -> None:

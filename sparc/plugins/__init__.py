@@ -8,6 +8,7 @@ A plugin is a module that an installed package declares in the entry-point group
     weights.py     which weights a backbone has, and local files of weights
     state_dicts.py the tensors in such files, named as the model names them
     datasets.py    helpers for datasets
+    label_lists.py lists of labels in a cell of a table
     formats.py     files among the images that are none
     images.py      images become RGB with 8 bits per channel, upright, within limits
     identity.py    which files a dataset has, by their content

@@ -6,6 +6,8 @@ The command line, Python and ablations all use this package, so all three check,
     options     caller, file, dataset defaults and paper, merged into a RunConfig
     data        features and samples of a configuration; `Data.extract` computes those that the store lacks
     session     one run on such data: `Session.train`, then `Session.evaluate`
+    in_memory   features that a program has in memory
+    other_data  a run, or an imported space, on data that are not the run's own
     verbs       extract, train, evaluate: each a few calls of these
     exploring   explore: the site of a run, or its contact sheet
     localizing  localize, for images that a user gives

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from sparc.config import ExtractionOptions, RunConfig
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems
-from sparc.extraction import IMPORTED, Job, JobOptions, Progress, directories, extract, imported, plan, probe, sweep
+from sparc.extraction import (
+    IMPORTED,
+    SPLITS,
+    Job,
+    JobOptions,
+    Progress,
+    directories,
+    extract,
+    imported,
+    plan,
+    probe,
+    sweep,
+)
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
@@ -63,13 +75,18 @@ class Data:
     def extract(self, share: Share = WHOLE) -> None:
         """Extract the features that the store lacks, in a separate process. Raises the SparcError of that process."""
         self.check_samples()
-        device = self.device
-        every = [job for streams in self.jobs.values() for job in streams.values()]
+        every = self.stored
         there = sum(job.done for job in every)
         sweep([job for job in every if job.done and job.dataset.name != IMPORTED])
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
-        extract(_on_device(every, device), self._extracting, part=share)
+        extract(self.on_device(every), self._extracting, part=share)
+
+    @property
+    def stored(self) -> list[Job]:
+        """Jobs whose features the store must have: all but the training split's, if those are computed on the fly."""
+        splits = list(self.jobs.values())[1:] if self.config.on_the_fly else self.jobs.values()
+        return [job for streams in splits for job in streams.values()]
 
     def check_samples(self) -> None:
         """Raise the first of the problems, with the others as its details, unless bad samples are to be skipped."""
@@ -89,7 +106,12 @@ class Data:
     def probe(self) -> list[tuple[Progress, dict[str, Any]]]:
         """Extract a few of the samples that the store lacks, and return the estimated cost of all of them."""
         every = [job for streams in self.jobs.values() for job in streams.values()]
-        return probe(_on_device(every, self.device), self._extracting)
+        return probe(self.on_device(every), self._extracting)
+
+    def on_device(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return jobs that compute on the device of this configuration. Raises InvalidConfig."""
+        update = {"device": self.device}
+        return [job.model_copy(update={"options": job.options.model_copy(update=update)}) for job in jobs]
 
     def _extracting(self, progress: Progress) -> None:
         if progress.loading:
@@ -127,19 +149,27 @@ class Data:
     @cached_property
     def dataset(self) -> Dataset:
         """Held-out samples. Raises MisalignedStreams if they differ from the extracted ones."""
-        from sparc.interchange.import_features import ImportedSamples
+        from sparc.interchange.sample_labels import ImportedSamples
 
         if self.config.features is not None:
-            return ImportedSamples(self.test.ids)
-        job = next(iter(self.held_out_jobs.values()))
-        spec = self.registry.dataset(job.dataset.name)
-        dataset = spec.open(checked_params(spec, job.dataset), job.split)
+            return ImportedSamples(self.test.ids, next(iter(self.held_out_jobs.values())).directory.parent)
+        dataset = self._opened_split(self.held_out_jobs)
         if tuple(dataset.ids) != self.test.ids:
             raise MisalignedStreams(
-                f"the samples of dataset '{spec.name}' have changed since its features were extracted",
+                f"the samples of dataset '{self.config.source.name}' have changed since its features were extracted",
                 hint="restore the old samples, or train a new run",
             )
         return dataset
+
+    @cached_property
+    def training_samples(self) -> Dataset:
+        """Training samples, whose features are computed on the fly. Raises the SparcError of the dataset."""
+        return self._opened_split(next(iter(self.jobs.values())))
+
+    def _opened_split(self, jobs: Mapping[str, Job]) -> Dataset:
+        job = next(iter(jobs.values()))
+        spec = self.registry.dataset(job.dataset.name)
+        return spec.open(checked_params(spec, job.dataset), job.split)
 
     @cached_property
     def held_out(self) -> HeldOut:
@@ -187,19 +217,24 @@ class _Captions:
 
 
 def jobs_of(
-    config: RunConfig, registry: Registry, *, tokens: bool = False, recorded: Mapping[str, str] | None = None
+    config: RunConfig,
+    registry: Registry,
+    *,
+    tokens: bool = False,
+    recorded: Mapping[str, str] | None = None,
+    held_out: bool = False,
 ) -> dict[str, dict[str, Job]]:
-    """Return the jobs of a configuration. recorded: as in `plan`. Raises the SparcError of `plan` and `imported`."""
+    """Return the jobs of a configuration: of all splits, or of the held-out one alone. recorded: as in `plan`.
+
+    Raises the SparcError of `plan` and `imported`.
+    """
     own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
     options = JobOptions(device=config.device, tokens=tokens, **own)
     if config.features is not None:
-        return imported(Path(config.features), config.streams, options)
+        return imported(Path(config.features), config.streams, options, splits=("test",) if held_out else SPLITS)
     known = recorded or {}
-    return plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
-
-
-def _on_device(jobs: Sequence[Job], device: str) -> list[Job]:
-    return [job.model_copy(update={"options": job.options.model_copy(update={"device": device})}) for job in jobs]
+    jobs = plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
+    return dict(list(jobs.items())[-1:]) if held_out else jobs
 
 
 def _device_of_rank(device: str, listener: Listener) -> str:

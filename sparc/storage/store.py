@@ -74,7 +74,7 @@ def write_shard(
         BadFeatures: a value is not finite; the message names stream and sample.
         StorageError: the disk is full; nothing is left behind.
     """
-    _check_finite(features, ids, stream)
+    check_finite(features, ids, stream)
     samples = json.dumps({"ids": list(ids), "skipped": list(skipped)}, ensure_ascii=False)
     tensors = {key: features.contiguous()}
     write_atomically(path, lambda temporary: write_tensors(temporary, tensors, {"samples": samples}))
@@ -294,7 +294,7 @@ def _read_stream(
                 f"the manifest says width {manifest.width} and {manifest.dtype}, it holds width {features.shape[1]} "
                 f"and {dtype}",
             )
-        _check_finite(features, shard_ids, name)
+        check_finite(features, shard_ids, name)
         parts.append(features)
         ids += shard_ids
     distinct, owners = np.unique(rows.numpy(), return_index=True)
@@ -306,7 +306,8 @@ def _read_stream(
     return parts
 
 
-def _check_finite(features: Tensor, ids: Sequence[str], stream: str) -> None:
+def check_finite(features: Tensor, ids: Sequence[str], stream: str) -> None:
+    """Raise BadFeatures if a feature (n, D) of a stream is not finite; `ids` are those of the samples."""
     finite = features.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         row = int((~finite).nonzero()[0])

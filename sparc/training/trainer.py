@@ -9,7 +9,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,11 +25,13 @@ from sparc.core.space import Batch, LatentSpace
 from sparc.errors import BadFeatures
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
+from sparc.storage.training_log import HELD_OUT, RATE
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.gradients import gradients
 from sparc.training.health import LOWER, Diverged, Norms, check_terms, diverged
-from sparc.training.loader import Loader, TrainingFeatures, in_order
+from sparc.training.loader import Batches, Loader, TrainingFeatures, in_order
+from sparc.training.measuring import HELD_OUT_BATCHES, Speed, held_out_steps
 from sparc.training.state import Progress, below, load_state, save_state
 from sparc.training.views import Views
 
@@ -37,8 +39,6 @@ LOG_EVERY = 50
 SAVE_SECONDS = 30.0
 SAVE_SHARE = 0.05
 """Most of the time that is spent on checkpoints: slow ones are saved less often."""
-HELD_OUT_BATCHES = 4
-"""Batches of held-out samples on which the loss of a checkpoint is measured."""
 SKIPPED = 20
 """Steps in a row after which a training that skips steps stops, because no step is finite any more."""
 
@@ -78,6 +78,10 @@ class Step:
     """Losses of this step's batch; None unless this step is logged."""
     waiting: float
     """Share of the time so far that was spent waiting for data."""
+    record: Mapping[str, float] = field(default_factory=dict)
+    """Line of this step in `metrics.jsonl`; empty if it has none."""
+    rate: float | None = None
+    """Samples per second since the last logged step; None unless this step is logged."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Hooks:
     watch: Callable[[], None] = lambda: None
     """Called before each step; raises an error if the features have changed."""
     held_out: TrainingFeatures | None = None
-    """Samples on which the loss of each checkpoint is measured."""
+    """Samples on which the losses of some epochs and of each checkpoint are measured."""
 
 
 def loss_weights(config: TrainingConfig) -> LossWeights:
@@ -137,19 +141,29 @@ class Training:
             if not (least.isfinite() and most.isfinite()):
                 raise BadFeatures(f"the parameter '{name}' is not finite after step {self.step}", hint=LOWER)
 
-    @torch.no_grad()
     def loss_on(self, features: TrainingFeatures) -> float | None:
         """Return the mean loss of the first samples, without dropout and AuxK; None if it is not finite."""
+        mean = self.losses_on(features)["loss"]
+        return mean if math.isfinite(mean) else None
+
+    @torch.no_grad()
+    def losses_on(self, features: TrainingFeatures) -> dict[str, float]:
+        """Return the means of loss and terms, by name, of the first samples, without dropout and AuxK."""
         size = self.config.batch_size
         raw = next(in_order(features, self.space.decoder.device))
         n_samples = len(next(iter(raw.values())))
-        losses = []
+        found = []
         for first in range(0, min(n_samples, HELD_OUT_BATCHES * size), size):
             batch = self.space.normalize({name: rows[first : first + size] for name, rows in raw.items()})
             terms = loss_terms(self.space, batch, self.space.encode_batch(batch), self._weights)
-            losses.append(total(terms).item())
-        mean = sum(losses) / len(losses)
-        return mean if math.isfinite(mean) else None
+            found.append(Losses.of(terms).record())
+        return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+
+    def numbers(self) -> dict[str, float]:
+        """Return what a line of `metrics.jsonl` holds beside the losses: dead latents by stream, the learning rate."""
+        dead_S = (self.counters.samples_since_active > self.config.dead_after).sum(dim=1).tolist()
+        dead = {f"dead/{name}": count for name, count in zip(self.space.streams, dead_S, strict=True)}
+        return {**dead, "lr": self.adam.lr}
 
     def save(self, run: Run, held_out: TrainingFeatures | None = None) -> None:
         """Save a checkpoint into the run. Raises StorageError, and BadFeatures as `check`."""
@@ -204,15 +218,30 @@ def train(
     return run_to_end(training, features, run, hooks)
 
 
-def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: Hooks | None = None) -> bool:
-    """Take all steps of a training that is prepared, as `train` does."""
+def run_to_end(
+    training: Training,
+    features: TrainingFeatures | None,
+    run: Run,
+    hooks: Hooks | None = None,
+    batches: Callable[[int], Batches] | None = None,
+) -> bool:
+    """Take all steps of a training that is prepared, as `train` does.
+
+    `batches` opens the batches from a step on, by default those of `features`, which are None without a store.
+    """
     space, config, hooks = training.space, training.config, hooks or Hooks()
     training.restore(run)
     run.forget_metrics_after(training.step)
-    loader = Loader(features, config, device=space.decoder.device, start=training.step)
+    if batches is None:
+        assert features is not None
+        loader: Batches = Loader(features, config, device=space.decoder.device, start=training.step)
+    else:
+        loader = batches(training.step)
     n_steps = loader.per_epoch * config.epochs
     skips = _Skips(features, config, back=1 if training.waits else LOG_EVERY)
     began = time.monotonic()
+    measured = held_out_steps(loader.per_epoch, config, hooks.held_out)
+    speed = Speed(began)
     saves = _Saves(training, run, hooks.held_out)
     for raw in loader:
         if hooks.should_stop():
@@ -220,21 +249,32 @@ def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: 
             return False
         hooks.watch()
         training.norms.add({f"feature_norm/{name}": x_BD.float().norm(dim=1) for name, x_BD in raw.items()})
-        losses = None
+        speed.samples += len(next(iter(raw.values())))
+        losses, rate = None, None
+        record: dict[str, float] = {}
         try:
             terms = training.advance(space.normalize(raw))
             skips.row = 0
             if training.step % LOG_EVERY == 0 or training.step == n_steps:
                 check_terms(terms, training.step)
                 losses = Losses.of(terms)
-                record = {**losses.record(), **training.norms.outliers()}
-                run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **record})
+                record = {**losses.record(), **training.numbers(), **training.norms.outliers()}
             elif saves.due:
                 check_terms(terms, training.step)
         except Diverged as error:
             skips.count(error)  # raises unless steps are to be skipped
-            run.log({"step": training.step, "epoch": training.step / loader.per_epoch, f"skipped/{error.term}": 1})
-        hooks.on_step(Step(training.step, n_steps, losses, loader.waited / max(1e-9, time.monotonic() - began)))
+            record = {f"skipped/{error.term}": 1}
+        if hooks.held_out is not None and (training.step % measured == 0 or training.step == n_steps):
+            found = training.losses_on(hooks.held_out)
+            record |= {f"{HELD_OUT}{name}": value for name, value in found.items() if math.isfinite(value)}
+        if record:
+            record = {"step": training.step, "epoch": training.step / loader.per_epoch, **record}
+            run.log(record)
+        if losses is not None:
+            rate = speed.since_last()
+            run.log_speed({"step": training.step, RATE: rate})
+        waiting = loader.waited / max(1e-9, time.monotonic() - began)
+        hooks.on_step(Step(training.step, n_steps, losses, waiting, record, rate))
         if saves.due:
             saves.now()
     skips.finish(n_steps)
@@ -266,7 +306,7 @@ class _Saves:
 class _Skips:
     """Counts the steps that are skipped, in which a term of the loss was not finite."""
 
-    def __init__(self, features: TrainingFeatures, config: TrainingConfig, *, back: int) -> None:
+    def __init__(self, features: TrainingFeatures | None, config: TrainingConfig, *, back: int) -> None:
         self._features, self._config, self._back = features, config, back
         self.row = self.all = 0
         """Skipped steps in a row, and in all."""

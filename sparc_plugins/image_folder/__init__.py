@@ -4,7 +4,6 @@ index.py    the rows of the file, checked against each other
 places.py   where the file is, and files that look like it
 records.py  the file itself: separators, quotes, cells checked against the header
 columns.py  the names of its columns
-lists.py    lists of labels in a cell
 images.py   the images that the rows name
 """
 

@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from sparc.plugins import InvalidConfig, MissingData, Params, Problems, held_out, same_name
+from sparc.plugins.label_lists import is_nothing, listed
 from sparc_plugins.image_folder.columns import FORM, REQUIRED
 from sparc_plugins.image_folder.images import are_two_files, as_text, image_name
-from sparc_plugins.image_folder.lists import is_nothing, listed
 from sparc_plugins.image_folder.places import INDEX_NAMES
 from sparc_plugins.image_folder.places import index_path as find_index
 from sparc_plugins.image_folder.records import Record, read_records, some, wrong

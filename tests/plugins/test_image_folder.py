@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparc.errors import BadSample, InvalidConfig, MissingData
+from sparc.plugins.label_lists import listed
 from sparc.plugins.registry import discover
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams, _identify, read_index
-from sparc_plugins.image_folder.lists import listed
 
 COMPOSED, DECOMPOSED = "caf\u00e9.png", "cafe\u0301.png"
 

@@ -182,7 +182,7 @@ const LatentsView = (() => {
       `${who} ${Format.count(size)} latents`,
       named ? `, of which ${Format.count(named)} are concepts with a name` : "",
       `. Each card shows what makes one fire, and how often${several ? " in each model" : ""}. `,
-      h("span.soft", several ? "Open one to compare the models side by side." : "Open one to see what is known of it."),
+      h("span.soft", several ? "Open one to compare the models." : "Open one to see what is known of it."),
     );
   };
 
