@@ -6,7 +6,8 @@
 Opens the folder's page from the disk, in a new browser each time. Prints one JSON object: the first paint and the first
 cards in milliseconds after the start of the navigation (medians); the slowest and the median key of searches that are
 typed (filtering and drawing included) and the first key, for which the index is made; the memory of the renderer's
-process in MiB (PSS) after the first cards, after a walk through every view, and once its garbage is collected (medians).
+process in MiB (PSS) after the first cards, after a walk through every view, and once its garbage is collected
+(medians).
 The planted site has a thumbnail of each sample, and those of a card lie in different sprites.
 """
 
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import psutil
 from playwright.sync_api import Page, sync_playwright
 
@@ -35,6 +37,7 @@ KEY = """async (text) => {
   document.body.offsetHeight;
   return performance.now() - start;
 }"""
+MOMENTS = ("first cards", "every view", "a collection")
 TEXTS = ("whale", "drawing of a clock", "word7", "number 12", "house")
 
 
@@ -77,12 +80,7 @@ def measure(folder: Path, repeat: int) -> dict[str, float]:
         "first key, index cold ms": round(first_key, 1),
         "key median ms": round(statistics.median(keys), 1),
         "key slowest ms": round(max(keys), 1),
-        **{
-            f"renderer after {what} MiB": round(statistics.median(values))
-            for what, values in zip(
-                ("first cards", "every view", "a collection"), zip(*sizes, strict=True), strict=True
-            )
-        },
+        **{f"renderer after {what} MiB": round(size) for what, size in zip(MOMENTS, np.median(sizes, 0), strict=True)},
     }
 
 
