@@ -387,6 +387,9 @@ def test_a_run_of_one_stream_without_labels_pictures_and_captions_is_shown_by_it
     assert names(page)[0].startswith("Latent ")
     page.get_by_role("searchbox").fill("12")
     page.wait_for_function("() => document.querySelector('.card').getAttribute('href') === '#/latent/12'")
+    assert page.get_by_role("searchbox").get_attribute("placeholder") == "Search numbers of latents …"
+    words = page.locator("main").inner_text()
+    assert not re.search("caption|label|some streams|no name found", words, re.IGNORECASE)
     expected = {"latent/0": "id-0", "compare": "one stream", "map": "A map", "sample/3": "id-3"}
     expected |= {"bias": "nothing to check", "run": "70 latents"}
     for view, text in expected.items():
@@ -448,3 +451,11 @@ def test_a_thumbnail_is_the_tile_of_its_number_from_whichever_sprite(site, visit
     with Image.open(io.BytesIO(shot)) as picture:
         found = picture.convert("RGB").resize((96, 96)).getpixel((30, 30))
     assert found == pytest.approx(expected, abs=12)
+
+
+def test_an_emoji_is_one_word_of_the_search_however_many_code_points_it_has(site, visit):
+    page = visit(site)
+    texts = ["👩🏽\u200d⚕\ufe0f nurse", "🇫🇷 flag", "🇷🇫 none", "1\ufe0f\u20e3 one", "❤ 1"]
+    found = "([texts, text]) => Search.among(texts, text)"
+    for text, places in {"🇫🇷": [1], "👩🏽\u200d⚕": [0], "👩": [], "1\u20e3": [3], "❤\ufe0f": [4], "1": [4]}.items():
+        assert page.evaluate(found, [texts, text]) == places, text
