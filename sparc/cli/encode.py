@@ -1,4 +1,4 @@
-"""`sparc encode`: the concepts of images and texts, for every model."""
+"""`sparc encode`: the latents that images and texts activate, for every model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LETTERS = 80
 
 @with_options(EncodeOptions, without=("features",))
 def encode(run: RunPath, given: dict[str, Any], inputs: Inputs = None, as_json: Json = False) -> None:
-    """Print the strongest concepts of images and texts in each stream, encoded alone.
+    """Print the latents that images and texts activate most in each stream, encoded alone.
 
     An input that names a file or a folder is that. One that looks like a path, with a slash or the end of an image's
     name, must exist. Anything else is a text. --image and --text say what an input is.

@@ -21,7 +21,7 @@ Queries = Annotated[
     typer.Argument(metavar="QUERY...", help="Images, folders of images, and texts; - reads more from standard input."),
 ]
 SHARED = 3
-"""Concepts that are printed beside a hit."""
+"""Latents that are printed beside a hit."""
 
 
 @with_options(SearchOptions, without=("features",))
@@ -29,7 +29,7 @@ def search(run: RunPath, given: dict[str, Any], queries: Queries = None, as_json
     """Find images or texts by a text or an image, among the held-out samples of a run or in a folder.
 
     Each side is encoded alone, and the score is the cosine of the codes. A query is told to be a file, a folder or a
-    text as by `sparc encode`. Beside a hit stand the concepts that it shares with the query, and their shares of the
+    text as by `sparc encode`. Beside a hit stand the latents that it shares with the query, and their shares of the
     score.
 
     Examples:
@@ -67,4 +67,4 @@ def _print(found: Found) -> None:
         words = "  ".join(plain(text, LETTERS) for text in (hit.sample.id, caption or "", shared) if text)
         say(f"    {hit.score:.3f}  {words}")
     if not found.hits:
-        say("    nothing shares a concept with the query")
+        say("    nothing shares a latent with the query")

@@ -188,7 +188,7 @@ class FeatureExtractor:
         owners = distinct(dataset, self.modality).owners.tolist()
         self.witness = None
         batches = [ItemBatch(owners[low : low + SMALL], tuple(self.backbones)) for low in range(0, len(owners), SMALL)]
-        with contextlib.closing(self._loaded(dataset, batches, workers=self._workers)) as loaded:
+        with contextlib.closing(self._loaded(dataset, batches, workers=self.workers)) as loaded:
             self._count_others(loaded)
 
     def bad(self) -> SparcError:
