@@ -11,6 +11,7 @@ import typer
 
 from sparc.cli.options import RunPath, with_options
 from sparc.cli.output import PlainConsole
+from sparc.cli.output import say as print_line
 from sparc.cli.progress import Screen, console
 from sparc.config import EncodeOptions
 
@@ -91,7 +92,7 @@ def print_json(content: Any) -> None:
 def _print(one: EncodedInput) -> None:
     from sparc.index.results import plain
 
-    say = partial(console.print, markup=False, soft_wrap=True)
+    say = partial(print_line, console)
     say(plain(one.shown, LETTERS))
     for stream, active in one.streams.items():
         say(f"  {stream}")

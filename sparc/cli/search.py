@@ -9,6 +9,7 @@ import typer
 
 from sparc.cli.encode import LETTERS, Json, expanded, print_json, screen
 from sparc.cli.options import RunPath, with_options
+from sparc.cli.output import say as print_line
 from sparc.cli.progress import console
 from sparc.config import SearchOptions
 
@@ -58,7 +59,7 @@ def search(run: RunPath, given: dict[str, Any], queries: Queries = None, as_json
 def _print(found: Found) -> None:
     from sparc.index.results import plain
 
-    say = partial(console.print, markup=False, soft_wrap=True)
+    say = partial(print_line, console)
     say(f"{plain(found.query, LETTERS)}  {found.query_stream} → {found.target_stream}, {found.candidates:,} searched")
     for hit in found.hits:
         shared = ", ".join(f"{one} {one.share:.0%}" for one in hit.concepts[:SHARED])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sparc.plugins.contracts import Sample
+from sparc.system.brief import Brief
 from sparc.system.graphemes import start_of
 
 LETTERS = 400
@@ -35,8 +36,8 @@ class SharedConcept(NamedTuple):
         return f"latent {self.latent}" if self.name is None else f"{self.name} ({self.latent})"
 
 
-@dataclass(frozen=True)
-class Hit:
+@dataclass(frozen=True, repr=False)
+class Hit(Brief):
     """An image or caption that was found."""
 
     score: float
@@ -47,8 +48,8 @@ class Hit:
     """Concepts that query and hit share, the largest share first; empty for a search by cross-reconstruction."""
 
 
-@dataclass(frozen=True)
-class Found:
+@dataclass(frozen=True, repr=False)
+class Found(Brief):
     """The hits of one query in one stream, the best first."""
 
     query: str

@@ -15,6 +15,7 @@ from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, checked_path, resolved
 from sparc.session.session import Session
+from sparc.storage.nearby import check_there
 from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, read_config
 from sparc.system.files import check_writable, remove_temporaries
@@ -45,6 +46,7 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
     run = Run(directory)
     if run.begun and not run.finished:
         raise MissingData(f"the run {directory} is not finished", hint=f"sparc train --resume {directory}")
+    check_there(directory)
     config = read_config(directory)
     _check(directory, config)
     data = _data(directory, given, listener)

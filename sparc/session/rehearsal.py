@@ -14,6 +14,7 @@ from sparc.extraction import Progress
 from sparc.session.session import Session, check_memory
 from sparc.storage.manifest import read_manifest
 from sparc.storage.run import Run
+from sparc.system.brief import Brief
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +27,8 @@ HELD_OUT = 256
 """Held-out samples that are evaluated."""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
+@dataclass(frozen=True, repr=False)
+class Rehearsal(Brief):
     """Costs of a training, measured on two steps."""
 
     extraction: list[tuple[Progress, dict[str, Any]]]
