@@ -140,7 +140,7 @@ def _left(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         name = path.name
         begins = name.startswith((".sparc.lock", "importing-"))
-        if begins or name.endswith(".tmp") or name in ("state", "importing.json"):
+        if begins or name.startswith("part-") or name.endswith(".tmp") or name in ("state", "importing.json"):
             yield path
 
 

@@ -9,8 +9,10 @@ from rich.markup import escape
 
 from sparc.cli.following import follow as follow_log
 from sparc.cli.options import RunPath
+from sparc.cli.output import say
 from sparc.cli.progress import console
 from sparc.cli.tables.evaluation import print_evaluation
+from sparc.cli.tables.summary import summary
 from sparc.config import ExtractionOptions, TrainingConfig, names
 from sparc.errors import MissingData
 from sparc.evaluation.report import EvaluationFile
@@ -42,42 +44,42 @@ def info(
     if follow:
         follow_log(opened, provenance)
         return
+    for line in summary(opened, provenance):
+        say(console, line)
+    console.print()
     for name, stream in provenance.streams.items():
         if provenance.options.features is not None:
-            console.print(f"stream {name}: imported features", markup=False, soft_wrap=True)
+            say(console, f"stream {name}: imported features")
             continue
         params = ", ".join(f"{key}={value}" for key, value in stream.params.items() if value is not None)
+        params = f"[{params}]" if params else ""
         weights = f"  weights {stream.weights}" if stream.weights else ""
-        console.print(f"stream {name}: {stream.backbone}[{params}]{weights}", markup=False, soft_wrap=True)
+        say(console, f"stream {name}: {stream.backbone}{params}{weights}")
     for one in provenance.changes:
         way = "to" if one.change == "attached" else "from"
-        console.print(f"{one.change}: {one.stream}, {way} the space of {one.run}", markup=False, soft_wrap=True)
+        say(console, f"{one.change}: {one.stream}, {way} the space of {one.run}")
     if not opened.finished:
         _print_checkpoints(opened)
-        console.print(f"not finished; resume it with: sparc train --resume {run}", markup=False)
         return
     guesses = _print_shape(opened)
     options = provenance.options.model_dump(by_alias=True)
     console.print(f"recipe: {options['recipe']}", markup=False)
     for title, model in (("training", TrainingConfig), ("features", ExtractionOptions)):
         settings = ", ".join(f"{name} {options[name]}" for name in names(model))
-        console.print(f"{title}: {settings}", markup=False, soft_wrap=True)
-    console.print(f"started {provenance.started} by: {' '.join(provenance.command)}", markup=False, soft_wrap=True)
+        say(console, f"{title}: {settings}")
+    say(console, f"started {provenance.started} by: {' '.join(provenance.command)}")
     if opened.evaluation.is_file():
         print_evaluation(opened)
         if guesses and not EvaluationFile.read(opened.evaluation).report.uncompleted:
             again = f"sparc evaluate {escape(str(run))}"
-            console.print(
-                f"[yellow]measured before the space had a completion; measure it again: {again}[/yellow]",
-                soft_wrap=True,
-            )
+            say(console, f"measured before the space had a completion; measure it again: {again}", style="yellow")
     _print_others(opened)
 
 
 def _print_space(run: Run) -> None:
     """Print what is known of an imported space, and the tables of its evaluations."""
     for name, width in read_config(run.path).streams.items():
-        console.print(f"stream {name}: width {width}, backbone not known", markup=False, soft_wrap=True)
+        say(console, f"stream {name}: width {width}, backbone not known")
     _print_shape(run)
     _print_others(run)
 
@@ -90,7 +92,7 @@ def _print_shape(run: Run) -> bool:
     )
     completes = (run.path / COMPLETION).is_file()
     guesses = "guesses missing streams" if completes else "guesses no missing streams"
-    console.print(f"space: {shape}, {guesses}", markup=False, soft_wrap=True)
+    say(console, f"space: {shape}, {guesses}")
     return completes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,7 +85,9 @@ def finish(session: Session, screen: Screen) -> None:
     try:
         run_session(session)
     except Interrupted as stopped:
-        screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
+        screen.note(
+            f"{stopped.why or 'stopped'}. Resume it with: sparc train --resume {shlex.quote(str(stopped.path))}"
+        )
         sys.exit(INTERRUPTED)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from sparc.system.graphemes import start_of
 
 DIGITS = 4
 """Significant digits of floats."""
@@ -57,10 +58,7 @@ def clean(text: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return at most `length` characters of a text; a cut text ends in an ellipsis, not between letter and accent."""
+    """Return at most `length` characters of a text; a cut text ends in an ellipsis, and no emoji is cut."""
     if len(text) <= length:
         return text
-    end = length - 1
-    while end > 0 and (unicodedata.combining(text[end]) or text[end] in "\u200d\ufe0f" or text[end - 1] == "\u200d"):
-        end -= 1
-    return f"{text[: end or length - 1].rstrip()}…"
+    return f"{start_of(text, length - 1).rstrip()}…"

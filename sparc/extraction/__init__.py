@@ -14,6 +14,7 @@ Read in this order:
 - `batch_size`: the number of samples that fits into memory.
 - `shards`: features become shard files, and complete shards are never computed again.
 - `reading_order`, `feeding`: features that are sent to a training instead of stored.
+- `parts`: rows of a shard in work are kept, and a later extraction goes on from them.
 - `estimate`: time, disk and memory that an extraction will take, measured on a few samples.
 
 Importing this package imports no torch. Shapes are written in words: (rows, width), one row per distinct item, or

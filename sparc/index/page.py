@@ -24,7 +24,7 @@ SIDE = 224
 """Longer side of a picture, in pixels."""
 QUALITY = 80
 SHARED = 3
-"""Concepts that are named below a hit."""
+"""Latents that are named below a hit."""
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c22; --pale: #5c5c66; --rule: #dcdce2; --paper: #fff; --bar: #c65d00 }
 @media (prefers-color-scheme: dark) {
@@ -102,7 +102,7 @@ def _list(found: Found) -> list[str]:
         f'<ol class="{kind}">',
         *(_item(hit, found.target_modality) for hit in found.hits),
         "</ol>",
-        *([] if found.hits else ["<p>Nothing shares a concept with the query.</p>"]),
+        *([] if found.hits else ["<p>Nothing shares a latent with the query.</p>"]),
     ]
 
 

@@ -62,7 +62,7 @@ class _Sheet:
         self.text(query, Pen(22), INK)
         self.text(f"{found.query_stream} → {found.target_stream}, {found.candidates:,} searched", Pen(16), PALE)
         if not found.hits:
-            self.text("nothing shares a concept with the query", Pen(16), PALE)
+            self.text("nothing shares a latent with the query", Pen(16), PALE)
         for start in range(0, len(found.hits), ACROSS):
             self._row(found.hits[start : start + ACROSS], found.target_modality)
 

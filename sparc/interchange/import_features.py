@@ -95,7 +95,9 @@ def _import_owned(
         chosen = _drawn(everything, holdout)
     empty = [name for name, members in chosen.items() if not members]
     if empty:
-        raise InvalidConfig(f"no sample is left for the split '{empty[0]}'", hint="change --holdout, or give --split")
+        raise InvalidConfig(
+            f"no sample is left for the split '{empty[0]}'", hint="change --holdout, or give --split; in Python, split="
+        )
     _check_paired(ids, chosen)
     for name in SPLITS:
         _check_beside(out / name, name, sources, chosen)

@@ -122,6 +122,8 @@ def held(
     else:
         given = _by_id("labels", _classes(labels), aligned)
         found = {one: _labels(one, value) for one, value in given.items()}
+        if not any(found.values()):
+            raise InvalidConfig("labels: expected labels, found none", hint="give some, or leave labels out")
     if not isinstance(taxonomy, Mapping | None):
         taxonomy = Path(taxonomy).expanduser()
     known = labelling(found, taxonomy)

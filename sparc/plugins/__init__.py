@@ -15,6 +15,7 @@ A plugin is a module that an installed package declares in the entry-point group
     registry.py    how sparc finds the installed plugins
     geometry.py    which part of an image the grid of a backbone covers
     batches.py     batches that are a tensor or a dict of tensors
+    problems.py    what is wrong with a dataset, before anything slow begins
     checks/        the contract as checks that run
     scaffold.py    `sparc plugins new`, from templates/
 
@@ -31,11 +32,13 @@ from sparc.errors import (
     SparcError,
     UnknownName,
     WeightsUnavailable,
+    counted,
     install,
 )
 from sparc.plugins.contracts import (
     Backbone,
     BackboneSpec,
+    CheckedDataset,
     Dataset,
     DatasetSpec,
     GridBackbone,
@@ -80,6 +83,7 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "BadSample",
+    "CheckedDataset",
     "CorruptFile",
     "Dataset",
     "DatasetSpec",
@@ -103,6 +107,7 @@ __all__ = [
     "cache_key",
     "check_finite",
     "check_room",
+    "counted",
     "discover",
     "find_path",
     "find_taxonomy",

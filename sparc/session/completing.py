@@ -16,6 +16,7 @@ from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, checked_path, resolved
 from sparc.session.session import Session
+from sparc.storage.nearby import check_there
 from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, read_config
 from sparc.system.files import check_writable, remove_temporaries
@@ -46,6 +47,7 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
     run = Run(directory)
     if run.begun and not run.finished:
         raise MissingData(f"the run {directory} is not finished", hint=f"sparc train --resume {directory}")
+    check_there(directory)
     config = read_config(directory)
     with contextlib.suppress(InUse, StorageError), owned(directory, ""):  # a kill after the last write leaves files
         remove_temporaries(directory)

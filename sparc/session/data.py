@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparc.config import ExtractionOptions, RunConfig
-from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems, counted
 from sparc.extraction import (
     IMPORTED,
     SPLITS,
@@ -24,9 +24,11 @@ from sparc.extraction import (
     probe,
     sweep,
 )
+from sparc.plugins.problems import find_problems
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
+from sparc.system.devices import devices, no_device
 
 if TYPE_CHECKING:
     from sparc.evaluation import HeldOut
@@ -38,6 +40,8 @@ Share = tuple[int, int]
 WHOLE: Share = (0, 1)
 ALIKE = 0.9
 """Warn if a stream's samples share more than this part of their squared norm. The demo's streams share 0.1 to 0.4."""
+SOME = 3
+"""Number of problems that a warning names."""
 LOOKED_AT = 4096
 """Number of samples from which `common` computes."""
 
@@ -89,9 +93,14 @@ class Data:
         return [job for streams in splits for job in streams.values()]
 
     def check_samples(self) -> None:
-        """Raise the first of the problems, with the others as its details, unless bad samples are to be skipped."""
-        if not self.config.skip_bad and (problems := self.problems()):
-            raise problems.joined()
+        """Raise the first of the problems, with the others as its details; warn of samples that are to be skipped."""
+        problems = self.problems()
+        grave = problems.grave if self.config.skip_bad else problems
+        if grave:
+            raise grave.joined()
+        if problems:
+            some = "; ".join(one.message for one in problems.first[:SOME]) + ("; ..." if len(problems) > SOME else "")
+            self.listener.warn(f"{counted(len(problems), 'sample')} cannot be read, and are left out: {some}")
 
     def problems(self) -> Problems:
         """Return what the extraction of missing features would stop at, as far as the dataset tells before."""
@@ -101,7 +110,8 @@ class Data:
             return Problems()
         dataset = next(iter(waiting.values()))
         spec = self.registry.dataset(dataset.name)
-        return spec.check(checked_params(spec, dataset), {self.registry.backbone(name).modality for name in waiting})
+        modalities = {self.registry.backbone(name).modality for name in waiting}
+        return find_problems(spec, checked_params(spec, dataset), modalities)
 
     def probe(
         self, on_progress: Callable[[Progress], None] = lambda progress: None
@@ -306,7 +316,5 @@ def resolve_device(device: str, listener: Listener = SILENT) -> str:
         AssertionError,
         NotImplementedError,
     ) as error:  # unknown, or not in this machine
-        raise InvalidConfig(
-            f"--device: '{device}' is not available: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1, ..."
-        ) from error
+        raise InvalidConfig(f"--device: {no_device(device)}", hint=devices()) from error
     return device

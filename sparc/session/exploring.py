@@ -16,6 +16,7 @@ from sparc.errors import InvalidConfig, MissingData, SparcError
 from sparc.models.inputs import checked_text, decoded, image_sample
 from sparc.models.streams import all_of
 from sparc.plugins.contracts import Sample
+from sparc.session.files import check_output
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options
 from sparc.session.other_data import extract_held_out, open_measured
@@ -46,7 +47,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     Raises the SparcError that `sparc explore` ends with, such as InvalidConfig or MissingData.
     """
     options = validated(ExploreOptions, as_options(None, arguments, ExploreOptions))
-    _check(options)
+    _check(options, listener)
     session = open_measured(run, options, listener)
     session.check_finished()
     extract_held_out(session)
@@ -69,7 +70,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     return path
 
 
-def _check(options: ExploreOptions) -> None:
+def _check(options: ExploreOptions, listener: Listener) -> None:
     """Raise InvalidConfig for options that do not fit each other."""
     out = None if options.out is None else Path(options.out)
     if out is not None and not options.sheet:
@@ -78,6 +79,8 @@ def _check(options: ExploreOptions) -> None:
         )
     if out is not None and out.suffix.lower() != ".png":
         raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")
+    if out is not None:
+        check_output(out, options.image, listener)
     if options.text is not None and not options.text.strip():
         raise InvalidConfig("--text: expected words, found an empty text", hint="say what to look for")
     places = [name for name in ("latent", "text", "image") if getattr(options, name) is not None]

@@ -45,8 +45,14 @@ def without_arrays(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     """
     beside = {name: value for name, value in arguments.items() if name in BESIDE and value is not None}
     options = {name: value for name, value in arguments.items() if name not in BESIDE}
-    if isinstance(options.get("features"), Mapping):
+    features = options.get("features")
+    if isinstance(features, Mapping):
         return options, {"features": options.pop("features"), **beside}
+    if not isinstance(features, str | Path | None):
+        raise InvalidConfig(
+            f"features: expected a folder, or arrays by the names of their streams, found {type(features).__name__}",
+            hint="features={'a': array, 'b': array}",
+        )
     if beside:
         raise InvalidConfig(
             f"{next(iter(beside))}: expected features in memory too, features={{'a': array, ...}}",

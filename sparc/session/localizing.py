@@ -19,19 +19,21 @@ from sparc.plotting.figures import check_name
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import resolve_device
+from sparc.session.files import check_output
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options
 from sparc.session.other_data import extract_held_out, open_measured
 from sparc.session.session import missing_plugins
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
+from sparc.system.brief import Brief
 
 if TYPE_CHECKING:
     from sparc.localization import HeldOutImages, Localization
 
 
-@dataclass(frozen=True)
-class Localized:
+@dataclass(frozen=True, repr=False)
+class Localized(Brief):
     """Maps of each query in each image stream, and the picture of all maps."""
 
     maps: list[Localization]
@@ -55,6 +57,8 @@ def localize(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     opened = Run.open_space(Path(run))
     path = Path(options.out) if options.out is not None else opened.path / "localize.png"
     check_name(path)
+    if options.out is not None:
+        check_output(path, options.image, listener)
     streams = _backbones(opened, options)
     limit_images(ImageLimits.of(opened.provenance().options if opened.begun else RunConfig()))
     request = _request(options, read_config(opened.path).n_latents)

@@ -13,12 +13,13 @@ from sparc.extraction import Progress
 from sparc.session.samples import few_held_out, random_features, samples_of, some_features, some_held_out, widths_of
 from sparc.session.session import Session, check_memory
 from sparc.storage.run import Run
+from sparc.system.brief import Brief
 
 STEPS = 2
 
 
-@dataclass(frozen=True)
-class Rehearsal:
+@dataclass(frozen=True, repr=False)
+class Rehearsal(Brief):
     """Costs of a training, measured on two steps."""
 
     extraction: list[tuple[Progress, dict[str, Any]]]

@@ -22,7 +22,7 @@ from sparc.config.signatures import (
     EvaluateArguments,
     ExtractArguments,
 )
-from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError
+from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError, TimeUp
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
 from sparc.session.in_memory import TrainArguments, options_of_train
@@ -185,19 +185,24 @@ def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None
 def run_session(session: Session) -> Trained:
     """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state."""
     with time_limit(session.config), session.owned():
-        session.prepare()
         path = session.run.path
-        if session.run.finished:
-            session.listener.note(f"{path} is already trained")
         try:
+            session.prepare()
+            if session.run.finished:
+                session.listener.note(f"{path} is already trained")
             with stop_on_signal() as stopped:
                 space = session.train(stopped)
             if space is None:
-                raise KeyboardInterrupt
+                raise stopped.error
             found = session.evaluate(space)
         except KeyboardInterrupt as error:
-            raise Interrupted(path, f"sparc.train(resume={str(path)!r})") from error
+            if not session.run.begun:
+                raise
+            why = str(error) if isinstance(error, TimeUp) else ""
+            raise Interrupted(path, f"sparc.train(resume={str(path)!r})", why) from error
         except StorageError as error:
+            if not session.run.begun:
+                raise
             raise StorageError(
                 error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
             ) from error

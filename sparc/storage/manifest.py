@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparc.errors import CorruptFile, IncompatibleFormat
+from sparc.system.brief import Brief
 from sparc.system.files import read_json, write_json
 from sparc.system.refusals import reading, writing
 
@@ -30,7 +31,7 @@ IMPORTED = "imported"
 """Dataset name of imported features."""
 
 
-class _ManifestPart(BaseModel):
+class _ManifestPart(Brief, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from sparc.config import RunConfig
 from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig
 from sparc.storage.manifest import feature_digests
+from sparc.system.brief import Brief
 from sparc.system.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Change(BaseModel):
     """Directory of the other run."""
 
 
-class Provenance(BaseModel):
+class Provenance(Brief, BaseModel):
     """Origin of a run. Unknown keys are ignored, so that runs of a newer version can be described."""
 
     model_config = ConfigDict(frozen=True)

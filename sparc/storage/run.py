@@ -31,6 +31,7 @@ from pathlib import Path
 
 from sparc.config import SpaceConfig
 from sparc.errors import InvalidConfig, MissingData, SparcError
+from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, read_config
 from sparc.system.files import is_temporary, remove_temporaries, write_atomically
@@ -121,8 +122,8 @@ class Run:
             )
         if not run.begun:
             raise MissingData(
-                f"no run at {path}: it has no {run._provenance.name}",
-                hint="give the directory of a run",
+                f"no run at {path}: it has no {run._provenance.name}" if path.is_dir() else f"no run at {path}",
+                hint=near_run(path, "give the directory of a run"),
             )
         if not run.finished and _was_being_written(path):
             raise MissingData(f"{path} is incomplete: detaching a stream was interrupted", hint="detach it again")

@@ -30,7 +30,7 @@ from sparc.system.files import check_readable, read_json, sha256, write_atomical
 from sparc.system.refusals import reading
 
 SHARD_ROWS = 1024
-"""Rows per shard, the most that an interrupted extraction computes again."""
+"""Rows per shard."""
 SAMPLES = "samples.json"
 FEATURES = "features"
 TOKENS = "tokens"
@@ -44,6 +44,16 @@ def shard_path(directory: Path, number: int) -> Path:
 def tokens_path(directory: Path, number: int) -> Path:
     """Return the path of the features of patches of shard `number`."""
     return directory / f"tokens-{number:05d}.safetensors"
+
+
+def part_path(directory: Path, number: int, start: int, key: str = FEATURES) -> Path:
+    """Return the path of rows of an incomplete shard `number`, from its row `start` on."""
+    return directory / f"part-{number:05d}-{start:05d}-{key}.safetensors"
+
+
+def part_paths(directory: Path, number: int | None = None) -> list[Path]:
+    """Return the paths of the rows of an incomplete shard, or of all."""
+    return sorted(directory.glob(f"part-{'*' if number is None else f'{number:05d}'}-*.safetensors"))
 
 
 class ShardContent(NamedTuple):

@@ -115,6 +115,7 @@ class Training:
         self.norms = Norms([*(f"feature_norm/{name}" for name in space.streams), "gradient_norm"], space.decoder.device)
         self.waits = config.on_nan == "skip" or space.decoder.device.type == "cpu"
         """True to look at each loss before the weights are updated by it, for which a GPU would wait."""
+        self._held_out: tuple[TrainingFeatures, dict[str, Tensor]] | None = None
         self._weights = loss_weights(config)
         self._views = Views(space, config, lacking=lacking)
         self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
@@ -149,15 +150,21 @@ class Training:
     @torch.no_grad()
     def losses_on(self, features: TrainingFeatures) -> dict[str, float]:
         """Return the means of loss and terms, by name, of the first samples, without dropout and AuxK."""
-        size = self.config.batch_size
-        raw = next(in_order(features, self.space.decoder.device))
-        n_samples = len(next(iter(raw.values())))
+        size, raw = self.config.batch_size, self._first(features)
         found = []
-        for first in range(0, min(n_samples, HELD_OUT_BATCHES * size), size):
+        for first in range(0, len(next(iter(raw.values()))), size):
             batch = self.space.normalize({name: rows[first : first + size] for name, rows in raw.items()})
             terms = loss_terms(self.space, batch, self.space.encode_batch(batch), self._weights)
             found.append(Losses.of(terms).record())
         return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+
+    def _first(self, features: TrainingFeatures) -> dict[str, Tensor]:
+        """Return the first batches of held-out samples, raw, on the device. They are read once."""
+        if self._held_out is None or self._held_out[0] is not features:
+            most = HELD_OUT_BATCHES * self.config.batch_size
+            raw = next(in_order(features, self.space.decoder.device))
+            self._held_out = features, {name: rows[:most].clone() for name, rows in raw.items()}
+        return self._held_out[1]
 
     def numbers(self) -> dict[str, float]:
         """Return what a line of `metrics.jsonl` holds beside the losses: dead latents by stream, the learning rate."""

@@ -56,6 +56,20 @@ def test_a_long_log_is_thinned_evenly(tmp_path):
     assert curve["series"][0]["values"][:3] == [0, 3, 6]
 
 
+def test_held_out_losses_share_the_chart_of_their_losses_and_the_learning_rate_has_none(tmp_path):
+    run = Run(tmp_path)
+    run.log({"step": 20, "epoch": 1.0, "held-out/loss": 3, "held-out/cross/a->b": 4})
+    run.log({"step": 50, "epoch": 2.5, "loss": 2, "cross/a->b": 5, "dead/a": 7, "lr": 0.1})
+    found = {curve["name"]: curve for curve in curves(run.metrics)[0]}
+    assert list(found) == ["loss", "cross", "dead"]
+    assert [(one["name"], one["values"]) for one in found["loss"]["series"]] == [
+        ("loss", [None, 2]),
+        ("loss, held out", [3, None]),
+    ]
+    assert [one["name"] for one in found["cross"]["series"]] == ["a → b", "a → b, held out"]
+    assert found["dead"]["x"] == [20, 50]
+
+
 def test_without_a_log_or_a_report_there_is_nothing_to_show(tmp_path):
     assert curves(tmp_path / "metrics.jsonl") == ([], 0)
     assert measures(None) == []

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparc.cli.progress import console
-from sparc.errors import Problems
+from sparc.errors import Problems, counted
 from sparc.extraction import Progress
 from sparc.session.rehearsal import Rehearsal
 
@@ -43,15 +43,20 @@ def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]], known: Problems
 
 
 def _print_problems(found: Sequence[tuple[Progress, dict[str, Any]]], known: Problems) -> None:
-    lists = [(f"{len(known):,} {'sample' if len(known) == 1 else 'samples'} of the dataset", known.lines())]
+    stops = "an extraction stops" + (" without --skip-bad" if not known.grave else "")
+    lists = [(f"{counted(len(known), 'problem')} of the dataset, at which {stops}:", known.lines())]
     lists += [
-        (f"{one['unreadable']:,} of the {one['tried']:,} samples of {progress.split} that were tried", one["problems"])
+        (
+            f"{one['unreadable']:,} of the {one['tried']:,} samples of {progress.split} that were tried cannot be "
+            "read, and an extraction without --skip-bad stops:",
+            one["problems"],
+        )
         for progress, one in found
         if one["unreadable"]
     ]
     for which, lines in lists:
         if lines:
-            console.print(f"{which} cannot be read, and an extraction without --skip-bad stops:", markup=False)
+            console.print(which, markup=False)
         for line in lines:
             console.print(f"  {line}", markup=False, soft_wrap=True)
 
