@@ -63,6 +63,7 @@ from sparc.plugins.weights import (
     weight_files,
 )
 from sparc.system.cache import cache_dir
+from sparc.system.file_cache import FileCache
 from sparc.system.files import sha256, write_atomically
 from sparc.system.hub import (
     asking_hub,
@@ -77,6 +78,17 @@ from sparc.system.hub import (
 from sparc.system.memory import check_room
 from sparc.system.names import find_path, same_name
 from sparc.system.refusals import reading, refusal
+from sparc.system.remote import (
+    RemoteFile,
+    below,
+    can_list,
+    check_protocol,
+    describe_all,
+    is_url,
+    list_files,
+    read_whole,
+    shown,
+)
 from sparc.system.texts import open_text, read_text
 
 __all__ = [
@@ -87,6 +99,7 @@ __all__ = [
     "CorruptFile",
     "Dataset",
     "DatasetSpec",
+    "FileCache",
     "GridBackbone",
     "InvalidConfig",
     "MissingData",
@@ -94,6 +107,7 @@ __all__ = [
     "Planted",
     "PlantedBackbone",
     "Problems",
+    "RemoteFile",
     "Sample",
     "SegmentedDataset",
     "SparcError",
@@ -103,11 +117,15 @@ __all__ = [
     "WeightsUnavailable",
     "WordBackbone",
     "asking_hub",
+    "below",
     "cache_dir",
     "cache_key",
+    "can_list",
     "check_finite",
+    "check_protocol",
     "check_room",
     "counted",
+    "describe_all",
     "discover",
     "find_path",
     "find_taxonomy",
@@ -120,7 +138,9 @@ __all__ = [
     "identify_weights",
     "in_hub_cache",
     "install",
+    "is_url",
     "library_of",
+    "list_files",
     "local_weights",
     "no_folder",
     "no_image",
@@ -129,6 +149,7 @@ __all__ = [
     "read_taxonomy",
     "read_text",
     "read_weights",
+    "read_whole",
     "reading",
     "refusal",
     "revision_from_name",
@@ -136,6 +157,7 @@ __all__ = [
     "sample_file",
     "seeded",
     "sha256",
+    "shown",
     "split_revision",
     "unavailable",
     "upright_masks",

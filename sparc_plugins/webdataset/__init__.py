@@ -28,11 +28,11 @@ from sparc.plugins import (
     identify_files,
     no_image,
     read_taxonomy,
-    reading,
 )
 from sparc_plugins.webdataset.grouping import fields
 from sparc_plugins.webdataset.index import EncodedTexts, content, read_index
-from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, count_left_out, find_shards
+from sparc_plugins.webdataset.remote import RemoteFolder, RemoteShard, Shard, identify_remote, opened
+from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, count_left_out, find_shards, folder_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,7 +82,7 @@ class WebDataset:
         self.taxonomy: Taxonomy | None = None
         if params.labels:
             used = {name for shards in found.values() for name in EncodedTexts(read_index(shards, params).names)}
-            self.taxonomy = read_taxonomy(find_taxonomy(Path(params.root).expanduser()), sorted(used))
+            self.taxonomy = read_taxonomy(_taxonomy(folder_of(params)), sorted(used))
 
     def _refuse_unreadable(self, spec: str) -> None:
         """Raise InvalidConfig if none of the first samples has a caption that can be read."""
@@ -143,10 +143,10 @@ class _Fault(str):
     """Reason why a caption cannot be read."""
 
 
-def read(path: Path, offset: int, size: int) -> bytes:
+def read(path: Shard, offset: int, size: int) -> bytes:
     """Read a part of a shard. Raises MissingData or CorruptFile if it is gone or shorter than before, StorageError."""
     try:
-        with reading(path), path.open("rb") as file:
+        with opened(path) as file:
             file.seek(offset)
             data = file.read(size)
     except FileNotFoundError as error:
@@ -156,7 +156,7 @@ def read(path: Path, offset: int, size: int) -> bytes:
     return data
 
 
-def open_image(path: Path, offset: int, size: int) -> Image:
+def open_image(path: Shard, offset: int, size: int) -> Image:
     """Open an image in a shard. Raises the errors of `read`, ValueError or Pillow's errors if it is not an image."""
     from PIL import Image, UnidentifiedImageError
 
@@ -171,14 +171,25 @@ def open_image(path: Path, offset: int, size: int) -> Image:
 
 def _identify(params: WebDatasetParams) -> str:
     """Return the digest of each shard's split, name, size and content, and of the taxonomy."""
-    root = Path(params.root).expanduser()
+    folder = folder_of(params)
     digest = hashlib.sha256()
     for split, shards in find_shards(params).items():
         check_shards(shards)
-        digest.update(f"{split} {identify_files(root, shards, params.digest)}".encode())
-    if (taxonomy := find_taxonomy(root)) is not None:
+        if isinstance(folder, RemoteFolder):
+            remote = [shard for shard in shards if isinstance(shard, RemoteShard)]
+            found = identify_remote(folder.url, remote, whole=params.digest == "all")
+        else:
+            found = identify_files(folder, [shard for shard in shards if isinstance(shard, Path)], params.digest)
+        digest.update(f"{split} {found}".encode())
+        if params.bad_shards == "skip":  # the samples are those of the shards that could be read
+            digest.update(read_index(shards, params).keys.tobytes())
+    if (taxonomy := _taxonomy(folder)) is not None:
         digest.update(taxonomy.read_bytes())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _taxonomy(folder: Path | RemoteFolder) -> Path | None:
+    return folder.taxonomy() if isinstance(folder, RemoteFolder) else find_taxonomy(folder)
 
 
 @hookimpl

@@ -5,10 +5,10 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, NamedTuple
 
-from sparc.plugins import CorruptFile, InvalidConfig, MissingData, reading
+from sparc.plugins import CorruptFile, InvalidConfig, MissingData
+from sparc_plugins.webdataset.remote import Shard, opened, remembered
 
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip"}
 """First bytes of compressed files."""
@@ -34,7 +34,7 @@ class _Link(NamedTuple):
     target: str
 
 
-def read_members(path: Path) -> list[Member]:
+def read_members(path: Shard) -> list[Member]:
     """Return the files of an archive in order. A link stands for the file in the archive that it leads to.
 
     Folders are left out. Nothing of a truncated archive is used, so that a dataset always has the same samples.
@@ -44,8 +44,12 @@ def read_members(path: Path) -> list[Member]:
         InvalidConfig: the file is compressed.
         MissingData, StorageError: the file does not exist, or the machine refuses to read it.
     """
+    return [Member(*one) for one in remembered(path, "members", lambda: _read(path))]
+
+
+def _read(path: Shard) -> list[Member]:
     try:
-        with reading(path), path.open("rb") as file:
+        with opened(path) as file:
             _refuse_compressed(file, path)
             return _resolved(list(_headers(file)))
     except FileNotFoundError as error:
@@ -57,7 +61,7 @@ def read_members(path: Path) -> list[Member]:
         ) from error
 
 
-def _refuse_compressed(file: IO[bytes], path: Path) -> None:
+def _refuse_compressed(file: IO[bytes], path: Shard) -> None:
     start = file.read(6)
     file.seek(0)
     for magic, kind in MAGIC.items():

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 from sparc.plugins import InvalidConfig, same_name
 from sparc_plugins.webdataset.archive import Member
+from sparc_plugins.webdataset.remote import Shard
 from sparc_plugins.webdataset.shards import WebDatasetParams, some
 
 HIDDEN = "hidden, with a name that starts with a dot"
@@ -147,7 +147,7 @@ class _Cut(NamedTuple):
     extensions: set[str]
 
 
-def grouped(shard: Path, members: Iterable[Member], wanted: Wanted, tally: Tally) -> Iterator[Sources]:
+def grouped(shard: Shard, members: Iterable[Member], wanted: Wanted, tally: Tally) -> Iterator[Sources]:
     """Yield the samples of a shard in the order of their first file; their files may be anywhere in it.
 
     A sample has an image or a caption. `tally` counts all files.
@@ -198,7 +198,7 @@ def _no_file_of_a_sample(member: Member, name: str) -> str | None:
     return member.reason or None
 
 
-def _refuse_lost(shard: Path, cut: Mapping[str, _Cut], groups: Mapping[str, object], wanted: Wanted) -> None:
+def _refuse_lost(shard: Shard, cut: Mapping[str, _Cut], groups: Mapping[str, object], wanted: Wanted) -> None:
     """Raise InvalidConfig for images with captions that would be no sample because their names hold dots."""
     images, captions = set(wanted.image), {one.extension for one in wanted.caption}
     lost = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import warnings
 import zipfile
@@ -17,14 +18,15 @@ from sparc.plugins import (
     InvalidConfig,
     MissingData,
     Problems,
+    SparcError,
     cache_dir,
     cache_key,
-    reading,
     same_name,
     write_atomically,
 )
 from sparc_plugins.webdataset.archive import Member, read_members
 from sparc_plugins.webdataset.grouping import Field, Sources, Tally, Wanted, common, grouped
+from sparc_plugins.webdataset.remote import RemoteShard, Shard, opened, remembered
 from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, some
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ class _Labels:
         return lines
 
 
-def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
+def build_index(shards: Sequence[Shard], params: WebDatasetParams) -> Index:
     """Read the headers of all shards, and the labels. A sample has an image or a caption; other files are counted.
 
     Raises:
@@ -119,27 +121,33 @@ def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
     wanted, tally, labels = Wanted.by(params), Tally(), _Labels()
     keys: list[bytes] = []
     places = array("q")
-    problems = Problems()
+    problems, bad = Problems(), list[SparcError]()
     for number, path in enumerate(shards):
         try:
             found = list(grouped(path, read_members(path), wanted, tally))
+            written = _written_labels(path, found, wanted.labels) if wanted.labels else []
         except (CorruptFile, InvalidConfig, MissingData) as error:
-            problems.add(error)
+            if params.bad_shards == "skip" and not isinstance(error, InvalidConfig):
+                bad.append(error)
+            else:
+                problems.add(error)
             continue
         for one in found:
             keys.append(one.key.encode())
             places.extend((number, *_place(one.image), *_place(one.caption), one.spec))
-        if wanted.labels:
-            with reading(path), path.open("rb") as shard:
-                for one in found:
-                    labels.add(_read_labels(shard, one, wanted.labels), in_json=bool(wanted.labels.json_field))
+        for texts in written:
+            labels.add(texts, in_json=bool(wanted.labels and wanted.labels.json_field))
     if problems:
         raise problems.joined()
     _refuse_unknown(wanted, tally, shards)
     if wanted.labels and not labels.names:
         message = f"webdataset: no sample has labels in '{params.labels}'"
         raise InvalidConfig(message, hint="change 'labels', or leave it out")
-    lines = [_unpaired(np.array(places, np.int64).reshape(-1, 6), keys, params), *labels.lines()]
+    lines = [
+        _skipped(bad, len(shards)),
+        _unpaired(np.array(places, np.int64).reshape(-1, 6), keys, params),
+        *labels.lines(),
+    ]
     where = f"webdataset: {shards[0].name}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''}: "
     if tally.harmless:
         if line := tally.line():  # once, because nothing of a sample is lost
@@ -183,7 +191,26 @@ def _unpaired(places: NDArray[np.int64], keys: Sequence[bytes], params: WebDatas
     return "; ".join(lines) or None
 
 
-def _read_labels(shard: IO[bytes], sample: Sources, place: Field) -> list[str]:
+def _skipped(bad: Sequence[SparcError], total: int) -> str | None:
+    """Return a line that counts the shards that are left out, None if there are none."""
+    if not bad:
+        return None
+    return f"{len(bad)} of {total} shards are left out, bad_shards=skip ({some([one.message for one in bad])})"
+
+
+def _written_labels(shard: Shard, samples: Sequence[Sources], place: Field) -> list[list[str]]:
+    """Return the labels of each sample of a shard. Raises CorruptFile, MissingData, StorageError."""
+
+    def read() -> list[list[str]]:
+        with opened(shard) as file:
+            return [_read_labels(file, shard, one, place) for one in samples]
+
+    about = json.dumps([place, [sample.labels for sample in samples]])
+    found: list[list[str]] = remembered(shard, about, read)
+    return found
+
+
+def _read_labels(shard: IO[bytes], path: Shard, sample: Sources, place: Field) -> list[str]:
     if sample.labels is None:
         return []
     shard.seek(sample.labels.offset)
@@ -197,7 +224,7 @@ def _read_labels(shard: IO[bytes], sample: Sources, place: Field) -> list[str]:
             raise ValueError(f"found {str(value)[:40]}")
     except ValueError as error:
         raise CorruptFile(
-            f"{shard.name}: expected texts or whole numbers as labels of sample '{sample.key}', "
+            f"{path}: expected texts or whole numbers as labels of sample '{sample.key}', "
             f"in {sample.labels.name}: {error}",
             hint="write that shard again",
         ) from error
@@ -209,7 +236,7 @@ def _is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def _refuse_unknown(wanted: Wanted, tally: Tally, shards: Sequence[Path]) -> None:
+def _refuse_unknown(wanted: Wanted, tally: Tally, shards: Sequence[Shard]) -> None:
     parts: dict[str, Sequence[str]] = {"image": wanted.image, "caption": [one.extension for one in wanted.caption]}
     if wanted.labels:
         parts["labels"] = [wanted.labels.extension]
@@ -225,7 +252,7 @@ def _refuse_unknown(wanted: Wanted, tally: Tally, shards: Sequence[Path]) -> Non
             )
 
 
-def _refuse_duplicates(index: Index, shards: Sequence[Path]) -> None:
+def _refuse_duplicates(index: Index, shards: Sequence[Shard]) -> None:
     import numpy as np
 
     order = np.argsort(index.keys, kind="stable")
@@ -262,7 +289,7 @@ def content(data: bytes, place: Field) -> Any:
     return text
 
 
-def read_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
+def read_index(shards: Sequence[Shard], params: WebDatasetParams) -> Index:
     """Return the index of shards from the cache, or build it if shards are new or have changed.
 
     Warns of what is not used. Raises the errors of `build_index`.
@@ -270,8 +297,15 @@ def read_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
     import numpy as np
 
     grouping = [params.key, params.image, params.caption, params.labels]
+    if params.bad_shards != "error":
+        grouping.append(params.bad_shards)
     check_shards(shards)
-    key = cache_key(shards, params.digest, INDEX_VERSION, *grouping)
+    remote = [shard.file.key for shard in shards if isinstance(shard, RemoteShard)]
+    if remote:
+        key = hashlib.sha256(json.dumps([remote, INDEX_VERSION, *grouping]).encode()).hexdigest()
+    else:
+        local = [shard for shard in shards if isinstance(shard, Path)]
+        key = cache_key(local, params.digest, INDEX_VERSION, *grouping)
     path = cache_dir("webdataset", f"{key[:32]}.npz")
     index = None
     # An unreadable index is rebuilt.

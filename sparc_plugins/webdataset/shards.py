@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 
-from sparc.plugins import InvalidConfig, MissingData, Params, install, no_folder, reading, same_name
+from sparc.plugins import (
+    FileCache,
+    InvalidConfig,
+    MissingData,
+    Params,
+    cache_dir,
+    check_protocol,
+    install,
+    is_url,
+    no_folder,
+    reading,
+    same_name,
+)
+from sparc_plugins.webdataset.remote import PATTERNS, RemoteFolder, RemoteShard, Shard
 
 EXTRA = install("webdataset")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -21,7 +34,7 @@ class WebDatasetParams(Params):
     """Parameters of the dataset."""
 
     root: str
-    """Folder of the shards, also set by `--data-root`."""
+    """Folder of the shards, also set by `--data-root`: a path, or a URL such as `s3://bucket/prefix`."""
     train: str | None = None
     """Shards to train on, such as `train-{000..099}.tar` or `*.tar`; separate patterns by `::`. Default: train-*.tar,
     or without those all shards that are not in the split `test`."""
@@ -41,10 +54,24 @@ class WebDatasetParams(Params):
     split_seed: int = 0
     """Seed of the draw of held-out samples."""
     digest: Literal["sample", "all"] = "sample"
-    """Part of the shards that identifies them: a `sample` of their content, or `all` of it."""
+    """Part of the shards that identifies them: a `sample` of their content, or `all` of it. The `sample` of shards
+    behind a URL is their size with the checksum, the ETag or the time that the server gives."""
+    bad_shards: Literal["error", "skip"] = Field(default="error", exclude=True)
+    """Result of a shard that is missing, refused or truncated: an `error`, or `skip` it with a warning."""
+    cache: ByteSize = Field(default=ByteSize(20 * 10**9), exclude=True)
+    """Size of the cache of shards behind a URL, in `$SPARC_CACHE/remote`, such as `20GB`."""
 
 
-def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
+def folder_of(params: WebDatasetParams) -> Path | RemoteFolder:
+    """Return the folder of the shards. Raises MissingData if the package that reads such a URL is not installed."""
+    if not is_url(params.root):
+        return Path(params.root).expanduser()
+    check_protocol(params.root)
+    cache = FileCache(cache_dir("remote", "files"), params.cache)
+    return RemoteFolder(params.root, cache, params.bad_shards == "skip")
+
+
+def find_shards(params: WebDatasetParams) -> dict[str, list[Shard]]:
     """Return the shards of `train`, and of `test` if there are any, in the order of their patterns and names.
 
     Raises:
@@ -54,27 +81,47 @@ def find_shards(params: WebDatasetParams) -> dict[str, list[Path]]:
     """
     if find_spec("webdataset") is None:  # the library imports torch, which this check does not need
         raise MissingData("the package 'webdataset' is not installed", hint=EXTRA)
-    root = Path(params.root).expanduser()
+    folder = folder_of(params)
+    if isinstance(folder, RemoteFolder):
+        given = params.train is not None  # only then the list of a server is not needed
+        return _split(params, [] if given else list(folder.tars()), lambda names: list(folder.matching(names)))
+    listed = _listed(folder)
+    shards: list[Shard] = [path for path in listed if path.suffix.lower() == ".tar" and not path.is_dir()]
+    if not shards and not params.train:
+        raise _no_shards(folder, listed)
+    return _split(params, shards, lambda names: _matching(folder, names, skip=params.bad_shards == "skip"))
+
+
+def _split(
+    params: WebDatasetParams, shards: Sequence[Shard], matching: Callable[[list[str]], list[Shard]]
+) -> dict[str, list[Shard]]:
+    """Return the shards of each split. Raises MissingData without shards to train on, InvalidConfig for one in both."""
+    test = matching(_expanded(params.test)) if params.test else [one for one in shards if _begins(one, "test-")]
+    used = set(test)
+    others = [one for one in shards if one not in used]
+    train = matching(_expanded(params.train)) if params.train else [one for one in others if _begins(one, "train-")]
+    train = train or others
+    if not train:
+        raise MissingData(f"webdataset: {params.root} has no shards to train on", hint="expected *.tar; or set 'train'")
+    if both := set(train) & used:
+        raise InvalidConfig(
+            f"webdataset: {min(map(str, both))} is in train and in test", hint="change 'train' or 'test'"
+        )
+    return {"train": train, "test": test} if test else {"train": train}
+
+
+def _listed(root: Path) -> list[Path]:
+    """Return the files and folders in a folder. Raises MissingData if it is none, StorageError."""
     with reading(root):
         if not root.is_dir():
             if root.is_file() and root.suffix.lower() == ".tar":
                 hint = f"give the folder that holds it: --data-root {root.parent}"
                 raise MissingData(f"webdataset: {root} is one shard, not a folder of shards", hint=hint)
             raise no_folder("webdataset", root)
-        listed = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-        shards = [path for path in listed if path.suffix.lower() == ".tar" and not path.is_dir()]
-    test = _matching(root, params.test) if params.test else [path for path in shards if _begins(path, "test-")]
-    others = [path for path in shards if path not in set(test)]
-    train = _matching(root, params.train) if params.train else [path for path in others if _begins(path, "train-")]
-    train = train or others
-    if not train:
-        raise _no_shards(root, listed)
-    if both := set(train) & set(test):
-        raise InvalidConfig(f"webdataset: {min(both)} is in train and in test", hint="change 'train' or 'test'")
-    return {"train": train, "test": test} if test else {"train": train}
+        return sorted(path for path in root.iterdir() if not path.name.startswith("."))
 
 
-def _begins(path: Path, start: str) -> bool:
+def _begins(path: Shard, start: str) -> bool:
     return path.name.lower().startswith(start)
 
 
@@ -101,16 +148,21 @@ def _in_folders(listed: Iterable[Path]) -> list[str]:
     return [f"{path.parent.name}/{path.name}" for path in found if not path.name.startswith(".")]
 
 
-def count_left_out(params: WebDatasetParams, found: Mapping[str, Sequence[Path]]) -> None:
+def count_left_out(params: WebDatasetParams, found: Mapping[str, Sequence[Shard]]) -> None:
     """Warn about the tar files of the folder that are in no split, unless the user chose those to train on."""
     if params.train is not None:
         return
-    root = Path(params.root).expanduser()
-    used = {path for shards in found.values() for path in shards}
-    others = sorted(path for path in root.iterdir() if path not in used and not path.name.startswith("."))
-    names = [path.name for path in others if not path.is_dir() and path.suffix.lower() == ".tar"]
-    compressed = [path.name for path in others if _is_compressed(path)]
-    deeper = _in_folders(others)
+    used = {shard for shards in found.values() for shard in shards}
+    folder = folder_of(params)
+    compressed: list[str] = []
+    deeper: list[str] = []
+    if isinstance(folder, RemoteFolder):
+        names = [shard.name for shard in folder.tars() if shard not in used]
+    else:
+        others = sorted(path for path in folder.iterdir() if path not in used and not path.name.startswith("."))
+        names = [path.name for path in others if not path.is_dir() and path.suffix.lower() == ".tar"]
+        compressed = [path.name for path in others if _is_compressed(path)]
+        deeper = _in_folders(others)
     reasons = [
         *([f"{len(names)} not named train-* or test-* ({some(names)})"] if names else []),
         *([f"{len(compressed)} compressed ({some(compressed)})"] if compressed else []),
@@ -118,7 +170,7 @@ def count_left_out(params: WebDatasetParams, found: Mapping[str, Sequence[Path]]
     ]
     if reasons:
         warnings.warn(
-            f"webdataset: shards of {root} that are not used: {'; '.join(reasons)}; 'train' and 'test' choose others",
+            f"webdataset: shards of {folder} that are not used: {'; '.join(reasons)}; 'train' and 'test' choose others",
             stacklevel=3,
         )
 
@@ -128,18 +180,34 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _matching(root: Path, patterns: str) -> list[Path]:
+def _expanded(patterns: str) -> list[str]:
+    """Return the patterns that `::` and braces stand for. Raises InvalidConfig."""
     from webdataset.shardlists import expand_urls
 
-    found: dict[Path, None] = {}
-    hint = "expected patterns as 'train-{000..099}.tar', relative to the folder"
     try:
-        for pattern in expand_urls(patterns):
-            if not (paths := _glob(root, pattern)):
-                raise MissingData(f"webdataset: {root} has no {pattern}", hint=hint)
-            found.update(dict.fromkeys(paths))
-    except (ValueError, NotImplementedError) as error:  # unclosed braces, an absolute path
-        raise InvalidConfig(f"webdataset: '{patterns}' is not a pattern: {error}", hint=hint) from error
+        return list(expand_urls(patterns))
+    except ValueError as error:  # unclosed braces
+        raise InvalidConfig(f"webdataset: '{patterns}' is not a pattern: {error}", hint=PATTERNS) from error
+
+
+def _matching(root: Path, patterns: Sequence[str], *, skip: bool) -> list[Shard]:
+    found: dict[Shard, None] = {}
+    missing = []
+    for pattern in patterns:
+        try:
+            paths = _glob(root, pattern)
+        except (ValueError, NotImplementedError) as error:  # an absolute path
+            raise InvalidConfig(f"webdataset: '{pattern}' is not a pattern: {error}", hint=PATTERNS) from error
+        if not paths and not skip:
+            raise MissingData(f"webdataset: {root} has no {pattern}", hint=PATTERNS)
+        if not paths:
+            missing.append(pattern)
+        found.update(dict.fromkeys(paths))
+    if missing:
+        warnings.warn(
+            f"webdataset: {len(missing)} shards are left out, bad_shards=skip: {root} has no {some(missing)}",
+            stacklevel=3,
+        )
     return list(found)
 
 
@@ -151,13 +219,16 @@ def _glob(root: Path, pattern: str) -> list[Path]:
     return [path for path in paths if not path.name.startswith("._") and not path.is_dir()]
 
 
-def check_shards(shards: Iterable[Path]) -> None:
-    """Raise MissingData or StorageError for a shard that cannot be read."""
-    for path in shards:
+def check_shards(shards: Iterable[Shard]) -> None:
+    """Raise MissingData or StorageError for a shard that cannot be read, InvalidConfig for one larger than the cache."""
+    for shard in shards:
+        if isinstance(shard, RemoteShard):
+            shard.cache.check(shard.file)
+            continue
         try:
-            with reading(path):
-                path.stat()
+            with reading(shard):
+                shard.stat()
         except FileNotFoundError as error:
             raise MissingData(
-                f"{path} does not exist, or is a link to a file that does not", hint="restore it"
+                f"{shard} does not exist, or is a link to a file that does not", hint="restore it"
             ) from error
