@@ -34,6 +34,16 @@ Method = Literal["dense", "relevance", "grad-cam", "layer-cam"]
 Scale = Literal["common", "own"]
 Exif = Literal["apply", "ignore"]
 TrackerName = Literal["tensorboard", "wandb"]
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_url(place: object) -> bool:
+    """Return True for a text that is a URL. A drive of Windows is none: its name is one letter."""
+    return isinstance(place, str) and _URL.match(place) is not None
+
+
+def _place(value: Any) -> Path | str:
+    return value if is_url(value) else _path(value)
 
 
 def _path(value: Any) -> Path:
@@ -41,6 +51,8 @@ def _path(value: Any) -> Path:
         raise ValueError("expected a path, found arrays in memory, which only sparc.train takes")
     if not isinstance(value, str | Path) or value == "":
         raise ValueError(f"expected a path, found {value!r:.80}")
+    if is_url(value):
+        raise ValueError(f"expected a path on this machine, found a URL: {value:.80}")
     return Path(value)
 
 
@@ -66,6 +78,9 @@ def _latent_set(value: Any) -> tuple[int, ...]:
 
 Location = Annotated[str | Path, PlainValidator(_path)]
 """A path; strings are accepted and converted."""
+Place = Annotated[str | Path, PlainValidator(_place)]
+"""A path, or a URL, which stays a string: a path would lose one of its slashes."""
+
 
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 MAX_PIXELS, MAX_SIDE_RATIO = 178_956_970, 200
@@ -128,13 +143,16 @@ class DataOptions(Options):
 class PlaceOptions(Options):
     """Places of a run's data, and the device to compute on."""
 
-    data_root: Location | None = option(None, "Folder of the dataset.")
-    features: Location | None = option(
-        None, "Folder written by `sparc import features`, instead of a dataset and backbones."
+    data_root: Place | None = option(
+        None, "Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."
     )
-    store: Location | None = option(
+    features: Place | None = option(
+        None, "Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."
+    )
+    store: Place | None = option(
         None,
-        "Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store.",
+        "Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store, "
+        "else ~/.cache/sparc/store.",
     )
     device: str = option("auto", "auto (CUDA if available), cpu, cuda, cuda:1, ...")
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import threading
 from enum import IntEnum
+from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from typing import Any, NamedTuple
+
+from sparc.system.liveness import hear
 
 
 class Stage(IntEnum):
@@ -50,6 +53,7 @@ class ReadingLog:
     def enter(self, slot: int) -> None:
         """Take a slot, in the process or thread that writes to it."""
         _OWN.slot = slot
+        hear(partial(self._again, slot))
         self._values[_FIELDS * slot] = os.getpid()
         self.rest()
 
@@ -62,6 +66,10 @@ class ReadingLog:
         self._values[base + 2] = sample
         self._values[base + 3] = stage
         self._values[base + 1] += 1
+
+    def _again(self, slot: int) -> None:
+        """Note that the work goes on: a download that takes long still receives data."""
+        self._values[_FIELDS * slot + 1] += 1
 
     def rest(self) -> None:
         """Note that nothing is worked on."""

@@ -15,8 +15,7 @@ from pathlib import Path
 from sparc.interchange import SPLITS
 from sparc.interchange.arrays import TEMPORARY
 from sparc.interchange.sample_labels import LABELS
-from sparc.storage.manifest import IMPORTING, MANIFEST
-from sparc.storage.store import SAMPLES
+from sparc.storage.manifest import IMPORTING, MANIFEST, SAMPLES
 from sparc.system.files import read_json, remove_temporaries, sync_folder, write_json
 from sparc.system.locks import owned
 from sparc.system.refusals import writing

@@ -23,6 +23,7 @@ Letters in shapes, in this package: B samples of a batch, N samples of a dataset
 height and width of an image in pixels.
 """
 
+from sparc.config import is_url
 from sparc.errors import (
     BadSample,
     CorruptFile,
@@ -84,7 +85,6 @@ from sparc.system.remote import (
     can_list,
     check_protocol,
     describe_all,
-    is_url,
     list_files,
     read_whole,
     shown,

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparc.config import ExtractionOptions, RunConfig
+from sparc.config import ExtractionOptions, RunConfig, is_url
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems, counted
 from sparc.extraction import (
     IMPORTED,
@@ -28,7 +28,9 @@ from sparc.plugins.problems import find_problems
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
+from sparc.storage.mirror import fetch_imported, fetch_stream
 from sparc.system.devices import devices, no_device
+from sparc.system.remote import below, shown
 
 if TYPE_CHECKING:
     from sparc.evaluation import HeldOut
@@ -78,13 +80,23 @@ class Data:
 
     def extract(self, share: Share = WHOLE) -> None:
         """Extract the features that the store lacks, in a separate process. Raises the SparcError of that process."""
-        self.check_samples()
         every = self.stored
+        self._refuse_remote(every)
+        self.check_samples()
         there = sum(job.done for job in every)
         sweep([job for job in every if job.done and job.dataset.name != IMPORTED])
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
         extract(self.on_device(every), self._extracting, part=share)
+
+    def _refuse_remote(self, jobs: Sequence[Job]) -> None:
+        """Raise MissingData if a store behind a URL lacks features, since nothing can be written there."""
+        lacking = [f"{job.stream.alias} ({job.split})" for job in jobs if not job.done]
+        if lacking and is_url(self.config.store):
+            raise MissingData(
+                f"the store at {shown(str(self.config.store))} has no complete features of {', '.join(lacking)}",
+                hint="extract them into a folder, --store FOLDER, and copy that there",
+            )
 
     @property
     def stored(self) -> list[Job]:
@@ -248,9 +260,19 @@ def jobs_of(
     own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
     options = JobOptions(device=config.device, tokens=tokens, **own)
     if config.features is not None:
-        return imported(Path(config.features), config.streams, options, splits=("test",) if held_out else SPLITS)
+        splits = ("test",) if held_out else SPLITS
+        root = Path(config.features)
+        if is_url(config.features):
+            from sparc.interchange.sample_labels import LABELS
+
+            root = fetch_imported(str(config.features), [one.name for one in config.streams], splits, (LABELS,))
+        return imported(root, config.streams, options, splits=splits)
     known = recorded or {}
     jobs = plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
+    if is_url(config.store):
+        fetched = list(jobs.values())[-1:] if held_out else list(jobs.values())[int(config.on_the_fly) :]
+        for job in (job for streams in fetched for job in streams.values()):
+            fetch_stream(below(str(config.store), "/".join(job.directory.parts[-3:])), job.directory)
     return dict(list(jobs.items())[-1:]) if held_out else jobs
 
 

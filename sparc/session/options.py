@@ -13,6 +13,7 @@ from sparc.config import (
     PlaceOptions,
     PluginRef,
     RunConfig,
+    is_url,
     names,
     option_name,
     suggestion,
@@ -21,8 +22,10 @@ from sparc.config import (
 from sparc.errors import InvalidConfig, PluginError
 from sparc.extraction import IMPORTED
 from sparc.plugins.registry import Registry
+from sparc.storage.mirror import mirror_of
 from sparc.system.cache import cache_dir
 from sparc.system.refusals import reading
+from sparc.system.remote import shown
 
 
 def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, Any] | None = None) -> RunConfig:
@@ -53,7 +56,12 @@ def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, An
 
 def _dataset_of(folder: Any, registry: Registry) -> str:
     """Return the name of the dataset that recognizes a folder. Raises InvalidConfig unless one does."""
-    root = Path(validated(PlaceOptions, {"data-root": folder}).data_root or "").expanduser()
+    place = validated(PlaceOptions, {"data-root": folder}).data_root or ""
+    if is_url(place):
+        raise InvalidConfig(
+            f"--data-root: expected --dataset too, found {shown(str(place))} alone", hint="add --dataset webdataset"
+        )
+    root = Path(place).expanduser()
     with reading(root):
         if not root.is_dir():
             raise InvalidConfig(f"--data-root: no folder at {root}", hint="check --data-root, and add --dataset NAME")
@@ -119,7 +127,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     Raises InvalidConfig for a path that JSON, in which runs and features name it, cannot hold.
     """
     places = {
-        name: writable_name(Path(place).expanduser().resolve(), f"--{option_name(name)}")
+        name: place if is_url(place) else writable_name(Path(place).expanduser().resolve(), f"--{option_name(name)}")
         for name in ("data_root", "features", "store", "out")
         if (place := getattr(config, name))
     }
@@ -155,6 +163,13 @@ def _absolute(ref: PluginRef) -> PluginRef:
     return ref.model_copy(update={"params": params})
 
 
+def store_place(config: RunConfig) -> str | Path:
+    """Return the feature store as a run names it: the folder, or the URL."""
+    return str(config.store) if is_url(config.store) else store_root(config)
+
+
 def store_root(config: RunConfig) -> Path:
-    """Return the folder of the feature store."""
+    """Return the folder of the feature store; for a URL that of its copy, which need not be there yet."""
+    if is_url(config.store):
+        return mirror_of(str(config.store))
     return Path(config.store) if config.store is not None else cache_dir("store").resolve()

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparc.config import ExtractionOptions, PluginRef, RunConfig, SpaceConfig, SpaceOptions, names
+from sparc.config import ExtractionOptions, PluginRef, RunConfig, SpaceConfig, SpaceOptions, is_url, names
 from sparc.config.options import MeasureOptions
 from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
 from sparc.extraction import IMPORTED, Job
@@ -24,6 +24,7 @@ from sparc.session.session import Session, missing_plugins
 from sparc.storage.provenance import Provenance
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
+from sparc.system.remote import shown
 
 _SAY = "name it: --features FOLDER; or --dataset NAME, --data-root FOLDER and --stream NAME=BACKBONE for each stream"
 
@@ -142,4 +143,5 @@ def _name(config: RunConfig, job: Job) -> str:
     if config.features is None:
         return job.directory.parent.parent.name  # the dataset, and a digest of its parameters and content
     root = Path(config.features)
-    return f"{root.name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}"
+    place = shown(str(config.features)) if is_url(config.features) else str(root.resolve())
+    return f"{root.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"

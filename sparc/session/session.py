@@ -19,7 +19,7 @@ from sparc.plugins.registry import discover
 from sparc.session import on_the_fly
 from sparc.session.data import Data, jobs_of
 from sparc.session.listener import SILENT, Listener
-from sparc.session.options import resolved, store_root, with_absolute_paths
+from sparc.session.options import resolved, store_place, with_absolute_paths
 from sparc.session.tracking import Tracker, check_tracker, tracking
 from sparc.session.watching import Watch
 from sparc.storage.latent_names import LATENTS
@@ -198,7 +198,7 @@ class Session:
 
     def _placed(self) -> RunConfig:
         """Return the configuration with the place of the store, and the commits of weights from the hub."""
-        placed = self.config.model_copy(update={"store": store_root(self.config)})
+        placed = self.config.model_copy(update={"store": store_place(self.config)})
         if self.config.features is None:  # the jobs name the commits
             streams = tuple(job.stream for job in self.data.held_out_jobs.values())
             placed = placed.model_copy(update={"stream": streams})

@@ -25,6 +25,7 @@ from sparc.system.refusals import reading, writing
 
 STORE_FORMAT = 2
 MANIFEST = "manifest.json"
+SAMPLES = "samples.json"
 IMPORTING = "importing.json"
 """Journal of an import in the folder that it writes; an import that ended leaves none."""
 IMPORTED = "imported"

@@ -24,14 +24,13 @@ from torch import Tensor
 
 from sparc.core.space import present
 from sparc.errors import BadFeatures, CorruptFile, MisalignedStreams, MissingData
-from sparc.storage.manifest import Manifest, Shard, digest_ids, how_to_remake, read_manifest
+from sparc.storage.manifest import SAMPLES, Manifest, Shard, digest_ids, how_to_remake, read_manifest
 from sparc.storage.tensor_files import DIGEST, check_digest, write_tensors
 from sparc.system.files import check_readable, read_json, sha256, write_atomically
 from sparc.system.refusals import reading
 
 SHARD_ROWS = 1024
 """Rows per shard."""
-SAMPLES = "samples.json"
 FEATURES = "features"
 TOKENS = "tokens"
 

@@ -18,8 +18,8 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from sparc.errors import InvalidConfig
 from sparc.system.files import sync_folder
@@ -54,21 +54,21 @@ class FileCache:
             )
 
     @contextlib.contextmanager
-    def open(self, file: RemoteFile) -> Iterator[IO[bytes]]:
+    def open(self, file: RemoteFile) -> Iterator[BufferedReader]:
         """Open a file for reading, downloaded if it is not there. It is not removed inside the block.
 
         Raises as `check` and `remote.download`, and StorageError if the folder cannot be written.
         """
-        opened = self._taken(file)
+        opened = None
         while opened is None:
-            opened = self._fetched(file)
+            opened = self._taken(file) or self._fetched(file)
         with opened:
             yield opened
 
     def _place(self, file: RemoteFile) -> Path:
         return self.folder / f"{hashlib.sha256(json.dumps(file.key).encode()).hexdigest()[:40]}{FILE}"
 
-    def _taken(self, file: RemoteFile) -> IO[bytes] | None:
+    def _taken(self, file: RemoteFile) -> BufferedReader | None:
         """Open and lock a file that is there; None if it is not, or was just removed."""
         path = self._place(file)
         try:
@@ -92,15 +92,16 @@ class FileCache:
                 path.unlink()
         return None
 
-    def _fetched(self, file: RemoteFile) -> IO[bytes] | None:
+    def _fetched(self, file: RemoteFile) -> BufferedReader | None:
         """Download and lock a file; None if another process has done so meanwhile."""
         self.check(file)
         path = self._place(file)
         lock = _waited(path.with_suffix(LOCK))
         part = path.with_suffix(f".{file.size}{PART}")
         try:
-            if path.exists():
-                return None
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size == file.size:
+                    return None
             self._reserve(part, file.size)
             download(file, part)
             with writing(path):
@@ -151,7 +152,7 @@ class FileCache:
         return total + size <= self.limit
 
 
-def _share(opened: IO[bytes]) -> None:
+def _share(opened: BufferedReader) -> None:
     if _HAS_LOCKS:
         with contextlib.suppress(OSError):  # a file system without locks: there a removed file stays readable
             fcntl.flock(opened.fileno(), fcntl.LOCK_SH)

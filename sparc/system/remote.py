@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,9 @@ STAMPS = (
     *("generation", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified", "created"),
 )
 """What a server may say about a file's content, the surest first; then the times."""
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LOCAL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE}
 _HTTP = ("http", "https")
 _SILENCE = {"ClientConnectorError", "ClientConnectorDNSError", "ServerDisconnectedError", "EndpointConnectionError"}
-
-
-def is_url(place: object) -> bool:
-    """Return True for a text that is a URL. A drive of Windows is none: its name is one letter."""
-    return isinstance(place, str) and _URL.match(place) is not None
 
 
 def shown(url: str) -> str:
@@ -105,29 +100,31 @@ def can_list(url: str) -> bool:
     return url.partition("://")[0].lower() not in _HTTP
 
 
-def list_files(url: str, *, deep: bool = False) -> dict[str, RemoteFile]:
-    """Return the files in a folder by their name, or with `deep` all files below it by their path in it.
+def list_files(url: str) -> dict[str, RemoteFile]:
+    """Return the files in a folder by their name, in its order.
 
     Raises MissingData for a folder that is not there or refused, and StorageError.
     """
     with _worded(url):
         filesystem, path = _opened(url)
         filesystem.invalidate_cache()
-        if deep:
-            found = filesystem.find(path, detail=True)
-            rows: list[Mapping[str, Any]] = list(found.values() if isinstance(found, Mapping) else found)
-        else:
-            rows = filesystem.ls(path, detail=True)
-    start = str(path).rstrip("/") + "/"
+        rows = filesystem.ls(path, detail=True)
+    start = str(path).strip("/") + "/"
     files = {}
     for row in rows:
-        name = str(row["name"])
-        inside = (
-            name.removeprefix(start) if name.startswith(start) else name.lstrip("/").removeprefix(start.lstrip("/"))
-        )
+        inside = str(row["name"]).lstrip("/").removeprefix(start)
         if row.get("type") == "file" and inside and ".." not in inside.split("/"):
             files[inside] = _described(below(url, inside), row)
-    return files
+    return dict(sorted(files.items()))
+
+
+def list_folders(url: str) -> list[str]:
+    """Return the names of the folders in a folder. Raises as `list_files`."""
+    with _worded(url):
+        filesystem, path = _opened(url)
+        filesystem.invalidate_cache()
+        rows = filesystem.ls(path, detail=True)
+    return sorted(str(row["name"]).rstrip("/").rpartition("/")[2] for row in rows if row.get("type") == "directory")
 
 
 def below(url: str, name: str) -> str:
@@ -215,8 +212,13 @@ def _described(url: str, info: Mapping[str, Any]) -> RemoteFile:
         )
     lfs = info.get("lfs")
     said = {**info, **(lfs if isinstance(lfs, Mapping) else {})}
-    stamp = next((f"{name}={said[name]}" for name in STAMPS if said.get(name) not in (None, "")), "")
+    stamp = next((f"{name}={_same_form(said[name])}" for name in STAMPS if said.get(name) not in (None, "")), "")
     return RemoteFile(url, int(size), stamp)
+
+
+def _same_form(value: Any) -> str:
+    """Return a time as seconds and a tag without quotes: the list of a folder and a single answer differ in this."""
+    return str(value.timestamp() if isinstance(value, datetime) else value).strip('"')
 
 
 @contextlib.contextmanager

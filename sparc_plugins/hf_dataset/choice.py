@@ -167,7 +167,7 @@ def _splits(root: Path, seen: Sequence[Path]) -> dict[str, list[Path]]:
     from datasets.data_files import ALL_DEFAULT_PATTERNS, ALL_SPLIT_PATTERNS
 
     try:
-        from fsspec.utils import glob_translate  # type: ignore[import-untyped]
+        from fsspec.utils import glob_translate
     except ImportError:  # before 2023.12, when the patterns were of another kind
         return _listed_splits(root)
 

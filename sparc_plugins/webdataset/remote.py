@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -183,7 +184,7 @@ def identify_remote(root: str, shards: Sequence[RemoteShard], *, whole: bool) ->
     start = shown(root).rstrip("/") + "/"
     rows: list[tuple[str, int, str]] = []
     for shard in shards:
-        stamp = remembered(shard, "sha256", lambda shard=shard: _digest(shard)) if whole else shard.file.stamp
+        stamp = str(remembered(shard, "sha256", partial(_digest, shard))) if whole else shard.file.stamp
         rows.append((str(shard).removeprefix(start), shard.file.size, stamp))
     if not all(stamp for _, _, stamp in rows):
         warnings.warn(

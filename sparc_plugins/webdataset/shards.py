@@ -17,6 +17,7 @@ from sparc.plugins import (
     MissingData,
     Params,
     cache_dir,
+    can_list,
     check_protocol,
     install,
     is_url,
@@ -83,13 +84,24 @@ def find_shards(params: WebDatasetParams) -> dict[str, list[Shard]]:
         raise MissingData("the package 'webdataset' is not installed", hint=EXTRA)
     folder = folder_of(params)
     if isinstance(folder, RemoteFolder):
-        given = params.train is not None  # only then the list of a server is not needed
-        return _split(params, [] if given else list(folder.tars()), lambda names: list(folder.matching(names)))
+        return _split(params, _remote_list(folder, params), lambda names: list(folder.matching(names)))
     listed = _listed(folder)
     shards: list[Shard] = [path for path in listed if path.suffix.lower() == ".tar" and not path.is_dir()]
     if not shards and not params.train:
         raise _no_shards(folder, listed)
     return _split(params, shards, lambda names: _matching(folder, names, skip=params.bad_shards == "skip"))
+
+
+def _remote_list(folder: RemoteFolder, params: WebDatasetParams) -> list[Shard]:
+    """Return the shards that the server lists; none if the parameters name all shards, or if it gives no list."""
+    if params.train and (params.test or not can_list(folder.url)):
+        return []
+    try:
+        return list(folder.tars())
+    except MissingData:  # a user may have the right to read, and none to list
+        if params.train:
+            return []
+        raise
 
 
 def _split(
@@ -220,7 +232,7 @@ def _glob(root: Path, pattern: str) -> list[Path]:
 
 
 def check_shards(shards: Iterable[Shard]) -> None:
-    """Raise MissingData or StorageError for a shard that cannot be read, InvalidConfig for one larger than the cache."""
+    """Raise MissingData or StorageError for a shard that cannot be read, InvalidConfig for one beyond the cache."""
     for shard in shards:
         if isinstance(shard, RemoteShard):
             shard.cache.check(shard.file)
