@@ -4,7 +4,6 @@ import importlib.util
 import subprocess
 import sys
 import threading
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -39,15 +38,15 @@ class S3Server:
         for line in self._process.stdout:
             if "Running on" in line:
                 break
-        threading.Thread(target=self._process.stdout.read, daemon=True).start()  # its log of requests fills the pipe
+        self._reading = threading.Thread(target=self._process.stdout.read)  # its log would fill the pipe
+        self._reading.start()
         self.variables = {**KEYS, "AWS_ENDPOINT_URL": self.url}
-
-    def reset(self):
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")).close()
 
     def close(self):
         self._process.terminate()
         self._process.wait()
+        self._reading.join()
+        self._process.stdout.close()
 
 
 class WebServer:

@@ -31,7 +31,7 @@ from sparc.plugins import (
 )
 from sparc_plugins.webdataset.grouping import fields
 from sparc_plugins.webdataset.index import EncodedTexts, content, read_index
-from sparc_plugins.webdataset.remote import RemoteFolder, RemoteShard, Shard, identify_remote, opened
+from sparc_plugins.webdataset.remote import RemoteFolder, RemoteShard, Shard, identify_remote, opened, remembered
 from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, count_left_out, find_shards, folder_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class WebDataset:
         self._shards = found.get(split, found["train"])
         self._index = read_index(self._shards, params)
         self._fields = fields(params.caption)
-        self._refuse_unreadable(params.caption)
+        tried = [place for place in self._index.places[:TRIED].tolist() if place[3] >= 0]
+        about = f"captions {params.caption} {tried}"
+        remembered(self._shards[0], about, partial(self._refuse_unreadable, params.caption, tried))
         self._rows = np.arange(len(self._index.keys))
         if "test" not in found:
             drawn = [held_out(key, params.holdout, params.split_seed) for key in EncodedTexts(self._index.keys)]
@@ -84,9 +86,8 @@ class WebDataset:
             used = {name for shards in found.values() for name in EncodedTexts(read_index(shards, params).names)}
             self.taxonomy = read_taxonomy(_taxonomy(folder_of(params)), sorted(used))
 
-    def _refuse_unreadable(self, spec: str) -> None:
-        """Raise InvalidConfig if none of the first samples has a caption that can be read."""
-        tried = [place for place in self._index.places[:TRIED].tolist() if place[3] >= 0]
+    def _refuse_unreadable(self, spec: str, tried: Sequence[Sequence[int]]) -> None:
+        """Raise InvalidConfig if none of the first samples, at these places, has a caption that can be read."""
         if tried and all(isinstance(self._caption(place), _Fault) for place in tried):
             number, _, _, offset, size, _ = tried[0]
             start = read(self._shards[number], offset, size)[:200].decode(errors="replace")
