@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sparc.storage.manifest import IMPORTING, MANIFEST, SAMPLES, STORE_FORMAT, M
 from sparc.system.cache import cache_dir
 from sparc.system.files import remove_temporaries, sha256, write_atomically
 from sparc.system.locks import LOCK, take
+from sparc.system.refusals import writing
 from sparc.system.remote import below, can_list, describe, download, list_folders, read_whole, shown
 
 
@@ -48,13 +50,32 @@ def fetch_imported(url: str, streams: Sequence[str], splits: Sequence[str], besi
     found = False
     for split in splits:
         inside = below(url, split)
-        for name in streams or list_folders(inside):
+        names = streams or _listed(inside)
+        if not streams:
+            _remove_others(root / split, names)
+        for name in names:
             found = fetch_stream(below(inside, name), root / split / name) or found
         for name in beside:
             _fetch_beside(below(inside, name), root / split / name)
     if not found:
         raise MissingData(f"no imported features at {shown(url)}", hint="check the URL, and the right to read there")
     return root
+
+
+def _listed(url: str) -> list[str]:
+    """Return the streams of a split; none if there is no such split."""
+    try:
+        return list_folders(url)
+    except MissingData:
+        return []
+
+
+def _remove_others(split: Path, names: Sequence[str]) -> None:
+    """Remove the copies of streams that are not at the URL any more."""
+    for folder in split.iterdir() if split.is_dir() else ():
+        if folder.is_dir() and folder.name not in names:
+            with writing(folder):
+                shutil.rmtree(folder)
 
 
 def fetch_stream(url: str, directory: Path) -> bool:
