@@ -39,25 +39,21 @@ def shards(photos, folder):
 
 
 def check(sparc, data, store, copy, variables):
-    """Extract from shards at a URL, copy the store to another, train and evaluate from there."""
+    """Extract from shards at a URL, copy the store to another URL, and find the features there."""
     options = (*STREAMS, "--dataset", "webdataset[labels=cls,train={000..002}.tar]", "--data-root", data)
     done = sparc("extract", *options, "--store", "store", **variables)
     assert done.returncode == 0, done.stderr
-    lacking = sparc("train", *options, "--store", store, "--out", "run", **variables)
+    lacking = sparc("extract", *options, "--store", store, **variables)
     assert lacking.returncode == 1
     assert f"the store at {store} has no complete features of tiny-image (train), char-ngrams (train)" in lacking.stderr
     assert "extract them into a folder, --store FOLDER, and copy that there" in lacking.stderr
     copy()
-    shape = ("--n-latents", 32, "--k", 4, "--steps", 20)
-    done = sparc("train", *options, "--store", store, "--out", "run", *shape, **variables)
-    assert done.returncode == 0, done.stderr
-    assert "features: 4 of 4 are in the store" in done.stdout
-    done = sparc("evaluate", "run", **variables)
-    assert done.returncode == 0, done.stderr
+    done = sparc("extract", *options, "--store", store, **variables)
+    assert (done.returncode, "features: 4 of 4 are in the store" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.slow
-def test_shards_and_a_store_at_urls_train_a_run(photos, tmp_path, sparc_here):
+def test_shards_and_a_store_at_urls_are_read(photos, tmp_path, sparc_here):
     shards(photos, tmp_path / "shards")
     place = tmp_path / "far" / "store"
     check(
@@ -71,7 +67,7 @@ def test_shards_and_a_store_at_urls_train_a_run(photos, tmp_path, sparc_here):
 
 @needs_s3
 @pytest.mark.slow
-def test_shards_and_a_store_in_s3_train_a_run(photos, tmp_path, sparc_here, s3, monkeypatch):
+def test_shards_and_a_store_in_s3_are_read(photos, tmp_path, sparc_here, s3, monkeypatch):
     for name, value in s3.variables.items():
         monkeypatch.setenv(name, value)
     shards(photos, tmp_path / "shards")

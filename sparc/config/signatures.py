@@ -18,11 +18,12 @@ class RunArguments(TypedDict, total=False):
     dataset: str | PluginRef | Mapping[str, Any]
     """Dataset. Default: openmoji, the demo."""
     data_root: str | Path | None
-    """Folder of the dataset."""
+    """Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."""
     features: str | Path | Mapping[str, Any] | None
-    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    """Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store,
+    else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     max_time: str | None
@@ -116,11 +117,12 @@ class CompleteArguments(TypedDict, total=False):
     dataset: str | PluginRef | Mapping[str, Any]
     """Dataset. Default: openmoji, the demo."""
     data_root: str | Path | None
-    """Folder of the dataset."""
+    """Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."""
     features: str | Path | None
-    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    """Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store,
+    else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
 
@@ -129,11 +131,12 @@ class AttachArguments(TypedDict, total=False):
     """Arguments with the fields of `AttachOptions`."""
 
     data_root: str | Path | None
-    """Folder of the dataset."""
+    """Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."""
     features: str | Path | None
-    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    """Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store,
+    else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     max_time: str | None
@@ -155,11 +158,12 @@ class EvaluateArguments(TypedDict, total=False):
     """Arguments with the fields of `EvaluateOptions`."""
 
     data_root: str | Path | None
-    """Folder of the dataset."""
+    """Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."""
     features: str | Path | None
-    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    """Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store,
+    else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     dataset: str | PluginRef | Mapping[str, Any] | None
@@ -185,11 +189,12 @@ class ExploreArguments(TypedDict, total=False):
     """Arguments with the fields of `ExploreOptions`."""
 
     data_root: str | Path | None
-    """Folder of the dataset."""
+    """Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."""
     features: str | Path | None
-    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    """Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store,
+    else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     dataset: str | PluginRef | Mapping[str, Any] | None
@@ -216,11 +221,12 @@ class LocalizeArguments(TypedDict, total=False):
     """Arguments with the fields of `LocalizeOptions`."""
 
     data_root: str | Path | None
-    """Folder of the dataset."""
+    """Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."""
     features: str | Path | None
-    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    """Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store,
+    else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     image: str | Path | Sequence[Any]
@@ -254,11 +260,12 @@ class EncodeArguments(TypedDict, total=False):
     """Arguments with the fields of `EncodeOptions`."""
 
     data_root: str | Path | None
-    """Folder of the dataset."""
+    """Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."""
     features: str | Path | None
-    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    """Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store,
+    else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     image: str | Path | Sequence[Any]
@@ -275,11 +282,12 @@ class SearchArguments(TypedDict, total=False):
     """Arguments with the fields of `SearchOptions`."""
 
     data_root: str | Path | None
-    """Folder of the dataset."""
+    """Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."""
     features: str | Path | None
-    """Folder written by `sparc import features`, instead of a dataset and backbones."""
+    """Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."""
     store: str | Path | None
-    """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
+    """Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store,
+    else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     image: str | Path | Sequence[Any]
