@@ -8,7 +8,7 @@ import tarfile
 import fsspec
 import pytest
 
-from tests.remote import S3Server, needs_s3
+from tests.remote import S3Server, lacks, needs_s3
 
 STREAMS = ("--stream", "tiny-image", "--stream", "char-ngrams")
 
@@ -52,6 +52,7 @@ def check(sparc, data, store, copy, variables):
     assert (done.returncode, "features: 4 of 4 are in the store" in done.stdout) == (0, True), done.stderr
 
 
+@pytest.mark.skipif(not lacks("s3fs", "moto"), reason="the test with S3 does the same")
 @pytest.mark.slow
 def test_shards_and_a_store_at_urls_are_read(photos, tmp_path, sparc_here):
     shards(photos, tmp_path / "shards")

@@ -31,13 +31,15 @@ from sparc.plugins import (
 )
 from sparc_plugins.webdataset.grouping import fields
 from sparc_plugins.webdataset.index import EncodedTexts, content, read_index
-from sparc_plugins.webdataset.remote import RemoteFolder, RemoteShard, Shard, identify_remote, opened, remembered
+from sparc_plugins.webdataset.remote import RemoteFolder, RemoteShard, Shard, identify_remote, opened, texts_of
 from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, count_left_out, find_shards, folder_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from scipy.sparse import csr_array
 
+SHARDS_OF_TEXTS = 4
+"""Number of remote shards whose captions are in memory."""
 TRIED = 100
 """Number of samples that are read to check that captions can be read."""
 
@@ -68,9 +70,8 @@ class WebDataset:
         self._shards = found.get(split, found["train"])
         self._index = read_index(self._shards, params)
         self._fields = fields(params.caption)
-        tried = [place for place in self._index.places[:TRIED].tolist() if place[3] >= 0]
-        about = f"captions {params.caption} {tried}"
-        remembered(self._shards[0], about, partial(self._refuse_unreadable, params.caption, tried))
+        self._texts: dict[int, dict[int, bytes]] = {}
+        self._refuse_unreadable(params.caption)
         self._rows = np.arange(len(self._index.keys))
         if "test" not in found:
             drawn = [held_out(key, params.holdout, params.split_seed) for key in EncodedTexts(self._index.keys)]
@@ -86,11 +87,12 @@ class WebDataset:
             used = {name for shards in found.values() for name in EncodedTexts(read_index(shards, params).names)}
             self.taxonomy = read_taxonomy(_taxonomy(folder_of(params)), sorted(used))
 
-    def _refuse_unreadable(self, spec: str, tried: Sequence[Sequence[int]]) -> None:
-        """Raise InvalidConfig if none of the first samples, at these places, has a caption that can be read."""
+    def _refuse_unreadable(self, spec: str) -> None:
+        """Raise InvalidConfig if none of the first samples has a caption that can be read."""
+        tried = [place for place in self._index.places[:TRIED].tolist() if place[3] >= 0]
         if tried and all(isinstance(self._caption(place), _Fault) for place in tried):
             number, _, _, offset, size, _ = tried[0]
-            start = read(self._shards[number], offset, size)[:200].decode(errors="replace")
+            start = self._written(number, offset, size)[:200].decode(errors="replace")
             where = f"the first {len(tried)} samples of {self._shards[number]}"
             raise InvalidConfig(
                 f"webdataset: no text '{spec}' in {where}: {self._caption(tried[0])}",
@@ -117,7 +119,7 @@ class WebDataset:
         if offset < 0:
             return None
         try:
-            text = content(read(self._shards[number], offset, size), self._fields[spec])
+            text = content(self._written(number, offset, size), self._fields[spec])
         except ValueError as error:
             return _Fault(str(error))
         if not isinstance(text, str):
@@ -125,6 +127,21 @@ class WebDataset:
             return _Fault(f"expected a text in the field '{self._fields[spec].json_field}', found {found}")
         # JSON can hold half of a surrogate pair, which UTF-8 cannot encode.
         return text.encode("utf-8", "replace").decode()
+
+    def _written(self, number: int, offset: int, size: int) -> bytes:
+        """Return the content of a caption's file. That of a remote shard does not need the shard any more."""
+        import numpy as np
+
+        shard = self._shards[number]
+        if not isinstance(shard, RemoteShard):
+            return read(shard, offset, size)
+        if number not in self._texts:
+            while len(self._texts) >= SHARDS_OF_TEXTS:
+                self._texts.pop(next(iter(self._texts)))
+            first, last = np.searchsorted(self._index.places[:, 0], [number, number + 1])
+            places = self._index.places[first:last, 3:5]
+            self._texts[number] = texts_of(shard, places[places[:, 0] >= 0].tolist())
+        return self._texts[number][offset]
 
     def labels(self) -> csr_array | None:
         """Return multi-hot labels (N, labels), columns as in the taxonomy; None without labels."""

@@ -26,7 +26,7 @@ from sparc.plugins import (
 )
 from sparc_plugins.webdataset.archive import Member, read_members
 from sparc_plugins.webdataset.grouping import Field, Sources, Tally, Wanted, common, grouped
-from sparc_plugins.webdataset.remote import RemoteShard, Shard, opened, remembered
+from sparc_plugins.webdataset.remote import RemoteShard, Shard, opened, remembered, texts_of
 from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, some
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ def build_index(shards: Sequence[Shard], params: WebDatasetParams) -> Index:
         try:
             found = list(grouped(path, read_members(path), wanted, tally))
             written = _written_labels(path, found, wanted.labels) if wanted.labels else []
+            if isinstance(path, RemoteShard):  # while it is here
+                texts_of(path, [[one.caption.offset, one.caption.size] for one in found if one.caption])
         except (CorruptFile, InvalidConfig, MissingData) as error:
             if params.bad_shards == "skip" and not isinstance(error, InvalidConfig):
                 bad.append(error)

@@ -83,6 +83,22 @@ def remembered(shard: Shard, about: str, make: Callable[[], Any]) -> Any:
     return found
 
 
+def texts_of(shard: RemoteShard, places: Sequence[Sequence[int]]) -> dict[int, bytes]:
+    """Return the content of small files in a shard by offset, from their offsets and sizes; the shard is read once."""
+
+    def read_all() -> list[str]:
+        with opened(shard) as file:
+            return [_piece(file, offset, size).decode("latin-1") for offset, size in places]  # any bytes, as JSON
+
+    found = remembered(shard, f"texts {[list(place) for place in places]}", read_all)
+    return {place[0]: text.encode("latin-1") for place, text in zip(places, found, strict=True)}
+
+
+def _piece(file: IO[bytes], offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
 @dataclass(frozen=True)
 class RemoteFolder:
     """A folder of shards behind a URL."""

@@ -97,6 +97,7 @@ def test_a_second_opening_downloads_nothing_and_a_changed_shard_alone_is_downloa
         path.unlink()
     again = opened(url)
     assert len(again) == 30
+    assert [again[number].caption for number in (29, 0)] == ["caption 29", "caption 0"]
     assert cached(own_cache) == []
     assert content(again) == before
     for path in cached(own_cache):
