@@ -9,7 +9,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,9 +27,12 @@ from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
+from sparc.training.distributed import Group, Ranks, Rows
 from sparc.training.gradients import gradients
 from sparc.training.health import LOWER, Diverged, Norms, check_terms, diverged
-from sparc.training.loader import Loader, TrainingFeatures, in_order
+from sparc.training.loader import EVERY, Loader, TrainingFeatures, batch_length, in_order
+from sparc.training.reduction import SharedCounters, merged_norms
+from sparc.training.sharding import SpaceShard, gathered, own_part
 from sparc.training.state import Progress, below, load_state, save_state
 from sparc.training.views import Views
 
@@ -101,18 +104,34 @@ def loss_weights(config: TrainingConfig) -> LossWeights:
 class Training:
     """A training in progress: space, optimiser, counters and number of steps, which together are saved to resume."""
 
-    def __init__(self, space: SharedLatentSpace, config: TrainingConfig, *, lacking: bool = True) -> None:
-        """Start at step 0 from the weights that the space has; `lacking` is that of `Views`."""
+    def __init__(
+        self,
+        space: SharedLatentSpace,
+        config: TrainingConfig,
+        *,
+        lacking: bool = True,
+        ranks: Ranks | None = None,
+        rows: Rows | None = None,
+    ) -> None:
+        """Start at step 0 from the weights that the space has; `lacking` is that of `Views`.
+
+        With `ranks`, the space holds this process's latents, and each batch its `rows` of a whole batch.
+        """
         self.space = space
         self.config = config
-        self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None)
-        self.counters = ActivityCounters(space.streams, space.n_latents, space.decoder.device)
+        self.ranks = ranks
+        self.rows = rows
+        self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None, ranks)
+        if ranks is None:
+            self.counters = ActivityCounters(space.streams, space.n_latents, space.decoder.device)
+        else:
+            self.counters = SharedCounters(space, ranks.samples)
         self.step = 0
         self.norms = Norms([*(f"feature_norm/{name}" for name in space.streams), "gradient_norm"], space.decoder.device)
         self.waits = config.on_nan == "skip" or space.decoder.device.type == "cpu"
         """True to look at each loss before the weights are updated by it, for which a GPU would wait."""
         self._weights = loss_weights(config)
-        self._views = Views(space, config, lacking=lacking)
+        self._views = Views(space, config, lacking=lacking, rows=rows)
         self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
 
     def advance(self, batch: Batch) -> list[Term]:
@@ -122,11 +141,13 @@ class Training:
         unless such steps are to be skipped.
         """
         dead = self.counters.dead(self.config.dead_after)
-        found = gradients(self.space, self._views.of(batch, self.step), self._weights, dead, self._select)
+        found = gradients(self.space, self._views.of(batch, self.step), self._weights, dead, self._select, self.ranks)
         self.step += 1
         if self.waits:
             check_terms(found.terms, self.step)
-        self.norms.add({"gradient_norm": self.adam.step(found).unsqueeze(0)})
+        norm = self.adam.step(found)
+        if self.ranks is None or self.ranks.samples.number == 0:
+            self.norms.add({"gradient_norm": norm.unsqueeze(0)})
         self.counters.update(found.codes, batch)
         return found.terms
 
@@ -137,6 +158,12 @@ class Training:
             if not (least.isfinite() and most.isfinite()):
                 raise BadFeatures(f"the parameter '{name}' is not finite after step {self.step}", hint=LOWER)
 
+    def outliers(self) -> dict[str, float]:
+        """Return `Norms.outliers` of all ranks."""
+        if self.ranks is not None:
+            self.norms.sums.copy_(merged_norms(self.norms.sums, self.ranks.samples))
+        return self.norms.outliers()
+
     @torch.no_grad()
     def loss_on(self, features: TrainingFeatures) -> float | None:
         """Return the mean loss of the first samples, without dropout and AuxK; None if it is not finite."""
@@ -146,21 +173,62 @@ class Training:
         losses = []
         for first in range(0, min(n_samples, HELD_OUT_BATCHES * size), size):
             batch = self.space.normalize({name: rows[first : first + size] for name, rows in raw.items()})
-            terms = loss_terms(self.space, batch, self.space.encode_batch(batch), self._weights)
-            losses.append(total(terms).item())
+            losses.append(total(self._terms_of(batch)).item())
         mean = sum(losses) / len(losses)
         return mean if math.isfinite(mean) else None
+
+    def _terms_of(self, batch: Batch) -> list[Term]:
+        if self.ranks is None or self.ranks.latents.size == 1:
+            return loss_terms(self.space, batch, self.space.encode_batch(batch), self._weights)
+        alone = replace(self.ranks, samples=Group())  # each row of the mesh measures all samples
+        return gradients(self.space, batch, self._weights, selector=self._select, ranks=alone).terms
 
     def save(self, run: Run, held_out: TrainingFeatures | None = None) -> None:
         """Save a checkpoint into the run. Raises StorageError, and BadFeatures as `check`."""
         self.check()
+        state = self._state()
+        if self.ranks is not None and self.ranks.samples.number:  # those with the same latents write
+            return
+        loss = self.loss_on(held_out) if held_out is not None else None
+        tensors = {name: self._whole(name, tensor) for name, tensor in state.items()}
+        if self.leads:
+            progress = Progress(self.step, self.adam.steps, loss)
+            save_state(run, tensors, progress, keep=self.config.keep_checkpoints)
+
+    @property
+    def leads(self) -> bool:
+        """True in the one process that writes."""
+        return self.ranks is None or self.ranks.leads
+
+    def _whole(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor of a checkpoint with the latents of all ranks, in the leading process."""
+        return gathered(name, tensor, self.space) if isinstance(self.space, SpaceShard) else tensor
+
+    def finish(self, run: Run) -> None:
+        """Write the trained space into the run, which makes it finished. Raises StorageError, BadFeatures."""
+        self.check()
+        if isinstance(self.space, SpaceShard):
+            if self.ranks is not None and self.ranks.samples.number:
+                return
+            state = {name: self._whole(name, tensor) for name, tensor in self.space.state_dict().items()}
+            space = self.space.joined(state) if self.leads else self.space
+        else:
+            space = self.space
+        if self.leads:
+            run.sync_metrics()
+            space.eval().save_pretrained(run.path, training=self.config)
+            run.drop_state()
+
+    def _state(self) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint, with those latents that this process holds."""
         tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
         tensors["samples_since_active"] = self.counters.samples_since_active
         tensors["norms"] = self.norms.sums
+        if self.ranks is not None:
+            tensors["norms"] = merged_norms(self.norms.sums, self.ranks.samples)
         for name, (moment1, moment2) in self.adam.moments.items():
             tensors |= {f"adam.exp_avg.{name}": moment1, f"adam.exp_avg_sq.{name}": moment2}
-        loss = self.loss_on(held_out) if held_out is not None else None
-        save_state(run, tensors, Progress(self.step, self.adam.steps, loss), keep=self.config.keep_checkpoints)
+        return tensors
 
     def restore(self, run: Run) -> None:
         """Continue from the newest checkpoint that is whole, if there is one.
@@ -170,6 +238,8 @@ class Training:
         load_state(run, self._take)
 
     def _take(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        if isinstance(self.space, SpaceShard):
+            tensors = {name: own_part(name, tensor, self.space.latents) for name, tensor in tensors.items()}
         self.space.load_state_dict(below("space.", tensors))
         self.counters.samples_since_active.copy_(tensors["samples_since_active"])
         self.norms.sums.copy_(tensors["norms"])
@@ -185,22 +255,33 @@ def train(
     features: TrainingFeatures,
     run: Run,
     hooks: Hooks | None = None,
+    ranks: Ranks | None = None,
 ) -> bool:
     """Train a space in place, on its device, on raw features, and save it into the run.
 
     If the run holds checkpoints of an interrupted training, resume from the newest. On the CPU the final weights are
     the same bits as without the interruption. Before the first step, `prepare` fits what is not trained.
 
+    With `ranks`, several processes train it, each on its part of every batch; `space` may be this one's `SpaceShard`.
+    One of them writes the run.
+
     Returns True if the training is complete, and False if `hooks.should_stop` ended it and a checkpoint was saved.
 
     Raises:
+        InvalidConfig: a batch has fewer samples than there are processes to share it.
+        ProcessLost: another process has ended.
         BadFeatures: a loss or a parameter is not finite; names it, the step, and the feature that caused it, if one
             did.
         MisalignedStreams: the streams have different numbers of samples.
         CorruptFile: no checkpoint of the run is whole.
         StorageError: the disk is full; the last saved state stays.
     """
-    training = Training(space, config, lacking=prepare(space, features, config))
+    if ranks is None:
+        training = Training(space, config, lacking=prepare(space, features, config))
+    else:
+        rows = Rows.of(batch_length(features, config), ranks.samples)
+        lacking = _prepare_together(space, features, config, ranks)
+        training = Training(space, config, lacking=lacking, ranks=ranks, rows=rows)
     return run_to_end(training, features, run, hooks)
 
 
@@ -208,14 +289,16 @@ def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: 
     """Take all steps of a training that is prepared, as `train` does."""
     space, config, hooks = training.space, training.config, hooks or Hooks()
     training.restore(run)
-    run.forget_metrics_after(training.step)
-    loader = Loader(features, config, device=space.decoder.device, start=training.step)
+    if training.leads:
+        run.forget_metrics_after(training.step)
+    rows = EVERY if training.rows is None else training.rows.some
+    loader = Loader(features, config, device=space.decoder.device, start=training.step, rows=rows)
     n_steps = loader.per_epoch * config.epochs
     skips = _Skips(features, config, back=1 if training.waits else LOG_EVERY)
     began = time.monotonic()
     saves = _Saves(training, run, hooks.held_out)
     for raw in loader:
-        if hooks.should_stop():
+        if saves.stops(hooks.should_stop()):
             saves.now()
             return False
         hooks.watch()
@@ -227,21 +310,20 @@ def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: 
             if training.step % LOG_EVERY == 0 or training.step == n_steps:
                 check_terms(terms, training.step)
                 losses = Losses.of(terms)
-                record = {**losses.record(), **training.norms.outliers()}
-                run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **record})
+                record = {**losses.record(), **training.outliers()}
+                if training.leads:
+                    run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **record})
             elif saves.due:
                 check_terms(terms, training.step)
         except Diverged as error:
             skips.count(error)  # raises unless steps are to be skipped
-            run.log({"step": training.step, "epoch": training.step / loader.per_epoch, f"skipped/{error.term}": 1})
+            if training.leads:
+                run.log({"step": training.step, "epoch": training.step / loader.per_epoch, f"skipped/{error.term}": 1})
         hooks.on_step(Step(training.step, n_steps, losses, loader.waited / max(1e-9, time.monotonic() - began)))
         if saves.due:
             saves.now()
     skips.finish(n_steps)
-    training.check()
-    run.sync_metrics()
-    space.eval().save_pretrained(run.path, training=config)
-    run.drop_state()
+    training.finish(run)
     return True
 
 
@@ -251,10 +333,18 @@ class _Saves:
     def __init__(self, training: Training, run: Run, held_out: TrainingFeatures | None) -> None:
         self._training, self._run, self._held_out = training, run, held_out
         self._next = time.monotonic() + SAVE_SECONDS
+        self._agreed = False
+
+    def stops(self, stop: bool) -> bool:
+        """Return True if any process is to stop; and agree with the others whether to save after this step."""
+        if self._training.ranks is None:
+            return stop
+        stop, self._agreed = self._training.ranks.any(stop, self._training.leads and time.monotonic() > self._next)
+        return stop
 
     @property
     def due(self) -> bool:
-        return time.monotonic() > self._next
+        return time.monotonic() > self._next if self._training.ranks is None else self._agreed
 
     def now(self) -> None:
         began = time.monotonic()
@@ -309,6 +399,22 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     if completes:
         space.completion = fit_completion(fitted, held_out).to(space.decoder)
     return (fitted + held_out).lacking
+
+
+def _prepare_together(space: LatentSpace, features: TrainingFeatures, config: TrainingConfig, ranks: Ranks) -> bool:
+    """As `prepare`, in the leading process, from which the others take what was fitted: they have the same bits."""
+    found = prepare(space, features, config) if ranks.leads else True
+    ranks.wait("prepared")
+    fitted = space.completion
+    lacking, shape = ranks.same((found, fitted and (len(fitted.factor), fitted.ridge)))
+    if shape is not None:
+        if fitted is None:
+            total = len(space.pre_bias)
+            mean_T, factor_RT = space.pre_bias.new_zeros(total), space.pre_bias.new_zeros(shape[0], total)
+            space.completion = fitted = Completion(space.streams, mean_T, factor_RT, shape[1])
+        ranks.copy_(fitted.mean, fitted.factor)
+    ranks.copy_(space.pre_bias.detach(), space.center, space.scale)
+    return lacking
 
 
 def completion_of(space: SharedLatentSpace, features: TrainingFeatures) -> Completion:
