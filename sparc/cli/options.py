@@ -22,6 +22,7 @@ PANELS = {
     "DataOptions": "Streams and data",
     "PlaceOptions": "Places",
     "TimeOptions": "Places",
+    "ParallelOptions": "Training",
     "SpaceOptions": "Space",
     "TrainingConfig": "Training",
     "ExtractionOptions": "Extraction",

@@ -71,6 +71,11 @@ class Data:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
         extract(_on_device(every, device), self._extracting, part=share)
 
+    @property
+    def extracted(self) -> bool:
+        """True if the store has all features."""
+        return all(job.done for streams in self.jobs.values() for job in streams.values())
+
     def check_samples(self) -> None:
         """Raise the first of the problems, with the others as its details, unless bad samples are to be skipped."""
         if not self.config.skip_bad and (problems := self.problems()):

@@ -31,6 +31,7 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
 from sparc.session.session import Session
 from sparc.session.stopping import stop_on_signal, time_limit
+from sparc.session.together import Mute, together
 from sparc.storage.run import Run
 from sparc.system.locks import owned
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sparc.models import Models
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.storage.store import FeatureStore
+    from sparc.training.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,12 @@ def train(
     state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that `sparc train` ends with.
     """
     given = as_options(config, arguments, RunConfig)
-    if (done := finished_run(resume)) is not None:
-        check_resume(given)
-        return _trained(done, given.get("device", "auto"), listener)
-    return run_session(begin_or_resume(given, listener, resume=resume))
+    with together(listener) as ranks:
+        listener = listener if ranks is None or ranks.leads else Mute()
+        if (done := finished_run(resume)) is not None:
+            check_resume(given)
+            return _trained(done, given.get("device", "auto"), listener)
+        return run_session(begin_or_resume(given, listener, resume=resume), ranks)
 
 
 def finished_run(resume: str | Path | None) -> Run | None:
@@ -180,8 +184,12 @@ def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None
         )
 
 
-def run_session(session: Session) -> Trained:
-    """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state."""
+def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
+    """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state.
+
+    With `ranks`, these processes extract and train together, and the leading one evaluates.
+    """
+    session.ranks = ranks
     with time_limit(session.config), session.owned():
         session.prepare()
         path = session.run.path
@@ -192,14 +200,28 @@ def run_session(session: Session) -> Trained:
                 space = session.train(stopped)
             if space is None:
                 raise KeyboardInterrupt
-            found = session.evaluate(space)
+            report = _evaluated(session, space)
         except KeyboardInterrupt as error:
             raise Interrupted(path, f"sparc.train(resume={str(path)!r})") from error
         except StorageError as error:
             raise StorageError(
                 error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
             ) from error
-        return Trained(path, space, found.report)
+        return Trained(path, space, report)
+
+
+def _evaluated(session: Session, space: SharedLatentSpace) -> Report:
+    """Evaluate a space in the leading process, and return the report in all."""
+    if session.ranks is None:
+        return session.evaluate(space).report
+    if session.ranks.leads:
+        found = session.evaluate(space)
+    session.ranks.wait("evaluated")
+    if not session.ranks.leads:
+        from sparc.evaluation.report import EvaluationFile
+
+        found = EvaluationFile.read(session.run.evaluation)
+    return found.report
 
 
 @dataclass(frozen=True)

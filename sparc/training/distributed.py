@@ -23,8 +23,10 @@ from sparc.errors import FailedElsewhere, InvalidConfig, ProcessLost
 
 PATIENCE = datetime.timedelta(minutes=30)
 """Time after which a collective gives up on a process that hangs. A dead one is noticed at once."""
-POLL = 1.0
+POLL = 0.1
 """Seconds between two looks while processes wait for each other's extraction, which may take hours."""
+LEAVING = 10.0
+"""Seconds in which the leading process of an interrupted training ends."""
 _FAILED = "failed"
 
 T = TypeVar("T")
@@ -182,6 +184,8 @@ class Ranks:
         names = [f"{what}/{rank}" for rank in range(self.size)]
         with _collective():
             while not self.store.check(names):
+                if self.store.check([_FAILED]):
+                    raise FailedElsewhere
                 time.sleep(POLL)  # in Python, so that a signal is heard
 
 
@@ -214,15 +218,26 @@ def joined() -> Iterator[Ranks]:
         yield Ranks(rank, size, own)
     except FailedElsewhere:
         raise
-    except KeyboardInterrupt as error:  # torchrun stops all processes when one has failed
+    except (KeyboardInterrupt, SystemExit) as error:  # torchrun stops all processes when one has ended
         if _first_to_fail(own) not in ("", str(rank)):
             raise FailedElsewhere from error
+        _leave_last(own, rank)
         raise
     except Exception as error:
         if _first_to_fail(own, str(rank)) != str(rank):
             raise FailedElsewhere from error
         raise
     dist.destroy_process_group()
+
+
+def _leave_last(store: Any, rank: int) -> None:
+    """Let the leading process, which prints how to resume, end first: torchrun kills those that are left."""
+    deadline = time.monotonic() + LEAVING
+    with contextlib.suppress(RuntimeError):
+        if rank == 0:
+            store.set("left", "")
+        while rank and not store.check(["left"]) and time.monotonic() < deadline:
+            time.sleep(POLL)
 
 
 def _first_to_fail(store: Any, rank: str = "") -> str:

@@ -200,6 +200,11 @@ class Training:
         """True in the one process that writes."""
         return self.ranks is None or self.ranks.leads
 
+    def wait(self, what: str) -> None:
+        """Wait until the leading process has written its files."""
+        if self.ranks is not None:
+            self.ranks.wait(what)
+
     def _whole(self, name: str, tensor: Tensor) -> Tensor:
         """Return a tensor of a checkpoint with the latents of all ranks, in the leading process."""
         return gathered(name, tensor, self.space) if isinstance(self.space, SpaceShard) else tensor
@@ -300,6 +305,7 @@ def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: 
     for raw in loader:
         if saves.stops(hooks.should_stop()):
             saves.now()
+            training.wait("stopped")
             return False
         hooks.watch()
         training.norms.add({f"feature_norm/{name}": x_BD.float().norm(dim=1) for name, x_BD in raw.items()})
@@ -324,6 +330,7 @@ def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: 
             saves.now()
     skips.finish(n_steps)
     training.finish(run)
+    training.wait("trained")
     return True
 
 

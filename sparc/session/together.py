@@ -1,0 +1,50 @@
+"""Trainings by several processes, which torchrun starts with the same command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sparc.session.listener import Listener
+from sparc.system.processes import leads
+
+if TYPE_CHECKING:
+    from sparc.training.distributed import Ranks
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Mute(Listener):
+    """Listener of the processes that do not lead: it drops warnings too, which the leading one gives."""
+
+    def warn(self, text: str) -> None:
+        """Say nothing."""
+
+
+def are_several() -> bool:
+    """Return True if torchrun started several processes, this one among them."""
+    return all(name in os.environ for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
+
+
+@contextlib.contextmanager
+def together(listener: Listener) -> Iterator[Ranks | None]:
+    """Join the processes that torchrun started; yield None if this one is alone."""
+    if not are_several():
+        yield None
+        return
+    listener.loading("PyTorch")
+    from sparc.training.distributed import joined
+
+    with warnings.catch_warnings():
+        if not leads():
+            warnings.simplefilter("ignore")
+        with joined() as ranks:
+            yield ranks
+
+
+def on_this_machine() -> int:
+    """Return the number of processes of the training on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if are_several() else 1
