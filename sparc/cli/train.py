@@ -20,7 +20,7 @@ from sparc.errors import Interrupted, InvalidConfig
 from sparc.session import Listener, Session, read_options
 from sparc.session.rehearsal import rehearse
 from sparc.session.stopping import time_limit
-from sparc.session.together import Mute, are_several, together
+from sparc.session.together import Mute, check_alone, together
 from sparc.session.verbs import begin_or_resume, check_resume, finished_run, run_session
 from sparc.storage.run import Run
 from sparc.system.memory import keep_freed_memory
@@ -65,8 +65,8 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
     """
     if dry_run and resume is not None:
         raise InvalidConfig("--dry-run: expected a new run, found --resume", hint="leave one of them out")
-    if dry_run and are_several():
-        raise InvalidConfig("--dry-run: expected one process, found several", hint="run it without torchrun")
+    if dry_run:
+        check_alone("--dry-run")
     file = read_options(config) if config is not None else None
     with _screen() as screen, together(screen) as ranks:
         if (done := finished_run(resume)) is not None:  # a second evaluation would drop what `sparc evaluate` measures

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparc.config import PlaceOptions, RunConfig, SpaceConfig, names, validated
+from sparc.config import PlaceOptions, RunConfig, names, validated
 from sparc.config.fitting import described, fitted
 from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, OutOfMemory, UnknownName
 from sparc.plugins.images import ImageLimits, limit_images
@@ -205,6 +205,7 @@ class Session:
         self.listener.doing("preparing the training")
         from sparc.storage.checkpoint import SharedLatentSpace, load
         from sparc.training.attaching import AttachedTraining, attached
+        from sparc.training.sharding import SpaceShard
         from sparc.training.trainer import Hooks, run_to_end, train
 
         ranks = self.ranks and self.ranks.arranged(self.config.shard_latents, self.data.device)
@@ -217,24 +218,14 @@ class Session:
                 complete = run_to_end(AttachedTraining(space, config), features, self.run, hooks)
             else:
                 shape, seed = self.config.space(features.widths), self.config.seed
-                if self.config.shard_latents == 1:
+                if ranks is None or self.config.shard_latents == 1:
                     space = SharedLatentSpace(shape, seed=seed)
                 else:
-                    space = self._shard(shape, ranks)
+                    space = SpaceShard(shape, ranks, seed=seed)
                 complete = train(space.to(self.data.device), config, features, self.run, hooks, ranks)
         if complete and self.config.shard_latents > 1:
             return load(self.run.path, device=self.data.device)
         return space if complete else None
-
-    def _shard(self, shape: SpaceConfig, ranks: Ranks | None) -> SharedLatentSpace:
-        from sparc.training.sharding import SpaceShard
-
-        if ranks is None:
-            raise InvalidConfig(
-                f"--shard-latents: expected a divisor of the number of processes, 1, found {self.config.shard_latents}",
-                hint="torchrun --nproc-per-node N --no-python sparc train ...",
-            )
-        return SpaceShard(shape, ranks, seed=self.config.seed)
 
     def _on_step(self, step: Step) -> None:
         self.listener.step(step)

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sparc.config import RunConfig
+from sparc.errors import InvalidConfig
 from sparc.session.listener import Listener
 from sparc.system.processes import leads
 
@@ -43,6 +45,30 @@ def together(listener: Listener) -> Iterator[Ranks | None]:
             warnings.simplefilter("ignore")
         with joined() as ranks:
             yield ranks
+
+
+def check_shares(config: RunConfig, ranks: Ranks | None) -> None:
+    """Raise InvalidConfig unless the processes can share the latents and the samples of a batch."""
+    size, shards = 1 if ranks is None else ranks.size, config.shard_latents
+    if size % shards:
+        raise InvalidConfig(
+            f"--shard-latents: expected a divisor of the number of processes, {size}, found {shards}",
+            hint="torchrun --nproc-per-node N --no-python sparc train ... starts N processes",
+        )
+    if config.batch_size < size // shards:
+        raise InvalidConfig(
+            f"--batch-size: expected at least one sample for each of {size // shards} processes, "
+            f"found {config.batch_size}",
+            hint="--batch-size counts the samples of all processes together",
+        )
+
+
+def check_alone(command: str) -> None:
+    """Raise InvalidConfig if torchrun started several processes, which this command cannot use."""
+    if are_several():
+        raise InvalidConfig(
+            f"{command}: expected one process, found {os.environ['WORLD_SIZE']}", hint="run it without torchrun"
+        )
 
 
 def on_this_machine() -> int:

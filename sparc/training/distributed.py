@@ -27,6 +27,8 @@ POLL = 0.1
 """Seconds between two looks while processes wait for each other's extraction, which may take hours."""
 LEAVING = 10.0
 """Seconds in which the leading process of an interrupted training ends."""
+LINGERING = 1.0
+"""Seconds in which processes that fail alike hear that the first of them reports the reason."""
 _FAILED = "failed"
 
 T = TypeVar("T")
@@ -136,27 +138,26 @@ class Ranks:
         return self.rank == 0
 
     def arranged(self, shards: int, device: str) -> Ranks:
-        """Return the ranks as a mesh with the latents split into some shards. Raises InvalidConfig."""
-        if self.size % shards:
-            raise InvalidConfig(
-                f"--shard-latents: expected a divisor of the {self.size} processes, found {shards}",
-                hint="each shard of the latents is held by equally many processes",
-            )
+        """Return the ranks as a mesh with the latents split into some shards, a divisor of their number."""
         from torch.distributed.device_mesh import init_device_mesh
 
         kind = torch.device(device).type
         mesh = init_device_mesh(kind, (self.size // shards, shards), mesh_dim_names=("samples", "latents"))
-        traffic = self.traffic
-        groups = {
-            name: Group(mesh.get_local_rank(name), mesh.size(place), mesh.get_group(name), traffic)
+        groups = [
+            Group(mesh.get_local_rank(name), mesh.size(place), mesh.get_group(name), self.traffic)
             if mesh.size(place) > 1
-            else Group(traffic=traffic)
+            else Group(traffic=self.traffic)
             for place, name in enumerate(("samples", "latents"))
-        }
-        everyone = Group(self.rank, self.size, None, traffic)
+        ]
         rows = [list(range(first, first + shards)) for first in range(0, self.size, shards)]
         hosts = [dist.new_group(row, backend="gloo", timeout=PATIENCE) for row in rows] if shards > 1 else None
-        return replace(self, **groups, everyone=everyone, hosts=hosts and hosts[self.rank // shards])
+        return replace(
+            self,
+            samples=groups[0],
+            latents=groups[1],
+            everyone=Group(self.rank, self.size, None, self.traffic),
+            hosts=None if hosts is None else hosts[self.rank // shards],
+        )
 
     def any(self, *flags: bool) -> list[bool]:
         """Return for each flag whether it is set on any rank. The flags travel between hosts, so no GPU waits."""
@@ -169,7 +170,7 @@ class Ranks:
         """Return the value that the leading process has."""
         found = [value]
         with _collective():
-            dist.broadcast_object_list(found, src=0)
+            dist.broadcast_object_list(found, src=0, device=torch.device("cpu"))
         return found[0]
 
     def copy_(self, *tensors: Tensor) -> None:
@@ -221,23 +222,36 @@ def joined() -> Iterator[Ranks]:
     except (KeyboardInterrupt, SystemExit) as error:  # torchrun stops all processes when one has ended
         if _first_to_fail(own) not in ("", str(rank)):
             raise FailedElsewhere from error
-        _leave_last(own, rank)
+        _part(own, rank, size, in_order=True)
         raise
     except Exception as error:
-        if _first_to_fail(own, str(rank)) != str(rank):
+        first = _first_to_fail(own, str(rank))
+        _part(own, rank, size, patience=LINGERING)
+        if first != str(rank):
             raise FailedElsewhere from error
         raise
+    _part(own, rank, size)
     dist.destroy_process_group()
 
 
-def _leave_last(store: Any, rank: int) -> None:
-    """Let the leading process, which prints how to resume, end first: torchrun kills those that are left."""
-    deadline = time.monotonic() + LEAVING
-    with contextlib.suppress(RuntimeError):
-        if rank == 0:
-            store.set("left", "")
-        while rank and not store.check(["left"]) and time.monotonic() < deadline:
+def _part(store: Any, rank: int, size: int, *, in_order: bool = False, patience: float = LEAVING) -> None:
+    """Keep the leading process, which may hold the store, until the others need it no more.
+
+    `in_order` lets it end first, after an interruption: torchrun kills those that are left.
+    """
+    deadline = time.monotonic() + patience
+
+    def wait_for(*names: str) -> None:
+        while not store.check(list(names)) and time.monotonic() < deadline:
             time.sleep(POLL)
+
+    with contextlib.suppress(RuntimeError):  # the store has gone with the leading process
+        store.set(f"parted/{rank}", "")
+        if rank == 0:
+            wait_for(*(f"parted/{one}" for one in range(size)))
+            store.set("left", "")
+        elif in_order:
+            wait_for("left")
 
 
 def _first_to_fail(store: Any, rank: str = "") -> str:
@@ -246,8 +260,8 @@ def _first_to_fail(store: Any, rank: str = "") -> str:
         if rank:
             return str(store.compare_set(_FAILED, "", rank).decode())
         return str(store.get(_FAILED).decode()) if store.check([_FAILED]) else ""
-    except RuntimeError:  # the store went with the process that held it
-        return rank
+    except RuntimeError:  # without torchrun, the store goes with the leading process, which has told its reason
+        return rank and "0"
 
 
 class Rows(NamedTuple):

@@ -413,7 +413,7 @@ def _prepare_together(space: LatentSpace, features: TrainingFeatures, config: Tr
     found = prepare(space, features, config) if ranks.leads else True
     ranks.wait("prepared")
     fitted = space.completion
-    lacking, shape = ranks.same((found, fitted and (len(fitted.factor), fitted.ridge)))
+    lacking, shape = ranks.same((found, None if fitted is None else (len(fitted.factor), fitted.ridge)))
     if shape is not None:
         if fitted is None:
             total = len(space.pre_bias)
