@@ -31,6 +31,7 @@ def main():
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--side", type=int, default=480, help="of the JPEGs, in pixels")
     parser.add_argument("--model", default="vit_small_patch16_224")
+    parser.add_argument("--size", type=int, help="side of the model's input, in pixels; default: the model's own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--repeats", type=int, default=3)
@@ -58,10 +59,8 @@ def write_images(root, count, side):
 
 
 def measure(dataset, root, n_streams, options):
-    model = TimmParams(model=options.model, weights="random")
-    backbones = {
-        f"stream {number}": load_timm(model, options.device, "float32", backbone="timm") for number in range(n_streams)
-    }
+    model = TimmParams(model=options.model, weights="random", size=options.size)
+    backbones = {f"stream {number}": load_timm(model, options.device, backbone="timm") for number in range(n_streams)}
     how = ComputeOptions(options.device, options.precision)
     batch = FeatureExtractor(backbones, "image", how).batch_size(dataset, range(len(dataset)))
     rows = [list(range(low, min(low + batch, len(dataset)))) for low in range(0, len(dataset), batch)]
