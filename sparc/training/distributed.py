@@ -58,7 +58,7 @@ class Sum(NamedTuple):
     def wait(self) -> None:
         """Wait until the tensor holds the sum. Raises ProcessLost."""
         if self.work is not None:
-            with _collective():
+            with collective():
                 self.work.wait()
 
 
@@ -90,7 +90,7 @@ class Group:
         if self.size == 1:
             return Sum(None)
         self._count_reduction(tensor, kind)
-        with _collective():
+        with collective():
             return Sum(dist.all_reduce(tensor, dist.ReduceOp.SUM, group=self.handle, async_op=True))
 
     def gathered(self, tensor: Tensor, kind: str = "other") -> Tensor:
@@ -99,14 +99,14 @@ class Group:
             return tensor.unsqueeze(0)
         self.traffic.add(kind, (self.size - 1) * tensor.numel() * tensor.element_size())
         found = tensor.new_empty(self.size, *tensor.shape)
-        with _collective():
+        with collective():
             dist.all_gather(list(found.unbind(0)), tensor.contiguous(), group=self.handle)
         return found
 
     def _reduce(self, tensor: Tensor, operation: Any, kind: str) -> Tensor:
         if self.size > 1:
             self._count_reduction(tensor, kind)
-            with _collective():
+            with collective():
                 dist.all_reduce(tensor, operation, group=self.handle)
         return tensor
 
@@ -162,20 +162,20 @@ class Ranks:
     def any(self, *flags: bool) -> list[bool]:
         """Return for each flag whether it is set on any rank. The flags travel between hosts, so no GPU waits."""
         found = torch.tensor(flags, dtype=torch.int32)
-        with _collective():
+        with collective():
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return [bool(one) for one in found.tolist()]
 
     def same(self, value: T) -> T:
         """Return the value that the leading process has."""
         found = [value]
-        with _collective():
+        with collective():
             dist.broadcast_object_list(found, src=0, device=torch.device("cpu"))
         return found[0]
 
     def copy_(self, *tensors: Tensor) -> None:
         """Replace tensors by those of the leading process."""
-        with _collective():
+        with collective():
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
@@ -183,7 +183,7 @@ class Ranks:
         """Wait, however long, until all ranks have called this with the same words."""
         self.store.set(f"{what}/{self.rank}", "done")
         names = [f"{what}/{rank}" for rank in range(self.size)]
-        with _collective():
+        with collective():
             while not self.store.check(names):
                 if self.store.check([_FAILED]):
                     raise FailedElsewhere
@@ -191,7 +191,8 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def _collective() -> Iterator[None]:
+def collective() -> Iterator[None]:
+    """Raise ProcessLost if an exchange inside the block fails, which it does when another process has ended."""
     try:
         yield
     except RuntimeError as error:

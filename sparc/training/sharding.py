@@ -18,7 +18,7 @@ from sparc.core.space import Batch
 from sparc.core.topk import Kept, Selector
 from sparc.errors import InvalidConfig
 from sparc.storage.checkpoint import SharedLatentSpace
-from sparc.training.distributed import Ranks
+from sparc.training.distributed import Ranks, collective
 from sparc.training.merging import filled, share_of
 
 
@@ -119,7 +119,8 @@ def gathered(name: str, tensor: Tensor, space: SpaceShard) -> Tensor:
     padded = tensor.new_zeros(shape, device="cpu")
     padded.narrow(dim, 0, tensor.shape[dim]).copy_(tensor.detach())
     parts = [torch.empty_like(padded) for _ in lengths] if group.number == 0 else None
-    dist.gather(padded, parts, dst=ranks.rank - group.number, group=ranks.hosts)
+    with collective():
+        dist.gather(padded, parts, dst=ranks.rank - group.number, group=ranks.hosts)
     if parts is None:
         return tensor
     some = (part.narrow(dim, 0, one.stop - one.start) for part, one in zip(parts, lengths, strict=True))

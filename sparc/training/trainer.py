@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -32,8 +33,9 @@ from sparc.training.gradients import gradients
 from sparc.training.health import LOWER, Diverged, Norms, check_terms, diverged
 from sparc.training.loader import EVERY, Loader, TrainingFeatures, batch_length, in_order
 from sparc.training.reduction import SharedCounters, merged_norms
+from sparc.training.sharded_state import read_shards, write_shards
 from sparc.training.sharding import SpaceShard, gathered, own_part
-from sparc.training.state import Progress, below, load_state, save_state
+from sparc.training.state import Progress, below, drop_old, load_state, save_state
 from sparc.training.views import Views
 
 LOG_EVERY = 50
@@ -189,11 +191,15 @@ class Training:
         state = self._state()
         if self.ranks is not None and self.ranks.samples.number:  # those with the same latents write
             return
-        loss = self.loss_on(held_out) if held_out is not None else None
-        tensors = {name: self._whole(name, tensor) for name, tensor in state.items()}
+        progress = Progress(self.step, self.adam.steps, self.loss_on(held_out) if held_out is not None else None)
+        if not isinstance(self.space, SpaceShard):
+            save_state(run, state, progress, keep=self.config.keep_checkpoints)
+            return
         if self.leads:
-            progress = Progress(self.step, self.adam.steps, loss)
-            save_state(run, tensors, progress, keep=self.config.keep_checkpoints)
+            run.sync_metrics()
+        write_shards(run.shards(self.step), state, progress, self.space)
+        if self.leads:
+            drop_old(run, self.config.keep_checkpoints)
 
     @property
     def leads(self) -> bool:
@@ -240,17 +246,28 @@ class Training:
 
         Raises CorruptFile if all are damaged, StorageError and OutOfMemory.
         """
-        load_state(run, self._take)
+        load_state(run, self._take, self._take_folder)
+
+    def _take_folder(self, path: Path, progress: Progress) -> None:
+        state = self._state()  # most are the training's own tensors
+        read_shards(path, state, self.space if isinstance(self.space, SpaceShard) else None, self.ranks)
+        self._begin_at(progress, state["norms"])
 
     def _take(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
         if isinstance(self.space, SpaceShard):
             tensors = {name: own_part(name, tensor, self.space.latents) for name, tensor in tensors.items()}
         self.space.load_state_dict(below("space.", tensors))
         self.counters.samples_since_active.copy_(tensors["samples_since_active"])
-        self.norms.sums.copy_(tensors["norms"])
         for name, (moment1, moment2) in self.adam.moments.items():
             moment1.copy_(tensors[f"adam.exp_avg.{name}"])
             moment2.copy_(tensors[f"adam.exp_avg_sq.{name}"])
+        self._begin_at(progress, tensors["norms"])
+
+    def _begin_at(self, progress: Progress, norms: Tensor) -> None:
+        """Continue after a step; of several processes with other samples, one goes on with the norms of all."""
+        self.norms.sums.copy_(norms)
+        if self.ranks is not None and self.ranks.samples.number:
+            self.norms.sums.zero_()
         self.step, self.adam.steps = progress.step, progress.updates
 
 

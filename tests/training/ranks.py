@@ -6,6 +6,7 @@ Importing torch takes seconds, so this process imports it once and forks the ran
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -198,6 +199,7 @@ def main(folder):
         *together(path, ["global"], 4, 2, should_stop=after(20)),
     ]
     found["resumed states"] = [state.name for state in Run(path / "global").states()]
+    shutil.copytree(path, folder / "damaged")
     trained(path / "global", "global")
 
     trainer.SAVE_SECONDS, trainer.SAVE_SHARE = 0.0, float("inf")  # a checkpoint after every step

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,13 @@ from safetensors.torch import load_file
 from sparc.config import TrainingConfig
 from sparc.core.topk import EncoderProduct, select
 from sparc.errors import InvalidConfig
-from sparc.storage.checkpoint import load
+from sparc.storage.checkpoint import SharedLatentSpace, load
+from sparc.storage.run import Run
 from sparc.training.distributed import Group, Rows
 from sparc.training.loader import FeaturesInMemory, Loader
 from sparc.training.merging import share_of
 from sparc.training.sharding import own_part, shard_range
+from sparc.training.trainer import Training
 from tests.training.ranks import CASES, MESHES, STEPS, features
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +88,25 @@ def test_float32_agrees_up_to_rounding(made, found):
 def test_a_run_goes_on_with_another_number_of_processes(made, found):
     assert found["resumed"] == [0] * 6
     # One rank asked to stop after 15 steps, and all stopped; later each rank after 20 more.
-    assert found["resumed states"] == [f"step-{step:012d}.safetensors" for step in (35, 15)]
+    assert found["resumed states"] == ["step-000000000035.shards", "step-000000000015.safetensors"]
     assert_same_run(made / "resumed" / "global", made / "one" / "global", 1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut", "altered", "missing"])
+def test_a_damaged_checkpoint_of_several_processes_is_skipped_with_a_warning(made, found, damage, tmp_path):
+    run = Run(shutil.copytree(made / "damaged" / "global", tmp_path / "run"))
+    file = next(run.states()[0].glob("*.safetensors"))
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-5] if damage == "cut" else content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    shape, config = CASES["global"]
+    training = Training(SharedLatentSpace(shape).double(), config)
+    with pytest.warns(UserWarning, match=r"a checkpoint is damaged .*resumes from the one before, of step 15"):
+        training.restore(run)
+    assert training.step == 15
 
 
 @pytest.mark.slow
