@@ -41,7 +41,7 @@ CASES = {
     "plain": (SpaceConfig(streams=WIDTHS, n_latents=45, k=40), PLAIN),
 }
 """In `plain` a shard has fewer latents than a sample keeps."""
-MESHES = {(2, 1): tuple(CASES), (4, 2): ("global", "local")}
+MESHES = {(2, 1): ("global", "local"), (2, 2): ("local", "plain"), (4, 2): ("global",)}
 """Cases by the numbers of processes, and of shards of the latents."""
 STEPS = 54
 
@@ -191,7 +191,7 @@ def main(folder):
     for (size, shards), names in MESHES.items():
         found[f"{size}x{shards}"] = together(folder / f"{size}x{shards}", names, size, shards)
     trained(folder / "float32-one" / "plain", "plain", dtype=torch.float32)
-    found["float32"] = together(folder / "float32", ["plain"], 2, 2, torch.float32)
+    found["float32"] = together(folder / "float32", ["plain"], 2, 1, torch.float32)
 
     path = folder / "resumed"
     found["resumed"] = [

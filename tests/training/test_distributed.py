@@ -24,6 +24,7 @@ from sparc.training.trainer import Training
 from tests.training.ranks import CASES, MESHES, STEPS, features
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(300)  # the first test waits for all that `tests.training.ranks` does
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def made(made_once):
     def make(folder):
         command = [sys.executable, "-m", "tests.training.ranks", str(folder)]
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=110)
+        done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr
 
     return made_once("ranks", make)
