@@ -18,7 +18,7 @@ from sparc.training.distributed import Group, Sum
 from sparc.training.gradients import TableGradient
 
 AT_ONCE = 2**22
-"""Floats of a gradient that travel at a time: 16 MB, with which a network is busy and memory is not."""
+"""Least number of floats of a gradient that travel at a time: 16 MB keep a network busy."""
 WORTH_CHOOSING = 0.9
 """Rows are chosen if at most this part of them has a gradient."""
 
@@ -40,7 +40,8 @@ class Reduction:
     def blocks(self, gradient: TableGradient, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Yield ranges of latents and the sums of their gradients over all ranks, (latents, D)."""
         waiting: list[tuple[slice, Tensor, Tensor | None, Tensor, Sum]] = []
-        for latents in tiles(len(table), max(1, AT_ONCE // table.shape[1])):
+        fewest = gradient.blocks()[0].stop  # that are fast to sum together
+        for latents in tiles(len(table), max(fewest, AT_ONCE // table.shape[1])):
             own_LD = gradient.block(latents)
             rows = self._active_L[latents].nonzero().squeeze(1) if self._chosen else None
             sent = own_LD if rows is None else own_LD[rows]
