@@ -1,7 +1,7 @@
 """Trainings by several processes: bytes on a real link beside the cost model, kills at random moments, and speed.
 
 python benchmarks/distributed.py bytes              two network namespaces with a link between them; needs root
-python benchmarks/distributed.py kills [--times 20]
+python benchmarks/distributed.py kills [--times 20] [--seconds 20]
 python benchmarks/distributed.py speed [--batch-size 4096] [--latents 8192]
 
 `bytes` compares what the kernel counted on the link with `sparc.training.cost_model`. `kills` kills a random process of
@@ -135,10 +135,10 @@ def bytes_on_a_link() -> None:
             subprocess.run(["ip", "netns", "del", host], check=False)
 
 
-def kills(times: int) -> None:
+def kills(times: int, seconds: float) -> None:
     """Kill processes of a training at random moments, resume it, and compare its weights."""
     draw = random.Random(0)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, (Path(place) / "log").open("w", encoding="utf-8") as log:
         folder = Path(place)
         words = imported(folder)
         torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "--no-python"]
@@ -148,19 +148,21 @@ def kills(times: int) -> None:
         command = [*words, "--out", "killed"]
         while True:
             training = subprocess.Popen(
-                [*torchrun, *sparc, *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+                [*torchrun, *sparc, *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=log
             )
             if done < times:
-                time.sleep(draw.uniform(2, 14))
-                workers = workers_of(training.pid)
-                if workers and training.poll() is None:
+                while training.poll() is None and not (workers := workers_of(training.pid)):
+                    time.sleep(0.1)
+                time.sleep(draw.uniform(0, seconds))
+                if training.poll() is None:
                     os.kill(draw.choice(workers), signal.SIGKILL)
                     began = time.monotonic()
-                    _, errors = training.communicate(timeout=90)
-                    longest, done = max(longest, time.monotonic() - began), done + 1
-                    said = [line for line in errors.splitlines() if line.startswith("error:")]
-                    print(f"killed {done}: ended in {time.monotonic() - began:.1f} s, {said}", flush=True)
-            _, errors = training.communicate(timeout=600)
+                    training.wait(90)
+                    took, done = time.monotonic() - began, done + 1
+                    longest = max(longest, took)
+                    kept = sorted(path.stem for path in (folder / "killed" / "state").glob("step-*"))
+                    print(f"kill {done}: all ended in {took:.1f} s; {', '.join(kept) or 'no checkpoint'}", flush=True)
+            training.wait(900)
             if (folder / "killed" / "provenance.json").is_file():
                 command = ["train", "--resume", "killed"]
             if training.returncode == 0:
@@ -236,13 +238,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("bytes", "kills", "speed"))
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=20.0, help="a process is killed within this time of its start")
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--latents", type=int, default=8192)
     given = parser.parse_args()
     if given.what == "bytes":
         bytes_on_a_link()
     elif given.what == "kills":
-        kills(given.times)
+        kills(given.times, given.seconds)
     else:
         speed(given.batch_size, given.latents)
 

@@ -31,7 +31,7 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
 from sparc.session.session import Session
 from sparc.session.stopping import stop_on_signal, time_limit
-from sparc.session.together import Mute, check_shares, together
+from sparc.session.together import Mute, check_alone, check_shares, together
 from sparc.storage.run import Run
 from sparc.system.locks import owned
 
@@ -190,6 +190,8 @@ def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
     With `ranks`, these processes extract and train together, and the leading one evaluates.
     """
     check_shares(session.config, ranks)
+    if session.run.begun and session.run.provenance().changes:
+        check_alone("to attach a stream")
     session.ranks = ranks
     with time_limit(session.config), session.owned():
         session.prepare()

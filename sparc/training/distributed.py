@@ -195,6 +195,8 @@ def collective() -> Iterator[None]:
     """Raise ProcessLost if an exchange inside the block fails, which it does when another process has ended."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise ProcessLost(
             f"a process of this training has ended: {str(error).splitlines()[0][:200]}",

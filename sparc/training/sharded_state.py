@@ -38,7 +38,9 @@ def write_shards(path: Path, tensors: Mapping[str, Tensor], progress: Progress, 
     leads = ranks.latents.number == 0
     with writing(path):
         if leads:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for left in temporary.parent.glob(".step-*.tmp"):  # by processes that were killed
+                if left.is_dir():
+                    shutil.rmtree(left)
             temporary.mkdir(parents=True)
         with collective():
             dist.barrier(group=ranks.hosts)
