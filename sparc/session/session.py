@@ -198,7 +198,8 @@ class Session:
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> SharedLatentSpace | None:
         """Train the run, or resume its training; load the space of a finished run.
 
-        Returns None if `should_stop` ended the training; its state is then saved.
+        Returns None if `should_stop` ended the training; its state is then saved. Of several processes that split the
+        latents, the first returns the whole space, and the others their parts.
         """
         if self.run.finished:
             return self.space
@@ -223,7 +224,7 @@ class Session:
                 else:
                     space = SpaceShard(shape, ranks, seed=seed)
                 complete = train(space.to(self.data.device), config, features, self.run, hooks, ranks)
-        if complete and self.config.shard_latents > 1:
+        if complete and self.config.shard_latents > 1 and self.leads:
             return load(self.run.path, device=self.data.device)
         return space if complete else None
 

@@ -137,7 +137,13 @@ def train(
         if (done := finished_run(resume)) is not None:
             check_resume(given)
             return _trained(done, given.get("device", "auto"), listener)
-        return run_session(begin_or_resume(given, listener, resume=resume), ranks)
+        session = begin_or_resume(given, listener, resume=resume)
+        trained = run_session(session, ranks)
+        if session.leads or session.config.shard_latents == 1:
+            return trained
+        from sparc.storage.checkpoint import load
+
+        return replace(trained, space=load(trained.path, device=session.data.device))
 
 
 def finished_run(resume: str | Path | None) -> Run | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -199,9 +200,15 @@ def collective() -> Iterator[None]:
         raise
     except RuntimeError as error:
         raise ProcessLost(
-            f"a process of this training has ended: {str(error).splitlines()[0][:200]}",
+            f"a process of this training has ended: {_short(str(error))}",
             hint="torchrun reports which one, and the signal; then resume the run: sparc train --resume RUN",
         ) from error
+
+
+def _short(error: str) -> str:
+    """Return the first sentence of a library's error without the place in its source."""
+    line = re.sub(r"^\[[^\]]*\.c\w+:\d+\] ", "", error.strip().partition("\n")[0])
+    return line.partition(". ")[0][:120]
 
 
 @contextlib.contextmanager
@@ -229,7 +236,8 @@ def joined() -> Iterator[Ranks]:
         raise
     except Exception as error:
         first = _first_to_fail(own, str(rank))
-        _part(own, rank, size, patience=LINGERING)
+        with contextlib.suppress(KeyboardInterrupt):  # torchrun stops the others as soon as one has ended
+            _part(own, rank, size, patience=LINGERING)
         if first != str(rank):
             raise FailedElsewhere from error
         raise

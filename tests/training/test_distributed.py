@@ -118,6 +118,7 @@ def test_a_killed_process_ends_the_others_at_once_and_its_checkpoints_stay(made,
     kind, message = json.loads((made / "killed" / "error-0.json").read_text())
     assert kind == "ProcessLost"
     assert message.startswith("a process of this training has ended: ")
+    assert ".cc" not in message
 
 
 @pytest.mark.slow
