@@ -14,16 +14,23 @@ import torch
 from fuzz_datasets import DATASETS, Format
 from fuzz_mutations import mutate_zip
 from safetensors.torch import save_file
+from scipy.sparse import csr_array
 
 import sparc
 from sparc.config import RunConfig, validated
 from sparc.core.completion import Completion
+from sparc.evaluation import HeldOut, evaluate
 from sparc.evaluation.report import EvaluationFile
+from sparc.explorer.overview import curves, measures
+from sparc.explorer.site import check_replaceable, is_made_of
+from sparc.explorer.statements import write_statement
+from sparc.index.inverted import InvertedIndex, strongest
 from sparc.interchange.feature_files import open_source
 from sparc.interchange.import_checkpoint import read_research_checkpoint
 from sparc.plugins import read_weights
 from sparc.session import read_options
 from sparc.storage.checkpoint import SharedLatentSpace
+from sparc.storage.index_file import read_index, write_index
 from sparc.storage.latent_names import read_latent_names
 from sparc.storage.manifest import Manifest, PatchTokens, Shard, digest_ids, write_manifest
 from sparc.storage.provenance import read_provenance
@@ -39,6 +46,7 @@ from sparc.storage.store import (
 )
 from sparc.system.files import sha256
 from sparc.system.hub import parts_of
+from sparc.training.state import Progress, best_state, load_state, save_state
 
 IDS = [f"sample {number}" for number in range(12)]
 ROWS = np.random.default_rng(0).standard_normal((12, 5)).astype(np.float32)
@@ -169,6 +177,62 @@ def make_checkpoint(folder: Path) -> None:
     (folder / "run_config.json").write_text(json.dumps({"args": args, "streams": ["a", "b"]}))
 
 
+def make_index(folder: Path) -> None:
+    """Write the index of a search."""
+    dense = np.maximum(np.random.default_rng(2).standard_normal((12, 5)), 0).astype(np.float32)
+    index = InvertedIndex.build([csr_array(dense)], np.ones(12, bool), np.arange(12))
+    write_index(folder / "codes-0.safetensors", {name: torch.from_numpy(one) for name, one in vars(index).items()})
+
+
+def read_search(folder: Path) -> None:
+    """Read an index as a search does, and search it; what is no index is made again, which is no error."""
+    found = read_index(folder / "codes-0.safetensors")
+    if found is None or len(found["starts"]) != 6:
+        return
+    index = InvertedIndex(**{name: one.numpy() for name, one in found.items()})
+    latents, activations = np.arange(5), np.ones(5, np.float32)
+    for number in strongest(index.cosines(latents, activations), 3).tolist():
+        index.shared(number, latents, activations)
+    index.percentiles(latents, activations)
+
+
+def make_site(folder: Path) -> None:
+    """Write what `sparc explore` reads of a run, and of the site that it made before."""
+    space = SharedLatentSpace(sparc.SpaceConfig(streams={"a": 6, "b": 4}, n_latents=16, k=2), seed=1)
+    features = {name: torch.randn(24, width) for name, width in space.streams.items()}
+    report = evaluate(space, HeldOut(features, [str(number) for number in range(24)])).report
+    EvaluationFile(dataset="toy", split="test", random_weights=(), report=report).write(folder / "evaluation.json")
+    lines = [{"step": step, "epoch": step / 9, "loss": 0.5, "self/a->a": 0.1, "aux/a": 0.2} for step in (3, 6, 9)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    make_run(folder)
+    (folder / "explore" / "data").mkdir(parents=True)
+    (folder / "explore" / "data" / "run.js").write_text('statement("run",{"format":1,"made_of":"0123456789abcdef"});')
+
+
+def read_site(folder: Path) -> None:
+    """Read it, and write the statement of the page's first view."""
+    is_made_of(folder / "explore", "0123456789abcdef")
+    check_replaceable(folder / "explore")
+    found, _ = curves(folder / "metrics.jsonl")
+    read_latent_names(folder / "latents.csv")
+    report = EvaluationFile.read(folder / "evaluation.json").report
+    write_statement(folder / "explore" / "data", "run", {"curves": found, "measures": measures(report)})
+
+
+def make_state(folder: Path) -> None:
+    """Write two checkpoints of an interrupted training."""
+    for step in (3, 6):
+        tensors = {"space.x": torch.ones(5, 3), "norms": torch.ones(2), "count": torch.arange(4)}
+        save_state(Run(folder), tensors, Progress(step, step, 1 / step), keep=2)
+
+
+def read_state(folder: Path) -> None:
+    """Read the newest whole one, and which is the best."""
+    run = Run(folder)
+    best_state(run.states())
+    load_state(run, lambda tensors, progress: [one.sum() for one in tensors.values()] and None)
+
+
 TOML = """
 stream = ["dinov2", "a=clip-img[model=ViT-B-32]", { name = "timm", alias = "vit", model = "m" }]
 dataset = "image-folder"
@@ -226,6 +290,9 @@ FORMATS = {
     ),
     "space": Format(make_space, read_space),
     "run": Format(make_run, read_run),
+    "index": Format(make_index, read_search),
+    "site": Format(make_site, read_site),
+    "state": Format(make_state, read_state),
     "toml": Format(
         lambda to: (to / "run.toml").write_text(TOML) and None,
         lambda at: validated(RunConfig, read_options(at / "run.toml")) and None,

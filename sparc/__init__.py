@@ -33,7 +33,19 @@ if TYPE_CHECKING:
     from sparc.core.codes import Codes
     from sparc.evaluation.report import Report
     from sparc.models import Models, load_models
-    from sparc.session import attach, complete, detach, encode, evaluate, explore, extract, localize, search, train
+    from sparc.session import (
+        attach,
+        complete,
+        detach,
+        encode,
+        evaluate,
+        explore,
+        extract,
+        localize,
+        plan,
+        search,
+        train,
+    )
     from sparc.storage.checkpoint import SharedLatentSpace, load
     from sparc.storage.store import FeatureStore
 
@@ -59,6 +71,7 @@ _LAZY = {
     "load": "sparc.storage.checkpoint",
     "load_models": "sparc.models",
     "localize": "sparc.session",
+    "plan": "sparc.session",
     "search": "sparc.session",
     "train": "sparc.session",
 }
@@ -99,6 +112,7 @@ __all__ = [
     "load",
     "load_models",
     "localize",
+    "plan",
     "search",
     "train",
 ]

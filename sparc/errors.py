@@ -40,6 +40,9 @@ class SparcError(Exception):
     `details` are lines between them, such as further problems of the same data.
     """
 
+    problems: Problems | None = None
+    """The problems that this one error names."""
+
     def __init__(self, message: str, *, hint: str, details: Sequence[str] = ()) -> None:
         message, hint = _plain(message), _plain(hint)
         super().__init__(message)
@@ -67,6 +70,14 @@ def remade(kind: type[SparcError], message: str, hint: str, details: Sequence[st
     return error
 
 
+CORRECT_ALL = "correct these lines and files"
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Return a number with its thing, in the singular or the plural: `1 sample`, `2 samples`."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
 class Problems:
     """Errors in the order in which they are found: the first twenty, and the number of all."""
 
@@ -77,21 +88,47 @@ class Problems:
         self._start = start
         self.first: list[SparcError] = []
         self._count = 0
+        self._grave: list[SparcError] = []
+        self._grave_count = 0
 
     def __len__(self) -> int:
         """Return the number of all problems."""
         return self._count
 
     def add(self, error: SparcError) -> None:
-        """Add an error. Its traceback is dropped, since it keeps all local variables alive."""
+        """Add an error, or each of those that `joined` made one.
+
+        Its traceback is dropped, since it keeps all local variables alive.
+        """
+        if error.problems is not None:
+            self._extend(error.problems)
+            return
         self._count += 1
         if len(self.first) < self.MOST:
             self.first.append(error.with_traceback(None))
+        if not isinstance(error, BadSample):
+            self._grave_count += 1
+            self._grave += [error] if len(self._grave) < self.MOST else []
+
+    def _extend(self, others: Problems) -> None:
+        for error in others.first:
+            self.add(error)
+        self._count += len(others) - len(others.first)
+        self._grave_count += others._grave_count - sum(not isinstance(one, BadSample) for one in others.first)
+
+    @property
+    def grave(self) -> Problems:
+        """Problems that `--skip-bad` does not pass over: all but samples that cannot be read."""
+        found = Problems(self._start)
+        found.first = found._grave = self._grave
+        found._count = found._grave_count = self._grave_count
+        return found
 
     def lines(self) -> list[str]:
         """Return a line for each of the first problems, and one with the number of the others."""
         rest = len(self) - len(self.first)
-        return [one.message.removeprefix(self._start) for one in self.first] + ([f"and {rest:,} more"] if rest else [])
+        lines = [line for one in self.first for line in (one.message.removeprefix(self._start), *one.details)]
+        return lines + ([f"and {rest:,} more"] if rest else [])
 
     def joined(self) -> SparcError:
         """Return one error for all problems, of which there is at least one: the first, with the others as details."""
@@ -99,7 +136,14 @@ class Problems:
         if len(self) == 1:
             return first
         others = f"; and {len(self) - 1:,} more {'problem' if len(self) == 2 else 'problems'}"
-        return remade(type(first), first.message + others, first.hint, self.lines()[1:])
+        kind, hint = type(first), first.hint
+        if 0 < len(grave := self.grave) < len(self):
+            kind = type(grave.first[0])
+            hint = f"{CORRECT_ALL}; --skip-bad alone leaves out the {counted(len(self) - len(grave), 'sample')} that "
+            hint += "cannot be read, and nothing else"
+        error = remade(kind, first.message + others, hint, self.lines()[1:])
+        error.problems = self
+        return error
 
 
 class InvalidConfig(SparcError):
@@ -194,10 +238,20 @@ class Interrupted(KeyboardInterrupt):
     After one signal the step under way is complete and the state is saved; a second signal loses what was not saved.
     """
 
-    def __init__(self, path: Path, how: str) -> None:
-        super().__init__(f"interrupted; resume what is in {path} with {how}")
+    def __init__(self, path: Path, how: str, why: str = "") -> None:
+        """Name the directory, how to resume, and why the work ended, if not by a signal."""
+        super().__init__(f"{why or 'interrupted'}; resume what is in {path} with {how}")
         self.path = path
         """Directory of the run or of the ablation."""
+        self.why = why
+        """Reason for the end, such as that the time is up; empty after Ctrl-C or SIGTERM."""
+
+
+class TimeUp(KeyboardInterrupt):
+    """The end of the time that the option `max-time` gave."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"the time that --max-time {limit} gave is up")
 
 
 def install(extra: str) -> str:

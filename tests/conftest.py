@@ -226,3 +226,26 @@ def clip_weights(made_once):
         save_weights(open_clip.create_model("ViT-S-32-alt", pretrained=None), folder / "open_clip_model.safetensors")
 
     return made_once("clip", make) / "open_clip_model.safetensors"
+
+
+@pytest.fixture(scope="session")
+def trained_once(extracted_once, drawn_photos, installed_example, made_once):
+    """A folder with the run `run`, trained on `photos` in three streams, and a cache with its features."""
+
+    def train(folder):
+        import sparc
+
+        shutil.copytree(extracted_once, folder / "cache")
+        shutil.copytree(drawn_photos, folder / "photos")
+        data = {
+            "dataset": "image-folder",
+            "data_root": folder / "photos",
+            "stream": ("hog", "tiny-image", "char-ngrams"),
+            "out": folder / "run",
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(installed_example))
+            patch.setenv("SPARC_CACHE", str(folder / "cache"))
+            sparc.train(**data, n_latents=32, k=4, batch_size=16, epochs=20, lr=0.01, normalization="standard")
+
+    return made_once("searchable", train)

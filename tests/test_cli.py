@@ -38,7 +38,15 @@ def test_train_extracts_trains_evaluates_and_prints_the_next_commands(sparc_comm
     first = sparc_command("train", *STREAMS, *folder(photos), *SHAPE, "--epochs", 20)
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
-    for word in ("extract hog train", "train  ", "Reconstruction", "Jaccard", "Retrieval", "chance", "sparc explore"):
+    for word in (
+        "extract hog (train split)",
+        "train  ",
+        "Reconstruction",
+        "Jaccard",
+        "Retrieval",
+        "chance",
+        "sparc explore",
+    ):
         assert word in first.stdout
     run = tmp_path / "runs" / "image-folder"
     space = sparc.load(run)
@@ -144,7 +152,9 @@ def test_an_interrupted_extraction_ends_its_worker_and_prints_a_hint(environment
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.startswith("error: interrupted\nhint:  run the same command again")
+    assert errors.startswith(
+        "error: interrupted\nhint:  run the same command again: the features that were extracted are kept"
+    )
     assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
 
 
@@ -247,7 +257,7 @@ def test_a_bad_image_is_named_and_skipped_only_on_request(sparc_here, photos, tm
     assert "--skip-bad" in done.stderr
     done = sparc_here("train", *streams, *folder(photos), "--skip-bad", *SHAPE, "--epochs", 2)
     assert done.returncode == 0, done.stderr
-    assert "skipped 1 samples that could not be read in tiny-image" in done.stdout or "skipped 2 samples" in done.stdout
+    assert "skipped 1 sample that could not be read in tiny-image" in done.stdout or "skipped 2 samples" in done.stdout
 
 
 @pytest.mark.slow

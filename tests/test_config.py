@@ -265,7 +265,7 @@ sys.path.insert(0, sys.argv[1])
 import signatures, cli_reference
 assert "    momentum: float\\n" in signatures.page()
 row = "| `--momentum` | `NUMBER` | Momentum of the optimiser. Default: 0.9. |"
-assert cli_reference.page().count(row) == 3, cli_reference.page()
+assert cli_reference.page().count(row) == 4, cli_reference.page()
 from sparc.config import RunConfig
 assert RunConfig().training().momentum == 0.9
 """

@@ -84,7 +84,7 @@ def run_on_photos(extracted, environment, use_example, monkeypatch):
 
 
 def test_the_example_that_trains_finds_captions_as_often_as_its_report_says(run_on_photos, capsys):
-    (block,) = [block for block in blocks("python") if TRAINS in block.values[0]]
+    (block,) = [block for block in blocks("python") if f"{TRAINS}**data" in block.values[0]]
     scope = run_on_photos(block)
     found = [line.split(" → ") for line in capsys.readouterr().out.splitlines()]
     assert [image for image, _ in found] == list(scope["held_out"].ids)
@@ -93,6 +93,23 @@ def test_the_example_that_trains_finds_captions_as_often_as_its_report_says(run_
     assert right / len(found) == pytest.approx(reported.cross.r1)
     assert right > 1
     assert sparc.load(scope["trained"].path).streams == scope["trained"].space.streams
+
+
+def test_the_example_that_trains_on_arrays_runs_as_written(tmp_path, monkeypatch, capsys):
+    (block,) = [block for block in blocks("python") if f"{TRAINS}features=" in block.values[0]]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPARC_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    kinds = generator.integers(0, 4, 200)
+    np.save("kinds.npy", kinds)
+    for name, width in (("dino", 12), ("clip", 8)):
+        np.save(
+            f"{name}.npy", np.eye(4)[kinds] @ generator.standard_normal((4, width)) + generator.random((200, width))
+        )
+    scope = {}
+    exec(block.values[0], scope)
+    assert float(capsys.readouterr().out) > 2 / 40  # of 40 held-out samples; by chance 1 / 40
+    assert scope["trained"].report.concepts is not None
 
 
 def test_the_example_that_extracts_returns_the_held_out_features(run_on_photos, capsys):

@@ -22,6 +22,9 @@ NOT_HERE = {
     r"dinov2|dinov3|clip-img|sentence": "weights from the hub; tests/test_cli.py trains on local files",
     r"siglip": "weights from the hub; tests/test_attach.py attaches a light stream",
     r"^(train|extract)( --stream hog.*)?$": "the demo: two minutes of two cores",
+    r"^(info|evaluate|explore|localize) spaces/": "imported spaces; tests/test_other_data.py",
+    r"--dataset coco": "the data of COCO; tests/test_other_data.py measures on another folder of images",
+    r"--track": "an optional extra; tests/training/test_following.py",
     r"^complete": "runs of the paper's recipe, and imported spaces; tests/test_complete.py",
     r"^(encode|search) .*-$": "standard input; tests/test_encode_and_search.py",
     r"^explore .*--serve": "it serves until Ctrl-C; tests/explorer/test_explore_command.py",
@@ -117,6 +120,8 @@ def test_imports_run_as_written(run_all, photos):
     np.save(folder / "a.npy", rows)
     np.save(folder / "b.npy", rows[:, :8])
     (folder / "ids.txt").write_text("\n".join(ids))
+    (folder / "labels.csv").write_text("id,labels\n" + "".join(f"{one},cat\n" for one in ids))
+    (folder / "taxonomy.json").write_text('{"animal": [], "cat": ["animal"]}')
     for split in ("train", "test"):
         (folder / split).mkdir()
         for name in ("dino", "clip"):

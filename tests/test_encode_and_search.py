@@ -32,22 +32,6 @@ from tests.test_docs import ENCODES, SEARCHES, blocks
 STREAMS = ("hog", "tiny-image", "char-ngrams")
 
 
-@pytest.fixture(scope="session")
-def trained_once(extracted_once, drawn_photos, installed_example, made_once):
-    """A folder with the run `run`, trained on `photos` in three streams, and a cache with its features."""
-
-    def train(folder):
-        shutil.copytree(extracted_once, folder / "cache")
-        shutil.copytree(drawn_photos, folder / "photos")
-        data = {"dataset": "image-folder", "data_root": folder / "photos", "stream": STREAMS, "out": folder / "run"}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(installed_example))
-            patch.setenv("SPARC_CACHE", str(folder / "cache"))
-            sparc.train(**data, n_latents=32, k=4, batch_size=16, epochs=20, lr=0.01, normalization="standard")
-
-    return made_once("searchable", train)
-
-
 @pytest.fixture
 def here(trained_once, tmp_path, environment, use_example, monkeypatch):
     """A folder with the run and the photos, and a store of its own with the features of the run."""

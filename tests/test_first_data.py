@@ -34,7 +34,7 @@ def test_bad_samples_are_listed_before_models_load_and_counted_while_extracting(
     assert "loading" not in done.stdout
     plan = sparc_here("extract", "--plan", *streams, "--data-root", photos)
     assert (plan.returncode, "total: " in plan.stdout) == (0, True)
-    assert "2 samples of the dataset cannot be read" in plan.stdout
+    assert "2 problems of the dataset, at which an extraction stops without --skip-bad:\n  line" in plan.stdout
     assert "that were tried cannot be read" in plan.stdout
     kept = [line for line in lines if not line.startswith(("red-bar-0", "red-bar-1"))]
     (photos / "samples.csv").write_text("\n".join(kept))

@@ -132,10 +132,10 @@ def test_an_extraction_is_named_before_its_first_batch_and_ends_with_its_bottlen
             screen.extracting(one)
     there = [line for line in lines(piped) if "so far" not in line and "since" not in line]
     assert there == [
-        "extract a, b train ...",
-        "extract a, b train  4/8 samples  waiting: data 25%, device 75%, disk 0%",
+        "extract a, b (train split) ...",
+        "extract a, b (train split)  4/8 samples  waiting: data 25%, device 75%, disk 0%",
         "  waiting: data 25%, device 75%, disk 0%; bottleneck: the backbones",
-        "skipped 1 samples that could not be read in a, b: x",
+        "skipped 1 sample that could not be read in a, b: x",
     ]
 
 

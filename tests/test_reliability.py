@@ -202,7 +202,7 @@ def test_a_limit_of_time_stops_a_training_cleanly_and_resuming_ends_in_the_same_
     before = signal.getsignal(signal.SIGALRM)
     whole = sparc.train(features=imported, **SHAPE, epochs=10, out="whole")
     slow = Slow(0.1)
-    with pytest.raises(sparc.Interrupted):
+    with pytest.raises(sparc.Interrupted, match="the time that --max-time 1s gave is up; resume what is in parts"):
         sparc.train(features=imported, **SHAPE, epochs=10, out="parts", max_time="1s", listener=slow)
     run = Run(tmp_path / "parts")
     (state,) = run.states()

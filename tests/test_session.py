@@ -113,7 +113,7 @@ def files_of(run):
     content = {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
-        if path.is_file() and path.name != "provenance.json"
+        if path.is_file() and path.name not in ("provenance.json", "speed.jsonl")
     }
     provenance = read_json(run / "provenance.json", what="it")
     for key in ("started", "command"):
@@ -318,3 +318,17 @@ def test_a_training_that_cannot_be_written_says_how_to_resume(extracted, sparc_h
     assert "error: no space left to write x" in done.stderr
     assert "sparc train --resume run" in done.stderr
     assert sparc_here("train", "--resume", "run").returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("option", ["data_root", "features", "store", "out"])
+def test_a_folder_whose_name_json_cannot_hold_is_refused_before_any_work(tmp_path, option, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"bad\xff")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    given = {"dataset": "synthetic"} if option in ("store", "out") else {}
+    if option == "data_root":
+        given = {"dataset": "image-folder"}
+    with pytest.raises(InvalidConfig, match=rf"--{option.replace('_', '-')}: expected a path that is UTF-8") as error:
+        sparc.train(**given, **{option: "here"})  # the name of the current folder counts
+    assert "rename that folder" in error.value.hint

@@ -21,7 +21,8 @@ MODULES = (
     *("cli.app", "ablation.plots", "ablation.pool", "ablation.results", "ablation.worker", "evaluation.alignment"),
     *("evaluation.plots", "evaluation.probes", "evaluation.retrieval", "extraction.features", "extraction.shards"),
     *("extraction.worker", "interchange.export_saelens", "interchange.import_features", "storage.checkpoint"),
-    *("storage.detached", "training.attaching", "training.trainer"),
+    *("storage.detached", "training.attaching", "training.trainer", "index.page", "index.inverted", "explorer.site"),
+    *("session.exploring", "session.searching", "session.completing", "storage.completion_file", "models.models"),
 )
 LIMIT = 90.0
 """Seconds that a command may take."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+DONE = ("already holds imported features", "already exists", "has a completion already")
+"""Messages of a command whose work was done before it was killed."""
 SHAPE = ("--n-latents", "32", "--k", "4", "--batch-size", "64", "--epochs", "1")
 EXTRACTED = ("--dataset", "synthetic[samples=1500,held_out=200]", "--stream", "a=synthetic[width=24]")
 
@@ -49,6 +51,10 @@ def scenarios() -> list[Scenario]:
     attach = ["attach", "base", "--stream", "b", "--out", "wider"]
     base = ["train", "--features", "imp", "--stream", "a", *SHAPE, "--out", "base"]
     detach = ["detach", "run", "b", "--out", "less"]
+    planted = ["train", *EXTRACTED, "--store", "store", *SHAPE, "--out", "run"]
+    search = ["search", "run", "c0=1 c0.0=1", "--find", "text", "--store", "store", "--out", "found.html"]
+    bare = [*train[:-1], "bare", "--completion", "none"]
+    complete = ["complete", "bare", "--features", "imp"]
     export = ["export", "run", "--format", "saelens", "--stream", "a", "--out", "sae"]
     space = ("model.safetensors", "config.json", "completion.safetensors")
     run = (*space, "metrics.jsonl", "evaluation.json", "evaluation/latents.csv")
@@ -73,6 +79,16 @@ def scenarios() -> list[Scenario]:
         Scenario("checkpoint", checkpoint, _again(checkpoint), [f"paper/{name}" for name in space]),
         Scenario("attach", attach, _train(attach, "wider"), [f"wider/{name}" for name in run], [imports, base]),
         Scenario("detach", detach, _again(detach), [f"less/{name}" for name in space], [imports, train]),
+        Scenario(
+            "complete",
+            complete,
+            _again(complete),
+            [f"bare/{name}" for name in space],
+            [imports, bare],
+            ("is in use by", DONE[2]),
+        ),
+        Scenario("explore", ["explore", "run"], _again(["explore", "run"]), ("run/explore/**/*",), [imports, train]),
+        Scenario("search", search, _again(search), ("store/**/*", "found.html"), [planted]),
         Scenario("export", export, _again(export), ("sae/*",), [imports, train]),
     ]
 

@@ -35,6 +35,8 @@ MODELS: dict[str, type[Options]] = {
     "EncodeArguments": EncodeOptions,
     "SearchArguments": SearchOptions,
 }
+WIDER = {("RunArguments", "features"): "str | Path | Mapping[str, Any] | None"}
+"""Types of arguments that a verb takes in more forms than the option has: `sparc.train` keeps arrays in the store."""
 HEAD = '''"""Keyword arguments of `sparc.train` and the other verbs, for editors and type checkers.
 
 `python docs/tools/signatures.py` generates this file from `sparc.config.options`, and a test compares the two.
@@ -64,7 +66,8 @@ def _typed_dict(name: str, model: type[Options]) -> str:
     hints = typing.get_type_hints(model, include_extras=True)
     for field, info in model.model_fields.items():
         if field not in inherited:
-            lines += [f"    {field}: {written(hints[field])}", *_wrapped(info.description or "")]
+            kind = WIDER.get((name, field), written(hints[field]))
+            lines += [f"    {field}: {kind}", *_wrapped(info.description or "")]
     return "\n".join(lines) + "\n"
 
 

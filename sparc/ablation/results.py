@@ -14,6 +14,7 @@ from sparc.ablation.grid import Cell, written
 from sparc.ablation.metrics import METRICS, Metric, depth_metrics
 from sparc.evaluation.report import EvaluationFile, Report
 from sparc.storage.run import Run
+from sparc.system.brief import Brief
 from sparc.system.cells import csv_cell
 from sparc.system.files import write_atomically, write_json
 
@@ -35,8 +36,8 @@ class Spread:
         return stdev(self.values) if len(self.values) > 1 else None
 
 
-@dataclass(frozen=True)
-class Results:
+@dataclass(frozen=True, repr=False)
+class Results(Brief):
     """Metrics of all cells."""
 
     cells: tuple[Cell, ...]

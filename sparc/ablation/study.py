@@ -22,6 +22,7 @@ from sparc.session.session import program
 from sparc.session.stopping import stop_on_signal, time_limit
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.run import Run
+from sparc.system.brief import Brief
 
 if TYPE_CHECKING:
     from sparc.ablation.pool import Work
@@ -48,8 +49,8 @@ class Study:
         return description(self.config, self.grid, self.seeds)
 
 
-@dataclass
-class StudyOutcome:
+@dataclass(repr=False)
+class StudyOutcome(Brief):
     """Results of the finished runs, and the errors of the diverged ones, in the order of the plan."""
 
     results: Results
@@ -157,7 +158,8 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
     ends = _StudyProgress(works, done, listener)
     with stop_on_signal() as stopped:
         if not make_all(waiting, task, share, report=ends, should_stop=stopped):
-            raise Interrupted(study.folder.path, f"sparc.ablate(..., out={str(study.folder.path)!r}), as before")
+            why = str(stopped.error)
+            raise Interrupted(study.folder.path, f"sparc.ablate(..., out={str(study.folder.path)!r}), as before", why)
     return ends.diverged
 
 

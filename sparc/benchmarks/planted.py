@@ -32,6 +32,7 @@ from sparc.evaluation.encoding import Encodings, activity, encode, encode_solo
 from sparc.evaluation.labels import binary, levels
 from sparc.plugins.contracts import Planted, PlantedBackbone
 from sparc.plugins.registry import checked_params
+from sparc.system.brief import Brief
 
 if TYPE_CHECKING:
     from sparc.evaluation import HeldOut
@@ -82,8 +83,8 @@ class DepthAgreement:
     uncompleted_null: float | None
 
 
-@dataclass(frozen=True)
-class Recovery:
+@dataclass(frozen=True, repr=False)
+class Recovery(Brief):
     """Planted directions and supports that a space recovers, by stream, and the agreement of its streams."""
 
     train_samples: int

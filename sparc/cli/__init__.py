@@ -15,22 +15,31 @@ from typing import Any
 
 import typer
 
+from sparc.cli.interruptions import kept
 from sparc.errors import FailedElsewhere, SparcError, say_warnings
 from sparc.system.cells import without_controls
 from sparc.system.processes import leads
 from sparc.system.refusals import CONTENT, refusal
 
 INTERRUPTED = 130
-AGAIN = "run the same command again; complete parts of the store are kept"
+INTERRUPTION = "interrupted"
+_words: list[str] = []
+"""Words of the command that runs."""
 
 # click's UsageError, which typer bundles and does not export.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+class Ended(Exception):
+    """A command that ended before its work was done, with the reason; of a KeyboardInterrupt, typer keeps none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `sparc` and exit: 0 for success, 1 for an error, 2 for a usage error, 130 if interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    _words[:] = [argument for argument in arguments if argument != "--debug"]
+    why = INTERRUPTION
     if not debug:
         say_warnings()
     for stream in (sys.stdout, sys.stderr):
@@ -40,16 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             from sparc.cli.app import app
 
-            words = [argument for argument in arguments if argument != "--debug"]
-            code = app(words, prog_name="sparc", standalone_mode=False)
+            code = app(list(_words), prog_name="sparc", standalone_mode=False)
         except KeyboardInterrupt:
             code = INTERRUPTED
         except Exception as error:
             if debug:
                 traceback.print_exc()
             code = _explain(error)
+            why = str(error) if isinstance(error, Ended) else INTERRUPTION
     if code == INTERRUPTED and leads():
-        _fail("interrupted", AGAIN, INTERRUPTED)
+        _fail(why, kept(_words), INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -80,7 +89,7 @@ def _interruptible() -> Iterator[None]:
 
 def leave(number: int, frame: object) -> None:
     """Say that the command was interrupted, and end the process at once."""
-    os.write(2, f"error: interrupted\nhint:  {AGAIN}\n".encode())
+    os.write(2, f"error: {INTERRUPTION}\nhint:  {kept(_words, at_once=True)}\n".encode())
     os._exit(INTERRUPTED)
 
 
@@ -92,7 +101,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, _UsageError):
         message, hint = _usage(error)
         return _fail(message, hint, 2) if message and leads() else 2  # no message: typer printed the help
-    if isinstance(error, typer.Abort):
+    if isinstance(error, Ended | typer.Abort):
         return INTERRUPTED
     if (found := refusal(error, "go on", CONTENT)) is not None:
         return _fail(found.message, found.hint, 1)

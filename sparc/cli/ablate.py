@@ -57,8 +57,8 @@ def ablate(
         study = plan_study(options, parse_axes(grid or []), seeds, screen, file)
         try:
             outcome = run_study(study, screen)
-        except Interrupted:
-            screen.note(f"stopped. Resume it with: {_again(study)}")
+        except Interrupted as stopped:
+            screen.note(f"{stopped.why or 'stopped'}. Resume it with: {_again(study)}")
             sys.exit(INTERRUPTED)
     for part in ablation_tables(outcome.results):
         console.print(part)

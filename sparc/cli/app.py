@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from sparc import __version__
 from sparc.cli import (
+    Ended,
     ablate,
     attach,
     bench,
@@ -21,13 +23,28 @@ from sparc.cli import (
     importing,
     info,
     localize,
+    plan,
     plugins,
     search,
     train,
 )
+from sparc.errors import TimeUp
+
+
+class _Commands(TyperGroup):
+    """All commands. The end of `--max-time` keeps its reason."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. Raises Ended when its time is up."""
+        try:
+            return super().invoke(ctx)
+        except TimeUp as error:
+            raise Ended(str(error)) from error
+
 
 app = typer.Typer(
     name="sparc",
+    cls=_Commands,
     help="One sparse, interpretable concept dictionary shared by many frozen models.",
     epilog="Start with: sparc train",
     no_args_is_help=True,
@@ -49,6 +66,7 @@ app.command("localize")(localize.localize)
 app.command("export")(export.export)
 app.command("info")(info.info)
 app.command("ablate")(ablate.ablate)
+app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 app.add_typer(importing.app, name="import")
 app.add_typer(bench.app, name="bench")

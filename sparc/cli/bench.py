@@ -20,7 +20,7 @@ from rich.table import Table
 
 from sparc.cli import INTERRUPTED
 from sparc.cli.options import ConfigFile, with_options
-from sparc.cli.output import PlainConsole
+from sparc.cli.output import PlainConsole, say
 from sparc.cli.progress import Screen, console
 from sparc.config import (
     RECIPES,
@@ -35,7 +35,7 @@ from sparc.config import (
     option_name,
     validated,
 )
-from sparc.errors import InvalidConfig
+from sparc.errors import InvalidConfig, counted
 from sparc.session import Session, read_options
 from sparc.session.data import resolve_device
 from sparc.session.stopping import stop_on_signal, time_limit
@@ -215,7 +215,7 @@ def planted(given: dict[str, Any], run: PlantedRun = None, config: ConfigFile = 
             if trained is None:
                 kept = f"; then measure it: sparc bench planted {session.run.path}"
                 resume = f". Finish it: sparc train --resume {session.run.path}{kept}" if "out" in options else ""
-                screen.note(f"stopped{resume}")
+                screen.note(f"{str(stopped.error) or 'stopped'}{resume}")
                 sys.exit(INTERRUPTED)
         space = session.space
         screen.doing("measuring what the space recovers")
@@ -270,11 +270,22 @@ def _show(found: dict[str, Any], setting: dict[str, Any], as_json: bool) -> None
     if as_json:
         print(json.dumps({**found, "setting": setting, "machine": machine}))
         return
+    measured = ", ".join(f"{name.replace('_', ' ')} {_rounded(value)}" for name, value in setting.items())
+    where = machine.get("gpu") or counted(torch.get_num_threads(), "thread")
+    say(console, f"measured: {measured}; {where}, torch {torch.__version__}")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     phases = found.pop("phases", {})
     for name, number in [*found.items(), *((f"  {phase}", share) for phase, share in phases.items())]:
         if number is not None:
-            table.add_row(name.replace("_", " "), f"{number:,}")
+            table.add_row(name.replace("_", " "), _rounded(number))
     console.print(table)
+
+
+def _rounded(value: Any) -> str:
+    """Return a number with three significant digits, and a whole one, or a text, as it is."""
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{digits}f}"

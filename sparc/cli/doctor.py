@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from sparc.cli.output import say
 from sparc.cli.progress import Screen, console
 
-STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+STYLES = {"ok": "", "warning": "yellow", "error": "bold red"}
 
 
 def doctor(
@@ -60,10 +60,8 @@ def _print(found: Iterable[object]) -> bool:
     failed = False
     for one in found:
         assert isinstance(one, Finding)
-        style = STYLES[one.level]
-        line = f"[{style}]{one.level:8}[/{style}] {escape(one.subject)}: {escape(one.text)}"
-        console.print(line, soft_wrap=True)
+        say(console, f"{one.level:8} {one.subject}: {one.text}", indent=9, style=STYLES[one.level])
         if one.hint:
-            console.print(f"         hint: {one.hint}", markup=False, soft_wrap=True)
+            say(console, f"         hint: {one.hint}", indent=6)
         failed |= one.level == "error"
     return failed

@@ -1,4 +1,4 @@
-"""`sparc encode`: the concepts of images and texts, for every model."""
+"""`sparc encode`: the latents that images and texts activate, for every model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from sparc.cli.options import RunPath, with_options
 from sparc.cli.output import PlainConsole
+from sparc.cli.output import say as print_line
 from sparc.cli.progress import Screen, console
 from sparc.config import EncodeOptions
 
@@ -33,7 +34,7 @@ LETTERS = 80
 
 @with_options(EncodeOptions, without=("features",))
 def encode(run: RunPath, given: dict[str, Any], inputs: Inputs = None, as_json: Json = False) -> None:
-    """Print the strongest concepts of images and texts in each stream, encoded alone.
+    """Print the latents that images and texts activate most in each stream, encoded alone.
 
     An input that names a file or a folder is that. One that looks like a path, with a slash or the end of an image's
     name, must exist. Anything else is a text. --image and --text say what an input is.
@@ -91,7 +92,7 @@ def print_json(content: Any) -> None:
 def _print(one: EncodedInput) -> None:
     from sparc.index.results import plain
 
-    say = partial(console.print, markup=False, soft_wrap=True)
+    say = partial(print_line, console)
     say(plain(one.shown, LETTERS))
     for stream, active in one.streams.items():
         say(f"  {stream}")

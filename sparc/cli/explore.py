@@ -10,7 +10,7 @@ from sparc.config import ExploreOptions
 from sparc.system.memory import keep_freed_memory
 
 
-@with_options(ExploreOptions, without=("features",))
+@with_options(ExploreOptions)
 def explore(run: RunPath, given: dict[str, Any]) -> None:
     """Write a page of what the latents mean: for each, the held-out samples that activate it in every stream.
 

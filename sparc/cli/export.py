@@ -12,6 +12,7 @@ from sparc.config import suggestion
 from sparc.errors import InvalidConfig, MissingData, UnknownName
 from sparc.interchange import EXPORT_FORMATS, check_new_folder
 from sparc.storage.card import without_paths
+from sparc.storage.nearby import near_run
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
 
@@ -34,7 +35,7 @@ def export(
             hint=suggestion(format_, [*EXPORT_FORMATS]),
         )
     if not run.is_dir():
-        raise MissingData(f"no run at {run}", hint="give the directory of a run")
+        raise MissingData(f"no run at {run}", hint=near_run(run, "give the directory of a run"))
     opened = Run(run)
     made_by = (opened.provenance().streams if opened.begun else {}).get(stream)
     backbone = None

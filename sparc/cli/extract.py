@@ -10,6 +10,7 @@ from sparc.cli.options import ConfigFile, with_options
 from sparc.cli.progress import Screen, console
 from sparc.cli.tables.extraction import print_plan
 from sparc.config import ExtractOptions, ParallelOptions, SpaceOptions, TrainingConfig
+from sparc.errors import MissingData
 from sparc.session import read_options
 from sparc.session.stopping import time_limit
 from sparc.session.verbs import plan_extraction
@@ -47,7 +48,12 @@ def extract(given: dict[str, Any], config: ConfigFile = None, plan: Plan = False
     with Screen(extracting="measure" if plan else "extract") as screen:
         data, share = plan_extraction(given, screen, file)
         if plan:
-            print_plan(data.probe(), data.problems())
+            problems = data.problems()
+            try:
+                found = data.probe()
+            except MissingData as error:
+                raise (problems.joined() if problems else error) from error
+            print_plan(found, problems)
             return
         with time_limit(data.config):
             data.extract(share)

@@ -12,12 +12,13 @@ from rich.markup import escape
 
 from sparc.cli.options import with_options
 from sparc.cli.progress import Screen, console
-from sparc.config.options import Options, option
+from sparc.config.options import Location, Options, option
 from sparc.config.references import check_stream_names
 from sparc.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from sparc.interchange.import_features import ImportedSplit
+    from sparc.interchange.sample_labels import Labelling
 
 IDS_SHOWN = 5
 
@@ -40,8 +41,19 @@ class KeyOptions(Options):
     )
 
 
+class LabelOptions(KeyOptions):
+    """Names of arrays, and files of labels."""
+
+    labels: Location | None = option(
+        None, "Labels of the samples: columns id and labels (a;b) of a .csv, .tsv or .jsonl, or an object in .json."
+    )
+    taxonomy: Location | None = option(
+        None, "JSON file with the parents of each label. Default: all labels are roots; only with --labels."
+    )
+
+
 @app.command("features")
-@with_options(KeyOptions)
+@with_options(LabelOptions)
 def import_features(
     given: dict[str, Any],
     stream: Annotated[
@@ -72,12 +84,16 @@ def import_features(
         sparc import features --stream a=a.h5 --stream b=b.npz --out imported
 
         sparc import features --stream a=a.npy --stream b=b.npy --ids ids.txt --split train --out imported
+
+        sparc import features --stream a=a.h5 --stream b=b.npz --labels labels.csv --out imported
     """
     from sparc.interchange import SPLITS
     from sparc.interchange.feature_files import Keys, open_source
 
     if split is not None and split not in SPLITS:
         raise InvalidConfig(f"--split: expected train or test, found '{split}'", hint="--split train")
+    if "taxonomy" in given and "labels" not in given:
+        raise InvalidConfig("--taxonomy: expected --labels too, found none", hint="add --labels FILE")
     files = _files_by_stream(stream)
     features_keys = _by_stream("features-key", given, files)
     ids_keys = _by_stream("ids-key", given, files)
@@ -92,14 +108,25 @@ def import_features(
                 f"{', '.join(map(str, files.values()))}",
                 hint="leave --ids out, or remove the ids from the files",
             )
+        labels = _labelling(given)
         screen.loading("PyTorch")
         from sparc.interchange.import_features import import_features as write
 
         screen.doing(f"writing {', '.join(sources)} into {out}")
-        written = write(sources, out, split=split, holdout=holdout)
+        written = write(sources, out, split=split, holdout=holdout, labels=labels)
     for imported in written:
         _print_imported(imported)
     _print_next(out)
+
+
+def _labelling(given: Mapping[str, Any]) -> Labelling | None:
+    """Read the labels and their taxonomy; None without labels. Raises as `read_labels` and `labelling`."""
+    if "labels" not in given:
+        return None
+    from sparc.interchange.sample_labels import labelling, read_labels
+
+    taxonomy = Path(given["taxonomy"]).expanduser() if "taxonomy" in given else None
+    return labelling(read_labels(Path(given["labels"]).expanduser()), taxonomy)
 
 
 def _print_next(out: Path) -> None:
@@ -135,7 +162,8 @@ def _files_by_stream(stream: list[str]) -> dict[str, Path]:
 
 def _print_imported(imported: ImportedSplit) -> None:
     """Print the samples of a split, and those that a stream lacks."""
-    console.print(f"{imported.split}: {imported.samples} samples", markup=False)
+    labelled = "" if imported.labelled is None else f", {imported.labelled} with labels"
+    console.print(f"{imported.split}: {imported.samples} samples{labelled}", markup=False)
     for name, lacking in imported.lacking.items():
         if lacking:
             some = ", ".join(lacking[:IDS_SHOWN]) + (", ..." if len(lacking) > IDS_SHOWN else "")
@@ -186,7 +214,8 @@ def import_checkpoint(
     streams = ", ".join(f"{name} {width}" for name, width in space.streams.items())
     console.print(
         f"{out}: {space.n_latents} latents, {space.k} kept, {space.selection} selection; streams {streams}\n\n"
-        f"Next:\n  python -c \"import sparc; print(sparc.load('{out}').streams)\"",
+        f"Next:\n  sparc evaluate {shlex.quote(str(out))} --features FOLDER\n"
+        f"  python -c \"import sparc; print(sparc.load('{out}').streams)\"",
         markup=False,
         soft_wrap=True,
     )

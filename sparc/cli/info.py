@@ -2,63 +2,105 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from rich.markup import escape
 
+from sparc.cli.following import follow as follow_log
 from sparc.cli.options import RunPath
+from sparc.cli.output import say
 from sparc.cli.progress import console
 from sparc.cli.tables.evaluation import print_evaluation
+from sparc.cli.tables.summary import summary
 from sparc.config import ExtractionOptions, TrainingConfig, names
+from sparc.errors import MissingData
 from sparc.evaluation.report import EvaluationFile
 from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, read_config
 
 
-def info(run: RunPath) -> None:
+def info(
+    run: RunPath,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Print the log of the training instead, until the training ends.")
+    ] = False,
+) -> None:
     """Show the streams, settings and data of a run, and the tables of its evaluation.
 
-    Example:
+    Examples:
 
         sparc info runs/openmoji
+
+        sparc info runs/openmoji --follow
     """
-    opened = Run.open(run)
+    opened = Run.open_space(run)
+    if not opened.begun:
+        if follow:
+            raise MissingData(f"{run} is an imported space, which has no log of a training", hint=f"sparc info {run}")
+        _print_space(opened)
+        return
     provenance = opened.provenance()
+    if follow:
+        follow_log(opened, provenance)
+        return
+    for line in summary(opened, provenance):
+        say(console, line)
+    console.print()
     for name, stream in provenance.streams.items():
         if provenance.options.features is not None:
-            console.print(f"stream {name}: imported features", markup=False, soft_wrap=True)
+            say(console, f"stream {name}: imported features")
             continue
         params = ", ".join(f"{key}={value}" for key, value in stream.params.items() if value is not None)
+        params = f"[{params}]" if params else ""
         weights = f"  weights {stream.weights}" if stream.weights else ""
-        console.print(f"stream {name}: {stream.backbone}[{params}]{weights}", markup=False, soft_wrap=True)
+        say(console, f"stream {name}: {stream.backbone}{params}{weights}")
     for one in provenance.changes:
         way = "to" if one.change == "attached" else "from"
-        console.print(f"{one.change}: {one.stream}, {way} the space of {one.run}", markup=False, soft_wrap=True)
+        say(console, f"{one.change}: {one.stream}, {way} the space of {one.run}")
     if not opened.finished:
         _print_checkpoints(opened)
-        console.print(f"not finished; resume it with: sparc train --resume {run}", markup=False)
         return
-    space = read_config(opened.path)
-    shape = (
-        f"{space.n_latents} latents, {space.k} kept, {space.selection} selection, {space.normalization} normalization"
-    )
-    guesses = "guesses missing streams" if (opened.path / COMPLETION).is_file() else "guesses no missing streams"
-    console.print(f"space: {shape}, {guesses}", markup=False, soft_wrap=True)
+    guesses = _print_shape(opened)
     options = provenance.options.model_dump(by_alias=True)
     console.print(f"recipe: {options['recipe']}", markup=False)
     for title, model in (("training", TrainingConfig), ("features", ExtractionOptions)):
         settings = ", ".join(f"{name} {options[name]}" for name in names(model))
-        console.print(f"{title}: {settings}", markup=False, soft_wrap=True)
-    console.print(f"started {provenance.started} by: {' '.join(provenance.command)}", markup=False, soft_wrap=True)
+        say(console, f"{title}: {settings}")
+    say(console, f"started {provenance.started} by: {' '.join(provenance.command)}")
     if opened.evaluation.is_file():
         print_evaluation(opened)
-        if (
-            guesses.endswith("guesses missing streams")
-            and not EvaluationFile.read(opened.evaluation).report.uncompleted
-        ):
+        if guesses and not EvaluationFile.read(opened.evaluation).report.uncompleted:
             again = f"sparc evaluate {escape(str(run))}"
-            console.print(
-                f"[yellow]measured before the space had a completion; measure it again: {again}[/yellow]",
-                soft_wrap=True,
-            )
+            say(console, f"measured before the space had a completion; measure it again: {again}", style="yellow")
+    _print_others(opened)
+
+
+def _print_space(run: Run) -> None:
+    """Print what is known of an imported space, and the tables of its evaluations."""
+    for name, width in read_config(run.path).streams.items():
+        say(console, f"stream {name}: width {width}, backbone not known")
+    _print_shape(run)
+    _print_others(run)
+
+
+def _print_shape(run: Run) -> bool:
+    """Print the shape of a space; return True if it guesses missing streams."""
+    space = read_config(run.path)
+    shape = (
+        f"{space.n_latents} latents, {space.k} kept, {space.selection} selection, {space.normalization} normalization"
+    )
+    completes = (run.path / COMPLETION).is_file()
+    guesses = "guesses missing streams" if completes else "guesses no missing streams"
+    say(console, f"space: {shape}, {guesses}")
+    return completes
+
+
+def _print_others(run: Run) -> None:
+    """Print the tables of what was measured on other data than the run's own."""
+    for file in run.others():
+        console.print(f"\nmeasured on other data, {file.path}:", markup=False, soft_wrap=True)
+        print_evaluation(file)
 
 
 def _print_checkpoints(run: Run) -> None:

@@ -7,6 +7,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from sparc.cli.options import RunPath, with_options
+from sparc.cli.output import say as print_line
 from sparc.cli.progress import Screen, console
 from sparc.config import LocalizeOptions
 
@@ -48,7 +49,7 @@ def _print(one: Localization) -> None:
     if one.peak is not None:
         x, y = one.peak
         where = f"strongest at ({x:.0f}, {y:.0f}) of {one.size[0]} x {one.size[1]}, score {one.score:.3f}"
-    say = partial(console.print, markup=False, soft_wrap=True)
+    say = partial(print_line, console)
     say(f"{one.name}  {shorten(str(one.query), LETTERS)}  {one.stream}: {where}")
     if (there := one.standing) is not None:
         say(f"    {there.words}; percentile {there.percentile:.1f}, by chance {there.chance:.2g} of the time")

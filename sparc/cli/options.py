@@ -21,6 +21,7 @@ ConfigFile = Annotated[
 PANELS = {
     "DataOptions": "Streams and data",
     "PlaceOptions": "Places",
+    "MeasureOptions": "Other data, and imported spaces",
     "TimeOptions": "Places",
     "ParallelOptions": "Training",
     "SpaceOptions": "Space",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from sparc.cli.output import say
 from sparc.cli.progress import Screen, console
 from sparc.config import reference
 from sparc.errors import InvalidConfig, PluginError
@@ -53,10 +53,9 @@ def list_plugins() -> None:
     wide = [max(len(row[column]) for row, _ in rows) for column in range(len(rows[0][0]))]
     for row, below in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip()
-        style = "red" if row[1] == "plugin" else "bold"
-        console.print(f"[{style}]{escape(line)}[/{style}]", soft_wrap=True)
+        say(console, line, style="red" if row[1] == "plugin" else "bold")
         for one in below:
-            console.print(f"    {escape(one)}", soft_wrap=True)
+            say(console, f"    {one}", indent=2)
 
 
 @app.command("new")

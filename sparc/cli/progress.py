@@ -28,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc.cli.output import PlainConsole
+from sparc.errors import counted
 from sparc.session import Listener
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Screen(Listener):
 
     def extracting(self, progress: Extracting) -> None:
         """Show a bar for the streams that are extracted together, and at the end where the time went."""
-        title = f"{self._extracting} {', '.join(progress.streams)} {progress.split}"
+        title = f"{self._extracting} {', '.join(progress.streams)} ({progress.split} split)"
         if not progress.total:
             self.doing(title)
         elif not progress.finished:
@@ -240,7 +241,7 @@ class Screen(Listener):
         if progress.skipped:
             some = ", ".join(progress.skipped[:3]) + (", ..." if len(progress.skipped) > 3 else "")
             self.warn(
-                f"skipped {len(progress.skipped)} samples that could not be read in "
+                f"skipped {counted(len(progress.skipped), 'sample')} that could not be read in "
                 f"{', '.join(progress.streams)}: {some}"
             )
 

@@ -9,6 +9,7 @@ import typer
 
 from sparc.cli.encode import LETTERS, Json, expanded, print_json, screen
 from sparc.cli.options import RunPath, with_options
+from sparc.cli.output import say as print_line
 from sparc.cli.progress import console
 from sparc.config import SearchOptions
 
@@ -20,7 +21,7 @@ Queries = Annotated[
     typer.Argument(metavar="QUERY...", help="Images, folders of images, and texts; - reads more from standard input."),
 ]
 SHARED = 3
-"""Concepts that are printed beside a hit."""
+"""Latents that are printed beside a hit."""
 
 
 @with_options(SearchOptions, without=("features",))
@@ -28,7 +29,7 @@ def search(run: RunPath, given: dict[str, Any], queries: Queries = None, as_json
     """Find images or texts by a text or an image, among the held-out samples of a run or in a folder.
 
     Each side is encoded alone, and the score is the cosine of the codes. A query is told to be a file, a folder or a
-    text as by `sparc encode`. Beside a hit stand the concepts that it shares with the query, and their shares of the
+    text as by `sparc encode`. Beside a hit stand the latents that it shares with the query, and their shares of the
     score.
 
     Examples:
@@ -58,7 +59,7 @@ def search(run: RunPath, given: dict[str, Any], queries: Queries = None, as_json
 def _print(found: Found) -> None:
     from sparc.index.results import plain
 
-    say = partial(console.print, markup=False, soft_wrap=True)
+    say = partial(print_line, console)
     say(f"{plain(found.query, LETTERS)}  {found.query_stream} → {found.target_stream}, {found.candidates:,} searched")
     for hit in found.hits:
         shared = ", ".join(f"{one} {one.share:.0%}" for one in hit.concepts[:SHARED])
@@ -66,4 +67,4 @@ def _print(found: Found) -> None:
         words = "  ".join(plain(text, LETTERS) for text in (hit.sample.id, caption or "", shared) if text)
         say(f"    {hit.score:.3f}  {words}")
     if not found.hits:
-        say("    nothing shares a concept with the query")
+        say("    nothing shares a latent with the query")

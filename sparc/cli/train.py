@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -100,7 +101,9 @@ def finish(session: Session, screen: Listener, ranks: Ranks | None = None) -> No
     try:
         run_session(session, ranks)
     except Interrupted as stopped:
-        screen.note(f"stopped. Resume it with: sparc train --resume {stopped.path}")
+        screen.note(
+            f"{stopped.why or 'stopped'}. Resume it with: sparc train --resume {shlex.quote(str(stopped.path))}"
+        )
         sys.exit(INTERRUPTED)
 
 

@@ -33,11 +33,14 @@ OnNan = Literal["stop", "skip"]
 Method = Literal["dense", "relevance", "grad-cam", "layer-cam"]
 Scale = Literal["common", "own"]
 Exif = Literal["apply", "ignore"]
+TrackerName = Literal["tensorboard", "wandb"]
 
 
 def _path(value: Any) -> Path:
+    if isinstance(value, Mapping):
+        raise ValueError("expected a path, found arrays in memory, which only sparc.train takes")
     if not isinstance(value, str | Path) or value == "":
-        raise ValueError(f"expected a path, found {value!r}")
+        raise ValueError(f"expected a path, found {value!r:.80}")
     return Path(value)
 
 
@@ -310,6 +313,15 @@ class RunConfig(
         "sparc", "Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."
     )
     out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...")
+    on_the_fly: bool = option(
+        False, "Compute the training features while training, again in each epoch, and store only the held-out ones."
+    )
+    buffer: int = option(16384, "With --on-the-fly: samples from which each batch is drawn.", gt=0)
+    track: TrackerName | None = option(
+        None,
+        "Also log the training for tensorboard, into RUN/tensorboard; or for wandb, as its own variables say, such as "
+        "WANDB_PROJECT and WANDB_MODE=offline.",
+    )
 
     @property
     def source(self) -> PluginRef:
@@ -338,6 +350,30 @@ class RunConfig(
 
     def _part(self, model: type[Options]) -> dict[str, Any]:
         return {name: getattr(self, name) for name in model.model_fields}
+
+
+class MeasureOptions(PlaceOptions):
+    """Data to measure a space on, if they are not those of its run."""
+
+    dataset: Annotated[RefLike | None, PlainValidator(parsed)] = option(
+        None, "Dataset to measure on, instead of the run's own data; 'imported' for --features.", metavar="NAME"
+    )
+    stream: Annotated[RefLike | Sequence[RefLike], PlainValidator(parsed_streams)] = option(
+        (), "Backbone of a stream of an imported space; repeat for more.", metavar="STREAM=NAME[KEY=VALUE,...]"
+    )
+    skip_bad: bool = option(False, "Skip images that do not decode, and empty captions, of the dataset to measure on.")
+
+    @property
+    def backbones(self) -> tuple[PluginRef, ...]:
+        """Parsed backbones."""
+        streams: tuple[PluginRef, ...] = self.stream  # type: ignore[assignment]
+        return streams
+
+    @property
+    def dataset_name(self) -> str | None:
+        """Name of the dataset; None if it is not given."""
+        dataset: PluginRef | None = self.dataset  # type: ignore[assignment]
+        return dataset.name if dataset is not None else None
 
 
 class CompleteOptions(PlaceOptions, DataOptions):
@@ -378,7 +414,7 @@ class ExtractOptions(RunConfig):
     )
 
 
-class EvaluateOptions(TimeOptions, PlaceOptions):
+class EvaluateOptions(TimeOptions, MeasureOptions):
     """Options of `sparc evaluate`."""
 
     concepts: Literal["enrichment", "purity"] = option(
@@ -396,7 +432,7 @@ class EvaluateOptions(TimeOptions, PlaceOptions):
     )
 
 
-class ExploreOptions(PlaceOptions):
+class ExploreOptions(MeasureOptions):
     """Options of `sparc explore`."""
 
     latent: int | None = option(
@@ -429,7 +465,12 @@ class LocalizeOptions(PlaceOptions):
         (), "Latent to find, or several together; repeat for more.", metavar="N[,N...]"
     )
     stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
-        (), "Stream of the run to use; repeat for more. Default: all.", metavar="NAME"
+        (),
+        "Stream of the run to use; repeat for more. Default: all. Of an imported space, a stream and its backbone.",
+        metavar="NAME[=BACKBONE]",
+    )
+    dataset: Annotated[RefLike | None, PlainValidator(parsed)] = option(
+        None, "Dataset whose held-out images scores are compared with. Default: the run's own.", metavar="NAME"
     )
     method: Method = option("dense", "dense: encode each patch on its own; or relevance, grad-cam, layer-cam.")
     layers: int | None = option(

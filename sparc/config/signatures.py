@@ -19,7 +19,7 @@ class RunArguments(TypedDict, total=False):
     """Dataset. Default: openmoji, the demo."""
     data_root: str | Path | None
     """Folder of the dataset."""
-    features: str | Path | None
+    features: str | Path | Mapping[str, Any] | None
     """Folder written by `sparc import features`, instead of a dataset and backbones."""
     store: str | Path | None
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
@@ -93,6 +93,13 @@ class RunArguments(TypedDict, total=False):
     """Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."""
     out: str | Path | None
     """New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ..."""
+    on_the_fly: bool
+    """Compute the training features while training, again in each epoch, and store only the held-out ones."""
+    buffer: int
+    """With --on-the-fly: samples from which each batch is drawn."""
+    track: Literal["tensorboard", "wandb"] | None
+    """Also log the training for tensorboard, into RUN/tensorboard; or for wandb, as its own variables say, such as
+    WANDB_PROJECT and WANDB_MODE=offline."""
 
 
 class ExtractArguments(RunArguments, total=False):
@@ -158,6 +165,12 @@ class EvaluateArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    dataset: str | PluginRef | Mapping[str, Any] | None
+    """Dataset to measure on, instead of the run's own data; 'imported' for --features."""
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of a stream of an imported space; repeat for more."""
+    skip_bad: bool
+    """Skip images that do not decode, and empty captions, of the dataset to measure on."""
     max_time: str | None
     """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
     concepts: Literal["enrichment", "purity"]
@@ -182,6 +195,12 @@ class ExploreArguments(TypedDict, total=False):
     """Folder of the feature store. Default: that of the run, else $SPARC_CACHE/store, else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    dataset: str | PluginRef | Mapping[str, Any] | None
+    """Dataset to measure on, instead of the run's own data; 'imported' for --features."""
+    stream: str | PluginRef | Mapping[str, Any] | Sequence[str | PluginRef | Mapping[str, Any]]
+    """Backbone of a stream of an imported space; repeat for more."""
+    skip_bad: bool
+    """Skip images that do not decode, and empty captions, of the dataset to measure on."""
     latent: int | None
     """Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best."""
     text: str | None
@@ -214,7 +233,9 @@ class LocalizeArguments(TypedDict, total=False):
     latent: int | str | Sequence[int | str | Sequence[int]]
     """Latent to find, or several together; repeat for more."""
     stream: str | Sequence[str]
-    """Stream of the run to use; repeat for more. Default: all."""
+    """Stream of the run to use; repeat for more. Default: all. Of an imported space, a stream and its backbone."""
+    dataset: str | PluginRef | Mapping[str, Any] | None
+    """Dataset whose held-out images scores are compared with. Default: the run's own."""
     method: Literal["dense", "relevance", "grad-cam", "layer-cam"]
     """dense: encode each patch on its own; or relevance, grad-cam, layer-cam."""
     layers: int | None

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sparc.system.brief import Brief
 from sparc.system.files import read_model, write_json
 
 WHAT = "the evaluation of a run"
 """Name of `evaluation.json` in messages."""
 
 
-class _Section(BaseModel):
+class _Section(Brief, BaseModel):
     """Part of the report."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import regex
 from scipy.sparse import csr_array
+
+from sparc.system.graphemes import start_of
 
 FEWEST = 3
 """Samples that a word needs to count as a term."""
@@ -22,11 +25,20 @@ _UNSPACED = re.compile(
     "\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
 """Runs of scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han."""
+_EMOJI = regex.compile(
+    r"\p{RI}{2}"
+    r"|\p{Extended_Pictographic}\p{Emoji_Modifier}?[\U000E0020-\U000E007F]*"
+    r"(?:\u200d\p{Extended_Pictographic}\p{Emoji_Modifier}?)*"
+    r"|[0-9#*]\u20e3"
+)
+"""Emoji, of which many are several code points: flags, people with a skin tone or a profession, keycaps."""
+_STYLE = str.maketrans("", "", "\ufe0e\ufe0f")
+"""Marks that choose between the coloured and the plain picture of an emoji."""
 _BARE = re.compile("[\u200c\u200d\ufe0e\ufe0f'’]+")
 
 
 class _Parts(dict[int, str]):
-    """Table for `str.translate`: letters, marks and digits stay, symbols such as emoji stand alone, others separate."""
+    """Table for `str.translate`: letters, marks and digits stay, other symbols stand alone, all else separates."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -52,12 +64,17 @@ class Words(NamedTuple):
 
 
 def words_in(caption: str) -> set[str]:
-    """Return the words of a caption, folded to lower case.
+    """Return the words of a caption, folded to lower case. An emoji is a word.
 
     Scripts that put no spaces between words give each pair of neighbouring characters, and single ideographs.
     """
+    text = unicodedata.normalize("NFC", start_of(caption, READ)).casefold()
     found: set[str] = set()
-    for token in unicodedata.normalize("NFC", caption[:READ]).casefold().translate(_PARTS).split():
+    if not text.isascii():
+        text = text.translate(_STYLE)
+        found.update(_EMOJI.findall(text))
+        text = _EMOJI.sub(" ", text)
+    for token in text.translate(_PARTS).split():
         rest = _UNSPACED.sub(" ", token).split()
         found.update(word for word in (part.strip("'’\u200c\u200d\ufe0f") for part in rest) if _BARE.sub("", word))
         for run in _UNSPACED.findall(token):

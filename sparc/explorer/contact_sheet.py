@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from sparc.errors import BadSample
 from sparc.plotting.fonts import Pen, fit, shorten, wrap
-from sparc.system.files import write_atomically
+from sparc.system.files import write_output
 
 if TYPE_CHECKING:
     from sparc.explorer.meanings import Meaning
@@ -169,7 +169,7 @@ class ContactSheet:
     def save(self, path: Path) -> None:
         """Write the sheet as a PNG, atomically. Raises StorageError."""
         picture = self._image.quantize(256, dither=Image.Dither.NONE)
-        write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))
+        write_output(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))
 
 
 def _thumbnail(sample: Sample, size: int) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.sparse import csc_array, csr_array
 
 from sparc.evaluation.alignment import latent_jaccard
 from sparc.evaluation.sharing import DUPLICATE
@@ -17,6 +19,7 @@ from sparc.explorer.shown import Shown
 from sparc.explorer.statements import shortened, significants
 from sparc.explorer.terms import Terms
 from sparc.plugins.contracts import Taxonomy
+from sparc.storage.latent_names import LatentName
 
 CAPTION = 80
 """Characters of a caption beside a name."""
@@ -29,6 +32,8 @@ ALIKE = 1e-6
 """Spread of the decoders below which the map has no directions."""
 MOSAIC = 4
 """Top images on the card of a latent."""
+FEWEST = 3
+"""Samples of its branch that a latent on the map needs for a colour."""
 WORDS = 8
 """Words and labels by which a latent is searched."""
 
@@ -104,7 +109,7 @@ def latent_columns(shown: Shown, decoders: Decoders, terms: Terms, thumbs: NDArr
         "name": [confirmed[latent].label if latent in confirmed else None for latent in range(n_latents)],
         "named_by": [by if latent in confirmed else 0 for latent in range(n_latents)],
         "sure": significants(confirmed[latent].purity if latent in confirmed else None for latent in range(n_latents)),
-        "branch": _branch_of(shown, {latent: name.label for latent, name in confirmed.items()}),
+        "branch": _branch_of(shown),
         "state": state_L.tolist(),
         "duplicate_of": decoders.duplicate_of.tolist(),
         "agreement": _agreement(shown, decoders.alive_L),
@@ -119,6 +124,7 @@ def latent_columns(shown: Shown, decoders: Decoders, terms: Terms, thumbs: NDArr
         ),
         "thumb": [own[0] if own else -1 for own in mosaics],
         "thumbs": mosaics,
+        "also": _also(shown, terms, confirmed),
         "words": [" ".join(terms.confirmed(latent)[:WORDS]) or None for latent in range(n_latents)],
         "pairs": {
             f"{shown.streams[a]}>{shown.streams[b]}": dict(zip(("a", "b", "both"), counts.T.tolist(), strict=True))
@@ -143,16 +149,41 @@ def _jaccard(shown: Shown) -> tuple[Floats, Floats]:
     return latent_jaccard(shown.encodings, *shown.labels, shown.seed)
 
 
-def _branch_of(shown: Shown, labels: dict[int, str]) -> list[int]:
-    found = [-1] * shown.space.n_latents
-    if shown.labels is None:
-        return found
-    taxonomy = shown.labels[1]
-    number = {label: place for place, label in enumerate(branches(taxonomy))}
-    depth = next((taxonomy.depth(label) for label in number), 0)
-    for latent, label in labels.items():
-        if label in taxonomy.parents:
-            found[latent] = number.get(taxonomy.lift(label, depth), -1)
+def _branch_of(shown: Shown) -> list[int]:
+    """Return the branch that more than half of a latent's samples have, counted over streams; -1 without one."""
+    n_latents = shown.space.n_latents
+    if shown.labels is None or shown.levels is None:
+        return [-1] * n_latents
+    number = {label: place for place, label in enumerate(shown.labels[1].labels)}
+    own = [number[branch] for branch in branches(shown.labels[1])]
+    if not own:
+        return [-1] * n_latents
+    of_samples = csr_array(csc_array(shown.levels.lifted)[:, own])
+    fires_L, with_LB = np.zeros(n_latents), np.zeros((n_latents, len(own)))
+    for active in shown.columns.values():
+        ones = active.astype(np.float64)
+        ones.data[:] = 1
+        fires_L += np.diff(active.indptr)
+        with_LB += (ones.T @ of_samples).toarray()
+    most_L = with_LB.max(axis=1)
+    clear_L = (most_L > fires_L / 2) & (most_L >= FEWEST)
+    found: list[int] = np.where(clear_L, with_LB.argmax(axis=1), -1).tolist()
+    return found
+
+
+def _also(shown: Shown, terms: Terms, confirmed: Mapping[int, LatentName]) -> list[str | None]:
+    """Return a further confirmed label or word of each named latent, which tells latents of one name apart.
+
+    It is no label above the name, which all latents of that name have, and repeats no word of the name.
+    """
+    taxonomy = None if shown.labels is None else shown.labels[1]
+    found: list[str | None] = [None] * shown.space.n_latents
+    for latent, name in confirmed.items():
+        known = taxonomy is not None and name.label in taxonomy.parents
+        above = {taxonomy.lift(name.label, depth) for depth in range(name.depth)} if taxonomy and known else set()
+        said = {name.label.casefold(), *name.label.casefold().split()}
+        others = (one for one in terms.confirmed(latent) if one not in above and one.casefold() not in said)
+        found[latent] = next(others, None)
     return found
 
 

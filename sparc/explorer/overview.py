@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sparc.evaluation.report import CodeMeasures, Report
 from sparc.explorer.shown import evenly
 from sparc.explorer.statements import significant
-from sparc.system.refusals import reading
+from sparc.storage.training_log import HELD_OUT, read_log
 
+_NO_CURVES = ("step", "epoch", "lr")
+"""Keys of a log that are no curves: the axis, and what does not change."""
 MOST_STEPS = 500
 """Logged steps drawn, evenly spread."""
 _CURVES = {
@@ -31,14 +32,14 @@ _CURVES = {
 
 def curves(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the curves of a training log, and the number of its lines that are damaged. Empty without a log."""
-    records, damaged = _records(path)
+    records, damaged = read_log(path)
     if not records:
         return [], damaged
     records = [records[place] for place in evenly(len(records), MOST_STEPS)]
-    keys = list(dict.fromkeys(key for record in records for key in record if key not in ("step", "epoch")))
+    keys = list(dict.fromkeys(key for record in records for key in record if key not in _NO_CURVES))
     groups: dict[str, list[str]] = {}
-    for key in keys:
-        groups.setdefault(key.split("/", 1)[0], []).append(key)
+    for key in sorted(keys, key=lambda key: key.startswith(HELD_OUT)):
+        groups.setdefault(key.removeprefix(HELD_OUT).split("/", 1)[0], []).append(key)
     steps = [record["step"] for record in records]
     return [
         {
@@ -55,28 +56,8 @@ def curves(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _shown(key: str) -> str:
-    return key.split("/", 1)[-1].replace("->", " → ")
-
-
-def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
-    try:
-        with reading(path):
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
-        return [], 0
-    found, damaged = [], 0
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            step = int(record["step"])
-            values = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            damaged += 1
-            continue
-        found.append({**values, "step": step})
-    return found, damaged
+    own = key.removeprefix(HELD_OUT)
+    return own.split("/", 1)[-1].replace("->", " → ") + (", held out" if own != key else "")
 
 
 def measures(report: Report | None) -> list[dict[str, Any]]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from sparc.system.graphemes import start_of
 
 DIGITS = 4
 """Significant digits of floats."""
@@ -31,7 +32,12 @@ def _escaped(found: re.Match[str]) -> str:
 
 def write_statement(folder: Path, name: str, content: Any) -> None:
     """Write the statement of `name` into `folder`; a name such as `latent/3` gives the file `latent-3.js`."""
-    (folder / f"{name.replace('/', '-')}.js").write_text(statement(name, content), encoding="utf-8")
+    text = statement(name, content)
+    try:
+        written = text.encode()
+    except UnicodeEncodeError:  # a name in a damaged log or evaluation
+        written = clean(text).encode()
+    (folder / f"{name.replace('/', '-')}.js").write_bytes(written)
 
 
 def significant(value: int | float | None, digits: int = DIGITS) -> int | float | None:
@@ -52,10 +58,7 @@ def clean(text: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return at most `length` characters of a text; a cut text ends in an ellipsis, not between letter and accent."""
+    """Return at most `length` characters of a text; a cut text ends in an ellipsis, and no emoji is cut."""
     if len(text) <= length:
         return text
-    end = length - 1
-    while end > 0 and (unicodedata.combining(text[end]) or text[end] in "\u200d\ufe0f" or text[end - 1] == "\u200d"):
-        end -= 1
-    return f"{text[: end or length - 1].rstrip()}…"
+    return f"{start_of(text, length - 1).rstrip()}…"

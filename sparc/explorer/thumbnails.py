@@ -1,4 +1,4 @@
-"""Thumbnails of images in sprites: WebP files of 16 x 16 tiles, in full colour."""
+"""Thumbnails of images in sprites: WebP files of 8 x 8 tiles, in full colour."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from sparc.errors import BadSample
 from sparc.explorer.shown import Shown, evenly
 
-SIZE, COLUMNS, ROWS = 96, 16, 16
+SIZE, COLUMNS, ROWS = 96, 8, 8
 PER_FILE = COLUMNS * ROWS
 MOST = 4096
 """Thumbnails made at least, if there are as many images; those of top samples always are."""

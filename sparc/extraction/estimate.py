@@ -17,6 +17,8 @@ from sparc.system.memory import peak_bytes
 
 BATCHES = 8
 SECONDS = 20.0
+QUOTED = 4
+"""Bytes beside an id in a list of ids."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,12 @@ class Estimate:
     """Distinct images or captions."""
     seconds: float
     """Time to compute all rows."""
+    begin: float
+    """Time before the first batch, in which loading processes start."""
     bytes: int
     """Size of the features in the store."""
+    ids_bytes: int
+    """Size of the ids in the store."""
     memory: int | None
     """Peak memory of the process in bytes; None if the system does not record it."""
     widths: dict[str, int]
@@ -54,31 +60,37 @@ def estimate(
 
     Samples that cannot be read are counted if `extractor` skips them. Raises what the extraction would raise.
     """
+    entered = time.perf_counter()
     items = distinct(dataset, extractor.modality)
     size = extractor.batch_size(dataset, items.owners.tolist())
-    count = min(len(items), BATCHES * size)
+    ahead = 2 * extractor.workers  # batches that the loading processes read before the first is computed
+    count = min(len(items), max(BATCHES, 3 * ahead) * size)
     chosen: list[int] = items.owners[np.linspace(0, len(items) - 1, count).astype(int)].tolist()
     streams = tuple(extractor.backbones)
     batches = [ItemBatch(chosen[low : low + size], streams) for low in range(0, count, size)]
-    began = first = time.perf_counter()
-    done = after_first = token_bytes = 0
+    began, token_bytes = time.perf_counter(), 0
+    ends, done = [began], [0]
     for computed in extractor(dataset, batches):
-        now = time.perf_counter()
-        done += len(computed.readable)
-        on_rows(done, count)
+        ends.append(time.perf_counter())
+        done.append(done[-1] + len(computed.readable))
+        on_rows(done[-1], count)
         token_bytes = sum(tokens[:1].nbytes for tokens in computed.tokens.values()) or token_bytes
-        if done == len(computed.readable):  # the first batch includes the start of the data-loading workers
-            first, after_first = now, done
-        if now - began > SECONDS:
+        if ends[-1] - began > SECONDS:
             break
-    rate = (done - after_first) / (now - first) if done > after_first else done / (now - began)
+    # The first batch includes the start of the loading processes, and those that were read meanwhile come at once.
+    early = min(max(1, ahead), (len(ends) - 1) // 2)
+    rate = (done[-1] - done[early]) / (ends[-1] - ends[early])
+    before = max(0.0, ends[early] - entered - done[early] / rate)
+    lengths = [len(name.encode()) + QUOTED for name in items.ids]
     itemsize = torch.empty((), dtype=dtype_of(dtype)).element_size()
     on_gpu = extractor.options.device.startswith("cuda")
     return Estimate(
         samples=len(items.ids),
         rows=len(items),
         seconds=len(items) / rate,
+        begin=before,
         bytes=len(items) * (token_bytes + itemsize * sum(backbone.width for backbone in extractor.backbones.values())),
+        ids_bytes=len(streams) * (sum(lengths) + sum(lengths[owner] for owner in items.owners)),
         memory=peak_bytes(),
         widths={name: backbone.width for name, backbone in extractor.backbones.items()},
         device_memory=torch.cuda.max_memory_allocated(extractor.options.device) if on_gpu else None,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sparc.errors import InvalidConfig, OutOfMemory, Problems, SparcError, remade
 from sparc.extraction.batch_size import LARGEST, LARGEST_ON_GPU, fitting_inputs, fitting_memory
+from sparc.extraction.items import distinct
 from sparc.extraction.loading import load
 from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
 from sparc.models.forward import check_features, forward
@@ -28,6 +29,10 @@ from sparc.plugins.contracts import Backbone, Dataset, GridBackbone
 from sparc.plugins.images import DEFAULT_LIMITS, ImageLimits
 
 MAX_WORKERS = 16
+COUNT_SECONDS = 30.0
+"""Longest time for which the other samples are read once one cannot be, to name all that cannot."""
+SMALL = 16
+"""Samples per batch while they are only read."""
 PROBED = 8
 """Samples that are tried to find a readable one, from which the batch size follows."""
 
@@ -91,6 +96,8 @@ class FeatureExtractor:
         """A sample of the dataset that could be read; if it no longer can, the dataset is gone."""
         self.problems = Problems()
         """Samples that could not be read."""
+        self._until: float | None = None
+        """Time at which the count of samples that cannot be read ends."""
         self.tried = 0
         """Number of samples that were read, or could not be."""
 
@@ -142,11 +149,10 @@ class FeatureExtractor:
             StorageError, OutOfMemory: the machine refuses to read a sample, which `skip_bad` does not pass over.
         """
         launched: _LaunchedBatch | None = None
-        for read in self._timed(self._loaded(dataset, batches, workers=self._workers)):
+        loaded = self._timed(self._loaded(dataset, batches, workers=self.workers))
+        for read in loaded:
             began = time.perf_counter()
-            self.tried += len(read.readable)
-            for error in read.errors:
-                self.problems.add(error)
+            self._count(read)
             wrong = read.failure is not None or (read.errors and not self.options.skip_bad)
             following = None if wrong else self._launch_all(read)
             done = self._finish(launched) if launched is not None else None
@@ -154,7 +160,9 @@ class FeatureExtractor:
             if done is not None:
                 yield done
             if following is None:
-                raise _raised(read, self._bad() if self.problems else None)
+                if read.failure is None:
+                    self._count_others(loaded)
+                raise _raised(read, self.bad() if self.problems else None)
             launched = following
         if launched is not None:
             began = time.perf_counter()
@@ -162,7 +170,28 @@ class FeatureExtractor:
             self.spent.device += time.perf_counter() - began
             yield done
 
-    def _bad(self) -> SparcError:
+    def _count(self, read: PreprocessedBatch) -> None:
+        self.tried += len(read.readable)
+        for error in read.errors:
+            self.problems.add(error)
+
+    def _count_others(self, loaded: Iterator[PreprocessedBatch]) -> None:
+        """Read further samples without computing anything, to name all that cannot be read in one error."""
+        self._until = self._until or time.monotonic() + COUNT_SECONDS
+        while time.monotonic() < self._until and (read := next(loaded, None)) is not None:
+            if read.failure is not None:
+                return
+            self._count(read)
+
+    def count_unreadable(self, dataset: Dataset) -> None:
+        """Read the samples of another split, after an error, as far as the time that is left for that suffices."""
+        owners = distinct(dataset, self.modality).owners.tolist()
+        self.witness = None
+        batches = [ItemBatch(owners[low : low + SMALL], tuple(self.backbones)) for low in range(0, len(owners), SMALL)]
+        with contextlib.closing(self._loaded(dataset, batches, workers=self.workers)) as loaded:
+            self._count_others(loaded)
+
+    def bad(self) -> SparcError:
         """Return the error for all samples that could not be read so far."""
         found = self.problems.joined()
         unread = f"{len(self.problems):,} of the {self.tried:,} samples read so far cannot be read"
@@ -199,7 +228,7 @@ class FeatureExtractor:
         return size  # `_launch` halves it when it runs out of memory
 
     @property
-    def _workers(self) -> int:
+    def workers(self) -> int:
         """Number of loading processes. On the CPU half of the cores are left to the backbones."""
         cpus = _cpus()
         return min(MAX_WORKERS, cpus if self._on_gpu else max(1, cpus // 2))

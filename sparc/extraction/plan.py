@@ -16,6 +16,8 @@ from sparc.storage.manifest import IMPORTED, IMPORTING, fingerprint, is_complete
 from sparc.system.locks import holder, in_use
 from sparc.system.refusals import reading
 
+SPLITS = ("train", "test")
+"""Splits of imported features."""
 AGAIN = "run the same command again: complete shards are kept"
 """Advice after an error that says nothing about the data."""
 
@@ -55,6 +57,20 @@ class Job(BaseModel):
         return has_tokens and (self.options.skip_bad or not manifest.skipped)
 
 
+class Feed(BaseModel):
+    """Samples whose features are computed for a training without a store, by their place in the reading order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seed: int
+    """Seed of the reading order."""
+    first: list[int]
+    """Places that come first: those in the buffer."""
+    start: int
+    end: int
+    """The places from `start` to `end`, without it, follow."""
+
+
 class Order(BaseModel):
     """Order for a worker process."""
 
@@ -65,6 +81,8 @@ class Order(BaseModel):
     """Number of this process, from 0, and number of processes that share the jobs."""
     probe: bool = False
     """True computes a few samples of each job for an estimate, and writes nothing."""
+    feed: Feed | None = None
+    """Samples of one split whose features are sent back, in their order, instead of stored."""
 
 
 def plan(
@@ -141,7 +159,9 @@ def _pinned(
     return stream, fingerprint(backbone.name, telling, weights)
 
 
-def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> dict[str, dict[str, Job]]:
+def imported(
+    root: Path, streams: Sequence[PluginRef], options: JobOptions, *, splits: Sequence[str] = SPLITS
+) -> dict[str, dict[str, Job]]:
     """Return the jobs of features that `sparc import features` wrote into `root`: for these streams, or for all.
 
     A reference's name is the imported stream, its alias the stream's name in the space.
@@ -163,7 +183,7 @@ def imported(root: Path, streams: Sequence[PluginRef], options: JobOptions) -> d
     widths: dict[str, int] = {}
     check_imported(root)
     in_train: set[str] = set()
-    for split in ("train", "test"):
+    for split in splits:
         with reading(root / split):  # glob would take a folder that may not be listed for an empty one
             folders = sorted((root / split).iterdir()) if (root / split).is_dir() else []
         found = {folder.name: read_manifest(folder).width for folder in folders if is_complete(folder)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from sparc.errors import BadSample, CorruptFile, MissingData
 from sparc.extraction.features import BatchFeatures, FeatureExtractor, dtype_of, stored
 from sparc.extraction.items import Items, distinct
+from sparc.extraction.parts import Keeper, Wanted, joined, read_parts, remove_parts
 from sparc.extraction.preprocessing import ItemBatch
 from sparc.plugins.contracts import Dataset
 from sparc.storage.manifest import (
@@ -34,6 +35,8 @@ from sparc.storage.store import (
     SHARD_ROWS,
     TOKENS,
     ShardContent,
+    part_path,
+    part_paths,
     read_shard,
     shard_path,
     tokens_path,
@@ -102,31 +105,37 @@ def extract_streams(
         StorageError: the disk is full, or the dataset is gone; complete shards are kept.
     """
     items = distinct(dataset, extractor.modality)
-    shards = _StreamShards(items, shard_rows, destinations, extractor)
+    shards = StreamShards(items, shard_rows, destinations, extractor)
     mine = [number for number in range(shards.count) if share.has(number)]
     wanted = {number: lacking for number in mine if (lacking := shards.lacking(number))}
     total = sum(len(shards.rows(number)) for number in mine)
-    done = total - sum(len(shards.rows(number)) for number in wanted)
+    shards.remove_parts(number for number in mine if number not in wanted)  # of a process killed between two files
+    kept = {number: shards.kept(number, lacking) for number, lacking in wanted.items()}
+    held = {number: sum(len(one.readable) for one in content) for number, content in kept.items()}
+    done = total - sum(len(shards.rows(number)) - held[number] for number in wanted)
     on_rows(done, total)
     size = extractor.batch_size(dataset, items.owners.tolist()) if wanted else 1
     if extractor.witness is None:
         extractor.witness = shards.read_before(number for number in mine if number not in wanted)
-    batches = {number: shards.batches(number, lacking, size) for number, lacking in wanted.items()}
+    batches = {number: shards.batches(number, lacking, size, held[number]) for number, lacking in wanted.items()}
     computed = extractor(dataset, list(chain.from_iterable(batches.values())))
     with contextlib.closing(computed):
         for number, lacking in wanted.items():
-            content = []
-            for one in islice(computed, len(batches[number])):
-                content.append(one)
-                done += len(one.readable)
-                on_rows(done, total)
+            content = kept.pop(number)
+            keeper = Keeper(shards, number, lacking, held[number], extractor.spent)
+            with keeper:
+                for one in islice(computed, len(batches[number])):
+                    content.append(one)
+                    keeper.add(one)
+                    done += len(one.readable)
+                    on_rows(done, total)
             began = time.perf_counter()
             shards.write(number, lacking, content)
             extractor.spent.disk += time.perf_counter() - began
     return {name: shards.finish(name) for name in destinations}
 
 
-class _StreamShards:
+class StreamShards:
     """The shards of several streams with the same rows."""
 
     def __init__(
@@ -214,10 +223,52 @@ class _StreamShards:
                     return owner
         return None
 
-    def batches(self, number: int, streams: tuple[str, ...], size: int) -> list[ItemBatch]:
-        """Return the batches of a shard. No batch spans two shards, so a shard's bytes don't depend on the process."""
+    def batches(self, number: int, streams: tuple[str, ...], size: int, start: int = 0) -> list[ItemBatch]:
+        """Return the batches of a shard from its row `start` on.
+
+        No batch spans two shards, so a shard's bytes don't depend on the process.
+        """
         owners = self._owners(number)
-        return [ItemBatch(owners[low : low + size], streams) for low in range(0, len(owners), size)]
+        return [ItemBatch(owners[low : low + size], streams) for low in range(start, len(owners), size)]
+
+    def kept(self, number: int, streams: Sequence[str]) -> list[BatchFeatures]:
+        """Return the first rows of a shard that an interrupted extraction kept: one batch, or none."""
+        ids = self._ids(number)
+        found = {}
+        for name in streams:
+            destination = self._destinations[name]
+            width, dtype = self._backbones[name].width, dtype_of(destination.dtype)
+            wanted = Wanted(width, dtype, self._tokens, self._skip_bad)
+            found[name] = read_parts(destination.directory, number, ids, wanted)
+        batch = joined(found)
+        return [] if batch is None else [batch]
+
+    def keep(self, number: int, streams: Sequence[str], start: int, computed: Sequence[BatchFeatures]) -> bool:
+        """Write rows of an incomplete shard, from `start` on. False: they cannot be kept yet."""
+        if self._tokens and not all(self._has_token_rows(name, computed) for name in streams):
+            return False
+        readable = [read for one in computed for read in one.readable]
+        ids = self._ids(number)[start : start + len(readable)]
+        skipped = [sample for sample, read in zip(ids, readable, strict=True) if not read]
+        for name in streams:
+            destination = self._destinations[name]
+            for key, rows in self._contents(name, computed):
+                path = part_path(destination.directory, number, start, key)
+                write_shard(path, rows, ids, stream=name, skipped=skipped, key=key)
+        return True
+
+    def _contents(self, name: str, computed: Sequence[BatchFeatures]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors of rows as they are stored; features last, since they say that the rows are there."""
+        if self._tokens:
+            yield TOKENS, self._token_rows(name, computed)
+        features = torch.cat([one.features[name] for one in computed])
+        yield FEATURES, stored(features, dtype_of(self._destinations[name].dtype))
+
+    def remove_parts(self, numbers: Iterable[int]) -> None:
+        """Remove what was kept of shards that are complete now."""
+        for destination in self._destinations.values():
+            for number in numbers if part_paths(destination.directory) else ():
+                remove_parts(destination.directory, number)
 
     def write(self, number: int, streams: Sequence[str], computed: Sequence[BatchFeatures]) -> None:
         """Write one shard for each of these streams."""
@@ -229,12 +280,13 @@ class _StreamShards:
                 continue
             destination = self._destinations[name]
             revoke_manifest(destination.directory)  # a rewritten shard may have another checksum
-            if self._tokens:
-                tokens, path = self._token_rows(name, computed), tokens_path(destination.directory, number)
-                write_shard(path, tokens, ids, stream=name, skipped=skipped, key=TOKENS)
-            features = torch.cat([one.features[name] for one in computed])
-            path = shard_path(destination.directory, number)
-            write_shard(path, stored(features, dtype_of(destination.dtype)), ids, stream=name, skipped=skipped)
+            for key, rows in self._contents(name, computed):
+                path = (tokens_path if key == TOKENS else shard_path)(destination.directory, number)
+                write_shard(path, rows, ids, stream=name, skipped=skipped, key=key)
+        self.remove_parts([number])
+
+    def _has_token_rows(self, name: str, computed: Sequence[BatchFeatures]) -> bool:
+        return name in self._token_like or any(name in one.tokens for one in computed)
 
     def _token_rows(self, name: str, computed: Sequence[BatchFeatures]) -> Tensor:
         """Return the features of patches of a shard, with zeros for samples that cannot be read."""

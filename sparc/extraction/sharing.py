@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sparc.errors import StorageError
 from sparc.extraction.plan import Job
+from sparc.storage.manifest import is_complete
 from sparc.system.files import remove_temporaries
 from sparc.system.locks import LOCK, Lock, Owner, take
 
@@ -68,9 +69,11 @@ def _remove_left(folder: Path) -> None:
 def sweep(jobs: Sequence[Job]) -> None:
     """Remove what a process that was killed at its very end left beside complete features."""
     for job in jobs:
-        left = [*job.directory.glob(".*.tmp"), *job.directory.glob(f"{LOCK}*")]
+        left = [*job.directory.glob(".*.tmp"), *job.directory.glob(f"{LOCK}*"), *job.directory.glob("part-*")]
         if left:
             with contextlib.suppress(StorageError):  # the store may be read only
                 if (lock := take(job.directory / LOCK)) is not None:
                     _remove_left(job.directory)
+                    for part in job.directory.glob("part-*") if is_complete(job.directory) else ():
+                        part.unlink(missing_ok=True)  # killed between a shard and the end of its parts
                     lock.release()

@@ -63,8 +63,8 @@ def extract(
         return
     current = Progress((waiting[0].stream.alias,))
     on_progress(current)  # before the worker has imported anything, which takes seconds
-    for event in _events(Order(jobs=waiting, part=part)):
-        before, current = current, _next(current, event)
+    for event in events(Order(jobs=waiting, part=part)):
+        before, current = current, following(current, event)
         if current != before:
             on_progress(current)
 
@@ -86,17 +86,17 @@ def probe(
         return found
     current = Progress((waiting[0].stream.alias,))
     on_progress(current)  # before the worker has imported anything, which takes seconds
-    for event in _events(Order(jobs=waiting, probe=True)):
+    for event in events(Order(jobs=waiting, probe=True)):
         if event["event"] == "probed":
             found.append((current, event["found"]))
         else:
-            before, current = current, _next(current, event)
+            before, current = current, following(current, event)
             if current != before:
                 on_progress(current)
     return found
 
 
-def _events(order: Order) -> Iterator[dict[str, Any]]:
+def events(order: Order) -> Iterator[dict[str, Any]]:
     """Start a worker with an order, yield its events, and repeat its warnings."""
     worker = started("sparc.extraction.worker")
     assert worker.stdin is not None
@@ -143,7 +143,7 @@ def _death(code: int, at: str) -> SparcError:
     )
 
 
-def _next(current: Progress, event: dict[str, object]) -> Progress:
+def following(current: Progress, event: dict[str, object]) -> Progress:
     """Return the progress after an event. Raises the error that the event reports."""
     match event:
         case {"event": "load", "stream": str(stream)}:

@@ -13,13 +13,13 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sparc.errors import SparcError
+from sparc.errors import BadSample, SparcError
 from sparc.extraction.items import check_paired
-from sparc.extraction.plan import Job, Order
+from sparc.extraction.plan import Feed, Job, Order
 from sparc.plugins.contracts import Backbone, Dataset
 from sparc.plugins.registry import Registry, checked_params, discover
 from sparc.storage.provenance import library_versions
@@ -39,6 +39,9 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
     All splits are opened first, so that an error in the last shows before the first is computed. Features that another
     process computes are waited for.
     """
+    if order.feed is not None:
+        _feed(order, order.feed, registry, emit)
+        return
     if order.probe:
         _run(order, registry, emit)
         return
@@ -51,7 +54,8 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
 
 
 def _run(order: Order, registry: Registry, emit: Emit) -> None:
-    datasets = {job.split: _opened(job, registry) for job in {job.split: job for job in order.jobs}.values()}
+    by_split = {job.split: job for job in order.jobs}
+    datasets = {split: _opened(job, registry, readable=order.probe) for split, job in by_split.items()}
     for split, dataset in datasets.items():
         modalities = {registry.backbone(job.stream.name).modality for job in order.jobs if job.split == split}
         if modalities >= {"image", "text"}:
@@ -70,15 +74,46 @@ def _run(order: Order, registry: Registry, emit: Emit) -> None:
             found = estimate(dataset, extractor, jobs[0].options.store_dtype, on_rows)
             emit({"event": "probed", "found": dataclasses.asdict(found)})
             continue
-        manifests = extract_streams(
-            dataset,
-            extractor,
-            {job.stream.alias: _destination(job, extractor, registry) for job in jobs},
-            share=Share(*order.part),
-            on_rows=partial(_report, emit, extractor.spent),
-        )
+        try:
+            manifests = extract_streams(
+                dataset,
+                extractor,
+                {job.stream.alias: _destination(job, extractor, registry) for job in jobs},
+                share=Share(*order.part),
+                on_rows=partial(_report, emit, extractor.spent),
+            )
+        except BadSample as error:
+            if len(extractor.problems):
+                raise _of_other_splits(error, extractor, datasets, jobs[0]) from error
+            raise
         skipped = next((list(manifest.skipped) for manifest in manifests.values() if manifest is not None), [])
         emit({"event": "end", "skipped": skipped, "spent": dataclasses.asdict(extractor.spent)})
+
+
+def _of_other_splits(
+    error: BadSample, extractor: FeatureExtractor, datasets: Mapping[str, Dataset], job: Job
+) -> SparcError:
+    """Return the error that names the unreadable samples of the splits that follow too."""
+    splits = list(datasets)
+    try:
+        for split in splits[splits.index(job.split) + 1 :]:
+            extractor.count_unreadable(datasets[split])
+    except SparcError:  # the machine's, which the next extraction meets
+        return error
+    return extractor.bad()
+
+
+def _feed(order: Order, places: Feed, registry: Registry, emit: Emit) -> None:
+    """Send the features of some samples."""
+    dataset = _opened(order.jobs[0], registry)
+    groups = list(_together(order.jobs, registry))
+    if len(groups) > 1:
+        check_paired(dataset, order.jobs[0].split)
+    from sparc.extraction.feeding import send
+
+    backbones = _loaded(order.jobs, registry, emit)
+    extractors = [_extractor(jobs, backbones, registry) for jobs in groups]
+    send(dataset, extractors, order.jobs[0].options.store_dtype, places, emit)
 
 
 def _report(emit: Emit, spent: WaitingTime, done: int, total: int) -> None:
@@ -103,9 +138,11 @@ def _together(jobs: list[Job], registry: Registry) -> Iterator[list[Job]]:
     yield from groups.values()
 
 
-def _opened(job: Job, registry: Registry) -> Dataset:
+def _opened(job: Job, registry: Registry, *, readable: bool = False) -> Dataset:
+    """Open a split. readable: without what is wrong with it, if the dataset can leave that out."""
     source = registry.dataset(job.dataset.name)
-    return source.open(checked_params(source, job.dataset), job.split)
+    opener = (source.open_readable or source.open) if readable else source.open
+    return opener(checked_params(source, job.dataset), job.split)
 
 
 def _extractor(jobs: list[Job], backbones: dict[str, Backbone], registry: Registry) -> FeatureExtractor:

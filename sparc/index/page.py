@@ -18,13 +18,13 @@ from pathlib import Path
 from sparc.errors import BadSample
 from sparc.index.results import Found, Hit, plain
 from sparc.plugins.contracts import Sample
-from sparc.system.files import write_atomically
+from sparc.system.files import write_output
 
 SIDE = 224
 """Longer side of a picture, in pixels."""
 QUALITY = 80
 SHARED = 3
-"""Concepts that are named below a hit."""
+"""Latents that are named below a hit."""
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c22; --pale: #5c5c66; --rule: #dcdce2; --paper: #fff; --bar: #c65d00 }
 @media (prefers-color-scheme: dark) {
@@ -50,7 +50,7 @@ meter { width: 100%; height: .5rem; accent-color: var(--bar) }
 def write_page(found: Sequence[Found], path: Path, *, title: str, notes: Sequence[str] = ()) -> None:
     """Write the page. Raises StorageError; an image that cannot be read any more is shown by its id alone."""
     content = page(found, title=title, notes=notes)
-    write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+    write_output(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
 
 def page(found: Sequence[Found], *, title: str, notes: Sequence[str] = ()) -> str:
@@ -102,7 +102,7 @@ def _list(found: Found) -> list[str]:
         f'<ol class="{kind}">',
         *(_item(hit, found.target_modality) for hit in found.hits),
         "</ol>",
-        *([] if found.hits else ["<p>Nothing shares a concept with the query.</p>"]),
+        *([] if found.hits else ["<p>Nothing shares a latent with the query.</p>"]),
     ]
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sparc.plugins.contracts import Sample
+from sparc.system.brief import Brief
+from sparc.system.graphemes import start_of
 
 LETTERS = 400
 """Most letters of a text that are shown."""
@@ -17,7 +19,7 @@ def plain(text: str, letters: int = LETTERS) -> str:
     """Return a text on one line of at most so many letters, without control characters and halves of characters."""
     shown = (one if one.isprintable() or one in _JOINERS else " " for one in text[: 4 * letters])
     line = " ".join("".join(shown).split())
-    return f"{line[: letters - 1]}…" if len(line) > letters or len(text) > 4 * letters else line
+    return f"{start_of(line, letters - 1)}…" if len(line) > letters or len(text) > 4 * letters else line
 
 
 class SharedConcept(NamedTuple):
@@ -30,12 +32,12 @@ class SharedConcept(NamedTuple):
     """Share of the score that this latent contributes."""
 
     def __str__(self) -> str:
-        """Return the name, or `latent N`."""
-        return self.name or f"latent {self.latent}"
+        """Return `name (N)`, since several latents may have one name; or `latent N` without a name."""
+        return f"latent {self.latent}" if self.name is None else f"{self.name} ({self.latent})"
 
 
-@dataclass(frozen=True)
-class Hit:
+@dataclass(frozen=True, repr=False)
+class Hit(Brief):
     """An image or caption that was found."""
 
     score: float
@@ -46,8 +48,8 @@ class Hit:
     """Concepts that query and hit share, the largest share first; empty for a search by cross-reconstruction."""
 
 
-@dataclass(frozen=True)
-class Found:
+@dataclass(frozen=True, repr=False)
+class Found(Brief):
     """The hits of one query in one stream, the best first."""
 
     query: str

@@ -12,7 +12,7 @@ from sparc.errors import BadSample
 from sparc.index.results import Found, Hit, plain
 from sparc.plotting.fonts import Pen, fit, shorten
 from sparc.plugins.contracts import Sample
-from sparc.system.files import write_atomically
+from sparc.system.files import write_output
 
 MARGIN, GAP, CARD, ACROSS = 40, 16, 168, 6
 LINES = 7
@@ -29,7 +29,7 @@ def write_sheet(found: Sequence[Found], path: Path, *, title: str, notes: Sequen
         sheet.text(note, Pen(17), INK)
     for one in found:
         sheet.found(one)
-    write_atomically(path, lambda temporary: sheet.image.save(temporary, "PNG"))
+    write_output(path, lambda temporary: sheet.image.save(temporary, "PNG"))
 
 
 class _Sheet:
@@ -62,7 +62,7 @@ class _Sheet:
         self.text(query, Pen(22), INK)
         self.text(f"{found.query_stream} → {found.target_stream}, {found.candidates:,} searched", Pen(16), PALE)
         if not found.hits:
-            self.text("nothing shares a concept with the query", Pen(16), PALE)
+            self.text("nothing shares a latent with the query", Pen(16), PALE)
         for start in range(0, len(found.hits), ACROSS):
             self._row(found.hits[start : start + ACROSS], found.target_modality)
 

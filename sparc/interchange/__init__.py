@@ -4,6 +4,8 @@
     feature_files.py       find features and ids in a file, or in a folder of parts
     feature_parts.py       which files of a folder are parts, and the metadata beside them
     file_ids.py            ids in files of features, and in files of ids alone
+    in_memory.py           features, ids and labels in memory, for `sparc.train(features={...})`
+    sample_labels.py       labels of samples in files, and beside imported features
     sample_arrays.py       files with an array for each sample
     sample_ids.py          ids as texts, and when two are the same
     journal.py             what an import writes, so that one that was killed starts again

@@ -125,6 +125,11 @@ class Source:
                 digests.append(sha256(part.path))
         return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
+    @property
+    def advice(self) -> str:
+        """Advice on rows that no sample should have."""
+        return "leave the rows of such samples out of the file"
+
 
 def open_source(path: Path, ids: Path | None = None, keys: Keys | None = None) -> Source:
     """Find the features (N, d) and ids (N) in a file, or in the parts in a folder, without reading the features.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ from numpy.typing import NDArray
 
 from sparc.errors import MissingData, StorageError, install
 from sparc.interchange.arrays import BLOCK_BYTES, TEMPORARY, Array, Arrays, block_rows, kind_of, table, wrong_rows
+from sparc.system.memory import resident_bytes
 from sparc.system.processes import within
 from sparc.system.refusals import writing
 
 SECONDS, TEXTS_PER_SECOND = 10, 10_000
 """Time to read texts: at least so many seconds, and so many texts in each."""
+NUMBERS_PER_SECOND = 5_000_000
+LISTS_BYTES = 16 * BLOCK_BYTES
+"""Memory to read a block of lists: each is an array of its own, and they are put side by side."""
 MOST_NAMES = 1000
 """Most names of a group, of which links give it more than one."""
 BAND_BYTES = 8 * BLOCK_BYTES
@@ -97,26 +102,66 @@ def _in_long_chunks(dataset: Any) -> bool:
 
 
 def _lists(dataset: Any, path: Path, inner: np.dtype[Any]) -> Array:
-    """Describe a dataset of lists (`vlen`), which must all be as long as the first."""
+    """Describe a dataset of lists (`vlen`), which must all be as long as the first.
+
+    They lie in a heap, as texts do, so a process of its own reads them: a damaged heap can take time or memory without
+    end.
+    """
     _check_filters(dataset)
-    count, width = dataset.shape[0], len(dataset[0])
+    count, width = dataset.shape[0], _within(SECONDS, lambda: len(dataset[0]))
 
     def blocks(room: Path) -> Iterator[NDArray[Any]]:
-        rows = block_rows(width * inner.itemsize)
-        for low in range(0, count, rows):
-            lists = dataset[low : low + rows]
-            for row, one in enumerate(lists):
-                if len(one) != width:
+        rows = block_rows(max(1, width) * inner.itemsize)
+        with tempfile.TemporaryDirectory(dir=room, prefix=TEMPORARY) as folder:
+            copied = Path(folder) / "lists"
+            for low in range(0, count, rows):
+                high = min(low + rows, count)
+
+                def copy(some: slice = slice(low, high)) -> tuple[int, int] | None:
+                    """Copy some lists into a file; return the place and the length of the first of another length."""
+                    lists = dataset[some]
+                    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+                    if (lengths != width).any():
+                        place = int((lengths != width).argmax())
+                        return place, int(lengths[place])
+                    np.stack(lists).tofile(copied)
+                    return None
+
+                seconds = SECONDS + (high - low) / TEXTS_PER_SECOND + (high - low) * width / NUMBERS_PER_SECOND
+                with writing(copied):
+                    wrong = _within(seconds, copy)
+                if wrong is not None:
                     raise wrong_rows(
                         path,
-                        low + row,
+                        low + wrong[0],
                         f"{width} numbers in '{dataset.name.lstrip('/')}'",
-                        str(len(one)),
+                        str(wrong[1]),
                         "every row needs as many numbers as the first; leave out samples that have no features",
                     )
-            yield np.stack(lists)
+                yield np.fromfile(copied, inner).reshape(high - low, width)
 
     return Array((count, width), str(inner), "real", blocks, lambda: _values(dataset))
+
+
+def _within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Return the result of a function from a process that may take so long, and LISTS_BYTES of memory more than now.
+
+    Raises ValueError if it takes more, or crashes.
+    """
+
+    def limited() -> Any:
+        if hasattr(os, "fork"):  # else `within` runs it in this process
+            import resource
+
+            most = resident_bytes(virtual=True) + LISTS_BYTES
+            _, hard = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (most if hard < 0 else min(most, hard), hard))
+        return function()
+
+    try:
+        return within(seconds, limited)
+    except TimeoutError as error:
+        raise ValueError(f"{error}, as of a damaged file") from error
 
 
 def _values(dataset: Any) -> list[Any]:

@@ -17,8 +17,8 @@ from sparc.errors import BadFeatures, InvalidConfig, StorageError
 from sparc.interchange import SPLITS
 from sparc.interchange.feature_files import Source
 from sparc.interchange.journal import importing, journal
+from sparc.interchange.sample_labels import Labelling, check_matched, write_labels
 from sparc.interchange.scatter import Layout, disk_bytes, scatter
-from sparc.plugins.contracts import Sample
 from sparc.plugins.datasets import held_out
 from sparc.storage.manifest import MANIFEST, Manifest, Shard, digest_ids, read_manifest, write_manifest
 from sparc.storage.store import SHARD_ROWS, read_ids, shard_path, write_samples, write_shard
@@ -36,23 +36,31 @@ class ImportedSplit:
     samples: int
     lacking: dict[str, list[str]]
     """Ids of the samples that each stream lacks."""
+    labelled: int | None = None
+    """Number of samples that have a label; None if no labels were given."""
 
 
 def import_features(
-    sources: Mapping[str, Source], out: Path, *, split: str | None = None, holdout: float = 0.2
+    sources: Mapping[str, Source],
+    out: Path,
+    *,
+    split: str | Mapping[str, str] | None = None,
+    holdout: float = 0.2,
+    labels: Labelling | None = None,
 ) -> list[ImportedSplit]:
     """Write the features of several streams, aligned by sample id, into `out`, for `sparc train --features`.
 
-    A sample that a stream lacks gets a row of zeros there. Without `split`, a fraction `holdout` of the samples, drawn
-    by their ids, goes into the split `test`. If all sources have positions as ids, those of a given split get its name
-    as a prefix, `train/0`: position 0 of another split is another sample. Each source is read once, in storage order.
-    An import that is killed leaves a journal, by which the next one starts again.
+    A sample that a stream lacks gets a row of zeros there. `split` is that of all samples, or of each by its id.
+    Without it, a fraction `holdout` of the samples, drawn by their ids, goes into the split `test`. `labels` are kept
+    beside the features of each split; samples that they do not name have none. If all sources have positions as ids,
+    those of a given split get its name as a prefix, `train/0`: position 0 of another split is another sample. Each
+    source is read once, in storage order. An import that is killed leaves a journal, by which the next starts again.
 
     Raises:
         BadFeatures: a value is not finite, or all features of a sample are zero. The error names stream and sample.
         CorruptFile, InvalidConfig: a file is damaged or has rows of other widths.
-        InvalidConfig: a split has no samples or none with two streams, a stream shares no sample with another, or `out`
-            holds other features.
+        InvalidConfig: a split has no samples or none with two streams, a stream shares no sample with another, no
+            sample has a label, or `out` holds other features.
         InUse: another process imports into `out`.
         StorageError: the disk is full.
     """
@@ -60,17 +68,36 @@ def import_features(
         if out.exists() and not out.is_dir():
             raise InvalidConfig(f"--out: expected a folder, found the file {out}", hint="choose another --out")
     with importing(out):
-        return _import_owned(sources, out, split, holdout)
+        return _import_owned(sources, out, split, holdout, labels)
 
 
-def _import_owned(sources: Mapping[str, Source], out: Path, split: str | None, holdout: float) -> list[ImportedSplit]:
-    ids = _named(sources, split)
+def _import_owned(
+    sources: Mapping[str, Source],
+    out: Path,
+    split: str | Mapping[str, str] | None,
+    holdout: float,
+    labels: Labelling | None,
+) -> list[ImportedSplit]:
+    prefix = _prefix(sources, split)
+    ids = {name: [prefix + one for one in source.ids] if prefix else source.ids for name, source in sources.items()}
+    if labels is not None:
+        labels = labels._replace(labels={prefix + one: some for one, some in labels.labels.items()})
+        check_matched(
+            labels.labels, (one for some in ids.values() for one in some), all_samples=not isinstance(split, str)
+        )
     _check_shared(ids)
     everything = list(dict.fromkeys(one for some in ids.values() for one in some))
-    chosen = {split: everything} if split is not None else _drawn(everything, holdout)
+    if isinstance(split, str):
+        chosen = {split: everything}
+    elif split is not None:
+        chosen = {name: [one for one in everything if split[one] == name] for name in SPLITS}
+    else:
+        chosen = _drawn(everything, holdout)
     empty = [name for name, members in chosen.items() if not members]
     if empty:
-        raise InvalidConfig(f"no sample is left for the split '{empty[0]}'", hint="change --holdout, or give --split")
+        raise InvalidConfig(
+            f"no sample is left for the split '{empty[0]}'", hint="change --holdout, or give --split; in Python, split="
+        )
     _check_paired(ids, chosen)
     for name in SPLITS:
         _check_beside(out / name, name, sources, chosen)
@@ -85,15 +112,15 @@ def _import_owned(sources: Mapping[str, Source], out: Path, split: str | None, h
             for written, some in target.write(placed[target.stream]).items():
                 lacking[written][target.stream] = some
             manifests |= target.manifests()
+        labelled = {name: write_labels(out / name, ids, labels) for name, ids in chosen.items()} if labels else {}
         for directory, manifest in manifests.items():
             write_manifest(directory, manifest)
-    return [ImportedSplit(name, len(members), lacking[name]) for name, members in chosen.items()]
+    return [ImportedSplit(name, len(members), lacking[name], labelled.get(name)) for name, members in chosen.items()]
 
 
-def _named(sources: Mapping[str, Source], split: str | None) -> dict[str, list[str]]:
-    """Return the ids by stream; positions get the split as a prefix, if all ids are positions."""
-    prefix = f"{split}/" if split is not None and all(source.positions for source in sources.values()) else ""
-    return {name: [prefix + one for one in source.ids] if prefix else source.ids for name, source in sources.items()}
+def _prefix(sources: Mapping[str, Source], split: str | Mapping[str, str] | None) -> str:
+    """Return what ids begin with: the split, if all ids are positions in it."""
+    return f"{split}/" if isinstance(split, str) and all(source.positions for source in sources.values()) else ""
 
 
 def _check_shared(ids: Ids) -> None:
@@ -163,31 +190,6 @@ def _check_space(out: Path, targets: Sequence[_Target], placed: Mapping[str, NDA
         )
 
 
-@dataclass(frozen=True)
-class ImportedSamples:
-    """A dataset of imported samples, which have an id but no image, caption or label."""
-
-    ids: tuple[str, ...]
-    taxonomy: None = None
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Ids of the samples: no two of them are known to belong together."""
-        return self.ids
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Return one sample, which has an id only."""
-        return Sample(self.ids[index])
-
-    def labels(self) -> None:
-        """Return None, since there are no labels."""
-        return
-
-
 def _drawn(ids: Sequence[str], holdout: float) -> dict[str, list[str]]:
     """Divide the ids into train and test. The draw depends on each id alone."""
     chosen: dict[str, list[str]] = {name: [] for name in SPLITS}
@@ -241,7 +243,7 @@ class _Target:
             raise BadFeatures(
                 f"stream '{self.stream}': expected features other than zero, found rows of zeros, {len(rows)} in all, "
                 f"the first in {self.source.where(int(rows[0]))} (sample '{self.source.ids[rows[0]]}')",
-                hint="zeros mean that a sample lacks the stream: leave the rows of such samples out of the file",
+                hint=f"zeros mean that a sample lacks the stream: {self.source.advice}",
             )
         absent = iter(np.split(self.there, np.cumsum([len(ids) for ids in self.chosen.values()])[:-1]))
         return {
@@ -268,7 +270,7 @@ class _Target:
         return BadFeatures(
             f"stream '{self.stream}' has a feature that is not finite at sample '{self.source.ids[row]}', "
             f"{self.source.where(row)}: NaN, infinite, or larger than float32 holds, 3.4e38",
-            hint="leave that row out of the file, or write it with finite numbers",
+            hint=f"{self.source.advice}; or replace them by finite numbers",
         )
 
     def manifests(self) -> dict[Path, Manifest]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sparc.interchange import SPLITS
 from sparc.interchange.arrays import TEMPORARY
+from sparc.interchange.sample_labels import LABELS
 from sparc.storage.manifest import IMPORTING, MANIFEST
 from sparc.storage.store import SAMPLES
 from sparc.system.files import read_json, remove_temporaries, sync_folder, write_json
@@ -60,6 +61,7 @@ def _undo(out: Path) -> None:
         for place in found if isinstance(found, list) else ():
             parts = Path(str(place)).parts
             if len(parts) == 2 and parts[0] in SPLITS and parts[1] not in ("..", "."):
+                (out / parts[0] / LABELS).unlink(missing_ok=True)
                 _clear(out.joinpath(*parts))
         path.unlink(missing_ok=True)
 

@@ -280,7 +280,7 @@ def open_safetensors(path: Path) -> Iterator[Arrays]:
     with safe_open(path, framework="pt") as file:
         arrays = {name: _of_slice(file, name, one) for name, one in header.tensors.items()}
         for name, text in (file.metadata() or {}).items():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 if name not in arrays and isinstance(values := json.loads(text), list):
                     arrays[name] = _of_json(values)
         yield arrays

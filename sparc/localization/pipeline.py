@@ -23,6 +23,7 @@ from sparc.localization.words import Word, words_of
 from sparc.models import Models
 from sparc.models.standing import Standing, standing
 from sparc.plugins.geometry import Box
+from sparc.system.brief import Brief
 
 CARRIERS = 5
 """Number of latents that a result names as those that carried the match."""
@@ -38,8 +39,8 @@ class Carrier(NamedTuple):
     """The latent's name, or an empty string."""
 
 
-@dataclass(frozen=True)
-class Localization:
+@dataclass(frozen=True, repr=False)
+class Localization(Brief):
     """The map of one query in one image, as one stream sees it."""
 
     name: str

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sparc.config import PluginRef
+from sparc.config import PluginRef, RunConfig
 from sparc.core.codes import Codes
 from sparc.errors import InvalidConfig
 from sparc.models.forward import check_features, forward
@@ -149,7 +149,7 @@ class Models:
 
 def load_models(
     run: Run | str | Path,
-    streams: Collection[str] = (),
+    streams: Collection[str] | Mapping[str, PluginRef] = (),
     *,
     device: str = "cpu",
     space: SharedLatentSpace | None = None,
@@ -158,6 +158,7 @@ def load_models(
 ) -> Models:
     """Load the space of a finished run and the backbones of `streams`, or of all its streams.
 
+    streams: names; or backbones by name, for a space that does not know them.
     space, registry: the run's space on `device` and the plugins, if the caller has them already.
     on_load: called with each stream before its backbone is loaded, which can take seconds.
 
@@ -166,9 +167,10 @@ def load_models(
         UnknownName: a stream that the run does not have.
         WeightsUnavailable: a backbone whose weights are not on this machine and cannot be downloaded.
     """
-    opened = run if isinstance(run, Run) else Run.open(Path(run))
-    options = opened.provenance().options
-    chosen = checked_streams(opened, streams)
+    given = dict(streams) if isinstance(streams, Mapping) else None
+    opened = run if isinstance(run, Run) else Run.open(Path(run)) if given is None else Run.open_space(Path(run))
+    options = opened.provenance().options if opened.begun else RunConfig()
+    chosen = checked_streams(opened, streams) if given is None else given
     registry = discover() if registry is None else registry
     with _LOADING:
         backbones = load_backbones(registry, chosen, device, on_load)

@@ -14,7 +14,7 @@ import numpy as np
 
 from sparc.errors import InvalidConfig
 from sparc.plotting.fonts import covering
-from sparc.system.files import write_atomically
+from sparc.system.files import write_output
 from sparc.system.refusals import writing
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def write(figure: Figure, file: Path) -> None:
     kind = check_name(file)
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.get(kind)
     with look(), covering(figure):
-        write_atomically(file, partial(figure.savefig, format=kind, metadata=metadata))
+        write_output(file, partial(figure.savefig, format=kind, metadata=metadata))
 
 
 def discard(path: Path) -> None:

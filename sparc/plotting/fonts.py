@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import ImageFont
 
 from sparc.errors import install
+from sparc.system.graphemes import start_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +86,7 @@ def shorten(line: str, pen: Pen, width: float, *, cut: bool) -> str:
     if not cut and pen.length(line) <= width:
         return line
     while line and pen.length(f"{line}…") > width:
-        line = line[:-1]
+        line = start_of(line, len(line) - 1)
     return f"{line.rstrip(' ,;:')}…"
 
 

@@ -8,12 +8,14 @@ A plugin is a module that an installed package declares in the entry-point group
     weights.py     which weights a backbone has, and local files of weights
     state_dicts.py the tensors in such files, named as the model names them
     datasets.py    helpers for datasets
+    label_lists.py lists of labels in a cell of a table
     formats.py     files among the images that are none
     images.py      images become RGB with 8 bits per channel, upright, within limits
     identity.py    which files a dataset has, by their content
     registry.py    how sparc finds the installed plugins
     geometry.py    which part of an image the grid of a backbone covers
     batches.py     batches that are a tensor or a dict of tensors
+    problems.py    what is wrong with a dataset, before anything slow begins
     checks/        the contract as checks that run
     scaffold.py    `sparc plugins new`, from templates/
 
@@ -30,11 +32,13 @@ from sparc.errors import (
     SparcError,
     UnknownName,
     WeightsUnavailable,
+    counted,
     install,
 )
 from sparc.plugins.contracts import (
     Backbone,
     BackboneSpec,
+    CheckedDataset,
     Dataset,
     DatasetSpec,
     GridBackbone,
@@ -70,6 +74,7 @@ from sparc.system.hub import (
     split_revision,
     unavailable,
 )
+from sparc.system.memory import check_room
 from sparc.system.names import find_path, same_name
 from sparc.system.refusals import reading, refusal
 from sparc.system.texts import open_text, read_text
@@ -78,6 +83,7 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "BadSample",
+    "CheckedDataset",
     "CorruptFile",
     "Dataset",
     "DatasetSpec",
@@ -100,6 +106,8 @@ __all__ = [
     "cache_dir",
     "cache_key",
     "check_finite",
+    "check_room",
+    "counted",
     "discover",
     "find_path",
     "find_taxonomy",

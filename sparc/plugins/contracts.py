@@ -205,9 +205,13 @@ class SegmentedDataset(Dataset, Protocol):
         ...
 
 
-def _nothing_wrong(params: Any, modalities: Collection[str]) -> Problems:
-    """Return no problems: samples are looked at when they are extracted."""
-    return Problems()
+@runtime_checkable
+class CheckedDataset(Dataset, Protocol):
+    """A dataset that knows of images that are missing or empty without opening them."""
+
+    def image_fault(self, index: int) -> BadSample | None:
+        """Return why the image of a sample cannot be read, as far as its name and size tell; None if they do not."""
+        ...
 
 
 def _recognizes_nothing(folder: Path) -> bool:
@@ -274,9 +278,14 @@ class DatasetSpec:
     """`identify(params)` returns a short text that changes when the data change, without reading all of them. If the
     text is not empty, the parameters `root` and `taxonomy` are mere paths: features are reused when the same data move
     elsewhere."""
-    check: Callable[[Any, Collection[str]], Problems] = _nothing_wrong
+    check: Callable[[Any, Collection[str]], Problems] | None = None
     """`check(params, modalities)` returns what an extraction of images, captions or both would stop at, as far as that
-    is known without reading an image. It is called after `identify`."""
+    is known without reading an image. It is called after `identify`. A `BadSample` is passed over with `--skip-bad`;
+    other errors are not. None: all splits are opened, and their samples looked at without opening an image; see
+    `CheckedDataset`."""
+    open_readable: Callable[[Any, str], Dataset] | None = None
+    """`open_readable(params, split)` returns a split without what `check` finds wrong, for an estimate of the work.
+    None: `open` does."""
     recognizes: Callable[[Path], bool] = _recognizes_nothing
     """`recognizes(folder)` returns True if a folder has the files of this dataset, so that `--data-root` needs no
     `--dataset`."""

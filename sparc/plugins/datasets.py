@@ -30,26 +30,42 @@ def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
     """
     if path is None:
         return Taxonomy(dict.fromkeys(sorted(set(used)), ()))
+    try:
+        content = json.loads(read_text(path), object_pairs_hook=_unique)
+    except FileNotFoundError as error:
+        raise MissingData(f"no taxonomy at {path}", hint="check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise _no_taxonomy(path, error) from error
+    return taxonomy_of(content, used, path)
+
+
+def taxonomy_of(content: Any, used: Iterable[str], source: Path | str) -> Taxonomy:
+    """Return the taxonomy in an object that maps each label to its parents; `source` names it in errors.
+
+    Raises InvalidConfig if it is no taxonomy, or lacks one of the labels in `used`.
+    """
     wanted = set(used)
     spelled = {same_name(label): label for label in wanted}
     try:
-        parents = _parents(json.loads(read_text(path), object_pairs_hook=_unique))
+        parents = _parents(content)
         # Labels are spelled as the samples spell them, since Unicode has two forms of many letters.
         taxonomy = Taxonomy(
             {spelled.get(label, label): [spelled.get(above, above) for above in parents[label]] for label in parents}
         )
-    except FileNotFoundError as error:
-        raise MissingData(f"no taxonomy at {path}", hint="check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidConfig(
-            f"{path} is not a taxonomy: {error}", hint='expected {"label": ["parent", ...], ...}, roots with []'
-        ) from error
+    except ValueError as error:
+        raise _no_taxonomy(source, error) from error
     if unknown := sorted(wanted.difference(taxonomy.parents)):
         more = f", nor are {len(unknown) - 1} others" if len(unknown) > 1 else ""
         raise InvalidConfig(
-            f"the label '{unknown[0]}' is not in {path}{more}", hint="add it there, with its parents; roots have []"
+            f"the label '{unknown[0]}' is not in {source}{more}", hint="add it there, with its parents; roots have []"
         )
     return taxonomy
+
+
+def _no_taxonomy(source: Path | str, error: Exception) -> InvalidConfig:
+    return InvalidConfig(
+        f"{source} is not a taxonomy: {error}", hint='expected {"label": ["parent", ...], ...}, roots with []'
+    )
 
 
 def find_taxonomy(folder: Path) -> Path | None:
@@ -96,6 +112,8 @@ def _parents(content: Any) -> dict[str, list[str]]:
     if not isinstance(content, dict):
         raise ValueError(f"expected an object, found {type(content).__name__}")
     for label, above in content.items():
+        if not isinstance(label, str):
+            raise ValueError(f"it has {label!r:.40} where a label is expected")
         if isinstance(above, str):
             raise ValueError(f"label '{label}' has the text '{above}' where a list of parents is expected")
         if not isinstance(above, list) or not all(isinstance(parent, str) for parent in above):

@@ -6,6 +6,8 @@ The command line, Python and ablations all use this package, so all three check,
     options     caller, file, dataset defaults and paper, merged into a RunConfig
     data        features and samples of a configuration; `Data.extract` computes those that the store lacks
     session     one run on such data: `Session.train`, then `Session.evaluate`
+    in_memory   features that a program has in memory
+    other_data  a run, or an imported space, on data that are not the run's own
     verbs       extract, train, evaluate: each a few calls of these
     exploring   explore: the site of a run, or its contact sheet
     localizing  localize, for images that a user gives
@@ -13,6 +15,7 @@ The command line, Python and ablations all use this package, so all three check,
     gallery     held-out samples, or a folder of images, with an index per stream
     encoding    encode: the concepts of images and texts
     searching   search: images or texts near an image or a text
+    planning    plan: time, disk and memory of the others, from `probing`, a process of its own
     completing  complete, for spaces without a completion
     attaching   attach and detach: a stream more or less
     stopping    stop cleanly after a signal, or when the time is up
@@ -30,6 +33,7 @@ from sparc.session.exploring import explore
 from sparc.session.files import ABLATION_KEYS, read_options
 from sparc.session.listener import SILENT, Listener
 from sparc.session.localizing import Localized, localize
+from sparc.session.planning import Plan, plan
 from sparc.session.searching import Searched, search
 from sparc.session.session import Session
 from sparc.session.verbs import (
@@ -51,6 +55,7 @@ __all__ = [
     "Listener",
     "Localized",
     "Measured",
+    "Plan",
     "Searched",
     "Session",
     "Trained",
@@ -62,6 +67,7 @@ __all__ = [
     "explore",
     "extract",
     "localize",
+    "plan",
     "read_options",
     "search",
     "train",

@@ -27,6 +27,7 @@ from sparc.session.options import as_options, checked_path, with_absolute_paths
 from sparc.session.session import Session, check_samples, missing_plugins, program
 from sparc.session.together import check_alone
 from sparc.session.verbs import Trained, run_session
+from sparc.storage.nearby import check_there
 from sparc.storage.provenance import Change, Provenance
 from sparc.storage.run import Run
 from sparc.storage.space_config import read_config
@@ -105,6 +106,7 @@ def detach(
     options, run = validated(DetachOptions, as_options(None, arguments, DetachOptions)), Run(path)
     if run.begun and not run.finished:
         raise MissingData(f"the run {path} is not finished", hint=f"sparc train --resume {path}")
+    check_there(path)
     config = read_config(path)
     if not isinstance(stream, str):
         raise InvalidConfig(f"stream: expected a name, found {stream!r}", hint=f"one of {', '.join(config.streams)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any, Unpack
 
 from sparc.config import CompleteOptions, DataOptions, PlaceOptions, SpaceConfig, names, validated
 from sparc.config.signatures import CompleteArguments
-from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
+from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, StorageError
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, checked_path, resolved
 from sparc.session.session import Session
+from sparc.storage.nearby import check_there
 from sparc.storage.run import Run
 from sparc.storage.space_config import COMPLETION, read_config
 from sparc.system.files import check_writable, remove_temporaries
@@ -45,7 +47,10 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
     run = Run(directory)
     if run.begun and not run.finished:
         raise MissingData(f"the run {directory} is not finished", hint=f"sparc train --resume {directory}")
+    check_there(directory)
     config = read_config(directory)
+    with contextlib.suppress(InUse, StorageError), owned(directory, ""):  # a kill after the last write leaves files
+        remove_temporaries(directory)
     _check(directory, config)
     data = _data(directory, given, listener)
     if set(data.held_out_jobs) != set(config.streams):

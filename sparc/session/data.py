@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparc.config import ExtractionOptions, RunConfig
-from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems
-from sparc.extraction import IMPORTED, Job, JobOptions, Progress, directories, extract, imported, plan, probe, sweep
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems, counted
+from sparc.extraction import (
+    IMPORTED,
+    SPLITS,
+    Job,
+    JobOptions,
+    Progress,
+    directories,
+    extract,
+    imported,
+    plan,
+    probe,
+    sweep,
+)
+from sparc.plugins.problems import find_problems
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import store_root
+from sparc.system.devices import devices, no_device
 
 if TYPE_CHECKING:
     from sparc.evaluation import HeldOut
@@ -26,6 +40,8 @@ Share = tuple[int, int]
 WHOLE: Share = (0, 1)
 ALIKE = 0.9
 """Warn if a stream's samples share more than this part of their squared norm. The demo's streams share 0.1 to 0.4."""
+SOME = 3
+"""Number of problems that a warning names."""
 LOOKED_AT = 4096
 """Number of samples from which `common` computes."""
 
@@ -63,13 +79,18 @@ class Data:
     def extract(self, share: Share = WHOLE) -> None:
         """Extract the features that the store lacks, in a separate process. Raises the SparcError of that process."""
         self.check_samples()
-        device = self.device
-        every = [job for streams in self.jobs.values() for job in streams.values()]
+        every = self.stored
         there = sum(job.done for job in every)
         sweep([job for job in every if job.done and job.dataset.name != IMPORTED])
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
-        extract(_on_device(every, device), self._extracting, part=share)
+        extract(self.on_device(every), self._extracting, part=share)
+
+    @property
+    def stored(self) -> list[Job]:
+        """Jobs whose features the store must have: all but the training split's, if those are computed on the fly."""
+        splits = list(self.jobs.values())[1:] if self.config.on_the_fly else self.jobs.values()
+        return [job for streams in splits for job in streams.values()]
 
     @property
     def extracted(self) -> bool:
@@ -77,9 +98,14 @@ class Data:
         return all(job.done for streams in self.jobs.values() for job in streams.values())
 
     def check_samples(self) -> None:
-        """Raise the first of the problems, with the others as its details, unless bad samples are to be skipped."""
-        if not self.config.skip_bad and (problems := self.problems()):
-            raise problems.joined()
+        """Raise the first of the problems, with the others as its details; warn of samples that are to be skipped."""
+        problems = self.problems()
+        grave = problems.grave if self.config.skip_bad else problems
+        if grave:
+            raise grave.joined()
+        if problems:
+            some = "; ".join(one.message for one in problems.first[:SOME]) + ("; ..." if len(problems) > SOME else "")
+            self.listener.warn(f"{counted(len(problems), 'sample')} cannot be read, and are left out: {some}")
 
     def problems(self) -> Problems:
         """Return what the extraction of missing features would stop at, as far as the dataset tells before."""
@@ -89,12 +115,25 @@ class Data:
             return Problems()
         dataset = next(iter(waiting.values()))
         spec = self.registry.dataset(dataset.name)
-        return spec.check(checked_params(spec, dataset), {self.registry.backbone(name).modality for name in waiting})
+        modalities = {self.registry.backbone(name).modality for name in waiting}
+        return find_problems(spec, checked_params(spec, dataset), modalities)
 
-    def probe(self) -> list[tuple[Progress, dict[str, Any]]]:
+    def probe(
+        self, on_progress: Callable[[Progress], None] = lambda progress: None
+    ) -> list[tuple[Progress, dict[str, Any]]]:
         """Extract a few of the samples that the store lacks, and return the estimated cost of all of them."""
         every = [job for streams in self.jobs.values() for job in streams.values()]
-        return probe(_on_device(every, self.device), self._extracting)
+
+        def note(progress: Progress) -> None:
+            on_progress(progress)
+            self._extracting(progress)
+
+        return probe(self.on_device(every), note)
+
+    def on_device(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return jobs that compute on the device of this configuration. Raises InvalidConfig."""
+        update = {"device": self.device}
+        return [job.model_copy(update={"options": job.options.model_copy(update=update)}) for job in jobs]
 
     def _extracting(self, progress: Progress) -> None:
         if progress.loading:
@@ -132,19 +171,27 @@ class Data:
     @cached_property
     def dataset(self) -> Dataset:
         """Held-out samples. Raises MisalignedStreams if they differ from the extracted ones."""
-        from sparc.interchange.import_features import ImportedSamples
+        from sparc.interchange.sample_labels import ImportedSamples
 
         if self.config.features is not None:
-            return ImportedSamples(self.test.ids)
-        job = next(iter(self.held_out_jobs.values()))
-        spec = self.registry.dataset(job.dataset.name)
-        dataset = spec.open(checked_params(spec, job.dataset), job.split)
+            return ImportedSamples(self.test.ids, next(iter(self.held_out_jobs.values())).directory.parent)
+        dataset = self._opened_split(self.held_out_jobs)
         if tuple(dataset.ids) != self.test.ids:
             raise MisalignedStreams(
-                f"the samples of dataset '{spec.name}' have changed since its features were extracted",
+                f"the samples of dataset '{self.config.source.name}' have changed since its features were extracted",
                 hint="restore the old samples, or train a new run",
             )
         return dataset
+
+    @cached_property
+    def training_samples(self) -> Dataset:
+        """Training samples, whose features are computed on the fly. Raises the SparcError of the dataset."""
+        return self._opened_split(next(iter(self.jobs.values())))
+
+    def _opened_split(self, jobs: Mapping[str, Job]) -> Dataset:
+        job = next(iter(jobs.values()))
+        spec = self.registry.dataset(job.dataset.name)
+        return spec.open(checked_params(spec, job.dataset), job.split)
 
     @cached_property
     def held_out(self) -> HeldOut:
@@ -157,7 +204,7 @@ class Data:
             features={name: rows.to(self.device) for name, rows in self.test.in_memory().items()},
             groups=self.dataset.groups,
             labels=self.dataset.labels(),
-            captions=_Captions(self.dataset),
+            captions=Captions(self.dataset),
             taxonomy=self.dataset.taxonomy,
             rows=self.test.rows,
             shared_spaces=shared_spaces(self.registry, streams),
@@ -181,7 +228,7 @@ class Data:
                     )
 
 
-class _Captions:
+class Captions:
     """Captions of a dataset, read one by one."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -192,19 +239,24 @@ class _Captions:
 
 
 def jobs_of(
-    config: RunConfig, registry: Registry, *, tokens: bool = False, recorded: Mapping[str, str] | None = None
+    config: RunConfig,
+    registry: Registry,
+    *,
+    tokens: bool = False,
+    recorded: Mapping[str, str] | None = None,
+    held_out: bool = False,
 ) -> dict[str, dict[str, Job]]:
-    """Return the jobs of a configuration. recorded: as in `plan`. Raises the SparcError of `plan` and `imported`."""
+    """Return the jobs of a configuration: of all splits, or of the held-out one alone. recorded: as in `plan`.
+
+    Raises the SparcError of `plan` and `imported`.
+    """
     own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
     options = JobOptions(device=config.device, tokens=tokens, **own)
     if config.features is not None:
-        return imported(Path(config.features), config.streams, options)
+        return imported(Path(config.features), config.streams, options, splits=("test",) if held_out else SPLITS)
     known = recorded or {}
-    return plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
-
-
-def _on_device(jobs: Sequence[Job], device: str) -> list[Job]:
-    return [job.model_copy(update={"options": job.options.model_copy(update={"device": device})}) for job in jobs]
+    jobs = plan(registry, config.source, config.streams, root=store_root(config), options=options, recorded=known)
+    return dict(list(jobs.items())[-1:]) if held_out else jobs
 
 
 def _device_of_rank(device: str, listener: Listener) -> str:
@@ -269,7 +321,5 @@ def resolve_device(device: str, listener: Listener = SILENT) -> str:
         AssertionError,
         NotImplementedError,
     ) as error:  # unknown, or not in this machine
-        raise InvalidConfig(
-            f"--device: '{device}' is not available: {str(error).splitlines()[0]}", hint="auto, cpu, cuda, cuda:1, ..."
-        ) from error
+        raise InvalidConfig(f"--device: {no_device(device)}", hint=devices()) from error
     return device

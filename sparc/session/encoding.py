@@ -20,6 +20,7 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options
 from sparc.session.session import Session, missing_plugins
 from sparc.storage.run import Run
+from sparc.system.brief import Brief
 
 if TYPE_CHECKING:
     from sparc.core.codes import Codes
@@ -44,8 +45,8 @@ class Activation(NamedTuple):
         return self.name or f"latent {self.latent}"
 
 
-@dataclass(frozen=True)
-class EncodedInput:
+@dataclass(frozen=True, repr=False)
+class EncodedInput(Brief):
     """The strongest concepts of an image or a text."""
 
     shown: str
@@ -61,8 +62,8 @@ class EncodedInput:
         return {"input": self.shown, "kind": self.modality, "streams": streams}
 
 
-@dataclass(frozen=True)
-class Encoded:
+@dataclass(frozen=True, repr=False)
+class Encoded(Brief):
     """Concepts of all inputs, in their order."""
 
     inputs: tuple[EncodedInput, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -13,10 +14,12 @@ from sparc.config import ExploreOptions, validated
 from sparc.config.signatures import ExploreArguments
 from sparc.errors import InvalidConfig, MissingData, SparcError
 from sparc.models.inputs import checked_text, decoded, image_sample
-from sparc.models.streams import all_of, checked_streams
+from sparc.models.streams import all_of
 from sparc.plugins.contracts import Sample
+from sparc.session.files import check_output
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options
+from sparc.session.other_data import extract_held_out, open_measured
 from sparc.session.session import Session
 from sparc.session.verbs import dry_warning
 from sparc.storage.latent_names import LATENTS, read_latent_names
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from sparc.explorer.shown import Shown
     from sparc.explorer.site import About
     from sparc.models import Models
+    from sparc.storage.latent_names import LatentName
 
 SITE = "explore"
 """Folder of the site, in the run."""
@@ -43,9 +47,10 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     Raises the SparcError that `sparc explore` ends with, such as InvalidConfig or MissingData.
     """
     options = validated(ExploreOptions, as_options(None, arguments, ExploreOptions))
-    _check(options)
-    session = Session.open(run, options, listener)
+    _check(options, listener)
+    session = open_measured(run, options, listener)
     session.check_finished()
+    extract_held_out(session)
     n_latents = read_config(session.run.path).n_latents
     if options.latent is not None and not 0 <= options.latent < n_latents:
         raise InvalidConfig(
@@ -65,7 +70,7 @@ def explore(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack
     return path
 
 
-def _check(options: ExploreOptions) -> None:
+def _check(options: ExploreOptions, listener: Listener) -> None:
     """Raise InvalidConfig for options that do not fit each other."""
     out = None if options.out is None else Path(options.out)
     if out is not None and not options.sheet:
@@ -74,6 +79,8 @@ def _check(options: ExploreOptions) -> None:
         )
     if out is not None and out.suffix.lower() != ".png":
         raise InvalidConfig(f"--out: expected a name that ends in .png, found {out}", hint="a sheet is a PNG")
+    if out is not None:
+        check_output(out, options.image, listener)
     if options.text is not None and not options.text.strip():
         raise InvalidConfig("--text: expected words, found an empty text", hint="say what to look for")
     places = [name for name in ("latent", "text", "image") if getattr(options, name) is not None]
@@ -108,8 +115,7 @@ class _Exploring:
             why = f"image {Path(options.image).name}"
         else:
             return ""
-        run = self._session.run
-        streams = all_of({name: self._modalities[name] for name in checked_streams(run)}, modality)
+        streams = all_of({name: self._modalities[name] for name in self._session.backbones()}, modality)
         if modality == "image":
             sample = decoded(sample)
             models = self.image_models
@@ -128,7 +134,7 @@ class _Exploring:
         from sparc.explorer.site import INDEX, check_replaceable, is_made_of, write_site
 
         session = self._session
-        folder, listener = session.run.path / SITE, session.listener
+        folder, listener = session.results.path / SITE, session.listener
         about = _about(session)
         if anew or not is_made_of(folder, about.made_of):
             check_replaceable(folder)
@@ -150,9 +156,10 @@ class _Exploring:
         from sparc.models import load_models
 
         session = self._session
+        backbones = session.backbones()
         return load_models(
             session.run,
-            streams,
+            {name: backbones[name] for name in streams},
             device=session.data.device,
             space=session.space,
             registry=session.data.registry,
@@ -196,9 +203,14 @@ def _shown(session: Session, modalities: dict[str, str]) -> Shown:
         places=places,
         rows={name: data.test.rows[name][chosen].numpy() for name in space.streams},
         modalities=modalities,
-        stored=read_latent_names(session.run.pictures / LATENTS),
+        stored=_names(session),
         seed=session.config.seed,
     )
+
+
+def _names(session: Session) -> Mapping[int, LatentName]:
+    """Return the names of latents that an evaluation on these data found, else one on the run's own data."""
+    return read_latent_names(session.results.pictures / LATENTS) or read_latent_names(session.run.pictures / LATENTS)
 
 
 def _modalities(session: Session) -> dict[str, str]:
@@ -218,14 +230,14 @@ def _about(session: Session) -> About:
         warnings.append(dry_warning(data.test.random_weights))
     report = None
     try:
-        report = EvaluationFile.read(run.evaluation).report
+        report = EvaluationFile.read(session.results.evaluation).report
     except MissingData:
         warnings.append("the run was never evaluated, so the page has no measures: sparc evaluate")
     except SparcError as error:
         warnings.append(f"the page has no measures: {error.message}")
     job = next(iter(data.held_out_jobs.values()))
     return About(
-        name=run.path.resolve().name,
+        name=run.path.resolve().name + ("" if session.other is None else f" on {session.other}"),
         version=library_versions().get(DISTRIBUTION, ""),
         held_out=len(data.test),
         metrics=run.metrics,
@@ -244,7 +256,8 @@ def _made_of(session: Session) -> str:
     run = session.run
     parts = [library_versions().get(DISTRIBUTION, ""), page_digest()]
     files = [run.path / name for name in (CONFIG, MODEL, COMPLETION)]
-    for path in [*files, run.evaluation, run.pictures / LATENTS, run.metrics]:
+    names = [one.pictures / LATENTS for one in (session.results, run)]
+    for path in [*files, session.results.evaluation, *names, run.metrics]:
         with reading(path):
             found = path.stat() if path.is_file() else None
         parts.append(f"{path.name} {found.st_size} {found.st_mtime_ns}" if found is not None else path.name)
@@ -265,7 +278,7 @@ def _sheet(session: Session, options: ExploreOptions) -> Path:
     from sparc.explorer.meanings import meanings
 
     held_out = data.held_out
-    names = read_latent_names(session.run.pictures / LATENTS)
+    names = _names(session)
     found = meanings(space, held_out.features, names, latent=latent, shared=held_out.rows)
     if not found:
         raise MissingData(
@@ -273,7 +286,7 @@ def _sheet(session: Session, options: ExploreOptions) -> Path:
             hint="hold out more samples, train longer, or choose a --latent",
         )
     name = "latents.png" if latent is None else f"latent-{latent}.png"
-    path = Path(options.out) if options.out is not None else session.run.path / name
+    path = Path(options.out) if options.out is not None else session.results.path / name
     listener.doing(f"drawing {path}")
     where = next(iter(data.held_out_jobs.values()))
     dry = f"  {dry_warning(data.test.random_weights)}" if data.test.random_weights else ""

@@ -1,4 +1,4 @@
-"""Options from TOML files, whose keys are the options of `sparc train` without the leading dashes."""
+"""Files that a user names: options in TOML, whose keys are those of `sparc train` without dashes, and results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from sparc.config import RunConfig, names, suggestion
 from sparc.errors import InvalidConfig, MissingData
+from sparc.session.listener import Listener
 from sparc.system.refusals import reading
 from sparc.system.texts import read_text
 
@@ -52,6 +53,31 @@ def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
         if key not in (*known, *ABLATION_KEYS):
             raise InvalidConfig(f"unknown key '{key}' in {path}", hint=suggestion(key, known))
     return options
+
+
+def check_output(out: str | Path, inputs: object, listener: Listener) -> None:
+    """Say that a file will be replaced, or that its folder will be made.
+
+    inputs: one input, or a list of them. Raises InvalidConfig if the file is one of them.
+    """
+    path = Path(out)
+    every = inputs if isinstance(inputs, list | tuple) else [inputs]
+    with reading(path):
+        there, has_folder = path.is_file(), path.parent.is_dir()
+        taken = there and any(_is_same(path, one) for one in every if isinstance(one, str | Path))
+    if taken:
+        raise InvalidConfig(f"--out: {path} is one of the inputs, and would be replaced", hint="choose another name")
+    if there:
+        listener.note(f"{path} is there, and will be replaced")
+    elif not has_folder:
+        listener.note(f"the folder {path.parent} will be made")
+
+
+def _is_same(path: Path, other: str | Path) -> bool:
+    try:
+        return path.samefile(Path(other).expanduser())
+    except (OSError, ValueError):  # a text, and not a file
+        return False
 
 
 def _invalid(text: str, error: str) -> tuple[str, str]:

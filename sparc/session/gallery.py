@@ -15,10 +15,10 @@ from sparc.extraction import Job, JobOptions, extract, plan
 from sparc.plugins.registry import Registry, checked_params
 from sparc.session.arguments import images_in
 from sparc.session.listener import Listener
-from sparc.session.options import store_root
+from sparc.session.options import store_root, writable_name
 from sparc.storage.index_file import index_path, read_index, write_index
 from sparc.storage.manifest import digest_ids, read_manifest
-from sparc.system.files import write_atomically
+from sparc.system.files import write_output
 from sparc.system.refusals import reading
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def folder_jobs(
     Raises the SparcError of an extraction, and MissingData for a folder without images.
     """
     listener.doing(f"looking for the images in {folder}")
-    params = {"root": str(folder.resolve())}
+    params = {"root": str(writable_name(folder.resolve(), "--index"))}
     splits: tuple[str, ...] = ("train", "test")
     if not _is_listed(folder):
         params["index"] = str(_listed(folder, store_root(config)))
@@ -217,5 +217,5 @@ def _listed(folder: Path, store: Path) -> Path:
     with reading(path):
         there = path.is_file() and path.read_bytes() == content.encode()
     if not there:
-        write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+        write_output(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
     return path

@@ -114,19 +114,38 @@ def _refuse_beside_features(options: Mapping[str, Any]) -> None:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Make paths absolute, so that a run can be resumed and evaluated from any folder."""
+    """Make paths absolute, so that a run can be resumed and evaluated from any folder.
+
+    Raises InvalidConfig for a path that JSON, in which runs and features name it, cannot hold.
+    """
     places = {
-        name: Path(place).expanduser().resolve()
-        for name in ("data_root", "features", "store")
+        name: writable_name(Path(place).expanduser().resolve(), f"--{option_name(name)}")
+        for name in ("data_root", "features", "store", "out")
         if (place := getattr(config, name))
     }
+    places.pop("out", None)  # which is shown as it was given
     own = config.model_copy(update={"data_root": None})
     refs = {"dataset": _absolute(own.source), "stream": tuple(_absolute(stream) for stream in config.streams)}
     return config.model_copy(update={**places, **refs})
 
 
+def writable_name(path: Path, what: str) -> Path:
+    """Return a path itself. Raises InvalidConfig if its name has bytes that are no UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidConfig(
+            f"{what}: expected a path that is UTF-8, found {str(path)!r}",
+            hint="rename that folder: links to it lead to the same name",
+        ) from error
+    return path
+
+
 def _absolute(ref: PluginRef) -> PluginRef:
     """Resolve `root` and `weights`, which are paths by convention, unless no such file exists."""
+    for key, value in ref.params.items():
+        if isinstance(value, str):
+            writable_name(Path(value), key)
     params = {
         key: str(Path(value).expanduser().resolve())
         if key in ("root", "weights") and isinstance(value, str) and Path(value).expanduser().exists()

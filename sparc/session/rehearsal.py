@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sparc.config.fitting import fitted
 from sparc.extraction import Progress
+from sparc.session.samples import few_held_out, random_features, samples_of, some_features, some_held_out, widths_of
 from sparc.session.session import Session, check_memory
-from sparc.storage.manifest import read_manifest
 from sparc.storage.run import Run
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sparc.evaluation import HeldOut
-    from sparc.training.loader import FeaturesInMemory
+from sparc.system.brief import Brief
 
 STEPS = 2
-HELD_OUT = 256
-"""Held-out samples that are evaluated."""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
+@dataclass(frozen=True, repr=False)
+class Rehearsal(Brief):
     """Costs of a training, measured on two steps."""
 
     extraction: list[tuple[Progress, dict[str, Any]]]
@@ -57,12 +49,8 @@ def rehearse(session: Session) -> Rehearsal:
     from sparc.training.trainer import Training, prepare
 
     if probed:
-        samples = max(one["samples"] for progress, one in probed if progress.split == next(iter(data.jobs)))
-        widths = {name: width for _, one in probed for name, width in one["widths"].items()}
-        widths |= {
-            name: read_manifest(job.directory).width for name, job in data.held_out_jobs.items() if name not in widths
-        }
-        widths = {name: widths[name] for name in data.held_out_jobs}
+        samples = samples_of(next(iter(data.jobs.values())), probed)
+        widths = widths_of(data.held_out_jobs, probed)
     else:
         samples, widths = len(data.train), data.train.widths
         data.check()
@@ -70,7 +58,7 @@ def rehearse(session: Session) -> Rehearsal:
     check_memory(config, widths, data.device)
     training_config, shape = config.training(), config.space(widths)
     count = min(samples, STEPS * config.batch_size)
-    some = _random(widths, count) if probed else _first(data.train.shards, data.train.rows, count)
+    some = random_features(widths, count) if probed else some_features(data.train, count)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
         training, again = (
@@ -93,51 +81,13 @@ def rehearse(session: Session) -> Rehearsal:
         listener.doing("evaluating a few held-out samples")
         from sparc.evaluation import HeldOut, evaluate
 
+        few = few_held_out(config.k, len(widths))
         if probed:
-            features = _random(widths, HELD_OUT).shards
+            features = random_features(widths, few).shards
             on_device = {name: rows.to(data.device) for name, (rows,) in features.items()}
-            held_out = HeldOut(on_device, [str(number) for number in range(HELD_OUT)])
+            held_out = HeldOut(on_device, [str(number) for number in range(few)])
         else:
-            held_out = _few(data.held_out)
+            held_out = some_held_out(data.held_out, few)
         evaluate(space, held_out, seed=config.seed)
     steps = steps_per_epoch(samples, training_config) * config.epochs
     return Rehearsal(probed, samples, steps, seconds, size, len(held_out.groups))
-
-
-def _random(widths: Mapping[str, int], count: int) -> FeaturesInMemory:
-    import torch
-
-    from sparc.training.loader import FeaturesInMemory
-
-    draw = torch.Generator().manual_seed(0)
-    return FeaturesInMemory({name: [torch.randn(count, width, generator=draw)] for name, width in widths.items()})
-
-
-def _first(shards: Mapping[str, list[Tensor]], rows: Mapping[str, Tensor], count: int) -> FeaturesInMemory:
-    """Copy the features of samples from all over the store."""
-    import torch
-
-    from sparc.training.loader import FeaturesInMemory
-
-    found = {}
-    for name, pieces in shards.items():
-        chosen = rows[name][torch.linspace(0, len(rows[name]) - 1, count).long()]
-        ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0)
-        places = torch.searchsorted(ends, chosen, right=True).tolist()
-        starts = [0, *ends.tolist()]
-        picked = [pieces[place][row - starts[place]] for place, row in zip(places, chosen.tolist(), strict=True)]
-        found[name] = [torch.stack(picked)]
-    return FeaturesInMemory(found)
-
-
-def _few(held_out: HeldOut) -> HeldOut:
-    """Return the first held-out samples."""
-    some = slice(0, HELD_OUT)
-    rows = held_out.rows
-    return replace(
-        held_out,
-        features={name: x_ND[some] for name, x_ND in held_out.features.items()},
-        groups=held_out.groups[some],
-        labels=None if held_out.labels is None else held_out.labels[some],
-        rows=None if rows is None else {name: row_N[some] for name, row_N in rows.items()},
-    )

@@ -13,6 +13,7 @@ from sparc.errors import InvalidConfig, MissingData
 from sparc.models.streams import all_of, checked_streams, first_of
 from sparc.session.arguments import Argument, Input
 from sparc.session.encoding import Request
+from sparc.session.files import check_output
 from sparc.session.gallery import Part, check_folder, folder_jobs
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options
@@ -20,6 +21,7 @@ from sparc.session.session import Session
 from sparc.session.verbs import dry_warning
 from sparc.storage.manifest import RANDOM
 from sparc.storage.run import Run
+from sparc.system.brief import Brief
 from sparc.system.files import check_writable
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from sparc.models import Models
 
 
-@dataclass(frozen=True)
-class Searched:
+@dataclass(frozen=True, repr=False)
+class Searched(Brief):
     """The hits of all queries, and the page or the sheet that shows them."""
 
     found: tuple[Found, ...]
@@ -63,6 +65,8 @@ def search(
             f"--out: expected a name that ends in .html or .png, found {out}", hint="a page is HTML, a sheet is a PNG"
         )
     if out is not None:
+        for inputs in (queries, options.image):
+            check_output(out, inputs, listener if inputs is queries else SILENT)
         check_writable(out.parent)
     checked_streams(Run.open(Path(run)), [*options.query_streams, *options.target_streams])
     request = Request.checked(run, queries, options, options.query_streams, listener)

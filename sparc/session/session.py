@@ -6,24 +6,27 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparc.config import PlaceOptions, RunConfig, names, validated
+from sparc.config import PlaceOptions, PluginRef, RunConfig, names, validated
 from sparc.config.fitting import described, fitted
 from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, OutOfMemory, UnknownName
+from sparc.models.streams import checked_streams
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
+from sparc.session import on_the_fly
 from sparc.session.data import Data, jobs_of
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
 from sparc.session.together import on_this_machine
+from sparc.session.tracking import Tracker, check_tracker, tracking
 from sparc.session.watching import Watch
 from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.provenance import Change, Provenance, provenance_of
-from sparc.storage.run import Run
+from sparc.storage.run import OTHER_DATA, Run
 from sparc.system.files import check_writable
 from sparc.system.locks import owned
 from sparc.system.memory import available_bytes
@@ -48,6 +51,8 @@ class Session:
     """Words of the command that started the run, for its provenance."""
     base: Run | None = None
     """Run to attach a stream of; None for a run that is begun or trained from the start."""
+    other: str | None = None
+    """Name of the folder for what is written about data that are not the run's own; None for its own data."""
     unnamed: bool = False
     """True if the run's directory may become the next free one, because nobody has named it."""
     ranks: Ranks | None = None
@@ -63,6 +68,9 @@ class Session:
         """Plan a new run. Raises the SparcError of every mistake that can be found before any work."""
         registry = discover()
         config = resolved(given, registry, file).checked()
+        if config.on_the_fly:
+            on_the_fly.check(config)
+        check_tracker(config)
         run = Run(free_path(config))
         return cls(config, Data(config, registry, listener=listener), run, listener, unnamed=config.out is None)
 
@@ -102,7 +110,7 @@ class Session:
                 self.run = Run(Path(self.ranks.same("")))
                 yield
                 return
-        is_new = not self.run.begun
+        is_new = not (self.run.begun or self.run.finished)
         with contextlib.ExitStack() as stack:
             while True:
                 try:
@@ -119,6 +127,22 @@ class Session:
             if self.ranks is not None:
                 self.ranks.same(str(self.run.path))
             yield
+
+    @property
+    def results(self) -> Run:
+        """Directory of what is measured: the run itself, or for other data a folder in it that is laid out alike."""
+        return self.run if self.other is None else Run(self.run.path / OTHER_DATA / self.other)
+
+    def backbones(self) -> dict[str, PluginRef]:
+        """Return the backbones by stream. Raises MissingData if the features were imported."""
+        if self.other is None:
+            return checked_streams(self.run)
+        if self.config.features is not None:
+            raise MissingData(
+                f"the features in {self.config.features} were imported, so their backbones are not known",
+                hint="give --dataset, --data-root and --stream NAME=BACKBONE instead of --features",
+            )
+        return {ref.alias: ref for ref in self.config.streams}
 
     @cached_property
     def space(self) -> SharedLatentSpace:
@@ -142,6 +166,9 @@ class Session:
         """
         self._extract()
         self.listener.doing("checking the features")
+        if self.config.on_the_fly:
+            self._prepare_on_the_fly()
+            return
         features = self.data.train
         begun = self.run.begun if self.ranks is None else self.ranks.same(self.run.begun)
         if begun and self.run.provenance().features != feature_digests(features.manifests):
@@ -170,6 +197,15 @@ class Session:
             self.data.extract()
         self.ranks.wait("checked")
 
+    def _prepare_on_the_fly(self) -> None:
+        if self.run.begun:
+            on_the_fly.check_same(self.data, self.run)
+            return
+        self.config = on_the_fly.fit(self.data, self.config, self.listener)
+        check_memory(self.config, self.data.test.widths, self.data.device)
+        Run.create(self.run.path)
+        self.run.write_provenance(on_the_fly.origin(self.data, self._placed(), self.command))
+
     def create(self) -> None:
         """Create the run's directory with its provenance, and fit the options that nobody set to the features.
 
@@ -187,13 +223,19 @@ class Session:
             self.run.copy_base(self.base.path)
             last = Change(change="attached", stream=self.config.streams[-1].alias, run=str(self.base.path.resolve()))
             changes = (*self.base.provenance().changes, last)
+        owners = self.data.registry.owners
+        origin = provenance_of(
+            self._placed(), self.data.train, owners=owners, device=self.data.device, command=self.command
+        )
+        self.run.write_provenance(origin.model_copy(update={"changes": changes}))
+
+    def _placed(self) -> RunConfig:
+        """Return the configuration with the place of the store, and the commits of weights from the hub."""
         placed = self.config.model_copy(update={"store": store_root(self.config)})
-        if self.config.features is None:  # the jobs name the commits of weights from the hub
+        if self.config.features is None:  # the jobs name the commits
             streams = tuple(job.stream for job in self.data.held_out_jobs.values())
             placed = placed.model_copy(update={"stream": streams})
-        owners = self.data.registry.owners
-        origin = provenance_of(placed, self.data.train, owners=owners, device=self.data.device, command=self.command)
-        self.run.write_provenance(origin.model_copy(update={"changes": changes}))
+        return placed
 
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> SharedLatentSpace | None:
         """Train the run, or resume its training; load the space of a finished run.
@@ -209,11 +251,17 @@ class Session:
         from sparc.training.sharding import SpaceShard
         from sparc.training.trainer import Hooks, run_to_end, train
 
+        tracker = tracking(self.config, self.run) if self.leads else Tracker()
+        if self.config.on_the_fly:
+            hooks = Hooks(partial(self._on_step, tracker), should_stop, held_out=self.data.test)
+            with tracker:
+                space, complete = on_the_fly.train(self.data, self.config, self.run, self.listener, hooks)
+            return space if complete else None
         ranks = self.ranks and self.ranks.arranged(self.config.shard_latents, self.data.device)
         watch = Watch(self.data.jobs)
-        hooks = Hooks(self._on_step, should_stop, watch, self.data.test)
+        hooks = Hooks(partial(self._on_step, tracker), should_stop, watch, self.data.test)
         features, config, changes = self.data.train, self.config.training(), self.run.provenance().changes
-        with watch.bus_errors():
+        with watch.bus_errors(), tracker:
             if changes:
                 space = attached(load(self.run.base, device=self.data.device), changes[-1].stream, features)
                 complete = run_to_end(AttachedTraining(space, config), features, self.run, hooks)
@@ -224,12 +272,18 @@ class Session:
                 else:
                     space = SpaceShard(shape, ranks, seed=seed)
                 complete = train(space.to(self.data.device), config, features, self.run, hooks, ranks)
-        if complete and self.config.shard_latents > 1 and self.leads:
-            return load(self.run.path, device=self.data.device)
+        if complete and self.leads:
+            from sparc.training.plots import draw_curves
+
+            draw_curves(self.run)
+            if self.config.shard_latents > 1:
+                return load(self.run.path, device=self.data.device)
         return space if complete else None
 
-    def _on_step(self, step: Step) -> None:
+    def _on_step(self, tracker: Tracker, step: Step) -> None:
         self.listener.step(step)
+        if step.record:
+            tracker.log(step)
         if step.number == step.total:
             self.listener.doing(f"saving {self.run.path}")
 
@@ -244,7 +298,7 @@ class Session:
         from sparc.evaluation import evaluate as measure
         from sparc.evaluation.report import EvaluationFile
 
-        for folder in (self.run.path, self.run.pictures):
+        for folder in (self.results.path, self.results.pictures):
             check_writable(folder)
         found = measure(
             space,
@@ -254,7 +308,7 @@ class Session:
             seed=self.config.seed,
             on_part=lambda done, total, part: self.listener.progress("evaluate", "parts", done, total, part),
         )
-        found.latents.write(self.run.pictures / LATENTS)
+        found.latents.write(self.results.pictures / LATENTS)
         where = next(iter(self.data.test.manifests.values()))
         file = EvaluationFile(
             dataset=where.dataset,
@@ -262,7 +316,7 @@ class Session:
             random_weights=tuple(self.data.test.random_weights),
             report=found.report,
         )
-        file.write(self.run.evaluation)
+        file.write(self.results.evaluation)
         return file
 
 
@@ -289,14 +343,14 @@ def check_samples(data: Data, run: Run) -> None:
 
     Features are not compared: other hardware rounds differently.
     """
-    trained_on = run.provenance().features
+    trained_on = {} if data.config.on_the_fly else run.provenance().features
     for name, job in next(iter(data.jobs.values())).items():
         known = name in trained_on and job.done
         if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:
             raise MisalignedStreams(
                 f"these samples are not the ones that {run.path} was trained on",
-                hint="--data-root, --store and --features give the new place of the same data; on other data, "
-                "train a new run",
+                hint="--data-root, --store and --features give the new place of the same data; to measure on other "
+                "data, sparc evaluate --dataset NAME; to train on them, a new run",
             )
 
 

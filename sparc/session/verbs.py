@@ -21,14 +21,14 @@ from sparc.config import (
 from sparc.config.signatures import (
     EvaluateArguments,
     ExtractArguments,
-    RunArguments,
 )
-from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError
-from sparc.models.streams import checked_streams
+from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError, TimeUp
 from sparc.plugins.registry import discover
 from sparc.session.data import WHOLE, Data, Share, resolve_device
+from sparc.session.in_memory import TrainArguments, options_of_train
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
+from sparc.session.other_data import extract_held_out, open_measured
 from sparc.session.session import Session
 from sparc.session.stopping import stop_on_signal, time_limit
 from sparc.session.together import Mute, check_alone, check_shares, together
@@ -123,17 +123,23 @@ def train(
     *,
     resume: str | Path | None = None,
     listener: Listener = SILENT,
-    **arguments: Unpack[RunArguments],
+    **arguments: Unpack[TrainArguments],
 ) -> Trained:
     """Extract missing features, train a shared space, and evaluate it on held-out samples, as `sparc train` does.
 
-    Options are the fields of RunConfig, as keywords or as one configuration. `resume` is the directory of a run to
-    finish; with it, only options for the place of its data are allowed. Ctrl-C or SIGTERM finishes the step, saves the
-    state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that `sparc train` ends with.
+    Options are the fields of RunConfig, as keywords or as one configuration. `features` may also be arrays or tensors
+    by stream, (samples, width), with `ids`, `labels`, `taxonomy` and `split`; they are kept in the store. `resume` is
+    the directory of a run to finish; with it, only options for the place of its data are allowed. Ctrl-C or SIGTERM
+    finishes the step, saves the state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that
+    `sparc train` ends with.
     """
-    given = as_options(config, arguments, RunConfig)
     with together(listener) as ranks:
         listener = listener if ranks is None or ranks.leads else Mute()
+        if ranks is not None and not ranks.leads:
+            ranks.wait("stored")  # arrays are stored by the first process
+        given = options_of_train(config, arguments, RunConfig, listener)
+        if ranks is not None and ranks.leads:
+            ranks.wait("stored")
         if (done := finished_run(resume)) is not None:
             check_resume(given)
             return _trained(done, given.get("device", "auto"), listener)
@@ -200,19 +206,24 @@ def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
         check_alone("to attach a stream")
     session.ranks = ranks
     with time_limit(session.config), session.owned():
-        session.prepare()
         path = session.run.path
-        if session.run.finished:
-            session.listener.note(f"{path} is already trained")
         try:
+            session.prepare()
+            if session.run.finished:
+                session.listener.note(f"{path} is already trained")
             with stop_on_signal() as stopped:
                 space = session.train(stopped)
             if space is None:
-                raise KeyboardInterrupt
+                raise stopped.error
             report = _evaluated(session, space)
         except KeyboardInterrupt as error:
-            raise Interrupted(path, f"sparc.train(resume={str(path)!r})") from error
+            if not session.run.begun:
+                raise
+            why = str(error) if isinstance(error, TimeUp) else ""
+            raise Interrupted(path, f"sparc.train(resume={str(path)!r})", why) from error
         except StorageError as error:
+            if not session.run.begun:
+                raise
             raise StorageError(
                 error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
             ) from error
@@ -247,37 +258,43 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     """Evaluate a run on held-out samples, with classifiers and plots, as `sparc evaluate` does.
 
     Writes `evaluation.json`, plots and a table of all latents into the run, with `localization` also
-    `localization.json`. Raises the SparcError that `sparc evaluate` ends with, such as InvalidConfig for `layers`
-    without `localization`.
+    `localization.json`; for other data, named by `dataset`, into a folder below `on` in the run. Raises the SparcError
+    that `sparc evaluate` ends with, such as InvalidConfig for `layers` without `localization`.
     """
     options = validated(EvaluateOptions, as_options(None, arguments, EvaluateOptions))
     if options.layers is not None and not options.localization:
         raise InvalidConfig(
             "--layers: expected --localization too, found none", hint="add --localization, or leave --layers out"
         )
-    session = Session.open(run, options, listener)
+    session = open_measured(run, options, listener)
     session.check_finished()
     with time_limit(options), session.owned():
+        extract_held_out(session)
         pointing = _pointing(session, options.layers) if options.localization else None  # raises before the work
         found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
-        listener.doing(f"drawing plots into {session.run.pictures}")
+        listener.doing(f"drawing plots into {session.results.pictures}")
         from sparc.evaluation.plots import draw
 
-        draw(found.report, session.run.pictures)
-        listener.evaluated(session.run)
+        draw(found.report, session.results.pictures)
+        listener.evaluated(session.results)
         measured = _localization(session, *pointing) if pointing is not None else None
-    return Measured(found, session.run.pictures, measured)
+    return Measured(found, session.results.pictures, measured)
 
 
 def _pointing(session: Session, layers: int | None) -> tuple[Models, Cases]:
-    """Load the run's backbones and the cases of the localisation benchmark. Raises InvalidConfig, MissingData."""
-    checked_streams(session.run)
+    """Load the backbones and the cases of the localisation benchmark. Raises InvalidConfig, MissingData."""
+    backbones = session.backbones()
     data, space = session.data, session.space
     from sparc.localization.benchmark import cases_of
     from sparc.models import load_models
 
     models = load_models(
-        session.run, device=data.device, space=space, registry=data.registry, on_load=session.listener.loading
+        session.run,
+        backbones,
+        device=data.device,
+        space=space,
+        registry=data.registry,
+        on_load=session.listener.loading,
     )
     models.with_grid()
     return replace(models, layers=layers), cases_of(data.dataset, seed=session.config.seed)
@@ -290,14 +307,14 @@ def _localization(session: Session, models: Models, cases: Cases) -> Localizatio
 
     job = next(iter(session.data.held_out_jobs.values()))
     found = measure_all(
-        replace(models, names=confirmed_names(session.run)),
+        replace(models, names=confirmed_names(session.results)),
         cases,
         dataset=job.dataset.name,
         split=job.split,
         seed=session.config.seed,
         on_case=lambda part, done, total: session.listener.progress(part, "images", done, total),
     )
-    found.write(session.run.localization)
+    found.write(session.results.localization)
     return found
 
 

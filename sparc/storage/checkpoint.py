@@ -21,9 +21,11 @@ from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
 from sparc.storage.card import CARD, model_card
 from sparc.storage.completion_file import completion_writer, read_completion
+from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config
 from sparc.storage.tensor_files import read_tensors, write_tensors
+from sparc.system.devices import devices, no_device
 from sparc.system.files import json_writer, write_together
 from sparc.system.finite import not_finite
 from sparc.system.hub import asking_hub, hub_refusal, reason, split_revision
@@ -122,9 +124,7 @@ class SharedLatentSpace(LatentSpace):
         try:
             return space.to(device).eval()
         except (RuntimeError, AssertionError) as error:  # unknown name, or no such device in this build or machine
-            raise InvalidConfig(
-                f"the device '{device}' is not available: {str(error).splitlines()[0]}", hint="cpu, cuda, cuda:1, ..."
-            ) from error
+            raise InvalidConfig(f"the device {no_device(str(device))}", hint=devices()) from error
 
     @classmethod
     def _with_weights(cls, config: SpaceConfig, path: Path) -> SharedLatentSpace:
@@ -249,5 +249,5 @@ def _download(name: str, revision: str | None) -> Path:
         raise MissingData(
             f"no checkpoint at '{name}': it is no directory here, and no hub repository that can be read "
             f"({reason(error)})",
-            hint="check the path; or connect to the network for a repository",
+            hint=near_run(name, "check the path; or connect to the network for a repository"),
         ) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL
-from sparc.system.files import check_readable, sha256, write_atomically
+from sparc.system.files import check_readable, sha256, write_output
 from sparc.system.refusals import reading
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def write_index(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write an index. Raises StorageError."""
     from safetensors.torch import save_file
 
-    write_atomically(path, lambda temporary: save_file({name: tensors[name] for name in KINDS}, temporary))
+    write_output(path, lambda temporary: save_file({name: tensors[name] for name in KINDS}, temporary))
 
 
 def _fits(found: Mapping[str, Tensor]) -> bool:

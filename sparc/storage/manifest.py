@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparc.errors import CorruptFile, IncompatibleFormat
+from sparc.system.brief import Brief
 from sparc.system.files import read_json, write_json
 from sparc.system.refusals import reading, writing
 
@@ -30,7 +31,7 @@ IMPORTED = "imported"
 """Dataset name of imported features."""
 
 
-class _ManifestPart(BaseModel):
+class _ManifestPart(Brief, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -161,8 +162,9 @@ def read_manifest(directory: Path) -> Manifest:
         )
     try:
         return Manifest.model_validate(content)
-    except ValidationError as error:
+    except (ValidationError, UnicodeEncodeError) as error:  # pydantic raises the latter for a key that UTF-8 lacks
+        found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CorruptFile(
-            f"{directory / MANIFEST} is not a manifest: {error.errors()[0]['msg']}",
+            f"{directory / MANIFEST} is not a manifest: {found}",
             hint=how_to_remake(directory),
         ) from error

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from sparc.config import RunConfig
 from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig
 from sparc.storage.manifest import feature_digests
+from sparc.system.brief import Brief
 from sparc.system.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Change(BaseModel):
     """Directory of the other run."""
 
 
-class Provenance(BaseModel):
+class Provenance(Brief, BaseModel):
     """Origin of a run. Unknown keys are ignored, so that runs of a newer version can be described."""
 
     model_config = ConfigDict(frozen=True)
@@ -145,11 +146,14 @@ def read_provenance(path: Path) -> Provenance:
     content = read_json(path, what="the provenance of a run")
     try:
         return Provenance.model_validate(content)
+    except UnicodeEncodeError as error:  # pydantic raises it for a key that UTF-8 lacks
+        raise _damaged(path, str(error)) from error
     except (ValidationError, InvalidConfig) as error:
         # The configuration inside raises InvalidConfig, caused by what is wrong with its options.
         in_options = isinstance(error, InvalidConfig)
         cause = error.__cause__ if in_options else error
-        assert isinstance(cause, ValidationError)
+        if not isinstance(cause, ValidationError):  # a reference to a plugin that does not parse
+            raise _damaged(path, f"options: {error}") from error
         first = cause.errors()[0]
         if in_options and first["type"] == "extra_forbidden":
             raise IncompatibleFormat(
@@ -157,7 +161,11 @@ def read_provenance(path: Path) -> Provenance:
                 hint="upgrade: pip install -U sparc-sae",
             ) from error
         place = ".".join(str(part) for part in first["loc"])
-        raise CorruptFile(
-            f"{path} is not the provenance of a run: {f'{place}: ' if place else ''}{first['msg']}",
-            hint="restore the file, or train again; the extracted features are kept",
-        ) from error
+        raise _damaged(path, f"{f'{place}: ' if place else ''}{first['msg']}") from error
+
+
+def _damaged(path: Path, what: str) -> CorruptFile:
+    return CorruptFile(
+        f"{path} is not the provenance of a run: {what}",
+        hint="restore the file, or train again; the extracted features are kept",
+    )

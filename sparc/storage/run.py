@@ -4,12 +4,15 @@
           config.json                   the space: its shape and training options
           model.safetensors             the space: its weights; a run that has them is finished
           metrics.jsonl                 losses during training
+          speed.jsonl                   how fast it trained, which differs between two trainings of the same run
+          training.png                  curves of the metrics
           state/step-N.safetensors      what an interrupted run keeps to resume: its last checkpoints, and the best
           state/best.json               the checkpoint with the least loss on held-out samples
           state/space/                  the space that a stream is being attached to
                                         state/ is removed when training finishes
           evaluation.json, evaluation/  held-out metrics, plots, latents.csv
           localization.json             scores of attribution maps
+          on/DATASET-DIGEST/            the same three, measured on other data
 
 `docs/reference/checkpoint-format.md` is normative.
 """
@@ -28,12 +31,15 @@ from pathlib import Path
 
 from sparc.config import SpaceConfig
 from sparc.errors import InvalidConfig, MissingData, SparcError
+from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, read_config
 from sparc.system.files import is_temporary, remove_temporaries, write_atomically
 from sparc.system.locks import LOCK, holder, in_use
 from sparc.system.refusals import reading, writing
 
+OTHER_DATA = "on"
+"""Folder, in a run, of what is measured on other data than its own."""
 BASE = Path("state") / "space"
 """Place, in a run, of the space that a stream is being attached to."""
 
@@ -108,14 +114,31 @@ class Run:
                 f"{path} is an ablation, which holds many runs",
                 hint=f"choose one of {path / 'runs'}{f', such as {one}' if one else ''}",
             )
+        if not run.begun and run.is_space:
+            raise MissingData(
+                f"{path} is a space without the record of a run, so its backbones and data are not known",
+                hint="sparc evaluate, explore and localize take --dataset and --stream; or --features; "
+                "sparc.load(...).encode takes features",
+            )
         if not run.begun:
             raise MissingData(
-                f"no run at {path}: it has no {run._provenance.name}",
-                hint="give the directory of a run",
+                f"no run at {path}: it has no {run._provenance.name}" if path.is_dir() else f"no run at {path}",
+                hint=near_run(path, "give the directory of a run"),
             )
         if not run.finished and _was_being_written(path):
             raise MissingData(f"{path} is incomplete: detaching a stream was interrupted", hint="detach it again")
         return run
+
+    @classmethod
+    def open_space(cls, path: Path) -> Run:
+        """Open an existing run, or a space alone, such as an imported one. Raises as `open`."""
+        run = cls(path)
+        return run if not run.begun and run.is_space else cls.open(path)
+
+    @property
+    def is_space(self) -> bool:
+        """True if the directory has the files of a space."""
+        return self.finished and (self.path / CONFIG).is_file()
 
     @classmethod
     def next_free(cls, parent: Path, name: str) -> Path:
@@ -178,10 +201,25 @@ class Run:
         """Copy of the space that a stream is being attached to, so that the run can resume without the other run."""
         return self.path / BASE
 
+    def others(self) -> list[Run]:
+        """Return the folders of what was measured on other data, which are laid out as a run. Raises StorageError."""
+        with reading(self.path):
+            return [Run(path.parent) for path in sorted((self.path / OTHER_DATA).glob("*/evaluation.json"))]
+
     @property
     def metrics(self) -> Path:
         """Log of the training, one JSON object per logged step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def speed(self) -> Path:
+        """Log of the speed, one JSON object per logged step; apart from the metrics, which a resumed run repeats."""
+        return self.path / "speed.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """Plot of the metrics, drawn when the training ends."""
+        return self.path / "training.png"
 
     @property
     def begun(self) -> bool:
@@ -205,8 +243,11 @@ class Run:
 
     def log(self, record: Mapping[str, float]) -> None:
         """Append a line to the metrics. Raises StorageError."""
-        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        _append(self.metrics, record)
+
+    def log_speed(self, record: Mapping[str, float]) -> None:
+        """Append a line to the speeds. Raises StorageError."""
+        _append(self.speed, record)
 
     def sync_metrics(self) -> None:
         """Write the metrics to the disk, so that a checkpoint never outlives the lines before it."""
@@ -218,25 +259,14 @@ class Run:
 
         Warns about damaged lines. The last one may be cut by a kill, which is no damage: its step is logged again.
         """
-        try:
-            with reading(self.metrics):
-                lines = self.metrics.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return
-        kept, damaged = [], []
-        for number, line in enumerate(lines, 1):
-            logged = _logged_step(line)
-            if logged is None:
-                damaged += [number] if number < len(lines) else []
-            elif logged <= step:
-                kept.append(line + b"\n")
-        if damaged:
-            warnings.warn(
-                f"{self.metrics}: {len(damaged)} damaged lines are dropped, the first is line {damaged[0]}; the "
-                "weights do not depend on them",
-                stacklevel=2,
-            )
-        write_atomically(self.metrics, lambda path: path.write_bytes(b"".join(kept)))
+        for log in (self.metrics, self.speed):
+            damaged = _forget_after(log, step)
+            if damaged:
+                warnings.warn(
+                    f"{log}: {len(damaged)} damaged lines are dropped, the first is line {damaged[0]}; the weights do "
+                    "not depend on them",
+                    stacklevel=2,
+                )
 
     def copy_base(self, directory: Path) -> None:
         """Copy the space in `directory` to `base`. Raises StorageError."""
@@ -269,6 +299,30 @@ def _was_being_written(path: Path) -> bool:
         return not (path / CONFIG).exists() or isinstance(read_config(path), SpaceConfig)
     except SparcError:
         return False
+
+
+def _append(path: Path, record: Mapping[str, float]) -> None:
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _forget_after(path: Path, step: int) -> list[int]:
+    """Keep the whole lines of a log up to a step, and return the numbers of damaged lines."""
+    try:
+        with reading(path):
+            lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    kept: list[bytes] = []
+    damaged: list[int] = []
+    for number, line in enumerate(lines, 1):
+        logged = _logged_step(line)
+        if logged is None:
+            damaged += [number] if number < len(lines) else []
+        elif logged <= step:
+            kept.append(line + b"\n")
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"".join(kept)))
+    return damaged
 
 
 def _logged_step(line: bytes) -> int | None:

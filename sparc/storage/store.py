@@ -30,7 +30,7 @@ from sparc.system.files import check_readable, read_json, sha256, write_atomical
 from sparc.system.refusals import reading
 
 SHARD_ROWS = 1024
-"""Rows per shard, the most that an interrupted extraction computes again."""
+"""Rows per shard."""
 SAMPLES = "samples.json"
 FEATURES = "features"
 TOKENS = "tokens"
@@ -44,6 +44,16 @@ def shard_path(directory: Path, number: int) -> Path:
 def tokens_path(directory: Path, number: int) -> Path:
     """Return the path of the features of patches of shard `number`."""
     return directory / f"tokens-{number:05d}.safetensors"
+
+
+def part_path(directory: Path, number: int, start: int, key: str = FEATURES) -> Path:
+    """Return the path of rows of an incomplete shard `number`, from its row `start` on."""
+    return directory / f"part-{number:05d}-{start:05d}-{key}.safetensors"
+
+
+def part_paths(directory: Path, number: int | None = None) -> list[Path]:
+    """Return the paths of the rows of an incomplete shard, or of all."""
+    return sorted(directory.glob(f"part-{'*' if number is None else f'{number:05d}'}-*.safetensors"))
 
 
 class ShardContent(NamedTuple):
@@ -74,7 +84,7 @@ def write_shard(
         BadFeatures: a value is not finite; the message names stream and sample.
         StorageError: the disk is full; nothing is left behind.
     """
-    _check_finite(features, ids, stream)
+    check_finite(features, ids, stream)
     samples = json.dumps({"ids": list(ids), "skipped": list(skipped)}, ensure_ascii=False)
     tensors = {key: features.contiguous()}
     write_atomically(path, lambda temporary: write_tensors(temporary, tensors, {"samples": samples}))
@@ -294,7 +304,7 @@ def _read_stream(
                 f"the manifest says width {manifest.width} and {manifest.dtype}, it holds width {features.shape[1]} "
                 f"and {dtype}",
             )
-        _check_finite(features, shard_ids, name)
+        check_finite(features, shard_ids, name)
         parts.append(features)
         ids += shard_ids
     distinct, owners = np.unique(rows.numpy(), return_index=True)
@@ -306,7 +316,8 @@ def _read_stream(
     return parts
 
 
-def _check_finite(features: Tensor, ids: Sequence[str], stream: str) -> None:
+def check_finite(features: Tensor, ids: Sequence[str], stream: str) -> None:
+    """Raise BadFeatures if a feature (n, D) of a stream is not finite; `ids` are those of the samples."""
     finite = features.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         row = int((~finite).nonzero()[0])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
+import shutil
+import socket
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,13 +35,38 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     write_together({path: write})
 
 
+def write_output(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file as `write_atomically`, and remove what killed processes of this machine left of the same file.
+
+    For files in folders that no run and no store owns. Raises StorageError.
+    """
+    start = f".{_shortened(path.name)}.{_machine()}-"
+    with contextlib.suppress(OSError):
+        for left in path.parent.iterdir():
+            pid = left.name.removeprefix(start).partition("-")[0]
+            if left.name.startswith(start) and left.name.endswith(".tmp") and pid.isdecimal() and not _lives(int(pid)):
+                left.unlink(missing_ok=True)
+    write_atomically(path, write)
+
+
 def check_writable(folder: Path) -> None:
     """Raise StorageError unless files can be written into a folder; it is created if it does not exist."""
-    probe = folder / f".{uuid.uuid4().hex}.tmp"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        try:  # a file without a name, which a kill leaves nowhere
+            os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR))
+        except (AttributeError, OSError):  # not Linux, or a file system without such files, or a refusal
+            probe = folder / f".{uuid.uuid4().hex}.tmp"
+            probe.touch()
+            probe.unlink()
+
+
+def free_bytes(path: Path) -> int | None:
+    """Return the bytes that are free where a path lies, or will lie; None if the system does not tell."""
+    there = next((one for one in (path, *path.parents) if one.exists()), None)
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(there or ".").free
+    return None
 
 
 def is_temporary(path: Path) -> bool:
@@ -79,8 +107,29 @@ def write_together(files: Mapping[Path, Callable[[Path], object]]) -> None:
 
 
 def _temporary_name(name: str) -> str:
-    """Return the name of a temporary file; a long name is cut, because a file's name has at most 255 bytes."""
-    return f".{name.encode(errors='surrogateescape')[:180].decode(errors='ignore')}.{uuid.uuid4().hex}.tmp"
+    """Return the name of a temporary file, which says whose it is."""
+    return f".{_shortened(name)}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex}.tmp"
+
+
+def _shortened(name: str) -> str:
+    """Return the beginning of a long name, because a file's name has at most 255 bytes."""
+    return name.encode(errors="surrogateescape")[:180].decode(errors="ignore")
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a digest of this machine and its numbering of processes; each start and each container has its own."""
+    parts = [socket.gethostname()]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        with contextlib.suppress(OSError):
+            parts.append(os.readlink(path) if path.endswith("ns/pid") else Path(path).read_text(encoding="ascii"))
+    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()[:8]
+
+
+def _lives(pid: int) -> bool:
+    import psutil  # not at the top: few commands ask
+
+    return bool(psutil.pid_exists(pid))
 
 
 def _missing(folder: Path) -> list[Path]:
@@ -157,8 +206,8 @@ def read_model(path: Path, model: type[_Model], *, what: str, hint: str) -> _Mod
     content = read_json(path, what=what)
     try:
         return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
+    except (ValidationError, UnicodeEncodeError) as error:  # pydantic raises the latter for a key that UTF-8 lacks
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         place = ".".join(map(str, first["loc"]))
         raise CorruptFile(
             f"{what} is not of this version's format: {path} ({f'{place}: ' if place else ''}{first['msg']})", hint=hint

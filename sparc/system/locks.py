@@ -75,7 +75,7 @@ class Owner:
             content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
             texts = {name: str(content[name]) for name in ("host", "boot", "since", "command")}
             return cls(pid=int(content["pid"]), **texts)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return cls()
 
     def __str__(self) -> str:

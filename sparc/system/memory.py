@@ -7,6 +7,8 @@ import ctypes
 import sys
 from pathlib import Path
 
+from sparc.errors import OutOfMemory
+
 # Parameter numbers of mallopt, from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -26,12 +28,21 @@ def keep_freed_memory() -> None:
         libc.mallopt(_MMAP_MAX, 0)
 
 
-def resident_bytes() -> int:
-    """Return the memory that the process holds now."""
+def resident_bytes(*, virtual: bool = False) -> int:
+    """Return the memory that the process holds now; with `virtual`, the size of its address space."""
     import psutil  # not at the top: every command imports this module, few ask for memory
 
-    resident: int = psutil.Process().memory_info().rss
-    return resident
+    held = psutil.Process().memory_info()
+    found: int = held.vms if virtual else held.rss
+    return found
+
+
+def check_room(needed: int, what: str, hint: str) -> None:
+    """Raise OutOfMemory if something takes more memory than there is, before any of it is allocated."""
+    if needed > (there := available_bytes()):
+        raise OutOfMemory(
+            f"{what} would take {needed / 2**30:,.1f} GiB of memory, and {there / 2**30:,.1f} GiB are free", hint=hint
+        )
 
 
 def peak_bytes() -> int | None:

@@ -1,7 +1,10 @@
 """Training of a shared latent space on features in memory or in a store.
 
     trainer         the loop: steps, metrics, the state to resume from
+    measuring       when held-out losses are measured, and how fast a training is
+    plots           the curves of a training
     loader          batches of features, in a seeded order
+    mixing          batches of features that arrive while training, mixed by a buffer
     views           what the encoders read and what selects: dropout, and guesses of missing streams
     gradients       `core/losses.py` by hand: the loss and its gradients without autograd
     adam            the optimiser and the unit norms of `core/step.py` by hand

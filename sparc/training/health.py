@@ -37,8 +37,12 @@ def check_terms(terms: Sequence[Term], step: int) -> None:
         raise Diverged(step, wrong or "the weighted sum", values.get(wrong or "", math.inf))
 
 
-def diverged(error: Diverged, features: TrainingFeatures, config: TrainingConfig, *, back: int = 1) -> BadFeatures:
+def diverged(
+    error: Diverged, features: TrainingFeatures | None, config: TrainingConfig, *, back: int = 1
+) -> BadFeatures:
     """Return the error of a divergence; it names the feature that caused it, if one in the last `back` batches did."""
+    if features is None:  # without a store they are gone; those that are not finite were refused when they came
+        return BadFeatures(str(error), hint=LOWER)
     steps = range(max(1, error.step - back + 1), error.step + 1)
     found = next(filter(None, (odd_feature(features, config, step) for step in steps)), None)
     if found is None:

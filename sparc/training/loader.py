@@ -53,6 +53,18 @@ class FeaturesInMemory:
     """See `TrainingFeatures`."""
 
 
+class Batches(Protocol):
+    """Batches of raw features to train on, from a step on: `Loader`, or `mixing.MixedBatches`."""
+
+    per_epoch: int
+    """Steps in an epoch."""
+    waited: float
+    """Seconds that the consumer has spent waiting."""
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the batches (B, D) by stream, on the device."""
+
+
 class Loader:
     """Raw features (B, D) by stream, on the device, in the dtype in which they are stored.
 
@@ -86,7 +98,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of all epochs from the first step on."""
-        batches = self._batches() if self._device.type == "cpu" else _in_thread(self._batches())
+        batches = self._batches() if self._device.type == "cpu" else in_thread(self._batches())
         with contextlib.suppress(StopIteration):
             while True:
                 yield self._next(batches)  # without a local name, which would keep the batch alive
@@ -221,7 +233,7 @@ def batches(n_samples: int, config: TrainingConfig, *, start: int = 0) -> Iterat
             yield order[position * config.batch_size : (position + 1) * config.batch_size]
 
 
-def _in_thread(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+def in_thread(batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
     """Read batches in a thread, `AHEAD` of the consumer. Raises here whatever is raised there."""
     ready: queue.Queue[dict[str, Tensor] | BaseException | None] = queue.Queue(maxsize=AHEAD)
     stopped = threading.Event()

@@ -85,7 +85,7 @@ def described(states: list[Path]) -> list[tuple[Path, Progress | None]]:
     found: list[tuple[Path, Progress | None]] = []
     for path in states:
         progress = None
-        with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError):
+        with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError):
             progress = Progress.read(path)
         found.append((path, progress))
     return found

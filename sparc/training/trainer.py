@@ -9,7 +9,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,12 +26,14 @@ from sparc.core.space import Batch, LatentSpace
 from sparc.errors import BadFeatures
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
+from sparc.storage.training_log import HELD_OUT, RATE
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
 from sparc.training.distributed import Group, Ranks, Rows
 from sparc.training.gradients import gradients
 from sparc.training.health import LOWER, Diverged, Norms, check_terms, diverged
-from sparc.training.loader import EVERY, Loader, TrainingFeatures, batch_length, in_order
+from sparc.training.loader import EVERY, Batches, Loader, TrainingFeatures, batch_length, in_order
+from sparc.training.measuring import HELD_OUT_BATCHES, Speed, held_out_steps
 from sparc.training.reduction import SharedCounters, merged_norms
 from sparc.training.sharded_state import read_shards, write_shards
 from sparc.training.sharding import SpaceShard, gathered, own_part
@@ -42,8 +44,6 @@ LOG_EVERY = 50
 SAVE_SECONDS = 30.0
 SAVE_SHARE = 0.05
 """Most of the time that is spent on checkpoints: slow ones are saved less often."""
-HELD_OUT_BATCHES = 4
-"""Batches of held-out samples on which the loss of a checkpoint is measured."""
 SKIPPED = 20
 """Steps in a row after which a training that skips steps stops, because no step is finite any more."""
 
@@ -83,6 +83,10 @@ class Step:
     """Losses of this step's batch; None unless this step is logged."""
     waiting: float
     """Share of the time so far that was spent waiting for data."""
+    record: Mapping[str, float] = field(default_factory=dict)
+    """Line of this step in `metrics.jsonl`; empty if it has none."""
+    rate: float | None = None
+    """Samples per second since the last logged step; None unless this step is logged."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Hooks:
     watch: Callable[[], None] = lambda: None
     """Called before each step; raises an error if the features have changed."""
     held_out: TrainingFeatures | None = None
-    """Samples on which the loss of each checkpoint is measured."""
+    """Samples on which the losses of some epochs and of each checkpoint are measured."""
 
 
 def loss_weights(config: TrainingConfig) -> LossWeights:
@@ -132,6 +136,7 @@ class Training:
         self.norms = Norms([*(f"feature_norm/{name}" for name in space.streams), "gradient_norm"], space.decoder.device)
         self.waits = config.on_nan == "skip" or space.decoder.device.type == "cpu"
         """True to look at each loss before the weights are updated by it, for which a GPU would wait."""
+        self._held_out: tuple[TrainingFeatures, dict[str, Tensor]] | None = None
         self._weights = loss_weights(config)
         self._views = Views(space, config, lacking=lacking, rows=rows)
         self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
@@ -166,18 +171,36 @@ class Training:
             self.norms.sums.copy_(merged_norms(self.norms.sums, self.ranks.samples))
         return self.norms.outliers()
 
-    @torch.no_grad()
     def loss_on(self, features: TrainingFeatures) -> float | None:
         """Return the mean loss of the first samples, without dropout and AuxK; None if it is not finite."""
-        size = self.config.batch_size
-        raw = next(in_order(features, self.space.decoder.device))
-        n_samples = len(next(iter(raw.values())))
-        losses = []
-        for first in range(0, min(n_samples, HELD_OUT_BATCHES * size), size):
-            batch = self.space.normalize({name: rows[first : first + size] for name, rows in raw.items()})
-            losses.append(total(self._terms_of(batch)).item())
-        mean = sum(losses) / len(losses)
+        mean = self.losses_on(features)["loss"]
         return mean if math.isfinite(mean) else None
+
+    @torch.no_grad()
+    def losses_on(self, features: TrainingFeatures) -> dict[str, float]:
+        """Return the means of loss and terms, by name, of the first samples, without dropout and AuxK."""
+        size, raw = self.config.batch_size, self._first(features)
+        found = []
+        for first in range(0, len(next(iter(raw.values()))), size):
+            batch = self.space.normalize({name: rows[first : first + size] for name, rows in raw.items()})
+            found.append(Losses.of(self._terms_of(batch)).record())
+        return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+
+    def _first(self, features: TrainingFeatures) -> dict[str, Tensor]:
+        """Return the first batches of held-out samples, raw, on the device. They are read once."""
+        if self._held_out is None or self._held_out[0] is not features:
+            most = HELD_OUT_BATCHES * self.config.batch_size
+            raw = next(in_order(features, self.space.decoder.device))
+            self._held_out = features, {name: rows[:most].clone() for name, rows in raw.items()}
+        return self._held_out[1]
+
+    def numbers(self) -> dict[str, float]:
+        """Return what a line of `metrics.jsonl` holds beside the losses: dead latents by stream, the learning rate."""
+        dead_S = (self.counters.samples_since_active > self.config.dead_after).sum(dim=1)
+        if self.ranks is not None:
+            self.ranks.latents.sum_(dead_S)
+        dead = {f"dead/{name}": count for name, count in zip(self.space.streams, dead_S.tolist(), strict=True)}
+        return {**dead, "lr": self.adam.lr}
 
     def _terms_of(self, batch: Batch) -> list[Term]:
         if self.ranks is None or self.ranks.latents.size == 1:
@@ -189,7 +212,7 @@ class Training:
         """Save a checkpoint into the run. Raises StorageError, and BadFeatures as `check`."""
         self.check()
         state = self._state()
-        if self.ranks is not None and self.ranks.samples.number:  # those with the same latents write
+        if not self.measures:
             return
         progress = Progress(self.step, self.adam.steps, self.loss_on(held_out) if held_out is not None else None)
         if not isinstance(self.space, SpaceShard):
@@ -202,8 +225,13 @@ class Training:
             drop_old(run, self.config.keep_checkpoints)
 
     @property
+    def measures(self) -> bool:
+        """True in the processes that measure held-out samples and write: one holds each latent."""
+        return self.ranks is None or self.ranks.samples.number == 0
+
+    @property
     def leads(self) -> bool:
-        """True in the one process that writes."""
+        """True in the one process that writes what is not split."""
         return self.ranks is None or self.ranks.leads
 
     def wait(self, what: str) -> None:
@@ -307,17 +335,33 @@ def train(
     return run_to_end(training, features, run, hooks)
 
 
-def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: Hooks | None = None) -> bool:
-    """Take all steps of a training that is prepared, as `train` does."""
+def run_to_end(
+    training: Training,
+    features: TrainingFeatures | None,
+    run: Run,
+    hooks: Hooks | None = None,
+    batches: Callable[[int], Batches] | None = None,
+) -> bool:
+    """Take all steps of a training that is prepared, as `train` does.
+
+    `batches` opens the batches from a step on, by default those of `features`, which are None without a store.
+    """
     space, config, hooks = training.space, training.config, hooks or Hooks()
     training.restore(run)
     if training.leads:
         run.forget_metrics_after(training.step)
-    rows = EVERY if training.rows is None else training.rows.some
-    loader = Loader(features, config, device=space.decoder.device, start=training.step, rows=rows)
+    if batches is None:
+        assert features is not None
+        rows = EVERY if training.rows is None else training.rows.some
+        loader: Batches = Loader(features, config, device=space.decoder.device, start=training.step, rows=rows)
+    else:
+        loader = batches(training.step)
     n_steps = loader.per_epoch * config.epochs
     skips = _Skips(features, config, back=1 if training.waits else LOG_EVERY)
     began = time.monotonic()
+    measured = held_out_steps(loader.per_epoch, config, hooks.held_out)
+    held_out = hooks.held_out if training.measures else None
+    speed = Speed(began)
     saves = _Saves(training, run, hooks.held_out)
     for raw in loader:
         if saves.stops(hooks.should_stop()):
@@ -326,23 +370,34 @@ def run_to_end(training: Training, features: TrainingFeatures, run: Run, hooks: 
             return False
         hooks.watch()
         training.norms.add({f"feature_norm/{name}": x_BD.float().norm(dim=1) for name, x_BD in raw.items()})
-        losses = None
+        speed.samples += len(next(iter(raw.values()))) if training.rows is None else training.rows.total
+        losses, rate = None, None
+        record: dict[str, float] = {}
         try:
             terms = training.advance(space.normalize(raw))
             skips.row = 0
             if training.step % LOG_EVERY == 0 or training.step == n_steps:
                 check_terms(terms, training.step)
                 losses = Losses.of(terms)
-                record = {**losses.record(), **training.outliers()}
-                if training.leads:
-                    run.log({"step": training.step, "epoch": training.step / loader.per_epoch, **record})
+                record = {**losses.record(), **training.numbers(), **training.outliers()}
             elif saves.due:
                 check_terms(terms, training.step)
         except Diverged as error:
             skips.count(error)  # raises unless steps are to be skipped
+            record = {f"skipped/{error.term}": 1}
+        if held_out is not None and (training.step % measured == 0 or training.step == n_steps):
+            found = training.losses_on(held_out)
+            record |= {f"{HELD_OUT}{name}": value for name, value in found.items() if math.isfinite(value)}
+        if record:
+            record = {"step": training.step, "epoch": training.step / loader.per_epoch, **record}
             if training.leads:
-                run.log({"step": training.step, "epoch": training.step / loader.per_epoch, f"skipped/{error.term}": 1})
-        hooks.on_step(Step(training.step, n_steps, losses, loader.waited / max(1e-9, time.monotonic() - began)))
+                run.log(record)
+        if losses is not None:
+            rate = speed.since_last()
+            if training.leads:
+                run.log_speed({"step": training.step, RATE: rate})
+        waiting = loader.waited / max(1e-9, time.monotonic() - began)
+        hooks.on_step(Step(training.step, n_steps, losses, waiting, record, rate))
         if saves.due:
             saves.now()
     skips.finish(n_steps)
@@ -380,7 +435,7 @@ class _Saves:
 class _Skips:
     """Counts the steps that are skipped, in which a term of the loss was not finite."""
 
-    def __init__(self, features: TrainingFeatures, config: TrainingConfig, *, back: int) -> None:
+    def __init__(self, features: TrainingFeatures | None, config: TrainingConfig, *, back: int) -> None:
         self._features, self._config, self._back = features, config, back
         self.row = self.all = 0
         """Skipped steps in a row, and in all."""

@@ -7,6 +7,7 @@ Other data in this format are read too. annotations.py reads the files, and outl
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -141,17 +142,12 @@ class Coco:
         self._captions = Texts(caption for _, _, _, caption in chosen)
 
     def _compare(self, files: set[str], path: Path) -> None:
-        """Warn of listed images that do not exist and of images that are not listed, before anything slow begins."""
+        """Note listed images that do not exist, and warn of images that are not listed."""
         # List the folder once: checking files one by one takes minutes on a network disk.
         with reading(self._folder):
             stored = set(os.listdir(self._folder))
         found = {name: find_image(self._folder, name) for name in files - stored}
-        missing = sorted(name for name, place in found.items() if not os.path.isfile(place))
-        if missing:
-            how = "download them" if any("://" in name for name in missing) else "unzip the images again"
-            message = f"{len(missing)} of {len(files)} images do not exist in {self._folder}, such as {_some(missing)}"
-            advice = f"{how}; image streams stop at the first, or pass --skip-bad"
-            warnings.warn(f"coco: {message}; {advice}", stacklevel=1)
+        self._missing = {name for name, place in found.items() if not os.path.isfile(place)}
         others = stored - files - {place.name for place in found.values()}
         unlisted = sorted(name for name in others if name.lower().endswith(SUFFIXES) and not name.startswith("."))
         if unlisted:
@@ -170,6 +166,20 @@ class Coco:
         """Return one sample, without opening its image."""
         opener = partial(open_image, self._folder, self._files[index])
         return Sample(self.ids[index], opener, self._captions[index], image_id=self.groups[index])
+
+    def image_fault(self, index: int) -> BadSample | None:
+        """Return why the image of a sample cannot be read: it does not exist, or is empty."""
+        name = self._files[index]
+        if self._missing and name in self._missing:
+            how = "download it" if "://" in name else f"unzip {self._folder.name}.zip again"
+            hint = f"{how}; or pass --skip-bad to continue without it"
+            return BadSample(f"image of sample '{self.ids[index]}' not found: {self._folder / name}", hint=hint)
+        place = os.path.join(self._folder, name)
+        with contextlib.suppress(OSError):  # found under another spelling; or the extraction says more
+            if os.stat(place).st_size == 0:
+                hint = f"unzip {self._folder.name}.zip again; or pass --skip-bad to continue without it"
+                return BadSample(f"the image of sample '{self.ids[index]}' is empty: {place}", hint=hint)
+        return None
 
     @property
     def taxonomy(self) -> Taxonomy | None:

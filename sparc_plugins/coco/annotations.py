@@ -15,7 +15,7 @@ from gzip import BadGzipFile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from sparc.plugins import CorruptFile, Taxonomy, open_text, same_name
+from sparc.plugins import CorruptFile, Problems, Taxonomy, open_text, same_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,11 +109,18 @@ def _label(record: Record, key: str, path: Path) -> str:
 def _by_id(content: Any, key: str, path: Path) -> dict[str, Record]:
     """Return images or categories by id, sorted by id, since another copy of the file may have another order."""
     found: dict[str, Record] = {}
+    wrong = Problems(f"{path}: ")
     for record in records(content, key, path):
-        name = _id(record, "id", path)
-        if name in found:
-            raise corrupt(path, f"expected unique ids in '{key}', found {name} twice")
+        try:
+            name = _id(record, "id", path)
+            if name in found:
+                raise corrupt(path, f"expected unique ids in '{key}', found {name} twice")
+        except CorruptFile as error:
+            wrong.add(error)
+            continue
         found[name] = record
+    if wrong:
+        raise wrong.joined()
     return dict(sorted(found.items(), key=_in_order))
 
 
@@ -141,19 +148,32 @@ def read_captions(path: Path) -> dict[str, Pictured]:
     content = read_annotations(path, ("images", "annotations", "id", "file_name", "image_id", "caption"))
     images = {}
     numbered = {}
+    wrong = Problems(f"{path}: ")
     for image, record in _by_id(content, "images", path).items():
         name = image if isinstance(record["id"], str) else image.zfill(12)
-        images[image] = Pictured(name, _field(record, "file_name", str, path), [])
+        try:
+            images[image] = Pictured(name, _field(record, "file_name", str, path), [])
+        except CorruptFile as error:
+            wrong.add(error)
+            continue
         numbered[record["id"]] = images[image]
+    if wrong:
+        raise wrong.joined()
     if len({picture.name for picture in images.values()}) < len(images):
         raise corrupt(path, "expected ids of images that are all numbers, or texts of other forms than 000000000009")
     for record in records(content, "annotations", path):
         value, caption = record.get("image_id"), record.get("caption")
-        picture = numbered.get(value) if type(value) is int else images.get(_id(record, "image_id", path))
-        if picture is None and (picture := images.get(_id(record, "image_id", path))) is None:
-            raise corrupt(path, f"expected captions of its own images, found {record!s:.100}")
-        written = caption if type(caption) is str else _caption(record, path)
+        try:
+            picture = numbered.get(value) if type(value) is int else images.get(_id(record, "image_id", path))
+            if picture is None and (picture := images.get(_id(record, "image_id", path))) is None:
+                raise corrupt(path, f"expected captions of its own images, found {record!s:.100}")
+            written = caption if type(caption) is str else _caption(record, path)
+        except CorruptFile as error:
+            wrong.add(error)
+            continue
         picture.captions.append(" ".join(written.split()))
+    if wrong:
+        raise wrong.joined()
     return images
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import os
 import warnings
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
+NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 LONG = 200
 """Characters of a path that an error shows whole."""
 
@@ -118,6 +121,35 @@ class HFDataset:
         opener = None if self._no_image[row] else partial(open_image, self._images, row, self._image, self._root)
         return Sample(self.ids[index], opener, caption, image_id=group)
 
+    def image_fault(self, index: int) -> BadSample | None:
+        """Return why the image of a sample cannot be read: its bytes or its file are empty, or there is no file."""
+        row = int(self._rows[index])
+        if self._no_image[row]:
+            return None
+        path, is_empty = self._kept
+        cell = path[row].as_py() if path is not None else None
+        hint = f"check the column '{self._image}'; or pass --skip-bad to continue without it"
+        with contextlib.suppress(ValueError):  # base64 text that is damaged, which the extraction finds
+            if cell and decoded(cell) is not None:
+                return None
+            if cell and (fault := _file_fault(cell, self._root)):
+                return BadSample(f"the image of sample '{self.ids[index]}' {fault}: {_shown(cell)}", hint=hint)
+        if is_empty is not None and is_empty[row].as_py():
+            return BadSample(f"the image of sample '{self.ids[index]}' is empty: it has no bytes", hint=hint)
+        return None
+
+    @cached_property
+    def _kept(self) -> tuple[Any, Any]:
+        """For each row, the path of its image, and True if its bytes are empty; None of a table in another order."""
+        import pyarrow.compute as pc
+
+        if getattr(self._images, "_indices", None) is not None:
+            return None, None
+        images = column_of(self._images, self._image)
+        content = pc.struct_field(images, "bytes")
+        path = pc.if_else(content.is_null(), pc.struct_field(images, "path"), None)
+        return path, pc.equal(pc.binary_length(content), 0).fill_null(False)
+
     def labels(self) -> csr_array | None:
         """Return multi-hot labels (N, labels), columns as in the taxonomy; None without labels."""
         import numpy as np
@@ -160,6 +192,14 @@ def open_image(images: Any, row: int, column: str, root: str | None) -> Image:
         raise BadSample(f"expected the path of an image, found {_shown(stored['path'])}", hint=hint) from error
     except UnidentifiedImageError:
         raise ValueError("it is no image that Pillow knows") from None
+
+
+def _file_fault(cell: str, root: str | None) -> str:
+    """Return what is wrong with the file of an image: it is empty, or not found; nothing if it is there."""
+    try:
+        return "" if os.stat(located(cell, root)).st_size else "is empty"
+    except OSError as error:
+        return "is not found" if error.errno in NO_FILE or isinstance(error, FileNotFoundError) else ""
 
 
 def _shown(text: str) -> str:

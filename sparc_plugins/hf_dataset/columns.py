@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sparc.plugins import InvalidConfig
+from sparc.plugins import InvalidConfig, Problems
 from sparc_plugins.hf_dataset.params import HFParams
 from sparc_plugins.hf_dataset.tables import column_of
 from sparc_plugins.hf_dataset.texts import EXACT
@@ -70,12 +70,13 @@ def read_ids(table: Any, params: HFParams, role: str) -> Any:
     names = read_names(table, "id", params.id)
     if len(names.unique()) < len(names):
         seen: dict[str, int] = {}
+        problems = Problems()
         for row, name in enumerate(names.to_pylist()):
             if seen.setdefault(name, row) != row:
-                raise InvalidConfig(
-                    f"hf: expected unique ids, found '{name}' in the rows {seen[name]} and {row}",
-                    hint="change 'id', or leave it out; a column of images, which may repeat, is 'group'",
-                )
+                hint = "change 'id', or leave it out; a column of images, which may repeat, is 'group'"
+                message = f"hf: expected unique ids, found '{name}' in the rows {seen[name]} and {row}"
+                problems.add(InvalidConfig(message, hint=hint))
+        raise problems.joined()
     return names
 
 

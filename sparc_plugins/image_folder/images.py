@@ -99,10 +99,12 @@ class Survey:
     """Images in the same folders as listed ones, in their spelling on disk."""
     unreadable: list[str] = field(default_factory=list)
     """Listed images that are empty, or of a format that Pillow does not read by the suffix of their names."""
+    twice: dict[str, InvalidConfig] = field(default_factory=dict)
+    """Why a name cannot stay, for each that means a file of which another name is listed too."""
 
 
 def survey(root: Path, images: Iterable[str]) -> Survey:
-    """Look for all images at once. Raises InvalidConfig if two names mean one file."""
+    """Look for all images at once."""
     found = Survey()
     respelled: dict[str, str] = {}
     listed = set()
@@ -120,14 +122,14 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
                 continue
             actual = os.path.relpath(path, root)
             path = os.path.join(start, actual)
-            _same_file(respelled.setdefault(actual, name), name, actual)
+            _note_same(found, respelled.setdefault(actual, name), name, actual)
         listed.add(name)
         found.sizes[path] = size
         if not size or (name.lower().endswith(_UNREAD) and not _is_read(name)):
             found.unreadable.append(name)
     for actual, name in respelled.items():
         if actual in listed:
-            _same_file(actual, name, actual)
+            _note_same(found, actual, name, actual)
     listed |= respelled.keys()
     for folder in {name[: name.rfind(os.sep) + 1] for name in listed}:
         found.unlisted += [name for name in _images_in(root, folder, listed) if same_name(name) not in listed]
@@ -159,8 +161,7 @@ def _images_in(root: Path, folder: str, listed: set[str]) -> list[str]:
     return [name for name in others if name.lower().endswith(SUFFIXES) and name[len(folder)] != "."]
 
 
-def _same_file(one: str, other: str, actual: str) -> None:
+def _note_same(found: Survey, one: str, other: str, actual: str) -> None:
     if one != other:
-        raise InvalidConfig(
-            f"image-folder: '{one}' and '{other}' are one file, {actual}", hint="write one name for it in all lines"
-        )
+        message = f"'{as_text(one)}' and '{as_text(other)}' are one file, {as_text(actual)}"
+        found.twice[other] = InvalidConfig(message, hint="write one name for it in all lines")

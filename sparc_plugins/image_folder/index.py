@@ -6,18 +6,19 @@ import contextlib
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from sparc.plugins import InvalidConfig, MissingData, Params, Problems, held_out, same_name
+from sparc.plugins.label_lists import is_nothing, listed
 from sparc_plugins.image_folder.columns import FORM, REQUIRED
 from sparc_plugins.image_folder.images import are_two_files, as_text, image_name
-from sparc_plugins.image_folder.lists import is_nothing, listed
 from sparc_plugins.image_folder.places import INDEX_NAMES
 from sparc_plugins.image_folder.places import index_path as find_index
-from sparc_plugins.image_folder.records import Record, read_records, some, wrong
+from sparc_plugins.image_folder.records import Fault, Record, read_records, some, wrong
 
 SPLITS = ("train", "test")
 LEFT_OUT = ("val", "valid", "validation", "dev")
@@ -54,6 +55,15 @@ class Row(NamedTuple):
     """Line of the index, from 1."""
 
 
+class Index(NamedTuple):
+    """Content of an index: the rows that make sense, and what is wrong with the others."""
+
+    rows: list[Row]
+    faults: list[Fault]
+    parts: list[Row]
+    """Rows at fault, with as much of image and caption as can be read, so that these are checked too."""
+
+
 def read_index(params: ImageFolderParams) -> list[Row]:
     """Read and check the index of a folder. Rows that are left out, and labels that look wrong, are a warning.
 
@@ -63,25 +73,45 @@ def read_index(params: ImageFolderParams) -> list[Row]:
             names file, line and cell, and lists the first twenty of such lines.
         CorruptFile, StorageError: the file is truncated, or the machine refuses to read it.
     """
+    found = examine_index(params)
+    if found.faults:
+        problems = Problems(f"{index_path(params)}, ")
+        for fault in found.faults:
+            problems.add(fault.error)
+        raise problems.joined()
+    return found.rows
+
+
+def examine_index(params: ImageFolderParams) -> Index:
+    """Read the index of a folder, and collect what is wrong with its lines.
+
+    Raises:
+        MissingData: the folder or the index does not exist, or the index is empty.
+        InvalidConfig: the header lacks a column.
+        CorruptFile, StorageError: the file is truncated, or the machine refuses to read it.
+    """
     path = index_path(params)
     reader = _Reader(path, params)
     if params.index is None and (others := [name for name in INDEX_NAMES if _is_another(path, name)]):
         reader.notes.append(f"the samples are those of {path}; {some(others)} beside it is not read (index= chooses)")
-    rows, problems = [], Problems(f"{path}, ")
-    for line, record in read_records(path, reader.notes, problems):
+    rows: list[Row] = []
+    faults: list[Fault] = []
+    parts: list[Row] = []
+    for line, record in read_records(path, reader.notes, faults):
         try:
             rows.append(reader.row(line, record))
-        except InvalidConfig as error:
-            problems.add(error)
-    if problems:
-        raise problems.joined()
-    if not rows:
+        except InvalidConfig:
+            errors, part = reader.faults(line, record)
+            faults += [Fault(line, error) for error in errors]
+            parts.append(part)
+    if not rows and not faults:
         raise MissingData(f"{path} lists no samples", hint=f"one line per sample: {FORM}")
-    reader.finish()
-    for note in reader.notes:
+    if not faults:
+        reader.finish()
+    for note in reader.notes if not faults else ():
         # One place in this module, so that Python shows each warning once.
         warnings.warn(f"image-folder: {note}", stacklevel=1)
-    return rows
+    return Index(rows, faults, parts)
 
 
 def index_path(params: ImageFolderParams) -> Path:
@@ -120,17 +150,48 @@ class _Reader:
         self._halves: list[int] = []
 
     def row(self, line: int, record: Record) -> Row:
-        """Return the row of a record. Raises InvalidConfig."""
+        """Return the row of a record. Raises InvalidConfig for the first of its faults."""
+        image = self._image(line, record)
+        split = self._split(line, record, image)
+        caption = self._caption(line, record)
+        name = self._name(line, record, image)
+        labels = self._labels(line, record["labels"]) if "labels" in record else ()
+        return Row(name, image, caption, labels, split, line)
+
+    def faults(self, line: int, record: Record) -> tuple[list[InvalidConfig], Row]:
+        """Return all faults of a record that has some, and a row of what can be read of it."""
+        errors: list[InvalidConfig] = []
+
+        def tried(read: Callable[[], str], otherwise: str) -> str:
+            try:
+                return read()
+            except InvalidConfig as error:
+                errors.append(error)
+                return otherwise
+
+        image = tried(lambda: self._image(line, record), "")
+        tried(lambda: self._split(line, record, image), "")
+        caption = tried(lambda: self._caption(line, record), "?")  # an empty one would be another fault
+        name = tried(lambda: self._name(line, record, image), "")
+        tried(lambda: str(self._labels(line, record.get("labels"))), "")
+        return errors, Row(name or f"line {line}", image, caption, (), "", line)
+
+    def _image(self, line: int, record: Record) -> str:
+        """Return the path of the image in one spelling. Raises InvalidConfig."""
         written = self._text(line, record, "image")
         if (image := self._images.get(written)) is None:
             if not written.strip():
                 raise self._wrong(line, "the cell 'image' is empty", "name the image, or remove the line")
-            image = self._images[written] = image_name(written, self._root)
+            image = image_name(written, self._root)
             if image != written and are_two_files(self._root, written, image):
                 message = f"the folder has {written!r} and another file '{as_text(image)}', whose names look the same"
                 raise self._wrong(line, message, "rename one of them, in the folder and here")
+            self._images[written] = image
+        return image
+
+    def _split(self, line: int, record: Record, image: str) -> str:
+        """Return the split of an image. Raises InvalidConfig."""
         key = as_text(image)
-        number = self._captions[image] = self._captions.get(image, -1) + 1
         split = self._optional(line, record, "split").casefold() if "split" in record else ""
         if not split:
             split = "test" if held_out(key, self._params.holdout, self._params.split_seed) else "train"
@@ -138,19 +199,27 @@ class _Reader:
             self._left_out.setdefault(split, []).append(line)
         elif split not in SPLITS:
             raise self._wrong(line, f"expected split train or test, found '{split}'")
-        if self._splits.setdefault(image, split) != split:
+        if image and self._splits.setdefault(image, split) != split:
             raise self._wrong(
                 line, f"expected one split per image, found '{key}' in {self._splits[image]} and in {split}"
             )
+        return split
+
+    def _caption(self, line: int, record: Record) -> str:
+        """Return the caption. Raises InvalidConfig."""
         caption = self._text(line, record, "caption")
         if not caption.isascii() and (valid := as_text(caption, "replace")) != caption:
             self._halves.append(line)
             caption = valid
-        name = (self._optional(line, record, "id") if "id" in record else "") or f"{key}#{number}"
-        labels = self._labels(line, record["labels"]) if "labels" in record else ()
+        return caption
+
+    def _name(self, line: int, record: Record, image: str) -> str:
+        """Return the id, by default the image with the number of the caption. Raises InvalidConfig."""
+        number = self._captions[image] = self._captions.get(image, -1) + 1
+        name = (self._optional(line, record, "id") if "id" in record else "") or f"{as_text(image)}#{number}"
         if (first := self._lines.setdefault(same_name(name), line)) != line:
             raise self._wrong(line, f"expected unique ids, found '{name}' in line {first} too")
-        return Row(name, image, caption, labels, split, line)
+        return name
 
     def finish(self) -> None:
         """Write the notes on all rows."""

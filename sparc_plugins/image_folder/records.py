@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from sparc.plugins import InvalidConfig, Problems, open_text
+from sparc.plugins import InvalidConfig, SparcError, open_text
 from sparc_plugins.image_folder.columns import COLUMNS, FORM, REQUIRED, near_misses
 from sparc_plugins.image_folder.images import is_image
 
@@ -21,11 +21,18 @@ SHOWN = 3
 Record = dict[str, Any]
 
 
-def read_records(path: Path, notes: list[str], problems: Problems) -> Iterator[tuple[int, Record]]:
+class Fault(NamedTuple):
+    """What is wrong with a line of the index."""
+
+    line: int
+    error: SparcError
+
+
+def read_records(path: Path, notes: list[str], faults: list[Fault]) -> Iterator[tuple[int, Record]]:
     """Yield the line number and the cells of each record, by column name.
 
     A row that holds no text is left out and counted in `notes`, one sentence for each reason. A record that does not
-    fit the header is added to `problems`; behind a quote that is not closed, nothing more is read.
+    fit the header is added to `faults`; behind a quote that is not closed, nothing more is read.
 
     Raises:
         InvalidConfig: the header lacks a column. The error names file and line.
@@ -35,7 +42,7 @@ def read_records(path: Path, notes: list[str], problems: Problems) -> Iterator[t
     json_lines = bool(suffixes) and suffixes[-1] in JSON_SUFFIXES
     with open_text(path, newline=None if json_lines else "") as file:
         read = _json_records if json_lines else _csv_records
-        yield from read(path, file, notes, problems)
+        yield from read(path, file, notes, faults)
 
 
 def wrong(path: Path, line: int, message: str, hint: str = f"correct that line; {FORM}") -> InvalidConfig:
@@ -48,7 +55,7 @@ def some(found: Sequence[object]) -> str:
     return ", ".join(f"{one!s:.80}" for one in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
 
 
-def _csv_records(path: Path, file: TextIO, notes: list[str], problems: Problems) -> Iterator[tuple[int, Record]]:
+def _csv_records(path: Path, file: TextIO, notes: list[str], faults: list[Fault]) -> Iterator[tuple[int, Record]]:
     if (found := _header(path, file)) is None:
         return
     lines, header, dialect = found
@@ -69,7 +76,7 @@ def _csv_records(path: Path, file: TextIO, notes: list[str], problems: Problems)
         except StopIteration:
             break
         except csv.Error as error:
-            problems.add(_unreadable(path, line, error))
+            faults.append(Fault(line, _unreadable(path, line, error)))
             break
         if not cells:
             continue
@@ -79,10 +86,10 @@ def _csv_records(path: Path, file: TextIO, notes: list[str], problems: Problems)
         if lines + reader.line_num > line and (merged := _second_row(path, cells, names, dialect["delimiter"])):
             message = f"a quote opens here and takes in what looks like another row: {merged!r:.80}"
             hint = "close the quote in its row; write a text with a quote in it as " + '"5"" of wood"'
-            problems.add(wrong(path, line, message, hint))
+            faults.append(Fault(line, wrong(path, line, message, hint)))
             break
         if len(cells) != len(names):
-            problems.add(_misfit(path, line, cells, names, dialect["delimiter"]))
+            faults.append(Fault(line, _misfit(path, line, cells, names, dialect["delimiter"])))
             continue
         if cells == header or (cells[0][:1] == "\ufeff" and [cells[0][1:], *cells[1:]] == header):
             repeated.append(line)
@@ -90,11 +97,13 @@ def _csv_records(path: Path, file: TextIO, notes: list[str], problems: Problems)
         if (column := next((one for one in unnamed if cells[one].strip()), None)) is not None:
             message = f"cell {column + 1} holds {cells[column]:.40}, and that column has no name"
             hint = "name the column in the first line, or quote a text with separators"
-            problems.add(wrong(path, line, message, hint))
+            faults.append(Fault(line, wrong(path, line, message, hint)))
             continue
         if beside and cells[beside][:1] == " " != cells[caption][:1] and cells[beside].strip():
             message = f"the cell '{names[beside]}' begins with a space, as the rest of a caption does"
-            problems.add(wrong(path, line, message, f"{_quoted(dialect['delimiter'])}, or remove that space"))
+            faults.append(
+                Fault(line, wrong(path, line, message, f"{_quoted(dialect['delimiter'])}, or remove that space"))
+            )
             continue
         yield line, {name: cells[column] for column, name in kept}
     if blank:
@@ -214,7 +223,7 @@ def _unreadable(path: Path, line: int, error: csv.Error) -> InvalidConfig:
     return wrong(path, line, text)
 
 
-def _json_records(path: Path, file: TextIO, notes: list[str], problems: Problems) -> Iterator[tuple[int, Record]]:
+def _json_records(path: Path, file: TextIO, notes: list[str], faults: list[Fault]) -> Iterator[tuple[int, Record]]:
     named: dict[tuple[str, ...], list[str]] = {}
     said: dict[tuple[str, ...], list[str]] = {}
     """By the keys of a record, what to say of those that are not read."""
@@ -233,14 +242,14 @@ def _json_records(path: Path, file: TextIO, notes: list[str], problems: Problems
         except (ValueError, RecursionError):
             pairs, end = None, 0
         if end != len(text) or not isinstance(pairs, tuple):
-            problems.add(_no_object(path, line, text))
+            faults.append(Fault(line, _no_object(path, line, text)))
             continue
         keys, values = zip(*pairs, strict=True) if pairs else ((), ())
         if keys not in named:
             try:
                 named[keys] = _names(path, line, keys)
             except InvalidConfig as error:
-                problems.add(error)
+                faults.append(Fault(line, error))
                 continue
             said[keys] = near_misses(named[keys])
         for one in said[keys]:

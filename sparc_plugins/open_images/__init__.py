@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from sparc.plugins import (
     InvalidConfig,
     MissingData,
     Params,
+    Problems,
     Sample,
     Taxonomy,
     hookimpl,
@@ -29,7 +31,7 @@ from sparc.plugins import (
 )
 from sparc_plugins.open_images.files import AGAIN, find_files
 from sparc_plugins.open_images.labels import display, read_hierarchy, read_labels, read_names
-from sparc_plugins.open_images.narratives import read_narratives
+from sparc_plugins.open_images.narratives import lines_of, read_narratives
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +119,15 @@ class OpenImages:
         if params.missing == "error" or not present.any():
             some = ", ".join(f"{image.decode()}.jpg" for image in np.unique(images[~present])[:3].tolist())
             hint = "add the images, or leave those narratives out: --dataset 'open-images[missing=skip]'"
-            raise MissingData(f"open-images: {lacking} have no image in {folder}, such as {some}", hint=hint)
+            rows = np.flatnonzero(~present).tolist()
+            places = lines_of(self.files.narratives, rows[: Problems.MOST])
+            details = [f"{place}: no {images[row].decode()}.jpg" for place, row in zip(places, rows, strict=False)]
+            rest = len(rows) - len(details)
+            raise MissingData(
+                f"open-images: {lacking} have no image in {folder}, such as {some}",
+                hint=hint,
+                details=details + ([f"and {rest:,} more"] if rest else []),
+            )
         warnings.warn(f"open-images: left out {lacking}, which have no image in {folder}", stacklevel=3)
         return present
 
@@ -130,6 +140,16 @@ class OpenImages:
         image: str = self.groups[index]
         open_it = partial(open_image, self.files.images / self._renamed.get(image, f"{image}.jpg"))
         return Sample(self.ids[index], open_it, self._narratives.caption(index), image_id=image)
+
+    def image_fault(self, index: int) -> BadSample | None:
+        """Return why the image of a sample cannot be read: it is empty. Those that do not exist are an error before."""
+        image: str = self.groups[index]
+        path = os.path.join(self.files.images, self._renamed.get(image, f"{image}.jpg"))
+        with contextlib.suppress(OSError):  # the extraction says more
+            if os.stat(path).st_size == 0:
+                hint = "download it again; or pass --skip-bad"
+                return BadSample(f"the image of sample '{self.ids[index]}' is empty: {path}", hint=hint)
+        return None
 
     def labels(self) -> csr_array | None:
         """Return the verified labels (N, labels) of the samples' images, columns as in the taxonomy.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparc.plugins import cache_dir, cache_key, same_name, write_atomically
+from sparc.plugins import Problems, cache_dir, cache_key, same_name, write_atomically
 from sparc_plugins.open_images.files import reading, wrong
 
 if TYPE_CHECKING:
@@ -108,9 +108,28 @@ def _read(path: Path, digest: Literal["sample", "all"]) -> Narratives:
     return narratives
 
 
+def lines_of(paths: Sequence[Path], rows: Sequence[int]) -> list[str]:
+    """Return the file and the line of some narratives, given in order by their numbers over all files."""
+    wanted, row = set(rows), -1
+    places: list[str] = []
+    for path in paths:
+        if len(places) == len(wanted):
+            break
+        with reading(path) as file:
+            for number, line in enumerate(file, start=1):
+                row += not line.isspace()
+                if row in wanted and not line.isspace():
+                    places.append(f"{path.name}, line {number}")
+                    if len(places) == len(wanted):
+                        break
+    return places
+
+
 def _parse(path: Path) -> Narratives:
+    """Read the narratives of a file. Raises CorruptFile, which lists the first twenty of the lines that are none."""
     import numpy as np
 
+    problems = Problems(f"{path}, ")
     images: list[bytes] = []
     ends = array("q")
     captions = bytearray()
@@ -122,9 +141,10 @@ def _parse(path: Path) -> Narratives:
                 continue
             try:
                 image, text = _image_and_caption(record)
-            except (ValueError, TypeError, LookupError, RecursionError) as error:
+            except (ValueError, TypeError, LookupError, RecursionError):
                 found = record[:60].strip()
-                raise wrong(path, number, "a JSON object with texts image_id and caption", found) from error
+                problems.add(wrong(path, number, "a JSON object with texts image_id and caption", found))
+                continue
             if text is None:
                 nulls += 1
                 text = b""
@@ -134,6 +154,8 @@ def _parse(path: Path) -> Narratives:
             images.append(image if image.isascii() else same_name(image.decode()).encode())
             captions += text
             ends.append(len(captions))
+    if problems:
+        raise problems.joined()
     bounds = np.array([0, *ends], np.int64)
     changed = np.array([nulls, halves], np.int64)
     return Narratives(np.array(images, np.bytes_), bounds[:-1], bounds[1:], np.frombuffer(captions, np.uint8), changed)

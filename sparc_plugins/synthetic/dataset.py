@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from sparc.plugins import Params, Sample, Taxonomy
+from sparc.plugins import Params, Sample, Taxonomy, check_room
 from sparc_plugins.synthetic.draws import ranked, seed_of, strength
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ ROOT = "all"
 Path = tuple[int, ...]
 """Place of a concept in the taxonomy: (category,), (category, subcategory) or (category, subcategory, leaf)."""
 
+SAMPLE_BYTES, CONCEPT_BYTES = 200, 1000
+"""Memory of a sample, its id, its caption's digest and its row; and of a concept, its path, its names, its parent."""
 Count = Annotated[int, Field(gt=0)]
 
 
@@ -64,9 +66,15 @@ class PlantedSamples:
     """One split of the dataset."""
 
     def __init__(self, params: SyntheticParams, split: str) -> None:
+        """Name the samples. Raises OutOfMemory if their names or the concepts take more than there is."""
+        count, name = (params.samples, "samples") if split == "train" else (params.held_out, "held_out")
+        check_room(SAMPLE_BYTES * count, f"{name}: the ids of {count:,} samples", f"lower {name}")
+        concepts = math.prod(params.shape)
+        hint = "lower categories, subcategories or leaves"
+        check_room(CONCEPT_BYTES * concepts, f"the names of {concepts:,} leaves", hint)
         self.params = params
         self.split = split
-        self.ids = [f"{split}-{number}" for number in range(params.samples if split == "train" else params.held_out)]
+        self.ids = [f"{split}-{number}" for number in range(count)]
         self.groups = self.ids
 
     @cached_property

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import Field
 
-from sparc.plugins import BadSample, Params, Planted, Sample
+from sparc.plugins import BadSample, Params, Planted, Sample, check_room
 from sparc_plugins.synthetic.draws import ranked, seed_of, strength
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ SHOWN = 4
 """Private concepts of each sample."""
 REMEMBERED = 2**14
 """Directions in memory."""
+FEW, WEIGHT_BYTES = 128, 40
+"""Directions that a sample and a batch need at once, and bytes of the weight of a private concept."""
 
 
 class StreamParams(Params):
@@ -150,5 +152,9 @@ class Synthetic:
 
 
 def load(params: StreamParams, device: str) -> Synthetic:
-    """Return the stream; it needs no device."""
+    """Return the stream; it needs no device. Raises OutOfMemory if its directions take more than there is."""
+    check_room(
+        FEW * 4 * params.width, f"width: {FEW} directions of width {params.width:,}", "lower the width of the stream"
+    )
+    check_room(WEIGHT_BYTES * params.private, f"private: the weights of {params.private:,} concepts", "lower private")
     return Synthetic(params)

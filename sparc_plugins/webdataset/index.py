@@ -12,7 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, overload
 
-from sparc.plugins import CorruptFile, InvalidConfig, cache_dir, cache_key, reading, same_name, write_atomically
+from sparc.plugins import (
+    CorruptFile,
+    InvalidConfig,
+    MissingData,
+    Problems,
+    cache_dir,
+    cache_key,
+    reading,
+    same_name,
+    write_atomically,
+)
 from sparc_plugins.webdataset.archive import Member, read_members
 from sparc_plugins.webdataset.grouping import Field, Sources, Tally, Wanted, common, grouped
 from sparc_plugins.webdataset.shards import WebDatasetParams, check_shards, some
@@ -109,8 +119,13 @@ def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
     wanted, tally, labels = Wanted.by(params), Tally(), _Labels()
     keys: list[bytes] = []
     places = array("q")
+    problems = Problems()
     for number, path in enumerate(shards):
-        found = list(grouped(path, read_members(path), wanted, tally))
+        try:
+            found = list(grouped(path, read_members(path), wanted, tally))
+        except (CorruptFile, InvalidConfig, MissingData) as error:
+            problems.add(error)
+            continue
         for one in found:
             keys.append(one.key.encode())
             places.extend((number, *_place(one.image), *_place(one.caption), one.spec))
@@ -118,6 +133,8 @@ def build_index(shards: Sequence[Path], params: WebDatasetParams) -> Index:
             with reading(path), path.open("rb") as shard:
                 for one in found:
                     labels.add(_read_labels(shard, one, wanted.labels), in_json=bool(wanted.labels.json_field))
+    if problems:
+        raise problems.joined()
     _refuse_unknown(wanted, tally, shards)
     if wanted.labels and not labels.names:
         message = f"webdataset: no sample has labels in '{params.labels}'"
@@ -214,13 +231,18 @@ def _refuse_duplicates(index: Index, shards: Sequence[Path]) -> None:
     order = np.argsort(index.keys, kind="stable")
     again = np.flatnonzero(index.keys[order][1:] == index.keys[order][:-1])
     if len(again):
-        rows = order[again[0] : again[0] + 2]
-        first, second = (shards[index.places[row, 0]] for row in rows)
+
+        def twice(place: int) -> str:
+            first, second = (shards[index.places[row, 0]] for row in order[place : place + 2])
+            return f"'{EncodedTexts(index.keys)[order[place]]}' in {first} and in {second}"
+
+        lines = [twice(place) for place in again[: Problems.MOST].tolist()]
+        rest = len(again) - len(lines)
         raise InvalidConfig(
-            f"webdataset: expected unique keys, found {len(again)} twice, such as "
-            f"'{EncodedTexts(index.keys)[rows[0]]}' in {first} and in {second}",
+            f"webdataset: expected unique keys, found {len(again)} twice, such as {lines[0]}",
             hint="a key is an id, and one shard holds all files of a sample: rename one, or choose shards with 'train' "
             "and 'test'",
+            details=lines[1:] + ([f"and {rest:,} more"] if rest else []),
         )
 
 

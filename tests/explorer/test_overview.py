@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sparc.evaluation.report import EvaluationFile
 from sparc.explorer.overview import MOST_STEPS, curves, measures
-from sparc.explorer.statements import significant
+from sparc.explorer.statements import significant, write_statement
 from sparc.storage.run import Run
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.integers(-(10**9), 10**9)
@@ -37,12 +37,37 @@ def test_what_a_training_logged_comes_back_whole_and_a_truncated_line_is_counted
     assert all(curve["x"] == list(range(len(records))) for curve in found)
 
 
+def test_lines_that_no_parser_and_no_number_takes_are_damaged_and_odd_names_are_written(tmp_path):
+    run = Run(tmp_path)
+    lines = ["[" * 9000, '{"step": Infinity, "loss": 1}', '{"step": NaN}', '{"step": 3, "\\ud800/a": 0.5}']
+    run.metrics.write_text("\n".join(lines) + "\n")
+    found, damaged = curves(run.metrics)
+    assert damaged == 3
+    assert [curve["x"] for curve in found] == [[3]]
+    write_statement(tmp_path, "run", found)
+    assert "\ufffd" in (tmp_path / "run.js").read_text(encoding="utf-8")
+
+
 def test_a_long_log_is_thinned_evenly(tmp_path):
     run = Run(tmp_path)
     run.metrics.write_text("".join(f'{{"step": {step}, "loss": {step}}}\n' for step in range(3 * MOST_STEPS)))
     ((curve,), _) = curves(run.metrics)
     assert curve["x"] == list(range(0, 3 * MOST_STEPS, 3))
     assert curve["series"][0]["values"][:3] == [0, 3, 6]
+
+
+def test_held_out_losses_share_the_chart_of_their_losses_and_the_learning_rate_has_none(tmp_path):
+    run = Run(tmp_path)
+    run.log({"step": 20, "epoch": 1.0, "held-out/loss": 3, "held-out/cross/a->b": 4})
+    run.log({"step": 50, "epoch": 2.5, "loss": 2, "cross/a->b": 5, "dead/a": 7, "lr": 0.1})
+    found = {curve["name"]: curve for curve in curves(run.metrics)[0]}
+    assert list(found) == ["loss", "cross", "dead"]
+    assert [(one["name"], one["values"]) for one in found["loss"]["series"]] == [
+        ("loss", [None, 2]),
+        ("loss, held out", [3, None]),
+    ]
+    assert [one["name"] for one in found["cross"]["series"]] == ["a → b", "a → b, held out"]
+    assert found["dead"]["x"] == [20, 50]
 
 
 def test_without_a_log_or_a_report_there_is_nothing_to_show(tmp_path):

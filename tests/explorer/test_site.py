@@ -186,7 +186,28 @@ def test_a_name_is_the_stored_one_if_it_is_confirmed(written):
     assert columns["named_by"][:2] == [1, 0]
     assert columns["sure"][:2] == [0.9, None]
     assert columns["purity"][:2] == [0.9, 0.4]
-    assert columns["branch"][:2] == [0, -1]
+    assert columns["also"][:2] == [None, None]
+
+
+def test_the_branch_of_a_latent_is_that_of_most_of_its_samples(written, shown):
+    codes = dense(shown)
+    plants = np.array([kind == "fern" for kind in kinds(60)])  # the branches are animal and plant
+    for latent, branch in enumerate(data(written, "latents")["branch"]):
+        fires = sum((codes[name][:, latent] > 0).astype(int) for name in shown.streams)
+        of_branch = [int(fires[~plants].sum()), int(fires[plants].sum())]
+        clear = max(of_branch) > sum(of_branch) / 2 and max(of_branch) >= 3
+        assert branch == (int(np.argmax(of_branch)) if clear else -1), latent
+
+
+def test_a_further_word_of_a_named_latent_is_neither_its_name_nor_a_label_above_it(tmp_path):
+    captions = [f"a {'striped cat' if kind == 'cat' else kind} of number {n}" for n, kind in enumerate(kinds(240))]
+    stored = {0: LatentName(label="cat", depth=2, purity=0.9, lift=3.0, confirmed=True)}
+    shown = made(240, dataset=Pictures(240, captions, ANIMALS, kinds(240)), stored=stored)
+    write_site(tmp_path / "explore", shown, about(tmp_path), no_maps())
+    columns = data(tmp_path / "explore", "latents")
+    assert columns["name"][0] == "cat"
+    assert "animal" in columns["words"][0].split()
+    assert columns["also"][0] == "striped"
 
 
 def test_without_labels_words_of_captions_name_latents_by_the_same_rule(tmp_path):
@@ -253,7 +274,7 @@ def test_thumbnails_show_each_picture_once_and_as_a_whole(written):
     columns = data(written, "samples")
     assert columns["thumb"] == [number // 2 for number in range(60)]
     with Image.open(written / "sprites" / "0.webp") as sprite:
-        assert sprite.size == (16 * SIZE, 16 * SIZE)
+        assert sprite.size == (8 * SIZE, 8 * SIZE)
         tile = sprite.convert("RGBA").crop((3 * SIZE, 0, 4 * SIZE, SIZE))
     red, green, blue, alpha = tile.getpixel((SIZE // 2, SIZE // 2))
     assert max(abs(one - other) for one, other in zip((red, green, blue), COLOURS[0], strict=True)) < 12

@@ -103,8 +103,8 @@ class Site:
                 "streams": streams,
                 "depths": [] if self.bare else [0, 1, 2],
                 "has": dict.fromkeys(("labels", "taxonomy", "images", "captions"), not self.bare),
-                "chunk": {"latents": 32, "samples": 256},
-                "sprite": {"size": 96, "columns": 16, "rows": 16, "files": 1},
+                "chunk": {"latents": 32, "samples": 64},
+                "sprite": {"size": 96, "columns": 8, "rows": 8, "files": -(-self.samples // 64)},
                 "branches": [] if self.bare else [self.text("branch", name) for name in BRANCHES],
                 "curves": [
                     {
@@ -161,7 +161,7 @@ class Site:
         place = self.random.uniform(0, 1, (2, self.latents)).round(4).tolist()
         place = [[value if self.state(latent) != 2 else None for latent, value in enumerate(axis)] for axis in place]
         thumbs = [
-            [] if self.bare else [int(sample) for sample in self.fires[self.streams[0]][latent][:3] % 256]
+            [] if self.bare else [int(sample) for sample in self.fires[self.streams[0]][latent][:3]]
             for latent in everyone
         ]
         self.names = [self.text("name", CONCEPTS[latent]) if known[latent] else None for latent in everyone]
@@ -187,6 +187,9 @@ class Site:
                 if len(self.fires[self.streams[0]][latent]) and not self.bare
                 else None
                 for latent in everyone
+            ],
+            "also": [
+                self.text("also", f"more{latent}") if k and latent % 2 else None for latent, k in enumerate(known)
             ],
             "words": [self.text("words", f"word{latent} Wörter") if k else None for latent, k in enumerate(known)],
             "pairs": self.pairs(),
@@ -236,7 +239,7 @@ class Site:
             {
                 "id": [self.text("id", f"id-{sample}") for sample in everyone],
                 "caption": [None if self.bare else self.caption(sample)[:160] for sample in everyone],
-                "thumb": [sample if sample < 256 and not self.bare else -1 for sample in everyone],
+                "thumb": [-1 if self.bare else sample for sample in everyone],
             },
         )
         codes: list[dict[str, list[list[float]]]] = [{name: [] for name in self.streams} for _ in everyone]
@@ -245,8 +248,8 @@ class Site:
                 for sample in found:
                     codes[sample][name].append([latent, round(2 / (1 + len(codes[sample][name])), 3)])
         ways = [f"{a}>{b}" for a in self.streams for b in self.streams]
-        for chunk in range(min(chunks or self.samples, -(-self.samples // 256))):
-            members = range(chunk * 256, min(self.samples, chunk * 256 + 256))
+        for chunk in range(min(chunks or self.samples, -(-self.samples // 64))):
+            members = range(chunk * 64, min(self.samples, chunk * 64 + 64))
             write(
                 self.folder,
                 f"sample/{chunk}",
@@ -290,14 +293,16 @@ class Site:
         write(self.folder, "bias", self.bias())
 
     def write_sprites(self) -> None:
-        sheet = Image.new("RGB", (96 * 16, 96 * 16), "white")
+        sheet = Image.new("RGB", (96 * 8, 96 * 8), "white")
         draw = ImageDraw.Draw(sheet)
-        for tile in range(256):
-            x, y, hue = tile % 16 * 96, tile // 16 * 96, tile % len(CONCEPTS) * 360 // len(CONCEPTS)
+        for tile in range(64):
+            x, y, hue = tile % 8 * 96, tile // 8 * 96, tile % len(CONCEPTS) * 360 // len(CONCEPTS)
             colour = f"hsl({hue}, 60%, {45 + tile % 5 * 6}%)"
             (draw.ellipse if tile % 2 else draw.rectangle)((x + 14, y + 14, x + 82, y + 82), fill=colour)
             draw.text((x + 40, y + 42), str(tile), fill="white")
         sheet.save(self.folder / "sprites" / "0.webp", quality=70)
+        for file in range(1, -(-self.samples // 64)):
+            shutil.copy(self.folder / "sprites" / "0.webp", self.folder / "sprites" / f"{file}.webp")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """The page of `sparc explore` in a real browser, from the folder it lies in."""
 
+import io
 import itertools
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import false_discovery_control, fisher_exact
 
 from tests.explorer_page.site import CONCEPTS, STREAMS, Site
@@ -28,7 +30,7 @@ def wait_for_count(page, count):
 
 def test_the_first_view_says_in_one_sentence_what_the_page_is_and_shows_live_concepts(site, visit):
     page = visit(site)
-    assert page.locator(".lead").inner_text().startswith("3 models share these 70 concepts")
+    assert page.locator(".lead").inner_text().startswith("3 models share these 70 latents")
     wait_for_count(page, 69)
     assert "woman" in names(page)
     card = page.locator(".card", has_text="whale").first
@@ -36,7 +38,7 @@ def test_the_first_view_says_in_one_sentence_what_the_page_is_and_shows_live_con
         (name, f"{100 * site.rate[name][0]:.1f}") for name in (DINO, CLIP, TEXT)
     ]
     assert card.locator("[role=img]").first.get_attribute("aria-label") == site.caption(int(site.fires[DINO][0][0]))
-    assert page.title() == "Concepts · planted · SPARC explorer"
+    assert page.title() == "Latents · planted · SPARC explorer"
 
 
 def test_search_finds_as_one_types(site, visit):
@@ -103,19 +105,19 @@ def test_a_card_opens_by_keyboard_and_the_way_back_keeps_filters_and_place(site,
     page.locator(".card").first.focus()
     for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowDown", "ArrowLeft", "ArrowDown"):
         page.keyboard.press(key)
-    columns = page.evaluate("getComputedStyle(document.querySelector('.row')).gridTemplateColumns.split(' ').length")
+    columns = page.evaluate("document.querySelector('.row').childElementCount")
     order = [latent for latent in range(site.latents) if latent != 5]
     chosen = order[4 * columns]
     assert page.evaluate("document.activeElement.getAttribute('href')") == f"#/latent/{chosen}"
     scrolled = page.evaluate("scrollY")
     assert scrolled > 300
     page.keyboard.press("Enter")
-    page.wait_for_selector(f"text=concept {chosen}")
+    page.wait_for_selector(f"text=latent {chosen}")
     page.keyboard.press("j")
-    page.wait_for_selector(f"text=concept {order[4 * columns + 1]}")
+    page.wait_for_selector(f"text=latent {order[4 * columns + 1]}")
     page.keyboard.press("k")
-    page.wait_for_selector(f"text=concept {chosen}")
-    page.get_by_text("← 69 concepts").click()
+    page.wait_for_selector(f"text=latent {chosen}")
+    page.get_by_text("← 69 latents").click()
     page.wait_for_selector(".card")
     page.wait_for_function("place => Math.abs(scrollY - place) < 2", arg=scrolled)
     assert page.url.endswith("#/latents?sort=number")
@@ -222,7 +224,7 @@ def test_a_sample_shows_what_all_models_find_in_it_and_what_each_concept_gives(s
         "tiles => tiles.map((tile) => Number(tile.getAttribute('href').split('/')[2]))"
     )
     assert set(tiles) == agreed
-    assert f"{len(agreed)} of the {len(set.union(*found))} concepts" in page.locator("main").inner_text()
+    assert f"{len(agreed)} of the {len(set.union(*found))} latents" in page.locator("main").inner_text()
     page.get_by_label("From → to").select_option(f"{TEXT}>{DINO}")
     assert page.locator(".parts li").all_inner_texts()[1].endswith("−10\u00a0%")
     assert "way=clip-text%3Edino" in page.url
@@ -245,7 +247,7 @@ def test_the_bias_check_passes_what_scipy_passes(site, visit):
             p_values.append(max(fisher_exact([cells[side], cells[2]], alternative="greater").pvalue for side in (0, 1)))
     passed = {tests[i][:2]: tests[i][2] for i in np.flatnonzero(false_discovery_control(p_values) <= 0.05)}
     assert {latent for _, latent in passed} >= {2}
-    rows = page.get_by_role("region", name="Concepts that couple").locator("tbody tr")
+    rows = page.get_by_role("region", name="Latents that couple").locator("tbody tr")
     shown = {}
     for row in rows.all():
         cells = row.locator("th, td")
@@ -296,10 +298,18 @@ def test_the_bias_check_takes_any_words_and_says_when_there_are_too_few_samples(
     assert "there are 20, 1 and 219" in page.locator("main").inner_text()
     page.get_by_label("Second term").fill("clock")
     page.keyboard.press("Enter")
-    page.wait_for_selector("text=No: no concept couples them.")
+    page.wait_for_selector("text=No: no latent couples them.")
     page.get_by_label("Second term").fill("dragon")
     page.keyboard.press("Enter")
-    page.wait_for_selector("text=No sample of the check carries “dragon”.")
+    page.wait_for_selector("text=None of the 240 held-out samples of the check carries “dragon”, as a label")
+    page.get_by_label("Second term").fill("pine tree")
+    page.keyboard.press("Enter")
+    proposal = page.locator(".suggest a", has_text="tree")
+    proposal.click()
+    page.wait_for_function("() => location.hash === '#/bias?a=whale&b=tree'")
+    page.wait_for_selector("text=/No: no latent|Yes: .* latents? couple|Not beyond chance/")
+    page.goto(page.url.replace("b=tree", "b=dragon"))
+    page.wait_for_selector("text=carries “dragon”")
     assert page.url.endswith("#/bias?a=whale&b=dragon")
 
 
@@ -328,10 +338,9 @@ def test_markup_in_any_text_of_the_data_stays_text(tmp_path, visit):
     page.locator(".scatter").focus()
     page.keyboard.press("ArrowRight")
     assert page.evaluate("window.attacked") is None
-    places = (
-        "name branch stream0 stream1 stream2 caption word label id run dataset curve series read measure warning term2"
-    )
-    for place in places.split():
+    of_latents = ["name", "also", "branch", "caption", "word", "label"]
+    of_the_run = ["run", "dataset", "curve", "series", "read", "measure", "warning", "stream0", "stream1", "stream2"]
+    for place in [*of_latents, *of_the_run, "id", "term2"]:
         attack = f"window.attacked='{place}'"
         assert f'<img src=x onerror="{attack}"><script>{attack}</script>&amp;' in seen, place
 
@@ -374,12 +383,15 @@ def test_the_colours_follow_the_system_until_the_reader_chooses(site, visit):
 def test_a_run_of_one_stream_without_labels_pictures_and_captions_is_shown_by_its_numbers(tmp_path, visit):
     site = Site(tmp_path, kind="bare").write()
     page = visit(site)
-    assert page.locator(".lead").inner_text().startswith("One model uses these 70 concepts")
-    assert names(page)[0].startswith("Concept ")
+    assert page.locator(".lead").inner_text().startswith("One model uses these 70 latents")
+    assert names(page)[0].startswith("Latent ")
     page.get_by_role("searchbox").fill("12")
     page.wait_for_function("() => document.querySelector('.card').getAttribute('href') === '#/latent/12'")
+    assert page.get_by_role("searchbox").get_attribute("placeholder") == "Search numbers of latents …"
+    words = page.locator("main").inner_text()
+    assert not re.search("caption|label|some streams|no name found", words, re.IGNORECASE)
     expected = {"latent/0": "id-0", "compare": "one stream", "map": "A map", "sample/3": "id-3"}
-    expected |= {"bias": "nothing to check", "run": "70 concepts"}
+    expected |= {"bias": "nothing to check", "run": "70 latents"}
     for view, text in expected.items():
         page.goto(f"{(tmp_path / 'index.html').as_uri()}#/{view}")
         page.wait_for_selector(f"main.view-{view.split('/')[0]} >> text={text}")
@@ -391,7 +403,7 @@ def test_a_missing_file_and_a_wrong_number_are_said(tmp_path, visit):
     page = visit(site, "latent/3")
     page.wait_for_selector("text=The file data/latent-0.js is missing from this folder.")
     page.goto(f"{(tmp_path / 'index.html').as_uri()}#/latent/70")
-    page.wait_for_selector("text=There is no concept 70: they are numbered 0 to 69.")
+    page.wait_for_selector("text=There is no latent 70: they are numbered 0 to 69.")
     assert all("latent-0.js" in fault or "ERR_FILE_NOT_FOUND" in fault for fault in visit.faults)
     visit.faults.clear()
 
@@ -408,3 +420,42 @@ def test_eight_thousand_concepts_are_cards_only_where_one_looks(tmp_path, visit)
     page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
     middle = "document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest('.card')?.dataset.index"
     page.wait_for_function(f"() => Math.abs({middle} - 4096) < 60")
+
+
+def test_cards_are_filled_anew_and_not_made_anew_while_one_scrolls_and_types(tmp_path, visit):
+    site = Site(tmp_path, latents=2000, samples=640).write(chunks=1)
+    page = visit(site, "latents?sort=number&state=shared,some,duplicate,dead")
+    page.evaluate("() => { window.cards = new Set(); }")
+    for _ in range(12):
+        page.mouse.wheel(0, 2500)
+        page.wait_for_timeout(30)
+        page.evaluate("() => document.querySelectorAll('.card').forEach((card) => cards.add(card))")
+    page.wait_for_function("() => Number(document.querySelector('.card').dataset.index) > 200")
+    assert page.evaluate("cards.size") <= 48
+    shown = page.locator(".card").evaluate_all(
+        "cards => cards.map((card) => [card.dataset.index, card.getAttribute('href')])"
+    )
+    assert [link for _, link in shown] == [f"#/latent/{index}" for index, _ in shown]
+    assert sorted(int(index) for index, _ in shown) == [int(index) for index, _ in shown]
+    page.get_by_role("searchbox").fill("whale")
+    page.wait_for_function("() => document.querySelector('.card')?.getAttribute('href') === '#/latent/0'")
+    assert page.locator(".card").first.locator(".name").inner_text().startswith("whale")
+
+
+def test_a_thumbnail_is_the_tile_of_its_number_from_whichever_sprite(site, visit):
+    page = visit(site, "sample/130")  # the third sprite holds 128 to 191, and its third tile is this
+    page.wait_for_selector(".head .thumb canvas")
+    with Image.open(site.folder / "sprites" / "2.webp") as sprite:
+        expected = sprite.convert("RGB").crop((2 * 96, 0, 3 * 96, 96)).getpixel((30, 30))
+    shot = page.locator(".head .thumb").screenshot()
+    with Image.open(io.BytesIO(shot)) as picture:
+        found = picture.convert("RGB").resize((96, 96)).getpixel((30, 30))
+    assert found == pytest.approx(expected, abs=12)
+
+
+def test_an_emoji_is_one_word_of_the_search_however_many_code_points_it_has(site, visit):
+    page = visit(site)
+    texts = ["👩🏽\u200d⚕\ufe0f nurse", "🇫🇷 flag", "🇷🇫 none", "1\ufe0f\u20e3 one", "❤ 1"]
+    found = "([texts, text]) => Search.among(texts, text)"
+    for text, places in {"🇫🇷": [1], "👩🏽\u200d⚕": [0], "👩": [], "1\u20e3": [3], "❤\ufe0f": [4], "1": [4]}.items():
+        assert page.evaluate(found, [texts, text]) == places, text

@@ -30,7 +30,7 @@ from sparc.extraction.estimate import estimate
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.preprocessing import BatchReader, ItemBatch
 from sparc.extraction.shards import Destination, Share, extract_streams
-from sparc.extraction.supervise import Progress, _next, extract
+from sparc.extraction.supervise import Progress, extract, following
 from sparc.plugins.contracts import Sample
 from sparc.plugins.registry import discover
 from sparc.storage.store import open_patches, open_streams, read_shard, shard_path
@@ -503,18 +503,20 @@ def test_planning_loads_nothing_and_refuses_what_cannot_work(photos, tmp_path, u
 
 
 def test_the_workers_events_become_progress_and_errors():
-    begun = _next(Progress(), {"event": "begin", "streams": ["a", "b"], "split": "train"})
-    assert _next(begun, {"event": "load", "stream": "b"}).streams == ("b",)
+    begun = following(Progress(), {"event": "begin", "streams": ["a", "b"], "split": "train"})
+    assert following(begun, {"event": "load", "stream": "b"}).streams == ("b",)
     spent = {"data": 1.0, "device": 2.0, "disk": 0.5}
-    half = _next(begun, {"event": "progress", "done": 4, "total": 9, "spent": spent})
+    half = following(begun, {"event": "progress", "done": 4, "total": 9, "spent": spent})
     assert half == Progress(("a", "b"), "train", 4, 9, spent)
-    ended = _next(half, {"event": "end", "skipped": ["x"], "spent": spent})
+    ended = following(half, {"event": "end", "skipped": ["x"], "spent": spent})
     assert ended == Progress(("a", "b"), "train", 9, 9, spent, finished=True, skipped=("x",))
     with pytest.raises(BadSample, match="broken") as error:
-        _next(begun, {"event": "error", "kind": "BadSample", "message": "broken", "hint": "mend", "traceback": "where"})
+        following(
+            begun, {"event": "error", "kind": "BadSample", "message": "broken", "hint": "mend", "traceback": "where"}
+        )
     assert error.value.hint == "mend"
     with pytest.raises(SparcError, match="stream 'a, b': KeyError: 3") as error:
-        _next(begun, {"event": "error", "kind": "crash", "message": "KeyError: 3", "traceback": "where"})
+        following(begun, {"event": "error", "kind": "crash", "message": "KeyError: 3", "traceback": "where"})
     assert "where" in str(error.value.__cause__)
 
 

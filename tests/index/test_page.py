@@ -69,7 +69,7 @@ class Parts(HTMLParser):
 def test_a_hit_shows_picture_caption_score_and_shared_concepts():
     content = page([found("a bus")], title="Search in photos")
     text = " ".join("".join(Parts(content).texts).split())
-    for shown in ("Search in photos", "a bus", "clip", "1 of 1,234 images", "0.500", "a bus 75%, latent 8 25%"):
+    for shown in ("Search in photos", "a bus", "clip", "1 of 1,234 images", "0.500", "a bus (7) 75%, latent 8 25%"):
         assert shown in text
     (data,) = re.findall(r'src="data:image/webp;base64,([^"]+)" width="224" height="56"', content)
     with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
@@ -87,7 +87,7 @@ def test_an_image_that_asks_is_shown_by_its_name_without_its_folder():
 def test_texts_that_were_found_have_no_pictures_and_no_hits_say_so():
     content = page([found(find="text"), found("sky", hits=0)], title="x")
     assert "<img" not in content
-    assert "Nothing shares a concept with the query." in content
+    assert "Nothing shares a latent with the query." in content
     assert content.count("<section>") == 2
 
 

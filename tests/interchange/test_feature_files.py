@@ -601,3 +601,22 @@ def test_an_id_with_a_character_that_does_not_exist_is_a_damaged_file(tmp_path, 
     np.savez(tmp_path / "x.npz", features=np.ones((3, 2), np.float32), ids=codes.view(f"{order}U2"))
     with pytest.raises(CorruptFile, match=r"x\.npz cannot be read: a text in it holds the character 0x110000"):
         open_source(tmp_path / "x.npz")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no copies of processes")
+def test_a_damaged_heap_of_lists_is_an_error_in_bounded_time(tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    with h5py.File(path, "w") as file:
+        lists = file.create_dataset("features", 4, dtype=h5py.vlen_dtype(np.float32))
+        for number, row in enumerate(rows):
+            lists[number] = row
+    (ids := tmp_path / "ids.txt").write_text("a\nb\nc\nd\n")
+    assert np.array_equal(np.concatenate(list(open_source(path, ids).blocks(tmp_path))), rows)
+    whole = path.read_bytes()
+    start = whole.index(b"GCOL") + 16
+    monkeypatch.setattr(hdf5_files, "SECONDS", 1)
+    for damage in (bytes(16), (2**40).to_bytes(8, "little") * 2):  # free space of no length; an object of a terabyte
+        path.write_bytes(whole[:start] + damage + whole[start + 16 :])
+        with pytest.raises(CorruptFile, match=r"x\.h5 cannot be read"):
+            list(open_source(path, ids).blocks(tmp_path))

@@ -621,12 +621,13 @@ def test_an_image_is_found_however_its_path_is_written(tmp_path, recwarn, writte
 
 
 @pytest.mark.parametrize("name", ["http://images.example/1.jpg", "x" * 3000, "gone.jpg", ".", "a.jpg/b.jpg"])
-def test_images_that_do_not_exist_are_counted_when_it_opens(tmp_path, name):
+def test_images_that_do_not_exist_are_known_when_it_opens(tmp_path, name):
     write(tmp_path, "captions", {"images": [{"id": 1, "file_name": name}, {"id": 2, "file_name": "a.jpg"}],
                                  "annotations": [{"image_id": n, "caption": "x"} for n in (1, 2)]})  # fmt: skip
     Image.new("RGB", (4, 3)).save(tmp_path / "train2017" / "a.jpg")
-    with pytest.warns(UserWarning, match=r"coco: 1 of 2 images do not exist in .*train2017, such as"):
-        dataset = opened(tmp_path)
+    dataset = opened(tmp_path)
+    assert dataset.image_fault(0).message.startswith("image of sample '000000000001' not found: ")
+    assert dataset.image_fault(1) is None
     with pytest.raises(BadSample, match="image not found"):
         dataset[0].image()
 

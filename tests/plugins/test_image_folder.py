@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparc.errors import BadSample, InvalidConfig, MissingData
+from sparc.plugins.label_lists import listed
 from sparc.plugins.registry import discover
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams, _identify, read_index
-from sparc_plugins.image_folder.lists import listed
 
 COMPOSED, DECOMPOSED = "caf\u00e9.png", "cafe\u0301.png"
 
@@ -366,6 +366,18 @@ def test_an_image_is_found_however_its_path_is_written(photos, tmp_path, written
     assert opened(root, holdout=0.0)[0].image().size == (64, 64)
 
 
+def said(root, *modalities, **params):
+    """Return a line for each problem that is found before anything slow begins."""
+    spec = discover().dataset("image-folder")
+    given = ImageFolderParams(root=str(root), **params)
+    spec.identify(given)
+    return spec.check(given, set(modalities or ("image", "text"))).lines()
+
+
+def samples_of(root):
+    return (root / "samples.csv").read_text().splitlines()
+
+
 def test_two_spellings_of_one_image_are_one_image(folder):
     root = folder("image,caption", f"{COMPOSED},x", f"{DECOMPOSED},y", f"./{COMPOSED},z")
     (root / DECOMPOSED).write_bytes(b"x")
@@ -373,18 +385,18 @@ def test_two_spellings_of_one_image_are_one_image(folder):
     dataset = opened(root, holdout=0.0)
     assert dataset.ids == [f"{COMPOSED}#{number}" for number in range(3)]
     assert set(dataset.groups) == {COMPOSED}
+    (root / DECOMPOSED).unlink()
     root = folder("image,caption", "a.jpg,x", "a.JPG,y")
     (root / "a.JPG").write_bytes(b"x")
-    with pytest.raises(InvalidConfig, match=r"'a.JPG' and 'a.jpg' are one file, a.JPG"):
-        _identify(ImageFolderParams(root=str(root)))
+    assert said(root, holdout=0.5)[-1:] == ["line 2: 'a.JPG' and 'a.jpg' are one file, a.JPG"]
 
 
 def test_empty_captions_are_counted_before_any_work_and_can_be_skipped(folder):
     lines = ['{"image": "a.png", "caption": null, "id": "x"}', '{"image": "a.png", "caption": "y", "id": "y"}']
     root = folder(*lines, name="samples.jsonl")
     (root / "a.png").write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"1 of 2 captions in samples.jsonl are empty, such as that of x; text"):
-        _identify(ImageFolderParams(root=str(root)))
+    assert said(root, "text", holdout=0.5)[-1] == "line 1: the caption of 'x' is empty"
+    assert not any("caption" in line for line in said(root, "image"))
     with pytest.raises(BadSample, match="'x' has an empty caption"):
         opened(root, holdout=0.0)[0].text()
 
@@ -393,22 +405,18 @@ def test_missing_and_unlisted_images_are_counted_before_anything_is_read(photos)
     for name in ("red-bar-0.png", "blue-bar-1.png"):
         (photos / name).rename(photos / f"other-{name}")
     (photos / "._red-bar-1.png").write_bytes(b"what macOS leaves on other disks")
-    with pytest.warns(UserWarning, match="images") as warned:
-        _identify(ImageFolderParams(root=str(photos)))
-    missing, unlisted = (str(one.message) for one in warned)
-    assert "2 of 60 images that samples.csv lists do not exist" in missing
-    assert "such as blue-bar-1.png, red-bar-0.png; check --data-root" in missing
-    assert "--skip-bad" in missing
-    assert "2 of 60 images in" in unlisted
-    assert "such as other-blue-bar-1.png, other-red-bar-0.png" in unlisted
+    with pytest.warns(UserWarning, match=r"2 of 60 images in .* such as other-blue-bar-1.png, other-red-bar-0.png"):
+        lines = said(photos)
+    places = {line.partition(",")[0]: number for number, line in enumerate(samples_of(photos), start=1)}
+    names = sorted(("red-bar-0.png", "blue-bar-1.png"), key=places.__getitem__)
+    assert lines == [f"line {places[name]}: no image '{name}' in the folder" for name in names]
 
 
 @pytest.mark.parametrize("image", ["https://example.org/a.png", "x" * 5000, ".", "a.png/b.png"])
 def test_what_cannot_be_a_file_of_the_folder_is_missing(folder, image):
     root = folder("image,caption,id", f"{image},x,1")
     (root / "a.png").write_bytes(b"x")
-    with pytest.warns(UserWarning, match="1 of 1 images that samples.csv lists do not exist"):
-        _identify(ImageFolderParams(root=str(root)))
+    assert said(root)[-1].startswith("line 2: no image '")
     with pytest.raises(BadSample, match="image not found"):
         opened(root, holdout=0.0)[0].image()
 
@@ -426,8 +434,56 @@ def test_a_file_name_that_is_no_utf8_can_be_listed(folder, photos):
 def test_a_label_missing_in_the_taxonomy_is_an_error_before_any_work(folder):
     root = folder("image,caption,labels", "a.png,x,poodle;cat;dog")
     (root / "taxonomy.json").write_text(json.dumps({"dog": []}))
-    with pytest.raises(InvalidConfig, match=r"the label 'cat' is not in .*taxonomy.json, nor are 1 others"):
-        _identify(ImageFolderParams(root=str(root)))
+    taxonomy = root / "taxonomy.json"
+    (root / "a.png").write_bytes(b"x")
+    assert said(root)[1:] == [f"line 2: the label '{label}' is not in {taxonomy}" for label in ("poodle", "cat")]
+
+
+def test_all_that_is_wrong_with_a_folder_is_in_one_list_by_line(folder):
+    """Twelve faults in ten lines: each line may have several, and a line at fault is looked at whole."""
+    root = folder(
+        "id,image,caption,labels,split",
+        "a,a.png,x,cat,train",
+        "a,missing.png,,dog,trian",  # a repeated id, a missing image, an empty caption, an unknown split
+        "c,,x,cat,train",  # no image
+        "d,a.png,x, with a comma,cat,train",  # a cell too many
+        "e,empty.png,x,cat,",  # an empty image, and no split
+        "f,photo.heic,x,cat,train",  # HEIC
+        "g,a.png,x,cat,test",  # an image in two splits
+        "h,b.png, ,cat,test",  # a blank caption
+        "i,b.png,x,fish,test",  # a label that the taxonomy lacks
+        "j,b.png,x,bird,test",  # a label that the taxonomy lacks
+    )
+    for name in ("a.png", "b.png", "photo.heic"):
+        (root / name).write_bytes(b"x")
+    (root / "empty.png").touch()
+    (root / "taxonomy.json").write_text('{"cat": [], "dog": []}')
+    starts = [
+        (3, "expected split train or test, found 'trian'"),
+        (3, "expected unique ids, found 'a' in line 2 too"),
+        (3, "no image 'missing.png' in the folder"),
+        (3, "the caption of 'line 3' is empty"),
+        (4, "the cell 'image' is empty"),
+        (5, "expected 5 cells (id, image, caption, labels, split), found 6"),
+        (6, "the cell 'split' is empty, and earlier lines have one"),
+        (6, "the image 'empty.png' is empty, or HEIC or SVG"),
+        (7, "the image 'photo.heic' is empty, or HEIC or SVG"),
+        (8, "expected one split per image, found 'a.png' in train and in test"),
+        (9, "the caption of 'h' is empty"),
+        (10, "the label 'fish' is not in"),
+        (11, "the label 'bird' is not in"),
+    ]
+    lines = said(root)
+    assert len(lines) == len(starts)
+    wrong = [one for one, (at, start) in zip(lines, starts, strict=True) if not one.startswith(f"line {at}: {start}")]
+    assert wrong == []
+    spec = discover().dataset("image-folder")
+    problems = spec.check(ImageFolderParams(root=str(root)), {"image", "text"})
+    assert (len(problems.grave), type(problems.joined())) == (8, InvalidConfig)
+    assert "--skip-bad alone leaves out the 5 samples that cannot be read" in problems.joined().hint
+    assert spec.open_readable is not None
+    assert list(spec.open_readable(ImageFolderParams(root=str(root)), "test").ids) == ["i", "j"]
+    assert list(spec.open_readable(ImageFolderParams(root=str(root)), "train").ids) == ["a"]
 
 
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")).map(str)
@@ -706,11 +762,12 @@ def test_images_that_are_empty_or_of_a_format_that_is_not_read_are_counted_befor
         (photos / name).write_bytes(b"" if name == "c.jpg" else b"x")
         lines.append(f"{name},x")
     (photos / "samples.csv").write_text("\n".join(lines))
-    with pytest.warns(UserWarning, match="listed|empty") as warned:
-        _identify(ImageFolderParams(root=str(photos)))
-    said = [str(one.message) for one in warned if "are empty, or HEIC" in str(one.message)]
-    assert len(said) == 1
-    assert f"3 of 4 images in {photos} are empty, or HEIC or SVG, such as a.HEIC, b.svg, c.jpg; convert" in said[0]
+    with pytest.warns(UserWarning, match="not listed"):
+        lines = said(photos, holdout=0.5)
+    assert [line for line in lines if "image-folder" not in line] == [
+        f"line {number}: the image '{name}' is empty, or HEIC or SVG"
+        for number, name in enumerate(("a.HEIC", "b.svg", "c.jpg"), start=3)
+    ]
 
 
 def test_without_a_test_split_a_third_one_is_offered_in_its_place(folder):
@@ -805,4 +862,4 @@ def test_what_an_extraction_would_stop_at_is_known_before_with_its_lines(folder)
     (root / "d.png").write_bytes(b"x")
     spec.identify(params)
     assert spec.check(params, ["image"]).lines() == [lines["c"]]
-    assert not discover().dataset("openmoji").check(None, ["image"])
+    assert discover().dataset("openmoji").check is None

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from random import Random
 
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sparc
 from sparc.plugins import BadSample, Sample, discover
 from sparc.plugins.checks import check_backbone, check_dataset
 from sparc_plugins.synthetic.dataset import PlantedSamples, SyntheticParams
@@ -144,3 +146,19 @@ def test_they_keep_the_contract():
     registry = discover()
     check_dataset(registry.dataset("synthetic"), {"samples": 60, "held_out": 20})
     check_backbone(registry.backbone("synthetic"))
+
+
+@pytest.mark.parametrize("name", ["samples", "held_out", "categories", "subcategories", "leaves"])
+def test_more_than_the_memory_holds_is_refused_before_any_of_it_is_allocated(name):
+    params = SyntheticParams(**{name: 10**12})
+    began = time.monotonic()
+    with pytest.raises(sparc.OutOfMemory, match=r"would take .* GiB of memory") as error:
+        PlantedSamples(params, "test" if name == "held_out" else "train")
+    assert name in error.value.hint
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("name", ["width", "private"])
+def test_a_stream_wider_than_the_memory_is_refused(name):
+    with pytest.raises(sparc.OutOfMemory, match=f"{name}: .* would take"):
+        load(StreamParams(**{name: 10**12}), "cpu")

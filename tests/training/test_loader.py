@@ -7,7 +7,7 @@ import torch
 
 from sparc.config import TrainingConfig
 from sparc.errors import MisalignedStreams
-from sparc.training.loader import FeaturesInMemory, Loader, _in_thread, _Stream, batches
+from sparc.training.loader import FeaturesInMemory, Loader, _Stream, batches, in_thread
 
 CONFIG = TrainingConfig(epochs=2, batch_size=16, seed=3)
 
@@ -91,13 +91,13 @@ def test_a_batch_is_not_overwritten_by_the_next(features, monkeypatch):
 
 
 def test_a_thread_gives_the_same_batches_and_raises_its_errors_in_the_consumer():
-    assert list(_in_thread(iter(range(50)))) == list(range(50))
+    assert list(in_thread(iter(range(50)))) == list(range(50))
 
     def failing():
         yield 1
         raise OSError("gone")
 
-    ahead = _in_thread(failing())
+    ahead = in_thread(failing())
     assert next(ahead) == 1
     with pytest.raises(OSError, match="gone"):
         next(ahead)
@@ -105,7 +105,7 @@ def test_a_thread_gives_the_same_batches_and_raises_its_errors_in_the_consumer()
 
 def test_a_thread_ends_with_its_consumer():
     taken = []
-    ahead = _in_thread(taken.append(i) or i for i in range(10**6))
+    ahead = in_thread(taken.append(i) or i for i in range(10**6))
     assert next(ahead) == 0
     ahead.close()
     assert len(taken) < 100

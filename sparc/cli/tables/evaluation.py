@@ -11,8 +11,9 @@ from rich.text import Text
 from sparc.cli.progress import console
 from sparc.cli.tables.details import details, number, with_reach
 from sparc.cli.tables.layout import NumberTable
+from sparc.cli.tables.summary import mean_nmse
 from sparc.evaluation.faults import faults
-from sparc.evaluation.report import CodeMeasures, EvaluationFile, Ranks, Report, Retrieval, Uncompleted
+from sparc.evaluation.report import DepthOverlap, EvaluationFile, Ranks, Report, Retrieval, Uncompleted
 from sparc.session.verbs import dry_warning
 from sparc.storage.run import Run
 
@@ -50,7 +51,16 @@ def evaluation_tables(
 
 def _legend(report: Report) -> list[str]:
     """Return the lines of the legend, for what the tables show."""
-    return [line + (_GUESSED if line.startswith("solo") and report.uncompleted else "") for line in LEGEND]
+    shown = {"null": bool(report.jaccard), "±": any(_has_interval(row) for row in report.jaccard)}
+    return [
+        line + (_GUESSED if line.startswith("solo") and report.uncompleted else "")
+        for line in LEGEND
+        if shown.get(line.split()[0], True)
+    ]
+
+
+def _has_interval(row: DepthOverlap) -> bool:
+    return any(overlap.all_interval is not None for overlap in (row.joint, row.solo))
 
 
 def print_evaluation(run: Run, *, everything: bool | None = None) -> None:
@@ -98,7 +108,7 @@ def _completion(report: Report, uncompleted: Uncompleted) -> Table:
     table = NumberTable("Completion of missing streams, solo", "", "without, as in the paper", "with")
     both = (uncompleted.codes, report.solo)
     for title, same in (("self NMSE", True), ("cross NMSE", False)):
-        table.add_row(title, *(number(_mean_nmse(codes, same=same)) for codes in both))
+        table.add_row(title, *(number(mean_nmse(codes, same=same)) for codes in both))
     for plain, completed in zip(uncompleted.jaccard, report.jaccard, strict=True):
         overlaps = [(row.solo.all, row.solo_null.all) for row in (plain, completed)]
         title = f"Jaccard at depth {plain.depth} (null)"
@@ -108,17 +118,6 @@ def _completion(report: Report, uncompleted: Uncompleted) -> Table:
         if all(found):
             table.add_row(title, *(number(sum(ranks) / len(ranks)) for ranks in found))
     return table
-
-
-def _mean_nmse(codes: CodeMeasures, *, same: bool) -> float | None:
-    """Return the mean of the matrix's diagonal, or of its other entries; None if no entry is a number."""
-    found = [
-        value
-        for source, row in codes.nmse.items()
-        for target, value in row.items()
-        if value is not None and (source == target) == same
-    ]
-    return sum(found) / len(found) if found else None
 
 
 def _latents(report: Report) -> Table:

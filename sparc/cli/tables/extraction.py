@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparc.cli.progress import console
-from sparc.errors import Problems
+from sparc.errors import Problems, counted
 from sparc.extraction import Progress
 from sparc.session.rehearsal import Rehearsal
 
@@ -32,26 +32,31 @@ def print_plan(found: Sequence[tuple[Progress, dict[str, Any]]], known: Problems
             progress.split,
             f"{one['samples']:,}",
             f"{one['rows']:,}",
-            _duration(one["seconds"]),
+            duration(one["seconds"]),
             decimal(int(one["bytes"])),
             " + ".join(decimal(int(one[kind])) for kind in ("memory", "device_memory") if one[kind] is not None),
         )
     console.print(table)
     _print_problems(found, known or Problems())
     seconds, size = (sum(one[key] for _, one in found) for key in ("seconds", "bytes"))
-    console.print(f"total: {_duration(seconds)} and {decimal(int(size))} on disk", markup=False)
+    console.print(f"total: {duration(seconds)} and {decimal(int(size))} on disk", markup=False)
 
 
 def _print_problems(found: Sequence[tuple[Progress, dict[str, Any]]], known: Problems) -> None:
-    lists = [(f"{len(known):,} {'sample' if len(known) == 1 else 'samples'} of the dataset", known.lines())]
+    stops = "an extraction stops" + (" without --skip-bad" if not known.grave else "")
+    lists = [(f"{counted(len(known), 'problem')} of the dataset, at which {stops}:", known.lines())]
     lists += [
-        (f"{one['unreadable']:,} of the {one['tried']:,} samples of {progress.split} that were tried", one["problems"])
+        (
+            f"{one['unreadable']:,} of the {one['tried']:,} samples of {progress.split} that were tried cannot be "
+            "read, and an extraction without --skip-bad stops:",
+            one["problems"],
+        )
         for progress, one in found
         if one["unreadable"]
     ]
     for which, lines in lists:
         if lines:
-            console.print(f"{which} cannot be read, and an extraction without --skip-bad stops:", markup=False)
+            console.print(which, markup=False)
         for line in lines:
             console.print(f"  {line}", markup=False, soft_wrap=True)
 
@@ -62,14 +67,15 @@ def print_rehearsal(found: Rehearsal) -> None:
     seconds = found.seconds_per_step * found.steps
     console.print(
         f"training: two steps on {found.samples:,} samples worked; {found.steps:,} steps at "
-        f"{1000 * found.seconds_per_step:.0f} ms take {_duration(seconds)}, and a checkpoint has "
+        f"{1000 * found.seconds_per_step:.0f} ms take {duration(seconds)}, and a checkpoint has "
         f"{decimal(found.checkpoint_bytes)}\n"
         f"saving, resuming and evaluating ({found.evaluated} held-out samples) worked; nothing was written",
         markup=False,
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds in the unit that suits them."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

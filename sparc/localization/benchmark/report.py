@@ -7,12 +7,13 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from sparc.system.brief import Brief
 from sparc.system.files import read_model, write_json
 
 Interval = tuple[float, float]
 
 
-class _Frozen(BaseModel):
+class _Frozen(Brief, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

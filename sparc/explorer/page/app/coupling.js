@@ -96,7 +96,7 @@ const Coupling = (() => {
         for (const position of positions) hits[codes[position]] += 1;
         if (!hits[first] || !hits[second]) return;
         const larger = Math.max(p(hits[first], first, hits[neither]), p(hits[second], second, hits[neither]));
-        if (larger <= falseDiscoveries) found.push({ stream, latent, hits: [...hits], sizes, p: larger });
+        if (larger <= falseDiscoveries) found.push({ stream, latent, hits: hits.slice(), sizes, p: larger });
       });
       return found;
     });

@@ -1,7 +1,7 @@
 // The site's data: each file is one call of sparcData(name, value), loaded as a script when it is needed.
 "use strict";
 const Data = (() => {
-  const chunksKept = 8;
+  const chunksKept = 4; // a chunk of samples may take some megabytes
   const loaded = new Map(); // name -> promise of its value; chunks in order of use
   const waiting = new Map(); // name -> resolve
 

@@ -8,7 +8,7 @@ const Dictionary = (() => {
     {
       name: "duplicate",
       label: "Duplicate",
-      read: "It is shared, and it points the same way as an earlier concept in every stream.",
+      read: "It points the same way as an earlier latent in every stream.",
     },
   ];
   let order = null;
@@ -19,9 +19,12 @@ const Dictionary = (() => {
     dictionary.size = dictionary.run.n_latents;
     dictionary.streams = dictionary.run.streams.map((stream) => stream.name);
     dictionary.rates = dictionary.streams.map((name) => dictionary.columns.rate[name]);
+    if (dictionary.streams.length === 1) Object.assign(states[0], { label: "Live", read: "It fires." });
   };
 
-  dictionary.title = (latent) => dictionary.columns.name[latent] ?? `Concept ${latent}`;
+  dictionary.title = (latent) => dictionary.columns.name[latent] ?? `Latent ${latent}`;
+  // A further confirmed word or label, which tells latents of one name apart; "" without one.
+  dictionary.also = (latent) => dictionary.columns.also?.[latent] ?? "";
   dictionary.state = (latent) => states[dictionary.columns.state[latent]];
   dictionary.meanRate = (latent) =>
     dictionary.rates.reduce((sum, rates) => sum + rates[latent], 0) / dictionary.rates.length;
@@ -40,7 +43,7 @@ const Dictionary = (() => {
     return (known.reduce((sum, value) => sum + value, 0) / known.length) * (fires / (fires + 6));
   };
 
-  // All concepts, the telling ones first; each further one of a name counts less, so that the first ones are of many kinds.
+  // All latents, the telling ones first; each further one of a name counts less, so that the first ones are of many kinds.
   dictionary.tellingOrder = () => {
     if (order) return order;
     const { name } = dictionary.columns;

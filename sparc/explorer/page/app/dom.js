@@ -28,6 +28,19 @@ const Dom = (() => {
   // Text from the data: its direction is its own, and it cannot turn the text around it.
   const said = (text, tag = "bdi") => h(tag, { dir: "auto" }, text);
 
+  // Changes the one text of an element, without a new text node.
+  const write = (element, text) => {
+    if (element.firstChild) {
+      if (element.firstChild.data !== text) element.firstChild.data = text;
+    } else element.append(text);
+  };
+
+  // Has a child within a parent, before another or last, or not at all.
+  const keep = (parent, child, wanted, before = null) => {
+    if (!wanted) return void child.remove();
+    return child.parentNode === parent ? undefined : void parent.insertBefore(child, before);
+  };
+
   const announce = (text) => {
     document.getElementById("live").textContent = text;
   };
@@ -76,5 +89,5 @@ const Dom = (() => {
       ),
     );
 
-  return { h, said, announce, debounce, select, table };
+  return { h, said, write, keep, announce, debounce, select, table };
 })();

@@ -1,11 +1,11 @@
-// Which concepts a page shows and in which order: pure functions of the link's parameters.
+// Which latents a page shows and in which order: pure functions of the link's parameters.
 "use strict";
 const Filters = (() => {
   const byNumber = (value) => (first, second) =>
     (value(second) ?? -Infinity) - (value(first) ?? -Infinity) || first - second;
   const column = (name) => (latent) => Dictionary.columns[name][latent];
 
-  // A correlation over two samples tells nothing: concepts that fire in fewer than five samples of some stream come last.
+  // A correlation over two samples tells nothing: latents that fire in fewer than five samples of some stream come last.
   const support = (latent) =>
     Math.min(5, Math.round(Dictionary.run.shown * Math.min(...Dictionary.rates.map((rates) => rates[latent]))));
   const bySupport = (value) => (first, second) => support(second) - support(first) || byNumber(value)(first, second);
@@ -85,7 +85,7 @@ const Filters = (() => {
   const percent = (value) => Format.share(Number(value));
   const describe = {
     q: (value) => `“${value}”`,
-    only: (value, parameters) => parameters.why || `${Format.plural(value.split(",").length, "chosen concept")}`,
+    only: (value, parameters) => parameters.why || `${Format.plural(value.split(",").length, "chosen latent")}`,
     state: (value) =>
       value
         .split(",")

@@ -24,5 +24,11 @@ const Format = (() => {
       ? compact(value)
       : number(value, 3);
   const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
-  return { count, number, share, compact, measure, plural };
+  // The first letters of a text, none of them cut: an emoji or an accented letter may be several code points.
+  const letters = new Intl.Segmenter();
+  const first = (text, most) =>
+    Array.from(letters.segment(text.slice(0, most * 20)), ({ segment }) => segment)
+      .slice(0, most)
+      .join("");
+  return { first, count, number, share, compact, measure, plural };
 })();

@@ -1,13 +1,14 @@
 // A grid of cards that holds only the rows in sight: virtual-core says which, this draws them and moves the focus.
+// Rows that leave the sight are filled anew for those that come, so that neither scrolling nor typing makes elements.
 "use strict";
 const Grid = (() => {
   const { h } = Dom;
   const gap = 20;
 
   class CardGrid {
-    // card(index) makes an element with one link; height(width) is the height of a card of that width.
+    // card() makes {element, show(index)}, a link that can be filled again; height(width) is the height of a card of that width.
     constructor({ label, least, height, card }) {
-      Object.assign(this, { least, height, card, count: 0, rows: new Map(), first: 0 });
+      Object.assign(this, { least, height, card, count: 0, rows: new Map(), spare: [] });
       this.host = h("div.cards", { role: "list", "aria-label": label, on: { keydown: (event) => this.move(event) } });
     }
 
@@ -55,10 +56,13 @@ const Grid = (() => {
 
     // Draws `count` cards anew.
     show(count) {
+      const { columns } = this;
       this.count = count;
-      this.rows.clear();
-      this.host.replaceChildren();
       this.measure();
+      if (this.columns !== columns) this.spare = [];
+      else this.spare.push(...[...this.rows].sort(([one], [two]) => two - one).map(([, row]) => row));
+      this.rows.clear();
+      if (this.columns !== columns) this.host.replaceChildren();
       this.virtual.setOptions(this.options());
       this.virtual.measure();
       this.virtual._willUpdate();
@@ -70,40 +74,45 @@ const Grid = (() => {
       const items = this.virtual.getVirtualItems();
       const wanted = new Set(items.map((item) => item.index));
       for (const [index, row] of this.rows) {
-        if (wanted.has(index) || row.contains(document.activeElement)) continue;
-        row.remove();
+        if (wanted.has(index) || row.element.contains(document.activeElement)) continue;
+        this.spare.push(row);
         this.rows.delete(index);
       }
       for (const item of items) if (!this.rows.has(item.index)) this.add(item);
+      for (const row of this.spare) row.element.remove();
+    }
+
+    make() {
+      const cells = Array.from({ length: this.columns }, () => {
+        const card = this.card();
+        return { card, element: h("div.cell", { role: "listitem" }, card.element) };
+      });
+      const element = h("div.row", {
+        role: "presentation",
+        style: { "--columns": this.columns },
+      });
+      return { element, cells };
     }
 
     add(item) {
+      const row = this.spare.pop() ?? this.make();
       const start = item.index * this.columns;
-      const cards = Array.from({ length: Math.min(this.columns, this.count - start) }, (_, column) => {
-        const cell = h(
-          "div.cell",
-          { role: "listitem", "aria-setsize": this.count, "aria-posinset": start + column + 1 },
-          this.card(start + column),
-        );
-        cell.firstElementChild.dataset.index = start + column;
-        return cell;
+      const filled = row.cells.slice(0, this.count - start);
+      filled.forEach(({ card, element }, column) => {
+        card.show(start + column);
+        card.element.dataset.index = start + column;
+        element.setAttribute("aria-setsize", this.count);
+        element.setAttribute("aria-posinset", start + column + 1);
       });
-      const row = h(
-        "div.row",
-        {
-          role: "presentation",
-          style: {
-            transform: `translateY(${item.start - this.virtual.options.scrollMargin}px)`,
-            height: `${this.rowHeight - gap}px`,
-            "grid-template-columns": `repeat(${this.columns}, minmax(0, 1fr))`,
-          },
-        },
-        cards,
-      );
+      if (row.element.childElementCount !== filled.length)
+        row.element.replaceChildren(...filled.map(({ element }) => element));
+      row.element.style.transform = `translateY(${item.start - this.virtual.options.scrollMargin}px)`;
+      row.element.style.height = `${this.rowHeight - gap}px`;
       this.rows.set(item.index, row);
       // Rows stay in the order of their numbers, so that Tab follows the eye.
       const next = [...this.rows.keys()].filter((index) => index > item.index).sort((a, b) => a - b)[0];
-      this.host.insertBefore(row, next === undefined ? null : this.rows.get(next));
+      const after = next === undefined ? null : this.rows.get(next).element;
+      if (!row.element.isConnected || row.element.nextSibling !== after) this.host.insertBefore(row.element, after);
     }
 
     move(event) {
@@ -129,7 +138,7 @@ const Grid = (() => {
         this.virtual.scrollToIndex(row, { align: "center" });
         this.add({ index: row, start: this.virtual.options.scrollMargin + row * this.rowHeight });
       }
-      const card = this.rows.get(row).querySelector(`[data-index="${index}"]`);
+      const card = this.rows.get(row).element.querySelector(`[data-index="${index}"]`);
       card.focus({ preventScroll: true });
       card.scrollIntoView({ block: "nearest" });
     }

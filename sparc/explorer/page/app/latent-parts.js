@@ -1,20 +1,22 @@
-// Parts that stand for a concept: the card of the grid, the small row of lists, bars, badges.
+// Parts that stand for a latent: the card of the grid, the small row of lists, bars, badges.
 "use strict";
 const LatentParts = (() => {
   const { h, said } = Dom;
 
   // A bar that says `text` to a screen reader, or nothing where the words beside it do.
   const bar = (value, text) =>
-    h(
-      "span.bar",
-      text ? { role: "img", "aria-label": text } : { "aria-hidden": "true" },
-      h("span", { style: { width: `${100 * Math.min(1, Math.max(0, value || 0))}%` } }),
-    );
+    h("span.bar", {
+      ...(text ? { role: "img", "aria-label": text } : { "aria-hidden": "true" }),
+      style: { "--share": `${100 * Math.min(1, Math.max(0, value || 0))}%` },
+    });
 
-  const title = (latent) => said(Dictionary.title(latent));
+  const title = (latent) => {
+    const also = Dictionary.also(latent);
+    return also ? [said(Dictionary.title(latent)), h("span.also", " also ", said(also))] : said(Dictionary.title(latent));
+  };
   const link = (latent) => h("a", { href: Links.to(`latent/${latent}`) }, title(latent));
 
-  // In lists, where many concepts share a name: its picture, its name and its number.
+  // In lists, where many latents share a name: its picture, its name and its number.
   const mention = (latent) =>
     h(
       "a.mention",
@@ -29,78 +31,35 @@ const LatentParts = (() => {
     return h(`span.badge.${state.name}`, { title: state.read }, state.label);
   };
 
-  // Short: how many of the samples carry the name, or why there is none.
+  // How many of the samples carry the name, or why there is none; "" where no run like this has names.
   const surety = (latent) => {
     const { named_by: by, sure } = Dictionary.columns;
-    if (by[latent] === 0) return "no name found";
-    return `${by[latent] === 1 ? "label" : "words"}${sure[latent] === null ? "" : `, fits ${Math.round(sure[latent] * 100)}\u00a0%`}`;
+    const { labels, captions } = Dictionary.run.has;
+    if (by[latent] === 0) return labels || captions ? "no name found" : "";
+    return sure[latent] === null ? "" : `fits ${Math.round(sure[latent] * 100)}\u00a0%`;
   };
 
-  const picture = (latent) => {
-    const caption = Dictionary.columns.caption[latent];
-    const thumbs = Dictionary.thumbs(latent).slice(0, 3);
-    if (!thumbs.length) return h("span.quote", caption ? said(caption) : h("span.soft", "no picture"));
-    return h(
-      `span.mosaic.of${thumbs.length}`,
-      thumbs.map((thumb, place) => Pictures.thumbnail(thumb, place ? "" : caption)),
-    );
+  // The same in one line, with the number and a further word of a latent that has a name.
+  const line = (latent) => {
+    const also = Dictionary.also(latent);
+    const named = Dictionary.columns.name[latent] !== null;
+    return [named ? latent : "", surety(latent), also && `also ${also}`].filter((part) => part !== "").join(" · ");
   };
 
-  // The caption of its top sample, which tells concepts of one name apart.
+  // The caption of its top sample beside its pictures, which tells latents of one name apart; null without both.
+  const exampleText = (latent) =>
+    Dictionary.thumbs(latent).length ? (Dictionary.columns.caption[latent] ?? null) : null;
   const example = (latent) => {
-    const caption = Dictionary.columns.caption[latent];
-    return caption && Dictionary.thumbs(latent).length
-      ? h("span.example", { title: "The caption that activates it most; not that of the pictures" }, "text: “", said(caption), "”")
-      : null;
-  };
-
-  const streamBars = (latent) => {
-    const most = Math.max(...Dictionary.rates.map((rates) => rates[latent]), 1e-9);
-    return h(
-      "span.rates",
-      Dictionary.streams.slice(0, 4).map((name, stream) => {
-        const rate = Dictionary.rates[stream][latent];
-        return h(
-          "span.rate",
-          said(name),
-          bar(rate / most, `fires in ${Format.share(rate)} of the samples of ${name}`),
-          h("span.value", Format.share(rate)),
+    const caption = exampleText(latent);
+    return caption === null
+      ? null
+      : h(
+          "span.example",
+          { title: "The caption that activates it most; not that of the pictures" },
+          "text: “",
+          said(caption),
+          "”",
         );
-      }),
-    );
-  };
-
-  const card = (latent) => {
-    const agreement = Dictionary.columns.agreement[latent];
-    return h(
-      "a.card",
-      { href: Links.to(`latent/${latent}`) },
-      looks() ? picture(latent) : null,
-      h(
-        "span.body",
-        h("span.name", title(latent)),
-        h(
-          "span.line",
-          h("span.soft", { title: "Concept, kind of its name, and share of its samples that carry the name" }, `${latent} · ${surety(latent)}`), Dictionary.columns.state[latent] === 0 ? null : badge(latent),
-        ),
-        example(latent),
-        streamBars(latent),
-        agreement === null
-          ? null
-          : h("span.line.foot", h("span.soft", "agreement"), h("span.value", Format.number(agreement))),
-      ),
-    );
-  };
-  const looks = () => Dictionary.run.has.images || Dictionary.run.has.captions;
-  const cardHeight = (width) => {
-    const { run, streams } = Dictionary;
-    return (
-      (looks() ? (width * 2) / 3 : 0) +
-      80 +
-      21 * Math.min(4, streams.length) +
-      (streams.length > 1 ? 26 : 0) +
-      (run.has.images && run.has.captions ? 26 : 0)
-    );
   };
 
   // A small tile: picture, name and what there is to say about it.
@@ -111,11 +70,11 @@ const LatentParts = (() => {
       Dictionary.run.has.images ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : null,
       h(
         "span.tile-text",
-        h("span.name", title(latent)),
+        h("span.name", title(latent), Dictionary.columns.name[latent] === null ? null : h("span.also", ` ${latent}`)),
         Dictionary.columns.name[latent] === null ? example(latent) : null,
         h("span.soft", facts),
       ),
     );
 
-  return { bar, title, link, mention, badge, surety, card, cardHeight, tile };
+  return { bar, title, link, mention, badge, surety, line, exampleText, tile };
 })();

@@ -1,24 +1,95 @@
-// Pictures: thumbnails out of the sprite sheets, and heat maps over them.
+// Pictures: thumbnails out of the sprites, and heat maps over them.
 "use strict";
 const Pictures = (() => {
   const { h } = Dom;
 
-  // The thumbnail of a number as an element that is as wide as its place; `text` is what a screen
-  // reader says, "" where the words beside the picture say it.
-  const thumbnail = (number, text) => {
-    if (number === null || number === undefined || number < 0) return h("span.thumb.empty", { "aria-hidden": "true" });
+  // Each thumbnail is a canvas with a copy of its tile. A browser keeps whole sprites in memory, decoded, for half a gigabyte,
+  // if style sheets show them; here a sprite is let go once the wanted tiles are cut out.
+  const tilesKept = 240;
+  const tiles = new Map(); // number -> picture, in order of use
+  const waiting = new Map(); // sprite -> Map of number -> canvases that wait for it
+  const wanted = new WeakMap(); // canvas -> number
+
+  const paint = (canvas, tile) => {
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(tile, 0, 0);
+  };
+
+  const keepTile = (number, tile) => {
+    tiles.delete(number);
+    tiles.set(number, tile);
+    if (tiles.size <= tilesKept) return;
+    const [oldest, old] = tiles.entries().next().value;
+    old.close();
+    tiles.delete(oldest);
+  };
+
+  const cut = async (image, file) => {
+    const { size, columns, rows } = Dictionary.run.sprite;
+    const numbers = waiting.get(file);
+    waiting.delete(file);
+    for (const [number, canvases] of numbers) {
+      const still = canvases.filter((canvas) => wanted.get(canvas) === number);
+      if (!still.length) continue;
+      const place = number % (columns * rows);
+      const [x, y] = [(place % columns) * size, Math.floor(place / columns) * size];
+      const tile = tiles.get(number) ?? (await createImageBitmap(image, x, y, size, size));
+      still.filter((canvas) => wanted.get(canvas) === number).forEach((canvas) => paint(canvas, tile));
+      keepTile(number, tile);
+    }
+  };
+
+  const request = (canvas, number) => {
     const { columns, rows } = Dictionary.run.sprite;
-    const tile = number % (columns * rows);
     const file = Math.floor(number / (columns * rows));
-    const at = (index, of) => (of > 1 ? `${(100 * index) / (of - 1)}%` : "0");
-    return h("span.thumb", {
-      ...(text === "" ? { "aria-hidden": "true" } : { role: "img", "aria-label": text ?? "picture without a caption" }),
-      style: {
-        "background-image": `url("sprites/${file}.webp")`,
-        "background-size": `${columns * 100}% ${rows * 100}%`,
-        "background-position": `${at(tile % columns, columns)} ${at(Math.floor(tile / columns), rows)}`,
-      },
-    });
+    if (!waiting.has(file)) {
+      waiting.set(file, new Map());
+      const image = new Image();
+      image.onload = () => cut(image, file);
+      image.onerror = () => waiting.delete(file); // the tiles stay empty
+      image.src = `sprites/${file}.webp`;
+    }
+    const numbers = waiting.get(file);
+    numbers.set(number, [...(numbers.get(number) ?? []), canvas]);
+  };
+
+  const draw = (canvas, number) => {
+    if (wanted.get(canvas) === number) return;
+    wanted.set(canvas, number);
+    const tile = tiles.get(number);
+    if (tile) {
+      keepTile(number, tile);
+      return paint(canvas, tile);
+    }
+    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    return request(canvas, number);
+  };
+
+  // Makes an element the thumbnail of a number; `text` is what a screen reader says, "" where the words beside it say it.
+  const show = (element, number, text) => {
+    const empty = number === null || number === undefined || number < 0;
+    const silent = empty || text === "";
+    element.classList.toggle("empty", empty);
+    for (const [name, value] of [
+      ["aria-hidden", silent ? "true" : null],
+      ["role", silent ? null : "img"],
+      ["aria-label", silent ? null : (text ?? "picture without a caption")],
+    ]) {
+      if (value === null) element.removeAttribute(name);
+      else element.setAttribute(name, value);
+    }
+    if (empty) return element.replaceChildren();
+    const { size } = Dictionary.run.sprite;
+    if (!element.firstChild) element.append(h("canvas", { width: size, height: size, "aria-hidden": "true" }));
+    return draw(element.firstChild, number);
+  };
+
+  // A thumbnail as wide as its place.
+  const thumbnail = (number, text) => {
+    const element = h("span.thumb");
+    show(element, number, text);
+    return element;
   };
 
   const accent = () => getComputedStyle(document.documentElement).getPropertyValue("--heat").split(",").map(Number);
@@ -35,5 +106,5 @@ const Pictures = (() => {
     return canvas;
   };
 
-  return { thumbnail, heatMap };
+  return { show, thumbnail, heatMap };
 })();

@@ -1,4 +1,4 @@
-// A scatter of concepts: uPlot draws the axes, a quadtree finds the point under the pointer, keys walk from point to point.
+// A scatter of latents: uPlot draws the axes, a quadtree finds the point under the pointer, keys walk from point to point.
 "use strict";
 const Scatter = (() => {
   const { h } = Dom;
@@ -19,7 +19,7 @@ const Scatter = (() => {
       if (taken.length >= most) return;
       const name = Dictionary.title(point.latent);
       if ((times.get(name) ?? 0) >= 2) continue;
-      const text = [...name].slice(0, 24).join("");
+      const text = Format.first(name, 24);
       const place = {
         left: left + size + 3 * ratio,
         top: top - 8 * ratio,

@@ -1,4 +1,4 @@
-// The samples that activate a concept most, one column for each model: pictures with heat maps, or captions.
+// The samples that activate a latent most, one column for each model: pictures with heat maps, or captions.
 "use strict";
 const TopSamples = (() => {
   const { h, said } = Dom;
@@ -24,7 +24,7 @@ const TopSamples = (() => {
     );
     if (face && heat && stream.grid) {
       // Drawn on the first look, as most are never looked at.
-      const look = () => face.querySelector("canvas") ?? face.append(Pictures.heatMap(heat, stream.grid));
+      const look = () => face.querySelector(".heat") ?? face.append(Pictures.heatMap(heat, stream.grid));
       anchor.addEventListener("pointerenter", look);
       anchor.addEventListener("focus", look);
       anchor.look = look;

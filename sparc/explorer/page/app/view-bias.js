@@ -1,4 +1,4 @@
-// The bias check: two words or labels, and the concepts that couple them beyond chance, in which models and how strongly.
+// The bias check: two words or labels, and the latents that couple them beyond chance, in which models and how strongly.
 "use strict";
 const BiasView = (() => {
   const { h, said, table } = Dom;
@@ -86,10 +86,10 @@ const BiasView = (() => {
       h(
         "p.answer",
         result.passed.length === 0
-          ? "No: no concept couples them."
+          ? "No: no latent couples them."
           : beyond
-            ? `Yes: ${Format.plural(latents.size, "concept")} ${latents.size === 1 ? "couples" : "couple"} them beyond chance.`
-            : `Not beyond chance: ${Format.plural(latents.size, "concept")} ${latents.size === 1 ? "passes" : "pass"}, as ${latents.size === 1 ? "one does" : "some do"} on shuffled labels.`,
+            ? `Yes: ${Format.plural(latents.size, "latent")} ${latents.size === 1 ? "couples" : "couple"} them beyond chance.`
+            : `Not beyond chance: ${Format.plural(latents.size, "latent")} ${latents.size === 1 ? "passes" : "pass"}, as ${latents.size === 1 ? "one does" : "some do"} on shuffled labels.`,
       ),
       streams.length
         ? h(
@@ -121,10 +121,10 @@ const BiasView = (() => {
     const part = (test, group) => `${test.hits[group]} of ${test.sizes[group]}`;
     return h(
       "section.block",
-      h("h2", "The concepts that couple them"),
+      h("h2", "The latents that couple them"),
       table(
-        "Concepts that couple the two terms",
-        ["Concept", "model", "strength", "odds ×", ["with ", said(a)], ["with ", said(b)], "with neither"],
+        "Latents that couple the two terms",
+        ["Latent", "model", "strength", "odds ×", ["with ", said(a)], ["with ", said(b)], "with neither"],
         shown.map((test) => [
           LatentParts.mention(test.latent),
           said(test.stream),
@@ -154,8 +154,8 @@ const BiasView = (() => {
       h(
         "p.soft",
         "Strength: how many times higher the odds of firing are with the weaker of the two terms than with neither; the line is its 95 % interval, the middle is no coupling. ",
-        "A concept passes when both terms raise its odds (Fisher's exact test, one-sided, the larger of the two p; 5 % false discoveries over all concepts and models, by Benjamini and Hochberg). ",
-        "Samples that carry both terms are not counted, so that no concept passes merely because the terms occur together.",
+        "A latent passes when both terms raise its odds (Fisher's exact test, one-sided, the larger of the two p; 5 % false discoveries over all latents and models, by Benjamini and Hochberg). ",
+        "Samples that carry both terms are not counted, so that no latent passes merely because the terms occur together.",
       ),
     );
   };
@@ -181,7 +181,7 @@ const BiasView = (() => {
     return found.length ? h("section.block", h("h2", title), strip(found, samples)) : null;
   };
 
-  // For the strongest concepts, the samples of each term alone in which they fire.
+  // For the strongest latents, the samples of each term alone in which they fire.
   const evidence = (result, bias, samples, terms) => {
     const strongest = result.passed
       .filter((test, place) => result.passed.findIndex((other) => other.latent === test.latent) === place)
@@ -212,6 +212,47 @@ const BiasView = (() => {
     );
   };
 
+  // Terms near one that too few samples carry: those with words alike, and labels of most of the few samples that have it.
+  const nearest = async (bias, text, own, other) => {
+    const taken = new Set(other);
+    const enough = (one) => one.samples.filter((sample) => !taken.has(sample)).length >= Coupling.fewest;
+    const usable = bias.terms.filter((one) => one.term.toLowerCase() !== text.toLowerCase() && enough(one));
+    const alike = await Search.among(
+      usable.map((one) => one.term),
+      text,
+    );
+    const above = usable
+      .filter((one) => one.kind === "label" && 2 * one.samples.filter((sample) => own.includes(sample)).length > own.length)
+      .sort((one, two) => one.samples.length - two.samples.length);
+    return [...new Map([...alike.map((place) => usable[place]), ...above].map((one) => [one.term, one])).values()].slice(0, 4);
+  };
+
+  // For each term that is too rare, a line that proposes others in its place.
+  const proposals = (bias, pairs) =>
+    Promise.all(
+      pairs.map(async ({ text, own, other, otherText, first }) => {
+        const found = await nearest(bias, text, own, other);
+        if (!found.length)
+          return h("p.suggest", "No term near “", said(text), "” is carried by enough samples; frequent terms stand below.");
+        return h(
+          "p.suggest",
+          "Near “",
+          said(text),
+          "”, and carried by enough samples: ",
+          found.map((one, place) => [
+            place ? ", " : "",
+            h(
+              "a",
+              { href: Links.to("bias", first ? { a: one.term, b: otherText } : { a: otherText, b: one.term }) },
+              said(one.term),
+            ),
+            ` (${Format.count(one.samples.length)})`,
+          ]),
+          ".",
+        );
+      }),
+    );
+
   // The positions of a term: a label or word of the list, or else the samples whose captions hold all of its words.
   const positions = async (bias, term) => {
     const known =
@@ -226,17 +267,22 @@ const BiasView = (() => {
     if (a === b) return [h("p.note", "Choose two different terms.")];
     const [one, two] = [await positions(bias, a), await positions(bias, b)];
     const result = Coupling.check(bias, Dictionary.streams, one, two);
+    const rare = [
+      { text: a, own: one, other: two, otherText: b, first: true, alone: result.sizes[1] },
+      { text: b, own: two, other: one, otherText: a, first: false, alone: result.sizes[2] },
+    ].filter(({ alone }) => alone < Coupling.fewest);
     if (!one.length || !two.length) {
       const unknown = [one.length ? null : a, two.length ? null : b].filter((term) => term !== null);
       return [
         h("p.answer", "Nothing to tell."),
         h(
           "p.note",
-          "No sample of the check carries ",
+          `None of the ${Format.count(bias.samples.length)} held-out samples of the check carries `,
           unknown.map((term, place) => [place ? " or " : "", "“", said(term), "”"]),
-          ".",
+          ", as a label or in a caption. So these samples cannot tell what the models make of it.",
         ),
-      ];
+        ...(await proposals(bias, rare)),
+      ].filter(Boolean);
     }
     const few = result.few
       ? h(
@@ -251,6 +297,7 @@ const BiasView = (() => {
       : null;
     return [
       few ? [h("p.answer", "Too few samples to tell."), few] : verdict(result, a, b),
+      ...(few ? await proposals(bias, rare) : []),
       few ? null : rows(result, a, b),
       few ? null : evidence(result, bias, samples, [a, b]),
       pictures(result, bias, samples, ["Samples with both ", said(a), " and ", said(b)]),
@@ -265,7 +312,7 @@ const BiasView = (() => {
       h("h1", "Bias check"),
       h(
         "p.lead",
-        "Do two words share concepts more than chance allows? ",
+        "Do two words share latents more than chance allows? ",
         h("span.soft", "For instance an attribute of people and a profession."),
       ),
     );

@@ -1,14 +1,19 @@
-// Two models: a scatter of how often each concept fires in one and in the other, and the concepts on which they differ.
+// Two models: a scatter of how often each latent fires in one and in the other, and the latents on which they differ.
 "use strict";
 const CompareView = (() => {
   const { h, said, select } = Dom;
   const listed = 8;
 
-  // A scale by square roots opens the crowd of rare concepts near 0, which logarithms would drop.
+  // A scale by square roots opens the crowd of rare latents near 0, which logarithms would drop.
   const rootAxis = (label, top, more) =>
     Charts.axis(label, {
-      splits: () =>
-        [0, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1].filter((tick) => Math.sqrt(tick) <= top).map(Math.sqrt),
+      splits: (plot, axis) => {
+        const [length, least] = axis === 0 ? [plot.bbox.width || plot.width, 42] : [plot.bbox.height || plot.height, 18];
+        const roots = [0, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1].map(Math.sqrt).filter((tick) => tick <= top);
+        const room = (least * uPlot.pxRatio * top) / length;
+        let last = -1;
+        return roots.filter((tick) => tick - last >= room && ((last = tick), true));
+      },
       values: (_, ticks) => ticks.map((tick) => Format.share(Math.round(tick * tick * 1e6) / 1e6)),
       ...more,
     });
@@ -94,14 +99,14 @@ const CompareView = (() => {
     const beside = h("div.beside");
     const place = h("div.scatter", {
       role: "application",
-      "aria-label": `Scatter of ${all.length} concepts. Arrow keys walk from concept to concept, Enter opens one.`,
+      "aria-label": `Scatter of ${all.length} latents. Arrow keys walk from latent to latent, Enter opens one.`,
     });
 
     main.append(
       h("h1", "Compare two models"),
       h(
         "p.lead",
-        "Each dot is a concept. ",
+        "Each dot is a latent. ",
         h(
           "span.soft",
           view === "rates"
@@ -148,7 +153,7 @@ const CompareView = (() => {
       place,
       list(
         "They disagree most on",
-        "Concepts with the most samples in which one of the two fires and the other does not.",
+        "Latents with the most samples in which one of the two fires and the other does not.",
         all.filter((one) => one.inA && one.inB).sort(order((one) => one.differ)),
         (one) => `${Format.plural(one.differ, "sample")}: ${tale(one, a, b)}`,
       ),
@@ -186,13 +191,13 @@ const CompareView = (() => {
         "div.rankings",
         list(
           `${a} has, ${b} lacks`,
-          "Concepts that fire in the first and never in the second.",
+          "Latents that fire in the first and never in the second.",
           all.filter((one) => one.rateB === 0).sort(order((one) => one.inA)),
           (one) => Format.plural(one.inA, "sample"),
         ),
         list(
           `${b} has, ${a} lacks`,
-          "Concepts that fire in the second and never in the first.",
+          "Latents that fire in the second and never in the first.",
           all.filter((one) => one.rateA === 0).sort(order((one) => one.inB)),
           (one) => Format.plural(one.inB, "sample"),
         ),

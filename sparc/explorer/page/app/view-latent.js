@@ -1,4 +1,4 @@
-// One concept: what makes it fire in each model, how often, how far the models agree, and what is near it.
+// One latent: what makes it fire in each model, how often, how far the models agree, and what is near it.
 "use strict";
 const LatentView = (() => {
   const { h, said, table } = Dom;
@@ -19,8 +19,8 @@ const LatentView = (() => {
     };
     return h(
       "nav.trail",
-      { "aria-label": "Concepts" },
-      h("a", { href: fragment || "#/latents" }, `← ${Format.plural(latents.length, "concept")}`),
+      { "aria-label": "Latents" },
+      h("a", { href: fragment || "#/latents" }, `← ${Format.plural(latents.length, "latent")}`),
       h("span.steps", step(-1, "← previous", "k"), step(1, "next →", "j")),
     );
   };
@@ -31,8 +31,12 @@ const LatentView = (() => {
       sure[latent] === null
         ? ""
         : ` ${Math.round(sure[latent] * 100)}\u00a0% of the samples in which it fires there carry it.`;
+    const { labels, captions } = Dictionary.run.has;
+    const sought = labels ? "label" : "word of the captions";
     return [
-      "No name: no label and no word of the captions is found beyond chance in both halves of the samples.",
+      labels || captions
+        ? `No name: no ${sought} is found beyond chance in both halves of the samples.`
+        : "No name: this run has neither labels nor captions, from which names are made.",
       `The name is a label, chosen on one half of the samples and confirmed on the other.${percent}`,
       `The name is made of words of the captions, chosen on one half of the samples and confirmed on the other.${percent}`,
     ][by[latent]];
@@ -171,7 +175,7 @@ const LatentView = (() => {
     const { streams } = Dictionary;
     return h(
       "section.block",
-      h("h2", "Nearest concepts"),
+      h("h2", "Nearest latents"),
       h("p.soft", "By the cosine of their decoder directions, mean over streams."),
       h(
         "div.tiles",
@@ -198,7 +202,7 @@ const LatentView = (() => {
       h("h2", "Fires together with"),
       h(
         "p.soft",
-        "Concepts that fire in the same samples, mean over streams, and how many times more often than by chance.",
+        "Latents that fire in the same samples, mean over streams, and how many times more often than by chance.",
       ),
       h(
         "div.tiles",
@@ -240,19 +244,19 @@ const LatentView = (() => {
   const show = async (main, id) => {
     const latent = Number(id);
     if (!Number.isInteger(latent) || latent < 0 || latent >= Dictionary.size)
-      throw new Error(`There is no concept ${id}: they are numbered 0 to ${Dictionary.size - 1}.`);
+      throw new Error(`There is no latent ${id}: they are numbered 0 to ${Dictionary.size - 1}.`);
     const [detail, samples] = await Promise.all([Dictionary.detail(latent), Data.load("samples")]);
     const name = Dictionary.columns.name[latent];
     main.append(
       trail(latent),
       h(
         "header.head",
-        h("h1", name === null ? `Concept ${latent}` : said(name)),
+        h("h1", LatentParts.title(latent)),
         h(
           "p.number",
-          `concept ${latent}`,
+          name === null ? null : `latent ${latent}`,
           Dictionary.run.branches[Dictionary.columns.branch[latent]]
-            ? [" · ", said(Dictionary.run.branches[Dictionary.columns.branch[latent]])]
+            ? [name === null ? "" : " · ", "mostly ", said(Dictionary.run.branches[Dictionary.columns.branch[latent]])]
             : null,
         ),
         h("p.named", named(latent)),
@@ -268,7 +272,7 @@ const LatentView = (() => {
     main.append(
       h(
         "section.block.first",
-        h("div.heading", h("h2", "What makes it fire, model by model"), TopSamples.heatSwitch(columns)),
+        h("div.heading", h("h2", `What makes it fire${Dictionary.streams.length > 1 ? ", model by model" : ""}`), TopSamples.heatSwitch(columns)),
         columns,
       ),
       ...[
@@ -285,7 +289,7 @@ const LatentView = (() => {
   };
 
   return {
-    title: (id) => (Dictionary.columns.name[id] !== undefined ? Dictionary.title(Number(id)) : "Concept"),
+    title: (id) => (Dictionary.columns.name[id] !== undefined ? Dictionary.title(Number(id)) : "Latent"),
     show,
   };
 })();

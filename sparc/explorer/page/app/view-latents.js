@@ -1,17 +1,22 @@
-// The concepts: search, filters, order, and a grid of cards.
+// The latents: search, filters, order, and a grid of cards.
 "use strict";
 const LatentsView = (() => {
   const { h, select } = Dom;
+
+  const sought = () => {
+    const { labels, captions } = Dictionary.run.has;
+    return captions ? "names, captions and words" : labels ? "names" : "numbers of latents";
+  };
 
   const searchBox = (parameters, change) => {
     const input = h("input", {
       type: "search",
       id: "search",
       value: parameters.q ?? "",
-      placeholder: "Search names, captions and words …",
+      placeholder: `Search ${sought()} …`,
       autocomplete: "off",
       spellcheck: "false",
-      "aria-label": "Search names, captions and words",
+      "aria-label": `Search ${sought()}`,
       dir: "auto",
       on: { input: () => change({ q: input.value }) },
     });
@@ -79,7 +84,9 @@ const LatentsView = (() => {
     const counts = states.map((_, state) => columns.state.filter((value) => value === state).length);
     const toggle = () =>
       change({ state: chosen.length === 3 && !chosen.includes("dead") ? "" : chosen.join(",") || "none" });
+    const possible = (state) => streams.length > 1 || state.name !== "some";
     const stateBoxes = states.map((state, index) => {
+      if (!possible(state)) return null;
       const box = h("input", {
         type: "checkbox",
         checked: chosen.includes(state.name),
@@ -96,7 +103,7 @@ const LatentsView = (() => {
         {
           type: "button",
           title: `Show only: ${state.label}`,
-          "aria-label": `Show only: ${state.label}, ${Format.plural(counts[index], "concept")}`,
+          "aria-label": `Show only: ${state.label}, ${Format.plural(counts[index], "latent")}`,
           on: {
             click: () => {
               change({ state: state.name });
@@ -120,7 +127,9 @@ const LatentsView = (() => {
         run.has.labels ? slider("Purity at least", "purity", parameters, change) : null,
         select("Fires in at least", shares, parameters.min ?? "", (min) => change({ min })),
         select("Fires in at most", shares, parameters.max ?? "", (max) => change({ max })),
-        select("Fires in stream", streamOptions("any"), parameters.in ?? "", (value) => change({ in: value })),
+        streams.length > 1
+          ? select("Fires in stream", streamOptions("any"), parameters.in ?? "", (value) => change({ in: value }))
+          : null,
         streams.length > 1
           ? select("Never fires in stream", streamOptions("–"), parameters.not ?? "", (value) => change({ not: value }))
           : null,
@@ -133,17 +142,21 @@ const LatentsView = (() => {
               (branch) => change({ branch }),
             )
           : null,
-        select(
-          "Name",
-          [
-            ["", "any"],
-            ["label", "a label"],
-            ["words", "words of captions"],
-            ["none", "without a name"],
-          ],
-          parameters.named ?? "",
-          (named) => change({ named }),
-        ),
+        columns.name.some((name) => name !== null)
+          ? select(
+              "Name",
+              [
+                ["", "any"],
+                ...[
+                  ["label", "a label"],
+                  ["words", "words of captions"],
+                ].filter((_, place) => columns.named_by.includes(place + 1)),
+                ["none", "without a name"],
+              ],
+              parameters.named ?? "",
+              (named) => change({ named }),
+            )
+          : null,
         h(
           "p.soft.keys",
           h("kbd", "/"),
@@ -160,22 +173,26 @@ const LatentsView = (() => {
   };
 
   const intro = () => {
-    const { streams, size } = Dictionary;
-    const who = streams.length > 1 ? `${streams.length} models share these` : "One model uses these";
+    const { streams, size, columns } = Dictionary;
+    const several = streams.length > 1;
+    const who = several ? `${streams.length} models share these` : "One model uses these";
+    const named = columns.name.filter((name) => name !== null).length;
     return h(
       "p.lead",
-      `${who} ${Format.count(size)} concepts: each card shows what makes one of them fire, and how often it does so in each model. `,
-      h("span.soft", "Open a card to compare the models side by side."),
+      `${who} ${Format.count(size)} latents`,
+      named ? `, of which ${Format.count(named)} are concepts with a name` : "",
+      `. Each card shows what makes one fire, and how often${several ? " in each model" : ""}. `,
+      h("span.soft", several ? "Open one to compare the models." : "Open one to see what is known of it."),
     );
   };
 
   const show = async (main, _id, parameters) => {
     let latents = [];
     const grid = new Grid.CardGrid({
-      label: "Concepts",
+      label: "Latents",
       least: 216,
-      height: LatentParts.cardHeight,
-      card: (index) => LatentParts.card(latents[index]),
+      height: LatentCard.height,
+      card: () => LatentCard.make((index) => latents[index]),
     });
     const count = h("p.count");
     const elsewhere = h("p.elsewhere", { hidden: true });
@@ -192,16 +209,16 @@ const LatentsView = (() => {
       latents = Filters.apply(parameters, found);
       Links.keep("latents", parameters);
       remember(latents);
-      count.replaceChildren(h("strong", Format.count(latents.length)), ` of ${Format.count(Dictionary.size)} concepts`, found?.similar ? "; nothing has these words, similar ones are shown" : "");
+      count.replaceChildren(h("strong", Format.count(latents.length)), ` of ${Format.count(Dictionary.size)} latents`, found?.similar ? "; nothing has these words, similar ones are shown" : "");
       drawChips();
       grid.show(latents.length);
       drawEmpty();
-      Dom.announce(`${latents.length} concepts`);
+      Dom.announce(`${latents.length} latents`);
       elsewhere.hidden ||= !text;
       drawSamples(text);
     };
 
-    // Samples that match too: for those who look for a thing and not for a concept.
+    // Samples that match too: for those who look for a thing and not for a latent.
     const drawSamples = Dom.debounce(150, async (text) => {
       const matches = text ? (await Search.samples())(text) : [];
       if (text !== (parameters.q ?? "").trim()) return;
@@ -248,8 +265,8 @@ const LatentsView = (() => {
         h(
           "p",
           state && Filters.chips(parameters).length === 1
-            ? `None of the concepts is of this kind. ${state.label}: ${state.read}`
-            : "No concept passes these filters.",
+            ? `None of the latents is of this kind. ${state.label}: ${state.read}`
+            : "No latent passes these filters.",
         ),
         h(
           "button.button",
@@ -263,7 +280,7 @@ const LatentsView = (() => {
               },
             },
           },
-          "Show all concepts",
+          "Show all latents",
         ),
       );
     };
@@ -309,7 +326,7 @@ const LatentsView = (() => {
 
     drawPanel();
     main.append(
-      h("h1.unseen", "Concepts"),
+      h("h1.unseen", "Latents"),
       intro(),
       h(
         "div.browse",
@@ -336,10 +353,10 @@ const LatentsView = (() => {
     return key !== "purity" || Dictionary.run.has.labels;
   };
 
-  // The list that the reader came from: for the way back, and for the next and the previous concept.
+  // The list that the reader came from: for the way back, and for the next and the previous latent.
   let last = null;
   const remember = (latents) => (last = { latents, fragment: location.hash });
   const lastList = () => last ?? { latents: Filters.apply({}, null), fragment: "#/latents" };
 
-  return { title: () => "Concepts", show, lastList };
+  return { title: () => "Latents", show, lastList };
 })();

@@ -1,4 +1,4 @@
-// A map of the dictionary: concepts whose decoder directions are alike lie close together.
+// A map of the dictionary: latents whose decoder directions are alike lie close together.
 "use strict";
 const MapView = (() => {
   const { h, said } = Dom;
@@ -13,7 +13,7 @@ const MapView = (() => {
     const hidden = new Set((parameters.hide ?? "").split(",").filter(Boolean).map(Number));
     const place = h("div.scatter", {
       role: "application",
-      "aria-label": "Map of the concepts. Arrow keys walk from concept to concept, Enter opens one.",
+      "aria-label": "Map of the latents. Arrow keys walk from latent to latent, Enter opens one.",
     });
     let mounted = null;
     let found = null;
@@ -49,15 +49,15 @@ const MapView = (() => {
     const search = Dom.debounce(60, async (text) => {
       found = text.trim() ? new Set((await Search.latents())(text)) : null;
       Links.keep("map", { hide: [...hidden].join(","), q: text.trim() });
-      Dom.announce(found ? `${found.size} concepts` : "");
+      Dom.announce(found ? `${found.size} latents` : "");
       draw();
     });
     const input = h("input", {
       type: "search",
       value: parameters.q ?? "",
-      placeholder: "Light up the concepts about …",
+      placeholder: "Light up the latents about …",
       dir: "auto",
-      "aria-label": "Light up the concepts about",
+      "aria-label": "Light up the latents about",
       on: { input: () => search(input.value) },
     });
 
@@ -96,13 +96,21 @@ const MapView = (() => {
     };
 
     main.append(
-      h("h1", "A map of the concepts"),
+      h("h1", "A map of the latents"),
       h(
         "p.lead",
-        "Concepts that the models write in similar directions lie close together. ",
-        h("span.soft", "Point at one to see its name, click to open it."),
+        `Latents that the ${Dictionary.streams.length > 1 ? "models write" : "model writes"} in similar directions lie close together. `,
+        h(
+          "span.soft",
+          run.branches.length ? "A colour is the branch that most of a latent's samples belong to. " : "",
+          "Point at one to see its name, click to open it.",
+        ),
       ),
-      h("div.tools", h("div.search", input), h("p.hint", "Drag to zoom, double click to go back.")),
+      h(
+        "div.tools",
+        columns.name.some((name) => name !== null) || run.has.captions ? h("div.search", input) : null,
+        h("p.hint", "Drag to zoom, double click to go back."),
+      ),
       ...(run.branches.length ? [legend()] : []),
       place,
     );

@@ -63,7 +63,7 @@ const RunView = (() => {
       h("h1", "The run ", said(run.name)),
       h(
         "p.lead",
-        `${Format.count(run.n_latents)} concepts, of which ${Format.count(run.k)} fire at once, learned by ${Format.plural(run.streams.length, "model")}`,
+        `${Format.count(run.n_latents)} latents, of which ${Format.count(run.k)} fire at once, learned by ${Format.plural(run.streams.length, "model")}`,
         run.dataset ? [" from ", said(run.dataset.name)] : " from imported features",
         ". ",
         h(
@@ -89,7 +89,7 @@ const RunView = (() => {
       ),
       h(
         "section.block",
-        h("h2", "The concepts"),
+        h("h2", "The latents"),
         h(
           "dl.facts",
           states.map(([state, count]) =>

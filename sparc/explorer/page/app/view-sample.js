@@ -1,4 +1,4 @@
-// One sample: its concepts in every model, those that all models agree on, and what each gives to the rebuilding of the others.
+// One sample: its latents in every model, those that all models agree on, and what each gives to the rebuilding of the others.
 "use strict";
 const SampleView = (() => {
   const { h, said, select } = Dom;
@@ -41,7 +41,7 @@ const SampleView = (() => {
     return h(
       "section.stream",
       h("h3", name),
-      h("p.soft", note ?? Format.plural(codes.length, "concept")),
+      h("p.soft", note ?? Format.plural(codes.length, "latent")),
       codes.length ? place : h("p.soft", "No code."),
       more,
     );
@@ -95,7 +95,12 @@ const SampleView = (() => {
     draw(chosen);
     return h(
       "section.block",
-      h("h2", "What each concept gives when one model's code rebuilds another model"),
+      h(
+        "h2",
+        streams.length > 1
+          ? "What each latent gives when one model's code rebuilds another model"
+          : "What each latent gives when the code rebuilds the model's features",
+      ),
       h(
         "div.tools",
         select(
@@ -109,7 +114,7 @@ const SampleView = (() => {
         ),
       ),
       place,
-      h("p.soft", "Share: how far the concept moves the rebuilt vector along the true one. Below 0 it moves it away."),
+      h("p.soft", "Share: how far the latent moves the rebuilt vector along the true one. Below 0 it moves it away."),
     );
   };
 
@@ -174,7 +179,7 @@ const SampleView = (() => {
             said(sample.caption ?? samples.id[number]),
           ),
           sample.truncated ? h("p.soft", "The caption goes on; the page keeps its first 4,000 characters.") : null,
-          h("p.number", said(samples.id[number])),
+          sample.caption === null ? null : h("p.number", said(samples.id[number])),
           sample.labels.length
             ? h(
                 "ul.chips",
@@ -191,10 +196,10 @@ const SampleView = (() => {
       main.append(
         h(
           "section.block",
-          h("h2", "Concepts that all models find in it"),
+          h("h2", "Latents that all models find in it"),
           h(
             "p.soft",
-            `${Format.count(all.length)} of the ${Format.count(either)} concepts that any of ${present.length} models finds.`,
+            `${Format.count(all.length)} of the ${Format.count(either)} latents that any of ${present.length} models finds.`,
           ),
           h(
             "div.tiles",
@@ -207,7 +212,7 @@ const SampleView = (() => {
     main.append(
       h(
         "section.block",
-        h("h2", "What each model finds in it"),
+        h("h2", `What ${streams.length > 1 ? "each" : "the"} model finds in it`),
         h(
           "p.soft",
           present.length > 1 ? "Strongest first; a dot marks those that all models find." : "Strongest first.",

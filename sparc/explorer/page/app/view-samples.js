@@ -1,29 +1,37 @@
-// The samples: pictures and captions that the concepts were looked up in.
+// The samples: pictures and captions that the latents were looked up in.
 "use strict";
 const SamplesView = (() => {
-  const { h, said } = Dom;
+  const { h } = Dom;
 
-  const card = (samples, sample) => {
-    const text = Dictionary.sampleText(samples, sample);
-    const pictured = samples.thumb[sample] >= 0;
-    return h(
-      "a.card",
-      { href: Links.to(`sample/${sample}`) },
-      pictured ? Pictures.thumbnail(samples.thumb[sample], "") : null,
-      h(`span.body${pictured ? "" : ".long"}`, h("span.caption", said(text))),
-    );
+  // A card that can be filled for one sample after another.
+  const card = (samples, sampleOf) => {
+    const picture = h("span.thumb");
+    const text = h("bdi", { dir: "auto" });
+    const body = h("span.body", h("span.caption", text));
+    const element = h("a.card", body);
+    const show = (index) => {
+      const sample = sampleOf(index);
+      const pictured = samples.thumb[sample] >= 0;
+      element.setAttribute("href", Links.to(`sample/${sample}`));
+      Dom.keep(element, picture, pictured, body);
+      if (pictured) Pictures.show(picture, samples.thumb[sample], "");
+      body.classList.toggle("long", !pictured);
+      Dom.write(text, Dictionary.sampleText(samples, sample));
+    };
+    return { element, show };
   };
 
   const show = async (main, _id, parameters) => {
     const { run } = Dictionary;
     const samples = await Data.load("samples");
     const pictures = samples.thumb.some((thumb) => thumb >= 0);
+    const several = Dictionary.streams.length > 1;
     let shown = [];
     const grid = new Grid.CardGrid({
       label: "Samples",
       least: pictures ? 150 : 240,
-      height: (width) => (pictures ? width + 62 : 118),
-      card: (index) => card(samples, shown[index]),
+      height: (width) => (pictures ? width + 62 : run.has.captions ? 118 : 54),
+      card: () => card(samples, (index) => shown[index]),
     });
     const count = h("p.count");
     let turn = 0;
@@ -42,13 +50,14 @@ const SamplesView = (() => {
       grid.show(shown.length);
       Dom.announce(`${shown.length} samples`);
     };
+    const sought = run.has.captions ? "captions and ids" : "ids";
     const input = h("input", {
       type: "search",
       value: parameters.q ?? "",
-      placeholder: "Search captions and ids …",
+      placeholder: `Search ${sought} …`,
       dir: "auto",
       spellcheck: "false",
-      "aria-label": "Search captions and ids",
+      "aria-label": `Search ${sought}`,
       on: {
         input: () => {
           parameters.q = input.value;
@@ -61,8 +70,8 @@ const SamplesView = (() => {
       h("h1.unseen", "Samples"),
       h(
         "p.lead",
-        "What the models were shown. ",
-        h("span.soft", "Open one to see which concepts each model finds in it."),
+        several ? "What the models were shown. " : "What the model was shown. ",
+        h("span.soft", `Open one to see which latents ${several ? "each model" : "it"} finds in it.`),
       ),
       h("div.tools", h("div.search", input, h("kbd", { "aria-hidden": "true" }, "/"))),
       h("div.status", count),

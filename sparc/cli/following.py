@@ -1,0 +1,63 @@
+"""`sparc info --follow`: the log of a training, line by line, until the training ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import fmean
+
+from sparc.cli.progress import console
+from sparc.storage.provenance import Provenance
+from sparc.storage.run import Run
+from sparc.storage.training_log import HELD_OUT, RATE, Record, read_log
+from sparc.system.locks import holder
+
+POLL = 0.5
+"""Seconds between two looks at the log."""
+
+
+def follow(run: Run, provenance: Provenance) -> None:
+    """Print the logged steps of a run, old and new, until its training ends or Ctrl-C."""
+    try:
+        for line in lines(run, provenance.options.epochs):
+            console.print(line, markup=False, soft_wrap=True, highlight=False)
+    except KeyboardInterrupt:
+        return
+
+
+def lines(run: Run, epochs: int) -> Iterator[str]:
+    """Yield a line for each logged step, and one on how the training ended, when it does."""
+    last = 0
+    while True:
+        # Both are asked before the log is read, so that the last lines are not missed.
+        finished, runs = run.finished, holder(run.path) is not None
+        speeds = {one["step"]: one.get(RATE) for one in read_log(run.speed)[0]}
+        for record in read_log(run.metrics)[0]:
+            if record["step"] > last:
+                last = record["step"]
+                yield described(record, epochs, speeds.get(last))
+        if finished:
+            yield f"the training is finished: sparc info {run.path}"
+            return
+        if not runs:
+            yield f"no process trains this run; resume it with: sparc train --resume {run.path}"
+            return
+        time.sleep(POLL)
+
+
+def described(record: Record, epochs: int, rate: float | None) -> str:
+    """Return a line of the log in words: means over streams of each kind of loss."""
+    parts = [f"step {record['step']:,}  epoch {record.get('epoch', 0):.4g} of {epochs}"]
+    for start, title in (("", ""), (HELD_OUT, "held out: ")):
+        losses = [f"loss {record[f'{start}loss']:.4f}"] if f"{start}loss" in record else []
+        for kind in ("self", "cross", "aux"):
+            values = [value for name, value in record.items() if name.startswith(f"{start}{kind}/")]
+            losses += [f"{kind} {fmean(values):.4f}"] if values else []
+        if losses:
+            parts.append(title + "  ".join(losses))
+    if dead := [int(value) for name, value in record.items() if name.startswith("dead/")]:
+        parts.append(f"dead {min(dead):,}" if len(set(dead)) == 1 else f"dead {min(dead):,} to {max(dead):,}")
+    parts += [f"{rate:,.0f} samples/s"] if rate is not None else []
+    skipped = [name.removeprefix("skipped/") for name in record if name.startswith("skipped/")]
+    parts += [f"{name} was not finite: skipped" for name in skipped]
+    return "  ".join(parts)
