@@ -22,8 +22,11 @@ from torch import Tensor
 
 from sparc.errors import FailedElsewhere, InvalidConfig, ProcessLost
 
-PATIENCE = datetime.timedelta(minutes=30)
-"""Time after which a collective gives up on a process that hangs. A dead one is noticed at once."""
+PATIENCE = datetime.timedelta(minutes=10)
+"""Time after which a collective gives up on a process that hangs, or whose machine is gone from the network.
+
+The end of a process is noticed at once. Work of one process that may take longer is waited for by `Ranks.wait`.
+"""
 POLL = 0.1
 """Seconds between two looks while processes wait for each other's extraction, which may take hours."""
 LEAVING = 10.0

@@ -366,7 +366,6 @@ def run_to_end(
     for raw in loader:
         if saves.stops(hooks.should_stop()):
             saves.now()
-            training.wait("stopped")
             return False
         hooks.watch()
         training.norms.add({f"feature_norm/{name}": x_BD.float().norm(dim=1) for name, x_BD in raw.items()})
@@ -428,6 +427,7 @@ class _Saves:
     def now(self) -> None:
         began = time.monotonic()
         self._training.save(self._run, self._held_out)
+        self._training.wait(f"saved {self._training.step}")  # a collective would lose its patience with a slow disk
         ended = time.monotonic()
         self._next = ended + max(SAVE_SECONDS, (ended - began) / SAVE_SHARE)
 
