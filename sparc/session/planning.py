@@ -35,6 +35,8 @@ from sparc.system.files import free_bytes
 from sparc.system.memory import available_bytes
 from sparc.system.processes import started
 
+OTHER_BYTES = 47_000
+"""Size of the provenance of a run and of the plot of its losses, whatever its size."""
 PATIENCE = 10.0
 """Seconds in which the probing process ends after SIGTERM."""
 
@@ -210,7 +212,7 @@ def _training(trained: TrainingFound, evaluated: EvaluationFound, steps: int, ke
 
     alone = steps * trained.step
     saves = int(alone / max(SAVE_SECONDS, trained.checkpoint / SAVE_SHARE))
-    disk = trained.run_bytes + evaluated.report_bytes
+    disk = trained.run_bytes + evaluated.report_bytes + OTHER_BYTES
     memory = None
     if trained.memory is not None and evaluated.memory is not None:
         memory = max(trained.memory, trained.resident + evaluated.memory - evaluated.resident)
