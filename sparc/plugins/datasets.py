@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -16,6 +17,8 @@ from sparc.system.refusals import reading
 from sparc.system.texts import read_text
 
 TAXONOMY = "taxonomy.json"
+_OF_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?[^/]")
+"""Start of a URL, also as a path, which has one slash less."""
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
 """Endings of the names of archives and compressed files."""
 
@@ -87,6 +90,9 @@ def find_taxonomy(folder: Path) -> Path | None:
 
 def no_folder(dataset: str, root: Path) -> MissingData:
     """Return the error for a data root that is no folder: a file, such as an archive, or nothing at all."""
+    if _OF_A_URL.match(str(root)) and not root.exists():
+        hint = "copy it to a disk; of URLs, only the dataset 'webdataset' reads shards"
+        return MissingData(f"{dataset}: expected a folder on this machine, found the URL {root}", hint=hint)
     if not root.is_file():
         return MissingData(f"{dataset}: no folder at {root}", hint="check --data-root")
     if root.name.lower().endswith(ARCHIVES):
