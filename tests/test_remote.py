@@ -8,6 +8,9 @@ import tarfile
 import fsspec
 import pytest
 
+from sparc.errors import InvalidConfig, MissingData
+from sparc.plugins.registry import discover
+from sparc.session.options import resolved
 from tests.remote import S3Server, lacks, needs_s3
 
 STREAMS = ("--stream", "tiny-image", "--stream", "char-ngrams")
@@ -50,6 +53,20 @@ def check(sparc, data, store, copy, variables):
     copy()
     done = sparc("extract", *options, "--store", store, **variables)
     assert (done.returncode, "features: 4 of 4 are in the store" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_url_stays_one_and_is_refused_where_a_folder_is_meant(tmp_path):
+    registry = discover()
+    stream = {"stream": ["minilm"]}
+    config = resolved({"dataset": "webdataset", "data-root": "s3://b/c", "store": "s3://b//d/", **stream}, registry)
+    assert (config.source.params["root"], config.store) == ("s3://b/c", "s3://b//d/")
+    with pytest.raises(InvalidConfig, match="expected --dataset too, found s3://b/c alone"):
+        resolved({"data-root": "s3://b/c?signature=secret", **stream}, registry)
+    with pytest.raises(InvalidConfig, match="expected a path on this machine, found a URL: s3://b/run"):
+        resolved({"dataset": "webdataset", "out": "s3://b/run", **stream}, registry)
+    coco = registry.dataset("coco")
+    with pytest.raises(MissingData, match=r"coco: expected a folder on this machine, found the URL s3:/b/c"):
+        coco.open(coco.params(root="s3://b/c"), "train")
 
 
 @pytest.mark.skipif(not lacks("s3fs", "moto"), reason="the test with S3 does the same")
