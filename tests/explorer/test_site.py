@@ -1,5 +1,6 @@
 """The site's data against what a naive computation gives, and the folder as a whole."""
 
+import base64
 import json
 import shutil
 from itertools import combinations
@@ -266,7 +267,13 @@ def test_the_bias_data_say_which_samples_carry_a_term_and_fire(written, shown):
     ]
     assert "of" not in {term["term"] for term in bias["terms"]}  # all captions have it
     for name in shown.streams:
-        assert bias["fires"][name][3] == np.flatnonzero(codes[name][:, 3] > 0).tolist()
+        counts, positions = (
+            np.frombuffer(base64.b64decode(bias["fires"][name][column]), "<u2") for column in ("counts", "positions")
+        )
+        assert counts.tolist() == (codes[name] > 0).sum(axis=0).tolist()
+        assert positions.tolist() == [
+            sample for latent in range(len(counts)) for sample in np.flatnonzero(codes[name][:, latent] > 0)
+        ]
     assert bias["absent"] == {"eye": [], "lens": [], "word": list(range(0, 60, 7))}
 
 

@@ -24,10 +24,11 @@ Columns = dict[str, Any]
 
 def write(folder: Path, name: str, value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    for character in "<>&\u2028\u2029":
+    for character in "<>&'\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
+    text = text.replace("\\", "\\\\")
     (folder / "data" / f"{name.replace('/', '-')}.js").write_text(
-        f"sparcData({json.dumps(name)}, {text});\n", encoding="utf-8"
+        f"sparcData({json.dumps(name)}, '{text}');\n", encoding="utf-8"
     )
 
 
@@ -91,7 +92,7 @@ class Site:
             self.folder,
             "run",
             {
-                "format": 1,
+                "format": 2,
                 "name": self.text("run", "planted"),
                 "version": "0.1",
                 "dataset": {"name": self.text("dataset", "drawings"), "split": "test"},
@@ -290,7 +291,18 @@ class Site:
         return {"samples": list(range(count)), "terms": terms, "fires": fires, "absent": absent}
 
     def write_bias(self) -> None:
-        write(self.folder, "bias", self.bias())
+        def numbers(values: list[int]) -> str:
+            return base64.b64encode(np.array(values, "<u2").tobytes()).decode()
+
+        bias = self.bias()
+        bias["fires"] = {
+            name: {
+                "counts": numbers([len(fires) for fires in found]),
+                "positions": numbers([position for fires in found for position in fires]),
+            }
+            for name, found in bias["fires"].items()
+        }
+        write(self.folder, "bias", bias)
 
     def write_sprites(self) -> None:
         sheet = Image.new("RGB", (96 * 8, 96 * 8), "white")

@@ -197,7 +197,7 @@ const BiasView = (() => {
           h(
             "div.streams",
             terms.map((term, place) => {
-              const found = bias.fires[test.stream][test.latent]
+              const found = Coupling.firing(bias, test.stream, test.latent)
                 .filter((position) => result.codes[position] === place + 1)
                 .map((position) => bias.samples[position]);
               return h(
@@ -307,7 +307,7 @@ const BiasView = (() => {
   };
 
   const show = async (main, _id, parameters) => {
-    const [bias, samples] = await Promise.all([Data.load("bias"), Data.load("samples")]);
+    const [bias, samples] = await Promise.all([Coupling.load(), Data.load("samples")]);
     main.append(
       h("h1", "Bias check"),
       h(
