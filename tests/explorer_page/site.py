@@ -24,11 +24,10 @@ Columns = dict[str, Any]
 
 def write(folder: Path, name: str, value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    for character in "<>&'\u2028\u2029":
+    for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    text = text.replace("\\", "\\\\")
     (folder / "data" / f"{name.replace('/', '-')}.js").write_text(
-        f"sparcData({json.dumps(name)}, '{text}');\n", encoding="utf-8"
+        f"sparcData({json.dumps(name)}, {text});\n", encoding="utf-8"
     )
 
 
@@ -104,7 +103,7 @@ class Site:
                 "streams": streams,
                 "depths": [] if self.bare else [0, 1, 2],
                 "has": dict.fromkeys(("labels", "taxonomy", "images", "captions"), not self.bare),
-                "chunk": {"latents": 32, "samples": 64},
+                "chunk": {"latents": 32, "samples": 32},
                 "sprite": {"size": 96, "columns": 8, "rows": 8, "files": -(-self.samples // 64)},
                 "branches": [] if self.bare else [self.text("branch", name) for name in BRANCHES],
                 "curves": [
@@ -249,8 +248,8 @@ class Site:
                 for sample in found:
                     codes[sample][name].append([latent, round(2 / (1 + len(codes[sample][name])), 3)])
         ways = [f"{a}>{b}" for a in self.streams for b in self.streams]
-        for chunk in range(min(chunks or self.samples, -(-self.samples // 64))):
-            members = range(chunk * 64, min(self.samples, chunk * 64 + 64))
+        for chunk in range(min(chunks or self.samples, -(-self.samples // 32))):
+            members = range(chunk * 32, min(self.samples, chunk * 32 + 32))
             write(
                 self.folder,
                 f"sample/{chunk}",

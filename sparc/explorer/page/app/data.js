@@ -1,12 +1,12 @@
-// The site's data: each file is one call of sparcData(name, json), loaded as a script when it is needed.
+// The site's data: each file is one call of sparcData(name, value), loaded as a script when it is needed.
 "use strict";
 const Data = (() => {
   const chunksKept = 4; // a chunk of samples may take some megabytes
   const loaded = new Map(); // name -> promise of its value; chunks in order of use
   const waiting = new Map(); // name -> resolve
 
-  window.sparcData = (name, json) => {
-    waiting.get(name)?.(JSON.parse(json));
+  window.sparcData = (name, value) => {
+    waiting.get(name)?.(value);
     waiting.delete(name);
   };
 
