@@ -10,10 +10,11 @@ const LatentParts = (() => {
       style: { "--share": `${100 * Math.min(1, Math.max(0, value || 0))}%` },
     });
 
-  const title = (latent) => {
+  const further = (latent) => {
     const also = Dictionary.also(latent);
-    return also ? [said(Dictionary.title(latent)), h("span.also", " also ", said(also))] : said(Dictionary.title(latent));
+    return also ? h("span.also", " also ", said(also)) : null;
   };
+  const title = (latent) => [said(Dictionary.title(latent)), further(latent)];
   const link = (latent) => h("a", { href: Links.to(`latent/${latent}`) }, title(latent));
 
   // In lists, where many latents share a name: its picture, its name and its number.
@@ -70,7 +71,13 @@ const LatentParts = (() => {
       Dictionary.run.has.images ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : null,
       h(
         "span.tile-text",
-        h("span.name", title(latent), Dictionary.columns.name[latent] === null ? null : h("span.also", ` ${latent}`)),
+        // The number stands before the further word, since a narrow tile cuts the end.
+        h(
+          "span.name",
+          said(Dictionary.title(latent)),
+          Dictionary.columns.name[latent] === null ? null : h("span.also", ` ${latent}`),
+          further(latent),
+        ),
         Dictionary.columns.name[latent] === null ? example(latent) : null,
         h("span.soft", facts),
       ),
