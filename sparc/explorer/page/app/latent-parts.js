@@ -10,11 +10,10 @@ const LatentParts = (() => {
       style: { "--share": `${100 * Math.min(1, Math.max(0, value || 0))}%` },
     });
 
-  const further = (latent) => {
+  const title = (latent) => {
     const also = Dictionary.also(latent);
-    return also ? h("span.also", " also ", said(also)) : null;
+    return also ? [said(Dictionary.title(latent)), h("span.also", " also ", said(also))] : said(Dictionary.title(latent));
   };
-  const title = (latent) => [said(Dictionary.title(latent)), further(latent)];
   const link = (latent) => h("a", { href: Links.to(`latent/${latent}`) }, title(latent));
 
   // In lists, where many latents share a name: its picture, its name and its number.
@@ -64,22 +63,16 @@ const LatentParts = (() => {
   };
 
   // A small tile: picture, name and what there is to say about it.
-  const tile = (latent, ...facts) =>
+  const tile = (latent, first, ...more) =>
     h(
       `a.tile${Dictionary.run.has.images ? "" : ".plain"}`,
       { href: Links.to(`latent/${latent}`) },
       Dictionary.run.has.images ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : null,
       h(
         "span.tile-text",
-        // The number stands before the further word, since a narrow tile cuts the end.
-        h(
-          "span.name",
-          said(Dictionary.title(latent)),
-          Dictionary.columns.name[latent] === null ? null : h("span.also", ` ${latent}`),
-          further(latent),
-        ),
+        h("span.name", said(Dictionary.title(latent)), Dictionary.columns.name[latent] === null ? null : h("span.also", ` ${latent}`)),
         Dictionary.columns.name[latent] === null ? example(latent) : null,
-        h("span.soft", facts),
+        h("span.soft", first, Dictionary.also(latent) ? [" · also ", said(Dictionary.also(latent))] : null, more),
       ),
     );
 
