@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,21 +18,25 @@ MOST_TERMS = 5000
 
 
 def bias_data(shown: Shown) -> dict[str, Any]:
-    """Return samples, terms and activity, as lists of positions among at most MOST_SAMPLES evenly spread samples."""
+    """Return samples, terms and activity, as positions among at most MOST_SAMPLES evenly spread samples."""
     chosen = evenly(len(shown), MOST_SAMPLES)
     terms = _terms(shown.words.terms, shown.words.samples[chosen], "word")
     if shown.labels is not None and shown.levels is not None:
         terms += _terms(shown.labels[1].labels, shown.levels.lifted[chosen], "label")
     terms.sort(key=lambda term: (-len(term["samples"]), term["kind"], term["term"]))
-    fires = {}
-    for name, matrix in shown.rows_of_samples.items():
-        columns = csr_array(matrix[chosen].T)
-        fires[name] = [
-            sorted(columns.indices[low:high].tolist())
-            for low, high in zip(columns.indptr[:-1], columns.indptr[1:], strict=True)
-        ]
+    fires = {name: _packed(csr_array(matrix[chosen].T)) for name, matrix in shown.rows_of_samples.items()}
     absent = {name: np.flatnonzero(~there[chosen]).tolist() for name, there in shown.there.items()}
     return {"samples": chosen.tolist(), "terms": terms[:MOST_TERMS], "fires": fires, "absent": absent}
+
+
+def _packed(latents: csr_array) -> dict[str, str]:
+    """Return how many positions each latent has, and all positions: 16 bits each, little-endian, as base64.
+
+    As lists of numbers they would take most of the page's memory.
+    """
+    latents.sort_indices()
+    columns = {"counts": np.diff(latents.indptr), "positions": latents.indices}
+    return {name: base64.b64encode(column.astype("<u2").tobytes()).decode() for name, column in columns.items()}
 
 
 def _terms(names: Sequence[str], samples: csr_array, kind: str) -> list[dict[str, Any]]:

@@ -10,8 +10,10 @@ from sparc.explorer.shown import evenly
 from sparc.explorer.statements import significant
 from sparc.storage.training_log import HELD_OUT, read_log
 
-_NO_CURVES = ("step", "epoch", "lr")
-"""Keys of a log that are no curves: the axis, and what does not change."""
+_NO_CURVES = ("step", "epoch")
+"""Keys of a log that are no curves but the axis."""
+_RATE = "lr"
+"""Key of the learning rate, a curve only if it changes."""
 MOST_STEPS = 500
 """Logged steps drawn, evenly spread."""
 _CURVES = {
@@ -26,6 +28,7 @@ _CURVES = {
     ),
     "aux": ("Auxiliary loss", "Error that dead latents are trained to explain; it brings them back to life."),
     "dead": ("Dead latents", "Latents that no recent sample activated; fewer is better."),
+    _RATE: ("Learning rate", "Length of the optimiser's steps; the loss flattens as it falls."),
 }
 """Label and reading of each group of curves: the part of the metric's name before `/`."""
 
@@ -37,6 +40,8 @@ def curves(path: Path) -> tuple[list[dict[str, Any]], int]:
         return [], damaged
     records = [records[place] for place in evenly(len(records), MOST_STEPS)]
     keys = list(dict.fromkeys(key for record in records for key in record if key not in _NO_CURVES))
+    if len({record.get(_RATE) for record in records} - {None}) < 2:
+        keys = [key for key in keys if key != _RATE]
     groups: dict[str, list[str]] = {}
     for key in sorted(keys, key=lambda key: key.startswith(HELD_OUT)):
         groups.setdefault(key.removeprefix(HELD_OUT).split("/", 1)[0], []).append(key)

@@ -15,7 +15,7 @@ from sparc.evaluation.words import READ
 from sparc.explorer.shown import Shown
 from sparc.explorer.statements import clean, shortened, significant
 
-SAMPLES_PER_FILE = 64
+SAMPLES_PER_FILE = 32
 CAPTION = 160
 """Characters of a caption in the list of samples."""
 PARTS = 12

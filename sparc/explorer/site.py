@@ -32,7 +32,7 @@ from sparc.system.refusals import reading, writing
 PAGE = Path(__file__).parent / "page"
 """Files of the page, which are copied as they are."""
 INDEX = "index.html"
-FORMAT = 1
+FORMAT = 2
 """Format of the data files."""
 
 OnPart = Callable[[str, int, int], None]

@@ -56,7 +56,7 @@ def test_a_long_log_is_thinned_evenly(tmp_path):
     assert curve["series"][0]["values"][:3] == [0, 3, 6]
 
 
-def test_held_out_losses_share_the_chart_of_their_losses_and_the_learning_rate_has_none(tmp_path):
+def test_held_out_losses_share_the_chart_of_their_losses_and_a_constant_rate_has_none(tmp_path):
     run = Run(tmp_path)
     run.log({"step": 20, "epoch": 1.0, "held-out/loss": 3, "held-out/cross/a->b": 4})
     run.log({"step": 50, "epoch": 2.5, "loss": 2, "cross/a->b": 5, "dead/a": 7, "lr": 0.1})
@@ -68,6 +68,15 @@ def test_held_out_losses_share_the_chart_of_their_losses_and_the_learning_rate_h
     ]
     assert [one["name"] for one in found["cross"]["series"]] == ["a → b", "a → b, held out"]
     assert found["dead"]["x"] == [20, 50]
+
+
+def test_a_learning_rate_that_changes_has_a_chart(tmp_path):
+    run = Run(tmp_path)
+    for step, rate in ((20, 0.1), (50, 0.1), (80, 0.05)):
+        run.log({"step": step, "epoch": 1.0, "loss": 2, "lr": rate})
+    found = {curve["name"]: curve for curve in curves(run.metrics)[0]}
+    assert [one["values"] for one in found["lr"]["series"]] == [[0.1, 0.1, 0.05]]
+    assert found["lr"]["label"] == "Learning rate"
 
 
 def test_without_a_log_or_a_report_there_is_nothing_to_show(tmp_path):

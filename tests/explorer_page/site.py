@@ -91,7 +91,7 @@ class Site:
             self.folder,
             "run",
             {
-                "format": 1,
+                "format": 2,
                 "name": self.text("run", "planted"),
                 "version": "0.1",
                 "dataset": {"name": self.text("dataset", "drawings"), "split": "test"},
@@ -103,7 +103,7 @@ class Site:
                 "streams": streams,
                 "depths": [] if self.bare else [0, 1, 2],
                 "has": dict.fromkeys(("labels", "taxonomy", "images", "captions"), not self.bare),
-                "chunk": {"latents": 32, "samples": 64},
+                "chunk": {"latents": 32, "samples": 32},
                 "sprite": {"size": 96, "columns": 8, "rows": 8, "files": -(-self.samples // 64)},
                 "branches": [] if self.bare else [self.text("branch", name) for name in BRANCHES],
                 "curves": [
@@ -248,8 +248,8 @@ class Site:
                 for sample in found:
                     codes[sample][name].append([latent, round(2 / (1 + len(codes[sample][name])), 3)])
         ways = [f"{a}>{b}" for a in self.streams for b in self.streams]
-        for chunk in range(min(chunks or self.samples, -(-self.samples // 64))):
-            members = range(chunk * 64, min(self.samples, chunk * 64 + 64))
+        for chunk in range(min(chunks or self.samples, -(-self.samples // 32))):
+            members = range(chunk * 32, min(self.samples, chunk * 32 + 32))
             write(
                 self.folder,
                 f"sample/{chunk}",
@@ -290,7 +290,18 @@ class Site:
         return {"samples": list(range(count)), "terms": terms, "fires": fires, "absent": absent}
 
     def write_bias(self) -> None:
-        write(self.folder, "bias", self.bias())
+        def numbers(values: list[int]) -> str:
+            return base64.b64encode(np.array(values, "<u2").tobytes()).decode()
+
+        bias = self.bias()
+        bias["fires"] = {
+            name: {
+                "counts": numbers([len(fires) for fires in found]),
+                "positions": numbers([position for fires in found for position in fires]),
+            }
+            for name, found in bias["fires"].items()
+        }
+        write(self.folder, "bias", bias)
 
     def write_sprites(self) -> None:
         sheet = Image.new("RGB", (96 * 8, 96 * 8), "white")

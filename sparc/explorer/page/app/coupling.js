@@ -6,6 +6,36 @@ const Coupling = (() => {
   const fewest = 5; // samples of A alone and of B alone below which no test can say much
   const [neither, first, second, both] = [0, 1, 2, 3];
 
+  // 16-bit numbers, little-endian, out of base64.
+  const numbers = (text) => {
+    const bytes = atob(text);
+    const found = new Uint16Array(bytes.length / 2);
+    for (let place = 0; place < found.length; place += 1)
+      found[place] = bytes.charCodeAt(2 * place) | (bytes.charCodeAt(2 * place + 1) << 8);
+    return found;
+  };
+
+  // The positions of the samples in which each latent of a stream fires: latents one after another, each up to where its end says.
+  const unpacked = ({ counts, positions }) => {
+    const sizes = numbers(counts);
+    const ends = new Uint32Array(sizes.length);
+    sizes.forEach((size, latent) => (ends[latent] = size + (latent ? ends[latent - 1] : 0)));
+    return { ends, positions: numbers(positions) };
+  };
+
+  const start = ({ ends }, latent) => (latent ? ends[latent - 1] : 0);
+
+  const load = async () => {
+    const bias = await Data.loadOnce("bias");
+    for (const stream of Object.keys(bias.fires)) bias.fires[stream] = unpacked(bias.fires[stream]);
+    return bias;
+  };
+
+  const firing = (bias, stream, latent) => {
+    const fires = bias.fires[stream];
+    return Array.from(fires.positions.subarray(start(fires, latent), fires.ends[latent]));
+  };
+
   // log(n!) for n below `count`.
   const logFactorials = (count) => {
     const table = new Float64Array(count);
@@ -91,9 +121,10 @@ const Coupling = (() => {
       };
       const found = [];
       const hits = new Uint32Array(4);
-      bias.fires[stream].forEach((positions, latent) => {
+      const { ends, positions } = bias.fires[stream];
+      ends.forEach((end, latent) => {
         hits.fill(0);
-        for (const position of positions) hits[codes[position]] += 1;
+        for (let place = start(bias.fires[stream], latent); place < end; place += 1) hits[codes[positions[place]]] += 1;
         if (!hits[first] || !hits[second]) return;
         const larger = Math.max(p(hits[first], first, hits[neither]), p(hits[second], second, hits[neither]));
         if (larger <= falseDiscoveries) found.push({ stream, latent, hits: hits.slice(), sizes, p: larger });
@@ -120,7 +151,7 @@ const Coupling = (() => {
     const logs = logFactorials(count + 1);
     const codes = groups(count, samplesA, samplesB);
     const sizes = sizesOf(codes, []);
-    const testCount = streams.reduce((sum, stream) => sum + bias.fires[stream].length, 0);
+    const testCount = streams.reduce((sum, stream) => sum + bias.fires[stream].ends.length, 0);
     const few = sizes[first] < fewest || sizes[second] < fewest || sizes[neither] < fewest;
     const passed = passing(tests(bias, streams, codes, logs), testCount)
       .map((test) => ({ ...test, strength: strength(test) }))
@@ -133,5 +164,5 @@ const Coupling = (() => {
     return { passed, chance, sizes, few, fewest, testCount, codes };
   };
 
-  return { check, fewest, fisher, logFactorials, threshold, both };
+  return { load, firing, check, fewest, fisher, logFactorials, threshold, both };
 })();

@@ -35,5 +35,12 @@ const Data = (() => {
     return promise;
   };
 
-  return { load };
+  // Loads a file that only the caller keeps, so that its memory is free once the caller has gone.
+  const loadOnce = async (name) => {
+    const value = await load(name);
+    loaded.delete(name);
+    return value;
+  };
+
+  return { load, loadOnce };
 })();

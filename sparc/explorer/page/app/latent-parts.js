@@ -63,16 +63,16 @@ const LatentParts = (() => {
   };
 
   // A small tile: picture, name and what there is to say about it.
-  const tile = (latent, ...facts) =>
+  const tile = (latent, first, ...more) =>
     h(
       `a.tile${Dictionary.run.has.images ? "" : ".plain"}`,
       { href: Links.to(`latent/${latent}`) },
       Dictionary.run.has.images ? Pictures.thumbnail(Dictionary.thumbs(latent)[0], "") : null,
       h(
         "span.tile-text",
-        h("span.name", title(latent), Dictionary.columns.name[latent] === null ? null : h("span.also", ` ${latent}`)),
+        h("span.name", said(Dictionary.title(latent)), Dictionary.columns.name[latent] === null ? null : h("span.also", ` ${latent}`)),
         Dictionary.columns.name[latent] === null ? example(latent) : null,
-        h("span.soft", facts),
+        h("span.soft", first, Dictionary.also(latent) ? [" · also ", said(Dictionary.also(latent))] : null, more),
       ),
     );
 

@@ -35,6 +35,7 @@
     const shown = Object.hasOwn(views, view) ? views[view] : LatentsView;
     leave();
     leave = () => {};
+    Pictures.release(main);
     main.replaceChildren();
     main.className = `view-${view}`;
     markTab(view);

@@ -6,6 +6,7 @@ const Pictures = (() => {
   // Each thumbnail is a canvas with a copy of its tile. A browser keeps whole sprites in memory, decoded, for half a gigabyte,
   // if style sheets show them; here a sprite is let go once the wanted tiles are cut out.
   const tilesKept = 240;
+  const patience = 40; // milliseconds
   const tiles = new Map(); // number -> picture, in order of use
   const waiting = new Map(); // sprite -> Map of number -> canvases that wait for it
   const wanted = new WeakMap(); // canvas -> number
@@ -40,15 +41,22 @@ const Pictures = (() => {
     }
   };
 
+  // A sprite is not decoded for tiles that fast scrolling or typing has replaced in the meantime.
+  const fetchSprite = (file) => {
+    const wishes = [...waiting.get(file)].flatMap(([number, canvases]) => canvases.map((canvas) => [canvas, number]));
+    if (!wishes.some(([canvas, number]) => wanted.get(canvas) === number)) return void waiting.delete(file);
+    const image = new Image();
+    image.onload = () => cut(image, file);
+    image.onerror = () => waiting.delete(file); // the tiles stay empty
+    return void (image.src = `sprites/${file}.webp`);
+  };
+
   const request = (canvas, number) => {
     const { columns, rows } = Dictionary.run.sprite;
     const file = Math.floor(number / (columns * rows));
     if (!waiting.has(file)) {
       waiting.set(file, new Map());
-      const image = new Image();
-      image.onload = () => cut(image, file);
-      image.onerror = () => waiting.delete(file); // the tiles stay empty
-      image.src = `sprites/${file}.webp`;
+      setTimeout(() => fetchSprite(file), patience);
     }
     const numbers = waiting.get(file);
     numbers.set(number, [...(numbers.get(number) ?? []), canvas]);
@@ -106,5 +114,13 @@ const Pictures = (() => {
     return canvas;
   };
 
-  return { show, thumbnail, heatMap };
+  // Lets go of the pixels within an element that is removed; a browser would keep them until its next collection.
+  const release = (element) => {
+    for (const canvas of element.querySelectorAll("canvas")) {
+      wanted.delete(canvas);
+      canvas.width = canvas.height = 0;
+    }
+  };
+
+  return { show, thumbnail, heatMap, release };
 })();

@@ -153,8 +153,8 @@ const BiasView = (() => {
       ),
       h(
         "p.soft",
-        "Strength: how many times higher the odds of firing are with the weaker of the two terms than with neither; the line is its 95 % interval, the middle is no coupling. ",
-        "A latent passes when both terms raise its odds (Fisher's exact test, one-sided, the larger of the two p; 5 % false discoveries over all latents and models, by Benjamini and Hochberg). ",
+        "Strength: how many times higher the odds of firing are with the weaker of the two terms than with neither; the line is its 95\u00a0% interval, the middle is no coupling. ",
+        "A latent passes when both terms raise its odds (Fisher's exact test, one-sided, the larger of the two p; 5\u00a0% false discoveries over all latents and models, by Benjamini and Hochberg). ",
         "Samples that carry both terms are not counted, so that no latent passes merely because the terms occur together.",
       ),
     );
@@ -197,7 +197,7 @@ const BiasView = (() => {
           h(
             "div.streams",
             terms.map((term, place) => {
-              const found = bias.fires[test.stream][test.latent]
+              const found = Coupling.firing(bias, test.stream, test.latent)
                 .filter((position) => result.codes[position] === place + 1)
                 .map((position) => bias.samples[position]);
               return h(
@@ -307,7 +307,7 @@ const BiasView = (() => {
   };
 
   const show = async (main, _id, parameters) => {
-    const [bias, samples] = await Promise.all([Data.load("bias"), Data.load("samples")]);
+    const [bias, samples] = await Promise.all([Coupling.load(), Data.load("samples")]);
     main.append(
       h("h1", "Bias check"),
       h(

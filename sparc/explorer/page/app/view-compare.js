@@ -174,7 +174,7 @@ const CompareView = (() => {
     );
     const wide = { time: false, range: () => [0, top] };
     const mounted = Scatter.draw(place, points, {
-      height: Math.min(600, Math.max(320, place.clientWidth * 0.8)),
+      height: Math.min(720, Math.max(320, place.clientWidth * 0.9)),
       scales: { x: wide, y: view === "rates" ? { range: () => [0, top] } : { range: () => [0, 1] } },
       axes: [
         rootAxis(view === "rates" ? `fires in ${a}` : "fires, mean of both", top, { space: 50 }),
