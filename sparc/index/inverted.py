@@ -68,7 +68,7 @@ class InvertedIndex:
         """Return True if the lists of these latents are as they were made. A disk can change them silently."""
         lists = [slice(self.starts[latent], self.starts[latent + 1]) for latent in latents.tolist()]
         found = [_check(self.samples[part], self.values[part]) for part in lists]
-        return found == self.checks[latents].tolist()
+        return bool(found == self.checks[latents].tolist())
 
     def cosines(self, latents: Ints, activations: Floats) -> Floats:
         """Return the cosine of a code, given by its active latents, with each indexed one: (M,).

@@ -27,7 +27,7 @@ from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.provenance import Change, Provenance, provenance_of
 from sparc.storage.run import OTHER_DATA, Run
-from sparc.system.files import check_writable, sha256
+from sparc.system.files import check_no_folder, check_writable, sha256
 from sparc.system.locks import owned
 from sparc.system.memory import available_bytes
 
@@ -260,6 +260,7 @@ class Session:
 
         for folder in (self.results.path, self.results.pictures):
             check_writable(folder)
+        check_no_folder(self.results.evaluation, self.results.pictures / LATENTS)
         found = measure(
             space,
             self.data.held_out,
