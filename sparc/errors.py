@@ -14,6 +14,8 @@ SparcError
   InUse                a folder that another process works in
   StorageError         a full disk, a missing permission, a lost mount, or another refusal of the file system
   OutOfMemory          a lack of memory
+  ProcessLost          a process of a training by several that has ended
+  FailedElsewhere      an error that another of these processes reports
 
 The message states what was expected and what was found; the hint states what to do. The command line prints both and
 exits with 1. No other code swallows a SparcError.
@@ -217,6 +219,17 @@ class StorageError(SparcError):
 
 class OutOfMemory(SparcError):
     """A lack of memory; the message states what was too large."""
+
+
+class ProcessLost(SparcError):
+    """A process of a training by several processes that ended, so that the others cannot go on."""
+
+
+class FailedElsewhere(SparcError):
+    """An error that another process of the same training reports, so that this one says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("another process of this training has failed", hint="see what that process says")
 
 
 class Interrupted(KeyboardInterrupt):

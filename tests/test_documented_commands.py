@@ -29,6 +29,7 @@ NOT_HERE = {
     r"^(encode|search) .*-$": "standard input; tests/test_encode_and_search.py",
     r"^explore .*--serve": "it serves until Ctrl-C; tests/explorer/test_explore_command.py",
     r"^ablate": "many trainings; tests/ablation",
+    r"^plan": "a minute or two of measuring; tests/test_plan.py",
     r"^doctor": "it looks at this machine; tests/storage/test_verify.py",
     r"^bench": "minutes at these sizes; tests/benchmarks",
     r"my-model|^train --dataset digits": "an installation; tests/plugins/test_scaffold.py, tests/test_examples.py",

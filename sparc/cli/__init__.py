@@ -16,8 +16,9 @@ from typing import Any
 import typer
 
 from sparc.cli.interruptions import kept
-from sparc.errors import SparcError, say_warnings
+from sparc.errors import FailedElsewhere, SparcError, say_warnings
 from sparc.system.cells import without_controls
+from sparc.system.processes import leads
 from sparc.system.refusals import CONTENT, refusal
 
 INTERRUPTED = 130
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 traceback.print_exc()
             code = _explain(error)
             why = str(error) if isinstance(error, Ended) else INTERRUPTION
-    if code == INTERRUPTED:
+    if code == INTERRUPTED and leads():
         _fail(why, kept(_words), INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -93,11 +94,13 @@ def leave(number: int, frame: object) -> None:
 
 
 def _explain(error: Exception) -> int:
+    if isinstance(error, FailedElsewhere):
+        return 1
     if isinstance(error, SparcError):
         return _fail(error.message, error.hint, 1, error.details)
     if isinstance(error, _UsageError):
         message, hint = _usage(error)
-        return _fail(message, hint, 2) if message else 2  # no message: typer printed the help
+        return _fail(message, hint, 2) if message and leads() else 2  # no message: typer printed the help
     if isinstance(error, Ended | typer.Abort):
         return INTERRUPTED
     if (found := refusal(error, "go on", CONTENT)) is not None:

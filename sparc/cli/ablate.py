@@ -32,7 +32,7 @@ Out = Annotated[
 ]
 
 
-@with_options(RunConfig, without=("out",))
+@with_options(RunConfig, without=("out", "shard_latents"))
 def ablate(
     given: dict[str, Any], grid: Axes = None, seeds: Seeds = None, out: Out = None, config: ConfigFile = None
 ) -> None:

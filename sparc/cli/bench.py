@@ -184,7 +184,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as one J
 
 
 @app.command("planted")
-@with_options(RunConfig)
+@with_options(RunConfig, without=("shard_latents",))
 def planted(given: dict[str, Any], run: PlantedRun = None, config: ConfigFile = None, json_: AsJson = False) -> None:
     """Train on planted data, and measure which of its directions and supports the space recovers.
 

@@ -9,7 +9,7 @@ import typer
 from sparc.cli.options import ConfigFile, with_options
 from sparc.cli.progress import Screen, console
 from sparc.cli.tables.extraction import print_plan
-from sparc.config import ExtractOptions, SpaceOptions, TrainingConfig
+from sparc.config import ExtractOptions, ParallelOptions, SpaceOptions, TrainingConfig
 from sparc.errors import MissingData
 from sparc.session import read_options
 from sparc.session.stopping import time_limit
@@ -20,7 +20,14 @@ Plan = Annotated[
 ]
 
 
-@with_options(ExtractOptions, without=(*SpaceOptions.model_fields, *TrainingConfig.model_fields, "features", "out"))
+NOT_HERE = (
+    *(field for model in (SpaceOptions, TrainingConfig, ParallelOptions) for field in model.model_fields),
+    "features",
+    "out",
+)
+
+
+@with_options(ExtractOptions, without=NOT_HERE)
 def extract(given: dict[str, Any], config: ConfigFile = None, plan: Plan = False) -> None:
     """Extract the features of a dataset into the store, as `sparc train` does first.
 

@@ -23,6 +23,7 @@ PANELS = {
     "PlaceOptions": "Places",
     "MeasureOptions": "Other data, and imported spaces",
     "TimeOptions": "Places",
+    "ParallelOptions": "Training",
     "SpaceOptions": "Space",
     "TrainingConfig": "Training",
     "ExtractionOptions": "Extraction",

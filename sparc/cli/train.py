@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,12 +18,17 @@ from sparc.cli.tables.evaluation import print_evaluation
 from sparc.cli.tables.extraction import print_rehearsal
 from sparc.config import RunConfig
 from sparc.errors import Interrupted, InvalidConfig
-from sparc.session import Session, read_options
+from sparc.session import Listener, Session, read_options
 from sparc.session.rehearsal import rehearse
 from sparc.session.stopping import time_limit
+from sparc.session.together import Mute, check_alone, together
 from sparc.session.verbs import begin_or_resume, check_resume, finished_run, run_session
 from sparc.storage.run import Run
 from sparc.system.memory import keep_freed_memory
+from sparc.system.processes import leads
+
+if TYPE_CHECKING:
+    from sparc.training.distributed import Ranks
 
 Resume = Annotated[
     Path | None,
@@ -59,31 +66,40 @@ def train(given: dict[str, Any], config: ConfigFile = None, resume: Resume = Non
     """
     if dry_run and resume is not None:
         raise InvalidConfig("--dry-run: expected a new run, found --resume", hint="leave one of them out")
+    if dry_run:
+        check_alone("--dry-run")
     file = read_options(config) if config is not None else None
-    with Screen() as screen:
+    with _screen() as screen, together(screen) as ranks:
         if (done := finished_run(resume)) is not None:  # a second evaluation would drop what `sparc evaluate` measures
             check_resume(given, file)
             screen.note(f"{done.path} is already trained and evaluated")
-            print_next(done)
+            if leads():
+                print_next(done)
             return
         session = begin_or_resume(given, screen, resume=resume, file=file)
         if not dry_run:
-            finish(session, screen)
+            finish(session, screen, ranks)
         else:
             with time_limit(session.config):
                 rehearsal = rehearse(session)
     if dry_run:
         print_rehearsal(rehearsal)
         return
-    print_evaluation(session.run)
-    print_next(session.run)
+    if leads():
+        print_evaluation(session.run)
+        print_next(session.run)
 
 
-def finish(session: Session, screen: Screen) -> None:
+def _screen() -> AbstractContextManager[Listener]:
+    """Return the listener of this process: of several, only the leading one prints."""
+    return Screen() if leads() else contextlib.nullcontext(Mute())
+
+
+def finish(session: Session, screen: Listener, ranks: Ranks | None = None) -> None:
     """Extract, train and evaluate a run; after Ctrl-C, print how to resume and exit."""
     keep_freed_memory()
     try:
-        run_session(session)
+        run_session(session, ranks)
     except Interrupted as stopped:
         screen.note(
             f"{stopped.why or 'stopped'}. Resume it with: sparc train --resume {shlex.quote(str(stopped.path))}"

@@ -169,7 +169,18 @@ class TimeOptions(Options):
         return sum(int(number or 0) * unit for number, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True))
 
 
-class ResumeOptions(TimeOptions, PlaceOptions):
+class ParallelOptions(Options):
+    """How several processes share a training."""
+
+    shard_latents: int = option(
+        1,
+        "With torchrun: number of processes that hold the latents together, for a dictionary that fits in no single "
+        "one. Several such groups split each batch.",
+        gt=0,
+    )
+
+
+class ResumeOptions(ParallelOptions, TimeOptions, PlaceOptions):
     """Options that may change when a run is resumed."""
 
 
@@ -293,7 +304,9 @@ class ExtractionOptions(Options):
     )
 
 
-class RunConfig(ExtractionOptions, TrainingConfig, SpaceOptions, TimeOptions, PlaceOptions, DataOptions):
+class RunConfig(
+    ExtractionOptions, TrainingConfig, SpaceOptions, ParallelOptions, TimeOptions, PlaceOptions, DataOptions
+):
     """All options of a run, from the command line, a TOML file or Python."""
 
     recipe: Recipe = option(

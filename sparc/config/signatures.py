@@ -27,6 +27,9 @@ class RunArguments(TypedDict, total=False):
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
     max_time: str | None
     """Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept."""
+    shard_latents: int
+    """With torchrun: number of processes that hold the latents together, for a dictionary that fits in no single one.
+    Several such groups split each batch."""
     n_latents: int
     """Latents shared by all streams (L)."""
     k: int

@@ -62,14 +62,18 @@ class ActivityCounters:
 
     def update(self, codes: Mapping[str, Codes], batch: Batch) -> None:
         """Count a batch after a training step on it."""
-        for position, name in enumerate(self.streams):
-            since_L = self.samples_since_active[position]
-            since_L += batch.present[name].sum()
+        silent_SL = torch.ones_like(self.samples_since_active, dtype=torch.uint8)
+        for silent_L, name in zip(silent_SL, self.streams, strict=True):
             # No boolean indexing here: its output size would force a GPU sync.
             inactive_BK = codes[name].values <= KEEPS_ALIVE
-            silent_L = torch.ones_like(since_L, dtype=torch.uint8)
             silent_L.scatter_reduce_(0, codes[name].indices.flatten(), inactive_BK.flatten().to(torch.uint8), "amin")
-            since_L *= silent_L
+        seen_S = torch.stack([batch.present[name].sum() for name in self.streams])
+        self._merge(seen_S, silent_SL)
+        self.samples_since_active += seen_S.unsqueeze(1)
+        self.samples_since_active *= silent_SL
+
+    def _merge(self, seen_S: Tensor, silent_SL: Tensor) -> None:
+        """Add, in place, what other processes count of the same batch; there are none here."""
 
     def dead(self, after: int) -> dict[str, Dead]:
         """Return the dead latents of each stream: those inactive for more than `after` samples."""

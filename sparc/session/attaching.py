@@ -25,6 +25,7 @@ from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, checked_path, with_absolute_paths
 from sparc.session.session import Session, check_samples, missing_plugins, program
+from sparc.session.together import check_alone
 from sparc.session.verbs import Trained, run_session
 from sparc.storage.nearby import check_there
 from sparc.storage.provenance import Change, Provenance
@@ -45,6 +46,7 @@ def attach(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpack[
 
 def begin_attached(path: Path, given: dict[str, Any], listener: Listener) -> Session:
     """Plan the run that has a stream more. Raises the SparcError of every mistake that can be found before any work."""
+    check_alone("sparc attach")
     options, base = validated(AttachOptions, given), Run.open(path)
     if not base.finished:
         raise MissingData(f"the run {path} is not finished", hint=f"sparc train --resume {path}")

@@ -92,6 +92,11 @@ class Data:
         splits = list(self.jobs.values())[1:] if self.config.on_the_fly else self.jobs.values()
         return [job for streams in splits for job in streams.values()]
 
+    @property
+    def extracted(self) -> bool:
+        """True if the store has all features."""
+        return all(job.done for streams in self.jobs.values() for job in streams.values())
+
     def check_samples(self) -> None:
         """Raise the first of the problems, with the others as its details; warn of samples that are to be skipped."""
         problems = self.problems()

@@ -62,7 +62,7 @@ class Sizes:
         every = np.array(self._terms(name, self._every))
         # The largest size weighs most: it is the nearest to that of all samples.
         weights_N1 = (counts**0.5 / times)[:, None]
-        last = rows[-1].clip(1)
+        last = np.maximum(rows[-1], 1)
         # Few sizes cannot tell the terms apart: each then gets the same part of the time.
         apart_KK = WEAK * weights_N1[-1, 0] * np.eye(len(last))
         equal_K = WEAK * weights_N1[-1, 0] * np.full(len(last), times[-1] / len(last))

@@ -30,7 +30,6 @@ from sparc.session.options import as_options, resolved, store_root
 from sparc.session.probing import EvaluationFound, Probe, TrainingFound
 from sparc.session.samples import samples_of, widths_of
 from sparc.session.session import check_memory, free_path
-from sparc.storage.store import SHARD_ROWS
 from sparc.system.files import free_bytes
 from sparc.system.memory import available_bytes
 from sparc.system.processes import started
@@ -196,6 +195,8 @@ def _measured(order: Probe) -> dict[str, Any]:
 def _extraction(probed: list[tuple[Progress, dict[str, Any]]], start: float) -> Cost:
     found = [one for _, one in probed]
     disk = sum(one["bytes"] + one["ids_bytes"] for one in found)
+    from sparc.storage.store import SHARD_ROWS
+
     shard = max(one["bytes"] / one["rows"] * min(one["rows"], SHARD_ROWS) for one in found)
     peaks = [one["memory"] for one in found if one["memory"] is not None]
     return Cost(

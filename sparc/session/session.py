@@ -20,6 +20,7 @@ from sparc.session import on_the_fly
 from sparc.session.data import Data, jobs_of
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import resolved, store_root, with_absolute_paths
+from sparc.session.together import on_this_machine
 from sparc.session.tracking import Tracker, check_tracker, tracking
 from sparc.session.watching import Watch
 from sparc.storage.belonging import weights_in
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.storage.store import FeatureStore
+    from sparc.training.distributed import Ranks
     from sparc.training.trainer import Step
 
 
@@ -54,6 +56,13 @@ class Session:
     """Name of the folder for what is written about data that are not the run's own; None for its own data."""
     unnamed: bool = False
     """True if the run's directory may become the next free one, because nobody has named it."""
+    ranks: Ranks | None = None
+    """Processes that train the run together; None for this one alone."""
+
+    @property
+    def leads(self) -> bool:
+        """True in the one process that writes the run."""
+        return self.ranks is None or self.ranks.leads
 
     @classmethod
     def begin(cls, given: Mapping[str, Any], listener: Listener, file: Mapping[str, Any] | None = None) -> Session:
@@ -76,7 +85,8 @@ class Session:
         moved = {name: place for name, place in places.given().items() if name in names(PlaceOptions)}
         provenance = run.provenance()
         options = provenance.options.model_dump(mode="json", by_alias=True)
-        limit = {"max-time": getattr(places, "max_time", None)}  # of this command, not of the one that began the run
+        # Of this command, not of the one that began the run.
+        limit = {"max-time": getattr(places, "max_time", None), "shard-latents": getattr(places, "shard_latents", 1)}
         config = with_absolute_paths(validated(RunConfig, {**options, **moved, **limit}, what=str(run.path)))
         with missing_plugins(provenance):
             registry = discover()
@@ -95,6 +105,12 @@ class Session:
 
         Raises InUse if another process works in it, and InvalidConfig if another process has just finished it.
         """
+        if self.ranks is not None:
+            self.ranks.wait("begun")  # so that no process takes the directory of another for that of a stranger
+            if not self.ranks.leads:
+                self.run = Run(Path(self.ranks.same("")))
+                yield
+                return
         is_new = not (self.run.begun or self.run.finished)
         with contextlib.ExitStack() as stack:
             while True:
@@ -109,6 +125,8 @@ class Session:
                         raise
                     self.run = Run(free_path(self.config))
             self.run.sweep()
+            if self.ranks is not None:
+                self.ranks.same(str(self.run.path))
             yield
 
     @property
@@ -147,13 +165,14 @@ class Session:
 
         Raises MisalignedStreams if the run to resume was started on other features.
         """
-        self.data.extract()
+        self._extract()
         self.listener.doing("checking the features")
         if self.config.on_the_fly:
             self._prepare_on_the_fly()
             return
         features = self.data.train
-        if self.run.begun and self.run.provenance().features != feature_digests(features.manifests):
+        begun = self.run.begun if self.ranks is None else self.ranks.same(self.run.begun)
+        if begun and self.run.provenance().features != feature_digests(features.manifests):
             raise MisalignedStreams(
                 f"the features in the store are not the ones that {self.run.path} was started on",
                 hint="train a new run",
@@ -162,10 +181,22 @@ class Session:
         if self.base is not None:
             check_shared(features, self.base)
         if not self.run.finished:
-            config = self.config if self.run.begun else fitted(self.config, len(features))
-            check_memory(config, features.widths, self.data.device)
-        if not self.run.begun:
+            config = self.config if begun else fitted(self.config, len(features))
+            check_memory(config, features.widths, self.data.device, on_this_machine() / config.shard_latents)
+        if not begun:
             self.create()
+        if self.ranks is not None:
+            self.ranks.wait("created")
+
+    def _extract(self) -> None:
+        if self.ranks is None:
+            self.data.extract()
+            return
+        self.data.extract((self.ranks.rank, self.ranks.size))
+        self.ranks.wait("extracted")
+        if self.ranks.leads and not self.data.extracted:
+            self.data.extract()
+        self.ranks.wait("checked")
 
     def _prepare_on_the_fly(self) -> None:
         if self.run.begun:
@@ -185,6 +216,8 @@ class Session:
         chosen = fitted(self.config, samples)
         self.listener.note(described(self.config, chosen, samples))
         self.config = chosen
+        if not self.leads:
+            return
         Run.create(self.run.path)
         changes: tuple[Change, ...] = ()
         if self.base is not None:
@@ -208,21 +241,24 @@ class Session:
     def train(self, should_stop: Callable[[], bool] = lambda: False) -> SharedLatentSpace | None:
         """Train the run, or resume its training; load the space of a finished run.
 
-        Returns None if `should_stop` ended the training; its state is then saved.
+        Returns None if `should_stop` ended the training; its state is then saved. Of several processes that split the
+        latents, the first returns the whole space, and the others their parts.
         """
         if self.run.finished:
             return self.space
         self.listener.doing("preparing the training")
         from sparc.storage.checkpoint import SharedLatentSpace, load
         from sparc.training.attaching import AttachedTraining, attached
+        from sparc.training.sharding import SpaceShard
         from sparc.training.trainer import Hooks, run_to_end, train
 
-        tracker = tracking(self.config, self.run)
+        tracker = tracking(self.config, self.run) if self.leads else Tracker()
         if self.config.on_the_fly:
             hooks = Hooks(partial(self._on_step, tracker), should_stop, held_out=self.data.test)
             with tracker:
                 space, complete = on_the_fly.train(self.data, self.config, self.run, self.listener, hooks)
             return space if complete else None
+        ranks = self.ranks and self.ranks.arranged(self.config.shard_latents, self.data.device)
         watch = Watch(self.data.jobs)
         hooks = Hooks(partial(self._on_step, tracker), should_stop, watch, self.data.test)
         features, config, changes = self.data.train, self.config.training(), self.run.provenance().changes
@@ -231,13 +267,18 @@ class Session:
                 space = attached(load(self.run.base, device=self.data.device), changes[-1].stream, features)
                 complete = run_to_end(AttachedTraining(space, config), features, self.run, hooks)
             else:
-                space = SharedLatentSpace(self.config.space(features.widths), seed=self.config.seed)
-                space = space.to(self.data.device)
-                complete = train(space, config, features, self.run, hooks)
-        if complete:
+                shape, seed = self.config.space(features.widths), self.config.seed
+                if ranks is None or self.config.shard_latents == 1:
+                    space = SharedLatentSpace(shape, seed=seed)
+                else:
+                    space = SpaceShard(shape, ranks, seed=seed)
+                complete = train(space.to(self.data.device), config, features, self.run, hooks, ranks)
+        if complete and self.leads:
             from sparc.training.plots import draw_curves
 
             draw_curves(self.run)
+            if self.config.shard_latents > 1:
+                return load(self.run.path, device=self.data.device)
         return space if complete else None
 
     def _on_step(self, tracker: Tracker, step: Step) -> None:
@@ -283,15 +324,16 @@ class Session:
         return file
 
 
-def check_memory(config: RunConfig, widths: Mapping[str, int], device: str) -> None:
+def check_memory(config: RunConfig, widths: Mapping[str, int], device: str, copies: float = 1) -> None:
     """Raise OutOfMemory if the parameters and moments of a space take more memory than there is on the CPU.
 
-    Without this check, a space that fits nowhere would be found only when its run has been created.
+    `copies` is the number of processes on this machine, each of which may hold a part of the latents only. Without this
+    check, a space that fits nowhere would be found only when its run has been created.
     """
     space = config.space(widths)
     width, streams = sum(space.streams.values()), len(space.streams)
     moment = 2 if config.adam_state == "bfloat16" else 4
-    needed = (2 * space.n_latents * width + streams * space.n_latents + width) * (4 + 2 * moment)
+    needed = (2 * space.n_latents * width + streams * space.n_latents + width) * (4 + 2 * moment) * copies
     if device == "cpu" and needed > (there := available_bytes()):
         raise OutOfMemory(
             f"a space of {space.n_latents:,} latents and streams of width {width:,} takes {needed / 2**30:,.1f} GiB to "

@@ -31,6 +31,7 @@ from sparc.session.options import as_options, resolved
 from sparc.session.other_data import extract_held_out, open_measured
 from sparc.session.session import Session
 from sparc.session.stopping import stop_on_signal, time_limit
+from sparc.session.together import Mute, check_alone, check_shares, together
 from sparc.storage.run import Run
 from sparc.system.locks import owned
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sparc.models import Models
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.storage.store import FeatureStore
+    from sparc.training.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,23 @@ def train(
     finishes the step, saves the state, and raises Interrupted, a KeyboardInterrupt. Raises the SparcError that
     `sparc train` ends with.
     """
-    given = options_of_train(config, arguments, RunConfig, listener)
-    if (done := finished_run(resume)) is not None:
-        check_resume(given)
-        return _trained(done, given.get("device", "auto"), listener)
-    return run_session(begin_or_resume(given, listener, resume=resume))
+    with together(listener) as ranks:
+        listener = listener if ranks is None or ranks.leads else Mute()
+        if ranks is not None and not ranks.leads:
+            ranks.wait("stored")  # arrays are stored by the first process
+        given = options_of_train(config, arguments, RunConfig, listener)
+        if ranks is not None and ranks.leads:
+            ranks.wait("stored")
+        if (done := finished_run(resume)) is not None:
+            check_resume(given)
+            return _trained(done, given.get("device", "auto"), listener)
+        session = begin_or_resume(given, listener, resume=resume)
+        trained = run_session(session, ranks)
+        if session.leads or session.config.shard_latents == 1:
+            return trained
+        from sparc.storage.checkpoint import load
+
+        return replace(trained, space=load(trained.path, device=session.data.device))
 
 
 def finished_run(resume: str | Path | None) -> Run | None:
@@ -182,8 +196,15 @@ def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None
         )
 
 
-def run_session(session: Session) -> Trained:
-    """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state."""
+def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
+    """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state.
+
+    With `ranks`, these processes extract and train together, and the leading one evaluates.
+    """
+    check_shares(session.config, ranks)
+    if session.run.begun and session.run.provenance().changes:
+        check_alone("to attach a stream")
+    session.ranks = ranks
     with time_limit(session.config), session.owned():
         path = session.run.path
         try:
@@ -194,7 +215,7 @@ def run_session(session: Session) -> Trained:
                 space = session.train(stopped)
             if space is None:
                 raise stopped.error
-            found = session.evaluate(space)
+            report = _evaluated(session, space)
         except KeyboardInterrupt as error:
             if not session.run.begun:
                 raise
@@ -206,7 +227,21 @@ def run_session(session: Session) -> Trained:
             raise StorageError(
                 error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
             ) from error
-        return Trained(path, space, found.report)
+        return Trained(path, space, report)
+
+
+def _evaluated(session: Session, space: SharedLatentSpace) -> Report:
+    """Evaluate a space in the leading process, and return the report in all."""
+    if session.ranks is None:
+        return session.evaluate(space).report
+    if session.ranks.leads:
+        found = session.evaluate(space)
+    session.ranks.wait("evaluated")
+    if not session.ranks.leads:
+        from sparc.evaluation.report import EvaluationFile
+
+        found = EvaluationFile.read(session.run.evaluation)
+    return found.report
 
 
 @dataclass(frozen=True)

@@ -177,11 +177,15 @@ class Run:
         """
         return self._state / f"step-{step:012d}.safetensors"
 
+    def shards(self, step: int) -> Path:
+        """Return the path of a checkpoint that several processes write: a folder (`sparc.training.sharded_state`)."""
+        return self._state / f"step-{step:012d}.shards"
+
     def states(self) -> list[Path]:
         """Return the paths of all checkpoints, the newest first. Raises StorageError if the machine refuses to look."""
         with reading(self._state):
-            found = sorted(self._state.glob("step-*.safetensors"), reverse=True)
-        return [path for path in found if re.fullmatch(r"step-\d{12}", path.stem)]
+            found = [path for kind in ("safetensors", "shards") for path in self._state.glob(f"step-*.{kind}")]
+        return sorted((path for path in found if re.fullmatch(r"step-\d{12}", path.stem)), reverse=True)
 
     @property
     def best(self) -> Path:

@@ -25,6 +25,11 @@ _PARENT = Path(__file__).parents[2]
 """Folder that holds the package sparc."""
 
 
+def leads() -> bool:
+    """Return False in all but the first of the processes that torchrun started: they print and write no report."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def python(module: str) -> list[str]:
     """Return the command that runs `main()` of a module in a new interpreter, with the import path of this one."""
     return python_code(f"from {module} import main; main()")

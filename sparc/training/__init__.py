@@ -9,6 +9,10 @@
     gradients       `core/losses.py` by hand: the loss and its gradients without autograd
     adam            the optimiser and the unit norms of `core/step.py` by hand
     bf16_selection  Global TopK by a product in bfloat16, with the result of the one in float32
+    distributed     several processes: their groups, and how they agree, wait and fail
+    reduction       what those with the same latents sum: gradients and counters
+    sharding        a space whose latents are split, with the TopK of `merging`, and `sharded_state`, its checkpoints
+    cost_model      bytes, memory and time of a step of several processes
 
 Shapes are those of `sparc.core`.
 """

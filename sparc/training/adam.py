@@ -13,13 +13,19 @@ odds that keep their expectation.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
 from sparc.core.kernels import AdamStep, blocks, kernels, tiles
 from sparc.core.space import LatentSpace
-from sparc.training.gradients import Gradients, TableGradient
+from sparc.training.gradients import EncoderGradients, Gradients, TableGradient
+from sparc.training.reduction import Reduction
+
+if TYPE_CHECKING:
+    from sparc.training.distributed import Ranks
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -30,10 +36,17 @@ UNPACKED = 2**22
 class Adam:
     """First and second moments of a space's parameters, and the step that uses them."""
 
-    def __init__(self, space: LatentSpace, lr: float, state: torch.dtype | None = None) -> None:
-        """Start with moments of zero, in the dtype `state`: by default that of the parameters, or bfloat16."""
+    def __init__(
+        self, space: LatentSpace, lr: float, state: torch.dtype | None = None, ranks: Ranks | None = None
+    ) -> None:
+        """Start with moments of zero, in the dtype `state`: by default that of the parameters, or bfloat16.
+
+        With `ranks`, gradients are summed over those that have other samples.
+        """
         self.space = space
         self.lr = lr
+        self._ranks = ranks
+        self._summed = ranks is not None and ranks.samples.size > 1
         self.moments = {
             name: (torch.zeros_like(parameter, dtype=state), torch.zeros_like(parameter, dtype=state))
             for name, parameter in space.named_parameters()
@@ -55,6 +68,8 @@ class Adam:
         """
         self.steps += 1
         self._steps.fill_(self.steps)
+        if self._summed:
+            return self._step_on_sums(gradients)
         with record_function("sparc.decoder"):
             dots = self._update_at_once("decoder", gradients.decoder, on_norm=True)
         if dots is None:
@@ -68,9 +83,37 @@ class Adam:
                 name = f"encoders.{position}"
                 if self._update_at_once(name, gradient, on_norm=False) is None:
                     self._update_by_blocks(name, gradient, on_norm=False)
+        return self._update_biases(beyond)
+
+    def _step_on_sums(self, gradients: Gradients) -> Tensor:
+        """As `step`, with the gradients of tables summed over the ranks that have other samples."""
+        assert self._ranks is not None
+        reduction = Reduction(self._ranks.samples, gradients.decoder)
+        with record_function("sparc.code_gradients"):
+            dots = gradients.decoder.dots(self.space.decoder)
+        with record_function("sparc.decoder"):
+            self._update_by_sums("decoder", gradients.decoder, reduction, on_norm=True)
+        with record_function("sparc.encoders"):
+            beyond = gradients.beyond_decoder(dots)
+            for position, gradient in enumerate(beyond.encoders):
+                self._update_by_sums(f"encoders.{position}", gradient, reduction, on_norm=False)
+        return self._update_biases(beyond)
+
+    def _update_by_sums(self, name: str, gradient: TableGradient, reduction: Reduction, *, on_norm: bool) -> None:
+        table, (moment1, moment2) = self.space.get_parameter(name).detach(), self.moments[name]
+        for together, gradient_LD in reduction.blocks(gradient, table):
+            for some in blocks(len(gradient_LD), table):
+                latents = slice(together.start + some.start, together.start + some.stop)
+                rows, moments = table[latents], (moment1[latents], moment2[latents])
+                self._update_rows(rows, gradient_LD[some], *moments, on_norm=on_norm)
+
+    def _update_biases(self, beyond: EncoderGradients) -> Tensor:
         self._update(self.space.latent_bias, beyond.latent_bias, *self.moments["latent_bias"])
         self._update(self.space.pre_bias, beyond.pre_bias, *self.moments["pre_bias"])
-        return torch.hypot(beyond.latent_bias.norm(), beyond.pre_bias.norm())
+        norm = beyond.latent_bias.norm()
+        if self._ranks is not None and self._ranks.latents.size > 1:
+            norm = self._ranks.latents.sum_(norm.square(), "biases").sqrt()
+        return torch.hypot(norm, beyond.pre_bias.norm())
 
     def _update_at_once(self, name: str, gradient: TableGradient, *, on_norm: bool) -> list[Tensor] | None:
         """Update a table by a fused kernel and return `gradient.dots` with the table before the update.

@@ -17,7 +17,7 @@ left-over, is a constant.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ from sparc.core.kernels import LatentSum, SortedEntries, dots_by_latent, sum_by_
 from sparc.core.losses import KINDS, LossWeights, Term, reconstruction_term
 from sparc.core.space import Batch, LatentSpace
 from sparc.core.topk import EncoderProduct, Selector
+from sparc.training.merging import kept_here
+
+if TYPE_CHECKING:
+    from sparc.training.distributed import Ranks
 
 _ALL = slice(None)
 
@@ -80,32 +84,35 @@ def gradients(
     weights: LossWeights,
     dead: Mapping[str, Dead] | None = None,
     selector: Selector = topk.select,
+    ranks: Ranks | None = None,
 ) -> Gradients:
     """Return the loss of a batch with an entry for every stream, its codes, and the gradients down to the codes.
 
     `weights` and `dead` are those of `core.losses.loss_terms`; `selector` finds the latents that each sample keeps.
+    With `ranks`, the batch holds this process's samples and the space its latents. Terms are then those of the whole
+    batch. Gradients are this process's summands: of its samples, divided by the number of all, and of its latents.
     """
     inputs = space.inputs(batch)
     with record_function("sparc.select"):
         kept = space.keep(batch, inputs, selector)
     codes = {name: Codes(indices, torch.relu(logits), space.n_latents) for name, (indices, logits) in kept.items()}
-    found = Gradients(space, batch, inputs, codes, weights)
-    streams, dead = list(codes), dead or {}
+    found = Gradients(space, batch, inputs, codes, weights, ranks)
+    streams, revived = list(codes), found.revived(dead or {})
     # Sources that share an index set are decoded together: the decoder's rows are then read once, from the cache.
     for shared in [streams] if space.selection == "global" else [[name] for name in streams]:
         indices_BK = codes[shared[0]].indices
         values_BGK = torch.stack([codes[name].values for name in shared], dim=1)
         R_BGT = found.residuals(indices_BK, values_BGK)
-        revived = {name: dead[name].latents for name in shared if weights.aux and name in dead}
         left_over = {
-            source: -R_BGT[:, place, space.segments[source]]
-            for place, source in enumerate(shared)
-            if len(revived.get(source, ()))
+            source: -R_BGT[:, place, space.segments[source]] for place, source in enumerate(shared) if source in revived
         }
         found.reconstruct(shared, indices_BK, values_BGK, R_BGT)
         for source, left_over_BD in left_over.items():
-            found.revive(source, left_over_BD, revived[source])
+            found.revive(source, left_over_BD, *revived[source])
     found.terms.sort(key=lambda term: KINDS.index(term.kind))
+    if ranks is not None:
+        values = ranks.samples.sum_(torch.stack([term.value for term in found.terms]), "terms")
+        found.terms = [term._replace(value=value) for term, value in zip(found.terms, values, strict=True)]
     return found
 
 
@@ -123,6 +130,7 @@ class Gradients:
         inputs: dict[str, Tensor],
         codes: dict[str, Codes],
         weights: LossWeights,
+        ranks: Ranks | None = None,
     ) -> None:
         """Start without terms."""
         self.terms: list[Term] = []
@@ -135,16 +143,37 @@ class Gradients:
         self._inputs = inputs
         self._centered = inputs if batch.inputs is None else space.inputs(batch._replace(inputs=None))
         self._weights = weights
+        self._ranks = ranks
         self._energy = {name: x_BD.square().sum(dim=1) for name, x_BD in batch.features.items()}
         self._sources: list[list[str]] = []
         """Streams whose codes each sum of the decoder's gradient runs over."""
         self._pre_bias_T = torch.zeros_like(space.pre_bias)
         """Gradient of the pre-bias through the decoder alone."""
+        self._counts = None if ranks is None else self._valid_counts(ranks)
+
+    def _valid_counts(self, ranks: Ranks) -> Tensor:
+        """Return for each source and target how many samples of the whole batch have both, (S, S)."""
+        there_SB = torch.stack([self._batch.present[name] for name in self._space.streams])
+        energy_SB = torch.stack([self._energy[name] for name in self._space.streams])
+        counts_SS = there_SB.to(energy_SB) @ (there_SB & (energy_SB > 0)).to(energy_SB).T
+        return ranks.samples.sum_(counts_SS, "terms")
+
+    def revived(self, dead: Mapping[str, Dead]) -> dict[str, tuple[Tensor, int]]:
+        """Return, for the streams that AuxK acts on, the dead latents and how many there are on all ranks."""
+        if not self._weights.aux:
+            return {}
+        latents = {name: dead[name].latents for name in dead}
+        totals = [len(dead_Q) for dead_Q in latents.values()]
+        if self._ranks is not None and self._ranks.latents.size > 1:
+            totals = self._ranks.latents.sum_(self._pre_bias_T.new_tensor(totals), "terms").long().tolist()
+        return {name: (dead_Q, total) for (name, dead_Q), total in zip(latents.items(), totals, strict=True) if total}
 
     def residuals(self, indices_BK: Tensor, values_BGK: Tensor) -> Tensor:
         """Return R_ts of the sources that share an index set, all targets side by side: (B, G, T)."""
         with record_function("sparc.decode"):
             R_BGT = weighted_rows(indices_BK, values_BGK, self._space.decoder)
+        if self._ranks is not None:
+            self._ranks.latents.sum_(R_BGT, "reconstructions")
         for target, segment in self._space.segments.items():
             R_BGT[:, :, segment] -= self._centered[target].unsqueeze(1)
         return R_BGT
@@ -159,27 +188,44 @@ class Gradients:
         self._add_to_decoder(shared, indices_BK, values_BGK, G_BGT)
 
     def _reconstruction_terms(self, source: str, R_BT: Tensor) -> None:
-        for target, segment in self._space.segments.items():
+        for column, (target, segment) in enumerate(self._space.segments.items()):
             weight = self._weights.reconstruction(source, target, len(self._space.streams))
             valid_B = self._batch.present[source] & self._batch.present[target]
-            value = _differentiate_nmse(R_BT[:, segment], self._energy[target], valid_B, weight)
+            count = None if self._counts is None else self._counts[list(self._space.streams).index(source), column]
+            value = _differentiate_nmse(R_BT[:, segment], self._energy[target], valid_B, weight, count)
             if weight:
                 self.terms.append(reconstruction_term(source, target, value, weight))
 
-    def revive(self, stream: str, left_over_BD: Tensor, dead_Q: Tensor) -> None:
-        """Add a stream's AuxK term: its dead latents, and no others, reconstruct what its code left unexplained."""
+    def revive(self, stream: str, left_over_BD: Tensor, dead_Q: Tensor, total: int) -> None:
+        """Add a stream's AuxK term: its dead latents, and no others, reconstruct what its code left unexplained.
+
+        `total` is the number of dead latents on all ranks.
+        """
         weight_LD, bias_L = self._space.encoder(stream)
         segment = self._space.segments[stream]
         present_B = self._batch.present[stream]
         product = EncoderProduct(self._inputs[stream], weight_LD[dead_Q], bias_L[dead_Q], present_B)
-        kept = topk.select({stream: product}, min(self._weights.k_aux, len(dead_Q)), shared=False)[stream]
+        k = min(self._weights.k_aux, total)
+        if self._ranks is None or self._ranks.latents.size == 1:
+            kept = topk.select({stream: product}, k, shared=False)[stream]
+        else:
+            kept = kept_here(product, dead_Q, k, self._ranks.latents)
         values_B1K = torch.relu(kept.logits).unsqueeze(1)
-        R_B1D = weighted_rows(kept.indices, values_B1K, self._space.decoder[dead_Q, segment])
+        if len(dead_Q):
+            R_B1D = weighted_rows(kept.indices, values_B1K, self._space.decoder[dead_Q, segment])
+        else:  # all are on other ranks
+            R_B1D = torch.zeros_like(left_over_BD).unsqueeze(1)
+        energy_B = left_over_BD.square().sum(dim=1)
+        count = None
+        if self._ranks is not None:
+            self._ranks.latents.sum_(R_B1D, "reconstructions")
+            count = self._ranks.samples.sum_((present_B & (energy_B > 0)).sum(), "terms")
         R_B1D -= left_over_BD.unsqueeze(1)
         weight = self._weights.auxiliary(len(self._space.streams))
-        value = _differentiate_nmse(R_B1D[:, 0], left_over_BD.square().sum(dim=1), present_B, weight)
+        value = _differentiate_nmse(R_B1D[:, 0], energy_B, present_B, weight, count)
         self.terms.append(Term("aux", stream, stream, value, weight))
-        self._add_to_decoder([stream], dead_Q[kept.indices], values_B1K, R_B1D, segment)
+        if len(dead_Q):
+            self._add_to_decoder([stream], dead_Q[kept.indices], values_B1K, R_B1D, segment)
 
     def _add_to_decoder(
         self, shared: list[str], indices_BK: Tensor, values_BGK: Tensor, G_BGT: Tensor, columns: slice = _ALL
@@ -205,16 +251,28 @@ class Gradients:
                 encoders[source].add(LatentSum(decoded.entries, dz_E1, inputs_B1D))
                 bias_L[source] += decoded.entries.sum_values(dz_E1.squeeze(1))
         pre_bias_T = self._pre_bias_T.clone()
+        if self._ranks is not None and self._ranks.latents.number:  # the first of its row adds it once
+            pre_bias_T.zero_()
         for name, segment in space.segments.items():
             weight_LD, _ = space.encoder(name)
             pre_bias_T[segment] -= weighted_sum(bias_L[name], weight_LD)
-        return EncoderGradients(list(encoders.values()), torch.stack(list(bias_L.values())), pre_bias_T)
+        bias_SL = torch.stack(list(bias_L.values()))
+        if self._ranks is not None:
+            self._ranks.samples.sum_(bias_SL, "biases")
+            self._ranks.everyone.sum_(pre_bias_T, "biases")
+        return EncoderGradients(list(encoders.values()), bias_SL, pre_bias_T)
 
 
-def _differentiate_nmse(residual_BD: Tensor, energy_B: Tensor, valid_B: Tensor, weight: float) -> Tensor:
-    """Return the NMSE of a residual given its target's squared norms; overwrite the residual with its gradient."""
+def _differentiate_nmse(
+    residual_BD: Tensor, energy_B: Tensor, valid_B: Tensor, weight: float, count: Tensor | None = None
+) -> Tensor:
+    """Return the NMSE of a residual given its target's squared norms; overwrite the residual with its gradient.
+
+    `count` is the number of valid samples in the whole batch, by default that in this part of it.
+    """
     valid_B = valid_B & (energy_B > 0)
-    share_B = valid_B / (torch.where(valid_B, energy_B, 1) * valid_B.sum().clamp(min=1))
+    count = valid_B.sum() if count is None else count
+    share_B = valid_B / (torch.where(valid_B, energy_B, 1) * count.clamp(min=1))
     value: Tensor = (torch.linalg.vector_norm(residual_BD, dim=1).square() * share_B).sum()
     residual_BD *= (2 * weight * share_B).unsqueeze(1)
     return value

@@ -26,6 +26,7 @@ READ_ROWS = 8192
 """Rows per stream that are read at a time."""
 READ_BYTES = 48 * 2**20
 """Bytes that are read at a time, all streams together, if that is fewer rows."""
+EVERY = slice(None)
 AHEAD = 4
 """Batches that the thread prepares while a GPU computes."""
 
@@ -78,12 +79,17 @@ class Loader:
         *,
         device: torch.device | str = "cpu",
         start: int = 0,
+        rows: slice = EVERY,
     ) -> None:
-        """Prepare to load from step `start` on. Raises MisalignedStreams if the streams differ in length."""
+        """Prepare to load `rows` of each batch from step `start` on.
+
+        Raises MisalignedStreams if the streams differ in length.
+        """
         self._features = features
         self._config = config
         self._device = torch.device(device)
         self._start = start
+        self._rows = rows
         self.n_samples = _common_length(self._streams())
         self.per_epoch = steps_per_epoch(self.n_samples, config)
         """Steps in an epoch."""
@@ -105,7 +111,7 @@ class Loader:
             self.waited += time.perf_counter() - began
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
-        order = batches(self.n_samples, self._config, start=self._start)
+        order = (batch[self._rows] for batch in batches(self.n_samples, self._config, start=self._start))
         streams = self._streams()
         n_rows = min(READ_ROWS, READ_BYTES // sum(stream.row_bytes for stream in streams.values()))
         at_once = max(1, n_rows // self._config.batch_size)
@@ -201,6 +207,11 @@ def _common_length(streams: Mapping[str, _Stream]) -> int:
             hint="rows are paired by position",
         )
     return next(iter(lengths.values()))
+
+
+def batch_length(features: TrainingFeatures, config: TrainingConfig) -> int:
+    """Return the number of samples in each batch. Raises MisalignedStreams if the streams differ in length."""
+    return min(config.batch_size, Loader(features, config).n_samples)
 
 
 def steps_per_epoch(n_samples: int, config: TrainingConfig) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +23,9 @@ from sparc.storage.tensor_files import DIGEST, check_digest, write_tensors
 from sparc.system.files import write_atomically, write_json
 from sparc.system.refusals import reading, writing
 from sparc.system.tensor_headers import read_header
+
+PROGRESS = "progress.json"
+"""In a checkpoint that is a folder, written by the ranks that split the latents: its `Progress`."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,10 @@ class Progress:
     def read(cls, path: Path) -> Progress:
         """Read what the header of a checkpoint says. Raises ValueError, KeyError, TypeError, and as `read_header`."""
         if path.is_dir():
-            raise ValueError("expected a file, found a folder")
-        metadata = read_header(path).metadata
-        content, _ = json.loads(metadata["state"]), metadata[DIGEST]
+            content = json.loads((path / PROGRESS).read_bytes())
+        else:
+            metadata = read_header(path).metadata
+            content, _ = json.loads(metadata["state"]), metadata[DIGEST]
         step, updates, loss = content["step"], content["updates"], content["held_out_loss"]
         if not (isinstance(step, int) and isinstance(updates, int)):
             raise ValueError("expected numbers of steps")
@@ -57,6 +62,11 @@ def save_state(run: Run, tensors: Mapping[str, Tensor], progress: Progress, *, k
     metadata = {"state": json.dumps(asdict(progress), sort_keys=True)}
     run.sync_metrics()
     write_atomically(run.state(progress.step), lambda path: write_tensors(path, tensors, metadata))
+    drop_old(run, keep)
+
+
+def drop_old(run: Run, keep: int) -> None:
+    """Remove checkpoints that are neither among the last `keep` nor the best; mark the best. Raises StorageError."""
     states = run.states()
     best = best_state(states)
     if best is not None:
@@ -64,7 +74,10 @@ def save_state(run: Run, tensors: Mapping[str, Tensor], progress: Progress, *, k
     for path in states[keep:]:
         if best is None or path != best[0]:
             with writing(path):
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def described(states: list[Path]) -> list[tuple[Path, Progress | None]]:
@@ -88,8 +101,12 @@ def best_state(states: list[Path]) -> tuple[Path, Progress] | None:
     return min(found, key=lambda one: one[:2])[2:] if found else None
 
 
-def load_state(run: Run, use: Callable[[Mapping[str, Tensor], Progress], None]) -> Progress | None:
-    """Call `use` with the newest checkpoint that is whole, and return what it says about itself.
+def load_state(
+    run: Run,
+    use: Callable[[Mapping[str, Tensor], Progress], None],
+    use_folder: Callable[[Path, Progress], None],
+) -> Progress | None:
+    """Call `use` or `use_folder` with the newest checkpoint that is whole, and return what it says about itself.
 
     Warns about a damaged one, and takes the one before. Returns None if there are no checkpoints. Raises CorruptFile if
     all are damaged, StorageError and OutOfMemory.
@@ -98,10 +115,13 @@ def load_state(run: Run, use: Callable[[Mapping[str, Tensor], Progress], None]) 
     for path in (states := run.states()):
         try:
             progress = Progress.read(path)
-            with reading(path), safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                check_digest(path, tensors, file.metadata() or {})
-            use(tensors, progress)
+            if path.is_dir():
+                use_folder(path, progress)
+            else:
+                with reading(path), safe_open(path, framework="pt") as file:
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                    check_digest(path, tensors, file.metadata() or {})
+                use(tensors, progress)
         except (SafetensorError, CorruptFile, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             damage.append(" ".join(f"{path}: {error}".split()))
             continue

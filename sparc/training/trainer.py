@@ -9,7 +9,8 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -28,11 +29,15 @@ from sparc.storage.run import Run
 from sparc.storage.training_log import HELD_OUT, RATE
 from sparc.training import bf16_selection
 from sparc.training.adam import Adam
+from sparc.training.distributed import Group, Ranks, Rows
 from sparc.training.gradients import gradients
 from sparc.training.health import LOWER, Diverged, Norms, check_terms, diverged
-from sparc.training.loader import Batches, Loader, TrainingFeatures, in_order
+from sparc.training.loader import EVERY, Batches, Loader, TrainingFeatures, batch_length, in_order
 from sparc.training.measuring import HELD_OUT_BATCHES, Speed, held_out_steps
-from sparc.training.state import Progress, below, load_state, save_state
+from sparc.training.reduction import SharedCounters, merged_norms
+from sparc.training.sharded_state import read_shards, write_shards
+from sparc.training.sharding import SpaceShard, gathered, own_part
+from sparc.training.state import Progress, below, drop_old, load_state, save_state
 from sparc.training.views import Views
 
 LOG_EVERY = 50
@@ -105,19 +110,35 @@ def loss_weights(config: TrainingConfig) -> LossWeights:
 class Training:
     """A training in progress: space, optimiser, counters and number of steps, which together are saved to resume."""
 
-    def __init__(self, space: SharedLatentSpace, config: TrainingConfig, *, lacking: bool = True) -> None:
-        """Start at step 0 from the weights that the space has; `lacking` is that of `Views`."""
+    def __init__(
+        self,
+        space: SharedLatentSpace,
+        config: TrainingConfig,
+        *,
+        lacking: bool = True,
+        ranks: Ranks | None = None,
+        rows: Rows | None = None,
+    ) -> None:
+        """Start at step 0 from the weights that the space has; `lacking` is that of `Views`.
+
+        With `ranks`, the space holds this process's latents, and each batch its `rows` of a whole batch.
+        """
         self.space = space
         self.config = config
-        self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None)
-        self.counters = ActivityCounters(space.streams, space.n_latents, space.decoder.device)
+        self.ranks = ranks
+        self.rows = rows
+        self.adam = Adam(space, config.lr, torch.bfloat16 if config.adam_state == "bfloat16" else None, ranks)
+        if ranks is None:
+            self.counters = ActivityCounters(space.streams, space.n_latents, space.decoder.device)
+        else:
+            self.counters = SharedCounters(space, ranks.samples)
         self.step = 0
         self.norms = Norms([*(f"feature_norm/{name}" for name in space.streams), "gradient_norm"], space.decoder.device)
         self.waits = config.on_nan == "skip" or space.decoder.device.type == "cpu"
         """True to look at each loss before the weights are updated by it, for which a GPU would wait."""
         self._held_out: tuple[TrainingFeatures, dict[str, Tensor]] | None = None
         self._weights = loss_weights(config)
-        self._views = Views(space, config, lacking=lacking)
+        self._views = Views(space, config, lacking=lacking, rows=rows)
         self._select = bf16_selection.selector(config.encoder_product, space.decoder.device)
 
     def advance(self, batch: Batch) -> list[Term]:
@@ -127,11 +148,13 @@ class Training:
         unless such steps are to be skipped.
         """
         dead = self.counters.dead(self.config.dead_after)
-        found = gradients(self.space, self._views.of(batch, self.step), self._weights, dead, self._select)
+        found = gradients(self.space, self._views.of(batch, self.step), self._weights, dead, self._select, self.ranks)
         self.step += 1
         if self.waits:
             check_terms(found.terms, self.step)
-        self.norms.add({"gradient_norm": self.adam.step(found).unsqueeze(0)})
+        norm = self.adam.step(found)
+        if self.ranks is None or self.ranks.samples.number == 0:
+            self.norms.add({"gradient_norm": norm.unsqueeze(0)})
         self.counters.update(found.codes, batch)
         return found.terms
 
@@ -141,6 +164,12 @@ class Training:
             least, most = parameter.detach().aminmax()  # both are NaN if any value is
             if not (least.isfinite() and most.isfinite()):
                 raise BadFeatures(f"the parameter '{name}' is not finite after step {self.step}", hint=LOWER)
+
+    def outliers(self) -> dict[str, float]:
+        """Return `Norms.outliers` of all ranks."""
+        if self.ranks is not None:
+            self.norms.sums.copy_(merged_norms(self.norms.sums, self.ranks.samples))
+        return self.norms.outliers()
 
     def loss_on(self, features: TrainingFeatures) -> float | None:
         """Return the mean loss of the first samples, without dropout and AuxK; None if it is not finite."""
@@ -154,8 +183,7 @@ class Training:
         found = []
         for first in range(0, len(next(iter(raw.values()))), size):
             batch = self.space.normalize({name: rows[first : first + size] for name, rows in raw.items()})
-            terms = loss_terms(self.space, batch, self.space.encode_batch(batch), self._weights)
-            found.append(Losses.of(terms).record())
+            found.append(Losses.of(self._terms_of(batch)).record())
         return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
 
     def _first(self, features: TrainingFeatures) -> dict[str, Tensor]:
@@ -168,35 +196,106 @@ class Training:
 
     def numbers(self) -> dict[str, float]:
         """Return what a line of `metrics.jsonl` holds beside the losses: dead latents by stream, the learning rate."""
-        dead_S = (self.counters.samples_since_active > self.config.dead_after).sum(dim=1).tolist()
-        dead = {f"dead/{name}": count for name, count in zip(self.space.streams, dead_S, strict=True)}
+        dead_S = (self.counters.samples_since_active > self.config.dead_after).sum(dim=1)
+        if self.ranks is not None:
+            self.ranks.latents.sum_(dead_S)
+        dead = {f"dead/{name}": count for name, count in zip(self.space.streams, dead_S.tolist(), strict=True)}
         return {**dead, "lr": self.adam.lr}
+
+    def _terms_of(self, batch: Batch) -> list[Term]:
+        if self.ranks is None or self.ranks.latents.size == 1:
+            return loss_terms(self.space, batch, self.space.encode_batch(batch), self._weights)
+        alone = replace(self.ranks, samples=Group())  # each row of the mesh measures all samples
+        return gradients(self.space, batch, self._weights, selector=self._select, ranks=alone).terms
 
     def save(self, run: Run, held_out: TrainingFeatures | None = None) -> None:
         """Save a checkpoint into the run. Raises StorageError, and BadFeatures as `check`."""
         self.check()
+        state = self._state()
+        if not self.measures:
+            return
+        progress = Progress(self.step, self.adam.steps, self.loss_on(held_out) if held_out is not None else None)
+        if not isinstance(self.space, SpaceShard):
+            save_state(run, state, progress, keep=self.config.keep_checkpoints)
+            return
+        if self.leads:
+            run.sync_metrics()
+        write_shards(run.shards(self.step), state, progress, self.space)
+        if self.leads:
+            drop_old(run, self.config.keep_checkpoints)
+
+    @property
+    def measures(self) -> bool:
+        """True in the processes that measure held-out samples and write: one holds each latent."""
+        return self.ranks is None or self.ranks.samples.number == 0
+
+    @property
+    def leads(self) -> bool:
+        """True in the one process that writes what is not split."""
+        return self.ranks is None or self.ranks.leads
+
+    def wait(self, what: str) -> None:
+        """Wait until the leading process has written its files."""
+        if self.ranks is not None:
+            self.ranks.wait(what)
+
+    def _whole(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor of a checkpoint with the latents of all ranks, in the leading process."""
+        return gathered(name, tensor, self.space) if isinstance(self.space, SpaceShard) else tensor
+
+    def finish(self, run: Run) -> None:
+        """Write the trained space into the run, which makes it finished. Raises StorageError, BadFeatures."""
+        self.check()
+        if isinstance(self.space, SpaceShard):
+            if self.ranks is not None and self.ranks.samples.number:
+                return
+            state = {name: self._whole(name, tensor) for name, tensor in self.space.state_dict().items()}
+            space = self.space.joined(state) if self.leads else self.space
+        else:
+            space = self.space
+        if self.leads:
+            run.sync_metrics()
+            space.eval().save_pretrained(run.path, training=self.config)
+            run.drop_state()
+
+    def _state(self) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint, with those latents that this process holds."""
         tensors = {f"space.{name}": tensor for name, tensor in self.space.state_dict().items()}
         tensors["samples_since_active"] = self.counters.samples_since_active
         tensors["norms"] = self.norms.sums
+        if self.ranks is not None:
+            tensors["norms"] = merged_norms(self.norms.sums, self.ranks.samples)
         for name, (moment1, moment2) in self.adam.moments.items():
             tensors |= {f"adam.exp_avg.{name}": moment1, f"adam.exp_avg_sq.{name}": moment2}
-        loss = self.loss_on(held_out) if held_out is not None else None
-        save_state(run, tensors, Progress(self.step, self.adam.steps, loss), keep=self.config.keep_checkpoints)
+        return tensors
 
     def restore(self, run: Run) -> None:
         """Continue from the newest checkpoint that is whole, if there is one.
 
         Raises CorruptFile if all are damaged, StorageError and OutOfMemory.
         """
-        load_state(run, self._take)
+        load_state(run, self._take, self._take_folder)
+
+    def _take_folder(self, path: Path, progress: Progress) -> None:
+        state = self._state()  # most are the training's own tensors
+        read_shards(path, state, self.space if isinstance(self.space, SpaceShard) else None, self.ranks)
+        self._begin_at(progress, state["norms"])
 
     def _take(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        if isinstance(self.space, SpaceShard):
+            tensors = {name: own_part(name, tensor, self.space.latents) for name, tensor in tensors.items()}
         self.space.load_state_dict(below("space.", tensors))
         self.counters.samples_since_active.copy_(tensors["samples_since_active"])
-        self.norms.sums.copy_(tensors["norms"])
         for name, (moment1, moment2) in self.adam.moments.items():
             moment1.copy_(tensors[f"adam.exp_avg.{name}"])
             moment2.copy_(tensors[f"adam.exp_avg_sq.{name}"])
+        self._begin_at(progress, tensors["norms"])
+
+    def _begin_at(self, progress: Progress, norms: Tensor) -> None:
+        """Continue after a step; of several processes with other samples, one goes on with the norms of all."""
+        self.norms.sums.copy_(norms)
+        if self.ranks is not None and self.ranks.samples.number:
+            self.norms.sums.zero_()
         self.step, self.adam.steps = progress.step, progress.updates
 
 
@@ -206,22 +305,33 @@ def train(
     features: TrainingFeatures,
     run: Run,
     hooks: Hooks | None = None,
+    ranks: Ranks | None = None,
 ) -> bool:
     """Train a space in place, on its device, on raw features, and save it into the run.
 
     If the run holds checkpoints of an interrupted training, resume from the newest. On the CPU the final weights are
     the same bits as without the interruption. Before the first step, `prepare` fits what is not trained.
 
+    With `ranks`, several processes train it, each on its part of every batch; `space` may be this one's `SpaceShard`.
+    One of them writes the run.
+
     Returns True if the training is complete, and False if `hooks.should_stop` ended it and a checkpoint was saved.
 
     Raises:
+        InvalidConfig: a batch has fewer samples than there are processes to share it.
+        ProcessLost: another process has ended.
         BadFeatures: a loss or a parameter is not finite; names it, the step, and the feature that caused it, if one
             did.
         MisalignedStreams: the streams have different numbers of samples.
         CorruptFile: no checkpoint of the run is whole.
         StorageError: the disk is full; the last saved state stays.
     """
-    training = Training(space, config, lacking=prepare(space, features, config))
+    if ranks is None:
+        training = Training(space, config, lacking=prepare(space, features, config))
+    else:
+        rows = Rows.of(batch_length(features, config), ranks.samples)
+        lacking = _prepare_together(space, features, config, ranks)
+        training = Training(space, config, lacking=lacking, ranks=ranks, rows=rows)
     return run_to_end(training, features, run, hooks)
 
 
@@ -238,25 +348,28 @@ def run_to_end(
     """
     space, config, hooks = training.space, training.config, hooks or Hooks()
     training.restore(run)
-    run.forget_metrics_after(training.step)
+    if training.leads:
+        run.forget_metrics_after(training.step)
     if batches is None:
         assert features is not None
-        loader: Batches = Loader(features, config, device=space.decoder.device, start=training.step)
+        rows = EVERY if training.rows is None else training.rows.some
+        loader: Batches = Loader(features, config, device=space.decoder.device, start=training.step, rows=rows)
     else:
         loader = batches(training.step)
     n_steps = loader.per_epoch * config.epochs
     skips = _Skips(features, config, back=1 if training.waits else LOG_EVERY)
     began = time.monotonic()
     measured = held_out_steps(loader.per_epoch, config, hooks.held_out)
+    held_out = hooks.held_out if training.measures else None
     speed = Speed(began)
     saves = _Saves(training, run, hooks.held_out)
     for raw in loader:
-        if hooks.should_stop():
+        if saves.stops(hooks.should_stop()):
             saves.now()
             return False
         hooks.watch()
         training.norms.add({f"feature_norm/{name}": x_BD.float().norm(dim=1) for name, x_BD in raw.items()})
-        speed.samples += len(next(iter(raw.values())))
+        speed.samples += len(next(iter(raw.values()))) if training.rows is None else training.rows.total
         losses, rate = None, None
         record: dict[str, float] = {}
         try:
@@ -265,30 +378,30 @@ def run_to_end(
             if training.step % LOG_EVERY == 0 or training.step == n_steps:
                 check_terms(terms, training.step)
                 losses = Losses.of(terms)
-                record = {**losses.record(), **training.numbers(), **training.norms.outliers()}
+                record = {**losses.record(), **training.numbers(), **training.outliers()}
             elif saves.due:
                 check_terms(terms, training.step)
         except Diverged as error:
             skips.count(error)  # raises unless steps are to be skipped
             record = {f"skipped/{error.term}": 1}
-        if hooks.held_out is not None and (training.step % measured == 0 or training.step == n_steps):
-            found = training.losses_on(hooks.held_out)
+        if held_out is not None and (training.step % measured == 0 or training.step == n_steps):
+            found = training.losses_on(held_out)
             record |= {f"{HELD_OUT}{name}": value for name, value in found.items() if math.isfinite(value)}
         if record:
             record = {"step": training.step, "epoch": training.step / loader.per_epoch, **record}
-            run.log(record)
+            if training.leads:
+                run.log(record)
         if losses is not None:
             rate = speed.since_last()
-            run.log_speed({"step": training.step, RATE: rate})
+            if training.leads:
+                run.log_speed({"step": training.step, RATE: rate})
         waiting = loader.waited / max(1e-9, time.monotonic() - began)
         hooks.on_step(Step(training.step, n_steps, losses, waiting, record, rate))
         if saves.due:
             saves.now()
     skips.finish(n_steps)
-    training.check()
-    run.sync_metrics()
-    space.eval().save_pretrained(run.path, training=config)
-    run.drop_state()
+    training.finish(run)
+    training.wait("trained")
     return True
 
 
@@ -298,14 +411,23 @@ class _Saves:
     def __init__(self, training: Training, run: Run, held_out: TrainingFeatures | None) -> None:
         self._training, self._run, self._held_out = training, run, held_out
         self._next = time.monotonic() + SAVE_SECONDS
+        self._agreed = False
+
+    def stops(self, stop: bool) -> bool:
+        """Return True if any process is to stop; and agree with the others whether to save after this step."""
+        if self._training.ranks is None:
+            return stop
+        stop, self._agreed = self._training.ranks.any(stop, self._training.leads and time.monotonic() > self._next)
+        return stop
 
     @property
     def due(self) -> bool:
-        return time.monotonic() > self._next
+        return time.monotonic() > self._next if self._training.ranks is None else self._agreed
 
     def now(self) -> None:
         began = time.monotonic()
         self._training.save(self._run, self._held_out)
+        self._training.wait(f"saved {self._training.step}")  # a collective would lose its patience with a slow disk
         ended = time.monotonic()
         self._next = ended + max(SAVE_SECONDS, (ended - began) / SAVE_SHARE)
 
@@ -356,6 +478,22 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     if completes:
         space.completion = fit_completion(fitted, held_out).to(space.decoder)
     return (fitted + held_out).lacking
+
+
+def _prepare_together(space: LatentSpace, features: TrainingFeatures, config: TrainingConfig, ranks: Ranks) -> bool:
+    """As `prepare`, in the leading process, from which the others take what was fitted: they have the same bits."""
+    found = prepare(space, features, config) if ranks.leads else True
+    ranks.wait("prepared")
+    fitted = space.completion
+    lacking, shape = ranks.same((found, None if fitted is None else (len(fitted.factor), fitted.ridge)))
+    if shape is not None:
+        if fitted is None:
+            total = len(space.pre_bias)
+            mean_T, factor_RT = space.pre_bias.new_zeros(total), space.pre_bias.new_zeros(shape[0], total)
+            space.completion = fitted = Completion(space.streams, mean_T, factor_RT, shape[1])
+        ranks.copy_(fitted.mean, fitted.factor)
+    ranks.copy_(space.pre_bias.detach(), space.center, space.scale)
+    return lacking
 
 
 def completion_of(space: SharedLatentSpace, features: TrainingFeatures) -> Completion:

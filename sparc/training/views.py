@@ -9,24 +9,41 @@ Draws depend on the seed and the step alone, so a resumed training makes the sam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from sparc.config import TrainingConfig
 from sparc.core.space import Batch, LatentSpace
 
+if TYPE_CHECKING:
+    from sparc.training.distributed import Rows
+
 
 class Views:
     """Adds to a batch what the encoders read and what selects, if they differ from its features."""
 
-    def __init__(self, space: LatentSpace, config: TrainingConfig, *, lacking: bool = True) -> None:
+    def __init__(
+        self, space: LatentSpace, config: TrainingConfig, *, lacking: bool = True, rows: Rows | None = None
+    ) -> None:
         """Take dropout rates and seed from the configuration, and guesses from the space's completion.
 
-        `lacking` is False if no sample lacks a stream. A GPU then need not be asked in each step.
+        `lacking` is False if no sample lacks a stream. A GPU then need not be asked in each step. `rows` are the ones
+        of a batch that this process has; it draws for the whole batch, so that its own draws are those of one process.
         """
         self._space = space
         self._config = config
         self._lacking = lacking
+        self._rows = rows
+
+    def _drawn(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Draw from [0, 1) for a tensor (B, ...) of this process's samples."""
+        if self._rows is None:
+            return torch.rand(shape, generator=generator, device=generator.device)
+        whole = torch.rand((self._rows.total, *shape[1:]), generator=generator, device=generator.device)
+        return whole[self._rows.some]
 
     @torch.no_grad()
     def of(self, batch: Batch, step: int) -> Batch:
@@ -45,7 +62,7 @@ class Views:
         dropped = {}
         for number, (name, x_BD) in enumerate(batch.features.items()):
             generator = torch.Generator(x_BD.device).manual_seed(_seed(self._config.seed, step, number))
-            kept_BD = torch.rand(x_BD.shape, generator=generator, device=x_BD.device) >= rate
+            kept_BD = self._drawn(x_BD.shape, generator) >= rate
             bias_D = self._space.pre_bias[self._space.segments[name]]
             dropped[name] = bias_D + (x_BD - bias_D) * kept_BD / (1 - rate)
         return dropped
@@ -94,8 +111,8 @@ class Views:
         if not rate:
             return present_BS
         generator = torch.Generator().manual_seed(_seed(self._config.seed, step, present_BS.shape[1]))
-        alone_B = torch.rand(len(present_BS), generator=generator) < rate
-        drawn_BS = torch.rand(present_BS.shape, generator=generator).masked_fill(~present_BS, -1)
+        alone_B = self._drawn(present_BS.shape[:1], generator) < rate
+        drawn_BS = self._drawn(present_BS.shape, generator).masked_fill(~present_BS, -1)
         one_BS = torch.zeros_like(present_BS).scatter_(1, drawn_BS.argmax(dim=1, keepdim=True), 1)
         return torch.where(alone_B.unsqueeze(1), one_BS & present_BS, present_BS)
 
