@@ -27,6 +27,8 @@ def test_an_evaluation_is_read_as_it_was_written(file, tmp_path):
         "split": "test",
         "random_weights": ["a"],
         "report": file.report.to_json(),
+        "weights": None,
+        "latents": None,
     }
 
 
