@@ -191,6 +191,8 @@ def read_search(folder: Path) -> None:
         return
     index = InvertedIndex(**{name: one.numpy() for name, one in found.items()})
     latents, activations = np.arange(5), np.ones(5, np.float32)
+    if not index.is_whole(latents):
+        return
     for number in strongest(index.cosines(latents, activations), 3).tolist():
         index.shared(number, latents, activations)
     index.percentiles(latents, activations)

@@ -148,7 +148,9 @@ def index_times(path, parts, views, truth, options):
     opened = 1000 * (time.perf_counter() - began)
 
     def search(view):
-        return strongest(index.cosines(view.indices.astype(np.int64), view.data), TOP)
+        latents = view.indices.astype(np.int64)
+        assert index.is_whole(latents)  # as `sparc search` looks
+        return strongest(index.cosines(latents, view.data), TOP)
 
     search(views[0])
     share = np.diff(index.starts).max() / options.samples

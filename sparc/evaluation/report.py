@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sparc.storage.belonging import check_belongs
 from sparc.system.brief import Brief
 from sparc.system.files import read_model, write_json
 
@@ -304,11 +305,22 @@ class EvaluationFile(_Section):
     random_weights: tuple[str, ...]
     """Streams whose backbone has random weights (a dry run)."""
     report: Report
+    weights: str | None = None
+    """Digest of the weights that were measured; None if they have none."""
+    latents: str | None = None
+    """SHA-256 of the table of latents that was written with it."""
 
     @classmethod
     def read(cls, path: Path) -> EvaluationFile:
-        """Read the file. Raises MissingData; CorruptFile if it is damaged, or not what this version writes."""
-        return read_model(path, cls, what=WHAT, hint=f"measure the run again: sparc evaluate {path.parent}")
+        """Read the file.
+
+        Raises MissingData; CorruptFile if it is damaged, or not what this version writes, or of other weights than
+        those beside it.
+        """
+        hint = f"measure the run again: sparc evaluate {path.parent}"
+        found = read_model(path, cls, what=WHAT, hint=hint)
+        check_belongs(path, found.weights, hint)
+        return found
 
     def write(self, path: Path) -> None:
         """Write the file. Raises StorageError."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparc.errors import CorruptFile, MissingData, SparcError
 from sparc.extraction.features import BatchFeatures, WaitingTime
-from sparc.storage.store import FEATURES, TOKENS, part_path, part_paths, read_shard
+from sparc.storage.store import FEATURES, TOKENS, check_folder, part_path, part_paths, read_shard
 
 if TYPE_CHECKING:
     from sparc.extraction.shards import StreamShards
@@ -81,6 +81,7 @@ def _read(path: Path, key: str, ids: Sequence[str]) -> tuple[Tensor, set[str]]:
     found = read_shard(path, key=key, checked=True)
     if not found.ids or found.ids != list(ids[: len(found.ids)]):
         raise ValueError("a part holds other samples")
+    check_folder(path)
     return found.features, set(found.skipped)
 
 

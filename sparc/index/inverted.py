@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ class InvertedIndex:
     """(M,) False for a sample that lacks the stream."""
     owners: Ints
     """(M,) first sample of the dataset that shows each image or caption."""
+    checks: Ints
+    """(L,) CRC-32 of each list: of its samples, and then of its values."""
 
     @classmethod
     def build(cls, codes: Iterable[csr_array], present: NDArray[np.bool_], owners: Ints) -> InvertedIndex:
@@ -43,18 +46,29 @@ class InvertedIndex:
         every = csr_array(vstack([*codes], format="csr"))
         by_latent = csc_array(every)
         by_latent.sort_indices()
+        starts = by_latent.indptr.astype(np.int64)
+        samples = by_latent.indices.astype(np.int32, copy=False)
+        values = by_latent.data.astype(np.float32, copy=False)
+        parts = map(slice, starts[:-1].tolist(), starts[1:].tolist())
         return cls(
-            starts=by_latent.indptr.astype(np.int64),
-            samples=by_latent.indices.astype(np.int32, copy=False),
-            values=by_latent.data.astype(np.float32, copy=False),
+            starts=starts,
+            samples=samples,
+            values=values,
             norms=norms(every).astype(np.float32, copy=False),
             present=present,
             owners=owners,
+            checks=np.array([_check(samples[part], values[part]) for part in parts], np.int64),
         )
 
     def __len__(self) -> int:
         """Count the images or captions, M."""
         return len(self.norms)
+
+    def is_whole(self, latents: Ints) -> bool:
+        """Return True if the lists of these latents are as they were made. A disk can change them silently."""
+        lists = [slice(self.starts[latent], self.starts[latent + 1]) for latent in latents.tolist()]
+        found = [_check(self.samples[part], self.values[part]) for part in lists]
+        return bool(found == self.checks[latents].tolist())
 
     def cosines(self, latents: Ints, activations: Floats) -> Floats:
         """Return the cosine of a code, given by its active latents, with each indexed one: (M,).
@@ -108,6 +122,10 @@ class InvertedIndex:
                 found.append((latent, value * float(self.values[part.start + place])))
         total = sum(product for _, product in found)
         return sorted(((latent, product / total) for latent, product in found), key=lambda one: (-one[1], one[0]))
+
+
+def _check(samples: NDArray[np.int32], values: Floats) -> int:
+    return zlib.crc32(values.data, zlib.crc32(samples.data))
 
 
 def strongest(scores: Floats, count: int) -> Ints:

@@ -185,7 +185,7 @@ def _check_space(out: Path, targets: Sequence[_Target], placed: Mapping[str, NDA
         free = shutil.disk_usage(place).free
     if needed > free:
         raise StorageError(
-            f"expected {needed / 2**30:.1f} GiB of free space for {out}, found {free / 2**30:.1f} GiB",
+            f"expected {needed / 2**20:,.1f} MiB of free space for {out}, found {free / 2**20:,.1f} MiB",
             hint="free some space, or choose another disk with --out",
         )
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -255,10 +256,14 @@ def write_labels(folder: Path, ids: Sequence[str], given: Labelling) -> int:
     number = {label: place for place, label in enumerate(given.taxonomy.labels)}
     rows = [[number[label] for label in given.labels.get(one, ())] for one in ids]
     parents = {label: list(above) for label, above in given.taxonomy.parents.items()}
-    content = {"samples_sha256": digest_ids(ids), "parents": parents, "labels": rows}
+    content = {"samples_sha256": digest_ids(ids), "parents": parents, "labels": rows, "sha256": _digest(parents, rows)}
     text = json.dumps(content, ensure_ascii=False)
     write_atomically(folder / LABELS, lambda path: path.write_text(text, encoding="utf-8"))
     return sum(1 for row in rows if row)
+
+
+def _digest(parents: object, rows: object) -> str:
+    return hashlib.sha256(json.dumps([parents, rows]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -314,6 +319,9 @@ class ImportedSamples:
             whole = all(isinstance(label, int) and 0 <= label < most for some in labels for label in some)
             if content["samples_sha256"] != digest_ids(self.ids) or len(labels) != len(self) or not whole:
                 raise ValueError("its labels are not those of the samples beside it")
+            found = _digest(content["parents"], labels)
+            if content.get("sha256", found) != found:
+                raise ValueError("its labels differ from their checksum")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptFile(f"{path} is truncated or altered: {error}", hint=again) from error
         return taxonomy, labels

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +69,9 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
     from sparc.storage.completion_file import write_completion
     from sparc.training.trainer import completion_of
 
-    loaded = load(directory, device=data.device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", rf".*{re.escape(COMPLETION)} is missing")  # it is made now
+        loaded = load(directory, device=data.device)
     listener.doing("summing means and covariances of the training features")
     completion = completion_of(loaded, features)
     with owned(directory, "wait until it ends, then complete the space"):

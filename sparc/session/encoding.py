@@ -130,7 +130,7 @@ def _percentiles(active: Sequence[Concept], stream: str, part: Part) -> list[flo
         return [None] * len(active)
     latents = np.array([one.latent for one in active], np.int64)
     values = np.array([one.activation for one in active], np.float32)
-    found = part.index(stream).percentiles(latents, values)
+    found = part.index(stream, latents).percentiles(latents, values)
     return [None if np.isnan(one) else float(one) for one in found]
 
 

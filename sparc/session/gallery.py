@@ -64,22 +64,26 @@ class Part:
             )
         return dataset
 
-    def index(self, stream: str) -> InvertedIndex:
-        """Return the index of a stream: from the store, or made and kept there.
+    def index(self, stream: str, latents: NDArray[np.int64]) -> InvertedIndex:
+        """Return the index of a stream, in which the lists of these latents are whole.
+
+        It comes from the store, or is made and kept there.
 
         Raises MissingData, CorruptFile, StorageError as the readers of the store do.
         """
-        if stream not in self._indices:
-            from sparc.index.inverted import InvertedIndex
+        from sparc.index.inverted import InvertedIndex
 
-            assert self._space.directory is not None
-            path = index_path(self.jobs[stream].directory, self._space.directory, stream)
-            kept = read_index(path)
-            if kept is not None and len(kept["starts"]) == self._space.n_latents + 1:
-                self._indices[stream] = InvertedIndex(**{name: one.numpy() for name, one in kept.items()})
-            else:
-                self._indices[stream] = self._made(stream, path)
-        return self._indices[stream]
+        if (known := self._indices.get(stream)) is not None and known.is_whole(latents):
+            return known
+        assert self._space.directory is not None
+        path = index_path(self.jobs[stream].directory, self._space.directory, stream)
+        index = None
+        if known is None and (kept := read_index(path)) is not None and len(kept["checks"]) == self._space.n_latents:
+            index = InvertedIndex(**{name: one.numpy() for name, one in kept.items()})
+        if index is None or not index.is_whole(latents):
+            index = self._made(stream, path)
+        self._indices[stream] = index
+        return index
 
     def _made(self, stream: str, path: Path) -> InvertedIndex:
         import torch
@@ -141,7 +145,7 @@ class Part:
 
     def candidates(self, stream: str) -> int:
         """Count the distinct images or captions that have a stream."""
-        return int(self.index(stream).present.sum()) if stream in self._indices else self._count(stream)
+        return int(self._indices[stream].present.sum()) if stream in self._indices else self._count(stream)
 
     def _count(self, stream: str) -> int:
         from sparc.core.space import present

@@ -174,7 +174,7 @@ class _Finder:
         kept_K = (code.values[0] > 0).cpu()
         latents = code.indices[0].cpu()[kept_K].numpy().astype(np.int64)
         values = code.values[0].cpu()[kept_K].numpy().astype(np.float32)
-        index = part.index(target)
+        index = part.index(target, latents)
         scores_M = index.cosines(latents, values)
         best = strongest(scores_M, self.options.top)
         return [

@@ -23,11 +23,12 @@ from sparc.session.options import resolved, store_place, with_absolute_paths
 from sparc.session.together import on_this_machine
 from sparc.session.tracking import Tracker, check_tracker, tracking
 from sparc.session.watching import Watch
+from sparc.storage.belonging import weights_in
 from sparc.storage.latent_names import LATENTS
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.provenance import Change, Provenance, provenance_of
 from sparc.storage.run import OTHER_DATA, Run
-from sparc.system.files import check_writable
+from sparc.system.files import check_no_folder, check_writable, sha256
 from sparc.system.locks import owned
 from sparc.system.memory import available_bytes
 
@@ -300,6 +301,7 @@ class Session:
 
         for folder in (self.results.path, self.results.pictures):
             check_writable(folder)
+        check_no_folder(self.results.evaluation, self.results.pictures / LATENTS)
         found = measure(
             space,
             self.data.held_out,
@@ -315,6 +317,8 @@ class Session:
             split=where.split,
             random_weights=tuple(self.data.test.random_weights),
             report=found.report,
+            weights=weights_in(self.run.path),
+            latents=sha256(self.results.pictures / LATENTS),
         )
         file.write(self.results.evaluation)
         return file

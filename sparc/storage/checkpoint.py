@@ -10,6 +10,7 @@ from __future__ import annotations
 import filecmp
 import shutil
 import tempfile
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from safetensors import SafetensorError
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
+from sparc.storage.belonging import WEIGHTS, check_belongs
 from sparc.storage.card import CARD, model_card
 from sparc.storage.completion_file import completion_writer, read_completion
 from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE
-from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config
-from sparc.storage.tensor_files import read_tensors, write_tensors
+from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config, read_config_file
+from sparc.storage.tensor_files import DIGEST, digest, read_tensors, write_tensors
 from sparc.system.devices import devices, no_device
 from sparc.system.files import json_writer, write_together
 from sparc.system.finite import not_finite
@@ -32,6 +34,8 @@ from sparc.system.hub import asking_hub, hub_refusal, reason, split_revision
 from sparc.system.refusals import reading, writing
 from sparc.system.tensor_headers import read_header
 
+_COMPLETED = "completion"
+"""Key of `config.json`: true if the space had a completion when it was saved."""
 HEADER_BYTES = 1 << 10
 """Bytes of a file's header for each tensor, and for what it says beside them."""
 
@@ -67,13 +71,14 @@ class SharedLatentSpace(LatentSpace):
                 hint="save into another folder",
             )
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        completion = self.completion
-        part = {} if completion is None else {directory / COMPLETION: completion_writer(completion)}
+        weights, completion = digest(tensors, {"format": "pt"}), self.completion
+        part = {} if completion is None else {directory / COMPLETION: completion_writer(completion, weights)}
+        described = {WEIGHTS: weights, _COMPLETED: completion is not None}
         write_together(
             {
                 **part,
-                directory / CONFIG: json_writer(config_content(self.config, training)),
-                directory / MODEL: lambda path: write_tensors(path, tensors, {"format": "pt"}),
+                directory / CONFIG: json_writer({**config_content(self.config, training), **described}),
+                directory / MODEL: lambda path: write_tensors(path, tensors, {"format": "pt", DIGEST: weights}),
             }
         )
         if completion is None:  # that of a space which was saved here before
@@ -118,8 +123,16 @@ class SharedLatentSpace(LatentSpace):
                 f"{directory} has no {MODEL}",
                 hint=f"if its training was interrupted, resume it: sparc train --resume {directory}",
             )
+        described = read_config_file(directory)
+        check_belongs(directory / CONFIG, described.get(WEIGHTS), "copy all files of one run")
         space = cls._with_weights(config, path)
         space.completion = read_completion(directory, config)
+        if space.completion is None and described.get(_COMPLETED) is True:
+            warnings.warn(
+                f"{directory / COMPLETION} is missing, so the space guesses no missing streams as it did when it was "
+                f"saved; copy that file too, or: sparc complete {directory}",
+                stacklevel=2,
+            )
         space.directory = directory
         try:
             return space.to(device).eval()

@@ -16,6 +16,7 @@ from sparc.config import SpaceConfig
 from sparc.core.completion import Completion
 from sparc.core.newcomer import Newcomer
 from sparc.errors import CorruptFile
+from sparc.storage.belonging import WEIGHTS, check_belongs, weights_in
 from sparc.storage.space_config import COMPLETION, CONFIG
 from sparc.storage.tensor_files import read_tensors, write_tensors
 from sparc.system.files import write_atomically
@@ -26,8 +27,8 @@ HEADER_BYTES = 1 << 10
 """Bytes of the file's header for each tensor, and for what it says beside them."""
 
 
-def completion_writer(completion: Completion) -> Callable[[Path], object]:
-    """Return a function that writes the file to a path."""
+def completion_writer(completion: Completion, weights: str | None) -> Callable[[Path], object]:
+    """Return a function that writes the file to a path. `weights` is the digest of those that it belongs to."""
     newcomers = completion.newcomers.values()
     tensors = {
         "mean": torch.cat([completion.mean, *(one.mean for one in newcomers)]),
@@ -36,12 +37,13 @@ def completion_writer(completion: Completion) -> Callable[[Path], object]:
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     ridges = " ".join(repr(ridge) for ridge in (completion.ridge, *(one.ridge for one in newcomers)))
-    return lambda path: write_tensors(path, tensors, {"ridge": ridges})
+    metadata = {"ridge": ridges, **({} if weights is None else {WEIGHTS: weights})}
+    return lambda path: write_tensors(path, tensors, metadata)
 
 
 def write_completion(directory: Path, completion: Completion) -> None:
     """Write the file into the directory of a space. Raises StorageError."""
-    write_atomically(directory / COMPLETION, completion_writer(completion))
+    write_atomically(directory / COMPLETION, completion_writer(completion, weights_in(directory)))
 
 
 def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
@@ -57,6 +59,7 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
             return None
     founding = config.founding
     numbers = range(len(founding), len(config.streams))
+    again = f"sparc complete {directory}"
     try:
         most = HEADER_BYTES * (3 + len(config.streams))
         header = read_header(path, most)
@@ -65,6 +68,7 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
         shapes = {name: (_rows(header, name), width) for name, width in widths.items()}
         tensors = {name: one.float() for name, one in read_tensors(path, {"mean": (total,), **shapes}, most).items()}
         mean_T, factor_RT, *owns = tensors.values()
+        check_belongs(path, header.metadata.get(WEIGHTS), f"copy all files of one run; or remove it, then: {again}")
         ridge, *own_ridges = map(float, header.metadata["ridge"].split())
         if len(own_ridges) != len(config.attached):
             raise ValueError(f"expected {1 + len(config.attached)} ridges, found {1 + len(own_ridges)}")
@@ -75,7 +79,7 @@ def read_completion(directory: Path, config: SpaceConfig) -> Completion | None:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptFile(
             f"{path} is truncated or does not fit {CONFIG}: {error}",
-            hint=f"copy the file again; or remove it, then: sparc complete {directory}",
+            hint=f"copy the file again; or remove it, then: {again}",
         ) from error
     # Each part is a tensor of its own, as before streams were attached: strides could change the rounding of products.
     parts = [sum(founding.values()), *(config.streams[stream] for stream in config.attached)]

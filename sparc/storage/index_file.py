@@ -1,6 +1,8 @@
 """`codes-KEY.safetensors`: the codes of a stream's samples in a space, by latent, beside the features in the store.
 
 `docs/store-format.md` is normative. The key names the space and the features, so that neither can change unnoticed.
+The metadata have a CRC-32 of the small tensors, which is checked when a file is opened. The lists are large, and a
+query needs few of them, so each has a CRC-32 of its own, which is checked when the list is read.
 Importing this module imports no torch.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +31,12 @@ KINDS = {
     "norms": "torch.float32",
     "present": "torch.bool",
     "owners": "torch.int64",
+    "checks": "torch.int64",
 }
 """The tensors of a file, and their types."""
+_LISTS = ("samples", "values")
+"""The large tensors, whose parts `checks` covers."""
+_CHECK = "crc32"
 
 
 def index_path(features: Path, space: Path, stream: str) -> Path:
@@ -45,7 +52,8 @@ def index_path(features: Path, space: Path, stream: str) -> Path:
 def read_index(path: Path) -> dict[str, Tensor] | None:
     """Return the tensors of an index, mapped from its file.
 
-    None if there is no file, or if it is damaged: whoever asks makes it again. Raises StorageError, OutOfMemory.
+    None if there is no file, or if it is damaged, or that of another space: whoever asks makes it again. The lists are
+    not checked. Raises StorageError, OutOfMemory.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -53,16 +61,28 @@ def read_index(path: Path) -> dict[str, Tensor] | None:
         check_readable(path)
         with reading(path), safe_open(path, framework="pt") as file:
             found = {name: file.get_tensor(name) for name in KINDS}
+            said = (file.metadata() or {}).get(_CHECK)
     except (FileNotFoundError, SafetensorError):
         return None
-    return found if _fits(found) else None
+    return found if _fits(found) and said == _check(path, found) else None
 
 
 def write_index(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write an index. Raises StorageError."""
     from safetensors.torch import save_file
 
-    write_output(path, lambda temporary: save_file({name: tensors[name] for name in KINDS}, temporary))
+    content = {name: tensors[name] for name in KINDS}
+    said = {_CHECK: _check(path, content)}
+    write_output(path, lambda temporary: save_file(content, temporary, metadata=said))
+
+
+def _check(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Return a CRC-32 of the name of an index and of its tensors without the lists."""
+    found = zlib.crc32(path.name.encode())
+    for name in KINDS:
+        if name not in _LISTS:
+            found = zlib.crc32(tensors[name].contiguous().numpy().data, found)
+    return f"{found:08x}"
 
 
 def _fits(found: Mapping[str, Tensor]) -> bool:
@@ -70,5 +90,7 @@ def _fits(found: Mapping[str, Tensor]) -> bool:
     if any(str(found[name].dtype) != kind or found[name].ndim != 1 for name, kind in KINDS.items()):
         return False
     starts, entries, count = found["starts"], len(found["samples"]), len(found["norms"])
+    if len(found["checks"]) != len(starts) - 1:
+        return False
     lengths = len(found["values"]) == entries and len(found["present"]) == len(found["owners"]) == count
     return lengths and len(starts) > 1 and bool((starts.diff() >= 0).all()) and starts[[0, -1]].tolist() == [0, entries]

@@ -5,14 +5,17 @@ The table is the only source of names, so a latent has one name in every command
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparc.errors import CorruptFile
+from sparc.errors import CorruptFile, SparcError
 from sparc.system.cells import csv_text
+from sparc.system.files import read_json, sha256
 from sparc.system.refusals import reading
 
 LATENTS = "latents.csv"
@@ -52,8 +55,10 @@ def name_columns(names: Mapping[int, LatentName], n_latents: int) -> dict[str, l
 def read_latent_names(path: Path) -> dict[int, LatentName]:
     """Read the names of latents, confirmed or not, from the table at `path`.
 
-    Empty if there is no table, or if the data had no labels. Raises CorruptFile, StorageError.
+    Empty if there is no table, or if the data had no labels. Warns if the table is not that of the evaluation beside
+    it: somebody may have edited it. Raises CorruptFile, StorageError.
     """
+    _compare(path)
     try:
         with reading(path), path.open(encoding="utf-8", newline="") as file:
             return {int(row["latent"]): _name(row) for row in csv.DictReader(file) if row.get("name")}
@@ -64,6 +69,19 @@ def read_latent_names(path: Path) -> dict[int, LatentName]:
             f"the table of latents is damaged: {path} ({type(error).__name__} {error})",
             hint="measure the run again: sparc evaluate",
         ) from error
+
+
+def _compare(path: Path) -> None:
+    evaluation = path.parent.parent / "evaluation.json"
+    with contextlib.suppress(FileNotFoundError, SparcError):  # whoever reads these files says what is wrong with them
+        content = read_json(evaluation, what="the evaluation of a run")
+        said = content.get("latents") if isinstance(content, dict) else None
+        if isinstance(said, str) and sha256(path) != said:
+            warnings.warn(
+                f"{path} is not the table that was written with {evaluation}, so names of latents may be those of "
+                "another run; if you have not edited it, measure the run again: sparc evaluate",
+                stacklevel=3,
+            )
 
 
 def _name(row: Mapping[str, str]) -> LatentName:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparc.config import SpaceConfig
-from sparc.errors import InvalidConfig, MissingData, SparcError
+from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
 from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, read_config
@@ -238,8 +238,21 @@ class Run:
         write_provenance(self._provenance, provenance)
 
     def provenance(self) -> Provenance:
-        """Read where the run comes from. Raises MissingData or CorruptFile."""
-        return read_provenance(self._provenance)
+        """Read where the run comes from.
+
+        Raises MissingData; CorruptFile if it is damaged, or that of another run than the space beside it.
+        """
+        found = read_provenance(self._provenance)
+        streams = None
+        with contextlib.suppress(SparcError):  # whoever reads the space says what is wrong with it
+            streams = set(read_config(self.path).streams) if self.finished else None
+        if streams is not None and found.streams and streams != set(found.streams):
+            raise CorruptFile(
+                f"{self._provenance} is that of another run: it has the streams {', '.join(found.streams)}, and "
+                f"{CONFIG} has {', '.join(sorted(streams))}",
+                hint="copy all files of one run",
+            )
+        return found
 
     def log(self, record: Mapping[str, float]) -> None:
         """Append a line to the metrics. Raises StorageError."""

@@ -31,10 +31,15 @@ def config_content(space: SpaceConfig, training: TrainingConfig | None) -> dict[
     return content
 
 
+def read_config_file(directory: Path) -> Any:
+    """Return all that `config.json` says. Raises MissingData or CorruptFile."""
+    return read_json(directory / CONFIG, what="the configuration of a space")
+
+
 def read_config(directory: Path) -> SpaceConfig:
     """Read the shape of the space in `directory`. Raises MissingData, CorruptFile or IncompatibleFormat."""
     path = directory / CONFIG
-    content = read_json(path, what="the configuration of a space")
+    content = read_config_file(directory)
     version = content.get("format_version") if isinstance(content, dict) else None
     if not isinstance(version, int):
         raise CorruptFile(f"{path} has no format version", hint="is this a directory that sparc wrote?")

@@ -28,6 +28,7 @@ from sparc.storage.manifest import SAMPLES, Manifest, Shard, digest_ids, how_to_
 from sparc.storage.tensor_files import DIGEST, check_digest, write_tensors
 from sparc.system.files import check_readable, read_json, sha256, write_atomically
 from sparc.system.refusals import reading
+from sparc.system.tensor_headers import read_header
 
 SHARD_ROWS = 1024
 """Rows per shard."""
@@ -53,6 +54,9 @@ def part_path(directory: Path, number: int, start: int, key: str = FEATURES) -> 
 def part_paths(directory: Path, number: int | None = None) -> list[Path]:
     """Return the paths of the rows of an incomplete shard, or of all."""
     return sorted(directory.glob(f"part-{'*' if number is None else f'{number:05d}'}-*.safetensors"))
+
+
+_FOLDER = "folder"
 
 
 class ShardContent(NamedTuple):
@@ -85,8 +89,8 @@ def write_shard(
     """
     check_finite(features, ids, stream)
     samples = json.dumps({"ids": list(ids), "skipped": list(skipped)}, ensure_ascii=False)
-    tensors = {key: features.contiguous()}
-    write_atomically(path, lambda temporary: write_tensors(temporary, tensors, {"samples": samples}))
+    tensors, metadata = {key: features.contiguous()}, {"samples": samples, _FOLDER: path.parent.name}
+    write_atomically(path, lambda temporary: write_tensors(temporary, tensors, metadata))
 
 
 def read_shard(path: Path, *, key: str = FEATURES, checked: bool = False, sha: str | None = None) -> ShardContent:
@@ -113,6 +117,19 @@ def read_shard(path: Path, *, key: str = FEATURES, checked: bool = False, sha: s
         raise MissingData(f"a shard is missing: {path}", hint=how_to_remake(path.parent)) from error
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _corrupt(path, str(error)) from error
+
+
+def check_folder(path: Path) -> None:
+    """Raise CorruptFile if a shard of an extracted stream was written into the folder of another one.
+
+    Such streams may have equal ids and widths. Older shards do not say it.
+    """
+    try:
+        said = read_header(path).metadata.get(_FOLDER, path.parent.name)
+    except (FileNotFoundError, ValueError) as error:
+        raise _corrupt(path, str(error)) from error
+    if said != path.parent.name:
+        raise _corrupt(path, f"it was written into the folder {said}, so it is of another stream")
 
 
 def _texts(found: Any) -> list[str]:

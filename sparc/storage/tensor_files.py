@@ -30,11 +30,11 @@ _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors on the CPU, with metadata and the digest of both. Equal content gives equal bytes.
 
-    Call it from `write_atomically`, which words what the machine refuses.
+    The metadata may hold the digest already. Call it from `write_atomically`, which words what the machine refuses.
     """
     from safetensors.torch import save_file
 
-    said = {**metadata, DIGEST: digest(tensors, metadata)}
+    said = {**metadata, DIGEST: metadata.get(DIGEST) or digest(tensors, metadata)}
     save_file(dict(tensors), path, metadata=said)
     # safetensors writes the metadata in a random order.
     with path.open("r+b") as file:

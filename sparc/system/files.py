@@ -61,6 +61,14 @@ def check_writable(folder: Path) -> None:
             probe.unlink()
 
 
+def check_no_folder(*paths: Path) -> None:
+    """Raise StorageError if there is a folder where a file is to be written."""
+    for path in paths:
+        with writing(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+
+
 def free_bytes(path: Path) -> int | None:
     """Return the bytes that are free where a path lies, or will lie; None if the system does not tell."""
     there = next((one for one in (path, *path.parents) if one.exists()), None)

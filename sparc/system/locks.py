@@ -131,13 +131,15 @@ def owned(folder: Path, hint: str, *, patience: float = PATIENCE) -> Iterator[No
     """
     with writing(folder):
         made = [one for one in (folder, *folder.parents) if not one.exists()]
-    lock = take(folder / LOCK, patience=patience)
-    if lock is None:
-        raise in_use(folder, Owner.read(folder / LOCK), hint)
+    lock = None
     try:
+        lock = take(folder / LOCK, patience=patience)
+        if lock is None:
+            raise in_use(folder, Owner.read(folder / LOCK), hint)
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
         with contextlib.suppress(OSError):  # it has files
             for one in made:
                 one.rmdir()
@@ -191,8 +193,7 @@ def _attempt(path: Path, *, shared: bool = False, create: bool = True) -> Lock |
             if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 raise FileNotFoundError(path)
             if create:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(vars(Owner.me())).encode(), 0)
+                _sign(path, descriptor)
         except BlockingIOError:
             os.close(descriptor)
             return None
@@ -200,6 +201,17 @@ def _attempt(path: Path, *, shared: bool = False, create: bool = True) -> Lock |
             os.close(descriptor)
             raise
     return Lock(path, descriptor)
+
+
+def _sign(path: Path, descriptor: int) -> None:
+    """Write this process into its lock file, or remove the file: a disk may be full."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(vars(Owner.me())).encode(), 0)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ def _said(number: int, doing: str) -> tuple[str, str]:
             "free some space, or choose another disk (--store, --out), and run the same command again",
         )
     because = f"cannot {doing}: {os.strerror(number)}"
-    if number in (errno.EISDIR, errno.ENOTDIR):
+    if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         return because, "check the path: a file is expected there, or a folder where its parent is"
     if number in _FORBIDDEN:
         return because, "check the path and its permissions"

@@ -21,12 +21,14 @@ def test_an_evaluation_is_read_as_it_was_written(file, tmp_path):
     file.write(tmp_path / "evaluation.json")
     assert EvaluationFile.read(tmp_path / "evaluation.json") == file
     content = json.loads((tmp_path / "evaluation.json").read_text())
-    assert list(content) == ["dataset", "split", "random_weights", "report"]
+    assert list(content) == ["dataset", "split", "random_weights", "report", "weights", "latents"]
     assert content == {
         "dataset": "photos",
         "split": "test",
         "random_weights": ["a"],
         "report": file.report.to_json(),
+        "weights": None,
+        "latents": None,
     }
 
 

@@ -1,6 +1,7 @@
 """An interrupted extraction keeps the rows of the shard in work, and the shard gets the bytes of an unbroken one."""
 
 import contextlib
+import shutil
 
 import pytest
 import torch
@@ -125,3 +126,14 @@ def test_rows_of_other_samples_another_width_or_with_skipped_samples_are_not_tak
     dataset.ids = [row.id for row in dataset.rows]
     dataset.groups = [row.image for row in dataset.rows]
     assert extracted(dataset, tmp_path / "t") == len(dataset)
+
+
+@pytest.mark.parametrize("last", [9, None], ids=["rows", "shards"])
+def test_those_of_another_stream_of_the_same_width_are_computed_again(dataset, tmp_path, last):
+    extracted(dataset, tmp_path / "s", last)
+    place = tmp_path / "s" / "b"
+    shutil.copytree(tmp_path / "s" / "a", place, ignore=shutil.ignore_patterns("*.json"))
+    assert len(list(place.iterdir())) >= 2
+    assert extracted(dataset, tmp_path / "s", names=("b",)) == len(dataset)
+    extracted(dataset, tmp_path / "whole", names=("b",))
+    assert content(place) == content(tmp_path / "whole" / "b")

@@ -110,10 +110,14 @@ def test_labels_belong_to_the_split_of_their_samples_and_damage_is_found(tmp_pat
     with pytest.raises(CorruptFile, match=r"labels\.json is truncated or altered: its labels are not those"):
         ImportedSamples(("x", "z"), folder).labels()
     whole = (folder / "labels.json").read_text()
-    for damage in (whole.replace("[0, 1]", "[0, 2]"), whole.replace('"parents"', '"p"'), "[]", whole[:-9]):
+    others = [whole.replace("[0, 1]", other) for other in ("[0, 2]", "[0]", "[1, 1]", "[true, 1]")]
+    for damage in (*others, whole.replace('"dog"', '"dig"'), whole.replace('"parents"', '"p"'), "[]", whole[:-9]):
         (folder / "labels.json").write_text(damage)
         with pytest.raises(CorruptFile, match=r"labels\.json"):
             ImportedSamples(ids, folder).labels()
+    before = {key: value for key, value in json.loads(whole).items() if key != "sha256"}  # there were checksums
+    (folder / "labels.json").write_text(json.dumps(before))
+    assert ImportedSamples(ids, folder).labels().toarray().tolist() == [[1, 1], [0, 0]]
 
 
 def test_positions_of_a_split_find_their_labels(tmp_path):

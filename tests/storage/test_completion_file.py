@@ -42,8 +42,12 @@ def test_the_model_is_the_same_file_with_and_without_a_completion(space, tmp_pat
     space.save_pretrained(tmp_path / "with")
     space.completion = None
     space.save_pretrained(tmp_path / "without")
-    for name in ("config.json", "model.safetensors"):
-        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+    models, configs = (
+        [(tmp_path / folder / name).read_bytes() for folder in ("with", "without")]
+        for name in ("model.safetensors", "config.json")
+    )
+    assert models[0] == models[1]
+    assert json.loads(configs[0]) == json.loads(configs[1]) | {"completion": True}
     assert load(tmp_path / "without").completion is None
 
 
@@ -107,5 +111,5 @@ def test_the_file_says_nothing_of_the_machine(space, tmp_path):
     raw = (tmp_path / "completion.safetensors").read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     assert header["__metadata__"]["ridge"] == "0.30000000000000004"
-    assert header["__metadata__"].keys() == {"ridge", "sha256"}
+    assert header["__metadata__"].keys() == {"ridge", "sha256", "weights"}
     assert os.fsencode(tmp_path) not in raw

@@ -1,9 +1,12 @@
 """The file of an index: what was written comes back, and a damaged one is none."""
 
+from collections import Counter
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.sparse import csr_array
 
@@ -49,9 +52,43 @@ def test_a_file_that_is_none_or_that_is_cut_or_that_does_not_fit_is_made_again(t
         {"owners": whole["owners"].unsqueeze(0)},
     ]
     for change in wrong:
-        save_file({**whole, **change}, path)
+        write_index(path, {**whole, **change})
         assert read_index(path) is None, change
-    save_file({name: tensor for name, tensor in whole.items() if name != "present"}, path)
-    assert read_index(path) is None
-    save_file(whole, path)
+    write_index(path, whole)
     assert read_index(path) is not None
+    with safe_open(path, "pt") as file:
+        said = file.metadata()
+    save_file({name: tensor for name, tensor in whole.items() if name != "checks"}, path, said)
+    assert read_index(path) is None, "as before there were checks"
+    save_file(whole, path)
+    assert read_index(path) is None
+    save_file(whole, path, said)
+    assert read_index(path) is not None
+    path.rename(tmp_path / "codes-of-another-space.safetensors")
+    assert read_index(tmp_path / "codes-of-another-space.safetensors") is None
+
+
+def test_each_flipped_bit_is_noticed_or_changes_nothing(tmp_path):
+    path = tmp_path / "codes.safetensors"
+    whole = made(samples=4, latents=3)
+    write_index(path, whole)
+    content = path.read_bytes()
+    latents, outcomes = np.arange(3), Counter()
+    with path.open("r+b", buffering=0) as file:
+        for place in range(8 * len(content)):
+            byte = place // 8
+            file.seek(byte)
+            file.write(bytes([content[byte] ^ 1 << place % 8]))
+            found = read_index(path)
+            if found is None:
+                outcomes["at opening"] += 1
+            elif not InvertedIndex(**{name: one.numpy() for name, one in found.items()}).is_whole(latents):
+                outcomes["at a list"] += 1
+            else:
+                outcomes["nothing"] += 1
+                assert all(torch.equal(found[name], one) for name, one in whole.items()), place
+            file.seek(byte)
+            file.write(content[byte : byte + 1])
+    assert read_index(path) is not None
+    assert outcomes["at a list"] == 64 * len(whole["samples"]) > 0
+    assert outcomes["nothing"] < 100, "such as a bit of the name __metadata__ or of a blank"

@@ -171,7 +171,7 @@ def test_rows_that_are_not_in_the_order_of_their_samples_are_refused(stream, ids
 
 
 def test_the_same_features_are_the_same_bytes(tmp_path, ids):
-    first, again = (write_stream(tmp_path / name, torch.ones(10, 3), ids) for name in "ab")
+    first, again = (write_stream(tmp_path / name / "photo", torch.ones(10, 3), ids) for name in "ab")
     assert shard_path(first, 0).read_bytes() == shard_path(again, 0).read_bytes()
 
 

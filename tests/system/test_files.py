@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sparc.system.files import check_writable, read_json, write_json, write_output
+from sparc.errors import StorageError
+from sparc.system.files import check_no_folder, check_writable, read_json, write_json, write_output
 
 
 @pytest.fixture
@@ -53,3 +54,10 @@ def test_whether_a_folder_is_writable_is_found_without_a_file_that_a_kill_would_
     monkeypatch.setattr(Path, "touch", lambda path: pytest.fail("a file with a name"))
     check_writable(tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_before_the_work(tmp_path):
+    check_no_folder(tmp_path / "none", tmp_path / "none" / "deeper")
+    with pytest.raises(StorageError, match="Is a directory") as error:
+        check_no_folder(tmp_path / "none", tmp_path)
+    assert "a file is expected there" in error.value.hint

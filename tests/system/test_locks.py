@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -176,6 +177,18 @@ def test_a_folder_that_may_not_be_written_is_refused_as_the_machine_says(tmp_pat
         pass
     with pytest.raises(StorageError, match="File name too long"), owned(tmp_path / ("x" * 300), "wait"):
         pass
+
+
+def test_a_full_disk_leaves_no_lock_and_no_folder(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # a file may be made, but not filled
+    try:
+        for folder in (tmp_path / "new" / "run", tmp_path):
+            with pytest.raises(StorageError, match="no space left to write"), owned(folder, "wait"):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_temporary_files_are_removed(tmp_path):
