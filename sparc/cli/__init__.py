@@ -6,8 +6,10 @@ import contextlib
 import difflib
 import io
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -126,5 +128,15 @@ def _usage(error: Any) -> tuple[str, str]:
 def _fail(message: str, hint: str, code: int, details: Sequence[str] = ()) -> int:
     lines = [f"error: {message}", *(f"       {line}" for line in details), f"hint:  {hint}"]
     for line in lines:
-        print(f"{line[:7]}{without_controls(' '.join(line[7:].split()))}", file=sys.stderr)
+        text = f"{line[:7]}{without_controls(' '.join(line[7:].split()))}"
+        for part in _wrapped(text) if sys.stderr.isatty() else [text]:
+            print(part, file=sys.stderr)
     return code
+
+
+def _wrapped(text: str) -> list[str]:
+    """Break a line between words at the width of the terminal, indented below the first. A long word stays whole."""
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.wrap(
+        text, width, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )

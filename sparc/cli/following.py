@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from statistics import fmean
 
+from sparc.cli.output import say
 from sparc.cli.progress import console
 from sparc.storage.provenance import Provenance
 from sparc.storage.run import Run
@@ -20,7 +21,7 @@ def follow(run: Run, provenance: Provenance) -> None:
     """Print the logged steps of a run, old and new, until its training ends or Ctrl-C."""
     try:
         for line in lines(run, provenance.options.epochs):
-            console.print(line, markup=False, soft_wrap=True, highlight=False)
+            say(console, line)
     except KeyboardInterrupt:
         return
 
@@ -47,17 +48,21 @@ def lines(run: Run, epochs: int) -> Iterator[str]:
 
 def described(record: Record, epochs: int, rate: float | None) -> str:
     """Return a line of the log in words: means over streams of each kind of loss."""
-    parts = [f"step {record['step']:,}  epoch {record.get('epoch', 0):.4g} of {epochs}"]
-    for start, title in (("", ""), (HELD_OUT, "held out: ")):
-        losses = [f"loss {record[f'{start}loss']:.4f}"] if f"{start}loss" in record else []
-        for kind in ("self", "cross", "aux"):
-            values = [value for name, value in record.items() if name.startswith(f"{start}{kind}/")]
-            losses += [f"{kind} {fmean(values):.4f}"] if values else []
-        if losses:
-            parts.append(title + "  ".join(losses))
+    parts = [f"step {record['step']:,}  epoch {record.get('epoch', 0):.4g} of {epochs}", *_losses(record, "")]
     if dead := [int(value) for name, value in record.items() if name.startswith("dead/")]:
         parts.append(f"dead {min(dead):,}" if len(set(dead)) == 1 else f"dead {min(dead):,} to {max(dead):,}")
     parts += [f"{rate:,.0f} samples/s"] if rate is not None else []
+    if held_out := _losses(record, HELD_OUT):  # last: not every line has them
+        parts.append("held out: " + "  ".join(held_out))
     skipped = [name.removeprefix("skipped/") for name in record if name.startswith("skipped/")]
     parts += [f"{name} was not finite: skipped" for name in skipped]
     return "  ".join(parts)
+
+
+def _losses(record: Record, start: str) -> list[str]:
+    """Return the loss, and the mean over streams of each kind of term, of those whose names begin with `start`."""
+    losses = [f"loss {record[f'{start}loss']:.4f}"] if f"{start}loss" in record else []
+    for kind in ("self", "cross", "aux"):
+        values = [value for name, value in record.items() if name.startswith(f"{start}{kind}/")]
+        losses += [f"{kind} {fmean(values):.4f}"] if values else []
+    return losses

@@ -14,7 +14,7 @@ KEPT = {
     "ablate": f"run it again, with --out and the folder that it began: finished runs are kept, and {FEATURES}",
     "attach": f"run the same command again: {FEATURES}",
     "evaluate": "run the same command again: it measures anew; the run keeps its last evaluation that ended",
-    "explore": "run the same command again: it writes the page anew; RUN/explore is the last page that was complete",
+    "explore": "run the same command again: it writes the page anew; a page that the run had before is still there",
     "search": "run the same command again: codes and features of folders that were complete are kept",
     "encode": NOTHING,
     "localize": NOTHING,

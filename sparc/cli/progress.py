@@ -279,7 +279,8 @@ class Screen(Listener):
             self._print(markup)
 
     def _print(self, markup: str) -> None:
-        self._output.print(markup, soft_wrap=True)
+        # On a terminal rich breaks a line between words; a file or pipe gets one line.
+        self._output.print(markup, soft_wrap=not self._output.is_terminal)
         self._printed = time.monotonic()
 
     def _repeat(self) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from sparc.cli import INTERRUPTED
 from sparc.cli.options import ConfigFile, with_options
+from sparc.cli.output import say
 from sparc.cli.progress import Screen, console
 from sparc.cli.tables.evaluation import print_evaluation
 from sparc.cli.tables.extraction import print_rehearsal
@@ -109,12 +110,12 @@ def finish(session: Session, screen: Listener, ranks: Ranks | None = None) -> No
 
 def print_next(run: Run) -> None:
     """Print the commands that may follow a training."""
-    console.print(
-        f"\nsaved in {run.path}. Next:\n"
-        f"  sparc explore {run.path}        a page of what the latents mean\n"
-        f"  sparc evaluate {run.path}       probes, names of latents, plots\n"
-        f"  sparc info {run.path}           this table again\n"
+    for line in (
+        "",
+        f"saved in {run.path}. Next:",
+        f"  sparc explore {run.path}        a page of what the latents mean",
+        f"  sparc evaluate {run.path}       probes and plots",
+        f"  sparc info {run.path}           this table again",
         f'  python -c "import sparc; print(sparc.load({str(run.path)!r}).streams)"',
-        markup=False,
-        soft_wrap=True,
-    )
+    ):
+        say(console, line)

@@ -40,7 +40,11 @@ def faults(report: Report) -> list[str]:
             f"{report.joint.dead:,} of {report.n_latents:,} latents are dead on held-out samples: --n-latents "
             f"{enough} is enough for these data"
         )
-    ranks = [(pair.latents.r10, pair.chance.r10) for pair in report.retrieval]
+    # R@10 of ten samples is 1 by chance; the mean reciprocal rank tells with few samples too.
+    ranks = [(pair.latents.mrr, pair.chance.mrr) for pair in report.retrieval]
     if ranks and all(found <= chance for found, chance in ranks):
-        lines.append("a search by latents finds no more than chance: the streams have learned nothing in common")
+        lines.append(
+            "a search by latents finds no more than chance: the streams have learned nothing in common; check that "
+            "their rows show the same samples, and train on more of them or for more --epochs"
+        )
     return lines

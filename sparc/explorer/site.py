@@ -91,12 +91,12 @@ def _fill(folder: Path, shown: Shown, about: About, heat: HeatMaps, on_part: OnP
     terms = latent_terms(shown)
     write_statement(data, "latents", latent_columns(shown, decoders, terms, chosen.of_samples))
     for number, block in enumerate(latent_details(shown, decoders, terms, heat.maps)):
-        on_part("latents", number * LATENTS_PER_FILE, n_latents)
         write_statement(data, f"latent/{number}", block)
+        on_part("latents", min((number + 1) * LATENTS_PER_FILE, n_latents), n_latents)
     write_statement(data, "samples", sample_columns(shown, chosen.of_samples))
     for number, details in enumerate(sample_details(shown)):
-        on_part("samples", number * SAMPLES_PER_FILE, len(shown))
         write_statement(data, f"sample/{number}", details)
+        on_part("samples", min((number + 1) * SAMPLES_PER_FILE, len(shown)), len(shown))
     write_statement(data, "bias", bias_data(shown))
     run = _run(shown, about, heat.grids, log)
     write_statement(

@@ -68,12 +68,12 @@ def write_sprites(
         samples = thumbnails.samples[file * PER_FILE : (file + 1) * PER_FILE]
         sprite = Image.new("RGBA", (COLUMNS * SIZE, ROWS * SIZE))
         for place, sample in enumerate(samples.tolist()):
-            on_image(file * PER_FILE + place, total)
             tile = _tile(shown, sample)
             if isinstance(tile, BadSample):
                 errors.append(tile)
             else:
                 sprite.paste(tile, _place(place, tile.size))
+            on_image(file * PER_FILE + place + 1, total)
         sprite.save(folder / f"{file}.webp", format="WEBP", quality=QUALITY, method=4)
     return errors
 

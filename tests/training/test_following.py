@@ -272,6 +272,6 @@ def test_a_line_of_the_log_is_said_in_words():
         "skipped/self/a": 1,
     }
     assert described(record, 50, None) == (
-        "step 2  epoch 1 of 50  held out: loss 0.5000  self 0.2500  dead 3  self/a was not finite: skipped"
+        "step 2  epoch 1 of 50  dead 3  held out: loss 0.5000  self 0.2500  self/a was not finite: skipped"
     )
     assert described({"step": 2, "dead/a": 1, "dead/b": 4}, 9, None) == "step 2  epoch 0 of 9  dead 1 to 4"

@@ -29,7 +29,8 @@ def summary(run: Run, provenance: Provenance) -> list[str]:
     if not run.evaluation.is_file():
         return [*lines, f"next: sparc evaluate {place}"]
     report = EvaluationFile.read(run.evaluation).report
-    more = "" if report.probes is not None else f"; sparc evaluate {place} adds probes, names of latents and plots"
+    evaluated = report.probes is not None or any(run.pictures.glob("*.png"))
+    more = "" if evaluated else f"; sparc evaluate {place} adds probes and plots"
     return [*lines, f"quality: {quality(report)}", f"next: sparc explore {place} shows what the latents mean{more}"]
 
 
