@@ -35,7 +35,6 @@ from sparc.storage.store import (
     SHARD_ROWS,
     TOKENS,
     ShardContent,
-    check_folder,
     part_path,
     part_paths,
     read_shard,
@@ -211,8 +210,6 @@ class StreamShards:
         state = file_state(path)
         is_known = state is not None and state in self._checked
         content = read_shard(path, key=key, checked=not is_known, sha=self._signed.get(name, {}).get(path.name))
-        if not is_known:
-            check_folder(path)
         if state is not None:
             self._checked.add(state)
         return content

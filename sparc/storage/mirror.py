@@ -41,12 +41,12 @@ def fetch_imported(url: str, streams: Sequence[str], splits: Sequence[str], besi
         CorruptFile, StorageError: as `fetch_stream`.
     """
     root = mirror_of(url)
-    if _is_there(below(url, IMPORTING)):
-        raise MissingData(f"the import in {shown(url)} is not complete", hint="copy it again when the import has ended")
     if not streams and not can_list(url):
         raise InvalidConfig(
             f"--features: {shown(url)} does not list its streams", hint="name them: --stream NAME, for each of them"
         )
+    if _is_there(below(url, IMPORTING)):
+        raise MissingData(f"the import in {shown(url)} is not complete", hint="copy it again when the import has ended")
     found = False
     for split in splits:
         inside = below(url, split)

@@ -30,6 +30,7 @@ from sparc.system.files import check_readable, read_json, sha256, write_atomical
 from sparc.system.refusals import reading
 from sparc.system.tensor_headers import read_header
 
+_FOLDER, _PART = "folder", "part-"
 SHARD_ROWS = 1024
 """Rows per shard."""
 FEATURES = "features"
@@ -48,15 +49,12 @@ def tokens_path(directory: Path, number: int) -> Path:
 
 def part_path(directory: Path, number: int, start: int, key: str = FEATURES) -> Path:
     """Return the path of rows of an incomplete shard `number`, from its row `start` on."""
-    return directory / f"part-{number:05d}-{start:05d}-{key}.safetensors"
+    return directory / f"{_PART}{number:05d}-{start:05d}-{key}.safetensors"
 
 
 def part_paths(directory: Path, number: int | None = None) -> list[Path]:
     """Return the paths of the rows of an incomplete shard, or of all."""
-    return sorted(directory.glob(f"part-{'*' if number is None else f'{number:05d}'}-*.safetensors"))
-
-
-_FOLDER = "folder"
+    return sorted(directory.glob(f"{_PART}{'*' if number is None else f'{number:05d}'}-*.safetensors"))
 
 
 class ShardContent(NamedTuple):
@@ -89,7 +87,9 @@ def write_shard(
     """
     check_finite(features, ids, stream)
     samples = json.dumps({"ids": list(ids), "skipped": list(skipped)}, ensure_ascii=False)
-    tensors, metadata = {key: features.contiguous()}, {"samples": samples, _FOLDER: path.parent.name}
+    tensors, metadata = {key: features.contiguous()}, {"samples": samples}
+    if path.name.startswith(_PART):  # complete shards have the same bytes in any folder
+        metadata[_FOLDER] = path.parent.name
     write_atomically(path, lambda temporary: write_tensors(temporary, tensors, metadata))
 
 
@@ -120,9 +120,9 @@ def read_shard(path: Path, *, key: str = FEATURES, checked: bool = False, sha: s
 
 
 def check_folder(path: Path) -> None:
-    """Raise CorruptFile if a shard of an extracted stream was written into the folder of another one.
+    """Raise CorruptFile if a part of a shard was written into the folder of another stream.
 
-    Such streams may have equal ids and widths. Older shards do not say it.
+    Such streams may have equal ids and widths.
     """
     try:
         said = read_header(path).metadata.get(_FOLDER, path.parent.name)

@@ -141,7 +141,7 @@ def test_the_command_exports_a_run_and_says_what_made_the_features(tmp_path, spa
     drawn_space("unit").save_pretrained(tmp_path / "run")
     made_by = {"backbone": "some-model", "params": {"size": "small"}, "weights": "hub:lab/some-model"}
     here = {**made_by, "params": {"size": "small", "weights": str(tmp_path / "weights.bin")}}
-    Run(tmp_path / "run").write_provenance(provenance(streams={"b": here}))
+    Run(tmp_path / "run").write_provenance(provenance(streams={"a": made_by, "b": here}))
     words = ["export", "run", "--stream", "b", "--format", "saelens", "--out", "sae"]
     done = sparc_here(*words)
     assert (done.returncode, done.stderr) == (0, "")

@@ -194,7 +194,7 @@ def test_the_listing_shows_the_parameters_their_values_and_which_must_be_given(s
 @pytest.mark.parametrize("command", [("evaluate",), ("localize", "--image", "photo.png", "--text", "bus")])
 def test_a_run_whose_plugin_is_gone_names_its_package_and_the_streams_there_are(command, sparc_here, tmp_path):
     run = Run.create(tmp_path / "run")
-    SharedLatentSpace(SpaceConfig(streams={"sky": 4}, n_latents=8, k=2)).save_pretrained(run.path)
+    SharedLatentSpace(SpaceConfig(streams={"night": 4}, n_latents=8, k=2)).save_pretrained(run.path)
     run.write_provenance(
         provenance(
             streams={"night": {"backbone": "sky", "params": {}, "weights": "", "plugin": "sparc-sky 1.2"}},

@@ -85,7 +85,7 @@ def test_text_in_a_header_or_a_lock_that_is_nested_too_deep_is_damage(tmp_path):
     save_file(ones, run.state(6), metadata={"state": DEEP, "sha256": "0" * 64})
     assert best_state(run.states())[1].step == 3
     with pytest.warns(UserWarning, match="a checkpoint is damaged"):
-        assert load_state(run, lambda tensors, progress: None).step == 3
+        assert load_state(run, lambda tensors, progress: None, lambda path, progress: None).step == 3
     (tmp_path / ".sparc.lock").write_text(DEEP)
     assert str(Owner.read(tmp_path / ".sparc.lock")) == "another process"
     save_file({"features": torch.ones(2, 3)}, tmp_path / "x.safetensors", metadata={"ids": '["a", "b"]', "more": DEEP})
