@@ -238,8 +238,10 @@ def test_a_training_is_followed_from_its_first_step_to_its_last(aside, sparc_her
     try:
         stopped = sparc_here("info", run.path, "--follow").stdout.splitlines()
         monkeypatch.setattr("sparc.cli.following.holder", lambda path: "somebody")
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
         threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
         ended = sparc_here("info", run.path, "--follow")
+        signal.signal(signal.SIGINT, before)
     finally:
         (run.path / "aside").rename(weights)
     assert stopped[:-1] == said[:-1]
