@@ -1,6 +1,9 @@
 """The Numba kernels against the plain operators, which the oracle checks: in float32, as training uses them."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -168,3 +171,15 @@ def test_features_that_are_not_finite_stay_so(compiled):
     found = NUMBA.weighted_rows(torch.tensor([[0, 2]]), values, table)
     assert found.isinf().all()
     assert NUMBA.weighted_rows(torch.tensor([[1, 0]]), torch.ones(1, 1, 2), table).isnan().all()
+
+
+def test_the_kernels_leave_pytorch_the_number_of_threads_that_it_has():
+    """torchrun sets OMP_NUM_THREADS=1: more threads than cores would make two processes slower than one."""
+    code = (
+        "import torch; from sparc.core.kernels.numba_cpu import NumbaKernels as K; k = K(); "
+        "k.weighted_rows(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 1, 2), torch.ones(4, 3)); "
+        "print(torch.get_num_threads())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | {"NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

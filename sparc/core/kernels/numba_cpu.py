@@ -25,6 +25,12 @@ from sparc.core.kernels.protocol import AdamStep
 class NumbaKernels(PlainKernels):
     """Loops in `numba_loops` over the tensors' memory; see `Kernels`."""
 
+    def __init__(self) -> None:
+        """Start Numba's threads. With OpenMP that sets the number of PyTorch's threads too, so it is set back."""
+        threads = torch.get_num_threads()
+        _match_threads()
+        torch.set_num_threads(threads)
+
     def weighted_rows(self, indices_BK: Tensor, values_BGK: Tensor, table_LD: Tensor) -> Tensor:
         """See `Kernels`. Raises IndexError for an index beyond the table, which would read beyond its memory."""
         _check_indices(indices_BK, table_LD)
