@@ -252,7 +252,8 @@ def test_a_training_is_followed_from_its_first_step_to_its_last(aside, sparc_her
 
 def test_a_tracker_that_is_not_installed_is_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "wandb" else found(name, *rest))
     with pytest.raises(InvalidConfig, match="--track wandb: the package wandb is not installed") as error:
         sparc.train(track="wandb")
     assert error.value.hint == "pip install 'sparc-sae[wandb]', or leave --track out"
