@@ -99,7 +99,7 @@ def _hasten() -> None:
         importlib.import_module(f"sparc.{name}")
         for name in ("ablation.pool", "extraction.supervise", "training.trainer")
     )
-    supervise.subprocess = _Subprocess
+    supervise.started = _Worker
     context = multiprocessing.get_context("fork")
     pool.multiprocessing = _Multiprocessing(context)
     trainer.SAVE_SECONDS, trainer.SAVE_SHARE, trainer.LOG_EVERY = 0.0, float("inf"), 3
@@ -119,7 +119,7 @@ class _Multiprocessing:
 class _Worker:
     """A forked process with the interface of Popen that `supervise` uses."""
 
-    def __init__(self, command: Sequence[str], **options: Any) -> None:
+    def __init__(self, module: str) -> None:
         order_read, order_write = os.pipe()
         event_read, event_write = os.pipe()
         sys.stdout.flush()
@@ -133,7 +133,7 @@ class _Worker:
             sys.stdout = os.fdopen(1, "w", encoding="utf-8")
             code = 1
             try:
-                importlib.import_module("sparc.extraction.worker").main()
+                importlib.import_module(module).main()
                 code = 0
             except BaseException:
                 traceback.print_exc()
@@ -163,12 +163,6 @@ class _Worker:
     def kill(self) -> None:
         if self.returncode is None:
             os.kill(self.pid, signal.SIGKILL)
-
-
-class _Subprocess:
-    Popen = _Worker
-    PIPE = subprocess.PIPE
-    TimeoutExpired = subprocess.TimeoutExpired
 
 
 def preload() -> None:
