@@ -103,11 +103,7 @@ def import_features(
             screen.doing(f"reading the ids of {path}")
             sources[name] = open_source(path, ids, Keys(features_keys.get(name), ids_keys.get(name)))
         if ids is not None and not any(source.from_lines for source in sources.values()):
-            raise InvalidConfig(
-                "--ids: expected files without ids, or with positions, found ids in "
-                f"{', '.join(map(str, files.values()))}",
-                hint="leave --ids out, or remove the ids from the files",
-            )
+            raise _ids_twice(files)
         labels = _labelling(given)
         screen.loading("PyTorch")
         from sparc.interchange.import_features import import_features as write
@@ -117,6 +113,14 @@ def import_features(
     for imported in written:
         _print_imported(imported)
     _print_next(out)
+
+
+def _ids_twice(files: Mapping[str, Path]) -> InvalidConfig:
+    """Return the error of ids beside files that have their own."""
+    return InvalidConfig(
+        f"--ids: expected files without ids, or with positions, found ids in {', '.join(map(str, files.values()))}",
+        hint="leave --ids out, or remove the ids from the files",
+    )
 
 
 def _labelling(given: Mapping[str, Any]) -> Labelling | None:

@@ -188,7 +188,7 @@ class TimeOptions(Options):
 
 
 class ParallelOptions(Options):
-    """How several processes share a training."""
+    """Options that divide a training among several processes."""
 
     shard_latents: int = option(
         1,

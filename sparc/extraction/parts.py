@@ -38,7 +38,7 @@ class Rows(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What parts of a stream must be like."""
+    """Width, dtype and content that the parts of a stream must have."""
 
     width: int
     dtype: torch.dtype

@@ -68,7 +68,7 @@ class ArraySource(Source):
 
 
 class Held(NamedTuple):
-    """What a caller gave in memory."""
+    """Arrays, ids, labels and split that a caller gave in memory."""
 
     sources: dict[str, ArraySource]
     labels: Labelling | None

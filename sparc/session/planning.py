@@ -80,7 +80,7 @@ class Plan(BaseModel):
     measured: tuple[str, ...]
     """Measurements that the costs follow from, a line each."""
     lacking: tuple[str, ...]
-    """What the machine has too little of, a line each."""
+    """Resources of which the machine has too little, a line each."""
 
 
 def plan(config: RunConfig | None = None, *, listener: Listener = SILENT, **arguments: Unpack[RunArguments]) -> Plan:

@@ -85,7 +85,7 @@ class Session:
         moved = {name: place for name, place in places.given().items() if name in names(PlaceOptions)}
         provenance = run.provenance()
         options = provenance.options.model_dump(mode="json", by_alias=True)
-        # Of this command, not of the one that began the run.
+        # The limit holds for this command, not for the one that began the run.
         limit = {"max-time": getattr(places, "max_time", None), "shard-latents": getattr(places, "shard_latents", 1)}
         config = with_absolute_paths(validated(RunConfig, {**options, **moved, **limit}, what=str(run.path)))
         with missing_plugins(provenance):

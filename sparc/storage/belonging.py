@@ -1,4 +1,4 @@
-"""Which weights the other files of a space belong to, so that files of two runs are never read as those of one.
+"""Files of a space name the weights that they belong to, so that those of two runs are never read as those of one.
 
 The digest in the metadata of `model.safetensors` names the weights. `config.json`, `completion.safetensors` and
 `evaluation.json` repeat it. A file without it was written by another program, or before sparc wrote it. Importing this

@@ -29,7 +29,7 @@ STAMPS = (
     *("sha256", "md5Hash", "Content-MD5", "content_md5", "checksum", "ETag", "etag", "blob_id", "oid", "crc32c"),
     *("generation", "mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified", "created"),
 )
-"""What a server may say about a file's content, the surest first; then the times."""
+"""Fields in which a server identifies a file's content, the surest first; then the times."""
 _LOCAL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE}
 _HTTP = ("http", "https")
 _SILENCE = {"ClientConnectorError", "ClientConnectorDNSError", "ServerDisconnectedError", "EndpointConnectionError"}
@@ -61,7 +61,7 @@ class RemoteFile:
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """What tells this content from any other. It holds no passwords."""
+        """Text that tells this content from any other. It holds no passwords."""
         return str(self), self.size, self.stamp
 
     def __str__(self) -> str:

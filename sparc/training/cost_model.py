@@ -80,7 +80,7 @@ def memory_bytes(work: Work, mesh: Mesh, moment: int = FLOAT) -> float:
 
 @dataclass(frozen=True)
 class Device:
-    """What one device does, as measured on one."""
+    """Speed of one device: the time of a step, as measured there, and its link."""
 
     step_seconds: float
     """Seconds of a step on one device with all latents and `samples`."""

@@ -350,12 +350,7 @@ def run_to_end(
     training.restore(run)
     if training.leads:
         run.forget_metrics_after(training.step)
-    if batches is None:
-        assert features is not None
-        rows = EVERY if training.rows is None else training.rows.some
-        loader: Batches = Loader(features, config, device=space.decoder.device, start=training.step, rows=rows)
-    else:
-        loader = batches(training.step)
+    loader = batches(training.step) if batches is not None else _loader(training, features)
     n_steps = loader.per_epoch * config.epochs
     skips = _Skips(features, config, back=1 if training.waits else LOG_EVERY)
     began = time.monotonic()
@@ -389,8 +384,8 @@ def run_to_end(
             record |= {f"{HELD_OUT}{name}": value for name, value in found.items() if math.isfinite(value)}
         if record:
             record = {"step": training.step, "epoch": training.step / loader.per_epoch, **record}
-            if training.leads:
-                run.log(record)
+        if record and training.leads:
+            run.log(record)
         if losses is not None:
             rate = speed.since_last()
             if training.leads:
@@ -403,6 +398,14 @@ def run_to_end(
     training.finish(run)
     training.wait("trained")
     return True
+
+
+def _loader(training: Training, features: TrainingFeatures | None) -> Loader:
+    """Return the batches of stored features from the training's step on: this process's rows of each."""
+    assert features is not None
+    rows = EVERY if training.rows is None else training.rows.some
+    device = training.space.decoder.device
+    return Loader(features, training.config, device=device, start=training.step, rows=rows)
 
 
 class _Saves:

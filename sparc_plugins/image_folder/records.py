@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 
 class Fault(NamedTuple):
-    """What is wrong with a line of the index."""
+    """Fault of a line of the index."""
 
     line: int
     error: SparcError

@@ -1,4 +1,4 @@
-"""What a person asks first about a run: what it is, whether it is done, how good it is, and what to do next."""
+"""Lines that a person asks for first about a run: what it is, if it is done, how good it is, and what to do next."""
 
 from __future__ import annotations
 
