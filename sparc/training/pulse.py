@@ -11,7 +11,6 @@ machine sleeps.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
@@ -32,13 +31,13 @@ GRACE = 5.0
 """Seconds in which the main thread ends with the reason; then the process is ended where it waits."""
 RESUME = "torchrun reports which one, and the signal; then resume the run: sparc train --resume RUN"
 _PARTED = -1
-"""Count of a process that has left the training."""
+"""Number of the last beat, of a process that has left the training."""
 
 
 class _Beat(NamedTuple):
     """What a process says of itself in the store."""
 
-    count: int
+    number: int
     host: str
     lost: str = ""
     """Who is lost, as the first process says."""
@@ -103,11 +102,10 @@ class Pulse:
         self.reason = ProcessLost(
             f"{who} for {BEAT * LOOKS:.0f} s: a machine or its network is gone, or a process is stopped", hint=RESUME
         )
-        threading.Thread(target=_break_off, daemon=True).start()
         threading.Thread(target=self._force, daemon=True).start()
 
     def _force(self) -> None:
-        """End this process if its main thread does not, which may wait for ever where no signal of Python comes."""
+        """End this process unless its main thread does: it may be in a collective, which nothing can interrupt."""
         if self._ended.wait(GRACE):
             return
         if not self._heard and self.reason is not None:
@@ -131,13 +129,13 @@ class _Looks:
         """Look once; return who is lost, or an empty text."""
         for rank in self._ranks:
             beat = _Beat.read(store, rank)
-            if beat is None or beat.count == _PARTED:
+            if beat is None or beat.number == _PARTED:
                 self._last.pop(rank, None)
                 continue
             if beat.lost:
                 return beat.lost
-            self._same[rank] = self._same.get(rank, 0) + 1 if self._last.get(rank) == beat.count else 0
-            self._last[rank] = beat.count
+            self._same[rank] = self._same.get(rank, 0) + 1 if self._last.get(rank) == beat.number else 0
+            self._last[rank] = beat.number
             if self._same[rank] >= LOOKS:
                 self.own = True
                 return f"process {rank} on {beat.host} has given no sign of life"
@@ -154,10 +152,3 @@ def _connected() -> Any:
         timeout=datetime.timedelta(seconds=BEAT * LOOKS),
     )
     return dist.PrefixStore(f"sparc pulse {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-
-
-def _break_off() -> None:
-    """Make the collectives that are under way fail, if the backend can."""
-    with contextlib.suppress(Exception):
-        for group in list(dist.distributed_c10d._world.pg_map):
-            group.abort()
