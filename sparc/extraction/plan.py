@@ -14,6 +14,7 @@ from sparc.plugins.contracts import BackboneSpec, Params
 from sparc.plugins.registry import Registry, checked_params
 from sparc.storage.manifest import IMPORTED, IMPORTING, fingerprint, is_complete, read_manifest
 from sparc.system.locks import holder, in_use
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 
 SPLITS = ("train", "test")
@@ -191,7 +192,8 @@ def imported(
             _check_whole(root, split, folders, set(found), in_train)
             in_train = set(found)
         if not root.is_dir():
-            raise MissingData(f"no folder at {root}", hint="give the folder of imported features: --features FOLDER")
+            hint = meant(root, "give the folder of imported features: --features FOLDER", folder=True)
+            raise MissingData(f"--features: no folder at {root}", hint=hint)
         if not found:
             raise MissingData(
                 f"no imported features of the split '{split}' in {root}",
