@@ -29,6 +29,7 @@ from sparc.storage.manifest import (
     read_manifest,
 )
 from sparc.system.locks import holder, in_use
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 
 SPLITS = ("train", "test")
@@ -224,7 +225,8 @@ def imported(
             _check_whole(root, split, folders, set(found), in_train)
             in_train = set(found)
         if not root.is_dir():
-            raise MissingData(f"no folder at {root}", hint="give the folder of imported features: --features FOLDER")
+            hint = meant(root, "give the folder of imported features: --features FOLDER", folder=True)
+            raise MissingData(f"--features: no folder at {root}", hint=hint)
         if not found:
             raise MissingData(
                 f"no imported features of the split '{split}' in {root}",
