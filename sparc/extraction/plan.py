@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -36,6 +37,22 @@ SPLITS = ("train", "test")
 """Splits of imported features."""
 AGAIN = "run the same command again: complete shards are kept"
 """Advice after an error that says nothing about the data."""
+
+
+class Share(NamedTuple):
+    """One process's share of the shards: those whose number modulo `of` is `number`."""
+
+    number: int = 0
+    of: int = 1
+    helps: bool = False
+    """True if the process computes shards of others once its own are done, and ends when all are complete."""
+
+    def has(self, shard: int) -> bool:
+        """Return True if the shard belongs to this share."""
+        return shard % self.of == self.number
+
+
+WHOLE = Share()
 
 
 class JobOptions(ExtractionOptions):
@@ -111,8 +128,7 @@ class Order(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     jobs: list[Job]
-    part: tuple[int, int] = (0, 1)
-    """Number of this process, from 0, and number of processes that share the jobs."""
+    share: Share = WHOLE
     probe: bool = False
     """True computes a few samples of each job for an estimate, and writes nothing."""
     feed: Feed | None = None

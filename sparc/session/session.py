@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sparc.config import PlaceOptions, PluginRef, RunConfig, names, validated
 from sparc.config.fitting import described, fitted
 from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, OutOfMemory, UnknownName
+from sparc.extraction import Share
 from sparc.models.streams import checked_streams
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
@@ -194,7 +195,7 @@ class Session:
         if self.ranks is None:
             self.data.extract()
             return
-        self.data.extract((self.ranks.rank, self.ranks.size))
+        self.data.extract(Share(self.ranks.rank, self.ranks.size, helps=True))
         self.ranks.wait("extracted")
         if self.ranks.leads and not self.data.extracted:
             self.data.extract()

@@ -53,13 +53,17 @@ def heard(listener: Listener, ranks: Ranks | None) -> Listener:
 
 
 def check_shares(config: RunConfig, ranks: Ranks | None) -> None:
-    """Raise InvalidConfig unless the processes can share the latents and the samples of a batch."""
+    """Raise InvalidConfig unless the processes, and PyTorch, can share the latents and the samples of a batch."""
     size, shards = 1 if ranks is None else ranks.size, config.shard_latents
     if size % shards:
         raise InvalidConfig(
             f"--shard-latents: expected a divisor of the number of processes, {size}, found {shards}",
             hint="torchrun --nproc-per-node N --no-python sparc train ... starts N processes",
         )
+    if shards > 1:
+        from sparc.training.sharded_state import check_writer
+
+        check_writer()
     if config.batch_size < size // shards:
         raise InvalidConfig(
             f"--batch-size: expected at least one sample for each of {size // shards} processes, "

@@ -23,8 +23,9 @@ from sparc.config.signatures import (
     ExtractArguments,
 )
 from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError, TimeUp
+from sparc.extraction import WHOLE, Share
 from sparc.plugins.registry import discover
-from sparc.session.data import WHOLE, Data, Share, resolve_device
+from sparc.session.data import Data, resolve_device
 from sparc.session.in_memory import TrainArguments, options_of_train
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
@@ -107,7 +108,8 @@ def plan_extraction(
 
 
 def _share(shard: str | None) -> Share:
-    """Read `--shard`, else the variables of torchrun. Raises InvalidConfig."""
+    """Read `--shard`, else the variables of torchrun, whose processes help each other. Raises InvalidConfig."""
+    helps = shard is None
     if shard is None:
         if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
             return WHOLE
@@ -115,7 +117,7 @@ def _share(shard: str | None) -> Share:
     match = re.fullmatch(r"(\d+)/(\d+)", shard)
     if match is None or int(match[1]) >= int(match[2]):
         raise InvalidConfig(f"--shard: expected I/N with I below N, found '{shard}'", hint="--shard 0/4, ..., 3/4")
-    return int(match[1]), int(match[2])
+    return Share(int(match[1]), int(match[2]), helps)
 
 
 def train(

@@ -22,11 +22,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparc.errors import FailedElsewhere, InvalidConfig, ProcessLost
+from sparc.training.pulse import RESUME, Pulse
 
 PATIENCE = datetime.timedelta(minutes=10)
-"""Time after which a collective gives up on a process that hangs, or whose machine is gone from the network.
+"""Time after which a collective gives up on a process that hangs.
 
-The end of a process is noticed at once. Work of one process that may take longer is waited for by `Ranks.wait`.
+The end of a process is noticed at once, and a machine that is gone from the network by `pulse`. Work of one process
+that may take longer is waited for by `Ranks.wait`.
 """
 POLL = 0.1
 """Seconds between two looks while processes wait for each other's extraction, which may take hours."""
@@ -37,6 +39,8 @@ LINGERING = 1.0
 _FAILED = "failed"
 _joins = itertools.count()
 """Numbers for the times that this process has joined others, which have joined as often."""
+_pulses: list[Pulse] = []
+"""The pulse of this process, while it has joined others."""
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -206,6 +210,8 @@ class Ranks:
             while not self.store.check(names):
                 if self.store.check([_FAILED]):
                     raise FailedElsewhere
+                if (lost := _lost()) is not None:
+                    raise lost
                 time.sleep(POLL)  # in Python, so that a signal is heard
 
 
@@ -217,11 +223,13 @@ def collective() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise ProcessLost(
-            f"another process has ended: {_short(str(error))}",
-            hint="torchrun reports which one, and the signal; then give the command again, for a training with "
-            "--resume RUN",
-        ) from error
+        ended = ProcessLost(f"another process has ended: {_short(str(error))}", hint=RESUME)
+        raise _lost() or ended from error
+
+
+def _lost() -> ProcessLost | None:
+    """Return who gives no sign of life; None if all do."""
+    return next((pulse.reason for pulse in _pulses), None)
 
 
 def _short(error: str) -> str:
@@ -237,7 +245,22 @@ def joined() -> Iterator[Ranks]:
     An error that several processes meet is that of the first: in the others it becomes FailedElsewhere.
     """
     every, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-    store = dist.PrefixStore(str(next(_joins)), every)  # torchrun's store keeps what an earlier call has written
+    number = str(next(_joins))
+    store = dist.PrefixStore(number, every)  # torchrun's store keeps what an earlier call has written
+    with collective():
+        pulse = Pulse(rank, size, number)
+    _pulses.append(pulse)
+    try:
+        with _grouped(store, rank, size) as ranks:
+            yield ranks
+    finally:
+        pulse.end()
+        _pulses.remove(pulse)
+
+
+@contextlib.contextmanager
+def _grouped(store: Any, rank: int, size: int) -> Iterator[Ranks]:
+    """Make the process groups of processes that have found each other, and end together."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

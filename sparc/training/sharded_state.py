@@ -7,6 +7,7 @@ of each file; a folder without it is not complete.
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import warnings
@@ -19,12 +20,25 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sparc.errors import CorruptFile
+from sparc.errors import CorruptFile, InvalidConfig
 from sparc.system.files import sha256, write_json
 from sparc.system.refusals import reading, writing
 from sparc.training.distributed import Ranks, collective
 from sparc.training.sharding import SpaceShard, split_dim
 from sparc.training.state import PROGRESS, Progress
+
+
+def check_writer() -> None:
+    """Raise InvalidConfig if this PyTorch has no writer of safetensors in parts."""
+    from torch.distributed import checkpoint
+
+    writer = getattr(checkpoint, "HuggingFaceStorageWriter", None)
+    if writer is None or "save_distributed" not in inspect.signature(writer).parameters:
+        raise InvalidConfig(
+            "--shard-latents: expected PyTorch 2.8 or later, which writes checkpoints in parts, "
+            f"found {torch.__version__}",
+            hint="upgrade: pip install --upgrade torch; or leave --shard-latents out",
+        )
 
 
 def write_shards(path: Path, tensors: Mapping[str, Tensor], progress: Progress, space: SpaceShard) -> None:

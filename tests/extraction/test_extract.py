@@ -24,13 +24,14 @@ from sparc.errors import (
     SparcError,
     UnknownName,
 )
-from sparc.extraction import Job, JobOptions, plan
+from sparc.extraction import Job, JobOptions, Share, plan
 from sparc.extraction.batch_size import fitting_inputs, fitting_memory
 from sparc.extraction.estimate import estimate, pace
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.preprocessing import BatchReader, ItemBatch
-from sparc.extraction.shards import Destination, Share, extract_streams
+from sparc.extraction.shards import Destination
 from sparc.extraction.supervise import Progress, extract, following
+from sparc.extraction.work import extract_streams
 from sparc.plugins.contracts import Sample
 from sparc.plugins.registry import discover
 from sparc.storage.store import open_patches, open_streams, read_shard, shard_path

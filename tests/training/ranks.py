@@ -23,7 +23,7 @@ from sparc.config import SpaceConfig, TrainingConfig
 from sparc.errors import BadFeatures
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
-from sparc.training import trainer
+from sparc.training import pulse, trainer
 from sparc.training.distributed import joined
 from sparc.training.loader import FeaturesInMemory
 from sparc.training.sharding import SpaceShard
@@ -59,8 +59,11 @@ def features(dtype=torch.float64, like=None):
     return FeaturesInMemory(found)
 
 
-def forked(size, work, folder, patience=60):
-    """Run `work(rank)` in forked processes that find each other as those of torchrun do; return their exit codes."""
+def forked(size, work, folder, patience=60, all_end=False):
+    """Run `work(rank)` in forked processes that find each other as those of torchrun do; return their exit codes.
+
+    `all_end` kills the others when one has ended.
+    """
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -90,7 +93,7 @@ def forked(size, work, folder, patience=60):
             found, status = os.waitpid(child, os.WNOHANG)
             if found:
                 codes[child] = os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or (all_end and codes):
             for child in set(children) - set(codes):
                 os.kill(child, signal.SIGKILL)
         time.sleep(0.02)
@@ -121,6 +124,29 @@ def together(path, names, size, shards=1, dtype=torch.float64, **hooks):
 
     path.mkdir(parents=True, exist_ok=True)
     return forked(size, work, path)
+
+
+def silent(folder, stopped, wait):
+    """Stop a process as a machine that is gone; return the exit codes, and what the other one said."""
+
+    def work(rank):
+        os.dup2(os.open(folder / f"stderr-{rank}", os.O_CREAT | os.O_WRONLY), 2)
+        pulse.BEAT, pulse.GRACE = 0.1, 2.0
+        with joined() as ranks:
+            if rank == stopped and wait:
+                time.sleep(1.5)  # longer than the pulse's patience of a second
+            ranks.any(False)
+            if rank == stopped:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif wait:
+                ranks.wait("never")
+            else:
+                ranks.any(False)
+
+    folder.mkdir()
+    began = time.monotonic()
+    codes = forked(2, work, folder, all_end=True)
+    return codes, time.monotonic() - began, (folder / f"stderr-{1 - stopped}").read_text()
 
 
 def after(steps, on=None):
@@ -213,6 +239,10 @@ def main(folder):
     found["killed states"] = [state.name for state in Run(folder / "killed" / "global").states()]
     found["refused"] = together(folder / "refused", ["global"], 2, watch=fails(1, 10, refuse))
     trainer.SAVE_SECONDS, trainer.SAVE_SHARE = 30.0, 0.05
+    found["silent"] = {
+        name: silent(folder / f"silent-{name}", *how)
+        for name, how in {"wait": (1, True), "collective": (1, False), "first": (0, False)}.items()
+    }
 
     torch.set_default_dtype(torch.float32)
     os.environ["SPARC_CACHE"] = str(folder / "cache")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,25 @@ def test_a_killed_process_ends_the_others_at_once_and_its_checkpoints_stay(made,
     assert kind == "ProcessLost"
     assert message.startswith("another process has ended: ")
     assert ".cc" not in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["wait", "collective", "first"])
+def test_a_process_without_signs_of_life_ends_the_others_with_its_name(made, found, where):
+    """The first process is in a wait or a collective; in `first` it is the one that is stopped, with the store."""
+    codes, seconds, said = found["silent"][where]
+    stopped = 0 if where == "first" else 1
+    assert (codes[stopped], codes[1 - stopped]) == (-9, 1)
+    assert seconds < 20
+    who = "the key-value store of all processes" if where == "first" else f"process 1 on {socket.gethostname()}"
+    if where == "wait":
+        kind, message = json.loads((made / "silent-wait" / "error-0.json").read_text())
+        assert kind == "ProcessLost"
+    else:  # it is ended by force
+        message = said.splitlines()[-2].removeprefix("error: ")
+        assert said.splitlines()[-1].startswith("hint:  torchrun reports which one")
+    assert message.startswith(who)
+    assert message.endswith("for 1 s: a machine or its network is gone, or a process is stopped")
 
 
 @pytest.mark.slow
