@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import typer
 
 from sparc.cli.interruptions import kept
+from sparc.config.wording import found
 from sparc.errors import FailedElsewhere, SparcError, say_warnings
 from sparc.system.cells import without_controls
 from sparc.system.processes import leads
@@ -105,8 +107,8 @@ def _explain(error: Exception) -> int:
         return _fail(message, hint, 2) if message and leads() else 2  # no message: typer printed the help
     if isinstance(error, Ended | typer.Abort):
         return INTERRUPTED
-    if (found := refusal(error, "go on", CONTENT)) is not None:
-        return _fail(found.message, found.hint, 1)
+    if (refused := refusal(error, "go on", CONTENT)) is not None:
+        return _fail(refused.message, refused.hint, 1)
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     return _fail(text, "this is a bug in sparc or in a plugin; run it again with --debug and report the traceback", 1)
 
@@ -122,7 +124,20 @@ def _usage(error: Any) -> tuple[str, str]:
         near = next(iter(difflib.get_close_matches(wrong, options, n=1)), "")
     help_is = f"see: {context.command_path if context else 'sparc'} --help"
     hint = f"did you mean {near}? {help_is}" if near else help_is
+    if (parameter := getattr(error, "param", None)) is not None and "Input should be" in message:
+        return _wrong_value(parameter), help_is
     return message[:1].lower() + message[1:].rstrip("."), hint
+
+
+def _wrong_value(parameter: Any) -> str:
+    """Return the message for an argument or option that is no number, or none in its bounds."""
+    name = next(iter(parameter.opts), parameter.name)
+    kind = "a whole number" if "int" in parameter.type.name else "a number"
+    low, high = (getattr(parameter.type, bound, None) for bound in ("min", "max"))
+    bounds = "".join(f" {word} {bound:g}" for word, bound in (("from", low), ("to", high)) if bound is not None)
+    after = [word.partition("=")[2] for word in _words if word.startswith(f"{name}=")]
+    after += [word for before, word in itertools.pairwise(_words) if before == name]
+    return f"{name}: expected {kind}{bounds}" + (f", found {found(after[-1])}" if after else "")
 
 
 def _fail(message: str, hint: str, code: int, details: Sequence[str] = ()) -> int:

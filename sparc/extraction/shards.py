@@ -33,6 +33,7 @@ from sparc.storage.store import (
     FEATURES,
     TOKENS,
     ShardContent,
+    check_folder,
     part_path,
     part_paths,
     read_shard,
@@ -60,6 +61,8 @@ class Destination:
     dtype: str = "float32"
     """Dtype of the stored features."""
     precision: str = "float32"
+    mark: str | None = None
+    """End of the directory's path that the shards repeat: split and stream; None if it depends on a path of weights."""
     exif: str | None = None
     preprocessing: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
@@ -140,24 +143,26 @@ class StreamShards:
         """Return the samples skipped in a complete shard, or None if the shard must be computed."""
         path = shard_path(self._destinations[name].directory, number)
         try:
-            features, ids, skipped = self._content(name, path, checked=checked)
+            found = self._content(name, path, checked=checked)
         except (MissingData, CorruptFile):
             return None
-        if (features.shape[1], features.dtype) != (
+        if (found.features.shape[1], found.features.dtype) != (
             self._backbones[name].width,
             dtype_of(self._destinations[name].dtype),
         ):
             return None
-        return skipped if ids == self._ids(number) and (self._skip_bad or not skipped) else None
+        skipped = list(found.skipped)
+        return skipped if found.ids == self._ids(number) and (self._skip_bad or not skipped) else None
 
     def _content(self, name: str, path: Path, key: str = FEATURES, checked: bool = True) -> ShardContent:
         """Return the content of a shard, whose digest is checked once as long as the file does not change.
 
-        Raises MissingData or CorruptFile.
+        Raises MissingData; CorruptFile also for a shard of another stream.
         """
         state = file_state(path)
         checked = checked and (state is None or state not in self._checked)
         content = read_shard(path, key=key, checked=checked, sha=self._signed.get(name, {}).get(path.name))
+        check_folder(path, content)
         if state is not None and checked:
             self._checked.add(state)
         return content
@@ -199,10 +204,11 @@ class StreamShards:
         ids = self._ids(number)[start : start + len(readable)]
         skipped = [sample for sample, read in zip(ids, readable, strict=True) if not read]
         for name in streams:
-            destination = self._destinations[name]
+            directory = self._destinations[name].directory
+            folder = "/".join(directory.absolute().parts[-3:])
             for key, rows in self._contents(name, computed):
-                path = part_path(destination.directory, number, start, key)
-                write_shard(path, rows, ids, stream=name, skipped=skipped, key=key)
+                content = ShardContent(rows, ids, skipped, folder)
+                write_shard(part_path(directory, number, start, key), content, stream=name, key=key)
         return True
 
     def _contents(self, name: str, computed: Sequence[BatchFeatures]) -> Iterator[tuple[str, Tensor]]:
@@ -230,7 +236,8 @@ class StreamShards:
             revoke_manifest(destination.directory)  # a rewritten shard may have another checksum
             for key, rows in self._contents(name, computed):
                 path = (tokens_path if key == TOKENS else shard_path)(destination.directory, number)
-                write_shard(path, rows, ids, stream=name, skipped=skipped, key=key)
+                content = ShardContent(rows, ids, skipped, destination.mark)
+                write_shard(path, content, stream=name, key=key)
         self.remove_parts([number])
 
     def _has_token_rows(self, name: str, computed: Sequence[BatchFeatures]) -> bool:

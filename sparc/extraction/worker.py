@@ -23,6 +23,7 @@ from sparc.extraction.items import check_paired
 from sparc.extraction.plan import Feed, Job, Order
 from sparc.plugins.contracts import Backbone, Dataset
 from sparc.plugins.registry import Registry, checked_params, discover
+from sparc.storage.manifest import PATHS
 from sparc.storage.provenance import library_versions
 from sparc.system.memory import keep_freed_memory
 from sparc.system.refusals import refusal
@@ -183,10 +184,14 @@ def _destination(job: Job, extractor: FeatureExtractor, registry: Registry) -> D
     from sparc.extraction.shards import Destination
 
     spec = registry.backbone(job.stream.name)
+    params = checked_params(spec, job.stream).model_dump(mode="json")
+    # Shards of a stream that nothing but paths identifies must have the same bytes when its files have moved.
+    moves = not job.weights and any(params.get(name) is not None for name in PATHS)
     return Destination(
         directory=job.directory,
+        mark=None if moves else f"{job.split}/{job.directory.name}",
         backbone=spec.name,
-        params=checked_params(spec, job.stream).model_dump(mode="json", exclude={"weights"}),
+        params={name: value for name, value in params.items() if name != "weights"},
         weights=job.weights,
         dataset=job.dataset.name,
         split=job.split,

@@ -26,6 +26,7 @@ from sparc.extraction import (
     probe,
     sweep,
 )
+from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.problems import find_problems
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
@@ -127,6 +128,9 @@ class Data:
         dataset = next(iter(waiting.values()))
         spec = self.registry.dataset(dataset.name)
         modalities = {self.registry.backbone(name).modality for name in waiting}
+        limit_images(ImageLimits.of(self.config))
+        if "image" in modalities:
+            self.listener.doing("checking the headers of the images")
         return find_problems(spec, checked_params(spec, dataset), modalities)
 
     def probe(

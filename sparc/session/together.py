@@ -1,4 +1,4 @@
-"""Trainings by several processes, which torchrun starts with the same command."""
+"""Trainings and evaluations by several processes, which torchrun starts with the same command."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ def together(listener: Listener) -> Iterator[Ranks | None]:
             warnings.simplefilter("ignore")
         with joined() as ranks:
             yield ranks
+
+
+def heard(listener: Listener, ranks: Ranks | None) -> Listener:
+    """Return the listener in the process that prints, and one that says nothing in the others."""
+    return listener if ranks is None or ranks.leads else Mute()
 
 
 def check_shares(config: RunConfig, ranks: Ranks | None) -> None:

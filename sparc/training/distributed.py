@@ -1,4 +1,4 @@
-"""Processes that train one space together, and what they exchange. torchrun starts them, one per GPU or core.
+"""Processes that train or measure one space together, and what they exchange; torchrun starts one per GPU or core.
 
 The processes form a mesh of samples x latents. Those of one row of the mesh have the same samples and hold other
 latents; those of one column hold the same latents and have other samples. A training by one process has no ranks at
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,10 +37,13 @@ LEAVING = 10.0
 LINGERING = 1.0
 """Seconds in which processes that fail alike hear that the first of them reports the reason."""
 _FAILED = "failed"
+_joins = itertools.count()
+"""Numbers for the times that this process has joined others, which have joined as often."""
 _pulses: list[Pulse] = []
 """The pulse of this process, while it has joined others."""
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 
 @dataclass
@@ -187,6 +191,17 @@ class Ranks:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
+    def spread(self, work: Callable[[T], F], parts: Iterable[T], /) -> Iterator[F]:
+        """Do the parts of some work in turns, and yield what all processes found, in the order of the parts."""
+        every = list(parts)
+        for first in range(0, len(every), self.size):
+            turn = every[first : first + self.size]
+            own = work(turn[self.rank]) if self.rank < len(turn) else None
+            found: list[Any] = [None] * self.size
+            with collective():
+                dist.all_gather_object(found, own)
+            yield from found[: len(turn)]
+
     def wait(self, what: str) -> None:
         """Wait, however long, until all ranks have called this with the same words."""
         self.store.set(f"{what}/{self.rank}", "done")
@@ -208,7 +223,7 @@ def collective() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        ended = ProcessLost(f"a process of this training has ended: {_short(str(error))}", hint=RESUME)
+        ended = ProcessLost(f"another process has ended: {_short(str(error))}", hint=RESUME)
         raise _lost() or ended from error
 
 
@@ -229,9 +244,11 @@ def joined() -> Iterator[Ranks]:
 
     An error that several processes meet is that of the first: in the others it becomes FailedElsewhere.
     """
-    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    every, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    number = str(next(_joins))
+    store = dist.PrefixStore(number, every)  # torchrun's store keeps what an earlier call has written
     with collective():
-        pulse = Pulse(rank, size)
+        pulse = Pulse(rank, size, number)
     _pulses.append(pulse)
     try:
         with _grouped(store, rank, size) as ranks:

@@ -29,7 +29,7 @@ LOOKS = 10
 """Looks in a row without a new beat, after which a process is lost."""
 GRACE = 5.0
 """Seconds in which the main thread ends with the reason; then the process is ended where it waits."""
-RESUME = "torchrun reports which one, and the signal; then resume the run: sparc train --resume RUN"
+RESUME = "torchrun reports which one, and the signal; then give the command again, for a training with --resume RUN"
 _PARTED = -1
 """Number of the last beat, of a process that has left the training."""
 
@@ -51,8 +51,8 @@ class _Beat(NamedTuple):
 class Pulse:
     """The beats of this process, and its looks at those of others."""
 
-    def __init__(self, rank: int, size: int) -> None:
-        """Begin to beat, over a connection of its own: a wait in the store blocks all that share its connection."""
+    def __init__(self, rank: int, size: int, number: str) -> None:
+        """Begin to beat, for the time of this number that the processes have joined, over a connection of its own: a wait in the store blocks all that share its connection."""
         self.reason: ProcessLost | None = None
         """Who is lost; None while nobody is."""
         self._rank, self._size = rank, size
@@ -62,7 +62,7 @@ class Pulse:
         self._heard = False
         """True if the first process has found who is lost, and says so."""
         self._ended, self._parted = threading.Event(), threading.Event()
-        self._store = _connected()
+        self._store = _connected(number)
         for work in (self._beat, self._watch):
             threading.Thread(target=work, daemon=True, name=f"sparc {work.__name__}").start()
 
@@ -142,7 +142,7 @@ class _Looks:
         return ""
 
 
-def _connected() -> Any:
+def _connected(number: str) -> Any:
     """Connect to the store that torchrun, or the first process, holds; keys are of this start of the processes."""
     store = dist.TCPStore(
         os.environ["MASTER_ADDR"],
@@ -151,4 +151,5 @@ def _connected() -> Any:
         wait_for_workers=False,
         timeout=datetime.timedelta(seconds=BEAT * LOOKS),
     )
-    return dist.PrefixStore(f"sparc pulse {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"sparc pulse {start}/{number}", store)

@@ -177,8 +177,11 @@ def imported(folder):
     for name in ("a", "b"):
         np.save(folder / f"{name}.npy", (causes @ draw.normal(size=(4, 8)) + 0.1).astype(np.float32))
     (folder / "ids.txt").write_text("\n".join(map(str, range(150))))
+    labels = {str(row): [f"cause {most}"] for row, most in enumerate(causes.argmax(axis=1))}
+    (folder / "labels.json").write_text(json.dumps(labels))
     streams = [word for name in ("a", "b") for word in ("--stream", f"{name}={folder / name}.npy")]
-    code, out, err = said(["import", "features", *streams, "--ids", folder / "ids.txt", "--out", folder / "features"])
+    places = ["--ids", folder / "ids.txt", "--labels", folder / "labels.json", "--out", folder / "features"]
+    code, out, err = said(["import", "features", *streams, *places])
     assert code == 0, out + err
     shape = ["--n-latents", 32, "--k", 4, "--batch-size", 16, "--lr", 0.01, "--epochs", 30]
     return ["train", "--features", folder / "features", *shape]
@@ -248,6 +251,9 @@ def main(folder):
     words = imported(folder / "commands")
     found["alone"] = said([*words, "--out", "alone"])
     found["command"] = commands(folder / "commands", 2, [*words, "--out", "two", "--shard-latents", 2])
+    shutil.copytree("alone", "measured")
+    found["measured"] = commands(folder / "commands", 3, ["evaluate", "measured"])
+    found["measured alone"] = said(["evaluate", "alone"])
     found["wrong"] = commands(folder / "commands", 2, [*words, "--shard-latents", 3, "--out", "wrong"])
     found["stopped"] = commands(
         folder / "commands", 2, [*words, "--epochs", 10**6, "--max-time", "2s", "--out", "stop"]

@@ -122,7 +122,7 @@ def test_a_killed_process_ends_the_others_at_once_and_its_checkpoints_stay(made,
     assert found["killed states"] == [f"step-{step:012d}.safetensors" for step in (10, 9)]
     kind, message = json.loads((made / "killed" / "error-0.json").read_text())
     assert kind == "ProcessLost"
-    assert message.startswith("a process of this training has ended: ")
+    assert message.startswith("another process has ended: ")
     assert ".cc" not in message
 
 
@@ -150,7 +150,7 @@ def test_an_error_of_one_process_is_reported_by_that_one_alone(made, found):
     assert found["refused"] == [1, 1]
     errors = [json.loads((made / "refused" / f"error-{rank}.json").read_text()) for rank in (0, 1)]
     assert errors == [
-        ["FailedElsewhere", "another process of this training has failed"],
+        ["FailedElsewhere", "another process has failed"],
         ["BadFeatures", "a file of this process is bad"],
     ]
 
@@ -166,6 +166,26 @@ def test_the_command_trains_the_same_run_and_only_its_first_process_prints(made,
     assert_same_run(runs / "two", runs / "alone", 1e-5)
     assert (runs / "two" / "evaluation.json").is_file()
     assert not (runs / "two" / "state").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_share_an_evaluation_write_the_files_and_print_the_tables_of_one(made, found):
+    (code, said, errors), *others = found["measured"]
+    assert [code, errors, others] == [0, "", [[0, "", ""]] * 2]
+    alone = found["measured alone"]
+    assert alone[0] == 0
+    tables = [
+        [line for line in text.splitlines() if not re.search(r"\.\.\.|parts", line)]
+        for text in (said.replace("measured", "alone"), alone[1])
+    ]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) > 20
+    folder = made / "commands"
+    for name in ("evaluation.json", "evaluation/latents.csv"):
+        assert (folder / "measured" / name).read_bytes() == (folder / "alone" / name).read_bytes()
+    measured = json.loads((folder / "alone" / "evaluation.json").read_text())["report"]
+    assert measured["jaccard"]
+    assert measured["retrieval"]
 
 
 @pytest.mark.slow
