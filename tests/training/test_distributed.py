@@ -282,7 +282,7 @@ def test_latents_are_not_split_on_a_pytorch_without_checkpoints_in_parts(made, f
     check_shares(config, ranks)
     monkeypatch.delattr(torch.distributed.checkpoint, "HuggingFaceStorageWriter")
     with pytest.raises(
-        InvalidConfig, match=r"expected PyTorch 2\.8 or later for checkpoints of --shard-latents, found "
+        InvalidConfig, match=r"expected PyTorch 2\.9 or later for checkpoints of --shard-latents, found "
     ):
         check_shares(config, ranks)
     check_shares(RunConfig(), ranks)
