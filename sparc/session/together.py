@@ -61,9 +61,9 @@ def check_shares(config: RunConfig, ranks: Ranks | None) -> None:
             hint="torchrun --nproc-per-node N --no-python sparc train ... starts N processes",
         )
     if shards > 1:
-        from sparc.training.sharded_state import check_writer
+        from sparc.training.sharded_state import check_supported
 
-        check_writer()
+        check_supported()
     if config.batch_size < size // shards:
         raise InvalidConfig(
             f"--batch-size: expected at least one sample for each of {size // shards} processes, "

@@ -28,16 +28,15 @@ from sparc.training.sharding import SpaceShard, split_dim
 from sparc.training.state import PROGRESS, Progress
 
 
-def check_writer() -> None:
-    """Raise InvalidConfig if this PyTorch has no writer of safetensors in parts."""
+def check_supported() -> None:
+    """Raise InvalidConfig if this PyTorch can neither write nor read safetensors in parts."""
     from torch.distributed import checkpoint
 
     writer = getattr(checkpoint, "HuggingFaceStorageWriter", None)
     if writer is None or "save_distributed" not in inspect.signature(writer).parameters:
         raise InvalidConfig(
-            "--shard-latents: expected PyTorch 2.8 or later, which writes checkpoints in parts, "
-            f"found {torch.__version__}",
-            hint="upgrade: pip install --upgrade torch; or leave --shard-latents out",
+            f"expected PyTorch 2.8 or later for checkpoints of --shard-latents, found {torch.__version__}",
+            hint="upgrade: pip install --upgrade torch; or begin a run without --shard-latents",
         )
 
 
@@ -79,8 +78,9 @@ def write_shards(path: Path, tensors: Mapping[str, Tensor], progress: Progress, 
 def read_shards(path: Path, tensors: Mapping[str, Tensor], space: SpaceShard | None, ranks: Ranks | None) -> None:
     """Read a checkpoint in a folder into tensors: whole ones, or with `space` those of its latents.
 
-    All ranks call this. Raises CorruptFile in all of them if any finds damage.
+    All ranks call this. Raises CorruptFile in all of them if any finds damage, and as `check_supported`.
     """
+    check_supported()
     damage = _damage(path, ranks)
     if ranks is None:
         is_damaged = damage is not None

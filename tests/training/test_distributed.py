@@ -8,14 +8,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 from safetensors.torch import load_file
 
-from sparc.config import TrainingConfig
+from sparc.config import RunConfig, TrainingConfig
 from sparc.core.topk import EncoderProduct, select
 from sparc.errors import InvalidConfig
+from sparc.session.together import check_shares
 from sparc.storage.checkpoint import SharedLatentSpace, load
 from sparc.storage.run import Run
 from sparc.training.distributed import Group, Rows
@@ -270,3 +273,19 @@ def test_shards_cover_the_latents_once_and_whole_tensors_are_cut_where_they_coun
     whole = {"adam.exp_avg.encoders.0": (6, 2), "space.latent_bias": (2, 6), "space.pre_bias": (6,), "norms": (6, 3)}
     cut = {name: tuple(own_part(name, torch.zeros(shape), slice(2, 4)).shape) for name, shape in whole.items()}
     assert cut == {**whole, "adam.exp_avg.encoders.0": (2, 2), "space.latent_bias": (2, 2)}
+
+
+@pytest.mark.slow
+def test_latents_are_not_split_on_a_pytorch_without_checkpoints_in_parts(made, found, monkeypatch):
+    ranks = SimpleNamespace(size=2)
+    config = RunConfig(shard_latents=2)
+    check_shares(config, ranks)
+    monkeypatch.delattr(torch.distributed.checkpoint, "HuggingFaceStorageWriter")
+    with pytest.raises(
+        InvalidConfig, match=r"expected PyTorch 2\.8 or later for checkpoints of --shard-latents, found "
+    ):
+        check_shares(config, ranks)
+    check_shares(RunConfig(), ranks)
+    shape, config = CASES["global"]
+    with pytest.raises(InvalidConfig, match="expected PyTorch"):
+        Training(SharedLatentSpace(shape).double(), config).restore(Run(made / "damaged" / "global"))
