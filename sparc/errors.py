@@ -239,7 +239,7 @@ class FailedElsewhere(SparcError):
     """An error that another process of the same training reports, so that this one says nothing."""
 
     def __init__(self) -> None:
-        super().__init__("another process of this training has failed", hint="see what that process says")
+        super().__init__("another process has failed", hint="see what that process says")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -348,17 +348,20 @@ def test_patches_of_captions_are_refused(sparc_here, photos):
     assert "none of the streams sees images" in done.stderr
 
 
-def test_processes_started_by_torchrun_share_the_work(sparc_here, photos, monkeypatch):
+def test_a_share_is_what_its_process_computes_and_one_of_torchrun_computes_what_the_others_do_not(
+    sparc_here, photos, tmp_path, monkeypatch
+):
     """Set the variables that torchrun sets for each process."""
     arguments = ("extract", "--stream", "tiny-image", *folder(photos))
+    share = sparc_here(*arguments, "--shard", "1/2")
+    assert share.returncode == 0, share.stderr
+    assert "other processes are still at work" in share.stdout  # it has no shard to make
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     second = sparc_here(*arguments)
     assert second.returncode == 0, second.stderr
-    assert "other processes are still at work" in second.stdout  # it has no shard to make
-    first = sparc_here(*arguments, "--shard", "0/2")
-    assert first.returncode == 0, first.stderr
-    assert "still at work" not in first.stdout
+    assert "still at work" not in second.stdout
+    assert len(list((tmp_path / "cache").rglob("manifest.json"))) == 2
 
 
 @pytest.mark.parametrize("shard", ["2/2", "1", "a/b", "0/0"])

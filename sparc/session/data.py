@@ -14,9 +14,11 @@ from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems
 from sparc.extraction import (
     IMPORTED,
     SPLITS,
+    WHOLE,
     Job,
     JobOptions,
     Progress,
+    Share,
     directories,
     extract,
     imported,
@@ -38,9 +40,6 @@ if TYPE_CHECKING:
     from sparc.plugins.contracts import Dataset
     from sparc.storage.store import FeatureStore
 
-Share = tuple[int, int]
-"""Number of this process, from 0, and number of processes."""
-WHOLE: Share = (0, 1)
 ALIKE = 0.9
 """Warn if a stream's samples share more than this part of their squared norm. The demo's streams share 0.1 to 0.4."""
 SOME = 3
@@ -88,7 +87,7 @@ class Data:
         sweep([job for job in every if job.done and job.dataset.name != IMPORTED])
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
-        extract(self.on_device(every), self._extracting, part=share)
+        extract(self.on_device(every), self._extracting, share=share)
 
     def _refuse_remote(self, jobs: Sequence[Job]) -> None:
         """Raise MissingData if a store behind a URL lacks features, since nothing can be written there."""
