@@ -132,7 +132,7 @@ def test_a_folder_is_encoded_once_and_what_cannot_be_read_is_counted(here, place
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.txt").write_text("no image")
     words = ("search", "run", "photos/green-square-2.png", "--index", "album", "--json")
-    place = ("--data-root", "photos", "--store", places["store"])
+    place = ("--data-root", "photos", "--store", os.path.relpath(places["store"], here))  # as one types it
     first = sparc_here(*words, *place)
     assert (first.returncode, "broken.jpg" in first.stderr) == (0, True)
     found = json.loads(first.stdout)
@@ -341,7 +341,9 @@ def test_runs_that_cannot_do_it_say_why(here, places):
     with pytest.raises(MissingData, match="no folder at album"):
         sparc.search("run", "red", index="album", **places)
     shutil.copytree("run", "imported")
-    Run(here / "imported").write_provenance(provenance(options={"features": "x", "dataset": "imported"}))
+    origin = Run(here / "imported").provenance()
+    options = origin.options.model_copy(update={"features": "x"})
+    Run(here / "imported").write_provenance(origin.model_copy(update={"options": options}))
     with pytest.raises(MissingData, match="were imported, so its backbones are not known"):
         sparc.encode("imported", "red")
 

@@ -42,6 +42,9 @@ def test_an_option_is_spelled_as_its_user_writes_it(capsys, tmp_path):
             "run.toml: n-latents: expected a whole",
             "as in n-latents = 8192; or",
         ),
+        (["--resume", ""], "--resume: expected a path, found ''", "as in --resume RUN; or leave --resume out"),
+        (["--config="], "--config: expected a path, found ''", "as in --config PATH; or leave --config out"),
+        (["--normalization", "?"], "expected unit, standard or none, found '?'", "as in --normalization unit; or"),
         (["--selection", "globl"], "--selection: expected global or local", "did you mean --selection global?"),
         (
             ["--k", "9", "--n-latents", "8"],

@@ -26,7 +26,7 @@ STREAMS = ["tiny-image", "char-ngrams"]
     ("options", "error", "message"),
     [
         ({"n_latent": 8}, InvalidConfig, "unknown parameter 'n_latent'"),
-        ({"k": 64, "n_latents": 32}, InvalidConfig, "expected at most n-latents, 32, found 64"),
+        ({"k": 64, "n_latents": 32}, InvalidConfig, "expected at most n_latents, 32, found 64"),
         ({"lambda_": -1}, InvalidConfig, "lambda_: expected a number from 0, found -1"),
         ({"batch_size": "many"}, InvalidConfig, "batch_size: expected a whole number from 1, found 'many'"),
         ({"stream": ["tiny"]}, UnknownName, "no plugin offers a stream named 'tiny'"),

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from sparc.cli.output import say
 from sparc.cli.progress import console, rate
+from sparc.storage.belonging import doubt_about_log
 from sparc.storage.provenance import Provenance
 from sparc.storage.run import Run
 from sparc.storage.training_log import HELD_OUT, RATE, Record, read_log
@@ -38,6 +39,8 @@ def lines(run: Run, epochs: int) -> Iterator[str]:
                 last = record["step"]
                 yield described(record, epochs, speeds.get(last))
         if finished:
+            if (doubt := doubt_about_log(run.path)) is not None:
+                yield f"warning: {doubt}"
             yield f"the training is finished: sparc info {run.path}"
             return
         if not runs:

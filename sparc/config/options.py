@@ -343,7 +343,9 @@ class RunConfig(
     recipe: Recipe = option(
         "sparc", "Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."
     )
-    out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...")
+    out: Location | None = option(
+        None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...", example="runs/photos"
+    )
     on_the_fly: bool = option(
         False, "Compute the training features while training, again in each epoch, and store only the held-out ones."
     )
@@ -427,7 +429,9 @@ class AttachOptions(TimeOptions, PlaceOptions):
         example="dinov2",
     )
     out: Location | None = option(
-        None, "New directory of the run. Default: RUN-NAME, with the stream's name, else RUN-NAME-2, ..."
+        None,
+        "New directory of the run. Default: RUN-NAME, with the stream's name, else RUN-NAME-2, ...",
+        example="runs/photos",
     )
 
     @property
@@ -440,7 +444,9 @@ class AttachOptions(TimeOptions, PlaceOptions):
 class DetachOptions(Options):
     """Options of `sparc detach`."""
 
-    out: Location | None = option(None, "New directory. Default: RUN-without-STREAM, else RUN-without-STREAM-2, ...")
+    out: Location | None = option(
+        None, "New directory. Default: RUN-without-STREAM, else RUN-without-STREAM-2, ...", example="runs/photos"
+    )
 
 
 class ExtractOptions(RunConfig):

@@ -91,7 +91,8 @@ def expected(field: FieldInfo, error: str) -> str | None:
     """Return which values a field takes, in words; None if its type is no number and no choice. error: pydantic's."""
     kinds = _kinds(field.annotation)
     if choices := _choices(field):
-        return " or ".join(map(str, choices))
+        *others, last = map(str, choices)
+        return f"{', '.join(others)} or {last}" if others else last
     if kinds == {bool}:
         return "true or false"
     if kinds not in ({int}, {float}):

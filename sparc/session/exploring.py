@@ -22,6 +22,7 @@ from sparc.session.options import as_options
 from sparc.session.other_data import extract_held_out, open_measured
 from sparc.session.session import Session
 from sparc.session.verbs import dry_warning
+from sparc.storage.belonging import doubt_about_log
 from sparc.storage.latent_names import LATENTS, read_latent_names
 from sparc.storage.provenance import DISTRIBUTION, library_versions
 from sparc.storage.space_config import COMPLETION, CONFIG, read_config
@@ -229,6 +230,8 @@ def _about(session: Session) -> About:
     warnings = []
     if data.test.random_weights:
         warnings.append(dry_warning(data.test.random_weights))
+    if (doubt := doubt_about_log(run.path)) is not None:
+        warnings.append(f"{doubt}, and so are the training curves")
     report = None
     try:
         report = EvaluationFile.read(session.results.evaluation).report

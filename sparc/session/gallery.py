@@ -182,7 +182,7 @@ def folder_jobs(
     params = {"root": str(writable_name(folder.resolve(), "--index"))}
     splits: tuple[str, ...] = ("train", "test")
     if not _is_listed(folder):
-        params["index"] = str(_listed(folder, store_root(config)))
+        params["index"] = str(_listed(folder, store_root(config)).resolve())  # a relative one lies in the folder
         splits = ("test",)
     own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
     options = JobOptions(**{**own, "device": config.device, "skip_bad": True})

@@ -369,7 +369,8 @@ def check_samples(data: Data, run: Run) -> None:
 
     Features are not compared: other hardware rounds differently.
     """
-    trained_on = {} if data.config.on_the_fly else run.provenance().features
+    provenance = run.provenance()
+    trained_on = {} if provenance.options.on_the_fly else provenance.features
     for name, job in next(iter(data.jobs.values())).items():
         known = name in trained_on and job.done
         if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
-from sparc.storage.belonging import WEIGHTS, check_belongs, weights_in
+from sparc.storage.belonging import WEIGHTS, check_belongs, run_digests, weights_in
 from sparc.storage.card import CARD, model_card
 from sparc.storage.completion_file import completion_writer, read_completion
 from sparc.storage.nearby import near_run
@@ -76,7 +76,7 @@ class SharedLatentSpace(LatentSpace):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         weights, completion = digest(tensors, {"format": "pt"}), self.completion
         part = {} if completion is None else {directory / COMPLETION: completion_writer(completion, weights)}
-        described = {WEIGHTS: weights, _COMPLETED: completion is not None}
+        described = {WEIGHTS: weights, _COMPLETED: completion is not None, **run_digests(directory)}
         write_together(
             {
                 **part,

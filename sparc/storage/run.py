@@ -31,10 +31,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparc.config import SpaceConfig
-from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
+from sparc.errors import InvalidConfig, MissingData, SparcError
+from sparc.storage.belonging import check_provenance
 from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, read_config
+from sparc.storage.training_log import LOG
 from sparc.storage.weight_files import PATTERNS, space_files, weights_path
 from sparc.system.files import is_temporary, remove_temporaries, write_atomically
 from sparc.system.locks import LOCK, holder, in_use
@@ -211,7 +213,7 @@ class Run:
     @property
     def metrics(self) -> Path:
         """Log of the training, one JSON object per logged step."""
-        return self.path / "metrics.jsonl"
+        return self.path / LOG
 
     @property
     def speed(self) -> Path:
@@ -244,15 +246,8 @@ class Run:
         Raises MissingData; CorruptFile if it is damaged, or that of another run than the space beside it.
         """
         found = read_provenance(self._provenance)
-        streams = None
-        with contextlib.suppress(SparcError):  # whoever reads the space says what is wrong with it
-            streams = set(read_config(self.path).streams) if self.finished else None
-        if streams is not None and found.streams and streams != set(found.streams):
-            raise CorruptFile(
-                f"{self._provenance} is that of another run: it has the streams {', '.join(found.streams)}, and "
-                f"{CONFIG} has {', '.join(sorted(streams))}",
-                hint="copy all files of one run",
-            )
+        if self.finished:
+            check_provenance(self._provenance, found)
         return found
 
     def log(self, record: Mapping[str, float]) -> None:

@@ -52,10 +52,7 @@ class Pulse:
     """The beats of this process, and its looks at those of others."""
 
     def __init__(self, rank: int, size: int, number: str) -> None:
-        """Begin to beat, over a connection of its own: a wait in the store blocks all that share its connection.
-
-        number: how often the processes have joined before.
-        """
+        """Begin to beat; `number` is that of this joining. A wait in the store blocks all that share its connection."""
         self.reason: ProcessLost | None = None
         """Who is lost; None while nobody is."""
         self._rank, self._size = rank, size

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sparc.plugins import BadSample, InvalidConfig, MissingData, Problems, SparcError, counted, read_taxonomy
-from sparc_plugins.image_folder.images import Survey, as_text
+from sparc_plugins.image_folder.images import UNREAD, Survey, as_text
 from sparc_plugins.image_folder.index import SPLITS, Index, Row
 from sparc_plugins.image_folder.records import Fault
 
@@ -57,7 +57,9 @@ def _of_images(path: Path, index: Index, found: Survey, heads: Heads) -> Iterato
             hint = DOWNLOAD if "://" in row.image else CORRECT
             yield _at(path, row, f"no image '{as_text(row.image)}' in the folder", hint)
         elif row.image in unreadable:
-            yield _at(path, row, f"the image '{as_text(row.image)}' is empty, or HEIC or SVG")
+            suffix = Path(row.image).suffix.lower()
+            what = f"{suffix[1:].upper()}, which is not read" if suffix in UNREAD else "empty"
+            yield _at(path, row, f"the image '{as_text(row.image)}' is {what}")
         elif (fault := heads.get(row.image)) is not None:
             yield _at(path, row, fault.message, fault.hint)
 

@@ -29,7 +29,7 @@ def is_image(root: Path, name: str) -> bool:
 
 HEADERS, SECONDS = 100_000, 20.0
 """Most headers of images that are looked at before an extraction, and the longest time for them."""
-_UNREAD = (".heic", ".heif", ".svg")
+UNREAD = (".heic", ".heif", ".svg")
 _PLAIN = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
 """Paths whose only spelling they are."""
 
@@ -129,7 +129,7 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
             _note_same(found, respelled.setdefault(actual, name), name, actual)
         listed.add(name)
         found.sizes[path] = size
-        if not size or (name.lower().endswith(_UNREAD) and not _is_read(name)):
+        if not size or (name.lower().endswith(UNREAD) and not _is_read(name)):
             found.unreadable.append(name)
     for actual, name in respelled.items():
         if actual in listed:

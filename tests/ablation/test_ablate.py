@@ -118,7 +118,11 @@ def test_a_grid_may_vary_every_option_that_does_not_change_the_features():
         (("--grid", "store-dtype=float16"), "a grid cannot vary 'store-dtype'", "run sparc ablate again"),
         (("--grid", "seed=0,1"), "a grid cannot vary 'seed'", "--seeds N"),
         (("--grid", "k=4,8", "--k", 4), "--grid varies k, found --k too", "remove one of them"),
-        (("--grid", "n-latents=64,32", "--grid", "k=8,48"), "in the cell n-latents=32,k=48: k: expected at most", "ch"),
+        (
+            ("--grid", "n-latents=64,32", "--grid", "k=8,48"),
+            "in the cell n-latents=32,k=48: k: expected at most",
+            "lower k to 32 or less, as in k = 8",
+        ),
         (("--grid", "lr=0.1,-1"), "grid: lr: expected a number above 0, found -1", "as in lr = 0.0001"),
     ],
 )

@@ -479,8 +479,8 @@ def test_all_that_is_wrong_with_a_folder_is_in_one_list_by_line(folder):
         (4, "the cell 'image' is empty"),
         (5, "expected 5 cells (id, image, caption, labels, split), found 6"),
         (6, "the cell 'split' is empty, and earlier lines have one"),
-        (6, "the image 'empty.png' is empty, or HEIC or SVG"),
-        (7, "the image 'photo.heic' is empty, or HEIC or SVG"),
+        (6, "the image 'empty.png' is empty"),
+        (7, "the image 'photo.heic' is HEIC, which is not read"),
         (8, "expected one split per image, found 'a.png' in train and in test"),
         (9, "the caption of 'h' is empty"),
         (10, "the label 'fish' is not in"),
@@ -778,7 +778,7 @@ def test_images_that_are_empty_or_of_a_format_that_is_not_read_are_counted_befor
     with pytest.warns(UserWarning, match="not listed"):
         lines = said(photos, holdout=0.5)
     assert [line for line in lines if "image-folder" not in line] == [
-        f"line {number}: the image '{name}' is empty, or HEIC or SVG"
+        f"line {number}: the image '{name}' is empty"
         for number, name in enumerate(("a.HEIC", "b.svg", "c.jpg"), start=3)
     ]
 
@@ -866,7 +866,7 @@ def test_what_an_extraction_would_stop_at_is_known_before_with_its_lines(folder)
     spec.identify(params)
     lines = {
         "b": "line 3: the caption of 'b.png#0' is empty",
-        "c": "line 4: the image 'c.heic' is empty, or HEIC or SVG",
+        "c": "line 4: the image 'c.heic' is HEIC, which is not read",
         "d": "line 5: no image 'd.png' in the folder",
     }
     assert spec.check(params, {"image", "text"}).lines() == list(lines.values())

@@ -80,7 +80,8 @@ def forked(size, work, folder, patience=60, all_end=False):
             except SystemExit as ended:
                 code = ended.code or 0
             except BaseException as error:
-                (folder / f"error-{rank}.json").write_text(json.dumps([type(error).__name__, str(error)]))
+                said = getattr(error, "message", str(error))
+                (folder / f"error-{rank}.json").write_text(json.dumps([type(error).__name__, said]))
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
