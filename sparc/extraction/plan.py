@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,12 +30,29 @@ from sparc.storage.manifest import (
     read_manifest,
 )
 from sparc.system.locks import holder, in_use
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 
 SPLITS = ("train", "test")
 """Splits of imported features."""
 AGAIN = "run the same command again: complete shards are kept"
 """Advice after an error that says nothing about the data."""
+
+
+class Share(NamedTuple):
+    """One process's share of the shards: those whose number modulo `of` is `number`."""
+
+    number: int = 0
+    of: int = 1
+    helps: bool = False
+    """True if the process computes shards of others once its own are done, and ends when all are complete."""
+
+    def has(self, shard: int) -> bool:
+        """Return True if the shard belongs to this share."""
+        return shard % self.of == self.number
+
+
+WHOLE = Share()
 
 
 class JobOptions(ExtractionOptions):
@@ -110,8 +128,7 @@ class Order(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     jobs: list[Job]
-    part: tuple[int, int] = (0, 1)
-    """Number of this process, from 0, and number of processes that share the jobs."""
+    share: Share = WHOLE
     probe: bool = False
     """True computes a few samples of each job for an estimate, and writes nothing."""
     feed: Feed | None = None
@@ -224,7 +241,8 @@ def imported(
             _check_whole(root, split, folders, set(found), in_train)
             in_train = set(found)
         if not root.is_dir():
-            raise MissingData(f"no folder at {root}", hint="give the folder of imported features: --features FOLDER")
+            hint = meant(root, "give the folder of imported features: --features FOLDER", folder=True)
+            raise MissingData(f"--features: no folder at {root}", hint=hint)
         if not found:
             raise MissingData(
                 f"no imported features of the split '{split}' in {root}",

@@ -19,6 +19,7 @@ from sparc.session.options import store_root, writable_name
 from sparc.storage.index_file import index_path, read_index, write_index
 from sparc.storage.manifest import digest_ids, read_manifest
 from sparc.system.files import write_output
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Part:
 def check_folder(folder: Path, modalities: Collection[str]) -> None:
     """Raise MissingData unless there is a folder, with captions if texts are to be found."""
     if not folder.is_dir():
-        raise MissingData(f"no folder at {folder}", hint="check --index")
+        raise MissingData(f"--index: no folder at {folder}", hint=meant(folder, "check --index", folder=True))
     if "text" in modalities and not _is_listed(folder):
         raise MissingData(
             f"{folder} has no captions to find: it has no {' or '.join(LISTS)}",

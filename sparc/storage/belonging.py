@@ -2,8 +2,8 @@
 
 The digest in the metadata of `model.safetensors` names the weights. `config.json`, `completion.safetensors` and
 `evaluation.json` repeat it. `config.json` of a run also names its training features and its log, and repeats options of
-`provenance.json`. A file without a digest was written by another program, or before sparc wrote it. Importing this
-module imports no torch.
+`provenance.json`. A file without a digest was written by another program, or before sparc wrote it. Weights in several
+files have the digest that `config.json` says, which whoever loads them checks. Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sparc.config import SpaceOptions, option_name
-from sparc.errors import CorruptFile, SparcError
+from sparc.errors import CorruptFile, MissingData, SparcError
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance
 from sparc.storage.space_config import CONFIG, MODEL, TRAINING, read_config, read_config_file, training_keys
 from sparc.storage.tensor_files import DIGEST
 from sparc.storage.training_log import LOG
+from sparc.storage.weight_files import INDEXED, weights_path
 from sparc.system.files import sha256
 from sparc.system.refusals import reading
 from sparc.system.tensor_headers import read_header
@@ -31,6 +32,11 @@ TOGETHER = "copy all files of one run"
 
 def weights_in(directory: Path) -> str | None:
     """Return the digest of the weights in a directory; None without one. Raises StorageError."""
+    if weights_path(directory) == directory / INDEXED:
+        with contextlib.suppress(MissingData, CorruptFile):
+            said = read_config_file(directory)
+            return str(said[WEIGHTS]) if isinstance(said, dict) and WEIGHTS in said else None
+        return None
     try:
         return read_header(directory / MODEL).metadata.get(DIGEST)
     except (OSError, ValueError):  # whoever loads the weights says what is wrong with them

@@ -2,7 +2,8 @@
 
     <run>/provenance.json               where the run comes from; a directory with this file is a run
           config.json                   the space: its shape and training options
-          model.safetensors             the space: its weights; a run that has them is finished
+          model.safetensors             the space: its weights, or an index of several files; a run that has them is
+                                        finished
           metrics.jsonl                 losses during training
           speed.jsonl                   how fast it trained, which differs between two trainings of the same run
           training.png                  curves of the metrics
@@ -36,6 +37,7 @@ from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, read_config
 from sparc.storage.training_log import LOG
+from sparc.storage.weight_files import PATTERNS, space_files, weights_path
 from sparc.system.files import is_temporary, remove_temporaries, write_atomically
 from sparc.system.locks import LOCK, holder, in_use
 from sparc.system.refusals import reading, writing
@@ -101,7 +103,7 @@ class Run:
             return _was_being_written(path)
         if names == {BASE.parent.name}:  # a stream was to be attached
             inner = {file.relative_to(path) for file in (path / BASE.parent).rglob("*") if not is_temporary(file)}
-            return inner <= {BASE, *(BASE / name for name in (CONFIG, MODEL, COMPLETION))}
+            return all(path == BASE or _is_of_space(path) for path in inner)
         return not names
 
     @classmethod
@@ -232,8 +234,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """True if the training is complete."""
-        with reading(self.path):
-            return (self.path / MODEL).is_file()
+        return weights_path(self.path) is not None
 
     def write_provenance(self, provenance: Provenance) -> None:
         """Write where the run comes from, which makes the directory a run. Raises StorageError."""
@@ -280,9 +281,8 @@ class Run:
         """Copy the space in `directory` to `base`. Raises StorageError."""
         with writing(self.base):
             self.base.mkdir(parents=True, exist_ok=True)
-            for name in (CONFIG, MODEL, COMPLETION):
-                if (directory / name).is_file():
-                    shutil.copyfile(directory / name, self.base / name)
+            for path in space_files(directory):
+                shutil.copyfile(path, self.base / path.name)
 
     def drop_state(self) -> None:
         """Remove the state, which only resuming needs."""
@@ -293,6 +293,11 @@ class Run:
         remove_temporaries(self.path, self._state, self.base, self.pictures)
         if self.finished:
             self.drop_state()
+
+
+def _is_of_space(path: Path) -> bool:
+    """Return True for the name of a file of the space that a stream is being attached to."""
+    return path.parent == BASE and any(path.match(name) for name in (CONFIG, COMPLETION, *PATTERNS))
 
 
 def _was_being_written(path: Path) -> bool:

@@ -8,7 +8,8 @@ import torch
 
 from sparc.extraction import parts, shards
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
-from sparc.extraction.shards import Destination, extract_streams
+from sparc.extraction.shards import Destination
+from sparc.extraction.work import extract_streams
 from sparc.storage.manifest import is_complete
 from sparc.storage.store import part_path, part_paths, shard_path
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
