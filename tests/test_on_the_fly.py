@@ -107,6 +107,15 @@ def test_what_excludes_it_is_said_before_any_work(options, variables, message, t
     assert not list(tmp_path.iterdir())
 
 
+def test_plans_and_ablations_which_need_stored_features_refuse_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidConfig, match="a plan measures trainings on stored features"):
+        sparc.plan(**PLANTED, on_the_fly=True)
+    with pytest.raises(InvalidConfig, match="an ablation trains many times on the same stored features"):
+        sparc.ablate(**PLANTED, on_the_fly=True, grid={"k": [2, 4]})
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_samples_or_a_completion_that_is_gone_do_not_continue_a_run(tmp_path):
     options = {**PLANTED, **SHAPE, "on_the_fly": True, "store": tmp_path / "store"}
 
