@@ -16,7 +16,7 @@ from sparc.evaluation.alignment import latent_jaccard
 from sparc.evaluation.sharing import DUPLICATE
 from sparc.explorer.meanings import correlations
 from sparc.explorer.shown import Shown
-from sparc.explorer.statements import shortened, significants
+from sparc.explorer.statements import clean, shortened, significant, significants
 from sparc.explorer.terms import Terms
 from sparc.plugins.contracts import Taxonomy
 from sparc.storage.latent_names import LatentName
@@ -51,6 +51,8 @@ class Decoders:
         """Per alive latent: the nearest other alive ones, the mean cosine over streams, and the cosine per stream."""
         self.duplicate_of = np.full(shown.space.n_latents, -1, dtype=np.int64)
         """(L,) the first earlier shared latent whose decoder is alike in every stream; -1 without one."""
+        self.nearest_pair: tuple[int, int, float] | None = None
+        """The two shared latents that are nearest to being duplicates, and their least cosine over streams."""
         self._compare()
 
     @torch.inference_mode()
@@ -72,9 +74,9 @@ class Decoders:
             mean_aA[torch.arange(len(own)), own] = -torch.inf
             best = mean_aA.topk(count, dim=1)
             each = cosines.gather(2, best.indices.expand(len(directions), -1, -1)).permute(1, 2, 0).cpu().tolist()
-            earlier_aA = (
-                (least_aA >= DUPLICATE) & shared_A & (torch.arange(len(alive), device=index.device) < own[:, None])
-            )
+            before_aA = shared_A & (torch.arange(len(alive), device=index.device) < own[:, None])
+            self._meet(alive, start, torch.where(before_aA & shared_A[own][:, None], least_aA, -torch.inf))
+            earlier_aA = (least_aA >= DUPLICATE) & before_aA
             first_a = torch.where(earlier_aA.any(dim=1), earlier_aA.int().argmax(dim=1), -1).cpu().numpy()
             rows = zip(best.indices.cpu().tolist(), best.values.cpu().tolist(), each, strict=True)
             for offset, (places, means, cosine) in enumerate(rows):
@@ -84,6 +86,22 @@ class Decoders:
                 ]
                 if self.shared_L[latent] and first_a[offset] >= 0:
                     self.duplicate_of[latent] = alive[first_a[offset]]
+
+    def _meet(self, alive: NDArray[np.int64], start: int, cosine_aA: torch.Tensor) -> None:
+        """Keep the nearest pair of those seen so far. cosine_aA: -inf where two latents are no pair."""
+        cosine = float(cosine_aA.max())
+        if cosine > (-np.inf if self.nearest_pair is None else self.nearest_pair[2]):
+            row, column = divmod(int(cosine_aA.argmax()), cosine_aA.shape[1])
+            self.nearest_pair = (int(alive[column]), int(alive[start + row]), cosine)
+
+
+def duplicates(decoders: Decoders) -> dict[str, Any]:
+    """Return the cosine from which two latents are duplicates, and the pair nearest to it."""
+    pair = decoders.nearest_pair
+    return {
+        "duplicate": DUPLICATE,
+        "nearest_pair": None if pair is None else [*pair[:2], significant(pair[2])],
+    }
 
 
 def branches(taxonomy: Taxonomy) -> list[str]:
@@ -119,9 +137,7 @@ def latent_columns(shown: Shown, decoders: Decoders, terms: Terms, thumbs: NDArr
         },
         "jaccard": [significants(column) for column in solo_LH.T.tolist()],
         "null": [significants(column) for column in null_LH.T.tolist()],
-        "purity": significants(
-            shown.names[latent].purity if latent in shown.names else None for latent in range(n_latents)
-        ),
+        "purity": significants(_purity(terms, latent, confirmed) for latent in range(n_latents)),
         "thumb": [own[0] if own else -1 for own in mosaics],
         "thumbs": mosaics,
         "also": _also(shown, terms, confirmed),
@@ -185,6 +201,14 @@ def _also(shown: Shown, terms: Terms, confirmed: Mapping[int, LatentName]) -> li
         others = (one for one in terms.confirmed(latent) if one not in above and one.casefold() not in said)
         found[latent] = next(others, None)
     return found
+
+
+def _purity(terms: Terms, latent: int, confirmed: Mapping[int, LatentName]) -> float | None:
+    """Return the share of a latent's images that carry its name, or else its first label; None without labels."""
+    name = clean(confirmed[latent].label) if latent in confirmed else None
+    listed = terms.labels[latent]
+    found = next((one for label, one in listed if label == name), listed[0][1] if listed else None)
+    return None if found is None else found.both / found.active
 
 
 def pair_counts(shown: Shown) -> dict[tuple[int, int], NDArray[np.int64]]:

@@ -20,7 +20,7 @@ from sparc.explorer import thumbnails
 from sparc.explorer.bias import bias_data
 from sparc.explorer.details import LATENTS_PER_FILE, latent_details
 from sparc.explorer.heat import HeatMaps
-from sparc.explorer.latents import Decoders, branches, latent_columns
+from sparc.explorer.latents import Decoders, branches, duplicates, latent_columns
 from sparc.explorer.overview import curves, measures
 from sparc.explorer.samples import SAMPLES_PER_FILE, sample_columns, sample_details
 from sparc.explorer.shown import Shown
@@ -98,7 +98,7 @@ def _fill(folder: Path, shown: Shown, about: About, heat: HeatMaps, on_part: OnP
         write_statement(data, f"sample/{number}", details)
         on_part("samples", min((number + 1) * SAMPLES_PER_FILE, len(shown)), len(shown))
     write_statement(data, "bias", bias_data(shown))
-    run = _run(shown, about, heat.grids, log)
+    run = _run(shown, about, heat.grids, log) | duplicates(decoders)
     write_statement(
         data, "run", {**run, "sprite": thumbnails.described(chosen), "warnings": list(map(clean, warnings))}
     )

@@ -181,12 +181,36 @@ def test_labels_and_words_of_a_latent_are_counted_on_images_and_significant(writ
     assert data(written, "latents")["words"][0].split()[0] == "cat"
 
 
+def test_the_purity_of_a_latent_is_the_share_of_its_images_with_its_name_or_its_first_label(tmp_path):
+    # A quarter of the cats is called a dog.
+    labels = ["dog" if number // 2 % 12 == 0 else kind for number, kind in enumerate(kinds(240))]
+    unnamed, named = (LatentName(name, 1, 0.4, 1.5, confirmed=name == "animal") for name in ("plant", "animal"))
+    shown = made(240, dataset=Pictures(240, None, ANIMALS, labels), stored={0: unnamed, 1: named})
+    write_site(tmp_path / "explore", shown, about(tmp_path), no_maps())
+    columns, entries = data(tmp_path / "explore", "latents"), details(tmp_path / "explore")
+    fires = np.any([codes > 0 for codes in dense(shown).values()], axis=0).reshape(120, 2, 12).any(axis=1)
+    cats, animals = (np.isin(labels[::2], own) for own in (["cat"], ["cat", "dog"]))
+    assert [entries[latent]["labels"][0][0] for latent in (0, 1)] == ["cat", "dog"]
+    close(columns["purity"][0], fires[cats, 0].sum() / fires[:, 0].sum())
+    close(columns["purity"][1], fires[animals, 1].sum() / fires[:, 1].sum())
+    assert 0 < columns["purity"][0] < 1
+    assert columns["purity"][11] is None
+
+
+def test_the_nearest_pair_has_the_largest_of_the_least_cosines(written, shown):
+    parts = [F.normalize(shown.space.decoder[:11, own], dim=1) for own in shown.space.segments.values()]
+    least = torch.stack([part @ part.T for part in parts]).amin(dim=0).triu(1).detach()
+    run = data(written, "run")
+    assert run["duplicate"] == 0.9
+    assert run["nearest_pair"][:2] == [0, 10]  # the planted duplicate
+    close(run["nearest_pair"][2], float(least.max()))
+
+
 def test_a_name_is_the_stored_one_if_it_is_confirmed(written):
     columns = data(written, "latents")
     assert columns["name"][:2] == ["cat", None]
     assert columns["named_by"][:2] == [1, 0]
     assert columns["sure"][:2] == [0.9, None]
-    assert columns["purity"][:2] == [0.9, 0.4]
     assert columns["also"][:2] == [None, None]
 
 

@@ -20,7 +20,10 @@ const Charts = (() => {
 
   // Draws in a place that is in the document; redraws when the place or the colours change. Returns the plot.
   const mount = (place, options, data) => {
-    const width = () => Math.max(200, place.clientWidth);
+    const width = () => {
+      const { paddingLeft, paddingRight } = getComputedStyle(place);
+      return Math.max(200, place.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight));
+    };
     const plot = new uPlot({ legend: { show: false }, ...options, width: width() }, data, place);
     const resized = new ResizeObserver(() => {
       if (!place.isConnected) return stop();
@@ -86,6 +89,9 @@ const Charts = (() => {
       ),
     );
 
+  // The counts written beside a histogram: 0, the largest, and the one halfway where it is whole and there is room.
+  const heights = (most) => (most > 0 && most % 2 === 0 ? [0, most / 2, most] : [0, Math.max(1, most)]);
+
   const histogram = (text, edges, counts) =>
     frame(text, (place) =>
       mount(
@@ -99,7 +105,7 @@ const Charts = (() => {
           cursor: { show: false },
           axes: [
             axis("", { space: 50, grid: { show: false }, values: (_, ticks) => ticks.map(Format.compact) }),
-            axis("", { size: 44, space: 36, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] }),
+            axis("", { size: 44, splits: () => heights(Math.max(0, ...counts)) }),
           ],
           series: [
             {},
@@ -115,5 +121,5 @@ const Charts = (() => {
       ),
     );
 
-  return { axis, colour, mount, lines, key, histogram };
+  return { axis, colour, mount, lines, key, heights, histogram };
 })();

@@ -62,32 +62,30 @@ const Dom = (() => {
     return h("label.field", h("span", label), field);
   };
 
-  // A table with a caption for those who cannot see it, and cells that may be elements.
-  const table = (caption, heads, rows) =>
-    h(
+  // A table with a caption for those who cannot see it, and cells that may be elements. On a narrow screen its rows become
+  // lines, in which each cell says its column; the roles keep it a table for screen readers then.
+  const table = (caption, heads, rows) => {
+    const columns = heads.map((head) => h("th", { scope: "col", role: "columnheader" }, head));
+    const cellOf = (cell, column) =>
+      column === 0
+        ? h("th", { scope: "row", role: "rowheader" }, cell)
+        : h("td", { role: "cell", "data-head": columns[column].textContent }, cell);
+    return h(
       "div.scroll",
       { tabindex: "0", role: "region", "aria-label": caption },
       h(
         "table",
+        { role: "table" },
         h("caption.unseen", caption),
-        h(
-          "thead",
-          h(
-            "tr",
-            heads.map((head) => h("th", { scope: "col" }, head)),
-          ),
-        ),
+        h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns)),
         h(
           "tbody",
-          rows.map((cells) =>
-            h(
-              "tr",
-              cells.map((cell, column) => (column === 0 ? h("th", { scope: "row" }, cell) : h("td", cell))),
-            ),
-          ),
+          { role: "rowgroup" },
+          rows.map((cells) => h("tr", { role: "row" }, cells.map(cellOf))),
         ),
       ),
     );
+  };
 
   return { h, said, write, keep, announce, debounce, select, table };
 })();

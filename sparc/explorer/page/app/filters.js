@@ -6,8 +6,9 @@ const Filters = (() => {
   const column = (name) => (latent) => Dictionary.columns[name][latent];
 
   // A correlation over two samples tells nothing: latents that fire in fewer than five samples of some stream come last.
+  const enough = 5;
   const support = (latent) =>
-    Math.min(5, Math.round(Dictionary.run.shown * Math.min(...Dictionary.rates.map((rates) => rates[latent]))));
+    Math.min(enough, Math.round(Dictionary.run.shown * Math.min(...Dictionary.rates.map((rates) => rates[latent]))));
   const bySupport = (value) => (first, second) => support(second) - support(first) || byNumber(value)(first, second);
 
   const frequency = (parameters) => {
@@ -82,15 +83,30 @@ const Filters = (() => {
     return order ? kept.sort(order.compare(parameters)) : kept;
   };
 
+  // The order without a choice of the reader: of the search, of the list in the link, or else of how telling they are.
+  const unsorted = (parameters) =>
+    (parameters.q ?? "").trim() ? "Nearest to the search" : parameters.only ? "As listed" : "Best first";
+
+  // A line on latents that an order puts last although their numbers would rank them higher; "" if it does to none of these.
+  const last = (parameters, latents) => {
+    if (!["agreement", "disagreement"].includes(parameters.sort)) return "";
+    const rare = latents.filter((latent) => support(latent) < enough).length;
+    return rare
+      ? `The ${Format.plural(rare, "latent")} that ${rare === 1 ? "fires" : "fire"} in fewer than ${enough} samples of some stream ${rare === 1 ? "comes" : "come"} last, since agreement over so few is chance.`
+      : "";
+  };
+
   const percent = (value) => Format.share(Number(value));
   const describe = {
     q: (value) => `“${value}”`,
     only: (value, parameters) => parameters.why || `${Format.plural(value.split(",").length, "chosen latent")}`,
     state: (value) =>
-      value
-        .split(",")
-        .map((name) => Dictionary.states.find((state) => state.name === name)?.label ?? name)
-        .join(", "),
+      value === "none"
+        ? "no state"
+        : value
+            .split(",")
+            .map((name) => Dictionary.states.find((state) => state.name === name)?.label ?? name)
+            .join(", "),
     agreement: (value) => `agreement at least ${value}`,
     purity: (value) => `purity at least ${value}`,
     min: (value) => `fires in at least ${percent(value)}`,
@@ -107,5 +123,5 @@ const Filters = (() => {
       .filter((key) => parameters[key])
       .map((key) => [key, describe[key](parameters[key], parameters)]);
 
-  return { apply, chips, orders };
+  return { apply, chips, orders, unsorted, last };
 })();

@@ -3,8 +3,14 @@
 const Format = (() => {
   const none = "–";
   const count = (value) => (value === null || value === undefined ? none : value.toLocaleString("en"));
+  // A value that rounds to zero has no sign.
   const number = (value, digits = 2) =>
-    value === null || value === undefined ? none : value.toFixed(digits).replace("-", "−");
+    value === null || value === undefined
+      ? none
+      : value
+          .toFixed(digits)
+          .replace(/^-(?=[0.]*$)/, "")
+          .replace("-", "−");
   const share = (value) => {
     if (value === null || value === undefined) return none;
     const percent = value * 100;

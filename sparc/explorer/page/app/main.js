@@ -14,6 +14,7 @@
   };
   const main = document.getElementById("view");
   const places = new Map(); // fragment -> how far it was scrolled
+  let atTop = false; // the next view begins at its top: it was chosen in the menu
   let leave = () => {};
   let turn = 0;
 
@@ -22,16 +23,35 @@
     document.querySelectorAll("#tabs a").forEach((link) => {
       if (link.dataset.view !== tab) return link.removeAttribute("aria-current");
       link.setAttribute("aria-current", "page");
-      return link.scrollIntoView({ block: "nearest", inline: "center" });
+      tabs.scrollLeft = link.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - link.offsetWidth) / 2;
+      return undefined;
     });
+    shade();
   };
+
+  // Where the menu goes on beyond its edges, the style sheet lets it fade out.
+  const tabs = document.getElementById("tabs");
+  const shade = () => {
+    tabs.classList.toggle("more-before", tabs.scrollLeft > 1);
+    tabs.classList.toggle("more-after", tabs.scrollLeft + tabs.clientWidth < tabs.scrollWidth - 1);
+  };
+  tabs.addEventListener("scroll", shade, { passive: true });
+  window.addEventListener("resize", shade);
+
+  document.querySelector(".masthead").addEventListener("click", (event) => {
+    const link = event.target.closest("a");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    if (link.hash === location.hash) window.scrollTo(0, 0);
+    else atTop = true;
+  });
 
   const failed = (error) => main.replaceChildren(h("p.failed", { role: "alert" }, error.message));
 
   const open = async (fragment, moved) => {
     const mine = (turn += 1);
     const { view, id, parameters } = Links.read(fragment);
-    const place = places.get(fragment) ?? 0;
+    const place = atTop ? 0 : (places.get(fragment) ?? 0);
+    atTop = false;
     const shown = Object.hasOwn(views, view) ? views[view] : LatentsView;
     leave();
     leave = () => {};

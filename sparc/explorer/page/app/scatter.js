@@ -20,17 +20,15 @@ const Scatter = (() => {
       const name = Dictionary.title(point.latent);
       if ((times.get(name) ?? 0) >= 2) continue;
       const text = Format.first(name, 24);
-      const place = {
-        left: left + size + 3 * ratio,
-        top: top - 8 * ratio,
-        right: left + size + 6 * ratio + ctx.measureText(text).width,
-        bottom: top + 8 * ratio,
-      };
+      const width = ctx.measureText(text).width + 3 * ratio;
+      const right = left + size + 3 * ratio;
+      const start = right + width <= box.left + box.width ? right : left - size - 3 * ratio - width;
+      const place = { left: start, top: top - 8 * ratio, right: start + width, bottom: top + 8 * ratio };
       const free = taken.every(
         (other) =>
           place.left > other.right || place.right < other.left || place.top > other.bottom || place.bottom < other.top,
       );
-      if (!free || place.right > box.left + box.width || place.top < box.top || place.bottom > box.top + box.height)
+      if (!free || place.left < box.left || place.top < box.top || place.bottom > box.top + box.height)
         continue;
       taken.push(place);
       times.set(name, (times.get(name) ?? 0) + 1);
@@ -186,5 +184,11 @@ const Scatter = (() => {
     return mounted;
   };
 
-  return { draw };
+  // How to use it, with a mouse and with a finger; the style sheet shows one of the two.
+  const help = () => [
+    h("span.by-mouse", "Point at a dot to see its name, click to open it; drag to zoom, double click to go back."),
+    h("span.by-touch", "Tap a dot to open its latent."),
+  ];
+
+  return { draw, help };
 })();

@@ -95,5 +95,5 @@ const Search = (() => {
       .map(({ id }) => id);
   };
 
-  return { latents, samples, among };
+  return { latents, samples, among, tokens };
 })();

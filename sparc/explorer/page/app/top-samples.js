@@ -73,13 +73,11 @@ const TopSamples = (() => {
       "button.button",
       {
         type: "button",
-        "aria-pressed": "false",
         on: {
           click: () => {
-            const on = button.getAttribute("aria-pressed") === "false";
-            button.setAttribute("aria-pressed", String(on));
+            const on = columns.classList.toggle("heated");
+            button.textContent = on ? "Hide where it fires" : "Show where it fires";
             if (on) anchors.forEach((anchor) => anchor.look());
-            columns.classList.toggle("heated", on);
           },
         },
       },

@@ -212,7 +212,16 @@ const BiasView = (() => {
     );
   };
 
-  // Terms near one that too few samples carry: those with words alike, and labels of most of the few samples that have it.
+  // The samples of each word of a term that has several; words that very many samples have, such as "of", tell nothing.
+  const byWord = async (bias, text) => {
+    const words = [...new Set(Search.tokens(text))];
+    if (words.length < 2) return [];
+    const found = await Promise.all(words.map((word) => positions(bias, word)));
+    return found.filter((samples) => samples.length && samples.length < 0.3 * bias.samples.length);
+  };
+
+  // Terms near one that too few samples carry: those with words alike, and labels of most of the few samples that have it,
+  // or have one of its words.
   const nearest = async (bias, text, own, other) => {
     const taken = new Set(other);
     const enough = (one) => one.samples.filter((sample) => !taken.has(sample)).length >= Coupling.fewest;
@@ -221,8 +230,10 @@ const BiasView = (() => {
       usable.map((one) => one.term),
       text,
     );
+    const groups = [own, ...(await byWord(bias, text))].filter((group) => group.length).map((group) => new Set(group));
+    const most = (one, group) => 2 * one.samples.filter((sample) => group.has(sample)).length > group.size;
     const above = usable
-      .filter((one) => one.kind === "label" && 2 * one.samples.filter((sample) => own.includes(sample)).length > own.length)
+      .filter((one) => one.kind === "label" && groups.some((group) => most(one, group)))
       .sort((one, two) => one.samples.length - two.samples.length);
     return [...new Map([...alike.map((place) => usable[place]), ...above].map((one) => [one.term, one])).values()].slice(0, 4);
   };
@@ -261,6 +272,24 @@ const BiasView = (() => {
     if (known) return known.samples;
     const found = new Set((await Search.samples())(term, { whole: true }));
     return bias.samples.flatMap((sample, position) => (found.has(sample) ? [position] : []));
+  };
+
+  // How many samples carry each of the terms that are typed, and whether they suffice.
+  const carried = async (bias, terms) => {
+    const typed = terms.map((term) => term.trim());
+    const found = await Promise.all(typed.map((term) => (term ? positions(bias, term) : [])));
+    const same = typed[0] === typed[1];
+    const both = same ? 0 : found[0].filter((sample) => found[1].includes(sample)).length;
+    return typed
+      .map((term, place) => [term, found[place].length])
+      .filter(([term]) => term)
+      .map(([term, count], place) => [
+        place ? "; " : "",
+        said(term),
+        `: ${count ? Format.plural(count, "sample") : "no sample"}`,
+        both ? `, ${Format.count(count - both)} without the other` : "",
+        count - both < Coupling.fewest ? ` (${Coupling.fewest} needed)` : "",
+      ]);
   };
 
   const answer = async (bias, samples, a, b) => {
@@ -338,6 +367,7 @@ const BiasView = (() => {
         spellcheck: "false",
         placeholder: "a word or a label",
         on: {
+          input: () => tell(),
           change: () => go(),
           keydown: (event) => event.key === "Enter" && go(),
         },
@@ -347,14 +377,19 @@ const BiasView = (() => {
     const [inputA, labelA] = field("First term", "a");
     const [inputB, labelB] = field("Second term", "b");
     const place = h("div", { "aria-live": "polite" });
+    const counts = h("p.soft.carried", { "aria-live": "polite" });
+    const write = async () => {
+      const mine = (told += 1);
+      const found = await carried(bias, [inputA.value, inputB.value]);
+      if (mine === told) counts.replaceChildren(...found.flat());
+    };
+    const tell = Dom.debounce(120, write);
     const go = async () => {
       const [a, b] = [inputA.value.trim(), inputB.value.trim()];
       Links.keep("bias", { a, b });
-      if (!a || !b) {
-        const one = a || b ? [h("p.note", "Choose a second term.")] : [];
-        return void place.replaceChildren(...one);
-      }
+      write();
       const mine = (turn += 1);
+      if (!a || !b) return void place.replaceChildren();
       const found = await answer(bias, samples, a, b);
       if (mine === turn) place.replaceChildren(...found);
       return undefined;
@@ -363,10 +398,11 @@ const BiasView = (() => {
       (inputA.value.trim() ? inputB : inputA).value = term;
       go();
     };
-    let turn = 0;
+    let [turn, told] = [0, 0];
     main.append(
       h("div.tools", labelA, labelB, h("button.button.strong", { type: "button", on: { click: go } }, "Check")),
       options,
+      counts,
       suggestions(bias) ?? "",
       place,
       frequent(bias, fill),

@@ -54,7 +54,8 @@ const CompareView = (() => {
       ? `${a} ${Format.count(one.inA)}, ${b} ${Format.count(one.inB)}`
       : `${a} alone ${Format.count(one.inA - one.both)}, ${b} alone ${Format.count(one.inB - one.both)}, both ${Format.count(one.both)}`;
 
-  const list = (title, read, rows, say) =>
+  // why: what the chip says of the list, once it is read away from this page.
+  const list = (title, read, rows, say, why = title) =>
     h(
       "section.ranking",
       h("h2", said(title)),
@@ -74,7 +75,7 @@ const CompareView = (() => {
                   .slice(0, 200)
                   .map((one) => one.latent)
                   .join(","),
-                why: title,
+                why,
               }),
             },
             rows.length > 200
@@ -141,7 +142,8 @@ const CompareView = (() => {
           : null,
         h(
           "p.hint",
-          "Drag to zoom, double click to go back. Dots that would cover one another are spread by less than half a sample.",
+          Scatter.help(),
+          " Dots that would cover one another are spread by less than half a sample.",
         ),
       ),
       beside,
@@ -156,6 +158,7 @@ const CompareView = (() => {
         "Latents with the most samples in which one of the two fires and the other does not.",
         all.filter((one) => one.inA && one.inB).sort(order((one) => one.differ)),
         (one) => `${Format.plural(one.differ, "sample")}: ${tale(one, a, b)}`,
+        `${a} and ${b} disagree most on`,
       ),
     );
     const points = all.map((one) => ({

@@ -30,7 +30,7 @@ const LatentView = (() => {
     const percent =
       sure[latent] === null
         ? ""
-        : ` ${Math.round(sure[latent] * 100)}\u00a0% of the samples in which it fires there carry it.`;
+        : ` ${Math.round(sure[latent] * 100)}\u00a0% of the samples of the other half in which it fires carry it.`;
     const { labels, captions } = Dictionary.run.has;
     const sought = labels ? "label" : "word of the captions";
     return [
@@ -54,9 +54,12 @@ const LatentView = (() => {
     );
   };
 
-  const fact = (label, value, read) => h("div.fact", { title: read }, h("dt", label), h("dd", value));
-  const facts = (latent) => {
+  const fact = (label, value, read, more = null) =>
+    h("div.fact", { title: read }, h("dt", label), h("dd", value, more ? h("span.soft", " ", more) : null));
+
+  const facts = (latent, detail) => {
     const { columns, run, streams } = Dictionary;
+    const own = detail?.labels?.find(([label]) => label === columns.name[latent]) ?? detail?.labels?.[0];
     return h(
       "dl.facts",
       streams.length > 1
@@ -74,8 +77,11 @@ const LatentView = (() => {
       run.has.labels
         ? fact(
             "Purity",
-            Format.number(columns.purity[latent]),
-            "Share of the samples in which it fires that carry its commonest label.",
+            own ? Format.share(own[1] / own[3]) : Format.share(null),
+            own
+              ? "Share of the samples in which it fires, in any stream, that carry this label."
+              : "No label is more frequent in its samples than elsewhere.",
+            own ? said(own[0]) : "no label stands out",
           )
         : null,
       columns.sure[latent] === null
@@ -84,6 +90,7 @@ const LatentView = (() => {
             "Name fits",
             Format.share(columns.sure[latent]),
             "Share of the samples in which it fires that carry the name, on the half of the samples that did not choose it.",
+            "in the half that did not choose it",
           ),
     );
   };
@@ -202,12 +209,15 @@ const LatentView = (() => {
       h("h2", "Fires together with"),
       h(
         "p.soft",
-        "Latents that fire in the same samples, mean over streams, and how many times more often than by chance.",
+        `Latents that fire in the same samples, and how many times more often than by chance${Dictionary.streams.length > 1 ? "; both are means over streams" : ""}.`,
       ),
       h(
         "div.tiles",
         detail.together.map(([other, count, lift]) =>
-          tile(other, `${Format.compact(count)} samples, ${Format.compact(lift)} × chance`),
+          tile(
+            other,
+            `${Dictionary.streams.length > 1 ? `on average ${Format.number(count, Number.isInteger(count) ? 0 : 1)} samples a stream` : Format.plural(count, "sample")}, ${Format.compact(lift)} × chance`,
+          ),
         ),
       ),
     );
@@ -218,8 +228,8 @@ const LatentView = (() => {
   const words = (detail) =>
     enriched(
       "Words of its captions",
-      "Words that stand in its captions more often than elsewhere.",
-      ["Word", "fires with it", "all with it", "of its fires"],
+      "Words that stand in its captions more often than elsewhere. Its samples: those in which it fires in any stream.",
+      ["Word", "its samples with it", "all samples with it", "share of its samples"],
       detail.words?.map(([word, hits, all, fires]) => [
         said(word),
         Format.count(hits),
@@ -230,13 +240,13 @@ const LatentView = (() => {
   const labels = (detail) =>
     enriched(
       "Labels of its samples",
-      "Labels that its samples carry more often than others. Confirmed: the other half of the samples says so too.",
-      ["Label", "fires with it", "all with it", "purity", "confirmed"],
-      detail.labels?.map(([label, hits, all, , purity, confirmed]) => [
+      "Labels that its samples carry more often than others. Its samples: those in which it fires in any stream. Purity: share of its samples that carry the label. Confirmed: found in one half of the samples, and so in the other too.",
+      ["Label", "its samples with it", "all samples with it", "purity", "confirmed"],
+      detail.labels?.map(([label, hits, all, fires, , confirmed]) => [
         said(label),
         Format.count(hits),
         Format.count(all),
-        Format.share(purity),
+        Format.share(fires ? hits / fires : null),
         confirmed ? "yes" : "no",
       ]),
     );
@@ -261,7 +271,7 @@ const LatentView = (() => {
         ),
         h("p.named", named(latent)),
         stateLine(latent),
-        facts(latent),
+        facts(latent, detail),
       ),
     );
     if (!detail) return void main.append(h("p.soft", "It fired in no sample, so there is nothing to show."));

@@ -5,7 +5,7 @@ const LatentsView = (() => {
 
   const sought = () => {
     const { labels, captions } = Dictionary.run.has;
-    return captions ? "names, captions and words" : labels ? "names" : "numbers of latents";
+    return captions ? "names and captions" : labels ? "names" : "numbers of latents";
   };
 
   const searchBox = (parameters, change) => {
@@ -195,6 +195,7 @@ const LatentsView = (() => {
       card: () => LatentCard.make((index) => latents[index]),
     });
     const count = h("p.count");
+    const rare = h("p.soft", { hidden: true });
     const elsewhere = h("p.elsewhere", { hidden: true });
     const chips = h("ul.chips", { "aria-label": "Filters that are set" });
     const empty = h("div.empty", { hidden: true });
@@ -209,7 +210,10 @@ const LatentsView = (() => {
       latents = Filters.apply(parameters, found);
       Links.keep("latents", parameters);
       remember(latents);
-      count.replaceChildren(h("strong", Format.count(latents.length)), ` of ${Format.count(Dictionary.size)} latents`, found?.similar ? "; nothing has these words, similar ones are shown" : "");
+      count.replaceChildren(h("strong", Format.count(latents.length)), ` of ${Format.count(Dictionary.size)} latents`, found?.similar ? "; no latent has these words, so these have similar ones" : "");
+      rare.textContent = Filters.last(parameters, latents);
+      rare.hidden = !rare.textContent;
+      order.querySelector("option").textContent = Filters.unsorted(parameters);
       drawChips();
       grid.show(latents.length);
       drawEmpty();
@@ -229,7 +233,7 @@ const LatentsView = (() => {
         h(
           "a",
           { href: Links.to("samples", { q: text }) },
-          `${Format.plural(matches.length, "sample")} ${matches.length === 1 ? "matches" : "match"}`,
+          `${Format.plural(matches.length, "sample")} ${matches.length === 1 ? "has" : "have"} ${matches.similar ? "similar" : "these"} words`,
         ),
         ...matches.slice(0, 6).map((sample) => {
           const said = Dictionary.sampleText(samples, sample);
@@ -262,12 +266,7 @@ const LatentsView = (() => {
       if (latents.length) return;
       const state = Dictionary.states.find(({ name }) => name === parameters.state);
       empty.replaceChildren(
-        h(
-          "p",
-          state && Filters.chips(parameters).length === 1
-            ? `None of the latents is of this kind. ${state.label}: ${state.read}`
-            : "No latent passes these filters.",
-        ),
+        h("p", none(parameters, state)),
         h(
           "button.button",
           {
@@ -315,7 +314,7 @@ const LatentsView = (() => {
     const order = select(
       "Order",
       [
-        ["", "Best first"],
+        ["", Filters.unsorted(parameters)],
         ...Object.entries(Filters.orders)
           .filter(([key]) => offered(key))
           .map(([key, one]) => [key, one.label]),
@@ -335,6 +334,7 @@ const LatentsView = (() => {
           "section.results",
           h("div.tools", searchBox(parameters, change), order),
           h("div.status", count),
+          rare,
           elsewhere,
           chips,
           empty,
@@ -346,6 +346,36 @@ const LatentsView = (() => {
     await update();
     window.requestIdleCallback?.(() => Search.latents());
     return () => grid.detach();
+  };
+
+  const latentLink = (latent) =>
+    h(
+      "a",
+      { href: Links.to(`latent/${latent}`) },
+      Dom.said(Dictionary.title(latent)),
+      Dictionary.columns.name[latent] === null ? null : ` (${latent})`,
+    );
+
+  // Why a page is empty.
+  const none = (parameters, state) => {
+    const set = Filters.chips(parameters).map(([key]) => key);
+    if (parameters.state === "none") return "No state is ticked under Filters, so no latent is shown.";
+    if (set.length === 1 && set[0] === "q") return "No latent matches the search.";
+    if (set.includes("q")) return "No latent that passes these filters matches the search.";
+    if (!state || set.length > 1) return "No latent passes these filters.";
+    const { nearest_pair: near, duplicate } = Dictionary.run;
+    return [
+      `None of the latents is of this kind. ${state.label}: ${state.read}`,
+      state.name === "duplicate" && near
+        ? [
+            ` Their decoders would have a cosine of ${duplicate} or more${Dictionary.streams.length > 1 ? " in each stream" : ""}. Nearest to that are `,
+            latentLink(near[0]),
+            " and ",
+            latentLink(near[1]),
+            `: ${Format.number(near[2])}${Dictionary.streams.length > 1 ? " in the stream in which they are least alike" : ""}.`,
+          ]
+        : null,
+    ];
   };
 
   const offered = (key) => {

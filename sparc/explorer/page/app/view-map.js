@@ -103,13 +103,12 @@ const MapView = (() => {
         h(
           "span.soft",
           run.branches.length ? "A colour is the branch that most of a latent's samples belong to. " : "",
-          "Point at one to see its name, click to open it.",
         ),
       ),
       h(
         "div.tools",
         columns.name.some((name) => name !== null) || run.has.captions ? h("div.search", input) : null,
-        h("p.hint", "Drag to zoom, double click to go back."),
+        h("p.hint", Scatter.help()),
       ),
       ...(run.branches.length ? [legend()] : []),
       place,

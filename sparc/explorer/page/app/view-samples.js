@@ -46,6 +46,8 @@ const SamplesView = (() => {
         h("strong", Format.count(shown.length)),
         ` of ${Format.plural(run.shown, "sample")}`,
         run.shown < run.held_out ? ` (an even choice of the ${Format.count(run.held_out)} held out)` : "",
+        found?.similar ? "; no sample has these words, so these have similar ones" : "",
+        found && !found.length ? "; none matches the search" : "",
       );
       grid.show(shown.length);
       Dom.announce(`${shown.length} samples`);
