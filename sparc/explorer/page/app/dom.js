@@ -68,7 +68,7 @@ const Dom = (() => {
     const columns = heads.map((head) => h("th", { scope: "col", role: "columnheader" }, head));
     const cellOf = (cell, column) =>
       column === 0
-        ? h("th", { scope: "row", role: "rowheader" }, cell)
+        ? h("th", { scope: "row", role: "rowheader", "data-head": /^\d+$/.test(cell) ? columns[0].textContent : null }, cell)
         : h("td", { role: "cell", "data-head": columns[column].textContent }, cell);
     return h(
       "div.scroll",
