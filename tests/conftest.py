@@ -107,7 +107,28 @@ def sparc_command(environment, tmp_path):
 
 
 @pytest.fixture
-def sparc_here(environment, tmp_path, use_example, monkeypatch, capfd):
+def quick(monkeypatch):
+    """Workers of extractions that are forks of a process that has imported PyTorch, and classifiers of a few steps."""
+    from sparc.evaluation import classifiers
+    from sparc.extraction import supervise
+    from tests.forked import Worker
+
+    monkeypatch.setattr(supervise, "started", Worker)
+    monkeypatch.setattr(classifiers, "EPOCHS", 1)
+    monkeypatch.setattr(classifiers, "STEPS", 5)
+
+
+@pytest.fixture
+def quick_pool(monkeypatch):
+    """Workers of ablations that are such forks."""
+    from sparc.ablation import pool
+    from tests.forked import Pools
+
+    monkeypatch.setattr(pool, "multiprocessing", Pools)
+
+
+@pytest.fixture
+def sparc_here(environment, tmp_path, use_example, quick, monkeypatch, capfd):
     """`sparc` in this process: one of its own takes two seconds to start. An extraction still has its own."""
 
     def run(*arguments, **variables):

@@ -25,6 +25,7 @@ PLANTED = {
     "stream": ["wide=synthetic[width=24]", "narrow=synthetic[width=16]"],
 }
 SHAPE = {"n_latents": 32, "k": 4, "batch_size": 32, "epochs": 3, "lr": 1e-3}
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_every_epoch_reads_each_sample_once_in_blocks_of_neighbours():
@@ -103,6 +104,15 @@ def test_what_excludes_it_is_said_before_any_work(options, variables, message, t
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidConfig, match=message):
         sparc.train(**options, on_the_fly=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_plans_and_ablations_which_need_stored_features_refuse_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidConfig, match="a plan measures trainings on stored features"):
+        sparc.plan(**PLANTED, on_the_fly=True)
+    with pytest.raises(InvalidConfig, match="an ablation trains many times on the same stored features"):
+        sparc.ablate(**PLANTED, on_the_fly=True, grid={"k": [2, 4]})
     assert not list(tmp_path.iterdir())
 
 

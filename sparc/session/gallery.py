@@ -79,12 +79,19 @@ class Part:
         assert self._space.directory is not None
         path = index_path(self.jobs[stream].directory, self._space.directory, stream)
         index = None
-        if known is None and (kept := read_index(path)) is not None and len(kept["checks"]) == self._space.n_latents:
+        if known is None and (kept := read_index(path)) is not None and self._fits(stream, kept):
             index = InvertedIndex(**{name: one.numpy() for name, one in kept.items()})
         if index is None or not index.is_whole(latents):
             index = self._made(stream, path)
         self._indices[stream] = index
         return index
+
+    def _fits(self, stream: str, kept: Mapping[str, Tensor]) -> bool:
+        """Return True if an index has the latents of the space, and the rows and samples of the stream."""
+        manifest, owners = read_manifest(self.jobs[stream].directory), kept["owners"]
+        if (len(kept["checks"]), len(owners)) != (self._space.n_latents, sum(shard.rows for shard in manifest.shards)):
+            return False
+        return not len(owners) or (int(owners.min()) >= 0 and int(owners.max()) < manifest.samples)
 
     def _made(self, stream: str, path: Path) -> InvertedIndex:
         import torch

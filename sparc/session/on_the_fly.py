@@ -43,6 +43,12 @@ def check(config: RunConfig) -> None:
         )
 
 
+def check_stored(config: RunConfig, why: str, instead: str) -> None:
+    """Raise InvalidConfig for a command that needs training features in the store, and would find none."""
+    if config.on_the_fly:
+        raise InvalidConfig(f"--on-the-fly: {why}", hint=instead)
+
+
 def origin(data: Data, config: RunConfig, command: Sequence[str]) -> Provenance:
     """Return the provenance of a run that starts now."""
     found = provenance_of(config, data.test, owners=data.registry.owners, device=data.device, command=command)

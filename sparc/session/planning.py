@@ -26,6 +26,7 @@ from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
+from sparc.session.on_the_fly import check_stored
 from sparc.session.options import as_options, resolved, store_root
 from sparc.session.probing import EvaluationFound, Probe, TrainingFound
 from sparc.session.samples import samples_of, widths_of
@@ -97,6 +98,11 @@ def plan_for(given: Mapping[str, Any], listener: Listener, file: Mapping[str, An
     watch = _Stopwatch()
     registry = discover()
     config = resolved(given, registry, file).checked()
+    check_stored(
+        config,
+        "a plan measures trainings on stored features, and cannot tell what one without a store takes",
+        "leave it out: the plan then gives the time to compute all features once, which each epoch takes on the fly",
+    )
     limit_images(ImageLimits.of(config))
     path = free_path(config)
     data = Data(config, registry, listener=listener)

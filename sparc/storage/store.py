@@ -27,6 +27,7 @@ from sparc.errors import BadFeatures, CorruptFile, MisalignedStreams, MissingDat
 from sparc.storage.manifest import SAMPLES, Manifest, Shard, digest_ids, how_to_remake, is_fingerprint, read_manifest
 from sparc.storage.tensor_files import DIGEST, check_digest, write_tensors
 from sparc.system.files import check_readable, read_json, sha256, write_atomically
+from sparc.system.names import same_name
 from sparc.system.refusals import reading
 
 _FOLDER, _PART = "folder", "part-"
@@ -119,7 +120,8 @@ def check_folder(path: Path, content: ShardContent) -> None:
 
     It is of another stream or split, whose ids and width may be the same.
     """
-    if content.folder is not None and not f"/{path.parent.absolute().as_posix()}".endswith(f"/{content.folder}"):
+    place = same_name(f"/{path.parent.absolute().as_posix()}")  # some systems list names in another Unicode form
+    if content.folder is not None and not place.endswith(same_name(f"/{content.folder}")):
         raise CorruptFile(
             f"{path} was written for the folder {content.folder}, so it is of another stream or split",
             hint=how_to_remake(path.parent),
