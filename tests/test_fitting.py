@@ -47,9 +47,9 @@ def test_the_papers_recipe_and_what_was_set_stay():
 def test_an_option_that_is_set_fits_those_that_are_not():
     assert RunConfig(n_latents=32).checked()  # k fits it
     assert RunConfig(k=100).checked()
-    with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 32, found 64"):
+    with pytest.raises(InvalidConfig, match="k: expected at most n_latents, 32, found 64"):
         RunConfig(n_latents=32, recipe="paper").checked()
-    with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 4, found 5"):
+    with pytest.raises(InvalidConfig, match="k: expected at most n_latents, 4, found 5"):
         RunConfig(n_latents=4, k=5).checked()
 
 

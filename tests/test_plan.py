@@ -14,7 +14,8 @@ from sparc.session.samples import few_held_out, some_held_out
 @pytest.mark.timeout(300)  # four processes import PyTorch
 def test_a_plan_gives_the_disk_space_that_the_commands_then_take_and_leaves_nothing(tmp_path):
     options = {"dataset": "synthetic[samples=900,held_out=80]", "store": tmp_path / "store", "out": tmp_path / "run"}
-    options |= {"n_latents": 64, "k": 4, "batch_size": 64, "epochs": 5, "stream": "a=synthetic[width=48]"}
+    options |= {"n_latents": 64, "k": 4, "batch_size": 64, "epochs": 5}
+    options["stream"] = ["a=synthetic[width=48]", "b=synthetic[width=160]"]
     plan = sparc.plan(**options)
     assert not list(tmp_path.iterdir())
     assert (plan.samples, plan.held_out, plan.n_latents, plan.steps) == (900, 80, 64, 70)
