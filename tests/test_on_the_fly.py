@@ -25,6 +25,7 @@ PLANTED = {
     "stream": ["wide=synthetic[width=24]", "narrow=synthetic[width=16]"],
 }
 SHAPE = {"n_latents": 32, "k": 4, "batch_size": 32, "epochs": 3, "lr": 1e-3}
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_every_epoch_reads_each_sample_once_in_blocks_of_neighbours():

@@ -35,7 +35,7 @@ def check_supported() -> None:
     writer = getattr(checkpoint, "HuggingFaceStorageWriter", None)
     if writer is None or "save_distributed" not in inspect.signature(writer).parameters:
         raise InvalidConfig(
-            f"expected PyTorch 2.8 or later for checkpoints of --shard-latents, found {torch.__version__}",
+            f"expected PyTorch 2.9 or later for checkpoints of --shard-latents, found {torch.__version__}",
             hint="upgrade: pip install --upgrade torch; or begin a run without --shard-latents",
         )
 
