@@ -1,16 +1,19 @@
 """Trainings by several processes: bytes on a real link beside the cost model, kills at random moments, and speed.
 
 python benchmarks/distributed.py bytes              two network namespaces with a link between them; needs root
+python benchmarks/distributed.py cut                the same; takes the link down
 python benchmarks/distributed.py kills [--times 20] [--seconds 20]
 python benchmarks/distributed.py speed [--batch-size 4096] [--latents 8192]
 
-`bytes` compares what the kernel counted on the link with `sparc.training.cost_model`. `kills` kills a random process of
-a training under torchrun at a random moment, resumes it, and compares the weights with those of an undisturbed one.
+`bytes` compares what the kernel counted on the link with `sparc.training.cost_model`. `cut` measures how long the
+processes of a training need to notice that the network is gone. `kills` kills a random process of a training under
+torchrun at a random moment, resumes it, and compares the weights with those of an undisturbed one.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -20,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,13 +94,10 @@ def started(rank: int, size: int, address: str, words: list[str], before: list[s
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True)
 
 
-def bytes_on_a_link() -> None:
-    """Compare the bytes per step on a link between two namespaces with those of the cost model."""
+@contextlib.contextmanager
+def two_hosts() -> Iterator[tuple[str, str]]:
+    """Make two network namespaces with a link between them, `link0` and `link1`, at 10.9.9.1 and 10.9.9.2."""
     hosts = ("sparc-bench-0", "sparc-bench-1")
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True)
-
     try:
         for host in hosts:
             ip("netns", "add", host)
@@ -105,19 +106,38 @@ def bytes_on_a_link() -> None:
             ip("-n", host, "addr", "add", f"10.9.9.{number + 1}/24", "dev", f"link{number}")
             ip("-n", host, "link", "set", f"link{number}", "up")
             ip("-n", host, "link", "set", "lo", "up")
+        yield hosts
+    finally:
+        for host in hosts:
+            subprocess.run(["ip", "netns", "del", host], check=False)
+
+
+def ip(*words: str) -> None:
+    """Run the command of that name."""
+    subprocess.run(["ip", *words], check=True)
+
+
+def on_both(hosts: tuple[str, str], name: str, count: int) -> list[subprocess.Popen]:
+    """Start some steps of a case, one process on each host."""
+    return [
+        started(
+            number,
+            2,
+            "10.9.9.1",
+            ["one", name, f"link{number}", str(count)],
+            ["ip", "netns", "exec", host],
+            GLOO_SOCKET_IFNAME=f"link{number}",
+        )
+        for number, host in enumerate(hosts)
+    ]
+
+
+def bytes_on_a_link() -> None:
+    """Compare the bytes per step on a link between two namespaces with those of the cost model."""
+    with two_hosts() as hosts:
         print("| case | measured MB per step | model | ratio |\n| --- | ---: | ---: | ---: |")
         for name, (mesh, shape, batch_size) in CASES.items():
-            ranks = [
-                started(
-                    number,
-                    2,
-                    "10.9.9.1",
-                    ["one", name, f"link{number}"],
-                    ["ip", "netns", "exec", host],
-                    GLOO_SOCKET_IFNAME=f"link{number}",
-                )
-                for number, host in enumerate(hosts)
-            ]
+            ranks = on_both(hosts, name, STEPS)
             found = [json.loads(one.communicate(timeout=600)[0].splitlines()[-1]) for one in ranks]
             measured = statistics.mean(one["sent"] for one in found)
             work = Work(
@@ -130,9 +150,22 @@ def bytes_on_a_link() -> None:
             )
             model = sum(sent_bytes(work, mesh).values())
             print(f"| {name} | {measured / 1e6:.2f} | {model / 1e6:.2f} | {measured / model:.3f} |", flush=True)
-    finally:
-        for host in hosts:
-            subprocess.run(["ip", "netns", "del", host], check=False)
+
+
+def cut() -> None:
+    """Take the link between two hosts down in the midst of a training, and print when each process ends."""
+    with two_hosts() as hosts:
+        ranks = dict(enumerate(on_both(hosts, "samples split", 10**6)))
+        sent = ["ip", "netns", "exec", hosts[0], "cat", "/sys/class/net/link0/statistics/tx_bytes"]
+        while int(subprocess.run(sent, capture_output=True, check=True).stdout) < 3e8:  # two dozen steps
+            time.sleep(0.5)
+        ip("-n", hosts[1], "link", "set", "link1", "down")
+        began = time.monotonic()
+        while ranks:
+            for rank in [rank for rank, one in ranks.items() if one.poll() is not None]:
+                code = ranks.pop(rank).returncode
+                print(f"process {rank} ended with code {code} after {time.monotonic() - began:.0f} s", flush=True)
+            time.sleep(0.1)
 
 
 def kills(times: int, seconds: float) -> None:
@@ -228,7 +261,7 @@ def main() -> None:
     """Do what the command line asks for."""
     if sys.argv[1:2] == ["one"]:
         mesh, shape, batch_size = CASES[sys.argv[2]]
-        print(json.dumps(steps(shape, batch_size, mesh.shards, STEPS, sys.argv[3])))
+        print(json.dumps(steps(shape, batch_size, mesh.shards, int(sys.argv[4]), sys.argv[3])))
         return
     if sys.argv[1:2] in (["two"], ["one-alone"]):
         batch_size, latents, shards = map(int, sys.argv[2:5])
@@ -236,7 +269,7 @@ def main() -> None:
         print(json.dumps(steps(shape, batch_size, shards, 5)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("bytes", "kills", "speed"))
+    parser.add_argument("what", choices=("bytes", "cut", "kills", "speed"))
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0, help="a process is killed within this time of its start")
     parser.add_argument("--batch-size", type=int, default=4096)
@@ -244,6 +277,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "bytes":
         bytes_on_a_link()
+    elif given.what == "cut":
+        cut()
     elif given.what == "kills":
         kills(given.times, given.seconds)
     else:

@@ -36,6 +36,7 @@ from sparc.storage.manifest import Manifest, PatchTokens, Shard, digest_ids, wri
 from sparc.storage.provenance import read_provenance
 from sparc.storage.run import Run
 from sparc.storage.store import (
+    ShardContent,
     open_patches,
     open_streams,
     read_shard,
@@ -90,9 +91,10 @@ def make_store(folder: Path) -> None:
     shards, tokens = [], []
     for number in range(3):
         some = slice(number * 4, number * 4 + 4)
-        write_shard(shard_path(folder, number), torch.from_numpy(ROWS[some]), IDS[some], stream="a")
+        content = ShardContent(torch.from_numpy(ROWS[some]), IDS[some], folder="train/a-0123456789ab")
+        write_shard(shard_path(folder, number), content, stream="a")
         patches = torch.from_numpy(ROWS[some]).reshape(4, 1, 5).repeat(1, 6, 1)
-        write_shard(tokens_path(folder, number), patches, IDS[some], stream="a", key="tokens")
+        write_shard(tokens_path(folder, number), content._replace(features=patches), stream="a", key="tokens")
         for paths, found in ((shard_path, shards), (tokens_path, tokens)):
             path = paths(folder, number)
             found.append(Shard(file=path.name, rows=4, sha256=sha256(path)))

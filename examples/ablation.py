@@ -21,7 +21,7 @@ with TemporaryDirectory() as folder:
             dataset="digits",
             selection=selection,
             lambda_=cross_weight,
-            epochs=10,
+            epochs=4,
             out=Path(folder) / f"{selection}-{cross_weight}",
         ).report
 

@@ -16,7 +16,7 @@ OLD, NEW = ["hog", "char-ngrams"], "tiny-image"
 together = sparc.train(resume=sys.argv[1] if len(sys.argv) > 1 else "runs/digits")  # it is trained, so this opens it
 with TemporaryDirectory() as folder:
     two = sparc.train(
-        dataset="digits", stream=OLD, n_latents=256, k=16, epochs=20, lr=4e-3, seed=0, out=f"{folder}/two"
+        dataset="digits", stream=OLD, n_latents=256, k=16, epochs=10, lr=8e-3, seed=0, out=f"{folder}/two"
     )
     attached = sparc.attach(two.path, stream=NEW, out=f"{folder}/three")
 

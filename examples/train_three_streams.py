@@ -11,8 +11,8 @@ trained = sparc.train(
     stream=["hog", "tiny-image", "char-ngrams"],
     n_latents=256,
     k=16,
-    epochs=20,
-    lr=4e-3,
+    epochs=10,
+    lr=8e-3,
     seed=0,
 )
 

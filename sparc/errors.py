@@ -49,8 +49,13 @@ class SparcError(Exception):
         self.message = message
         self.hint = hint
         self.details = tuple(map(_plain, details))
-        for line in (*self.details, f"hint: {hint}"):
-            self.add_note(line)  # shown in the tracebacks of programs
+
+    def __str__(self) -> str:
+        """Return all that the command line prints: the message, the details and the hint, a line each.
+
+        Tracebacks, notebooks and `print(error)` show this; `message` is the first line alone.
+        """
+        return "\n".join((self.message, *self.details, f"hint: {self.hint}"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the texts, since the constructors of subclasses take other arguments."""
@@ -68,6 +73,11 @@ def remade(kind: type[SparcError], message: str, hint: str, details: Sequence[st
     error = kind.__new__(kind)
     SparcError.__init__(error, message, hint=hint, details=details)
     return error
+
+
+def said(error: BaseException) -> str:
+    """Return the text of an error for a message of another one: the message of a SparcError, without its hint."""
+    return error.message if isinstance(error, SparcError) else str(error)
 
 
 CORRECT_ALL = "correct these lines and files"
@@ -229,7 +239,7 @@ class FailedElsewhere(SparcError):
     """An error that another process of the same training reports, so that this one says nothing."""
 
     def __init__(self) -> None:
-        super().__init__("another process of this training has failed", hint="see what that process says")
+        super().__init__("another process has failed", hint="see what that process says")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -129,7 +129,7 @@ def test_mistakes_are_errors_before_any_work(two, here):
         (
             lambda: sparc.attach(two, stream="hog[size=x]"),
             InvalidConfig,
-            "'hog': size: input should be a valid",
+            "'hog': size: expected a whole number",
         ),
         (lambda: sparc.attach(two, stream="hog", out="taken"), InvalidConfig, "taken already exists"),
         (lambda: sparc.attach(two, stream="hog", epochs=3), InvalidConfig, "unknown parameter 'epochs'"),

@@ -7,6 +7,7 @@ import resource
 import shutil
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from sparc.session.arguments import arguments_in, checked_inputs
 from sparc.session.gallery import _listed
 from sparc.session.listener import SILENT, Listener
 from sparc.storage.checkpoint import SharedLatentSpace
+from sparc.storage.index_file import read_index, write_index
 from sparc.storage.run import Run
 from sparc.system.names import same_name
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
@@ -34,7 +36,7 @@ STREAMS = ("hog", "tiny-image", "char-ngrams")
 
 
 @pytest.fixture
-def here(trained_once, tmp_path, environment, use_example, monkeypatch):
+def here(trained_once, tmp_path, environment, use_example, quick, monkeypatch):
     """A folder with the run and the photos, and a store of its own with the features of the run."""
     shutil.copytree(trained_once / "run", tmp_path / "run")
     shutil.copytree(trained_once / "photos", tmp_path / "photos")
@@ -132,7 +134,7 @@ def test_a_folder_is_encoded_once_and_what_cannot_be_read_is_counted(here, place
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.txt").write_text("no image")
     words = ("search", "run", "photos/green-square-2.png", "--index", "album", "--json")
-    place = ("--data-root", "photos", "--store", places["store"])
+    place = ("--data-root", "photos", "--store", os.path.relpath(places["store"], here))  # as one types it
     first = sparc_here(*words, *place)
     assert (first.returncode, "broken.jpg" in first.stderr) == (0, True)
     found = json.loads(first.stdout)
@@ -146,6 +148,17 @@ def test_a_folder_is_encoded_once_and_what_cannot_be_read_is_counted(here, place
     assert "1 images in album could not be read when it was encoded: broken.jpg" in again.stderr
     refused = sparc_here("search", "run", "red", "--index", "album", "--find", "text", *place)
     assert "album has no captions to find" in refused.stderr
+
+
+def test_an_index_that_names_samples_which_are_not_there_is_made_again(places):
+    def ids():
+        return [hit.sample.id for hit in sparc.search("run", "a red bar", **places).found[0].hits]
+
+    found = ids()
+    for path in Path(places["store"]).rglob("codes-*.safetensors"):
+        tensors = {name: tensor.clone() for name, tensor in read_index(path).items()}
+        write_index(path, {**tensors, "owners": tensors["owners"] + 10**9})
+    assert ids() == found
 
 
 def test_a_folder_with_captions_is_searched_in_both_splits(here, places):
@@ -341,7 +354,9 @@ def test_runs_that_cannot_do_it_say_why(here, places):
     with pytest.raises(MissingData, match="no folder at album"):
         sparc.search("run", "red", index="album", **places)
     shutil.copytree("run", "imported")
-    Run(here / "imported").write_provenance(provenance(options={"features": "x", "dataset": "imported"}))
+    origin = Run(here / "imported").provenance()
+    options = origin.options.model_copy(update={"features": "x"})
+    Run(here / "imported").write_provenance(origin.model_copy(update={"options": options}))
     with pytest.raises(MissingData, match="were imported, so its backbones are not known"):
         sparc.encode("imported", "red")
 

@@ -47,9 +47,9 @@ def test_the_papers_recipe_and_what_was_set_stay():
 def test_an_option_that_is_set_fits_those_that_are_not():
     assert RunConfig(n_latents=32).checked()  # k fits it
     assert RunConfig(k=100).checked()
-    with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 32, found 64"):
+    with pytest.raises(InvalidConfig, match="k: expected at most n_latents, 32, found 64"):
         RunConfig(n_latents=32, recipe="paper").checked()
-    with pytest.raises(InvalidConfig, match="k: expected at most n-latents, 4, found 5"):
+    with pytest.raises(InvalidConfig, match="k: expected at most n_latents, 4, found 5"):
         RunConfig(n_latents=4, k=5).checked()
 
 
@@ -63,7 +63,7 @@ def test_one_line_says_samples_steps_latents_and_why():
     assert described(paper, fitted(paper, 300), 300).endswith("options that were not set are the paper's")
 
 
-def test_a_run_on_few_imported_features_is_sound_without_any_option(tmp_path, monkeypatch, sparc_here):
+def test_a_run_on_few_imported_features_is_sound_without_any_option(tmp_path, monkeypatch, sparc_here, quick_pool):
     """300 samples: the paper's 8,192 latents would be rebuilt worse than by the mean."""
     import numpy as np
 

@@ -10,7 +10,9 @@ from sparc.cli.app import app
 from sparc.cli.interruptions import KEPT, kept
 from sparc.config.options import TimeOptions
 from sparc.errors import TimeUp
+from sparc.extraction import supervise
 from sparc.session.stopping import stop_on_signal, time_limit
+from sparc.system.processes import started
 
 EXTRACTED = "the features that were extracted are kept, but for the last seconds"
 
@@ -38,7 +40,8 @@ def test_the_end_of_the_time_is_named_and_a_signal_is_not():
     assert (stopped(), type(stopped.error), str(stopped.error)) == (True, KeyboardInterrupt, "")
 
 
-def test_an_extraction_whose_time_is_up_says_so_and_keeps_its_features(sparc_here, photos):
+def test_an_extraction_whose_time_is_up_says_so_and_keeps_its_features(sparc_here, photos, monkeypatch):
+    monkeypatch.setattr(supervise, "started", started)  # which takes more than a second to import PyTorch
     streams = ("--stream", "tiny-image", "--stream", "char-ngrams")
     done = sparc_here("extract", *streams, "--dataset", "image-folder", "--data-root", photos, "--max-time", "1s")
     assert done.returncode == 130

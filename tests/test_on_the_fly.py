@@ -11,7 +11,7 @@ import torch
 import sparc
 from sparc.config import validated
 from sparc.config.options import RunConfig
-from sparc.errors import Interrupted, InvalidConfig, MisalignedStreams
+from sparc.errors import Interrupted, InvalidConfig, MisalignedStreams, MissingData
 from sparc.extraction.feeding import feed
 from sparc.extraction.plan import Feed
 from sparc.extraction.reading_order import BLOCK, ReadingOrder
@@ -25,6 +25,7 @@ PLANTED = {
     "stream": ["wide=synthetic[width=24]", "narrow=synthetic[width=16]"],
 }
 SHAPE = {"n_latents": 32, "k": 4, "batch_size": 32, "epochs": 3, "lr": 1e-3}
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_every_epoch_reads_each_sample_once_in_blocks_of_neighbours():
@@ -82,6 +83,12 @@ def test_a_training_on_the_fly_resumes_to_the_same_bits_and_stores_held_out_feat
     shutil.copytree(tmp_path / "cut", tmp_path / "again")
     models = sparc.evaluate(tmp_path / "again")  # the run is like any other
     assert models.evaluation.report.samples == 100
+    (tmp_path / "again" / "completion.safetensors").unlink()
+    assert sparc.complete(tmp_path / "again").samples == 900  # whose features are stored now
+    wider = sparc.attach(tmp_path / "cut", stream="third=synthetic[width=12,view=3]", out=tmp_path / "wider")
+    assert [one.change for one in Run(wider.path).provenance().changes] == ["attached"]
+    for old, new in zip(resumed.space.encoders, wider.space.encoders, strict=False):
+        assert torch.equal(old, new)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,16 @@ def test_what_excludes_it_is_said_before_any_work(options, variables, message, t
     assert not list(tmp_path.iterdir())
 
 
-def test_other_samples_do_not_continue_a_run(tmp_path):
+def test_plans_and_ablations_which_need_stored_features_refuse_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidConfig, match="a plan measures trainings on stored features"):
+        sparc.plan(**PLANTED, on_the_fly=True)
+    with pytest.raises(InvalidConfig, match="an ablation trains many times on the same stored features"):
+        sparc.ablate(**PLANTED, on_the_fly=True, grid={"k": [2, 4]})
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_samples_or_a_completion_that_is_gone_do_not_continue_a_run(tmp_path):
     options = {**PLANTED, **SHAPE, "on_the_fly": True, "store": tmp_path / "store"}
 
     class Listener(type(SILENT)):
@@ -109,6 +125,11 @@ def test_other_samples_do_not_continue_a_run(tmp_path):
 
     with pytest.raises(Interrupted):
         sparc.train(**options, out=tmp_path / "run", listener=Listener())
+    (tmp_path / "run" / "completion.safetensors").unlink()
+    with pytest.raises(
+        MissingData, match=r"completion\.safetensors is missing, which this training wrote at its start"
+    ):
+        sparc.train(resume=tmp_path / "run")
     path = tmp_path / "run" / "provenance.json"
     path.write_text(path.read_text().replace("900", "901"))
     with pytest.raises(MisalignedStreams, match="the samples or the weights are not the ones"):

@@ -1,4 +1,4 @@
-"""What the command line prints while it works: every step when it begins, and no silence while it lasts."""
+"""What the command line prints while it works: every step when it begins, each tenth of it, and its end."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sparc.cli import progress
-from sparc.cli.progress import Bar, NoteColumn, Screen, SpeedColumn
+from sparc.cli.progress import Bar, NoteColumn, Screen, SpeedColumn, rate
 
 
 @pytest.fixture
@@ -78,15 +78,12 @@ def test_the_parts_of_an_evaluation_are_printed_by_name_without_a_pace(monkeypat
     with Screen(piped) as screen:
         for done, part in enumerate(["codes", "retrieval", "probes"]):
             screen.progress("evaluate", "parts", done, 3, part)
-        screen.progress("evaluate", "parts", 2, 3, "probes: a detail at once after the part")
-        monkeypatch.setattr(progress, "BRIEF", 0)
-        screen.progress("evaluate", "parts", 2, 3, "probes: a detail later on")
+        screen.progress("evaluate", "parts", 2, 3, "probes: a detail of the part")
         screen.progress("evaluate", "parts", 3, 3)
     assert lines(piped) == [
         "evaluate  0/3 parts  codes",
         "evaluate  1/3 parts  retrieval",
         "evaluate  2/3 parts  probes",
-        "evaluate  2/3 parts  probes: a detail later on",
         "evaluate  3/3 parts",
     ]
 
@@ -106,13 +103,13 @@ def clocked(reports):
     [
         ([], ""),
         ([(1.0, 10)], ""),
-        ([(1.0, 10), (2.0, 30), (3.0, 50)], "20/s"),
+        ([(1.0, 10), (2.0, 30), (3.0, 50)], "20 samples/s"),
         ([(10.0, 1), (40.0, 2)], "30 s each"),
-        ([(1.0, 60), (2.0, 61)], "1/s"),  # resumed: the first 60 were done before
+        ([(1.0, 60), (2.0, 61)], "1.0 samples/s"),  # resumed: the first 60 were done before
     ],
 )
 def test_the_speed_is_that_of_the_reports_since_the_first(reports, shown):
-    assert SpeedColumn().render(clocked(reports)).plain == shown
+    assert SpeedColumn("samples").render(clocked(reports)).plain == shown
 
 
 def test_a_line_has_the_speed_and_the_time_left_of_the_bar(piped):
@@ -120,7 +117,7 @@ def test_a_line_has_the_speed_and_the_time_left_of_the_bar(piped):
     bar.update(1, 3)
     time.sleep(0.01)
     bar.update(2, 3, "loss 0.1")
-    assert re.match(r"train  2/3 steps  \d+/s  0:00:01 left  loss 0.1", bar.line())
+    assert re.match(r"train  2/3 steps  [\d,]+ steps/s  0:00:01 left  loss 0.1", bar.line())
 
 
 def test_an_extraction_is_named_before_its_first_batch_and_ends_with_its_bottleneck(piped):
@@ -150,17 +147,57 @@ def test_a_terminal_shows_a_live_bar_and_leaves_each_step_on_a_line():
     assert "2/2 images" in shown
 
 
+@pytest.mark.parametrize(
+    ("speed", "shown"),
+    [
+        (224_992.3, "225,000 samples/s"),
+        (1_234, "1,230 samples/s"),
+        (99.96, "100 samples/s"),
+        (31.4, "31 samples/s"),
+        (1.26, "1.3 samples/s"),
+        (0.5, "2 s each"),
+    ],
+)
+def test_a_rate_has_no_more_digits_than_a_person_reads_and_its_unit(speed, shown):
+    assert rate(speed, "samples") == shown
+
+
+def test_a_log_has_a_line_for_each_tenth_of_the_work_however_many_reports_there_are(monkeypatch, piped):
+    monkeypatch.setattr(progress, "QUIET", 60)
+    monkeypatch.setattr(progress, "BETWEEN", 0)
+    with Screen(piped) as screen:
+        for done in range(1, 5001):
+            screen.progress("train", "steps", done, 5000)
+    counts = [int(re.match(r"train  (\d+)/5000 steps", line)[1]) for line in lines(piped)]
+    assert counts == [1, *range(501, 5000, 500), 5000]
+
+
+def test_short_work_has_two_lines_in_a_log(monkeypatch, piped):
+    monkeypatch.setattr(progress, "QUIET", 60)
+    with Screen(piped) as screen:
+        for done in range(1, 101):
+            screen.progress("train", "steps", done, 100)
+    assert [line.split()[1] for line in lines(piped)] == ["1/100", "100/100"]
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 120])
 def test_counts_rates_and_times_stay_whole_in_any_terminal_and_notes_yield_whole(width):
-    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
-    bar = Bar(console, "extract photographs-of-birds, captions train", "samples")
-    bar.update(1000, 1147, "loss 0.412  self 0.301  cross 0.501  waiting for data 30%")
-    bar.stop()
-    frames = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()))
-    line = [frame for frame in frames if "1000/1147" in frame][-1]
-    assert re.search(r"━+\S* +1000/1147 samples .*(-:--:--|\d:\d\d:\d\d) 0:00:0\d", line), line
+    line = drawn(width, "loss 0.412  self 0.301  cross 0.501  waiting for data 30%")
+    assert re.search(r"━+\S* +1000/1147 (samples )?225,000 samples/s (-:--:--|\d:\d\d:\d\d) left", line), line
+    assert ("elapsed" in line) == (width >= 100)
     assert "…" not in line.split("1000/1147")[1]
     assert len(line) <= width
+
+
+def drawn(width, note):
+    """The bar of an extraction with a known speed, as a terminal of that width shows it."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    bar = Bar(console, "extract photographs-of-birds, captions train", "samples")
+    bar.update(1000, 1147, note)
+    bar._progress.tasks[0].finished_speed = 224_992.3
+    bar.stop()
+    frames = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()))
+    return [frame for frame in frames if "1000/1147" in frame][-1]
 
 
 def test_what_yields_first_is_the_last_note():

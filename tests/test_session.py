@@ -20,15 +20,16 @@ from sparc.storage.store import FeatureStore
 from sparc.system.files import read_json
 
 STREAMS = ["tiny-image", "char-ngrams"]
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"n_latent": 8}, InvalidConfig, "unknown parameter 'n_latent'"),
-        ({"k": 64, "n_latents": 32}, InvalidConfig, "expected at most n-latents, 32, found 64"),
-        ({"lambda_": -1}, InvalidConfig, "lambda: input should be greater"),
-        ({"batch_size": "many"}, InvalidConfig, "batch-size: input should be a valid integer"),
+        ({"k": 64, "n_latents": 32}, InvalidConfig, "expected at most n_latents, 32, found 64"),
+        ({"lambda_": -1}, InvalidConfig, "lambda_: expected a number from 0, found -1"),
+        ({"batch_size": "many"}, InvalidConfig, "batch_size: expected a whole number from 1, found 'many'"),
         ({"stream": ["tiny"]}, UnknownName, "no plugin offers a stream named 'tiny'"),
         ({"device": "gpu"}, InvalidConfig, "'gpu' is not available"),
     ],
@@ -127,6 +128,7 @@ def warned(lines):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pool")
 def test_the_command_a_program_and_an_ablation_make_the_same_run_with_the_same_warnings(
     photos, environment, use_example, sparc_here, monkeypatch, tmp_path
 ):
@@ -208,7 +210,7 @@ def test_one_configuration_is_the_same_as_its_options(extracted, environment, us
         (lambda: sparc.train(**{"lambda": 1, "lambda_": 0.5}), "found 'lambda' twice"),
         (lambda: sparc.train(k__=3), "unknown parameter 'k__'"),
         (lambda: sparc.train(out=""), "out: expected a path, found ''"),
-        (lambda: sparc.extract(tokens="word"), "tokens: input should be 'patch'"),
+        (lambda: sparc.extract(tokens="word"), "tokens: expected patch, found 'word'"),
         (lambda: sparc.ablate(grid=None), "expected a grid of at least one key, found none"),
         (lambda: sparc.ablate(grid={"n_latent": [8]}), "unknown key 'n-latent'"),
     ],

@@ -23,7 +23,11 @@ MODULES = (
     *("extraction.worker", "interchange.export_saelens", "interchange.import_features", "storage.checkpoint"),
     *("storage.detached", "training.attaching", "training.trainer", "index.page", "index.inverted", "explorer.site"),
     *("session.exploring", "session.searching", "session.completing", "storage.completion_file", "models.models"),
+    *("session.localizing", "session.encoding", "localization.pipeline", "localization.picture", "index.sheet"),
+    *("explorer.contact_sheet", "explorer.meanings", "extraction.feeding", "training.mixing"),
 )
+LIBRARIES = ("timm",)
+"""Libraries of the backbones."""
 LIMIT = 90.0
 """Seconds that a command may take."""
 
@@ -167,5 +171,5 @@ class _Worker:
 
 def preload() -> None:
     """Import all that a command imports."""
-    for name in MODULES:
-        importlib.import_module(f"sparc.{name}")
+    for name in (*(f"sparc.{module}" for module in MODULES), *LIBRARIES):
+        importlib.import_module(name)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 DONE = ("already holds imported features", "already exists", "has a completion already")
 """Messages of a command whose work was done before it was killed."""
 SHAPE = ("--n-latents", "32", "--k", "4", "--batch-size", "64", "--epochs", "1")
 EXTRACTED = ("--dataset", "synthetic[samples=1500,held_out=200]", "--stream", "a=synthetic[width=24]")
+SEEN = ("--dataset", "image-folder", "--data-root", "photos", "--stream", "vit=timm[model=test_vit,weights=random]")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,23 @@ def scenarios() -> list[Scenario]:
     search = ["search", "run", "c0=1 c0.0=1", "--find", "text", "--store", "store", "--out", "found.html"]
     bare = [*train[:-1], "bare", "--completion", "none"]
     complete = ["complete", "bare", "--features", "imp"]
+    fly = ["train", *EXTRACTED, "--store", "store", *SHAPE, "--on-the-fly", "--buffer", "300", "--out", "fly"]
+    seen = ["train", *SEEN, "--store", "store", *SHAPE, "--out", "seen"]
+    localize = [
+        "localize",
+        "seen",
+        "--image",
+        "photos/3.png",
+        "--latent",
+        "1",
+        "--store",
+        "store",
+        "--out",
+        "maps/map.png",
+    ]
+    encode = ["encode", "seen", "photos/3.png", "--store", "store"]
+    folder = ["search", "seen", "photos/3.png", "--index", "album", "--store", "store", "--out", "found.png"]
+    sheet = ["explore", "seen", "--sheet", "--store", "store", "--out", "sheet.png"]
     export = ["export", "run", "--format", "saelens", "--stream", "a", "--out", "sae"]
     space = ("model.safetensors", "config.json", "completion.safetensors")
     run = (*space, "metrics.jsonl", "evaluation.json", "evaluation/latents.csv")
@@ -90,12 +109,24 @@ def scenarios() -> list[Scenario]:
         Scenario("explore", ["explore", "run"], _again(["explore", "run"]), ("run/explore/**/*",), [imports, train]),
         Scenario("search", search, _again(search), ("store/**/*", "found.html"), [planted]),
         Scenario("export", export, _again(export), ("sae/*",), [imports, train]),
+        Scenario("on-the-fly", fly, _train(fly, "fly"), ("store/**/*", *(f"fly/{name}" for name in run))),
+        Scenario("localize", localize, _again(localize), ("store/**/*", "maps/*"), [seen]),
+        Scenario("encode", encode, _again(encode), ("store/**/*",), [seen]),
+        Scenario("folder", folder, _again(folder), ("store/**/*", "found.png"), [seen]),
+        Scenario("sheet", sheet, _again(sheet), ("store/**/*", "sheet.png"), [seen]),
     ]
 
 
 def write_sources(folder: Path) -> None:
-    """Write the files that the commands read: features of two streams, and a checkpoint of the paper's code."""
+    """Write the files that the commands read: features of two streams, images, and a checkpoint of the paper's code."""
     generator = np.random.default_rng(0)
+    for name, count in (("photos", 40), ("album", 12)):
+        (folder / name).mkdir()
+        for number in range(count):
+            pixels = generator.integers(0, 256, (3, 3, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    rows = [f"{number}.png,photo {number},{'test' if number % 4 == 3 else 'train'}" for number in range(40)]
+    (folder / "photos" / "samples.csv").write_text("\n".join(["image,caption,split", *rows]) + "\n")
     causes = np.maximum(generator.standard_normal((600, 6)), 0) + 0.1
     ids = np.array([f"s{number}" for number in range(600)])
     for name, width in (("a", 12), ("b", 8)):

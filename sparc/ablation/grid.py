@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from sparc.config import RunConfig, SpaceOptions, TrainingConfig, names, option_name, suggestion, validated
+from sparc.config.wording import KEY, spelled_as
 from sparc.errors import InvalidConfig
 
 Value = int | float | str
@@ -76,7 +77,8 @@ def cells(base: RunConfig, grid: Grid) -> list[Cell]:
     for combination in product(*grid.values()):
         values = dict(zip(grid, combination, strict=True))
         try:
-            found.append(Cell(values, validated(RunConfig, {**content, **values}).checked()))
+            with spelled_as(KEY):
+                found.append(Cell(values, validated(RunConfig, {**content, **values}).checked()))
         except InvalidConfig as error:
             raise InvalidConfig(f"in the cell {_named(values)}: {error.message}", hint=error.hint) from error
     return found

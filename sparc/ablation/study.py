@@ -17,6 +17,7 @@ from sparc.plugins.registry import discover
 from sparc.session import ABLATION_KEYS
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
+from sparc.session.on_the_fly import check_stored
 from sparc.session.options import as_options, resolved, store_place
 from sparc.session.session import program
 from sparc.session.stopping import stop_on_signal, time_limit
@@ -100,6 +101,7 @@ def plan_study(
     registry = discover()
     rest = {key: value for key, value in file.items() if key not in ABLATION_KEYS}
     config = resolved(given, registry, rest)
+    check_stored(config, "an ablation trains many times on the same stored features", "leave it out")
     config = config.model_copy(update={"store": store_place(config)})
     numbers = checked_seeds(seeds if seeds is not None else file.get("seeds", DEFAULT_SEEDS), config.seed)
     every = cells(config, checked)

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparc.config import SpaceConfig
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
-from sparc.evaluation.alignment import Activity, by_depth, shuffles
+from sparc.evaluation.alignment import Activity, bootstrap, by_depth, shuffles
 from sparc.evaluation.concepts import concepts, count_halves
 from sparc.evaluation.encoding import activity
 from sparc.evaluation.retrieval import between, on_decoded, on_latents, rank
@@ -63,7 +63,7 @@ def measure_evaluation(shape: SpaceConfig, *, samples: int, n_labels: int) -> Ev
         everywhere = dict.fromkeys(shape.streams, np.ones(samples, bool))
         both = [Activity(of_kind, everywhere) for of_kind in active]
         kinds = dict(zip(("joint", "solo", "joint_null", "solo_null"), both + both, strict=True))
-        by_depth(kinds, labels, taxonomy, groups, seed=0)
+        by_depth(kinds, labels, taxonomy, bootstrap(groups, seed=0))
 
     def patterns() -> None:
         for codes in (joint, solo):

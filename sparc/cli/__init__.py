@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
 import os
 import shutil
 import signal
@@ -18,7 +19,8 @@ from typing import Any
 import typer
 
 from sparc.cli.interruptions import kept
-from sparc.errors import FailedElsewhere, SparcError, say_warnings
+from sparc.config.wording import found
+from sparc.errors import FailedElsewhere, InvalidConfig, SparcError, say_warnings
 from sparc.system.cells import without_controls
 from sparc.system.processes import leads
 from sparc.system.refusals import CONTENT, refusal
@@ -51,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             from sparc.cli.app import app
 
-            code = app(list(_words), prog_name="sparc", standalone_mode=False)
+            command = typer.main.get_command(app)
+            _refuse_empty_paths(command, _words)
+            code = command(list(_words), prog_name="sparc", standalone_mode=False)
         except KeyboardInterrupt:
             code = INTERRUPTED
         except Exception as error:
@@ -95,6 +99,26 @@ def leave(number: int, frame: object) -> None:
     os._exit(INTERRUPTED)
 
 
+def _refuse_empty_paths(command: Any, words: Sequence[str]) -> None:
+    """Raise InvalidConfig for an option with an empty path, which typer would turn into the current folder."""
+    for word in words:
+        command = getattr(command, "commands", {}).get(word, command)
+    for parameter in command.params:
+        for name in parameter.opts if _kind(parameter) == "path" else ():
+            if f"{name}=" in words or (name, "") in itertools.pairwise(words):
+                example = parameter.metavar or "PATH"
+                raise InvalidConfig(
+                    f"{name}: expected a path, found ''", hint=f"as in {name} {example}; or leave {name} out"
+                )
+
+
+def _kind(parameter: Any) -> str:
+    """Return the name of a parameter's type, such as `path` or `int`; versions of typer keep it in two places."""
+    described = getattr(parameter, "type_descriptor", None)
+    name = parameter.type.name if described is None else getattr(described.annotation, "__name__", "")
+    return str(name).lower()
+
+
 def _explain(error: Exception) -> int:
     if isinstance(error, FailedElsewhere):
         return 1
@@ -105,8 +129,8 @@ def _explain(error: Exception) -> int:
         return _fail(message, hint, 2) if message and leads() else 2  # no message: typer printed the help
     if isinstance(error, Ended | typer.Abort):
         return INTERRUPTED
-    if (found := refusal(error, "go on", CONTENT)) is not None:
-        return _fail(found.message, found.hint, 1)
+    if (refused := refusal(error, "go on", CONTENT)) is not None:
+        return _fail(refused.message, refused.hint, 1)
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     return _fail(text, "this is a bug in sparc or in a plugin; run it again with --debug and report the traceback", 1)
 
@@ -122,7 +146,21 @@ def _usage(error: Any) -> tuple[str, str]:
         near = next(iter(difflib.get_close_matches(wrong, options, n=1)), "")
     help_is = f"see: {context.command_path if context else 'sparc'} --help"
     hint = f"did you mean {near}? {help_is}" if near else help_is
+    if (parameter := getattr(error, "param", None)) is not None and "Input should be" in message:
+        return _wrong_value(parameter), help_is
     return message[:1].lower() + message[1:].rstrip("."), hint
+
+
+def _wrong_value(parameter: Any) -> str:
+    """Return the message for an argument or option that is no number, or none in its bounds."""
+    name = next(iter(parameter.opts), parameter.name)
+    kind = "a whole number" if _kind(parameter).startswith("int") else "a number"
+    holder = parameter if hasattr(parameter, "min") else parameter.type
+    low, high = (getattr(holder, bound, None) for bound in ("min", "max"))
+    bounds = "".join(f" {word} {bound:g}" for word, bound in (("from", low), ("to", high)) if bound is not None)
+    after = [word.partition("=")[2] for word in _words if word.startswith(f"{name}=")]
+    after += [word for before, word in itertools.pairwise(_words) if before == name]
+    return f"{name}: expected {kind}{bounds}" + (f", found {found(after[-1])}" if after else "")
 
 
 def _fail(message: str, hint: str, code: int, details: Sequence[str] = ()) -> int:

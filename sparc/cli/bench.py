@@ -252,10 +252,12 @@ def _screen(as_json: bool) -> Screen:
 def _shape(widths: str, n_latents: int, k: int) -> SpaceConfig:
     try:
         parsed = [int(width) for width in widths.split(",")]
-    except ValueError as error:
+    except ValueError:
+        parsed = []
+    if min(parsed, default=0) < 1:
         raise InvalidConfig(
-            f"--widths: expected comma-separated numbers, found {widths!r}", hint=f"such as {PAPER_WIDTHS}"
-        ) from error
+            f"--widths: expected comma-separated numbers from 1, found {widths!r}", hint=f"such as {PAPER_WIDTHS}"
+        )
     streams = {f"stream-{number}": width for number, width in enumerate(parsed)}
     return validated(SpaceConfig, {"streams": streams, "n_latents": n_latents, "k": k})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from sparc.cli.options import RunPath, with_options
@@ -9,7 +10,9 @@ from sparc.cli.progress import Screen, console
 from sparc.cli.tables.evaluation import print_evaluation
 from sparc.cli.tables.localization import print_localization
 from sparc.config import EvaluateOptions
+from sparc.session.together import Mute
 from sparc.storage.run import Run
+from sparc.system.processes import leads
 
 
 class _Tables(Screen):
@@ -35,13 +38,15 @@ def evaluate(run: RunPath, given: dict[str, Any]) -> None:
         sparc evaluate runs/openmoji --concepts purity
 
         sparc evaluate runs/openmoji --localization
+
+        torchrun --nproc-per-node 2 --no-python sparc evaluate runs/openmoji
     """
     from sparc.session import evaluate as measure
     from sparc.system.memory import keep_freed_memory
 
     if given.get("localization"):
         keep_freed_memory()
-    with _Tables() as screen:
+    with _Tables() if leads() else contextlib.nullcontext(Mute()) as screen:
         found = measure(run, listener=screen, **given)
-    if found.localization is not None:
+    if found.localization is not None and leads():
         print_localization(found.localization)

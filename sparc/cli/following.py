@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from sparc.cli.output import say
-from sparc.cli.progress import console
+from sparc.cli.progress import console, rate
+from sparc.storage.belonging import doubt_about_log
 from sparc.storage.provenance import Provenance
 from sparc.storage.run import Run
 from sparc.storage.training_log import HELD_OUT, RATE, Record, read_log
@@ -38,6 +39,8 @@ def lines(run: Run, epochs: int) -> Iterator[str]:
                 last = record["step"]
                 yield described(record, epochs, speeds.get(last))
         if finished:
+            if (doubt := doubt_about_log(run.path)) is not None:
+                yield f"warning: {doubt}"
             yield f"the training is finished: sparc info {run.path}"
             return
         if not runs:
@@ -46,12 +49,12 @@ def lines(run: Run, epochs: int) -> Iterator[str]:
         time.sleep(POLL)
 
 
-def described(record: Record, epochs: int, rate: float | None) -> str:
+def described(record: Record, epochs: int, speed: float | None) -> str:
     """Return a line of the log in words: means over streams of each kind of loss."""
     parts = [f"step {record['step']:,}  epoch {record.get('epoch', 0):.4g} of {epochs}", *_losses(record, "")]
     if dead := [int(value) for name, value in record.items() if name.startswith("dead/")]:
         parts.append(f"dead {min(dead):,}" if len(set(dead)) == 1 else f"dead {min(dead):,} to {max(dead):,}")
-    parts += [f"{rate:,.0f} samples/s"] if rate is not None else []
+    parts += [rate(speed, "samples")] if speed else []
     if held_out := _losses(record, HELD_OUT):  # last: not every line has them
         parts.append("held out: " + "  ".join(held_out))
     skipped = [name.removeprefix("skipped/") for name in record if name.startswith("skipped/")]

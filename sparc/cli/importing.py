@@ -45,10 +45,14 @@ class LabelOptions(KeyOptions):
     """Names of arrays, and files of labels."""
 
     labels: Location | None = option(
-        None, "Labels of the samples: columns id and labels (a;b) of a .csv, .tsv or .jsonl, or an object in .json."
+        None,
+        "Labels of the samples: columns id and labels (a;b) of a .csv, .tsv or .jsonl, or an object in .json.",
+        example="labels.csv",
     )
     taxonomy: Location | None = option(
-        None, "JSON file with the parents of each label. Default: all labels are roots; only with --labels."
+        None,
+        "JSON file with the parents of each label. Default: all labels are roots; only with --labels.",
+        example="taxonomy.json",
     )
 
 

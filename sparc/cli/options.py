@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from sparc.config import Options, option_name
+from sparc.config.wording import OPTION, spelled_as
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
 ConfigFile = Annotated[
@@ -51,7 +52,8 @@ def with_options(
         @functools.wraps(command)
         def called(**values: Any) -> None:
             given = {option_name(name): values.pop(name) for name in fields}
-            command(given={name: value for name, value in given.items() if value not in (None, [])}, **values)
+            with spelled_as(OPTION):
+                command(given={name: value for name, value in given.items() if value not in (None, [])}, **values)
 
         parameters = sorted(
             [*fields.values(), *own.values()], key=lambda one: one.default is not inspect.Parameter.empty
@@ -72,9 +74,11 @@ def parameter(model: type[Options], field: str) -> inspect.Parameter:
         help_text += f" Default: by the number of samples, at the paper's {info.default}."
     elif isinstance(info.default, str | int | float) and not isinstance(info.default, bool) and info.default != "auto":
         help_text += f" Default: {info.default}."
+    metavars = {Path: "PATH", int: "INTEGER", float: "NUMBER"}
+    metavar = next((name for kind, name in metavars.items() if kind in _plain(hint)), None)
     shown = typer.Option(
         f"--{option_name(field)}",
-        metavar=str(extra.get("metavar") or "") or ("PATH" if Path in _plain(hint) else None),
+        metavar=str(extra.get("metavar") or "") or metavar,
         help=help_text,
         rich_help_panel=PANELS.get(_declaring(model, field)),
     )
@@ -90,8 +94,8 @@ def _declaring(model: type[Options], field: str) -> str:
 def _kind(hint: Any) -> Any:
     """Return the type for Typer: an optional plain type, or an optional list of one."""
     kinds = _plain(hint)
-    # Typer would turn an empty path into the current folder.
-    kind = str if Path in kinds else next(one for one in (str, bool, int, float) if one in kinds)
+    # Typer would turn an empty path into the current folder, and its errors name neither bounds nor what it found.
+    kind = bool if bool in kinds else str
     return list[kind] | None if Sequence in kinds else kind | None  # type: ignore[valid-type]
 
 

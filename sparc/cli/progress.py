@@ -1,4 +1,7 @@
-"""Progress of long work: a bar on a terminal, elsewhere lines. While something is done, no silence exceeds 2 s."""
+"""Progress of long work: a bar on a terminal; elsewhere a line when work begins, for each tenth of it, and at its end.
+
+Work that lasts has a line at least every 30 s.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,14 @@ if TYPE_CHECKING:
     from sparc.extraction import Progress as Extracting
     from sparc.training.trainer import Step
 
-QUIET = 1.8
+QUIET = 30.0
 """Seconds without a line after which the present step is printed again, if the output is not a terminal."""
-BRIEF = 0.5
-"""Seconds between two lines for the details of a part, which may be very short."""
+TENTH, BETWEEN = 0.1, 2.0
+"""Share of the work after which a bar has another line there, and the least seconds between two of them."""
+FEW_PARTS = 20
+"""Most parts that have a line each, with their names."""
+SHORT_TITLE = 20
+"""Width of a title that is cut no more while the time elapsed is shown."""
 SHORT_BAR, LONG_BAR = 10, 40
 """Least and largest width of a bar in characters."""
 PIPED = 1000
@@ -60,15 +67,41 @@ def _width() -> int | None:
 console = PlainConsole(highlight=False, soft_wrap=False, width=_width())
 
 
+def rate(speed: float, unit: str) -> str:
+    """Return parts per second, in at most three digits, with their unit; below one, the seconds of each."""
+    if speed < 1:
+        return f"{1 / speed:,.0f} s each"
+    shown = f"{speed:.1f}" if speed < 10 else f"{float(f'{speed:.3g}'):,.0f}"
+    return f"{shown} {unit}/s"
+
+
 class SpeedColumn(ProgressColumn):
     """Parts per second, or seconds per part if that is below one."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
         """Return the speed of the last 30 s, or of a finished task at its end; nothing until two parts are done."""
         speed = task.finished_speed or task.speed
-        if not speed:
-            return Text("")
-        return Text(f"{speed:.0f}/s" if speed >= 1 else f"{1 / speed:.0f} s each", style="progress.data.speed")
+        return Text(rate(speed, self._unit) if speed else "", style="progress.data.speed")
+
+
+class LeftColumn(TimeRemainingColumn):
+    """Time that the rest will take."""
+
+    def render(self, task: Task) -> Text:
+        """Return the time with its name."""
+        return super().render(task).append(" left")
+
+
+class ElapsedColumn(TimeElapsedColumn):
+    """Time since the work began."""
+
+    def render(self, task: Task) -> Text:
+        """Return the time with its name."""
+        return super().render(task).append(" elapsed")
 
 
 class NoteColumn(ProgressColumn):
@@ -86,9 +119,10 @@ class NoteColumn(ProgressColumn):
 
 
 class FittingProgress(Progress):
-    """A progress bar that fits its terminal: title, bar, counts and times, note.
+    """A progress bar of one task that fits its terminal: title, bar, count, unit, speed, times, notes.
 
-    Counts and times stay whole. In a narrow terminal the bar gets shorter, then the notes yield, then the title.
+    Count, speed and time left stay whole. In a narrow terminal the bar gets shorter; then these yield, in this order:
+    the notes, the end of a long title, the time elapsed, the unit of the count if the speed has it too, and the title.
     """
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
@@ -96,22 +130,31 @@ class FittingProgress(Progress):
         tasks = list(tasks)
         if not tasks:  # while it is being made, it has no console
             return super().make_tasks_table(tasks)
-        title, _, *counts, _ = super().make_tasks_table(tasks).columns
-        needed = [
-            max((cell_len(cell.plain) for cell in column.cells if isinstance(cell, Text)), default=0)
-            for column in (title, *counts)
-        ]
-        room = self.console.width - sum(needed[1:]) - len(counts) - 3
-        title_width = max(1, min(needed[0], room - SHORT_BAR))
-        room -= title_width
-        all_notes = max(cell_len(task.fields["note"]) for task in tasks)
-        bar_width = max(SHORT_BAR, min(LONG_BAR, room - all_notes))
-        notes = self.columns[-1]
+        cells = {column: column(tasks[0]) for column in self.columns if isinstance(column, ProgressColumn)}
+        title, bar, _, unit, *pace, elapsed, notes = cells
         assert isinstance(notes, NoteColumn)
-        notes.room = room - bar_width
-        table = super().make_tasks_table(tasks)
-        for column, width in zip(table.columns, (title_width, bar_width, *needed[1:], max(1, notes.room)), strict=True):
-            column.width, column.no_wrap, column.overflow = width, True, "ellipsis"
+        widths = {column: cell_len(cell.plain) for column, cell in cells.items() if isinstance(cell, Text)}
+        widths[bar], widths[notes] = SHORT_BAR, 0
+        speed = widths[pace[0]] if pace else 0
+
+        def room() -> int:
+            return self.console.width - sum(width + 1 for width in widths.values() if width)
+
+        whole, widths[title] = widths[title], min(widths[title], SHORT_TITLE)
+        for column in (elapsed, *([unit] if speed else [])):
+            if room() < 0:
+                widths[column] = 0
+        widths[title] = max(1, min(whole, widths[title] + room()))
+        note = cell_len(tasks[0].fields["note"])
+        widths[bar] = max(SHORT_BAR, min(LONG_BAR, SHORT_BAR + room() - (note + 1 if note else 0)))
+        notes.room = max(0, room() - 1)
+        cells[notes] = notes.render(tasks[0])
+        widths[notes] = notes.room if note else 0
+        table = Table.grid(padding=(0, 1))
+        shown = [column for column in cells if widths[column]]
+        for column in shown:
+            table.add_column(width=widths[column], no_wrap=True, overflow="ellipsis")
+        table.add_row(*(cells[column] for column in shown))
         return table
 
 
@@ -120,7 +163,7 @@ class Bar:
 
     def __init__(self, output: Console, title: str, unit: str) -> None:
         self._title, self._unit = title, unit
-        self._speed, self._left = SpeedColumn(), TimeRemainingColumn()
+        self._speed, self._left, self._elapsed = SpeedColumn(unit), LeftColumn(), ElapsedColumn()
         # The parts of an evaluation differ in length, so their speed says nothing.
         self._paced = unit != "parts"
         self._progress = FittingProgress(
@@ -129,7 +172,7 @@ class Bar:
             MofNCompleteColumn(),
             TextColumn(unit),
             *((self._speed, self._left) if self._paced else ()),
-            TimeElapsedColumn(),
+            self._elapsed,
             NoteColumn(),
             console=output,
             disable=not output.is_terminal,
@@ -139,6 +182,8 @@ class Bar:
         self._progress.start()
         self.seen: tuple[int, int, str] | None = None
         """Parts done, their total, and the note, as last reported."""
+        self.printed = 0
+        """Parts done when the last line was printed."""
         self._since = time.monotonic()
 
     def stop(self) -> None:
@@ -157,10 +202,11 @@ class Bar:
         task = self._task
         count = "" if self.seen is None else f"{self.seen[0]}/{self.seen[1]} {self._unit}"
         speed = str(self._speed.render(task)) if self._paced else ""
-        left = f"{self._left.render(task)} left" if self._paced and task.time_remaining else ""
+        left = str(self._left.render(task)) if self._paced and task.time_remaining else ""
+        elapsed = str(self._elapsed.render(task)) if (task.elapsed or 0) >= 1 else ""
         waited = time.monotonic() - self._since
         now = f"{waited:.0f} s since" if waited >= QUIET and not task.finished else ""
-        parts = (escape(self._title), count, speed, left, escape(task.fields["note"]), now)
+        parts = (escape(self._title), count, speed, left, elapsed, escape(task.fields["note"]), now)
         return "  ".join(filter(None, parts))
 
 
@@ -255,20 +301,20 @@ class Screen(Listener):
         self._show("train", "steps", step.number, step.total, note)
 
     def progress(self, title: str, unit: str, done: int, total: int, note: str = "") -> None:
-        """Show a bar. Elsewhere than on a terminal a note is printed at once, since it names what begins."""
-        self._show(title, unit, done, total, note, at_once=bool(note))
+        """Show a bar. Elsewhere than on a terminal each of a few parts has a line when it begins, with its name."""
+        self._show(title, unit, done, total, note, named=bool(note) and total <= FEW_PARTS)
 
-    def _show(self, title: str, unit: str, done: int, total: int, note: str, *, at_once: bool = False) -> None:
+    def _show(self, title: str, unit: str, done: int, total: int, note: str, *, named: bool = False) -> None:
         with self._lock:
-            if self._bar is None or self._key != (title, unit):
+            begins = self._bar is None or self._key != (title, unit)
+            if self._bar is None or begins:
                 self.close()
                 self._key, self._bar = (title, unit), Bar(self._output, title, unit)
-                at_once = True
             bar = self._bar
-            if at_once and bar.seen is not None and bar.seen[0] == done:  # a detail of the same part
-                at_once = time.monotonic() - self._printed > BRIEF
+            begins |= named and (bar.seen is None or bar.seen[0] != done)
+            further = done - bar.printed >= TENTH * total and time.monotonic() - self._printed >= BETWEEN
             bar.update(done, total, note)
-            if not self._output.is_terminal and (at_once or done == total):
+            if not self._output.is_terminal and (begins or further or done == total):
                 self._print(bar.line())
             if done == total:
                 self.close()
@@ -282,6 +328,8 @@ class Screen(Listener):
         # On a terminal rich breaks a line between words; a file or pipe gets one line.
         self._output.print(markup, soft_wrap=not self._output.is_terminal)
         self._printed = time.monotonic()
+        if self._bar is not None and self._bar.seen is not None:
+            self._bar.printed = self._bar.seen[0]
 
     def _repeat(self) -> None:
         """Print the present step again whenever nothing was printed for a while."""

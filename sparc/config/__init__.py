@@ -38,10 +38,10 @@ from sparc.config.options import (
     is_url,
     names,
     option,
-    option_name,
 )
 from sparc.config.references import PluginRef, reference
 from sparc.config.validation import suggestion, validated
+from sparc.config.wording import option_name
 
 __all__ = [
     "DEFAULT_DATASET",

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, model_v
 
 from sparc.config.references import PluginRef, RefLike, parsed, parsed_streams
 from sparc.config.validation import ExplainedModel, validated
+from sparc.config.wording import Unfit, option_name, spelling
 
 Selection = Literal["global", "local"]
 Normalization = Literal["unit", "standard", "none"]
@@ -96,17 +97,16 @@ RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
 """Options by recipe, which hold unless a dataset's defaults, a file or the caller set them."""
 
 
-def option(default: Any, help: str, *, metavar: str = "", fitted: bool = False, **bounds: Any) -> Any:
+def option(
+    default: Any, help: str, *, metavar: str = "", fitted: bool = False, example: Any = None, **bounds: Any
+) -> Any:
     """Declare an option: its default, its help, the metavar of its value, and bounds such as `gt=0`.
 
     fitted: `sparc.config.fitting` sets it by the number of training samples, unless the recipe is the paper's.
+    example: a value for the hint of a wrong one, if the default is none.
     """
-    return Field(default, description=help, json_schema_extra={"metavar": metavar, "fitted": fitted}, **bounds)
-
-
-def option_name(field: str) -> str:
-    """Return the option name of a field: `n_latents` is `n-latents`, `lambda_` is `lambda`."""
-    return field.rstrip("_").replace("_", "-")
+    extra = {"metavar": metavar, "fitted": fitted, "example": example}
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
 class Options(ExplainedModel):
@@ -125,12 +125,16 @@ class DataOptions(Options):
     """The streams, and the dataset that they encode."""
 
     stream: Annotated[RefLike | Sequence[RefLike], PlainValidator(parsed_streams)] = option(
-        (), "Backbone of a stream; repeat for more. 'other=NAME[...]' renames a stream.", metavar="NAME[KEY=VALUE,...]"
+        (),
+        "Backbone of a stream; repeat for more. 'other=NAME[...]' renames a stream.",
+        metavar="NAME[KEY=VALUE,...]",
+        example="dinov2",
     )
     dataset: Annotated[RefLike, PlainValidator(parsed)] = option(
         PluginRef(name=DEFAULT_DATASET, alias=DEFAULT_DATASET),
         f"Dataset. Default: {DEFAULT_DATASET}, the demo.",
         metavar="NAME",
+        example="image-folder",
     )
 
     @property
@@ -144,15 +148,18 @@ class PlaceOptions(Options):
     """Places of a run's data, and the device to compute on."""
 
     data_root: Place | None = option(
-        None, "Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix."
+        None, "Folder of the dataset. `webdataset` also reads a URL, such as s3://bucket/prefix.", example="photos"
     )
     features: Place | None = option(
-        None, "Folder written by `sparc import features`, or its URL, instead of a dataset and backbones."
+        None,
+        "Folder written by `sparc import features`, or its URL, instead of a dataset and backbones.",
+        example="imported",
     )
     store: Place | None = option(
         None,
         "Folder of the feature store, or the URL of a complete one. Default: that of the run, else $SPARC_CACHE/store, "
         "else ~/.cache/sparc/store.",
+        example="features",
     )
     device: str = option("auto", "auto (CUDA if available), cpu, cuda, cuda:1, ...")
 
@@ -176,6 +183,7 @@ class TimeOptions(Options):
         None,
         "Stop cleanly after this time, as SIGTERM does: 90s, 45m, 3h, 1d12h. What is done is kept.",
         metavar="TIME",
+        example="3h",
     )
 
     @property
@@ -215,11 +223,16 @@ class SpaceOptions(Options):
     )
 
     @classmethod
-    def disagreement(cls, given: Mapping[str, Any]) -> str | None:
+    def disagreement(cls, given: Mapping[str, Any]) -> Unfit | None:
         """Return what is wrong about k if it is above the number of latents."""
         if not {"k", "n_latents"} <= given.keys() or int(given["k"]) <= int(given["n_latents"]):
             return None
-        return f"k: expected at most n-latents, {given['n_latents']}, found {given['k']}"
+        way, n_latents = spelling(), int(given["n_latents"])
+        k, latents = way.name("k"), way.name("n_latents")
+        return Unfit(
+            f"{k}: expected at most {latents}, {n_latents}, found {given['k']}",
+            f"lower k to {n_latents} or less, as in {way.assigned(k, max(1, n_latents // 4))}; or raise {latents}",
+        )
 
 
 class SpaceConfig(SpaceOptions):
@@ -240,7 +253,7 @@ class SpaceConfig(SpaceOptions):
                 f"found {', '.join(self.attached)}"
             )
         if (wrong := self.disagreement({"k": self.k, "n_latents": self.n_latents})) is not None:
-            raise ValueError(wrong)
+            raise wrong
         return self
 
     @property
@@ -330,7 +343,9 @@ class RunConfig(
     recipe: Recipe = option(
         "sparc", "Options that are not set otherwise: sparc, the recommended ones; or paper, those of arXiv 2507.06265."
     )
-    out: Location | None = option(None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...")
+    out: Location | None = option(
+        None, "New directory of the run. Default: runs/DATASET, else runs/DATASET-2, ...", example="runs/photos"
+    )
     on_the_fly: bool = option(
         False, "Compute the training features while training, again in each epoch, and store only the held-out ones."
     )
@@ -374,10 +389,16 @@ class MeasureOptions(PlaceOptions):
     """Data to measure a space on, if they are not those of its run."""
 
     dataset: Annotated[RefLike | None, PlainValidator(parsed)] = option(
-        None, "Dataset to measure on, instead of the run's own data; 'imported' for --features.", metavar="NAME"
+        None,
+        "Dataset to measure on, instead of the run's own data; 'imported' for --features.",
+        metavar="NAME",
+        example="image-folder",
     )
     stream: Annotated[RefLike | Sequence[RefLike], PlainValidator(parsed_streams)] = option(
-        (), "Backbone of a stream of an imported space; repeat for more.", metavar="STREAM=NAME[KEY=VALUE,...]"
+        (),
+        "Backbone of a stream of an imported space; repeat for more.",
+        metavar="STREAM=NAME[KEY=VALUE,...]",
+        example="dinov2",
     )
     skip_bad: bool = option(False, "Skip images that do not decode, and empty captions, of the dataset to measure on.")
 
@@ -402,10 +423,15 @@ class AttachOptions(TimeOptions, PlaceOptions):
     """Options of `sparc attach`."""
 
     stream: Annotated[RefLike | Sequence[RefLike], PlainValidator(parsed_streams)] = option(
-        (), "Backbone of the stream to attach. 'other=NAME[...]' renames it.", metavar="NAME[KEY=VALUE,...]"
+        (),
+        "Backbone of the stream to attach. 'other=NAME[...]' renames it.",
+        metavar="NAME[KEY=VALUE,...]",
+        example="dinov2",
     )
     out: Location | None = option(
-        None, "New directory of the run. Default: RUN-NAME, with the stream's name, else RUN-NAME-2, ..."
+        None,
+        "New directory of the run. Default: RUN-NAME, with the stream's name, else RUN-NAME-2, ...",
+        example="runs/photos",
     )
 
     @property
@@ -418,7 +444,9 @@ class AttachOptions(TimeOptions, PlaceOptions):
 class DetachOptions(Options):
     """Options of `sparc detach`."""
 
-    out: Location | None = option(None, "New directory. Default: RUN-without-STREAM, else RUN-without-STREAM-2, ...")
+    out: Location | None = option(
+        None, "New directory. Default: RUN-without-STREAM, else RUN-without-STREAM-2, ...", example="runs/photos"
+    )
 
 
 class ExtractOptions(RunConfig):
@@ -456,6 +484,7 @@ class ExploreOptions(MeasureOptions):
     latent: int | None = option(
         None,
         "Open the page at this latent. With --sheet: draw it alone, instead of those on which the streams agree best.",
+        example="93",
     )
     text: str | None = option(
         None, "Open the page at the latents that these words activate in the text streams.", metavar="WORDS"
@@ -480,7 +509,7 @@ class LocalizeOptions(PlaceOptions):
         (), "Words to find; repeat for more.", metavar="WORDS"
     )
     latent: Annotated[int | str | Sequence[int | str | Sequence[int]], PlainValidator(_latent_sets)] = option(
-        (), "Latent to find, or several together; repeat for more.", metavar="N[,N...]"
+        (), "Latent to find, or several together; repeat for more.", metavar="N[,N...]", example="93"
     )
     stream: Annotated[str | Sequence[str], BeforeValidator(_several)] = option(
         (),
@@ -488,7 +517,10 @@ class LocalizeOptions(PlaceOptions):
         metavar="NAME[=BACKBONE]",
     )
     dataset: Annotated[RefLike | None, PlainValidator(parsed)] = option(
-        None, "Dataset whose held-out images scores are compared with. Default: the run's own.", metavar="NAME"
+        None,
+        "Dataset whose held-out images scores are compared with. Default: the run's own.",
+        metavar="NAME",
+        example="image-folder",
     )
     method: Method = option("dense", "dense: encode each patch on its own; or relevance, grad-cam, layer-cam.")
     layers: int | None = option(
@@ -584,7 +616,10 @@ class SearchOptions(InputOptions):
     )
     top: int = option(10, "Hits to show per query and target stream.", gt=0)
     index: Location | None = option(
-        None, "Folder of images to search, instead of the held-out samples of the run.", metavar="FOLDER"
+        None,
+        "Folder of images to search, instead of the held-out samples of the run.",
+        metavar="FOLDER",
+        example="photos",
     )
     out: Location | None = option(None, "Page, NAME.html, or sheet, NAME.png, to write.", metavar="FILE")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from sparc.config.references import PluginRef
+from sparc.config.wording import KEY, PARAMETER, Spelling, Unfit, advice, expected, found, spelled_as, spelling
 from sparc.errors import InvalidConfig
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -45,7 +47,7 @@ class ExplainedModel(BaseModel):
                 raise _explained(type(self), error, values) from error
 
     @classmethod
-    def disagreement(cls, given: Mapping[str, Any]) -> str | None:
+    def disagreement(cls, given: Mapping[str, Any]) -> Unfit | None:
         """Return what is wrong about values that are valid each, beside other fields that are wrong; None if nothing.
 
         `given` has the valid values by field name. pydantic validates the whole model only without wrong fields.
@@ -54,13 +56,14 @@ class ExplainedModel(BaseModel):
 
 
 def validated(model: type[_Model], content: Any, *, what: str = "") -> _Model:
-    """Build `model` from `content`. Raises InvalidConfig with all errors, prefixed with `what`."""
-    try:
-        _refuse_nul(content)
-        return model.model_validate(content)
-    except (ValidationError, InvalidConfig) as error:
-        found = error if isinstance(error, InvalidConfig) else _explained(model, error, content)
-        raise InvalidConfig(f"{what}: {found.message}" if what else found.message, hint=found.hint) from error
+    """Build `model` from `content`. Raises InvalidConfig with all errors, prefixed with `what`, such as a file."""
+    with spelled_as(KEY) if what else contextlib.nullcontext():
+        try:
+            _refuse_nul(content)
+            return model.model_validate(content)
+        except (ValidationError, InvalidConfig) as error:
+            wrong = error if isinstance(error, InvalidConfig) else _explained(model, error, content)
+            raise InvalidConfig(f"{what}: {wrong.message}" if what else wrong.message, hint=wrong.hint) from error
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
@@ -75,15 +78,17 @@ def _explained(model: type[BaseModel], error: ValidationError, content: Any) -> 
     by_option: dict[tuple[int | str, ...], Any] = {}
     for one in error.errors():
         by_option.setdefault(one["loc"][:1], one)
-    found = sorted(by_option.values(), key=lambda one: one["type"] != "extra_forbidden")
-    if found[0]["type"] == "extra_forbidden":
-        found = [one for one in found if one["type"] != "missing"]  # a misspelled key is why another one is missing
-    messages, hints = zip(*(_explained_one(model, one) for one in found), strict=True)
-    messages += (more,) if (more := _disagreement(model, content, set(by_option))) is not None else ()
+    wrong = sorted(by_option.values(), key=lambda one: one["type"] != "extra_forbidden")
+    if wrong[0]["type"] == "extra_forbidden":
+        wrong = [one for one in wrong if one["type"] != "missing"]  # a misspelled key is why another one is missing
+    said = [_explained_one(model, one) for one in wrong]
+    if (more := _disagreement(model, content, set(by_option))) is not None:
+        said.append((str(more), more.hint))
+    messages, hints = zip(*said, strict=True)
     return InvalidConfig("; ".join(messages), hint="; ".join(dict.fromkeys(hints)))
 
 
-def _disagreement(model: type[BaseModel], content: Any, wrong: set[tuple[int | str, ...]]) -> str | None:
+def _disagreement(model: type[BaseModel], content: Any, wrong: set[tuple[int | str, ...]]) -> Unfit | None:
     if not issubclass(model, ExplainedModel) or not isinstance(content, Mapping) or () in wrong:
         return None
     given = {}
@@ -100,9 +105,6 @@ def _explained_one(model: type[BaseModel], error: Mapping[str, Any]) -> tuple[st
     if error["type"] == "extra_forbidden":
         known = [field.alias or name for name, field in model.model_fields.items()]
         return f"unknown parameter '{place}'", suggestion(place, known)
-    if error["type"] == "value_error":
-        message = error["msg"].removeprefix("Value error, ")
-        return f"{place}: {message}" if place else message, "change that value"
     if error["type"] == "missing":
         hint = (
             "--data-root FOLDER, or NAME[root=FOLDER]"
@@ -110,5 +112,18 @@ def _explained_one(model: type[BaseModel], error: Mapping[str, Any]) -> tuple[st
             else f"add {place}=..., as in NAME[{place}=...]"
         )
         return f"expected '{place}', found nothing", hint
-    name, message = place.rstrip("_").replace("_", "-"), error["msg"]
-    return f"{name}: {message[0].lower()}{message[1:]}, found {error['input']!r}", "change that value"
+    way: Spelling = spelling() if issubclass(model, ExplainedModel) else PARAMETER
+    fields = {field.alias or name: name for name, field in model.model_fields.items()}
+    first, *inside = map(str, error["loc"] or ("",))
+    name = fields.get(first, first)
+    field, shown = model.model_fields.get(name), ".".join([way.name(name), *inside]) if first else ""
+    hint = advice(field, shown, way, error["input"]) if field is not None else "write another value"
+    if error["type"] == "value_error":
+        raised = error.get("ctx", {}).get("error")
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{shown}: {message}" if shown else message, getattr(raised, "hint", hint)
+    wanted = expected(field, error["type"]) if field is not None else None
+    if wanted is not None:
+        return f"{shown}: expected {wanted}, found {found(error['input'])}", hint
+    message = error["msg"]
+    return f"{shown}: {message[0].lower()}{message[1:]}, found {found(error['input'])}", hint

@@ -78,6 +78,11 @@ class Codes:
             {stream: torch.cat([part.values_for(stream) for part in parts]) for stream in streams},
         )
 
+    def to(self, device: str | torch.device) -> Codes:
+        """Return the codes on a device."""
+        translations = {stream: values_BK.to(device) for stream, values_BK in self.translations.items()}
+        return Codes(self.indices.to(device), self.values.to(device), self.n_latents, translations)
+
     def to_dense(self) -> Tensor:
         """Return the codes as a dense (B, L) tensor."""
         dense_BL = self.values.new_zeros(len(self), self.n_latents)

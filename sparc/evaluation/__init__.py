@@ -13,6 +13,7 @@ Where each measure is defined:
     classifiers.py      mean average precision of linear and MLP classifiers
 
     encoding.py         joint and solo codes of the held-out samples
+    work.py             the work in parts, which several processes can share
     labels.py           labels at every depth of the taxonomy
     latents.py          the table of all latents, latents.csv
     report.py           the report and evaluation.json
@@ -31,11 +32,12 @@ Shapes. Array names end in their axes, the same letters in every module:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sparc.evaluation.report import Report
+from sparc.evaluation.work import OnPart, Spread, Work, alone
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from sparc.plugins.contracts import Taxonomy
     from sparc.storage.latent_names import LatentName
 
-__all__ = ["Evaluation", "HeldOut", "OnPart", "Report", "evaluate"]
+__all__ = ["Evaluation", "HeldOut", "OnPart", "Report", "Spread", "Work", "alone", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,6 @@ class Evaluation:
     latents: LatentTable
 
 
-OnPart = Callable[[int, int, str], None]
-"""Callback that receives the number of parts done, their total, and the name of the part that begins."""
-
-
 def evaluate(
     space: LatentSpace,
     held_out: HeldOut,
@@ -97,13 +95,15 @@ def evaluate(
     rule: str = "enrichment",
     classifiers: bool = False,
     seed: int = 0,
-    on_part: OnPart = lambda done, total, part: None,
+    work: Work | None = None,
 ) -> Evaluation:
     """Measure a space on held-out samples, without changing the space.
 
     `rule`, `enrichment` or `purity`, is that of the report's concepts section; the names in the table of latents are
     always those of enrichment. `classifiers` adds the classifiers of labels, which take longest. `seed` draws the
-    shuffled pairs of the nulls, the bootstrap and the classifiers' initial weights.
+    shuffled pairs of the nulls, the bootstrap and the classifiers' initial weights. With `work.spread`, several
+    processes share codes, reconstruction, retrieval, alignment and probes, which take longest; all return the whole
+    result.
     """
     from sparc.evaluation.alignment import shuffles
     from sparc.evaluation.encoding import encode
@@ -111,10 +111,10 @@ def evaluate(
     from sparc.evaluation.retrieval import retrieval
     from sparc.evaluation.sharing import sharing
 
-    streams, groups = tuple(space.streams), held_out.groups
-    parts = _Parts(held_out, on_part)
+    streams, groups, work = tuple(space.streams), held_out.groups, work or Work()
+    parts = _Parts(held_out, work.on_part)
     parts.begin("codes")
-    encodings = encode(space, held_out.features)
+    encodings = encode(space, held_out.features, work.spread)
     parts.begin("sharing")
     orders = shuffles(streams, len(groups), seed)
     shared, per_latent = sharing(space, encodings.solo, encodings.present, orders)
@@ -221,7 +221,8 @@ def _uncompleted(encodings: Encodings, held_out: HeldOut, seed: int, parts: _Par
     if encodings.space.completion is None:
         return None
     parts.detail("without completion")
-    plain = replace(encodings, solo=encode_solo(encodings.space, encodings.features, complete=False))
+    uncompleted = encode_solo(encodings.space, encodings.features, complete=False, spread=encodings.spread)
+    plain = replace(encodings, solo=uncompleted)
     labelled, groups = held_out.labelled, held_out.groups
     return Uncompleted(
         codes=_encoded(plain, plain.solo),
@@ -235,6 +236,6 @@ def _encoded(encodings: Encodings, codes: Mapping[str, Codes]) -> CodeMeasures:
     from sparc.evaluation.report import CodeMeasures
     from sparc.evaluation.sharing import liveness, mean_l0
 
-    nmse, r2 = reconstruction(encodings.space, encodings.features, codes)
+    nmse, r2 = reconstruction(encodings.space, encodings.features, codes, encodings.spread)
     l0 = {name: mean_l0(code, encodings.present[name]) for name, code in codes.items()}
     return CodeMeasures(nmse=nmse, r2=r2, l0=l0, **liveness(codes, encodings.space.n_latents)._asdict())

@@ -7,7 +7,7 @@ benchmarks/ours_and_libraries.py shows both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from sparc.core.codes import Codes
 from sparc.evaluation.encoding import Encodings, activity, encode_joint
 from sparc.evaluation.labels import Levels, levels, parts, summed
 from sparc.evaluation.report import DepthOverlap, Interval, Overlap, SoloOverlap
+from sparc.evaluation.work import Spread, alone
 from sparc.plugins.contracts import Taxonomy
 
 PARTS = 32
@@ -65,10 +66,11 @@ def hierarchical_jaccard(
     solo = _solo_kinds(encodings, orders)
     kinds = {
         "joint": solo["solo"]._replace(active=_activities(encodings.joint)),
-        "joint_null": solo["solo_null"]._replace(active=_activities(encode_joint(space, shuffled))),
+        "joint_null": solo["solo_null"]._replace(active=_activities(encode_joint(space, shuffled, encodings.spread))),
         **solo,
     }
-    return tuple(DepthOverlap(**fields) for fields in by_depth(kinds, labels, taxonomy, groups, seed))
+    draws = bootstrap(groups, seed)
+    return tuple(DepthOverlap(**fields) for fields in by_depth(kinds, labels, taxonomy, draws, encodings.spread))
 
 
 def solo_jaccard(
@@ -76,7 +78,8 @@ def solo_jaccard(
 ) -> tuple[SoloOverlap, ...]:
     """Measure what `hierarchical_jaccard` measures, for solo codes only."""
     kinds = _solo_kinds(encodings, shuffles(list(encodings.space.streams), labels.shape[0], seed))
-    return tuple(SoloOverlap(**fields) for fields in by_depth(kinds, labels, taxonomy, groups, seed))
+    draws = bootstrap(groups, seed)
+    return tuple(SoloOverlap(**fields) for fields in by_depth(kinds, labels, taxonomy, draws, encodings.spread))
 
 
 def _solo_kinds(encodings: Encodings, orders: Mapping[str, Tensor]) -> dict[str, Activity]:
@@ -95,12 +98,11 @@ def _activities(codes: Mapping[str, Codes]) -> dict[str, csr_array]:
 
 
 def by_depth(
-    kinds: Mapping[str, Activity], labels: csr_array, taxonomy: Taxonomy, groups: Sequence[str], seed: int
+    kinds: Mapping[str, Activity], labels: csr_array, taxonomy: Taxonomy, draws: Draws, spread: Spread = alone
 ) -> list[dict[str, Any]]:
     """Measure the overlap of each kind at every depth. Returns per depth the fields of `DepthOverlap`."""
     by_level = levels(labels, taxonomy)
-    draws = bootstrap(groups, seed)
-    overlaps = {kind: jaccard(activity, by_level, draws) for kind, activity in kinds.items()}
+    overlaps = {kind: jaccard(activity, by_level, draws, spread) for kind, activity in kinds.items()}
     return [
         {"depth": depth, **{kind: overlap[depth] for kind, overlap in overlaps.items()}}
         for depth in range(taxonomy.max_depth + 1)
@@ -131,7 +133,7 @@ def bootstrap(groups: Sequence[str], seed: int) -> Draws:
     return Draws(part_N, weights_RP)
 
 
-def jaccard(activity: Activity, by_level: Levels, draws: Draws) -> list[Overlap]:
+def jaccard(activity: Activity, by_level: Levels, draws: Draws, spread: Spread = alone) -> list[Overlap]:
     """Return, per depth, the mean over latents of the overlap of label counts (arXiv 2507.06265, section 4).
 
     Labels are counted per latent and stream, over the samples that activate the latent. The overlap of two streams
@@ -141,9 +143,15 @@ def jaccard(activity: Activity, by_level: Levels, draws: Draws) -> list[Overlap]
     n_latents = next(iter(activity.active.values())).shape[1]
     shape = (len(draws.weights), by_level.counted.shape[1])
     total_RH, alive_R = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape[0], dtype=torch.float64)
-    for mean_RlH, pairs_Rl in _by_latent(activity, by_level, draws):
-        total_RH += mean_RlH.sum(dim=1)
-        alive_R += (pairs_Rl > 0).sum(dim=1)
+    overlap_of, blocks = _by_latent(activity, by_level, draws)
+
+    def summed_over(latents: slice) -> tuple[Tensor, Tensor]:
+        mean_RlH, pairs_Rl = overlap_of(latents)
+        return mean_RlH.sum(dim=1), (pairs_Rl > 0).sum(dim=1)
+
+    for sum_RH, some_R in spread(summed_over, blocks):
+        total_RH += sum_RH
+        alive_R += some_R
     over_all_RH, over_alive_RH = total_RH / n_latents, total_RH / alive_R.unsqueeze(1)
     return _overlaps(over_all_RH.numpy(), over_alive_RH.numpy(), n_parts=draws.weights.shape[1])
 
@@ -160,21 +168,30 @@ def latent_jaccard(
     once = Draws(np.zeros(labels.shape[0], np.intp), np.ones((1, 1), np.float32))
     found = []
     for kind in _solo_kinds(encodings, orders).values():
+        overlap_of, blocks = _by_latent(kind, by_level, once)
         parts = [
             torch.where(pairs_Rl.unsqueeze(2) > 0, mean_RlH, torch.nan)[0].numpy()
-            for mean_RlH, pairs_Rl in _by_latent(kind, by_level, once)
+            for mean_RlH, pairs_Rl in map(overlap_of, blocks)
         ]
         found.append(np.concatenate(parts))
     return found[0], found[1]
 
 
-def _by_latent(activity: Activity, by_level: Levels, draws: Draws) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield, for some latents at a time, their overlaps (R, l, H), 0 without a pair, and their pairs (R, l)."""
+def _by_latent(
+    activity: Activity, by_level: Levels, draws: Draws
+) -> tuple[Callable[[slice], tuple[Tensor, Tensor]], list[slice]]:
+    """Return a function, and the blocks of latents that it takes one by one.
+
+    It returns the overlaps of the latents (R, l, H), 0 without a pair, and their pairs (R, l).
+    """
     active, pairs = _sides(activity)
     weights_RP = torch.from_numpy(draws.weights)
     # The last column counts samples; no depth counts it.
     counted_JH = F.pad(torch.from_numpy(by_level.counted), (0, 0, 0, 1))
-    for by_part in _label_counts(active, by_level.columns, draws.part):
+    label_counts, blocks = _label_counts(active, by_level.columns, draws.part)
+
+    def overlap_of(latents: slice) -> tuple[Tensor, Tensor]:
+        by_part = label_counts(latents)
         counts = {name: _drawn(weights_RP, counts_PlJ) for name, counts_PlJ in by_part.items()}
         sums = {name: _drawn(weights_RP, counts_PlJ @ counted_JH) for name, counts_PlJ in by_part.items()}
         overlap_RlH = torch.zeros_like(next(iter(sums.values())), dtype=torch.float64)
@@ -185,7 +202,9 @@ def _by_latent(activity: Activity, by_level: Levels, draws: Draws) -> Iterator[t
             maxima_RlH = sums[first] + sums[second] - minima_RlH
             overlap_RlH += both_Rl.unsqueeze(2) * (minima_RlH.double() / maxima_RlH.clamp(min=1))
             pairs_Rl += both_Rl
-        yield overlap_RlH / pairs_Rl.clamp(min=1).unsqueeze(2), pairs_Rl
+        return overlap_RlH / pairs_Rl.clamp(min=1).unsqueeze(2), pairs_Rl
+
+    return overlap_of, blocks
 
 
 def _sides(activity: Activity) -> tuple[dict[str, csr_array], list[tuple[str, str]]]:
@@ -221,8 +240,11 @@ def _drawn(weights_RP: Tensor, counts_PlX: Tensor) -> Tensor:
 
 def _label_counts(
     active: Mapping[str, csr_array], columns: csr_array, part_N: NDArray[np.intp]
-) -> Iterator[dict[str, Tensor]]:
-    """Yield, for some latents at a time, per stream: samples that activate them, by label, then all; (P, l, J + 1)."""
+) -> tuple[Callable[[slice], dict[str, Tensor]], list[slice]]:
+    """Return a function, and the blocks of latents that it takes one by one.
+
+    It counts per stream the samples that activate each latent, by label, then all: (P, l, J + 1).
+    """
     order_N = np.argsort(part_N, kind="stable")
     ends_P = np.cumsum(np.bincount(part_N))
     slices = [slice(low, high) for low, high in zip([0, *ends_P[:-1]], ends_P, strict=True)]
@@ -234,14 +256,16 @@ def _label_counts(
         for name, matrix in active.items()
     }
     n_latents = next(iter(active.values())).shape[1]
-    size = max(1, COUNTS // (columns_NJ.shape[1] * len(slices)))
-    for start in range(0, n_latents, size):
+
+    def counts_of(latents: slice) -> dict[str, Tensor]:
         counts: dict[str, Tensor] = {}
         for name, active_by_part in by_latent.items():
             pairs = zip(active_by_part, by_part, strict=True)
-            counts_PlJ = np.stack([summed(some[start : start + size], rows_nJ) for some, rows_nJ in pairs])
-            counts[name] = torch.from_numpy(counts_PlJ)
-        yield counts
+            counts[name] = torch.from_numpy(np.stack([summed(some[latents], rows_nJ) for some, rows_nJ in pairs]))
+        return counts
+
+    size = max(1, COUNTS // (columns_NJ.shape[1] * len(slices)))
+    return counts_of, [slice(start, start + size) for start in range(0, n_latents, size)]
 
 
 def _overlaps(over_all_RH: NDArray[np.float64], over_alive_RH: NDArray[np.float64], *, n_parts: int) -> list[Overlap]:

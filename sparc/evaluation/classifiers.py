@@ -7,7 +7,7 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from math import ceil
 from typing import NamedTuple
@@ -68,35 +68,42 @@ def classify(
     """
     rows = torch.cat(split)
     has_MC = labels[rows.numpy()].astype(np.bool_).toarray()
-    found = []
-    for kind, source, target, inputs in readings(encodings, rows):
-        on_inputs(f"classifiers of {kind}, {source if source == target else f'{source} → {target}'}")
+
+    def learned(reading: Reading) -> Classifier:
+        source, target = reading.source, reading.target
+        on_inputs(f"classifiers of {reading.kind}, {source if source == target else f'{source} → {target}'}")
+        inputs = read(encodings, rows, reading)
         linear, mlp = (precision(inputs, has_MC, len(split.train), hidden, seed) for hidden in ((), (HIDDEN,)))
-        found.append(Classifier(features=kind, source=source, target=target, linear=linear, mlp=mlp))
-    return tuple(found)
+        return Classifier(features=reading.kind, source=source, target=target, linear=linear, mlp=mlp)
+
+    return tuple(encodings.spread(learned, readings(tuple(encodings.space.streams))))
+
+
+class Reading(NamedTuple):
+    """One kind of input for classifiers."""
+
+    kind: str
+    source: str
+    target: str
+
+
+def readings(streams: Sequence[str]) -> list[Reading]:
+    """Return the inputs that classifiers are trained on, in the order of the report."""
+    own = [Reading(kind, name, name) for kind in ("raw", "latents", "reconstruction") for name in streams]
+    return own + [Reading("cross-reconstruction", *pair) for pair in permutations(streams, 2)]
 
 
 @torch.no_grad()
-def readings(encodings: Encodings, rows: Tensor) -> Iterator[tuple[str, str, str, Inputs]]:
-    """Yield the inputs of the classifiers, for some rows: kind, source stream, target stream, and the inputs."""
-    space, features, solo = encodings.space, encodings.features, encodings.solo
-
-    def coded(source: str) -> Codes:
-        return solo[source][rows.to(solo[source].indices.device)]
-
-    def decoded(source: str, target: str) -> Tensor:
-        codes = coded(source)
-        return torch.cat([space.decode(codes[chunk], target) for chunk in chunks(len(codes))])
-
-    for name in space.streams:
-        raw_MD = features[name][rows.to(features[name].device)]
-        yield "raw", name, name, space.normalize({name: raw_MD}).features[name]
-    for name in space.streams:
-        yield "latents", name, name, coded(name)
-    for name in space.streams:
-        yield "reconstruction", name, name, decoded(name, name)
-    for source, target in permutations(space.streams, 2):
-        yield "cross-reconstruction", source, target, decoded(source, target)
+def read(encodings: Encodings, rows: Tensor, reading: Reading) -> Inputs:
+    """Compute one kind of input for some rows."""
+    space, (kind, source, target) = encodings.space, reading
+    if kind == "raw":
+        features = encodings.features[source]
+        return space.normalize({source: features[rows.to(features.device)]}).features[source]
+    codes = encodings.solo[source][rows.to(encodings.solo[source].indices.device)]
+    if kind == "latents":
+        return codes
+    return torch.cat([space.decode(codes[chunk], target) for chunk in chunks(len(codes))])
 
 
 def precision(inputs: Inputs, has_MC: NDArray[np.bool_], n_train: int, hidden: tuple[int, ...], seed: int) -> float:

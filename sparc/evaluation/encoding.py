@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace, present
+from sparc.evaluation.work import Spread, alone
 
 CHUNK = 1024
 """Samples per call of the space."""
@@ -32,6 +33,8 @@ class Encodings:
     features: FeaturesByStream
     joint: Mapping[str, Codes]
     solo: Mapping[str, Codes]
+    spread: Spread = alone
+    """Does what is computed from them, in parts."""
 
     @cached_property
     def present(self) -> dict[str, Tensor]:
@@ -39,9 +42,10 @@ class Encodings:
         return {name: present(self.features[name]) for name in self.space.streams}
 
 
-def encode(space: LatentSpace, features: FeaturesByStream) -> Encodings:
+def encode(space: LatentSpace, features: FeaturesByStream, spread: Spread = alone) -> Encodings:
     """Encode all samples both ways."""
-    return Encodings(space, features, encode_joint(space, features), encode_solo(space, features))
+    joint, solo = encode_joint(space, features, spread), encode_solo(space, features, spread=spread)
+    return Encodings(space, features, joint, solo, spread)
 
 
 def chunks(n_samples: int) -> Iterator[slice]:
@@ -51,22 +55,35 @@ def chunks(n_samples: int) -> Iterator[slice]:
 
 
 @torch.inference_mode()
-def encode_joint(space: LatentSpace, features: FeaturesByStream) -> dict[str, Codes]:
+def encode_joint(space: LatentSpace, features: FeaturesByStream, spread: Spread = alone) -> dict[str, Codes]:
     """Encode the streams of each sample together."""
-    n_samples = len(next(iter(features.values())))
-    parts = [space.encode({name: x[rows] for name, x in features.items()}) for rows in chunks(n_samples)]
-    return {name: Codes.joined([part[name] for part in parts]) for name in space.streams}
+
+    def encoded(rows: slice) -> dict[str, Codes]:
+        found = space.encode({name: x[rows] for name, x in features.items()})
+        return {name: codes.to("cpu") for name, codes in found.items()}
+
+    first = next(iter(features.values()))
+    parts = list(spread(encoded, chunks(len(first))))
+    return {name: Codes.joined([part[name] for part in parts]).to(first.device) for name in space.streams}
 
 
-def encode_solo(space: LatentSpace, features: FeaturesByStream, *, complete: bool = True) -> dict[str, Codes]:
+def encode_solo(
+    space: LatentSpace, features: FeaturesByStream, *, complete: bool = True, spread: Spread = alone
+) -> dict[str, Codes]:
     """Encode each stream alone, so its codes hold nothing of the sample's other streams."""
-    return {name: encode_alone(space, name, features[name], complete=complete) for name in space.streams}
+    return {name: encode_alone(space, name, features[name], complete=complete, spread=spread) for name in space.streams}
 
 
 @torch.inference_mode()
-def encode_alone(space: LatentSpace, name: str, x_ND: Tensor, *, complete: bool = True) -> Codes:
+def encode_alone(
+    space: LatentSpace, name: str, x_ND: Tensor, *, complete: bool = True, spread: Spread = alone
+) -> Codes:
     """Encode a stream alone."""
-    return Codes.joined([space.encode({name: x_ND[rows]}, complete=complete)[name] for rows in chunks(len(x_ND))])
+
+    def encoded(rows: slice) -> Codes:
+        return space.encode({name: x_ND[rows]}, complete=complete)[name].to("cpu")
+
+    return Codes.joined(list(spread(encoded, chunks(len(x_ND))))).to(x_ND.device)
 
 
 def activity(codes: Codes) -> csr_array:

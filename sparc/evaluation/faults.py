@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+from sparc.errors import counted
 from sparc.evaluation.report import Report
 
+FEW = 30
+"""Held-out samples below which the width of the numbers is said."""
 MOST = 0.5
 """Share of dead latents from which on the space is too large for its data."""
 
@@ -48,3 +51,17 @@ def faults(report: Report) -> list[str]:
             "their rows show the same samples, and train on more of them or for more --epochs"
         )
     return lines
+
+
+def width_of_few(report: Report) -> str | None:
+    """Return how wide the numbers of fewer than FEW held-out samples are; None for more.
+
+    The width is the largest half of a 95% interval of a share, 1.96 standard errors of a coin: 0.98 / √N.
+    """
+    if report.samples >= FEW:
+        return None
+    width = min(1.0, 0.98 / math.sqrt(max(1, report.samples)))
+    return (
+        f"these numbers are of {counted(report.samples, 'held-out sample')}: a share, such as R@1, may be off by "
+        f"{width:.2f} either way (95%), so smaller differences say nothing; add samples, or hold out more of them"
+    )

@@ -59,12 +59,18 @@ def probes(
     labels = labels[:, frequent(labels, of_group_N, train_rows) & frequent(labels, of_group_N, test_rows)]
     if labels.shape[1] == 0:
         return None
-    single: dict[str, dict[str, float]] = {"joint": {}, "solo": {}}
-    for way, codes in (("joint", encodings.joint), ("solo", encodings.solo)):
-        for name in encodings.space.streams:
-            on_detail(f"single latents of {name}, {way}")
-            train_N, tested_N = there[name] & ~test_N, there[name] & test_N
-            single[way][name] = single_latent(codes[name].to_csr(), labels, train_N, tested_N)
+    ways = {"joint": encodings.joint, "solo": encodings.solo}
+
+    def best(place: tuple[str, str]) -> float:
+        way, name = place
+        on_detail(f"single latents of {name}, {way}")
+        train_N, tested_N = there[name] & ~test_N, there[name] & test_N
+        return single_latent(ways[way][name].to_csr(), labels, train_N, tested_N)
+
+    single: dict[str, dict[str, float]] = {way: {} for way in ways}
+    places = [(way, name) for way in ways for name in encodings.space.streams]
+    for (way, name), loss in zip(places, encodings.spread(best, places), strict=True):
+        single[way][name] = loss
     split = Split(torch.from_numpy(train_rows), torch.from_numpy(test_rows))
     return Probes(
         labels=labels.shape[1],

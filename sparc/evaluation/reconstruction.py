@@ -15,13 +15,16 @@ from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
 from sparc.evaluation.encoding import FeaturesByStream, chunks
 from sparc.evaluation.report import Matrix
+from sparc.evaluation.work import Spread, alone
 
 ROUNDING = 1e-12
 """Spread over energy up to which features count as identical: the spread is then float32 rounding error."""
 
 
 @torch.inference_mode()
-def reconstruction(space: LatentSpace, features: FeaturesByStream, codes: Mapping[str, Codes]) -> tuple[Matrix, Matrix]:
+def reconstruction(
+    space: LatentSpace, features: FeaturesByStream, codes: Mapping[str, Codes], spread: Spread = alone
+) -> tuple[Matrix, Matrix]:
     """Return NMSE and R^2 of every stream rebuilt from every stream's codes, over the samples that have both.
 
     NMSE is the mean over samples of ||y - x||^2 / ||x||^2, as in the loss (arXiv 2507.06265, section 3). R^2 is
@@ -30,16 +33,23 @@ def reconstruction(space: LatentSpace, features: FeaturesByStream, codes: Mappin
     """
     names = list(space.streams)
     n_samples = len(features[names[0]])
-    means = _means(space, features, n_samples)
-    # Per pair: samples, then the sums of relative errors, squared errors, squared distances from the mean, squares.
-    sums = {(source, target): torch.zeros(5, dtype=torch.float64) for source in names for target in names}
-    for rows in chunks(n_samples):
+    means = _means(space, features, n_samples, spread)
+
+    def of_chunk(rows: slice) -> dict[tuple[str, str], Tensor]:
         batch = space.normalize({name: features[name][rows] for name in names})
+        found = {}
         for source in names:
             for target, y_BD in space.reconstruct({source: codes[source][rows]})[source].items():
                 x_BD = batch.features[target]
                 valid_B = batch.present[source] & batch.present[target]
-                sums[source, target] += _sums(y_BD[valid_B], x_BD[valid_B], means[target])
+                found[source, target] = _sums(y_BD[valid_B], x_BD[valid_B], means[target])
+        return found
+
+    # Per pair: samples, then the sums of relative errors, squared errors, squared distances from the mean, squares.
+    sums = {(source, target): torch.zeros(5, dtype=torch.float64) for source in names for target in names}
+    for found in spread(of_chunk, chunks(n_samples)):
+        for pair, some in found.items():
+            sums[pair] += some
     nmse: Matrix = {name: {} for name in names}
     r2: Matrix = {name: {} for name in names}
     for (source, target), (count, relative, error, spread, energy) in ((pair, sums[pair].tolist()) for pair in sums):
@@ -52,15 +62,22 @@ def _finite(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def _means(space: LatentSpace, features: FeaturesByStream, n_samples: int) -> dict[str, Tensor]:
+def _means(space: LatentSpace, features: FeaturesByStream, n_samples: int, spread: Spread) -> dict[str, Tensor]:
     """Return the mean of each stream's normalised features over the samples that have it, float64."""
+
+    def of_chunk(rows: slice) -> dict[str, tuple[Tensor, int]]:
+        batch = space.normalize({name: features[name][rows] for name in space.streams})
+        return {
+            name: (batch.features[name].double().sum(dim=0).cpu(), int(batch.present[name].sum()))
+            for name in space.streams
+        }
+
     totals = {name: torch.zeros(width, dtype=torch.float64) for name, width in space.streams.items()}
     counts = dict.fromkeys(space.streams, 0)
-    for rows in chunks(n_samples):
-        batch = space.normalize({name: features[name][rows] for name in space.streams})
-        for name in space.streams:
-            totals[name] += batch.features[name].double().sum(dim=0).cpu()
-            counts[name] += int(batch.present[name].sum())
+    for found in spread(of_chunk, chunks(n_samples)):
+        for name, (total, count) in found.items():
+            totals[name] += total
+            counts[name] += count
     return {name: total / max(1, counts[name]) for name, total in totals.items()}
 
 

@@ -21,6 +21,7 @@ from sparc.core.codes import Codes, norms
 from sparc.core.space import LatentSpace
 from sparc.evaluation.encoding import Encodings, chunks
 from sparc.evaluation.report import Ranks, Retrieval
+from sparc.evaluation.work import Spread, alone
 
 SCORES = 2**25
 """Scores in memory at a time: 128 MB of float32."""
@@ -88,11 +89,11 @@ def _measured(encodings: Encodings, query: str, target: str, search: Search, *, 
     queries, candidates = encodings.solo[query][search.queries], encodings.solo[target][search.candidates]
     decoded = on_decoded(space, queries, target)
     unit_MD = _unit_features(encodings, target, search.candidates)
-    cross = summarize(rank(between(decoded, unit_MD), search.correct))
+    cross = summarize(rank(between(decoded, unit_MD), search.correct, encodings.spread))
     raw = None
     if comparable:
         unit_QD = _unit_features(encodings, query, search.queries)
-        raw = summarize(rank(between(lambda rows: unit_QD[rows], unit_MD), search.correct))
+        raw = summarize(rank(between(lambda rows: unit_QD[rows], unit_MD), search.correct, encodings.spread))
     del unit_MD  # frees memory: the next array is as large
     rebuilt_MD = F.normalize(_decoded(space, candidates, target), dim=1)
     return Retrieval(
@@ -100,8 +101,8 @@ def _measured(encodings: Encodings, query: str, target: str, search: Search, *, 
         target=target,
         queries=len(search.queries),
         candidates=len(search.candidates),
-        latents=summarize(rank(on_latents(queries, candidates), search.correct)),
-        reconstruction=summarize(rank(between(decoded, rebuilt_MD), search.correct)),
+        latents=summarize(rank(on_latents(queries, candidates), search.correct, encodings.spread)),
+        reconstruction=summarize(rank(between(decoded, rebuilt_MD), search.correct, encodings.spread)),
         cross=cross,
         raw=raw,
         chance=chance(np.diff(search.correct.indptr), len(search.candidates)),
@@ -143,7 +144,7 @@ def _unit(matrix: csr_array) -> csr_array:
     return csr_array(matrix.multiply((1 / np.where(norms_B > 0, norms_B, 1))[:, None].astype(matrix.dtype)))
 
 
-def rank(score: Score, correct: csr_array) -> NDArray[np.int64]:
+def rank(score: Score, correct: csr_array, spread: Spread = alone) -> NDArray[np.int64]:
     """Rank the best correct candidate of each query: 1 + the number of wrong candidates that score as high or higher.
 
     Ties count against the query, because a code without active latents ties with every candidate. So does NaN, which
@@ -151,8 +152,8 @@ def rank(score: Score, correct: csr_array) -> NDArray[np.int64]:
     """
     n_queries, n_candidates = correct.shape
     size = max(1, min(MAX_QUERIES, SCORES // max(1, n_candidates)))
-    ranks = []
-    for start in range(0, n_queries, size):
+
+    def of_block(start: int) -> NDArray[np.int64]:
         rows = slice(start, min(start + size, n_queries))
         scores_QM = score(rows)
         some = correct[rows]
@@ -161,8 +162,10 @@ def rank(score: Score, correct: csr_array) -> NDArray[np.int64]:
         best_Q = scores_QM.new_full((len(scores_QM),), -torch.inf).scatter_reduce(0, query, right, "amax")
         below_Q = (scores_QM < best_Q.unsqueeze(1)).sum(dim=1)
         right_not_below_Q = torch.zeros_like(below_Q).scatter_add(0, query, (~(right < best_Q[query])).long())
-        ranks.append((1 + n_candidates - below_Q - right_not_below_Q).cpu().numpy())
-    return np.concatenate(ranks)
+        found: NDArray[np.int64] = (1 + n_candidates - below_Q - right_not_below_Q).cpu().numpy()
+        return found
+
+    return np.concatenate(list(spread(of_block, range(0, n_queries, size))))
 
 
 def summarize(ranks: NDArray[np.int64]) -> Ranks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sparc.evaluation.report import CodeMeasures, Report
+from sparc.evaluation.report import CodeMeasures, Overlap, Report
 from sparc.explorer.shown import evenly
 from sparc.explorer.statements import significant
 from sparc.storage.training_log import HELD_OUT, read_log
@@ -72,16 +72,10 @@ def measures(report: Report | None) -> list[dict[str, Any]]:
     found = [*_latents(report), *_codes("solo", report.solo, "each stream encoded alone")]
     found += _codes("joint", report.joint, "all streams of a sample encoded together")
     for depth in report.jaccard:
-        found.append(
-            _measure(
-                f"jaccard {depth.depth}",
-                f"Jaccard at depth {depth.depth}, solo",
-                depth.solo.all,
-                "Overlap of two streams in the labels of the samples that activate a latent; its null is the same on "
-                "shuffled pairs, and only what is above it is agreement.",
-                null=depth.solo_null.all,
-            )
-        )
+        found.append(_jaccard("solo", depth.depth, depth.solo, depth.solo_null, "each stream encoded alone"))
+    for depth in report.jaccard:
+        how = "all streams of a sample encoded together, which alone makes most of the overlap"
+        found.append(_jaccard("joint", depth.depth, depth.joint, depth.joint_null, how))
     for one in report.retrieval:
         found.append(
             _measure(
@@ -94,6 +88,17 @@ def measures(report: Report | None) -> list[dict[str, Any]]:
             )
         )
     return found
+
+
+def _jaccard(kind: str, depth: int, overlap: Overlap, null: Overlap, how: str) -> dict[str, Any]:
+    return _measure(
+        f"{kind} jaccard {depth}",
+        f"Jaccard at depth {depth}, {kind}",
+        overlap.all,
+        f"Overlap of two streams in the labels of the samples that activate a latent, {how}; the {kind} null is the "
+        "same on shuffled pairs, and only what is above it is agreement.",
+        null=null.all,
+    )
 
 
 def _latents(report: Report) -> list[dict[str, Any]]:
@@ -111,7 +116,7 @@ def _latents(report: Report) -> list[dict[str, Any]]:
         found.append(
             _measure(
                 "cofiring",
-                "Streams fire together",
+                "Streams fire together, solo",
                 sharing.cofiring,
                 "Of the samples that activate a latent in either of two streams, the share that does in both; the null "
                 "is the same on shuffled pairs.",

@@ -13,6 +13,7 @@ Read in this order:
 - `features`: inputs become features; here a caption or an image goes through the backbones, batch by batch.
 - `batch_size`: the number of samples that fits into memory.
 - `shards`: features become shard files, and complete shards are never computed again.
+- `work`: the shards that one process computes: all, or its share and those of processes that are slow or dead.
 - `reading_order`, `feeding`: features that are sent to a training instead of stored.
 - `parts`: rows of a shard in work are kept, and a later extraction goes on from them.
 - `estimate`: time, disk and memory that an extraction will take, measured on a few samples.
@@ -21,7 +22,7 @@ Importing this package imports no torch. Shapes are written in words: (rows, wid
 (samples, width), one row per sample of a batch.
 """
 
-from sparc.extraction.plan import SPLITS, Job, JobOptions, directories, imported, plan
+from sparc.extraction.plan import SPLITS, WHOLE, Job, JobOptions, Share, directories, imported, plan
 from sparc.extraction.sharing import sweep
 from sparc.extraction.supervise import Progress, extract, probe
 from sparc.storage.manifest import IMPORTED
@@ -29,9 +30,11 @@ from sparc.storage.manifest import IMPORTED
 __all__ = [
     "IMPORTED",
     "SPLITS",
+    "WHOLE",
     "Job",
     "JobOptions",
     "Progress",
+    "Share",
     "directories",
     "extract",
     "imported",

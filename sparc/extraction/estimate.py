@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,10 +77,7 @@ def estimate(
         token_bytes = sum(tokens[:1].nbytes for tokens in computed.tokens.values()) or token_bytes
         if ends[-1] - began > SECONDS:
             break
-    # The first batch includes the start of the loading processes, and those that were read meanwhile come at once.
-    early = min(max(1, ahead), (len(ends) - 1) // 2)
-    rate = (done[-1] - done[early]) / (ends[-1] - ends[early])
-    before = max(0.0, ends[early] - entered - done[early] / rate)
+    rate, before = pace(ends, done, ahead)
     lengths = [len(name.encode()) + QUOTED for name in items.ids]
     itemsize = torch.empty((), dtype=dtype_of(dtype)).element_size()
     on_gpu = extractor.options.device.startswith("cuda")
@@ -88,7 +85,7 @@ def estimate(
         samples=len(items.ids),
         rows=len(items),
         seconds=len(items) / rate,
-        begin=before,
+        begin=began - entered + before,
         bytes=len(items) * (token_bytes + itemsize * sum(backbone.width for backbone in extractor.backbones.values())),
         ids_bytes=len(streams) * (sum(lengths) + sum(lengths[owner] for owner in items.owners)),
         memory=peak_bytes(),
@@ -98,3 +95,17 @@ def estimate(
         unreadable=len(extractor.problems),
         problems=extractor.problems.lines(),
     )
+
+
+def pace(ends: Sequence[float], done: Sequence[int], ahead: int) -> tuple[float, float]:
+    """Return the rows per second of an extraction that runs, and the seconds that its begin takes beyond that.
+
+    ends, done: the time of the start and of each batch's end, and the rows done by then. A batch ends when the next one
+    is computed, and the last one at once. ahead: batches that the loading processes read before the first is computed.
+    """
+    if len(ends) < 4:
+        return done[-1] / max(1e-9, ends[-1] - ends[0]), 0.0
+    # The first batch includes the start of the loading processes, and those that were read meanwhile come at once.
+    early, last = min(max(1, ahead), (len(ends) - 2) // 2), len(ends) - 2
+    rate = (done[last] - done[early]) / max(1e-9, ends[last] - ends[early])
+    return rate, max(0.0, ends[early] - ends[0] - done[early + 1] / rate)

@@ -21,7 +21,7 @@ from torch import Tensor
 from sparc.errors import InvalidConfig, OutOfMemory, Problems, SparcError, remade
 from sparc.extraction.batch_size import LARGEST, LARGEST_ON_GPU, fitting_inputs, fitting_memory
 from sparc.extraction.items import distinct
-from sparc.extraction.loading import load
+from sparc.extraction.loading import Batches, load
 from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch
 from sparc.models.forward import check_features, forward
 from sparc.plugins.batches import mapped, tensors
@@ -140,7 +140,7 @@ class FeatureExtractor:
             self._at_once.update(found)
         return size
 
-    def __call__(self, dataset: Dataset, batches: Sequence[ItemBatch]) -> Generator[BatchFeatures]:
+    def __call__(self, dataset: Dataset, batches: Batches) -> Generator[BatchFeatures]:
         """Yield the features of each batch. The device computes a batch while the results of the last are copied.
 
         Raises:
@@ -233,7 +233,7 @@ class FeatureExtractor:
         cpus = _cpus()
         return min(MAX_WORKERS, cpus if self._on_gpu else max(1, cpus // 2))
 
-    def _loaded(self, dataset: Dataset, batches: Sequence[ItemBatch], *, workers: int) -> Generator[PreprocessedBatch]:
+    def _loaded(self, dataset: Dataset, batches: Batches, *, workers: int) -> Generator[PreprocessedBatch]:
         preprocess = {name: backbone.preprocess for name, backbone in self.backbones.items()}
         reader = BatchReader(dataset, preprocess, self.modality, self.options.limits, witness=self.witness)
         return load(reader, batches, workers=workers if self.modality == "image" else 0, pin=self._on_gpu)

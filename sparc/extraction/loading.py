@@ -18,12 +18,12 @@ import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import torch as safetensors
@@ -56,7 +56,30 @@ KILLED, BUS_ERROR = -9, -getattr(signal, "SIGBUS", 7)
 """Exit codes of processes that a signal ended; Windows has none."""
 
 
-def load(reader: BatchReader, batches: Sequence[ItemBatch], *, workers: int, pin: bool) -> Generator[PreprocessedBatch]:
+class Batches(Protocol):
+    """Batches in order. Each is asked for when a process is about to load it."""
+
+    def __len__(self) -> int:
+        """Return the most batches that there can be."""
+
+    def __iter__(self) -> Iterator[ItemBatch]:
+        """Yield the batches."""
+
+
+class _Noted:
+    """Batches that are iterated once, and the last of those that were handed out."""
+
+    def __init__(self, batches: Batches, most: int) -> None:
+        self._batches = batches
+        self.last: deque[ItemBatch] = deque(maxlen=most)
+
+    def __iter__(self) -> Iterator[ItemBatch]:
+        for batch in self._batches:
+            self.last.append(batch)
+            yield batch
+
+
+def load(reader: BatchReader, batches: Batches, *, workers: int, pin: bool) -> Generator[PreprocessedBatch]:
     """Yield batches in order, from `workers` processes; without any, from this one.
 
     pin: put tensors into pinned memory, for copies to a GPU.
@@ -82,12 +105,13 @@ def load(reader: BatchReader, batches: Sequence[ItemBatch], *, workers: int, pin
 class _Processes:
     """PyTorch's DataLoader, with an end to all waiting."""
 
-    def __init__(self, reader: BatchReader, batches: Sequence[ItemBatch], workers: int, *, pin: bool) -> None:
+    def __init__(self, reader: BatchReader, batches: Batches, workers: int, *, pin: bool) -> None:
         log = ReadingLog(workers)
+        noted = _Noted(batches, AHEAD * (workers + 1))
         _check_room(workers)
         loader: DataLoader[Any] = DataLoader(
             _Sender(replace(reader, log=log)),  # type: ignore[arg-type]  # DataLoader only calls its __getitem__
-            sampler=batches,
+            sampler=noted,
             batch_size=None,
             num_workers=workers,
             worker_init_fn=log.enter,
@@ -100,7 +124,7 @@ class _Processes:
         with _own_signals():
             self._iterator: Iterator[Any] = iter(loader)
         self._children = [child for child in multiprocessing.active_children() if child not in before]
-        self._watch = _Watch(reader, log, batches)
+        self._watch = _Watch(reader, log, noted.last)
         self._pin = pin
 
     def __iter__(self) -> Generator[PreprocessedBatch]:
@@ -262,15 +286,16 @@ def _warn_of_pipe() -> None:
         )
 
 
-def _from_thread(reader: BatchReader, batches: Sequence[ItemBatch]) -> Generator[PreprocessedBatch]:
+def _from_thread(reader: BatchReader, batches: Batches) -> Generator[PreprocessedBatch]:
     """Load in one thread, since a dataset need not be able to serve several."""
     log = ReadingLog(1, shared=False)
-    watch = _Watch(reader, log, batches)
+    noted = _Noted(batches, 2 * AHEAD)
+    watch = _Watch(reader, log, noted.last)
     reader = replace(reader, log=log)
     pool = ThreadPoolExecutor(1, initializer=log.enter, initargs=(0,))
     loading: deque[Future[PreprocessedBatch]] = deque()
     try:
-        for batch in batches:
+        for batch in noted:
             loading.append(pool.submit(reader.__getitem__, batch))
             if len(loading) > AHEAD:
                 yield _result(loading.popleft(), watch)

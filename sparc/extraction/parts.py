@@ -81,7 +81,7 @@ def _read(path: Path, key: str, ids: Sequence[str]) -> tuple[Tensor, set[str]]:
     found = read_shard(path, key=key, checked=True)
     if not found.ids or found.ids != list(ids[: len(found.ids)]):
         raise ValueError("a part holds other samples")
-    check_folder(path)
+    check_folder(path, found)
     return found.features, set(found.skipped)
 
 

@@ -5,21 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from sparc.config import ExtractionOptions, PluginRef
-from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, UnknownName, WeightsUnavailable
+from sparc.errors import (
+    CorruptFile,
+    InvalidConfig,
+    MisalignedStreams,
+    MissingData,
+    UnknownName,
+    WeightsUnavailable,
+)
 from sparc.plugins.contracts import BackboneSpec, Params
 from sparc.plugins.registry import Registry, checked_params
-from sparc.storage.manifest import IMPORTED, IMPORTING, fingerprint, is_complete, read_manifest
+from sparc.storage.manifest import (
+    IMPORTED,
+    IMPORTING,
+    Manifest,
+    fingerprint,
+    how_to_remake,
+    is_complete,
+    read_manifest,
+)
 from sparc.system.locks import holder, in_use
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 
 SPLITS = ("train", "test")
 """Splits of imported features."""
 AGAIN = "run the same command again: complete shards are kept"
 """Advice after an error that says nothing about the data."""
+
+
+class Share(NamedTuple):
+    """One process's share of the shards: those whose number modulo `of` is `number`."""
+
+    number: int = 0
+    of: int = 1
+    helps: bool = False
+    """True if the process computes shards of others once its own are done, and ends when all are complete."""
+
+    def has(self, shard: int) -> bool:
+        """Return True if the shard belongs to this share."""
+        return shard % self.of == self.number
+
+
+WHOLE = Share()
 
 
 class JobOptions(ExtractionOptions):
@@ -46,15 +79,33 @@ class Job(BaseModel):
 
     @property
     def done(self) -> bool:
-        """True if the store has these features. Samples that were skipped are retried unless `skip_bad` is set."""
+        """True if the store has these features. Samples that were skipped are retried unless `skip_bad` is set.
+
+        Raises CorruptFile if the directory holds those of another stream.
+        """
         if not is_complete(self.directory):
             return False
         try:
             manifest = read_manifest(self.directory)
         except MissingData:  # another process is rewriting a shard
             return False
+        if self.dataset.name != IMPORTED:
+            _check_own(manifest, self)
         has_tokens = manifest.tokens is not None or not self.options.tokens
         return has_tokens and (self.options.skip_bad or not manifest.skipped)
+
+
+def _check_own(manifest: Manifest, job: Job) -> None:
+    """Raise CorruptFile if the manifest in the directory of a job is that of another stream or split."""
+    expected = (job.directory.name.rpartition("-")[0], job.weights, job.split)
+    found = (manifest.backbone, manifest.weights, manifest.split)
+    for what, one, other in zip(("the backbone", "the weights", "the split"), expected, found, strict=True):
+        if one != other:
+            raise CorruptFile(
+                f"{job.directory} holds the features of another stream or split: expected {what} '{one}', "
+                f"found '{other}'",
+                hint=how_to_remake(job.directory),
+            )
 
 
 class Feed(BaseModel):
@@ -77,8 +128,7 @@ class Order(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     jobs: list[Job]
-    part: tuple[int, int] = (0, 1)
-    """Number of this process, from 0, and number of processes that share the jobs."""
+    share: Share = WHOLE
     probe: bool = False
     """True computes a few samples of each job for an estimate, and writes nothing."""
     feed: Feed | None = None
@@ -191,7 +241,8 @@ def imported(
             _check_whole(root, split, folders, set(found), in_train)
             in_train = set(found)
         if not root.is_dir():
-            raise MissingData(f"no folder at {root}", hint="give the folder of imported features: --features FOLDER")
+            hint = meant(root, "give the folder of imported features: --features FOLDER", folder=True)
+            raise MissingData(f"--features: no folder at {root}", hint=hint)
         if not found:
             raise MissingData(
                 f"no imported features of the split '{split}' in {root}",

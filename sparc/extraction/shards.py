@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from torch import Tensor
 
 from sparc.errors import BadSample, CorruptFile, MissingData
 from sparc.extraction.features import BatchFeatures, FeatureExtractor, dtype_of, stored
-from sparc.extraction.items import Items, distinct
-from sparc.extraction.parts import Keeper, Wanted, joined, read_parts, remove_parts
+from sparc.extraction.items import Items
+from sparc.extraction.parts import Wanted, joined, read_parts, remove_parts
 from sparc.extraction.preprocessing import ItemBatch
-from sparc.plugins.contracts import Dataset
 from sparc.storage.manifest import (
+    MANIFEST,
     Manifest,
     PatchTokens,
     Shard,
@@ -32,9 +31,9 @@ from sparc.storage.manifest import (
 )
 from sparc.storage.store import (
     FEATURES,
-    SHARD_ROWS,
     TOKENS,
     ShardContent,
+    check_folder,
     part_path,
     part_paths,
     read_shard,
@@ -47,8 +46,6 @@ from sparc.system.files import sha256
 from sparc.system.refusals import reading
 
 LEFTOVER_SECONDS = 3600
-OnRows = Callable[[int, int], None]
-"""Callback that receives the number of rows done so far and the number of rows of this process's share."""
 
 
 @dataclass(frozen=True)
@@ -64,75 +61,11 @@ class Destination:
     dtype: str = "float32"
     """Dtype of the stored features."""
     precision: str = "float32"
+    mark: str | None = None
+    """End of the directory's path that the shards repeat: split and stream; None if it depends on a path of weights."""
     exif: str | None = None
     preprocessing: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Share:
-    """One process's share of the shards: those whose number modulo `of` is `number`."""
-
-    number: int = 0
-    of: int = 1
-
-    def has(self, shard: int) -> bool:
-        """Return True if the shard belongs to this share."""
-        return shard % self.of == self.number
-
-
-WHOLE = Share()
-
-
-def extract_streams(
-    dataset: Dataset,
-    extractor: FeatureExtractor,
-    destinations: Mapping[str, Destination],
-    *,
-    share: Share = WHOLE,
-    shard_rows: int = SHARD_ROWS,
-    on_rows: OnRows = lambda done, total: None,
-) -> dict[str, Manifest | None]:
-    """Write the features of all samples for each stream, continuing where earlier calls stopped.
-
-    Returns the manifests, or None while shards of other processes are missing. The process that writes the last shard
-    writes the manifest.
-
-    Raises:
-        BadSample: a sample cannot be read. With `skip_bad` its row is zero instead, so the sample lacks the stream.
-        BadFeatures: a feature is not finite.
-        PluginError: a backbone breaks its contract.
-        StorageError: the disk is full, or the dataset is gone; complete shards are kept.
-    """
-    items = distinct(dataset, extractor.modality)
-    shards = StreamShards(items, shard_rows, destinations, extractor)
-    mine = [number for number in range(shards.count) if share.has(number)]
-    wanted = {number: lacking for number in mine if (lacking := shards.lacking(number))}
-    total = sum(len(shards.rows(number)) for number in mine)
-    shards.remove_parts(number for number in mine if number not in wanted)  # of a process killed between two files
-    kept = {number: shards.kept(number, lacking) for number, lacking in wanted.items()}
-    held = {number: sum(len(one.readable) for one in content) for number, content in kept.items()}
-    done = total - sum(len(shards.rows(number)) - held[number] for number in wanted)
-    on_rows(done, total)
-    size = extractor.batch_size(dataset, items.owners.tolist()) if wanted else 1
-    if extractor.witness is None:
-        extractor.witness = shards.read_before(number for number in mine if number not in wanted)
-    batches = {number: shards.batches(number, lacking, size, held[number]) for number, lacking in wanted.items()}
-    computed = extractor(dataset, list(chain.from_iterable(batches.values())))
-    with contextlib.closing(computed):
-        for number, lacking in wanted.items():
-            content = kept.pop(number)
-            keeper = Keeper(shards, number, lacking, held[number], extractor.spent)
-            with keeper:
-                for one in islice(computed, len(batches[number])):
-                    content.append(one)
-                    keeper.add(one)
-                    done += len(one.readable)
-                    on_rows(done, total)
-            began = time.perf_counter()
-            shards.write(number, lacking, content)
-            extractor.spent.disk += time.perf_counter() - began
-    return {name: shards.finish(name) for name in destinations}
 
 
 class StreamShards:
@@ -157,6 +90,10 @@ class StreamShards:
             if is_complete(one.directory)
         }
         """Checksum of each shard of a manifest that is about to be revoked."""
+        self._first = {name: file_state(one.directory / MANIFEST) for name, one in destinations.items()}
+        """State of the manifests before this extraction."""
+        self._headed: set[int] = set()
+        """Shards whose headers fit."""
         self.count = -(-len(items) // shard_rows)
         for destination in destinations.values():
             _remove_leftovers(destination.directory)
@@ -174,43 +111,59 @@ class StreamShards:
         owners: list[int] = self._items.owners[rows.start : rows.stop].tolist()
         return owners
 
-    def lacking(self, number: int) -> tuple[str, ...]:
-        """Return the streams for which a shard is missing or incomplete."""
-        return tuple(name for name in self._destinations if not self._complete(name, number))
+    def folder(self, name: str) -> Path:
+        """Return the folder of a stream's features."""
+        return self._destinations[name].directory
 
-    def _complete(self, name: str, number: int) -> bool:
-        return self._skipped(name, number) is not None and (not self._tokens or self._has_tokens(name, number))
+    def lacking(self, number: int, *, checked: bool = True) -> tuple[str, ...]:
+        """Return the streams for which a shard is missing or incomplete.
 
-    def _has_tokens(self, name: str, number: int) -> bool:
+        Without `checked` only headers are read: a shard that another process writes has the right content.
+        """
+        if not checked and number in self._headed:
+            return ()
+        found = tuple(name for name in self._destinations if not self._complete(name, number, checked))
+        if not found:
+            self._headed.add(number)
+        return found
+
+    def _complete(self, name: str, number: int, checked: bool = True) -> bool:
+        skipped = self._skipped(name, number, checked)
+        return skipped is not None and (not self._tokens or self._has_tokens(name, number, skipped, checked))
+
+    def _has_tokens(self, name: str, number: int, skipped: list[str], checked: bool) -> bool:
         try:
-            tokens = self._content(name, tokens_path(self._destinations[name].directory, number), TOKENS)
+            tokens = self._content(name, tokens_path(self._destinations[name].directory, number), TOKENS, checked)
             # If other samples were skipped, these tokens belong to an earlier version of the features.
-            return tokens.ids == self._ids(number) and tokens.skipped == self._skipped(name, number)
+            return tokens.ids == self._ids(number) and tokens.skipped == skipped
         except (MissingData, CorruptFile):
             return False
 
-    def _skipped(self, name: str, number: int) -> list[str] | None:
+    def _skipped(self, name: str, number: int, checked: bool = True) -> list[str] | None:
         """Return the samples skipped in a complete shard, or None if the shard must be computed."""
+        path = shard_path(self._destinations[name].directory, number)
         try:
-            features, ids, skipped = self._content(name, shard_path(self._destinations[name].directory, number))
+            found = self._content(name, path, checked=checked)
         except (MissingData, CorruptFile):
             return None
-        if (features.shape[1], features.dtype) != (
+        if (found.features.shape[1], found.features.dtype) != (
             self._backbones[name].width,
             dtype_of(self._destinations[name].dtype),
         ):
             return None
-        return skipped if ids == self._ids(number) and (self._skip_bad or not skipped) else None
+        skipped = list(found.skipped)
+        return skipped if found.ids == self._ids(number) and (self._skip_bad or not skipped) else None
 
-    def _content(self, name: str, path: Path, key: str = FEATURES) -> ShardContent:
+    def _content(self, name: str, path: Path, key: str = FEATURES, checked: bool = True) -> ShardContent:
         """Return the content of a shard, whose digest is checked once as long as the file does not change.
 
-        Raises MissingData or CorruptFile.
+        Raises MissingData; CorruptFile also for a shard of another stream.
         """
         state = file_state(path)
-        is_known = state is not None and state in self._checked
-        content = read_shard(path, key=key, checked=not is_known, sha=self._signed.get(name, {}).get(path.name))
-        if state is not None:
+        checked = checked and (state is None or state not in self._checked)
+        content = read_shard(path, key=key, checked=checked, sha=self._signed.get(name, {}).get(path.name))
+        check_folder(path, content)
+        if state is not None and checked:
             self._checked.add(state)
         return content
 
@@ -251,10 +204,11 @@ class StreamShards:
         ids = self._ids(number)[start : start + len(readable)]
         skipped = [sample for sample, read in zip(ids, readable, strict=True) if not read]
         for name in streams:
-            destination = self._destinations[name]
+            directory = self._destinations[name].directory
+            folder = "/".join(directory.absolute().parts[-3:])
             for key, rows in self._contents(name, computed):
-                path = part_path(destination.directory, number, start, key)
-                write_shard(path, rows, ids, stream=name, skipped=skipped, key=key)
+                content = ShardContent(rows, ids, skipped, folder)
+                write_shard(part_path(directory, number, start, key), content, stream=name, key=key)
         return True
 
     def _contents(self, name: str, computed: Sequence[BatchFeatures]) -> Iterator[tuple[str, Tensor]]:
@@ -282,7 +236,8 @@ class StreamShards:
             revoke_manifest(destination.directory)  # a rewritten shard may have another checksum
             for key, rows in self._contents(name, computed):
                 path = (tokens_path if key == TOKENS else shard_path)(destination.directory, number)
-                write_shard(path, rows, ids, stream=name, skipped=skipped, key=key)
+                content = ShardContent(rows, ids, skipped, destination.mark)
+                write_shard(path, content, stream=name, key=key)
         self.remove_parts([number])
 
     def _has_token_rows(self, name: str, computed: Sequence[BatchFeatures]) -> bool:
@@ -303,8 +258,13 @@ class StreamShards:
         return torch.cat([one.tokens.get(name, zeros) for one, zeros in zip(computed, blank, strict=True)])
 
     def finish(self, name: str) -> Manifest | None:
-        """Write a stream's manifest if all shards are complete. Raises BadSample if no sample could be read."""
+        """Write a stream's manifest if all shards are complete, unless another process has done so meanwhile.
+
+        Raises BadSample if no sample could be read.
+        """
         destination = self._destinations[name]
+        if file_state(destination.directory / MANIFEST) not in (None, self._first[name]):
+            return read_manifest(destination.directory)
         if not all(self._complete(name, number) for number in range(self.count)):
             return None
         owners = {one for number in range(self.count) for one in self._skipped(name, number) or ()}

@@ -1,7 +1,7 @@
 """Extractions that meet in the store: one process computes a stream's features, the others wait and take them.
 
 Processes that share the work, each with a share of its own, work at the same time: they share the lock of the folder,
-and each owns the lock of its share.
+and each owns the lock of its share, and of the shards that it computes (`work`).
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sparc.errors import StorageError
-from sparc.extraction.plan import Job
+from sparc.extraction.plan import Job, Share
 from sparc.storage.manifest import is_complete
 from sparc.system.files import remove_temporaries
 from sparc.system.locks import LOCK, Lock, Owner, take
 
 
 @contextlib.contextmanager
-def locked(jobs: Sequence[Job], part: tuple[int, int], say: Callable[[str], None]) -> Iterator[None]:
+def locked(jobs: Sequence[Job], share: Share, say: Callable[[str], None]) -> Iterator[None]:
     """Own the folders of some jobs inside the block, or this process's share of them; `say` hears for whom it waits.
 
     Raises StorageError if the machine refuses, or has no locks.
     """
-    number, of = part
     with contextlib.ExitStack() as stack:
         for folder in sorted({job.directory for job in jobs}):  # one order for all processes, so none waits for another
             stack.callback(_remove_empty, folder)
-            lock = _waited(folder / LOCK, of > 1, say)
+            lock = _waited(folder / LOCK, share.of > 1, say)
             stack.callback(lock.release)
-            if of > 1:
-                stack.callback(_waited(folder / f"{LOCK}.{number}-of-{of}", False, say).release)
+            if share.of > 1:
+                stack.callback(_waited(folder / f"{LOCK}.{share.number}-of-{share.of}", False, say).release)
             else:
                 _remove_left(folder)
             stack.callback(_sweep_alone, folder, lock)
@@ -60,7 +59,7 @@ def _sweep_alone(folder: Path, lock: Lock) -> None:
 
 
 def _remove_left(folder: Path) -> None:
-    """Remove temporary files, and locks of shares: who owns the folder alone knows that nobody holds these."""
+    """Remove temporary files and the locks of shares and shards, which nobody holds while a process owns the folder."""
     remove_temporaries(folder)
     for path in folder.glob(f"{LOCK}.*"):
         path.unlink(missing_ok=True)

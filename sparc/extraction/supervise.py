@@ -12,7 +12,7 @@ from typing import Any
 
 from sparc import errors
 from sparc.errors import OutOfMemory, PluginError, SparcError, StorageError
-from sparc.extraction.plan import AGAIN, Job, Order
+from sparc.extraction.plan import AGAIN, WHOLE, Job, Order, Share
 from sparc.system.processes import started
 
 KILLED = -9
@@ -48,11 +48,12 @@ def extract(
     jobs: Iterable[Job],
     on_progress: Callable[[Progress], None] = lambda progress: None,
     *,
-    part: tuple[int, int] = (0, 1),
+    share: Share = WHOLE,
 ) -> None:
     """Extract what the store lacks of `jobs`, in a worker process.
 
-    Several processes can share the jobs: with `part` (0, 2) this one writes every second shard, with (1, 2) the others.
+    Several processes can share the jobs: with the share (0, 2) this one writes every second shard, with (1, 2) the
+    others.
     `on_progress` first hears at once which stream is being loaded. An interruption loses at most one shard's work.
 
     Raises the SparcError that the worker raised. Any other error becomes a PluginError, with the worker's traceback as
@@ -63,7 +64,7 @@ def extract(
         return
     current = Progress((waiting[0].stream.alias,))
     on_progress(current)  # before the worker has imported anything, which takes seconds
-    for event in events(Order(jobs=waiting, part=part)):
+    for event in events(Order(jobs=waiting, share=share)):
         before, current = current, following(current, event)
         if current != before:
             on_progress(current)

@@ -6,6 +6,7 @@ user's process as it is.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,6 +23,7 @@ from sparc.extraction.items import check_paired
 from sparc.extraction.plan import Feed, Job, Order
 from sparc.plugins.contracts import Backbone, Dataset
 from sparc.plugins.registry import Registry, checked_params, discover
+from sparc.storage.manifest import PATHS
 from sparc.storage.provenance import library_versions
 from sparc.system.memory import keep_freed_memory
 from sparc.system.refusals import refusal
@@ -29,6 +31,8 @@ from sparc.system.refusals import refusal
 if TYPE_CHECKING:
     from sparc.extraction.features import FeatureExtractor, WaitingTime
     from sparc.extraction.shards import Destination
+    from sparc.extraction.work import Work
+    from sparc.storage.manifest import Manifest
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -47,7 +51,7 @@ def run(order: Order, registry: Registry, emit: Emit) -> None:
         return
     from sparc.extraction.sharing import locked
 
-    with locked(order.jobs, order.part, lambda text: emit({"event": "warning", "message": text})):
+    with locked(order.jobs, order.share, lambda text: emit({"event": "warning", "message": text})):
         jobs = [job for job in order.jobs if not job.done]
         if jobs:
             _run(order.model_copy(update={"jobs": jobs}), registry, emit)
@@ -61,33 +65,52 @@ def _run(order: Order, registry: Registry, emit: Emit) -> None:
         if modalities >= {"image", "text"}:
             check_paired(dataset, split)
     from sparc.extraction.estimate import estimate  # imports torch: an error of a dataset need not wait for it
-    from sparc.extraction.shards import Share, extract_streams
+    from sparc.extraction.work import Work
 
     backbones = _loaded(order.jobs, registry, emit)
+    unfinished: list[tuple[list[Job], Work]] = []
     for jobs in _together(order.jobs, registry):
         dataset = datasets[jobs[0].split]
         extractor = _extractor(jobs, backbones, registry)
-        streams = [job.stream.alias for job in jobs]
-        emit({"event": "begin", "streams": streams, "split": jobs[0].split})
+        _begin(jobs, emit)
+        on_rows = partial(_report, emit, extractor.spent)
         if order.probe:
-            on_rows = partial(_report, emit, extractor.spent)
             found = estimate(dataset, extractor, jobs[0].options.store_dtype, on_rows)
             emit({"event": "probed", "found": dataclasses.asdict(found)})
             continue
-        try:
-            manifests = extract_streams(
-                dataset,
-                extractor,
-                {job.stream.alias: _destination(job, extractor, registry) for job in jobs},
-                share=Share(*order.part),
-                on_rows=partial(_report, emit, extractor.spent),
-            )
-        except BadSample as error:
-            if len(extractor.problems):
-                raise _of_other_splits(error, extractor, datasets, jobs[0]) from error
-            raise
-        skipped = next((list(manifest.skipped) for manifest in manifests.values() if manifest is not None), [])
-        emit({"event": "end", "skipped": skipped, "spent": dataclasses.asdict(extractor.spent)})
+        destinations = {job.stream.alias: _destination(job, extractor, registry) for job in jobs}
+        with _all_named(extractor, datasets, jobs[0]):
+            work = Work(dataset, extractor, destinations, share=order.share, on_rows=on_rows)
+            manifests = work.go_on()
+        if work.helps and None in manifests.values():
+            unfinished.append((jobs, work))  # other processes compute the last shards: the next jobs first
+        else:
+            _end(manifests, extractor, emit)
+    for jobs, work in unfinished:
+        _begin(jobs, emit)
+        with _all_named(work.extractor, datasets, jobs[0]):
+            manifests = work.wait(lambda text: emit({"event": "warning", "message": text}))
+        _end(manifests, work.extractor, emit)
+
+
+def _begin(jobs: list[Job], emit: Emit) -> None:
+    emit({"event": "begin", "streams": [job.stream.alias for job in jobs], "split": jobs[0].split})
+
+
+def _end(manifests: Mapping[str, Manifest | None], extractor: FeatureExtractor, emit: Emit) -> None:
+    skipped = next((list(manifest.skipped) for manifest in manifests.values() if manifest is not None), [])
+    emit({"event": "end", "skipped": skipped, "spent": dataclasses.asdict(extractor.spent)})
+
+
+@contextlib.contextmanager
+def _all_named(extractor: FeatureExtractor, datasets: Mapping[str, Dataset], job: Job) -> Iterator[None]:
+    """Name the unreadable samples of the splits that follow too, if one of this split cannot be read."""
+    try:
+        yield
+    except BadSample as error:
+        if len(extractor.problems):
+            raise _of_other_splits(error, extractor, datasets, job) from error
+        raise
 
 
 def _of_other_splits(
@@ -161,10 +184,14 @@ def _destination(job: Job, extractor: FeatureExtractor, registry: Registry) -> D
     from sparc.extraction.shards import Destination
 
     spec = registry.backbone(job.stream.name)
+    params = checked_params(spec, job.stream).model_dump(mode="json")
+    # Shards of a stream that nothing but paths identifies must have the same bytes when its files have moved.
+    moves = not job.weights and any(params.get(name) is not None for name in PATHS)
     return Destination(
         directory=job.directory,
+        mark=None if moves else f"{job.split}/{job.directory.name}",
         backbone=spec.name,
-        params=checked_params(spec, job.stream).model_dump(mode="json", exclude={"weights"}),
+        params={name: value for name, value in params.items() if name != "weights"},
         weights=job.weights,
         dataset=job.dataset.name,
         split=job.split,

@@ -48,7 +48,7 @@ meter { width: 100%; height: .5rem; accent-color: var(--bar) }
 
 
 def write_page(found: Sequence[Found], path: Path, *, title: str, notes: Sequence[str] = ()) -> None:
-    """Write the page. Raises StorageError; an image that cannot be read any more is shown by its id alone."""
+    """Write the page. Raises StorageError; an image that cannot be read any more is shown by its name alone."""
     content = page(found, title=title, notes=notes)
     write_output(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
@@ -108,13 +108,13 @@ def _list(found: Found) -> list[str]:
 
 def _item(hit: Hit, modality: str) -> str:
     caption = hit.sample.caption or ""
-    shown = _picture(hit.sample, caption or hit.sample.id) if modality == "image" else ""
+    shown = _picture(hit.sample, caption or hit.name) if modality == "image" else ""
     score = f"{hit.score:.3f}"
     shared = ", ".join(f"<bdi>{_text(str(one))}</bdi> {one.share:.0%}" for one in hit.concepts[:SHARED])
-    words = f'<p dir="auto">{_text(caption)}</p>' if caption and caption != hit.sample.id else ""
+    words = f'<p dir="auto">{_text(hit.caption)}</p>' if hit.caption else ""
     return (
         f'<li>{shown}<meter min="0" max="1" value="{max(0.0, min(1.0, hit.score)):.3f}" title="score {score}"></meter>'
-        f'{words}<p class="pale"><bdi>{_text(hit.sample.id)}</bdi> · {score}</p>'
+        f'{words}<p class="pale"><bdi>{_text(hit.name)}</bdi> · {score}</p>'
         f'{f"""<p class="pale">{shared}</p>""" if shared else ""}</li>'
     )
 

@@ -47,6 +47,17 @@ class Hit(Brief):
     concepts: tuple[SharedConcept, ...] = ()
     """Concepts that query and hit share, the largest share first; empty for a search by cross-reconstruction."""
 
+    @property
+    def name(self) -> str:
+        """Name of the image, such as its path in the folder; the sample's id for an image without one."""
+        return self.sample.image_id or self.sample.id
+
+    @property
+    def caption(self) -> str:
+        """Caption of the sample; empty without one, and if it only says the name again."""
+        caption = self.sample.caption or ""
+        return "" if caption in (self.name, self.sample.id) else caption
+
 
 @dataclass(frozen=True, repr=False)
 class Found(Brief):
@@ -78,6 +89,7 @@ class Found(Brief):
             "hits": [
                 {
                     "id": hit.sample.id,
+                    "image": hit.name,
                     "score": hit.score,
                     "caption": hit.sample.caption,
                     "concepts": [concept._asdict() for concept in hit.concepts],

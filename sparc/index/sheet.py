@@ -77,7 +77,7 @@ class _Sheet:
             y = self._y + CARD + 6
             draw.rectangle((x, y, x + round(CARD * max(0.0, min(1.0, hit.score))), y + 4), BARS)
             shared = ", ".join(plain(str(one)) for one in hit.concepts[:2])
-            for place, line in enumerate((f"{hit.score:.3f}  {plain(hit.sample.id)}", shared)):
+            for place, line in enumerate((f"{hit.score:.3f}  {plain(hit.name)}", shared)):
                 Pen(14).write(draw, (x, y + 8 + 20 * place), shorten(line, Pen(14), CARD, cut=False), PALE)
         self._y += CARD + 80 - GAP
 

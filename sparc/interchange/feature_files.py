@@ -36,6 +36,7 @@ from sparc.interchange.sample_arrays import find_samples, joined, sample_ids, sa
 from sparc.interchange.sample_ids import check_unique, texts
 from sparc.interchange.torch_files import open_pt, open_safetensors
 from sparc.system.files import sha256
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 
 FEATURES = "features"
@@ -149,7 +150,7 @@ def open_source(path: Path, ids: Path | None = None, keys: Keys | None = None) -
     with readable(path):
         exists, in_parts = path.exists(), path.is_dir()
     if not exists:
-        raise MissingData(f"features not found: {path}", hint="check the path")
+        raise MissingData(f"features not found: {path}", hint=meant(path, "check the path"))
     files = find_files(path, tuple(OPENERS)) if in_parts else [path]
     vectors = len(files) > 1 and _is_vector(files[0])
     if vectors and ids is None:

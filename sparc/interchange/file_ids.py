@@ -12,6 +12,7 @@ from sparc.interchange.arrays import NAMELESS, Array, Arrays, listing, readable
 from sparc.interchange.numpy_files import open_npy
 from sparc.interchange.sample_ids import lines, texts
 from sparc.system.files import read_json
+from sparc.system.nearby import meant
 from sparc.system.texts import read_text
 
 IDS, INDICES, ID = "ids", "indices", "id"
@@ -90,7 +91,7 @@ def given_ids(path: Path) -> list[str]:
     with readable(path):
         exists = path.exists()
     if not exists:
-        raise MissingData(f"ids not found: {path}", hint=_FORMS)
+        raise MissingData(f"ids not found: {path}", hint=meant(path, _FORMS, folder=False))
     if suffix == ".npy":
         with readable(path), open_npy(path) as arrays:
             return read_ids(path, NAMELESS, arrays[NAMELESS]).texts

@@ -11,6 +11,7 @@ from sparc.config import SpaceConfig, validated
 from sparc.errors import CorruptFile, InvalidConfig, MissingData
 from sparc.interchange.torch_files import load_weights_only
 from sparc.system.files import read_json
+from sparc.system.nearby import meant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ def read_research_checkpoint(file: Path, run_config: Path) -> SharedLatentSpace:
     """
     args = _arguments(run_config)
     if not file.is_file():
-        raise MissingData(f"no checkpoint at {file}", hint="check the path")
+        raise MissingData(f"no checkpoint at {file}", hint=meant(file, "check the path", folder=False))
 
     import torch
 

@@ -21,7 +21,7 @@ from sparc.interchange.sample_labels import Labelling, check_matched, write_labe
 from sparc.interchange.scatter import Layout, disk_bytes, scatter
 from sparc.plugins.datasets import held_out
 from sparc.storage.manifest import MANIFEST, Manifest, Shard, digest_ids, read_manifest, write_manifest
-from sparc.storage.store import SHARD_ROWS, read_ids, shard_path, write_samples, write_shard
+from sparc.storage.store import SHARD_ROWS, ShardContent, read_ids, shard_path, write_samples, write_shard
 from sparc.system.files import sha256
 from sparc.system.refusals import writing
 
@@ -259,7 +259,7 @@ class _Target:
         self.zeros += (first + np.flatnonzero(there & ~features.any(axis=1))).tolist()
         path = shard_path(self.out / split / self.stream, in_split)
         try:
-            write_shard(path, torch.from_numpy(features), ids, stream=self.stream)
+            write_shard(path, ShardContent(torch.from_numpy(features), ids), stream=self.stream)
         except BadFeatures:
             raise self._not_finite(first, features) from None
         self.shards[number] = Shard(file=path.name, rows=high - low, sha256=sha256(path))

@@ -14,6 +14,7 @@ import numpy as np
 from sparc.errors import InvalidConfig, MissingData
 from sparc.interchange.arrays import wrong_rows
 from sparc.system.names import same_name
+from sparc.system.nearby import meant
 from sparc.system.texts import read_text
 
 _BLANK = "\ufeff"
@@ -69,7 +70,8 @@ def lines(path: Path) -> list[str]:
     try:
         text = read_text(path)
     except FileNotFoundError as error:
-        raise MissingData(f"ids not found: {path}", hint="a text file with one id per line") from error
+        hint = meant(path, "a text file with one id per line", folder=False)
+        raise MissingData(f"ids not found: {path}", hint=hint) from error
     found = [clean(line) for line in text.split("\n")]  # `splitlines` also splits at characters that an id may hold
     while found and not found[-1]:
         found.pop()

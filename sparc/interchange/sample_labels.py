@@ -23,6 +23,7 @@ from sparc.plugins.label_lists import is_nothing, listed
 from sparc.storage.manifest import digest_ids
 from sparc.system.files import read_json, write_atomically
 from sparc.system.names import same_name
+from sparc.system.nearby import meant
 from sparc.system.texts import open_text
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
             for line, one, value in read(file):
                 reader.add(line, one, value)
     except FileNotFoundError as error:
-        raise MissingData(f"labels not found: {path}", hint=FORM) from error
+        raise MissingData(f"labels not found: {path}", hint=meant(path, FORM, folder=False)) from error
     return reader.finish()
 
 

@@ -14,6 +14,7 @@ from sparc.errors import BadSample, InvalidConfig, MissingData, SparcError
 from sparc.plugins.contracts import Sample
 from sparc.plugins.formats import no_image, read_image
 from sparc.plugins.images import TooLarge, loaded, read_rgb
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading, refusal
 
 ImageInput = str | Path | Image.Image
@@ -30,7 +31,7 @@ def image_sample(image: ImageInput, number: int = 0, *, option: str = "--image")
     path = Path(os.path.expanduser(image))  # Path.expanduser raises for a user that does not exist
     with reading(path):
         if not path.is_file():
-            raise MissingData(f"no image at {path}", hint=f"check {option}")
+            raise MissingData(f"no image at {path}", hint=meant(path, f"check {option}", folder=False))
 
     def opened() -> Image.Image:
         with reading(path):

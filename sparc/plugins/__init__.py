@@ -52,7 +52,7 @@ from sparc.plugins.contracts import (
     WordBackbone,
 )
 from sparc.plugins.datasets import Texts, find_taxonomy, held_out, no_folder, read_taxonomy
-from sparc.plugins.formats import no_image, read_image, sample_file, upright_masks
+from sparc.plugins.formats import head_fault, no_image, read_image, sample_file, upright_masks
 from sparc.plugins.hookspecs import hookimpl
 from sparc.plugins.identity import cache_key, identify_files
 from sparc.plugins.registry import discover
@@ -129,6 +129,7 @@ __all__ = [
     "discover",
     "find_path",
     "find_taxonomy",
+    "head_fault",
     "held_out",
     "hookimpl",
     "hub_commit",

@@ -207,10 +207,13 @@ class SegmentedDataset(Dataset, Protocol):
 
 @runtime_checkable
 class CheckedDataset(Dataset, Protocol):
-    """A dataset that knows of images that are missing or empty without opening them."""
+    """A dataset that knows of images that are missing, empty or of a wrong kind without decoding them."""
 
     def image_fault(self, index: int) -> BadSample | None:
-        """Return why the image of a sample cannot be read, as far as its name and size tell; None if they do not."""
+        """Return why the image of a sample cannot be read, as far as name, size and header tell; None if they do not.
+
+        `head_fault` looks at the header of a file.
+        """
         ...
 
 
@@ -280,7 +283,7 @@ class DatasetSpec:
     elsewhere."""
     check: Callable[[Any, Collection[str]], Problems] | None = None
     """`check(params, modalities)` returns what an extraction of images, captions or both would stop at, as far as that
-    is known without reading an image. It is called after `identify`. A `BadSample` is passed over with `--skip-bad`;
+    is known without decoding an image. It is called after `identify`. A `BadSample` is passed over with `--skip-bad`;
     other errors are not. None: all splits are opened, and their samples looked at without opening an image; see
     `CheckedDataset`."""
     open_readable: Callable[[Any, str], Dataset] | None = None

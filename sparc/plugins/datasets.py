@@ -13,6 +13,7 @@ from typing import Any, overload
 from sparc.errors import InvalidConfig, MissingData
 from sparc.plugins.contracts import Taxonomy
 from sparc.system.names import same_name
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 from sparc.system.texts import read_text
 
@@ -36,7 +37,7 @@ def read_taxonomy(path: Path | None, used: Iterable[str]) -> Taxonomy:
     try:
         content = json.loads(read_text(path), object_pairs_hook=_unique)
     except FileNotFoundError as error:
-        raise MissingData(f"no taxonomy at {path}", hint="check the path") from error
+        raise MissingData(f"no taxonomy at {path}", hint=meant(path, "check the path", folder=False)) from error
     except (ValueError, RecursionError) as error:
         raise _no_taxonomy(path, error) from error
     return taxonomy_of(content, used, path)
@@ -94,7 +95,7 @@ def no_folder(dataset: str, root: Path) -> MissingData:
         hint = "copy it to a disk; of URLs, only the dataset 'webdataset' reads shards"
         return MissingData(f"{dataset}: expected a folder on this machine, found the URL {root}", hint=hint)
     if not root.is_file():
-        return MissingData(f"{dataset}: no folder at {root}", hint="check --data-root")
+        return MissingData(f"{dataset}: no folder at {root}", hint=meant(root, "check --data-root", folder=True))
     if root.name.lower().endswith(ARCHIVES):
         hint = "it is an archive: unpack it, and give the folder that it makes"
     else:

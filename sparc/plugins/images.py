@@ -24,7 +24,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,15 +112,33 @@ def loaded(image: Image.Image) -> Image.Image:
 
     Raises TooLarge, and ValueError for PostScript, a program, which Pillow would run.
     """
-    if getattr(image, "format", None) == "EPS":
-        raise ValueError("it is a PostScript program, which is not run: expected pixels")
-    _check_size(image.size)
+    check_opened(image)
     tags = getattr(image, "tag_v2", {})
     image, colours = load_deep(image)
     if colours is None:
         return image
     stripes = Stripes(colours.shape, lambda low, high: colours[low:high])
     return carry(image, Image.fromarray(_eight_bits(stripes, image.mode, tags)))
+
+
+def check_opened(image: Image.Image) -> None:
+    """Check what the header of an image tells. Raises TooLarge, and ValueError for no pixels and for PostScript."""
+    if getattr(image, "format", None) == "EPS":
+        raise ValueError("it is a PostScript program, which is not run: expected pixels")
+    _check_size(image.size)
+
+
+def check_header(file: IO[bytes]) -> None:
+    """Check what the first bytes of an image file tell, without decoding it.
+
+    Raises TooLarge, ValueError for no pixels and for PostScript, and whatever Pillow raises.
+    """
+    try:
+        with Image.open(file) as image:
+            check_opened(image)
+    except Image.DecompressionBombError as error:
+        size = _size_in(error)
+        raise _too_many_pixels(f"{size[0]:,} x {size[1]:,} pixels" if size else str(error), size) from error
 
 
 def turned_masks(masks: Mapping[Key, NDArray[np.bool_]], image: Image.Image) -> dict[Key, NDArray[np.bool_]]:

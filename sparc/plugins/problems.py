@@ -1,4 +1,4 @@
-"""Find what is wrong with a dataset before anything slow begins, without opening an image."""
+"""Find what is wrong with a dataset before anything slow begins, without decoding an image."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import pluggy
 
 from sparc.config import PluginRef, validated
-from sparc.errors import PluginError, UnknownName
+from sparc.errors import PluginError, UnknownName, said
 from sparc.plugins import hookspecs
 from sparc.plugins.contracts import BackboneSpec, DatasetSpec, Params
 from sparc.plugins.hookspecs import CONTRACT, GROUP
@@ -59,7 +59,7 @@ class Registry:
         hints = [f"did you mean '{match}'?" for match in difflib.get_close_matches(name, names, n=1)]
         every = " or ".join(f"{kind}s" for kind in kinds)
         hints.append(f"known {every}: {', '.join(names) or 'none; is sparc installed?'}")
-        hints += [f"plugin '{plugin}' did not load: {error}" for plugin, error in self.broken.items()]
+        hints += [f"plugin '{plugin}' did not load: {said(error)}" for plugin, error in self.broken.items()]
         return UnknownName(f"no plugin offers a {' or '.join(kinds)} named '{name}'", hint="; ".join(hints))
 
 
@@ -134,7 +134,7 @@ def _specs(
     try:
         specs = [spec for answer in manager.subset_hook_caller(hook, others)() for spec in answer]
     except Exception as error:
-        message = f"hook '{hook}' of plugin {owner} failed: {error}"
+        message = f"hook '{hook}' of plugin {owner} failed: {said(error)}"
         raise PluginError(message, hint="fix or uninstall that plugin") from error
     for spec in specs:
         if not isinstance(spec, kind):

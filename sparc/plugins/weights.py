@@ -22,6 +22,7 @@ from typing import TypeVar
 from sparc.errors import MissingData
 from sparc.system.files import sha256
 from sparc.system.hub import INDEX, hub_commit, parts_of
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 
 _Made = TypeVar("_Made")
@@ -52,9 +53,8 @@ def local_weights(weights: str, names: Sequence[str] = WEIGHT_FILES) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise MissingData(
-            f"weights: no file or folder at {path}", hint="check weights=PATH; relative paths start at this folder"
-        )
+        hint = meant(path, "check weights=PATH; relative paths start at this folder")
+        raise MissingData(f"weights: no file or folder at {path}", hint=hint)
     for name in names:
         if (path / name).is_file():
             return path / name

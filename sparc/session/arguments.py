@@ -22,6 +22,7 @@ from sparc.errors import BadSample, InvalidConfig, MissingData, SparcError
 from sparc.models.inputs import bytes_sample, checked_text, decoded, image_sample
 from sparc.plugins.contracts import Sample
 from sparc.session.listener import Listener
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading, refusal
 
 Modality = Literal["image", "text"]
@@ -249,7 +250,7 @@ def _looks_like_path(argument: str) -> bool:
 def _no_file(argument: str) -> MissingData:
     if re.match(r"[a-z]+://", argument):
         return MissingData(f"{argument} is an address, not a file", hint="download it, and give the file")
-    return MissingData(f"no file at {argument}", hint=AS_TEXT)
+    return MissingData(f"no file at {argument}", hint=meant(argument, AS_TEXT))
 
 
 def _pixels_of(sample: Sample) -> int:

@@ -60,7 +60,8 @@ def begin_attached(path: Path, given: dict[str, Any], listener: Listener) -> Ses
     known = {ref.alias: ref for ref in provenance.options.streams}
     streams = [known.get(name, PluginRef(name=name, alias=name)) for name in space.streams]
     kept = provenance.options.model_dump(mode="json", by_alias=True)
-    changed = {**kept, "max-time": None, **places, "stream": [*streams, new], "out": None}
+    # All streams are read again and again, so their features must be in the store, whatever the run did without one.
+    changed = {**kept, "on-the-fly": False, "max-time": None, **places, "stream": [*streams, new], "out": None}
     config = with_absolute_paths(validated(RunConfig, changed, what=str(path)))
     with missing_plugins(provenance):
         data = Data(config, discover(), listener=listener)

@@ -110,6 +110,7 @@ def _data(directory: Path, given: Mapping[str, Any], listener: Listener) -> Data
             raise InvalidConfig(f"{directory} is a run, which has its own data, found --{own[0]}", hint="leave it out")
         session = Session.open(directory, validated(PlaceOptions, dict(given)), listener)
         session.check_finished()
+        session.data.config = session.data.config.model_copy(update={"on_the_fly": False})  # it needs all features
         return session.data
     if not ("features" in given or "stream" in given):
         raise InvalidConfig(

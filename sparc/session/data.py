@@ -14,9 +14,11 @@ from sparc.errors import InvalidConfig, MisalignedStreams, MissingData, Problems
 from sparc.extraction import (
     IMPORTED,
     SPLITS,
+    WHOLE,
     Job,
     JobOptions,
     Progress,
+    Share,
     directories,
     extract,
     imported,
@@ -24,6 +26,7 @@ from sparc.extraction import (
     probe,
     sweep,
 )
+from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.problems import find_problems
 from sparc.plugins.registry import Registry, checked_params, shared_spaces
 from sparc.session.listener import SILENT, Listener
@@ -37,9 +40,6 @@ if TYPE_CHECKING:
     from sparc.plugins.contracts import Dataset
     from sparc.storage.store import FeatureStore
 
-Share = tuple[int, int]
-"""Number of this process, from 0, and number of processes."""
-WHOLE: Share = (0, 1)
 ALIKE = 0.9
 """Warn if a stream's samples share more than this part of their squared norm. The demo's streams share 0.1 to 0.4."""
 SOME = 3
@@ -87,7 +87,7 @@ class Data:
         sweep([job for job in every if job.done and job.dataset.name != IMPORTED])
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
-        extract(self.on_device(every), self._extracting, part=share)
+        extract(self.on_device(every), self._extracting, share=share)
 
     def _refuse_remote(self, jobs: Sequence[Job]) -> None:
         """Raise MissingData if a store behind a URL lacks features, since nothing can be written there."""
@@ -128,6 +128,9 @@ class Data:
         dataset = next(iter(waiting.values()))
         spec = self.registry.dataset(dataset.name)
         modalities = {self.registry.backbone(name).modality for name in waiting}
+        limit_images(ImageLimits.of(self.config))
+        if "image" in modalities:
+            self.listener.doing("checking the headers of the images")
         return find_problems(spec, checked_params(spec, dataset), modalities)
 
     def probe(

@@ -22,9 +22,11 @@ from sparc.session.options import as_options
 from sparc.session.other_data import extract_held_out, open_measured
 from sparc.session.session import Session
 from sparc.session.verbs import dry_warning
+from sparc.storage.belonging import doubt_about_log
 from sparc.storage.latent_names import LATENTS, read_latent_names
 from sparc.storage.provenance import DISTRIBUTION, library_versions
-from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, read_config
+from sparc.storage.space_config import COMPLETION, CONFIG, read_config
+from sparc.storage.weight_files import weight_files
 from sparc.system.refusals import reading
 
 if TYPE_CHECKING:
@@ -228,6 +230,8 @@ def _about(session: Session) -> About:
     warnings = []
     if data.test.random_weights:
         warnings.append(dry_warning(data.test.random_weights))
+    if (doubt := doubt_about_log(run.path)) is not None:
+        warnings.append(f"{doubt}, and so are the training curves")
     report = None
     try:
         report = EvaluationFile.read(session.results.evaluation).report
@@ -255,7 +259,7 @@ def _made_of(session: Session) -> str:
 
     run = session.run
     parts = [library_versions().get(DISTRIBUTION, ""), page_digest()]
-    files = [run.path / name for name in (CONFIG, MODEL, COMPLETION)]
+    files = [run.path / CONFIG, *weight_files(run.path), run.path / COMPLETION]
     names = [one.pictures / LATENTS for one in (session.results, run)]
     for path in [*files, session.results.evaluation, *names, run.metrics]:
         with reading(path):

@@ -7,9 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from sparc.config import RunConfig, names, suggestion
+from sparc.config import RunConfig, names, suggestion, validated
 from sparc.errors import InvalidConfig, MissingData
 from sparc.session.listener import Listener
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 from sparc.system.texts import read_text
 
@@ -39,7 +40,8 @@ def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
             options = tomllib.loads(text)
             _refuse_escaped(options, path)
     except FileNotFoundError as error:
-        raise MissingData(f"config file not found: {path}", hint="check the path given to --config") from error
+        hint = meant(path, "check the path given to --config", folder=False)
+        raise MissingData(f"config file not found: {path}", hint=hint) from error
     except tomllib.TOMLDecodeError as error:
         message, hint = _invalid(text, str(error))
         raise InvalidConfig(f"config file {path} is not valid TOML: {message}", hint=hint) from error
@@ -52,6 +54,7 @@ def read_options(path: Path, *, ablation: bool = False) -> dict[str, Any]:
             raise InvalidConfig(f"'{key}' in {path} is for sparc ablate", hint=f"sparc ablate --config {path}")
         if key not in (*known, *ABLATION_KEYS):
             raise InvalidConfig(f"unknown key '{key}' in {path}", hint=suggestion(key, known))
+    validated(RunConfig, {key: value for key, value in options.items() if key in known}, what=str(path))
     return options
 
 

@@ -19,6 +19,7 @@ from sparc.session.options import store_root, writable_name
 from sparc.storage.index_file import index_path, read_index, write_index
 from sparc.storage.manifest import digest_ids, read_manifest
 from sparc.system.files import write_output
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 
 if TYPE_CHECKING:
@@ -78,12 +79,19 @@ class Part:
         assert self._space.directory is not None
         path = index_path(self.jobs[stream].directory, self._space.directory, stream)
         index = None
-        if known is None and (kept := read_index(path)) is not None and len(kept["checks"]) == self._space.n_latents:
+        if known is None and (kept := read_index(path)) is not None and self._fits(stream, kept):
             index = InvertedIndex(**{name: one.numpy() for name, one in kept.items()})
         if index is None or not index.is_whole(latents):
             index = self._made(stream, path)
         self._indices[stream] = index
         return index
+
+    def _fits(self, stream: str, kept: Mapping[str, Tensor]) -> bool:
+        """Return True if an index has the latents of the space, and the rows and samples of the stream."""
+        manifest, owners = read_manifest(self.jobs[stream].directory), kept["owners"]
+        if (len(kept["checks"]), len(owners)) != (self._space.n_latents, sum(shard.rows for shard in manifest.shards)):
+            return False
+        return not len(owners) or (int(owners.min()) >= 0 and int(owners.max()) < manifest.samples)
 
     def _made(self, stream: str, path: Path) -> InvertedIndex:
         import torch
@@ -156,7 +164,7 @@ class Part:
 def check_folder(folder: Path, modalities: Collection[str]) -> None:
     """Raise MissingData unless there is a folder, with captions if texts are to be found."""
     if not folder.is_dir():
-        raise MissingData(f"no folder at {folder}", hint="check --index")
+        raise MissingData(f"--index: no folder at {folder}", hint=meant(folder, "check --index", folder=True))
     if "text" in modalities and not _is_listed(folder):
         raise MissingData(
             f"{folder} has no captions to find: it has no {' or '.join(LISTS)}",
@@ -181,7 +189,7 @@ def folder_jobs(
     params = {"root": str(writable_name(folder.resolve(), "--index"))}
     splits: tuple[str, ...] = ("train", "test")
     if not _is_listed(folder):
-        params["index"] = str(_listed(folder, store_root(config)))
+        params["index"] = str(_listed(folder, store_root(config)).resolve())  # a relative one lies in the folder
         splits = ("test",)
     own = {name: getattr(config, name) for name in ExtractionOptions.model_fields}
     options = JobOptions(**{**own, "device": config.device, "skip_bad": True})

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from sparc.config import RunConfig
 from sparc.config.fitting import described, fitted
-from sparc.errors import InvalidConfig, MisalignedStreams
+from sparc.errors import InvalidConfig, MisalignedStreams, MissingData
 from sparc.extraction import Progress
 from sparc.extraction.plan import Feed, Job
 from sparc.storage.provenance import Provenance, provenance_of
 from sparc.storage.run import Run
+from sparc.storage.space_config import COMPLETION
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,12 @@ def check(config: RunConfig) -> None:
             "--on-the-fly: expected one process, found several of torchrun",
             hint="leave out --on-the-fly: torchrun extracts into the store by shares",
         )
+
+
+def check_stored(config: RunConfig, why: str, instead: str) -> None:
+    """Raise InvalidConfig for a command that needs training features in the store, and would find none."""
+    if config.on_the_fly:
+        raise InvalidConfig(f"--on-the-fly: {why}", hint=instead)
 
 
 def origin(data: Data, config: RunConfig, command: Sequence[str]) -> Provenance:
@@ -72,12 +79,12 @@ def fit(data: Data, config: RunConfig, listener: Listener) -> RunConfig:
 def train(data: Data, config: RunConfig, run: Run, listener: Listener, hooks: Hooks) -> tuple[SharedLatentSpace, bool]:
     """Train the run, or resume its training; return the space, and True if the training is complete.
 
-    Raises as `training.train`, and the SparcError of an extraction.
+    Raises as `training.train`, the SparcError of an extraction, and MissingData for a completion that was removed.
     """
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.storage.completion_file import read_completion, write_completion
     from sparc.training.mixing import MixedBatches
-    from sparc.training.trainer import Training, prepare, run_to_end
+    from sparc.training.trainer import Training, completes, prepare, run_to_end
 
     options, jobs = config.training(), list(next(iter(data.jobs.values())).values())
     shape = config.space(data.test.widths)
@@ -97,6 +104,11 @@ def train(data: Data, config: RunConfig, run: Run, listener: Listener, hooks: Ho
 
     if run.states():
         completion = read_completion(run.path, shape)
+        if completion is None and completes(space, options):
+            raise MissingData(
+                f"{run.path / COMPLETION} is missing, which this training wrote at its start",
+                hint="restore that file; or train a new run",
+            )
         space.completion = None if completion is None else completion.to(space.decoder)
         return space, run_to_end(Training(space, options), None, run, hooks, resumed)
     loader = opened()

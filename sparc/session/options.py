@@ -24,6 +24,7 @@ from sparc.extraction import IMPORTED
 from sparc.plugins.registry import Registry
 from sparc.storage.mirror import mirror_of
 from sparc.system.cache import cache_dir
+from sparc.system.nearby import meant
 from sparc.system.refusals import reading
 from sparc.system.remote import shown
 
@@ -44,13 +45,13 @@ def resolved(given: Mapping[str, Any], registry: Registry, file: Mapping[str, An
     dataset = validated(RunConfig, {key: options[key] for key in ("dataset",) if key in options}).source
     defaults = registry.dataset(dataset.name).defaults
     allowed = [name for name in names(RunConfig) if name not in (*names(PlaceOptions), "dataset", "out")]
+    wrong = f"the defaults of dataset '{dataset.name}' are wrong"
+    if unknown := [name for name in defaults if name not in allowed]:
+        raise PluginError(f"{wrong}: unknown parameter '{unknown[0]}'", hint=suggestion(unknown[0], allowed))
     try:
-        if unknown := [name for name in defaults if name not in allowed]:
-            raise InvalidConfig(f"unknown parameter '{unknown[0]}'", hint=suggestion(unknown[0], allowed))
-        validated(RunConfig, defaults)
+        validated(RunConfig, defaults, what=wrong)
     except InvalidConfig as error:
-        message = f"the defaults of dataset '{dataset.name}' are wrong: {error.message}"
-        raise PluginError(message, hint="fix that plugin") from error
+        raise PluginError(error.message, hint="fix that plugin") from error
     return with_absolute_paths(validated(RunConfig, {**recipe, **defaults, **options}))
 
 
@@ -64,7 +65,8 @@ def _dataset_of(folder: Any, registry: Registry) -> str:
     root = Path(place).expanduser()
     with reading(root):
         if not root.is_dir():
-            raise InvalidConfig(f"--data-root: no folder at {root}", hint="check --data-root, and add --dataset NAME")
+            hint = meant(root, "check --data-root, and add --dataset NAME", folder=True)
+            raise InvalidConfig(f"--data-root: no folder at {root}", hint=hint)
         found = [name for name, spec in registry.datasets.items() if spec.recognizes(root)]
     if len(found) == 1:
         return found[0]

@@ -78,7 +78,7 @@ def extract_held_out(session: Session) -> None:
     """
     if session.other is None:
         return
-    session.data.extract()
+    session.extract()
     widths = read_config(session.run.path).streams
     for name, width in session.data.test.widths.items():
         if width != widths[name]:

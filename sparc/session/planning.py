@@ -26,6 +26,7 @@ from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
 from sparc.session.data import Data
 from sparc.session.listener import SILENT, Listener
+from sparc.session.on_the_fly import check_stored
 from sparc.session.options import as_options, resolved, store_root
 from sparc.session.probing import EvaluationFound, Probe, TrainingFound
 from sparc.session.samples import samples_of, widths_of
@@ -94,13 +95,19 @@ def plan(config: RunConfig | None = None, *, listener: Listener = SILENT, **argu
 
 def plan_for(given: Mapping[str, Any], listener: Listener, file: Mapping[str, Any] | None = None) -> Plan:
     """Return the costs of a configuration, from options by name and those of a file."""
+    watch = _Stopwatch()
     registry = discover()
     config = resolved(given, registry, file).checked()
+    check_stored(
+        config,
+        "a plan measures trainings on stored features, and cannot tell what one without a store takes",
+        "leave it out: the plan then gives the time to compute all features once, which each epoch takes on the fly",
+    )
     limit_images(ImageLimits.of(config))
     path = free_path(config)
     data = Data(config, registry, listener=listener)
     data.check_samples()
-    watch = _Stopwatch()
+    watch.planned()
     probed = data.probe(watch)
     samples, held_out = (samples_of(jobs, probed) for jobs in (next(iter(data.jobs.values())), data.held_out_jobs))
     widths = widths_of(data.held_out_jobs, probed)
@@ -132,9 +139,9 @@ def plan_for(given: Mapping[str, Any], listener: Listener, file: Mapping[str, An
         steps=steps,
         n_latents=chosen.n_latents,
         device=data.device,
-        extract=_extraction(probed, watch.seconds) if probed else None,
-        train=_training(trained, evaluated, steps, training.keep_checkpoints),
-        evaluate=_evaluation(evaluated),
+        extract=_extraction(probed, trained.command + watch.planning + watch.loading) if probed else None,
+        train=_training(trained, evaluated, steps, training.keep_checkpoints, watch.planning),
+        evaluate=_evaluation(evaluated, watch.planning),
         measured=(
             *(
                 f"{', '.join(progress.streams)} of {progress.split}: {one['tried']:,} of {one['rows']:,} rows"
@@ -150,15 +157,22 @@ def plan_for(given: Mapping[str, Any], listener: Listener, file: Mapping[str, An
 
 
 class _Stopwatch:
-    """Measures how long an extraction takes before it computes: its process starts, and backbones load."""
+    """Measures what a command takes before it computes."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self.seconds = 0.0
+        self.planning = 0.0
+        """Seconds in which the data and the weights are identified, and the index of the data is read."""
+        self.loading = 0.0
+        """Seconds in which the process of an extraction starts, and backbones load."""
+
+    def planned(self) -> None:
+        """End the time of planning."""
+        self.planning = time.monotonic() - self._began
 
     def __call__(self, progress: Progress) -> None:
-        if progress.split and not self.seconds:
-            self.seconds = time.monotonic() - self._began
+        if progress.split and not self.loading:
+            self.loading = time.monotonic() - self._began - self.planning
 
 
 def _measured(order: Probe) -> dict[str, Any]:
@@ -208,7 +222,7 @@ def _extraction(probed: list[tuple[Progress, dict[str, Any]]], start: float) -> 
     )
 
 
-def _training(trained: TrainingFound, evaluated: EvaluationFound, steps: int, keep: int) -> Cost:
+def _training(trained: TrainingFound, evaluated: EvaluationFound, steps: int, keep: int, planning: float) -> Cost:
     from sparc.training.trainer import SAVE_SECONDS, SAVE_SHARE
 
     alone = steps * trained.step
@@ -218,7 +232,12 @@ def _training(trained: TrainingFound, evaluated: EvaluationFound, steps: int, ke
     if trained.memory is not None and evaluated.memory is not None:
         memory = max(trained.memory, trained.resident + evaluated.memory - evaluated.resident)
     return Cost(
-        seconds=trained.start + trained.prepare + alone + saves * trained.checkpoint + evaluated.after_training,
+        seconds=trained.start
+        + planning
+        + trained.prepare
+        + alone
+        + saves * trained.checkpoint
+        + evaluated.after_training,
         disk=disk,
         disk_at_most=max(disk, min(saves, keep + 2) * trained.checkpoint_bytes),
         memory=memory,
@@ -226,9 +245,9 @@ def _training(trained: TrainingFound, evaluated: EvaluationFound, steps: int, ke
     )
 
 
-def _evaluation(found: EvaluationFound) -> Cost:
+def _evaluation(found: EvaluationFound, planning: float) -> Cost:
     return Cost(
-        seconds=found.start + found.whole + found.plots,
+        seconds=found.start + planning + found.whole + found.plots,
         disk=found.plot_bytes,
         disk_at_most=found.plot_bytes,
         memory=found.memory,

@@ -74,6 +74,8 @@ class Probe(BaseModel):
 class TrainingFound(BaseModel):
     """Measurements of some steps of a training."""
 
+    command: float
+    """Seconds from the start of the process until it has imported what every command does."""
     start: float
     """Seconds from the start of the process until its modules are imported."""
     prepare: float
@@ -133,6 +135,9 @@ def main() -> None:
 def probe_training(order: Probe) -> TrainingFound:
     """Prepare a space, take steps for a while, and save a checkpoint and the space."""
     keep_freed_memory()  # as `sparc train` does
+    for name in ("torch", "sparc.cli.app", "sparc.session"):
+        importlib.import_module(name)
+    command = time.time() - order.began
     _import_all()
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.training.loader import steps_per_epoch
@@ -177,6 +182,7 @@ def probe_training(order: Probe) -> TrainingFound:
     peak, held = peak_bytes(), resident_bytes()
     mapped = row_bytes * (order.samples - count)
     return TrainingFound(
+        command=command,
         start=start,
         prepare=prepared + first,
         step=step,
@@ -212,7 +218,7 @@ def _pace(times: list[float]) -> tuple[float, float]:
 def probe_evaluation(order: Probe) -> EvaluationFound:
     """Evaluate more and more held-out samples, until all are or the time is up, and extrapolate each part."""
     _import_all()
-    from sparc.evaluation import evaluate
+    from sparc.evaluation import Work, evaluate
     from sparc.evaluation.plots import draw
     from sparc.evaluation.report import EvaluationFile
     from sparc.session.extrapolation import Sizes
@@ -231,7 +237,8 @@ def probe_evaluation(order: Probe) -> EvaluationFound:
     last = 0.0
     while True:
         clock = _Clock()
-        found = evaluate(space, some_held_out(held_out, count), classifiers=True, seed=config.seed, on_part=clock)
+        some, work = some_held_out(held_out, count), Work(on_part=clock)
+        found = evaluate(space, some, classifiers=True, seed=config.seed, work=work)
         sizes.add(count, clock.parts, peak_bytes())
         spent = time.perf_counter() - began
         following = min(2 * count, order.held_out)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 HELD_OUT, FEWEST = 256, 8
+CAUSES, NOISE = 256, 0.3
+"""Numbers that random features of a sample follow from, the most, and the spread of what they do not explain."""
 ALIVE = 2**14
 """Latents that a few held-out samples may activate: the search for latents with like decoders takes time with the
 square of the active ones."""
@@ -45,13 +47,22 @@ def widths_of(jobs: Mapping[str, Job], probed: Sequence[tuple[Progress, Mapping[
 
 
 def random_features(widths: Mapping[str, int], count: int) -> FeaturesInMemory:
-    """Draw features of `count` samples."""
+    """Draw features of `count` samples, which streams share as those of real backbones do.
+
+    Streams without anything in common would have no completion, which takes time and disk.
+    """
     import torch
 
     from sparc.training.loader import FeaturesInMemory
 
     draw = torch.Generator().manual_seed(0)
-    return FeaturesInMemory({name: [torch.randn(count, width, generator=draw)] for name, width in widths.items()})
+    size = min(CAUSES, max(widths.values()))
+    causes_NC = torch.randn(count, size, generator=draw) / torch.arange(1, size + 1).sqrt()
+    shards = {}
+    for name, width in widths.items():
+        noise_ND = NOISE * torch.randn(count, width, generator=draw)
+        shards[name] = [causes_NC @ torch.randn(size, width, generator=draw) + noise_ND]
+    return FeaturesInMemory(shards)
 
 
 def some_features(features: FeatureStore, count: int) -> FeaturesInMemory:

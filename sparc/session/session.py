@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sparc.config import PlaceOptions, PluginRef, RunConfig, names, validated
 from sparc.config.fitting import described, fitted
 from sparc.errors import InUse, InvalidConfig, MisalignedStreams, MissingData, OutOfMemory, UnknownName
+from sparc.extraction import Share
 from sparc.models.streams import checked_streams
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.registry import discover
@@ -33,6 +34,7 @@ from sparc.system.locks import owned
 from sparc.system.memory import available_bytes
 
 if TYPE_CHECKING:
+    from sparc.evaluation import Evaluation
     from sparc.evaluation.report import EvaluationFile
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.storage.store import FeatureStore
@@ -165,7 +167,7 @@ class Session:
 
         Raises MisalignedStreams if the run to resume was started on other features.
         """
-        self._extract()
+        self.extract()
         self.listener.doing("checking the features")
         if self.config.on_the_fly:
             self._prepare_on_the_fly()
@@ -188,11 +190,12 @@ class Session:
         if self.ranks is not None:
             self.ranks.wait("created")
 
-    def _extract(self) -> None:
+    def extract(self) -> None:
+        """Extract the features that the store lacks, together with the other processes."""
         if self.ranks is None:
             self.data.extract()
             return
-        self.data.extract((self.ranks.rank, self.ranks.size))
+        self.data.extract(Share(self.ranks.rank, self.ranks.size, helps=True))
         self.ranks.wait("extracted")
         if self.ranks.leads and not self.data.extracted:
             self.data.extract()
@@ -293,23 +296,42 @@ class Session:
     ) -> EvaluationFile:
         """Measure the space on held-out samples, and write `evaluation.json` and the table of latents into the run.
 
-        Raises StorageError, before the work, if the run's directory is not writable.
+        Several processes share the work, unless each holds only a part of the latents. Raises StorageError, before the
+        work, if the run's directory is not writable.
         """
         self.listener.doing("reading the held-out samples")
+        from sparc.evaluation import Work, alone
         from sparc.evaluation import evaluate as measure
         from sparc.evaluation.report import EvaluationFile
 
-        for folder in (self.results.path, self.results.pictures):
-            check_writable(folder)
-        check_no_folder(self.results.evaluation, self.results.pictures / LATENTS)
-        found = measure(
-            space,
-            self.data.held_out,
-            rule=concepts,
-            classifiers=classifiers,
-            seed=self.config.seed,
-            on_part=lambda done, total, part: self.listener.progress("evaluate", "parts", done, total, part),
-        )
+        shared = self.ranks is not None and self.config.shard_latents == 1
+        if self.leads:
+            for folder in (self.results.path, self.results.pictures):
+                check_writable(folder)
+            check_no_folder(self.results.evaluation, self.results.pictures / LATENTS)
+        if self.leads or shared:
+            work = Work(
+                self.ranks.spread if self.ranks is not None and shared else alone,
+                lambda done, total, part: self.listener.progress("evaluate", "parts", done, total, part),
+            )
+            found = measure(
+                space,
+                self.data.held_out,
+                rule=concepts,
+                classifiers=classifiers,
+                seed=self.config.seed,
+                work=work,
+            )
+        if self.leads:
+            file = self._write(found)
+        if self.ranks is None:
+            return file
+        self.ranks.wait("evaluated")
+        return file if self.leads else EvaluationFile.read(self.results.evaluation)
+
+    def _write(self, found: Evaluation) -> EvaluationFile:
+        from sparc.evaluation.report import EvaluationFile
+
         found.latents.write(self.results.pictures / LATENTS)
         where = next(iter(self.data.test.manifests.values()))
         file = EvaluationFile(
@@ -335,10 +357,12 @@ def check_memory(config: RunConfig, widths: Mapping[str, int], device: str, copi
     moment = 2 if config.adam_state == "bfloat16" else 4
     needed = (2 * space.n_latents * width + streams * space.n_latents + width) * (4 + 2 * moment) * copies
     if device == "cpu" and needed > (there := available_bytes()):
+        fits = max(1, int(space.n_latents * there / needed))
         raise OutOfMemory(
             f"a space of {space.n_latents:,} latents and streams of width {width:,} takes {needed / 2**30:,.1f} GiB to "
             f"train, and {there / 2**30:,.1f} GiB are free",
-            hint="lower --n-latents; or free some memory; --adam-state bfloat16 takes a third less",
+            hint=f"lower --n-latents to {fits:,} or less; or free some memory; --adam-state bfloat16 takes a third "
+            "less",
         )
 
 
@@ -347,7 +371,8 @@ def check_samples(data: Data, run: Run) -> None:
 
     Features are not compared: other hardware rounds differently.
     """
-    trained_on = {} if data.config.on_the_fly else run.provenance().features
+    provenance = run.provenance()
+    trained_on = {} if provenance.options.on_the_fly else provenance.features
     for name, job in next(iter(data.jobs.values())).items():
         known = name in trained_on and job.done
         if known and read_manifest(job.directory).samples_file_sha256 != trained_on[name][0]:

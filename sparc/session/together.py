@@ -1,4 +1,4 @@
-"""Trainings by several processes, which torchrun starts with the same command."""
+"""Trainings and evaluations by several processes, which torchrun starts with the same command."""
 
 from __future__ import annotations
 
@@ -47,14 +47,23 @@ def together(listener: Listener) -> Iterator[Ranks | None]:
             yield ranks
 
 
+def heard(listener: Listener, ranks: Ranks | None) -> Listener:
+    """Return the listener in the process that prints, and one that says nothing in the others."""
+    return listener if ranks is None or ranks.leads else Mute()
+
+
 def check_shares(config: RunConfig, ranks: Ranks | None) -> None:
-    """Raise InvalidConfig unless the processes can share the latents and the samples of a batch."""
+    """Raise InvalidConfig unless the processes, and PyTorch, can share the latents and the samples of a batch."""
     size, shards = 1 if ranks is None else ranks.size, config.shard_latents
     if size % shards:
         raise InvalidConfig(
             f"--shard-latents: expected a divisor of the number of processes, {size}, found {shards}",
             hint="torchrun --nproc-per-node N --no-python sparc train ... starts N processes",
         )
+    if shards > 1:
+        from sparc.training.sharded_state import check_supported
+
+        check_supported()
     if config.batch_size < size // shards:
         raise InvalidConfig(
             f"--batch-size: expected at least one sample for each of {size // shards} processes, "

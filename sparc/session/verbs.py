@@ -23,15 +23,16 @@ from sparc.config.signatures import (
     ExtractArguments,
 )
 from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError, TimeUp
+from sparc.extraction import WHOLE, Share
 from sparc.plugins.registry import discover
-from sparc.session.data import WHOLE, Data, Share, resolve_device
+from sparc.session.data import Data, resolve_device
 from sparc.session.in_memory import TrainArguments, options_of_train
 from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
 from sparc.session.other_data import extract_held_out, open_measured
 from sparc.session.session import Session
 from sparc.session.stopping import stop_on_signal, time_limit
-from sparc.session.together import Mute, check_alone, check_shares, together
+from sparc.session.together import check_alone, check_shares, heard, together
 from sparc.storage.run import Run
 from sparc.system.locks import owned
 
@@ -107,7 +108,8 @@ def plan_extraction(
 
 
 def _share(shard: str | None) -> Share:
-    """Read `--shard`, else the variables of torchrun. Raises InvalidConfig."""
+    """Read `--shard`, else the variables of torchrun, whose processes help each other. Raises InvalidConfig."""
+    helps = shard is None
     if shard is None:
         if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
             return WHOLE
@@ -115,7 +117,7 @@ def _share(shard: str | None) -> Share:
     match = re.fullmatch(r"(\d+)/(\d+)", shard)
     if match is None or int(match[1]) >= int(match[2]):
         raise InvalidConfig(f"--shard: expected I/N with I below N, found '{shard}'", hint="--shard 0/4, ..., 3/4")
-    return int(match[1]), int(match[2])
+    return Share(int(match[1]), int(match[2]), helps)
 
 
 def train(
@@ -134,7 +136,7 @@ def train(
     `sparc train` ends with.
     """
     with together(listener) as ranks:
-        listener = listener if ranks is None or ranks.leads else Mute()
+        listener = heard(listener, ranks)
         if ranks is not None and not ranks.leads:
             ranks.wait("stored")  # arrays are stored by the first process
         given = options_of_train(config, arguments, RunConfig, listener)
@@ -199,7 +201,7 @@ def check_resume(given: Mapping[str, Any], file: Mapping[str, Any] | None = None
 def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
     """Extract, train and evaluate, each only if not done yet. Raises Interrupted after saving the state.
 
-    With `ranks`, these processes extract and train together, and the leading one evaluates.
+    With `ranks`, these processes extract, train and evaluate together.
     """
     check_shares(session.config, ranks)
     if session.run.begun and session.run.provenance().changes:
@@ -215,7 +217,7 @@ def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
                 space = session.train(stopped)
             if space is None:
                 raise stopped.error
-            report = _evaluated(session, space)
+            report = session.evaluate(space).report
         except KeyboardInterrupt as error:
             if not session.run.begun:
                 raise
@@ -228,20 +230,6 @@ def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
                 error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
             ) from error
         return Trained(path, space, report)
-
-
-def _evaluated(session: Session, space: SharedLatentSpace) -> Report:
-    """Evaluate a space in the leading process, and return the report in all."""
-    if session.ranks is None:
-        return session.evaluate(space).report
-    if session.ranks.leads:
-        found = session.evaluate(space)
-    session.ranks.wait("evaluated")
-    if not session.ranks.leads:
-        from sparc.evaluation.report import EvaluationFile
-
-        found = EvaluationFile.read(session.run.evaluation)
-    return found.report
 
 
 @dataclass(frozen=True)
@@ -258,26 +246,43 @@ def evaluate(run: str | Path, *, listener: Listener = SILENT, **arguments: Unpac
     """Evaluate a run on held-out samples, with classifiers and plots, as `sparc evaluate` does.
 
     Writes `evaluation.json`, plots and a table of all latents into the run, with `localization` also
-    `localization.json`; for other data, named by `dataset`, into a folder below `on` in the run. Raises the SparcError
-    that `sparc evaluate` ends with, such as InvalidConfig for `layers` without `localization`.
+    `localization.json`; for other data, named by `dataset`, into a folder below `on` in the run. Processes that
+    torchrun started share the work, except for the localisation benchmark. Raises the SparcError that `sparc evaluate`
+    ends with, such as InvalidConfig for `layers` without `localization`.
     """
     options = validated(EvaluateOptions, as_options(None, arguments, EvaluateOptions))
     if options.layers is not None and not options.localization:
         raise InvalidConfig(
             "--layers: expected --localization too, found none", hint="add --localization, or leave --layers out"
         )
-    session = open_measured(run, options, listener)
-    session.check_finished()
-    with time_limit(options), session.owned():
-        extract_held_out(session)
-        pointing = _pointing(session, options.layers) if options.localization else None  # raises before the work
-        found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
-        listener.doing(f"drawing plots into {session.results.pictures}")
+    with together(listener) as ranks:
+        session = open_measured(run, options, heard(listener, ranks))
+        session.check_finished()
+        session.ranks = ranks
+        with time_limit(options), session.owned():
+            extract_held_out(session)
+            return _measured(session, options)
+
+
+def _measured(session: Session, options: EvaluateOptions) -> Measured:
+    """Measure and draw; of several processes, the leading one draws and points."""
+    points = options.localization and session.leads
+    pointing = _pointing(session, options.layers) if points else None  # raises before the work
+    found = session.evaluate(session.space, concepts=options.concepts, classifiers=True)
+    measured = None
+    if session.leads:
+        session.listener.doing(f"drawing plots into {session.results.pictures}")
         from sparc.evaluation.plots import draw
 
         draw(found.report, session.results.pictures)
-        listener.evaluated(session.results)
+        session.listener.evaluated(session.results)
         measured = _localization(session, *pointing) if pointing is not None else None
+    if session.ranks is not None:
+        session.ranks.wait("measured")
+        if options.localization and not session.leads:
+            from sparc.localization.benchmark import LocalizationFile
+
+            measured = LocalizationFile.read(session.results.localization)
     return Measured(found, session.results.pictures, measured)
 
 

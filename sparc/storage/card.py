@@ -164,14 +164,14 @@ def _metrics(evaluation: Mapping[str, Any]) -> list[str]:
         f"{report['samples']} samples, {_code(evaluation['dataset'])} {evaluation['split']}. Joint: the streams of a "
         "sample are encoded together. Solo: each stream alone, as in a search. Null: the same on shuffled pairs.\n",
         _table(
-            ("reconstruction, from → to", "joint NMSE", "R²", "solo NMSE", "R²"),
+            ("reconstruction, from → to", "joint NMSE", "joint R²", "solo NMSE", "solo R²"),
             [(f"{_code(a)} → {_code(b)}", *(_number(way[a][b]) for way in ways)) for a, b in pairs],
         ),
     ]
     if report["jaccard"]:
         kinds = ("joint", "joint_null", "solo", "solo_null")
         rows = [(str(row["depth"]), *(_number(row[kind]["all"]) for kind in kinds)) for row in report["jaccard"]]
-        sections.append(_table(("Jaccard of labels, at depth", "joint", "null", "solo", "null"), rows))
+        sections.append(_table(("Jaccard of labels, at depth", "joint", "joint null", "solo", "solo null"), rows))
     if report["retrieval"]:
         ranks = ("latents", "cross", "chance")
         rows = [

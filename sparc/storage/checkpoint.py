@@ -11,22 +11,25 @@ import filecmp
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.space import LatentSpace
 from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
-from sparc.storage.belonging import WEIGHTS, check_belongs
+from sparc.storage.belonging import WEIGHTS, check_belongs, run_digests, weights_in
 from sparc.storage.card import CARD, model_card
 from sparc.storage.completion_file import completion_writer, read_completion
 from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, config_content, read_config, read_config_file
 from sparc.storage.tensor_files import DIGEST, digest, read_tensors, write_tensors
+from sparc.storage.weight_files import INDEXED, PATTERNS, read_split, weight_files, weights_path
 from sparc.system.devices import devices, no_device
 from sparc.system.files import json_writer, write_together
 from sparc.system.finite import not_finite
@@ -65,7 +68,7 @@ class SharedLatentSpace(LatentSpace):
             StorageError: the disk is full or refuses; existing files stay as they were.
         """
         directory = Path(directory)
-        if (directory / PROVENANCE).is_file() and (directory / MODEL).is_file():
+        if (directory / PROVENANCE).is_file() and weights_path(directory) is not None:
             raise InvalidConfig(
                 f"{directory} is a finished run, and a run is never overwritten",
                 hint="save into another folder",
@@ -73,7 +76,7 @@ class SharedLatentSpace(LatentSpace):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         weights, completion = digest(tensors, {"format": "pt"}), self.completion
         part = {} if completion is None else {directory / COMPLETION: completion_writer(completion, weights)}
-        described = {WEIGHTS: weights, _COMPLETED: completion is not None}
+        described = {WEIGHTS: weights, _COMPLETED: completion is not None, **run_digests(directory)}
         write_together(
             {
                 **part,
@@ -81,8 +84,9 @@ class SharedLatentSpace(LatentSpace):
                 directory / MODEL: lambda path: write_tensors(path, tensors, {"format": "pt", DIGEST: weights}),
             }
         )
-        if completion is None:  # that of a space which was saved here before
-            with writing(directory):
+        with writing(directory):  # what is left of a space that was saved here before
+            (directory / INDEXED).unlink(missing_ok=True)
+            if completion is None:
                 (directory / COMPLETION).unlink(missing_ok=True)
 
     @classmethod
@@ -110,22 +114,22 @@ class SharedLatentSpace(LatentSpace):
                 f"revision={revision}: expected the name of a hub repository, found the directory {directory}",
                 hint="leave revision= out",
             )
-        path = directory / MODEL
+        path = weights_path(directory)
         with reading(directory):
-            is_run, is_finished = (directory / PROVENANCE).is_file(), path.is_file()
-        if is_run and not is_finished:
+            is_run = (directory / PROVENANCE).is_file()
+        if is_run and path is None:
             raise MissingData(
                 f"the run {directory} is not finished", hint=f"resume it: sparc train --resume {directory}"
             )
         config = read_config(directory)
-        if not is_finished:
+        if path is None:
             raise MissingData(
                 f"{directory} has no {MODEL}",
                 hint=f"if its training was interrupted, resume it: sparc train --resume {directory}",
             )
         described = read_config_file(directory)
         check_belongs(directory / CONFIG, described.get(WEIGHTS), "copy all files of one run")
-        space = cls._with_weights(config, path)
+        space = cls._with_weights(config, path, described.get(WEIGHTS))
         space.completion = read_completion(directory, config)
         if space.completion is None and described.get(_COMPLETED) is True:
             warnings.warn(
@@ -140,19 +144,25 @@ class SharedLatentSpace(LatentSpace):
             raise InvalidConfig(f"the device {no_device(str(device))}", hint=devices()) from error
 
     @classmethod
-    def _with_weights(cls, config: SpaceConfig, path: Path) -> SharedLatentSpace:
-        """Return a space with the weights of a file.
+    def _with_weights(cls, config: SpaceConfig, path: Path, said: object) -> SharedLatentSpace:
+        """Return a space with the weights of a file, or of those that an index lists; `said` is their digest.
 
-        Nothing is allocated before the file's header fits the configuration. Raises CorruptFile or StorageError.
+        Nothing is allocated before the headers fit the configuration. Raises CorruptFile, MissingData or StorageError.
         """
         try:
             most = HEADER_BYTES * (8 + len(config.streams))
-            read_header(path, most)
-            _check_length(path, config)
+            files = weight_files(path.parent)
+            for file in files:
+                read_header(file, most)
+            _check_length(files, config)
             with torch.device("meta"):
                 space = cls(config)
             shapes = {name: tuple(tensor.shape) for name, tensor in space.state_dict().items()}
-            state = read_tensors(path, shapes, most)
+            if path.name == INDEXED:
+                state = read_split(path, shapes, most)
+                _check_split(path, state, said)
+            else:
+                state = read_tensors(path, shapes, most)
         except (SafetensorError, RuntimeError, ValueError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CorruptFile(
@@ -202,10 +212,10 @@ class SharedLatentSpace(LatentSpace):
 
     def _described(self, saved: Path) -> Path:
         """Return the run this space was loaded from if it is unchanged, else the directory it is saved in."""
-        if self.directory is None or not (self.directory / MODEL).is_file():
+        if self.directory is None or (path := weights_path(self.directory)) is None:
             return saved
-        same = all(_alike(self.directory / name, saved / name) for name in (MODEL, COMPLETION))
-        return self.directory if same else saved
+        same = _alike(path, saved / MODEL) if path.name == MODEL else weights_in(self.directory) == weights_in(saved)
+        return self.directory if same and _alike(self.directory / COMPLETION, saved / COMPLETION) else saved
 
 
 def _alike(one: Path, other: Path) -> bool:
@@ -215,11 +225,28 @@ def _alike(one: Path, other: Path) -> bool:
     return filecmp.cmp(one, other, shallow=False)
 
 
-def _check_length(path: Path, config: SpaceConfig) -> None:
-    """Raise ValueError if a file is too short for the weights that a configuration describes, of two bytes at least."""
+def _check_split(index: Path, state: Mapping[str, Tensor], said: object) -> None:
+    """Raise CorruptFile unless weights in several files have the digest that `config.json` says.
+
+    Other programs write no digests into files. Weights of another type than float32 were changed by one.
+    """
+    if isinstance(said, str) and all(tensor.dtype == torch.float32 for tensor in state.values()):
+        found = digest(state, {"format": "pt"})
+        if found != said:
+            raise CorruptFile(
+                f"the weights that {index} lists are altered, or of another space than {CONFIG}: expected the digest "
+                f"{said[:12]}, found {found[:12]}",
+                hint="copy all files of one space",
+            )
+
+
+def _check_length(files: Sequence[Path], config: SpaceConfig) -> None:
+    """Raise ValueError if files are too short for the weights that a configuration describes, of two bytes at least."""
     needed = 2 * 2 * config.n_latents * sum(config.streams.values())
-    with reading(path):
-        found = path.stat().st_size
+    found = 0
+    for path in files:
+        with reading(path):
+            found += path.stat().st_size
     if found < needed:
         raise ValueError(f"expected at least {needed:,} bytes for {config.n_latents:,} latents, found {found:,}")
 
@@ -249,7 +276,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     repo, revision = split_revision(name, revision)
-    fetch = partial(snapshot_download, repo, revision=revision, allow_patterns=[CONFIG, MODEL, COMPLETION])
+    fetch = partial(snapshot_download, repo, revision=revision, allow_patterns=[CONFIG, *PATTERNS, COMPLETION])
     try:
         try:
             with asking_hub(connect=True):

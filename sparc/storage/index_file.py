@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sparc.storage.manifest import feature_digests, read_manifest
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL
+from sparc.storage.weight_files import weight_files
 from sparc.system.files import check_readable, sha256, write_output
 from sparc.system.refusals import reading
 
@@ -45,6 +46,7 @@ def index_path(features: Path, space: Path, stream: str) -> Path:
     Raises MissingData, CorruptFile or StorageError.
     """
     digests = [sha256(space / name) if (space / name).is_file() else "" for name in (CONFIG, MODEL, COMPLETION)]
+    digests += [sha256(path) for path in weight_files(space) if path.name != MODEL]
     made_of = [FORMAT, stream, digests, feature_digests({stream: read_manifest(features)})]
     return features / f"codes-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}.safetensors"
 

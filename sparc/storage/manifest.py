@@ -108,6 +108,11 @@ def fingerprint(name: str, params: Mapping[str, Any], identity: str) -> str:
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def is_fingerprint(name: str) -> bool:
+    """Return True if the name of a directory has the form that `fingerprint` gives."""
+    return re.search(r"-[0-9a-f]{12}$", name) is not None
+
+
 def digest_ids(ids: Sequence[str]) -> str:
     """Return the digest of sample ids in order."""
     return hashlib.sha256(json.dumps(list(ids), ensure_ascii=False).encode()).hexdigest()
@@ -141,7 +146,7 @@ def revoke_manifest(directory: Path) -> None:
 def how_to_remake(directory: Path) -> str:
     """Return the hint of errors about damaged features: extract them again, or import them if they were imported."""
     # Extracted features end in a fingerprint. Their manifest may be damaged too.
-    is_imported = re.search(r"-[0-9a-f]{12}$", directory.name) is None
+    is_imported = not is_fingerprint(directory.name)
     with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         is_imported = json.loads((directory / MANIFEST).read_text(encoding="utf-8")).get("dataset") == IMPORTED
     if is_imported:

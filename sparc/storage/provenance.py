@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sparc.config import RunConfig
-from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig
+from sparc.errors import CorruptFile, IncompatibleFormat, InvalidConfig, said
 from sparc.storage.manifest import feature_digests
 from sparc.system.brief import Brief
 from sparc.system.files import read_json, write_json
@@ -153,7 +153,7 @@ def read_provenance(path: Path) -> Provenance:
         in_options = isinstance(error, InvalidConfig)
         cause = error.__cause__ if in_options else error
         if not isinstance(cause, ValidationError):  # a reference to a plugin that does not parse
-            raise _damaged(path, f"options: {error}") from error
+            raise _damaged(path, f"options: {said(error)}") from error
         first = cause.errors()[0]
         if in_options and first["type"] == "extra_forbidden":
             raise IncompatibleFormat(

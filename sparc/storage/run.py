@@ -2,7 +2,8 @@
 
     <run>/provenance.json               where the run comes from; a directory with this file is a run
           config.json                   the space: its shape and training options
-          model.safetensors             the space: its weights; a run that has them is finished
+          model.safetensors             the space: its weights, or an index of several files; a run that has them is
+                                        finished
           metrics.jsonl                 losses during training
           speed.jsonl                   how fast it trained, which differs between two trainings of the same run
           training.png                  curves of the metrics
@@ -30,10 +31,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparc.config import SpaceConfig
-from sparc.errors import CorruptFile, InvalidConfig, MissingData, SparcError
+from sparc.errors import InvalidConfig, MissingData, SparcError
+from sparc.storage.belonging import check_provenance
 from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
 from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, read_config
+from sparc.storage.training_log import LOG
+from sparc.storage.weight_files import PATTERNS, space_files, weights_path
 from sparc.system.files import is_temporary, remove_temporaries, write_atomically
 from sparc.system.locks import LOCK, holder, in_use
 from sparc.system.refusals import reading, writing
@@ -99,7 +103,7 @@ class Run:
             return _was_being_written(path)
         if names == {BASE.parent.name}:  # a stream was to be attached
             inner = {file.relative_to(path) for file in (path / BASE.parent).rglob("*") if not is_temporary(file)}
-            return inner <= {BASE, *(BASE / name for name in (CONFIG, MODEL, COMPLETION))}
+            return all(path == BASE or _is_of_space(path) for path in inner)
         return not names
 
     @classmethod
@@ -209,7 +213,7 @@ class Run:
     @property
     def metrics(self) -> Path:
         """Log of the training, one JSON object per logged step."""
-        return self.path / "metrics.jsonl"
+        return self.path / LOG
 
     @property
     def speed(self) -> Path:
@@ -230,8 +234,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """True if the training is complete."""
-        with reading(self.path):
-            return (self.path / MODEL).is_file()
+        return weights_path(self.path) is not None
 
     def write_provenance(self, provenance: Provenance) -> None:
         """Write where the run comes from, which makes the directory a run. Raises StorageError."""
@@ -243,15 +246,8 @@ class Run:
         Raises MissingData; CorruptFile if it is damaged, or that of another run than the space beside it.
         """
         found = read_provenance(self._provenance)
-        streams = None
-        with contextlib.suppress(SparcError):  # whoever reads the space says what is wrong with it
-            streams = set(read_config(self.path).streams) if self.finished else None
-        if streams is not None and found.streams and streams != set(found.streams):
-            raise CorruptFile(
-                f"{self._provenance} is that of another run: it has the streams {', '.join(found.streams)}, and "
-                f"{CONFIG} has {', '.join(sorted(streams))}",
-                hint="copy all files of one run",
-            )
+        if self.finished:
+            check_provenance(self._provenance, found)
         return found
 
     def log(self, record: Mapping[str, float]) -> None:
@@ -285,9 +281,8 @@ class Run:
         """Copy the space in `directory` to `base`. Raises StorageError."""
         with writing(self.base):
             self.base.mkdir(parents=True, exist_ok=True)
-            for name in (CONFIG, MODEL, COMPLETION):
-                if (directory / name).is_file():
-                    shutil.copyfile(directory / name, self.base / name)
+            for path in space_files(directory):
+                shutil.copyfile(path, self.base / path.name)
 
     def drop_state(self) -> None:
         """Remove the state, which only resuming needs."""
@@ -298,6 +293,11 @@ class Run:
         remove_temporaries(self.path, self._state, self.base, self.pictures)
         if self.finished:
             self.drop_state()
+
+
+def _is_of_space(path: Path) -> bool:
+    """Return True for the name of a file of the space that a stream is being attached to."""
+    return path.parent == BASE and any(path.match(name) for name in (CONFIG, COMPLETION, *PATTERNS))
 
 
 def _was_being_written(path: Path) -> bool:

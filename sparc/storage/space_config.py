@@ -17,6 +17,8 @@ SPACE_FORMAT = 1
 CONFIG = "config.json"
 MODEL = "model.safetensors"
 COMPLETION = "completion.safetensors"
+TRAINING = "training"
+"""Key of the options of the training."""
 _NAMES_IN_FILE = {"lambda_": "cross_weight"}
 """Training options that format 1 names differently."""
 
@@ -26,9 +28,13 @@ def config_content(space: SpaceConfig, training: TrainingConfig | None) -> dict[
     shape = space.model_dump(exclude=set() if space.attached else {"attached"})
     content: dict[str, Any] = {"format_version": SPACE_FORMAT, "space": shape}
     if training is not None:
-        options = training.model_dump()
-        content["training"] = {_NAMES_IN_FILE.get(name, name): value for name, value in options.items()}
+        content[TRAINING] = {key: getattr(training, name) for name, key in training_keys().items()}
     return content
+
+
+def training_keys() -> dict[str, str]:
+    """Return the key in the file of each training option."""
+    return {name: _NAMES_IN_FILE.get(name, name) for name in TrainingConfig.model_fields}
 
 
 def read_config_file(directory: Path) -> Any:

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from sparc.core.space import present
 from sparc.errors import BadFeatures, CorruptFile, MisalignedStreams, MissingData
-from sparc.storage.manifest import SAMPLES, Manifest, Shard, digest_ids, how_to_remake, read_manifest
+from sparc.storage.manifest import SAMPLES, Manifest, Shard, digest_ids, how_to_remake, is_fingerprint, read_manifest
 from sparc.storage.tensor_files import DIGEST, check_digest, write_tensors
 from sparc.system.files import check_readable, read_json, sha256, write_atomically
+from sparc.system.names import same_name
 from sparc.system.refusals import reading
-from sparc.system.tensor_headers import read_header
 
 _FOLDER, _PART = "folder", "part-"
 SHARD_ROWS = 1024
@@ -62,22 +62,17 @@ class ShardContent(NamedTuple):
 
     features: Tensor
     """(rows, width), or (rows, patches, width)."""
-    ids: list[str]
+    ids: Sequence[str]
     """Id, for each row, of the first sample that has the row."""
-    skipped: list[str]
+    skipped: Sequence[str] = ()
     """Ids that could not be read; their rows are zero."""
+    folder: str | None = None
+    """End of the path of the folder that the shard was written for, such as `train/hog-0123456789ab`. It names the
+    split, and by a digest the backbone with its parameters and weights. None if the shard does not say it."""
 
 
-def write_shard(
-    path: Path,
-    features: Tensor,
-    ids: Sequence[str],
-    *,
-    stream: str,
-    skipped: Sequence[str] = (),
-    key: str = FEATURES,
-) -> None:
-    """Write a shard: features (rows, width), the sample ids of its rows, and the ids that could not be read.
+def write_shard(path: Path, content: ShardContent, *, stream: str, key: str = FEATURES) -> None:
+    """Write a shard.
 
     With the key `tokens` the features are those of patches, (rows, patches, width).
 
@@ -85,11 +80,11 @@ def write_shard(
         BadFeatures: a value is not finite; the message names stream and sample.
         StorageError: the disk is full; nothing is left behind.
     """
-    check_finite(features, ids, stream)
-    samples = json.dumps({"ids": list(ids), "skipped": list(skipped)}, ensure_ascii=False)
-    tensors, metadata = {key: features.contiguous()}, {"samples": samples}
-    if path.name.startswith(_PART):  # complete shards have the same bytes in any folder
-        metadata[_FOLDER] = path.parent.name
+    check_finite(content.features, content.ids, stream)
+    samples = json.dumps({"ids": list(content.ids), "skipped": list(content.skipped)}, ensure_ascii=False)
+    tensors, metadata = {key: content.features.contiguous()}, {"samples": samples}
+    if content.folder is not None:
+        metadata[_FOLDER] = content.folder
     write_atomically(path, lambda temporary: write_tensors(temporary, tensors, metadata))
 
 
@@ -105,7 +100,8 @@ def read_shard(path: Path, *, key: str = FEATURES, checked: bool = False, sha: s
         check_readable(path)
         with reading(path), safe_open(path, framework="pt") as file:
             samples = json.loads(file.metadata()["samples"])
-            found = ShardContent(file.get_tensor(key), _texts(samples["ids"]), _texts(samples["skipped"]))
+            ids, skipped = _texts(samples["ids"]), _texts(samples["skipped"])
+            found = ShardContent(file.get_tensor(key), ids, skipped, file.metadata().get(_FOLDER))
             if found.features.ndim != (3 if key == TOKENS else 2) or len(found.ids) != len(found.features):
                 raise ValueError(f"it holds {len(found.ids)} ids and features {tuple(found.features.shape)}")
             if checked and DIGEST in file.metadata():
@@ -119,17 +115,23 @@ def read_shard(path: Path, *, key: str = FEATURES, checked: bool = False, sha: s
         raise _corrupt(path, str(error)) from error
 
 
-def check_folder(path: Path) -> None:
-    """Raise CorruptFile if a part of a shard was written into the folder of another stream.
+def check_folder(path: Path, content: ShardContent) -> None:
+    """Raise CorruptFile if a shard says that it was written for another folder than the one that it lies in.
 
-    Such streams may have equal ids and widths.
+    It is of another stream or split, whose ids and width may be the same.
     """
-    try:
-        said = read_header(path).metadata.get(_FOLDER, path.parent.name)
-    except (FileNotFoundError, ValueError) as error:
-        raise _corrupt(path, str(error)) from error
-    if said != path.parent.name:
-        raise _corrupt(path, f"it was written into the folder {said}, so it is of another stream")
+    place = same_name(f"/{path.parent.absolute().as_posix()}")  # some systems list names in another Unicode form
+    if content.folder is not None and not place.endswith(same_name(f"/{content.folder}")):
+        raise CorruptFile(
+            f"{path} was written for the folder {content.folder}, so it is of another stream or split",
+            hint=how_to_remake(path.parent),
+        )
+
+
+def check_place(path: Path, content: ShardContent) -> None:
+    """Raise as `check_folder` if the shard lies in a store; elsewhere folders have names that their owners chose."""
+    if is_fingerprint(path.absolute().parent.parent.parent.name):
+        check_folder(path, content)
 
 
 def _texts(found: Any) -> list[str]:
@@ -294,6 +296,7 @@ def _listed(path: Path, shard: Shard, key: str = FEATURES) -> ShardContent:
     found = read_shard(path, key=key)
     if sha256(path) != shard.sha256:
         raise _corrupt(path, "its checksum differs from the manifest's")
+    check_place(path, found)
     if len(found.ids) != shard.rows:
         raise _corrupt(path, f"the manifest says {shard.rows:,} rows, it holds {len(found.ids):,}")
     return found
@@ -312,7 +315,8 @@ def _read_stream(
     ids: list[str] = []
     for shard in manifest.shards:
         path = directory / shard.file
-        features, shard_ids, _ = _listed(path, shard)
+        found = _listed(path, shard)
+        features, shard_ids = found.features, found.ids
         dtype = str(features.dtype).removeprefix("torch.")
         if (features.shape[1], dtype) != (manifest.width, manifest.dtype):
             raise _corrupt(

@@ -12,6 +12,7 @@ from typing import Any
 
 from sparc.system.refusals import reading
 
+LOG = "metrics.jsonl"
 HELD_OUT = "held-out/"
 """Start of the names of what was measured on held-out samples; the name of the same term on a batch follows."""
 RATE = "samples_per_second"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparc.errors import MissingData, SparcError
 from sparc.storage.manifest import MANIFEST, read_manifest
-from sparc.storage.store import FeatureStore, open_patches, open_streams, read_shard
+from sparc.storage.store import FEATURES, TOKENS, FeatureStore, check_place, open_patches, open_streams, read_shard
 from sparc.system.refusals import reading
 
 FAR = 10.0
@@ -75,11 +75,15 @@ def verify_stream(directory: Path) -> Verified:
 def _unfinished(directory: Path) -> Verified:
     """Check the shards of an extraction that is not finished."""
     doubts, rows = [], 0
-    for path in sorted(directory.glob("shard-*.safetensors")):
-        try:
-            rows += len(read_shard(path, checked=True).ids)
-        except SparcError as error:
-            doubts.append(Doubt(True, error.message, f"extract it again, which makes {path.name} anew"))
+    for kind, key in (("shard", FEATURES), ("tokens", TOKENS)):
+        for path in sorted(directory.glob(f"{kind}-*.safetensors")):
+            try:
+                found = read_shard(path, key=key, checked=True)
+                check_place(path, found)
+            except SparcError as error:
+                doubts.append(Doubt(True, error.message, f"extract it again, which makes {path.name} anew"))
+                continue
+            rows += len(found.ids) if key == FEATURES else 0
     more = f"it is not finished: {rows:,} rows so far, and no {MANIFEST}"
     return Verified(
         directory, 0, (*doubts, Doubt(False, more, "run the same extraction again, which goes on from here"))

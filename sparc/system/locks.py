@@ -241,6 +241,9 @@ def _opened(path: Path, *, create: bool) -> int:
         return os.open(path, flags | os.O_EXCL, 0o666) if create else os.open(path, flags)
     except FileExistsError:
         before, me = Owner.read(path), Owner.me()
+        if not before.pid:  # its owner has just made it, and writes its name
+            time.sleep(POLL)
+            before = Owner.read(path)
         known = before.boot == me.boot or before.host == me.host  # of this system, or of this machine before it started
         if known and before.pid:
             return os.open(path, os.O_RDWR)

@@ -124,7 +124,8 @@ def list_folders(url: str) -> list[str]:
         filesystem, path = _opened(url)
         filesystem.invalidate_cache()
         rows = filesystem.ls(path, detail=True)
-    return sorted(str(row["name"]).rstrip("/").rpartition("/")[2] for row in rows if row.get("type") == "directory")
+    names = (str(row["name"]).rstrip("/").rpartition("/")[2] for row in rows if row.get("type") == "directory")
+    return sorted(name for name in names if name not in ("", ".", ".."))
 
 
 def below(url: str, name: str) -> str:

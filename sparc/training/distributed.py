@@ -1,4 +1,4 @@
-"""Processes that train one space together, and what they exchange. torchrun starts them, one per GPU or core.
+"""Processes that train or measure one space together, and what they exchange; torchrun starts one per GPU or core.
 
 The processes form a mesh of samples x latents. Those of one row of the mesh have the same samples and hold other
 latents; those of one column hold the same latents and have other samples. A training by one process has no ranks at
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,11 +22,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparc.errors import FailedElsewhere, InvalidConfig, ProcessLost
+from sparc.training.pulse import RESUME, Pulse
 
 PATIENCE = datetime.timedelta(minutes=10)
-"""Time after which a collective gives up on a process that hangs, or whose machine is gone from the network.
+"""Time after which a collective gives up on a process that hangs.
 
-The end of a process is noticed at once. Work of one process that may take longer is waited for by `Ranks.wait`.
+The end of a process is noticed at once, and a machine that is gone from the network by `pulse`. Work of one process
+that may take longer is waited for by `Ranks.wait`.
 """
 POLL = 0.1
 """Seconds between two looks while processes wait for each other's extraction, which may take hours."""
@@ -34,8 +37,13 @@ LEAVING = 10.0
 LINGERING = 1.0
 """Seconds in which processes that fail alike hear that the first of them reports the reason."""
 _FAILED = "failed"
+_joins = itertools.count()
+"""Numbers for the times that this process has joined others, which have joined as often."""
+_pulses: list[Pulse] = []
+"""The pulse of this process, while it has joined others."""
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 
 @dataclass
@@ -183,6 +191,17 @@ class Ranks:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
+    def spread(self, work: Callable[[T], F], parts: Iterable[T], /) -> Iterator[F]:
+        """Do the parts of some work in turns, and yield what all processes found, in the order of the parts."""
+        every = list(parts)
+        for first in range(0, len(every), self.size):
+            turn = every[first : first + self.size]
+            own = work(turn[self.rank]) if self.rank < len(turn) else None
+            found: list[Any] = [None] * self.size
+            with collective():
+                dist.all_gather_object(found, own)
+            yield from found[: len(turn)]
+
     def wait(self, what: str) -> None:
         """Wait, however long, until all ranks have called this with the same words."""
         self.store.set(f"{what}/{self.rank}", "done")
@@ -191,6 +210,8 @@ class Ranks:
             while not self.store.check(names):
                 if self.store.check([_FAILED]):
                     raise FailedElsewhere
+                if (lost := _lost()) is not None:
+                    raise lost
                 time.sleep(POLL)  # in Python, so that a signal is heard
 
 
@@ -202,10 +223,13 @@ def collective() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise ProcessLost(
-            f"a process of this training has ended: {_short(str(error))}",
-            hint="torchrun reports which one, and the signal; then resume the run: sparc train --resume RUN",
-        ) from error
+        ended = ProcessLost(f"another process has ended: {_short(str(error))}", hint=RESUME)
+        raise _lost() or ended from error
+
+
+def _lost() -> ProcessLost | None:
+    """Return who gives no sign of life; None if all do."""
+    return next((pulse.reason for pulse in _pulses), None)
 
 
 def _short(error: str) -> str:
@@ -220,7 +244,23 @@ def joined() -> Iterator[Ranks]:
 
     An error that several processes meet is that of the first: in the others it becomes FailedElsewhere.
     """
-    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    every, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    number = str(next(_joins))
+    store = dist.PrefixStore(number, every)  # torchrun's store keeps what an earlier call has written
+    with collective():
+        pulse = Pulse(rank, size, number)
+    _pulses.append(pulse)
+    try:
+        with _grouped(store, rank, size) as ranks:
+            yield ranks
+    finally:
+        pulse.end()
+        _pulses.remove(pulse)
+
+
+@contextlib.contextmanager
+def _grouped(store: Any, rank: int, size: int) -> Iterator[Ranks]:
+    """Make the process groups of processes that have found each other, and end together."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

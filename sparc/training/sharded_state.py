@@ -7,6 +7,7 @@ of each file; a folder without it is not complete.
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import warnings
@@ -19,12 +20,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sparc.errors import CorruptFile
+from sparc.errors import CorruptFile, InvalidConfig
 from sparc.system.files import sha256, write_json
 from sparc.system.refusals import reading, writing
 from sparc.training.distributed import Ranks, collective
 from sparc.training.sharding import SpaceShard, split_dim
 from sparc.training.state import PROGRESS, Progress
+
+
+def check_supported() -> None:
+    """Raise InvalidConfig if this PyTorch can neither write nor read safetensors in parts."""
+    from torch.distributed import checkpoint
+
+    writer = getattr(checkpoint, "HuggingFaceStorageWriter", None)
+    if writer is None or "save_distributed" not in inspect.signature(writer).parameters:
+        raise InvalidConfig(
+            f"expected PyTorch 2.9 or later for checkpoints of --shard-latents, found {torch.__version__}",
+            hint="upgrade: pip install --upgrade torch; or begin a run without --shard-latents",
+        )
 
 
 def write_shards(path: Path, tensors: Mapping[str, Tensor], progress: Progress, space: SpaceShard) -> None:
@@ -65,8 +78,9 @@ def write_shards(path: Path, tensors: Mapping[str, Tensor], progress: Progress, 
 def read_shards(path: Path, tensors: Mapping[str, Tensor], space: SpaceShard | None, ranks: Ranks | None) -> None:
     """Read a checkpoint in a folder into tensors: whole ones, or with `space` those of its latents.
 
-    All ranks call this. Raises CorruptFile in all of them if any finds damage.
+    All ranks call this. Raises CorruptFile in all of them if any finds damage, and as `check_supported`.
     """
+    check_supported()
     damage = _damage(path, ranks)
     if ranks is None:
         is_damaged = damage is not None

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sparc.errors import CorruptFile
+from sparc.errors import CorruptFile, said
 from sparc.storage.run import Run
 from sparc.storage.tensor_files import DIGEST, check_digest, write_tensors
 from sparc.system.files import write_atomically, write_json
@@ -123,7 +123,7 @@ def load_state(
                     check_digest(path, tensors, file.metadata() or {})
                 use(tensors, progress)
         except (SafetensorError, CorruptFile, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            damage.append(" ".join(f"{path}: {error}".split()))
+            damage.append(" ".join(f"{path}: {said(error)}".split()))
             continue
         if damage:
             warnings.warn(

@@ -471,16 +471,20 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     if space.normalization == "standard":
         space.fit_normalization(features.shards)
     space.completion = None
-    completes = config.completion != "none" and len(space.streams) > 1 and space.selection == "global"
-    if config.pre_bias == "zeros" and not completes:
+    if config.pre_bias == "zeros" and not completes(space, config):
         return True
     fitted, held_out = moments(space, features)
     if config.pre_bias == "mean":
         with torch.no_grad():
             space.pre_bias.copy_((fitted + held_out).mean)
-    if completes:
+    if completes(space, config):
         space.completion = fit_completion(fitted, held_out).to(space.decoder)
     return (fitted + held_out).lacking
+
+
+def completes(space: LatentSpace, config: TrainingConfig) -> bool:
+    """Return True if a training fits a completion: several streams can be selected together, and the options ask so."""
+    return config.completion != "none" and len(space.streams) > 1 and space.selection == "global"
 
 
 def _prepare_together(space: LatentSpace, features: TrainingFeatures, config: TrainingConfig, ranks: Ranks) -> bool:

@@ -28,6 +28,7 @@ from sparc.plugins import (
     cache_dir,
     cache_key,
     find_path,
+    head_fault,
     hookimpl,
     install,
     no_folder,
@@ -168,7 +169,7 @@ class Coco:
         return Sample(self.ids[index], opener, self._captions[index], image_id=self.groups[index])
 
     def image_fault(self, index: int) -> BadSample | None:
-        """Return why the image of a sample cannot be read: it does not exist, or is empty."""
+        """Return why the image of a sample cannot be read: it does not exist, is empty, or its header says so."""
         name = self._files[index]
         if self._missing and name in self._missing:
             how = "download it" if "://" in name else f"unzip {self._folder.name}.zip again"
@@ -179,7 +180,7 @@ class Coco:
             if os.stat(place).st_size == 0:
                 hint = f"unzip {self._folder.name}.zip again; or pass --skip-bad to continue without it"
                 return BadSample(f"the image of sample '{self.ids[index]}' is empty: {place}", hint=hint)
-        return None
+        return head_fault(place, f"the image of sample '{self.ids[index]}', {place},")
 
     @property
     def taxonomy(self) -> Taxonomy | None:

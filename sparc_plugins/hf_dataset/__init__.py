@@ -18,6 +18,7 @@ from sparc.plugins import (
     Sample,
     Taxonomy,
     Texts,
+    head_fault,
     held_out,
     hookimpl,
     read_taxonomy,
@@ -134,6 +135,10 @@ class HFDataset:
                 return None
             if cell and (fault := _file_fault(cell, self._root)):
                 return BadSample(f"the image of sample '{self.ids[index]}' {fault}: {_shown(cell)}", hint=hint)
+            if cell:
+                return head_fault(
+                    located(cell, self._root), f"the image of sample '{self.ids[index]}', {_shown(cell)},"
+                )
         if is_empty is not None and is_empty[row].as_py():
             return BadSample(f"the image of sample '{self.ids[index]}' is empty: it has no bytes", hint=hint)
         return None

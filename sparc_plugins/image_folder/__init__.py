@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparc.plugins import (
+    BadSample,
     DatasetSpec,
     MissingData,
     Problems,
@@ -33,8 +34,16 @@ from sparc.plugins import (
 )
 from sparc_plugins.image_folder.columns import FORM
 from sparc_plugins.image_folder.faults import faults_of_samples, problems_of
-from sparc_plugins.image_folder.images import as_text, open_image, survey
-from sparc_plugins.image_folder.index import SPLITS, ImageFolderParams, Row, examine_index, index_path, read_index
+from sparc_plugins.image_folder.images import Survey, as_text, faults_of_heads, open_image, survey
+from sparc_plugins.image_folder.index import (
+    SPLITS,
+    ImageFolderParams,
+    Index,
+    Row,
+    examine_index,
+    index_path,
+    read_index,
+)
 from sparc_plugins.image_folder.places import INDEX_NAMES
 from sparc_plugins.image_folder.records import some
 
@@ -126,17 +135,37 @@ _problems: dict[ImageFolderParams, dict[frozenset[str], Problems]] = {}
 
 
 def _check(params: ImageFolderParams, modalities: Collection[str]) -> Problems:
-    """Return all that is wrong without a look into images, in the order of the lines."""
+    """Return all that is wrong as far as the index and the headers of images tell, in the order of the lines."""
     if params not in _problems:
         _identify(params)
-    return _problems[params][frozenset(modalities)]
+    kinds = frozenset(modalities)
+    if "image" not in kinds:
+        return _problems[params][kinds]
+    index, found, heads = _looked_at(params)
+    if not heads:
+        return _problems[params][kinds]
+    taxonomy = find_taxonomy(Path(params.root).expanduser())
+    return problems_of(index_path(params), index, found, taxonomy, heads)[kinds]
+
+
+def _looked_at(params: ImageFolderParams) -> tuple[Index, Survey, dict[str, BadSample]]:
+    """Return the index, the images that it lists, and what their headers say against them."""
+    root = Path(params.root).expanduser()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `_identify` has passed them on
+        index = examine_index(params)
+    images = {row.image: None for row in (*index.rows, *index.parts) if row.image and row.split in (*SPLITS, "")}
+    heads = faults_of_heads(root, images)
+    return index, survey(root, images) if heads else Survey(), heads
 
 
 def _open_readable(params: ImageFolderParams, split: str) -> ImageFolder:
     """Open a split without the lines at fault."""
+    root = Path(params.root).expanduser()
     index = examine_index(params)
-    found = survey(Path(params.root).expanduser(), (row.image for row in index.rows if row.split in SPLITS))
-    bad = {fault.line for fault in faults_of_samples(index_path(params), index, found)}
+    found = survey(root, (row.image for row in index.rows if row.split in SPLITS))
+    heads = faults_of_heads(root, (row.image for row in index.rows if row.split in SPLITS))
+    bad = {fault.line for fault in faults_of_samples(index_path(params), index, found, heads)}
     return ImageFolder(params, split, [row for row in index.rows if row.line not in bad])
 
 

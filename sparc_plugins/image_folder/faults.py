@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from sparc.plugins import BadSample, InvalidConfig, MissingData, Problems, SparcError, counted, read_taxonomy
-from sparc_plugins.image_folder.images import Survey, as_text
+from sparc_plugins.image_folder.images import UNREAD, Survey, as_text
 from sparc_plugins.image_folder.index import SPLITS, Index, Row
 from sparc_plugins.image_folder.records import Fault
 
@@ -14,10 +15,16 @@ CORRECT = "correct these lines or files; or pass --skip-bad to continue without 
 DOWNLOAD = "images must be files in the folder: download them; or pass --skip-bad to continue without these samples"
 
 
-def problems_of(path: Path, index: Index, found: Survey, taxonomy: Path | None) -> dict[frozenset[str], Problems]:
+Heads = Mapping[str, BadSample]
+"""What is wrong with the headers of images, by their names in the index."""
+
+
+def problems_of(
+    path: Path, index: Index, found: Survey, taxonomy: Path | None, heads: Heads = MappingProxyType({})
+) -> dict[frozenset[str], Problems]:
     """Return all that is wrong, in the order of lines, for image streams, for text streams, and for both."""
     grave = [*index.faults, *_of_names(path, index, found), *_of_labels(path, index, taxonomy), *_of_splits(index)]
-    images, captions = list(_of_images(path, index, found)), list(_of_captions(path, index))
+    images, captions = list(_of_images(path, index, found, heads)), list(_of_captions(path, index))
     kinds: dict[frozenset[str], Problems] = {}
     for modalities in (("image",), ("text",), ("image", "text")):
         every = [*grave, *(images if "image" in modalities else ()), *(captions if "text" in modalities else ())]
@@ -27,9 +34,9 @@ def problems_of(path: Path, index: Index, found: Survey, taxonomy: Path | None) 
     return kinds
 
 
-def faults_of_samples(path: Path, index: Index, found: Survey) -> Iterator[Fault]:
+def faults_of_samples(path: Path, index: Index, found: Survey, heads: Heads) -> Iterator[Fault]:
     """Yield the samples whose image or caption cannot be read."""
-    yield from _of_images(path, index, found)
+    yield from _of_images(path, index, found, heads)
     yield from _of_captions(path, index)
 
 
@@ -42,15 +49,19 @@ def _at(path: Path, row: Row, message: str, hint: str = CORRECT) -> Fault:
     return Fault(row.line, BadSample(f"{path}, line {row.line}: {message}", hint=hint))
 
 
-def _of_images(path: Path, index: Index, found: Survey) -> Iterator[Fault]:
-    """Yield images that are missing, or that no reader knows."""
+def _of_images(path: Path, index: Index, found: Survey, heads: Heads) -> Iterator[Fault]:
+    """Yield images that are missing, or that no reader knows, or whose header says that they cannot be read."""
     missing, unreadable = set(found.missing), set(found.unreadable)
-    for row in _rows(index) if missing or unreadable else ():
+    for row in _rows(index) if missing or unreadable or heads else ():
         if row.image in missing:
             hint = DOWNLOAD if "://" in row.image else CORRECT
             yield _at(path, row, f"no image '{as_text(row.image)}' in the folder", hint)
         elif row.image in unreadable:
-            yield _at(path, row, f"the image '{as_text(row.image)}' is empty, or HEIC or SVG")
+            suffix = Path(row.image).suffix.lower()
+            what = f"{suffix[1:].upper()}, which is not read" if suffix in UNREAD else "empty"
+            yield _at(path, row, f"the image '{as_text(row.image)}' is {what}")
+        elif (fault := heads.get(row.image)) is not None:
+            yield _at(path, row, fault.message, fault.hint)
 
 
 def _of_captions(path: Path, index: Index) -> Iterator[Fault]:

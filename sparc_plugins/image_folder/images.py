@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparc.plugins import BadSample, InvalidConfig, find_path, read_image, same_name
+from sparc.plugins import BadSample, InvalidConfig, find_path, head_fault, read_image, same_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +27,9 @@ def is_image(root: Path, name: str) -> bool:
     return name.lower().endswith(SUFFIXES) or (bool(name) and os.path.isfile(os.path.join(root, name)))
 
 
-_UNREAD = (".heic", ".heif", ".svg")
+HEADERS, SECONDS = 100_000, 20.0
+"""Most headers of images that are looked at before an extraction, and the longest time for them."""
+UNREAD = (".heic", ".heif", ".svg")
 _PLAIN = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)
 """Paths whose only spelling they are."""
 
@@ -125,7 +129,7 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
             _note_same(found, respelled.setdefault(actual, name), name, actual)
         listed.add(name)
         found.sizes[path] = size
-        if not size or (name.lower().endswith(_UNREAD) and not _is_read(name)):
+        if not size or (name.lower().endswith(UNREAD) and not _is_read(name)):
             found.unreadable.append(name)
     for actual, name in respelled.items():
         if actual in listed:
@@ -133,6 +137,27 @@ def survey(root: Path, images: Iterable[str]) -> Survey:
     listed |= respelled.keys()
     for folder in {name[: name.rfind(os.sep) + 1] for name in listed}:
         found.unlisted += [name for name in _images_in(root, folder, listed) if same_name(name) not in listed]
+    return found
+
+
+def faults_of_heads(root: Path, images: Iterable[str]) -> dict[str, BadSample]:
+    """Return what the headers of images say against them, by the names that the index has.
+
+    Images that are missing or empty are no faults here. At most HEADERS are looked at, evenly spread, for SECONDS: what
+    is wrong with others is found when they are read.
+    """
+    names = sorted(set(images))
+    latest = time.monotonic() + SECONDS
+    found = {}
+    for name in names[:: -(-len(names) // HEADERS) or 1]:
+        path = os.path.join(root, name)
+        with contextlib.suppress(OSError):
+            if not os.path.exists(path):
+                path = str(_respelled(root, name))
+            if os.stat(path).st_size and (fault := head_fault(path, f"the image '{as_text(name)}'")):
+                found[name] = fault
+        if time.monotonic() > latest:
+            break
     return found
 
 

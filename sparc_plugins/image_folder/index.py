@@ -18,7 +18,7 @@ from sparc_plugins.image_folder.columns import FORM, REQUIRED
 from sparc_plugins.image_folder.images import are_two_files, as_text, image_name
 from sparc_plugins.image_folder.places import INDEX_NAMES
 from sparc_plugins.image_folder.places import index_path as find_index
-from sparc_plugins.image_folder.records import Fault, Record, read_records, some, wrong
+from sparc_plugins.image_folder.records import Fault, Notes, Record, read_records, some, wrong
 
 SPLITS = ("train", "test")
 LEFT_OUT = ("val", "valid", "validation", "dev")
@@ -93,7 +93,9 @@ def examine_index(params: ImageFolderParams) -> Index:
     path = index_path(params)
     reader = _Reader(path, params)
     if params.index is None and (others := [name for name in INDEX_NAMES if _is_another(path, name)]):
-        reader.notes.append(f"the samples are those of {path}; {some(others)} beside it is not read (index= chooses)")
+        reader.notes.rows.append(
+            f"the samples are those of {path}; {some(others)} beside it is not read (index= chooses)"
+        )
     rows: list[Row] = []
     faults: list[Fault] = []
     parts: list[Row] = []
@@ -108,7 +110,7 @@ def examine_index(params: ImageFolderParams) -> Index:
         raise MissingData(f"{path} lists no samples", hint=f"one line per sample: {FORM}")
     if not faults:
         reader.finish()
-    for note in reader.notes if not faults else ():
+    for note in reader.notes.columns + ([] if faults else reader.notes.rows):
         # One place in this module, so that Python shows each warning once.
         warnings.warn(f"image-folder: {note}", stacklevel=1)
     return Index(rows, faults, parts)
@@ -128,7 +130,7 @@ class _Reader:
 
     def __init__(self, path: Path, params: ImageFolderParams) -> None:
         self.path = path
-        self.notes: list[str] = []
+        self.notes = Notes([], [])
         self._params = params
         self._root = os.path.abspath(Path(params.root).expanduser())
         self._lines: dict[str, int] = {}
@@ -224,24 +226,24 @@ class _Reader:
     def finish(self) -> None:
         """Write the notes on all rows."""
         for split, lines in self._left_out.items():
-            self.notes.append(
+            self.notes.rows.append(
                 f"left out rows of {self.path} with split '{split}': {len(lines)} (lines {some(lines)}); only train "
                 "and test are read"
             )
         if self._no_labels:
-            self.notes.append(
+            self.notes.rows.append(
                 f"cells of labels in {self.path} that say that there is no value, such as nan, and are no label: "
                 f"{len(self._no_labels)} (lines {some(self._no_labels)})"
             )
         if self._commas:
             separator = self._params.label_separator
-            self.notes.append(
+            self.notes.rows.append(
                 f"cells of labels in {self.path} with a comma and no '{separator}', each of which is one label: "
                 f"{len(self._commas)}, such as '{self._commas[0]:.60}'; to split them: "
                 """--dataset 'image-folder[label_separator=","]'"""
             )
         if self._halves:
-            self.notes.append(
+            self.notes.rows.append(
                 f"captions in {self.path} with half of a character (a lone surrogate), which becomes '?': "
                 f"{len(self._halves)} (lines {some(self._halves)})"
             )

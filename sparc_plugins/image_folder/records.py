@@ -28,10 +28,17 @@ class Fault(NamedTuple):
     error: SparcError
 
 
-def read_records(path: Path, notes: list[str], faults: list[Fault]) -> Iterator[tuple[int, Record]]:
+class Notes(NamedTuple):
+    """Sentences on a table that is not wrong: those on its columns hold whatever is wrong with its rows."""
+
+    columns: list[str]
+    rows: list[str]
+
+
+def read_records(path: Path, notes: Notes, faults: list[Fault]) -> Iterator[tuple[int, Record]]:
     """Yield the line number and the cells of each record, by column name.
 
-    A row that holds no text is left out and counted in `notes`, one sentence for each reason. A record that does not
+    A row without text is left out and counted in `notes.rows`, one sentence for each reason. A record that does not
     fit the header is added to `faults`; behind a quote that is not closed, nothing more is read.
 
     Raises:
@@ -55,12 +62,12 @@ def some(found: Sequence[object]) -> str:
     return ", ".join(f"{one!s:.80}" for one in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
 
 
-def _csv_records(path: Path, file: TextIO, notes: list[str], faults: list[Fault]) -> Iterator[tuple[int, Record]]:
+def _csv_records(path: Path, file: TextIO, notes: Notes, faults: list[Fault]) -> Iterator[tuple[int, Record]]:
     if (found := _header(path, file)) is None:
         return
     lines, header, dialect = found
     names = _names(path, lines, header)
-    notes.extend(f"{path} has {said}" for said in near_misses(names))
+    notes.columns.extend(f"{path} has {said}" for said in near_misses(names))
     kept = [(column, name) for column, name in enumerate(names) if name in COLUMNS]
     unnamed = [column for column, name in enumerate(names) if not name and column]  # pandas writes row numbers first
     # A caption with a bare separator fills the next cell too, which shows by the space that follows a comma.
@@ -107,9 +114,9 @@ def _csv_records(path: Path, file: TextIO, notes: list[str], faults: list[Fault]
             continue
         yield line, {name: cells[column] for column, name in kept}
     if blank:
-        notes.append(f"left out rows of {path} without any text: {len(blank)} (lines {some(blank)})")
+        notes.rows.append(f"left out rows of {path} without any text: {len(blank)} (lines {some(blank)})")
     if repeated:
-        notes.append(f"left out rows of {path} that repeat its header: {len(repeated)} (lines {some(repeated)})")
+        notes.rows.append(f"left out rows of {path} that repeat its header: {len(repeated)} (lines {some(repeated)})")
 
 
 def _header(path: Path, file: TextIO) -> tuple[int, list[str], dict[str, Any]] | None:
@@ -223,7 +230,7 @@ def _unreadable(path: Path, line: int, error: csv.Error) -> InvalidConfig:
     return wrong(path, line, text)
 
 
-def _json_records(path: Path, file: TextIO, notes: list[str], faults: list[Fault]) -> Iterator[tuple[int, Record]]:
+def _json_records(path: Path, file: TextIO, notes: Notes, faults: list[Fault]) -> Iterator[tuple[int, Record]]:
     named: dict[tuple[str, ...], list[str]] = {}
     said: dict[tuple[str, ...], list[str]] = {}
     """By the keys of a record, what to say of those that are not read."""
@@ -255,7 +262,7 @@ def _json_records(path: Path, file: TextIO, notes: list[str], faults: list[Fault
         for one in said[keys]:
             near.setdefault(one, []).append(line)
         yield line, dict(zip(named[keys], values, strict=True))
-    notes.extend(f"{path} has {one}: {len(lines)} (lines {some(lines)})" for one, lines in near.items())
+    notes.columns.extend(f"{path} has {one}: {len(lines)} (lines {some(lines)})" for one, lines in near.items())
 
 
 def _number_or_nothing(constant: str) -> str | None:

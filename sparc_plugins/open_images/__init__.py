@@ -22,6 +22,7 @@ from sparc.plugins import (
     Problems,
     Sample,
     Taxonomy,
+    head_fault,
     hookimpl,
     identify_files,
     read_image,
@@ -142,14 +143,17 @@ class OpenImages:
         return Sample(self.ids[index], open_it, self._narratives.caption(index), image_id=image)
 
     def image_fault(self, index: int) -> BadSample | None:
-        """Return why the image of a sample cannot be read: it is empty. Those that do not exist are an error before."""
+        """Return why the image of a sample cannot be read: it is empty, or its header says so.
+
+        Those that do not exist are an error before.
+        """
         image: str = self.groups[index]
         path = os.path.join(self.files.images, self._renamed.get(image, f"{image}.jpg"))
         with contextlib.suppress(OSError):  # the extraction says more
             if os.stat(path).st_size == 0:
                 hint = "download it again; or pass --skip-bad"
                 return BadSample(f"the image of sample '{self.ids[index]}' is empty: {path}", hint=hint)
-        return None
+        return head_fault(path, f"the image of sample '{self.ids[index]}', {path},")
 
     def labels(self) -> csr_array | None:
         """Return the verified labels (N, labels) of the samples' images, columns as in the taxonomy.

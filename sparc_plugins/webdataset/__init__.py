@@ -184,7 +184,7 @@ def open_image(path: Shard, offset: int, size: int) -> Image:
     except UnidentifiedImageError as error:
         fault = no_image("its file", data[:512])
         advice = (fault.hint or "").partition(";")[0]
-        raise ValueError(f"{fault}; {advice}") from error  # the caller names the sample
+        raise ValueError(f"{fault.message}; {advice}") from error  # the caller names the sample
 
 
 def _identify(params: WebDatasetParams) -> str:

@@ -42,9 +42,9 @@ def test_the_loader_and_an_evaluation_are_measured(sparc_here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--widths", "a,b"), "--widths: expected comma-separated numbers, found 'a,b'"),
-        (("--k", "9000"), "k: expected at most n-latents, 8192, found 9000"),
-        (("--widths", "0,5"), "streams.stream-0: input should be greater than 0, found 0"),
+        (("--widths", "a,b"), "--widths: expected comma-separated numbers from 1, found 'a,b'"),
+        (("--k", "9000"), "--k: expected at most --n-latents, 8192, found 9000"),
+        (("--widths", "0,5"), "--widths: expected comma-separated numbers from 1, found '0,5'"),
     ],
 )
 def test_shapes_that_make_no_sense_are_refused(sparc_here, arguments, message):

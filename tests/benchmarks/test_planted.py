@@ -122,7 +122,7 @@ def test_the_best_threshold_keeps_what_is_right():
 
 
 @pytest.fixture
-def session(environment, tmp_path, monkeypatch):
+def session(environment, quick, tmp_path, monkeypatch):
     """Two streams without noise and private concepts, which show three of ten concepts in each sample."""
     monkeypatch.setenv("SPARC_CACHE", environment["SPARC_CACHE"])
     streams = [f"{name}=synthetic[width={width},noise=0,private=0]" for name, width in (("a", 256), ("b", 300))]

@@ -15,9 +15,15 @@ LOADED = """
 import sys, torch
 import sparc.core.step
 from sparc.core.kernels import kernels
+from sparc.core.kernels.choose import WORTH_COMPILING
 print(sorted({"numba", "triton", "scipy", "pydantic"} & sys.modules.keys()))
-kernels(torch.empty(1, %d))
-print("numba" in sys.modules)
+for size in (WORTH_COMPILING - 1, WORTH_COMPILING):
+    kernels(torch.empty(1, size))
+    print("numba" in sys.modules)
+from sparc.core.space import LatentSpace
+with torch.device("meta"):  # as a space is made that is loaded
+    LatentSpace({"a": 3}, n_latents=4, k=2)
+print("torch._dynamo" in sys.modules)
 """
 
 
@@ -28,10 +34,9 @@ def run(code, path=None):
     return done.stdout.splitlines(), done.stderr
 
 
-def test_core_loads_a_compiler_only_for_the_first_table_that_is_worth_it():
+def test_core_loads_a_compiler_only_for_the_first_table_that_is_worth_it_and_never_that_of_pytorch():
     pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'")
-    assert run(LOADED % WORTH_COMPILING)[0] == ["[]", "True"]
-    assert run(LOADED % (WORTH_COMPILING - 1))[0] == ["[]", "False"]
+    assert run(LOADED)[0] == ["[]", "False", "True", "False"]
 
 
 def test_a_compiler_that_does_not_work_is_reported_once_and_replaced_by_pytorch(tmp_path):

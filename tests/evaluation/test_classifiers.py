@@ -8,7 +8,17 @@ from scipy.sparse import csr_array
 import sparc.evaluation.classifiers
 from sparc.core.codes import Codes
 from sparc.core.space import LatentSpace
-from sparc.evaluation.classifiers import Split, average_precision, classify, learn, logits, precision, readings, scale
+from sparc.evaluation.classifiers import (
+    Split,
+    average_precision,
+    classify,
+    learn,
+    logits,
+    precision,
+    read,
+    readings,
+    scale,
+)
 from sparc.evaluation.encoding import encode
 from sparc.evaluation.probes import probes
 
@@ -161,7 +171,7 @@ def test_codes_without_any_activation_stay_silent():
 def test_each_stream_is_read_raw_as_a_code_and_as_rebuilt_from_every_stream(labelled):
     encodings, _ = labelled
     rows = torch.tensor([5, 3, 200])
-    found = {(kind, source, target): inputs for kind, source, target, inputs in readings(encodings, rows)}
+    found = {tuple(reading): read(encodings, rows, reading) for reading in readings("ab")}
     assert list(found) == [
         ("raw", "a", "a"),
         ("raw", "b", "b"),
@@ -184,9 +194,9 @@ def test_each_stream_is_read_raw_as_a_code_and_as_rebuilt_from_every_stream(labe
 
 def test_reconstructions_are_the_same_however_many_at_once(labelled, monkeypatch):
     encodings, _ = labelled
-    whole = [inputs for *_, inputs in readings(encodings, TRAIN)][-1]
+    whole = read(encodings, TRAIN, readings("ab")[-1])
     monkeypatch.setattr("sparc.evaluation.encoding.CHUNK", 7)
-    pieces = [inputs for *_, inputs in readings(encodings, TRAIN)][-1]
+    pieces = read(encodings, TRAIN, readings("ab")[-1])
     assert torch.allclose(pieces, whole, atol=1e-6)
 
 

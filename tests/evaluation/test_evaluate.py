@@ -1,6 +1,7 @@
 """The whole evaluation, against the naive oracle; and properties of every report."""
 
 import json
+import pickle  # noqa: TID251  # processes exchange what they measured pickled
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy.sparse import csr_array
 import sparc.evaluation.encoding
 from sparc.core.completion_fit import fit_completion
 from sparc.core.moments import moments_of
-from sparc.evaluation import HeldOut, Report, evaluate
+from sparc.evaluation import HeldOut, Report, Work, alone, evaluate
 from sparc.evaluation.alignment import shuffles
 from sparc.plugins.contracts import Taxonomy
 from tests.evaluation import oracle
@@ -61,6 +62,25 @@ def test_codes_are_measured_as_the_oracle_measures_them(random_space, held, sele
                 expected = oracle.reconstruction(y, x[target], held.present[source], held.present[target])
                 assert found.nmse[source][target] == pytest.approx(expected[0], rel=1e-10)
                 assert found.r2[source][target] == pytest.approx(expected[1], rel=1e-10)
+
+
+def test_parts_that_other_processes_measure_in_another_order_give_the_same_numbers(random_space, held, monkeypatch):
+    def elsewhere(work, parts):
+        done = {number: pickle.dumps(work(part)) for number, part in reversed(list(enumerate(parts)))}
+        sent.append(len(done))
+        return (pickle.loads(done[number]) for number in range(len(done)))
+
+    sent = []
+    monkeypatch.setattr("sparc.evaluation.encoding.CHUNK", 7)
+    monkeypatch.setattr("sparc.evaluation.alignment.COUNTS", 1)
+    monkeypatch.setattr("sparc.evaluation.retrieval.MAX_QUERIES", 5)
+    space = random_space(selection="global")
+    held_out = HeldOut(held.features, held.groups, held.matrix, held.taxonomy)
+    one, other = (evaluate(space, held_out, classifiers=True, work=Work(spread)) for spread in (alone, elsewhere))
+    assert one.report == other.report
+    assert one.latents == other.latents
+    assert len(sent) > 20
+    assert min(sent) > 1
 
 
 @pytest.mark.parametrize("selection", ["global", "local"])

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from sparc.cli.tables.evaluation import evaluation_tables
 from sparc.evaluation import HeldOut, evaluate
+from sparc.evaluation.faults import width_of_few
 from tests.evaluation.test_evaluate import completed
 
 
@@ -55,6 +56,31 @@ def test_alignment_is_shown_beside_its_nulls_over_all_and_over_alive_latents(rep
         assert numbers(text, f"{row.depth} ") == expected
 
 
+def test_each_number_of_a_turned_table_has_a_name_of_its_own(report):
+    """In 60 columns the alignment of this report, in 30 its reconstruction, is a paragraph per row."""
+
+    def names(text, title):
+        rows = text[text.index(title) :].partition("\n\n")[0].splitlines()
+        return [row.strip().rpartition("  ")[0].strip() for row in rows if row.startswith("  ")]
+
+    kinds = ("joint", "joint null", "solo", "solo null")
+    overlaps = [f"{over} {kind}" for over in ("all", "alive") for kind in kinds]
+    assert names(show(report, width=45), "Alignment") == overlaps * len(report.jaccard)
+    measures = ["joint NMSE", "joint R²", "solo NMSE", "solo R²"]
+    assert names(show(report, width=30), "Reconstruction") == measures * 9
+
+
+def test_the_width_of_a_few_samples_is_said_and_of_many_is_not(random_space, held):
+    """With 16 samples the largest half of a 95% interval of a share is 1.96 · √(0.5 · 0.5 / 16) = 0.245."""
+    few = {name: rows[:16] for name, rows in held.features.items()}
+    report = evaluate(random_space(), HeldOut(few, held.groups[:16])).report
+    assert width_of_few(report).startswith(
+        "these numbers are of 16 held-out samples: a share, such as R@1, may be off by 0.24 either way (95%)"
+    )
+    assert width_of_few(report.model_copy(update={"samples": 29})) is not None
+    assert width_of_few(report.model_copy(update={"samples": 30})) is None
+
+
 def test_latents_are_counted_joint_and_solo(report):
     text = show(report)
     for way, found in (("joint ", report.joint), ("solo ", report.solo)):
@@ -70,7 +96,7 @@ def test_retrieval_is_shown_by_latents_then_by_cross_reconstruction_above_chance
             assert [r1, r5, r10, mrr] == near(ranks.r1, ranks.r5, ranks.r10, ranks.mrr)
 
 
-def test_everything_adds_what_streams_share_what_latents_are_called_and_what_they_tell(random_space, held):
+def test_everything_adds_what_streams_share_what_latents_are_called_and_what_they_tell(quick, random_space, held):
     samples = HeldOut(held.features, held.groups, held.matrix, held.taxonomy)
     report = evaluate(random_space(), samples, classifiers=True).report
     text = show(report, everything=True, width=80)

@@ -92,7 +92,8 @@ def codes(value):
 
 def test_every_measure_has_its_value_its_null_and_a_sentence(tmp_path):
     both = {"all": 0.3, "alive": 0.4, "all_interval": None, "alive_interval": None}
-    depth = {"depth": 2, "solo": both, "solo_null": {**both, "all": 0.1}, "joint": both, "joint_null": both}
+    depth = {"depth": 2, "solo": both, "solo_null": {**both, "all": 0.1}}
+    depth |= {"joint": {**both, "all": 0.9}, "joint_null": {**both, "all": 0.7}}
     report = {"samples": 9, "streams": ["a", "b"], "n_latents": 8, "k": 2, "selection": "global"}
     report |= {"joint": codes(0.2), "solo": codes(0.1), "jaccard": [depth]}
     path = tmp_path / "evaluation.json"
@@ -101,6 +102,10 @@ def test_every_measure_has_its_value_its_null_and_a_sentence(tmp_path):
     assert (found["alive"]["value"], found["dead"]["value"]) == (7, 1)
     assert (found["solo nmse a>a"]["value"], found["joint nmse a>a"]["value"]) == (0.1, 0.2)
     assert found["solo nmse a>b"]["value"] is None
-    assert (found["jaccard 2"]["value"], found["jaccard 2"]["null"]) == (0.3, 0.1)
+    for kind, numbers in (("solo", (0.3, 0.1)), ("joint", (0.9, 0.7))):
+        jaccard = found[f"{kind} jaccard 2"]
+        assert (jaccard["value"], jaccard["null"]) == numbers
+        assert jaccard["label"] == f"Jaccard at depth 2, {kind}"
+        assert f"the {kind} null is" in jaccard["read"]
     assert found["dead"]["better"] == found["solo nmse a>a"]["better"] == "lower"
     assert all(one["read"].endswith(".") for one in found.values())

@@ -24,13 +24,14 @@ from sparc.errors import (
     SparcError,
     UnknownName,
 )
-from sparc.extraction import Job, JobOptions, plan
+from sparc.extraction import Job, JobOptions, Share, plan
 from sparc.extraction.batch_size import fitting_inputs, fitting_memory
-from sparc.extraction.estimate import estimate
+from sparc.extraction.estimate import estimate, pace
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.preprocessing import BatchReader, ItemBatch
-from sparc.extraction.shards import Destination, Share, extract_streams
+from sparc.extraction.shards import Destination
 from sparc.extraction.supervise import Progress, extract, following
+from sparc.extraction.work import extract_streams
 from sparc.plugins.contracts import Sample
 from sparc.plugins.registry import discover
 from sparc.storage.store import open_patches, open_streams, read_shard, shard_path
@@ -157,7 +158,7 @@ def test_a_skipped_sample_lacks_the_stream_and_is_recorded(dataset, photos, tmp_
     (photos / dataset.groups[20]).unlink()
     manifest = extract_stream(dataset, Brightness(), tmp_path / "s", skip_bad=True)
     assert manifest.skipped == (dataset.ids[20],)
-    features, _, _ = read_shard(shard_path(tmp_path / "s", 0))
+    features, *_ = read_shard(shard_path(tmp_path / "s", 0))
     assert (features[20] == 0).all()
     assert (features[21] > 0).all()
 
@@ -169,7 +170,7 @@ def test_what_was_skipped_is_tried_again_unless_skipping_is_asked_for(dataset, p
     extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16, skip_bad=True)
     again = extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16, skip_bad=True)
     assert again.skipped == (dataset.ids[20],)
-    with pytest.raises(BadSample, match="of a format that Pillow does not know"):
+    with pytest.raises(BadSample, match="is a text, which is not read"):
         extract_stream(dataset, Brightness(), tmp_path / "s", shard_rows=16)
     image.write_bytes(content)
     untouched = shard_path(tmp_path / "s", 0).stat().st_mtime_ns
@@ -428,6 +429,12 @@ def test_a_feature_that_float16_cannot_hold_is_the_largest_that_it_can(dataset, 
     destination = Destination(tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16")
     extract_streams(dataset, FeatureExtractor({"s": Huge()}, "image"), {"s": destination})
     assert (open_streams({"s": tmp_path / "s"}).in_memory()["s"] == -65504).all()
+
+
+def test_the_pace_of_an_extraction_is_that_of_its_middle_because_the_last_batch_ends_with_the_one_before():
+    # Five batches of 10 rows and 1 s each, after 3 s; a batch ends when the next is computed.
+    assert pace([0, 5, 6, 7, 8, 8], [0, 10, 20, 30, 40, 50], 1) == (10, 3)
+    assert pace([0, 2, 2], [0, 10, 20], 1) == (10, 0)
 
 
 def test_a_probe_says_what_all_will_take_and_writes_nothing(dataset):

@@ -4,10 +4,9 @@ import os
 import threading
 from types import SimpleNamespace
 
+from sparc.extraction.plan import WHOLE, Share
 from sparc.extraction.sharing import locked, sweep
 from sparc.system.locks import LOCK, take
-
-WHOLE = (0, 1)
 
 
 def jobs(root, *names):
@@ -39,7 +38,7 @@ def test_the_second_extraction_says_for_whom_it_waits_and_goes_on_when_the_first
 def test_shares_work_at_the_same_time_but_not_two_of_one_number_nor_a_whole_extraction(tmp_path):
     (job,) = jobs(tmp_path, "a")
     said = []
-    with locked([job], (0, 2), said.append), locked([job], (1, 2), said.append):
+    with locked([job], Share(0, 2), said.append), locked([job], Share(1, 2), said.append):
         assert take(job.directory / LOCK) is None
         assert take(job.directory / f"{LOCK}.0-of-2") is None
         (job.directory / ".shard-00001.safetensors.12.tmp").touch()

@@ -8,7 +8,8 @@ import torch
 
 from sparc.extraction import parts, shards
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
-from sparc.extraction.shards import Destination, extract_streams
+from sparc.extraction.shards import Destination
+from sparc.extraction.work import extract_streams
 from sparc.storage.manifest import is_complete
 from sparc.storage.store import part_path, part_paths, shard_path
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
@@ -53,7 +54,9 @@ def extracted(dataset, folder, last=None, *, names=("a",), dtype="float16", **op
     backbone = Colours(last)
     options = ComputeOptions(**{"tokens": getattr(torch, dtype), **options})
     extractor = FeatureExtractor(dict.fromkeys(names, backbone), "image", options)
-    places = {name: Destination(folder / name, name, {}, "", "image-folder", "train", dtype) for name in names}
+    places = {
+        name: Destination(folder / name, name, {}, "", "image-folder", "train", dtype, mark=name) for name in names
+    }
     with contextlib.suppress(KeyboardInterrupt):
         extract_streams(dataset, extractor, places, shard_rows=32)
     return backbone.seen
@@ -128,8 +131,9 @@ def test_rows_of_other_samples_another_width_or_with_skipped_samples_are_not_tak
     assert extracted(dataset, tmp_path / "t") == len(dataset)
 
 
-def test_those_of_another_stream_of_the_same_width_are_computed_again(dataset, tmp_path):
-    extracted(dataset, tmp_path / "s", 5)
+@pytest.mark.parametrize("last", [9, None], ids=["rows and a shard", "shards"])
+def test_those_of_another_stream_of_the_same_width_are_computed_again(dataset, tmp_path, last):
+    extracted(dataset, tmp_path / "s", last)
     place = tmp_path / "s" / "b"
     shutil.copytree(tmp_path / "s" / "a", place, ignore=shutil.ignore_patterns("*.json"))
     assert len(list(place.iterdir())) >= 2

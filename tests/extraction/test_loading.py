@@ -24,8 +24,8 @@ from sparc.errors import BadSample, OutOfMemory, PluginError, StorageError
 from sparc.extraction import loading
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.loading import _Packed, load
+from sparc.extraction.plan import Share
 from sparc.extraction.preprocessing import BatchReader, ItemBatch, PreprocessedBatch, fault
-from sparc.extraction.shards import Share
 from sparc.extraction.supervise import _death
 from sparc.plugins import Sample
 from sparc.plugins.images import ImageLimits

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,20 +102,30 @@ for folder in map(Path, sys.argv[1:]):
     codes = sae.encode(raw)
     found = {"codes": codes, "rebuilt": sae.decode(codes), "forward": sae(raw)}
     save_file({name: tensor.detach() for name, tensor in found.items()}, folder / "found.safetensors")
+from benchmarks.gpu.peers import sae_lens_step
+sae_lens_step(24, 64, 4, 16, "cpu")()
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("sae_lens") is None, reason="sae-lens is not installed (extra dev)")
 def test_saelens_itself_loads_an_export_and_computes_the_same(tmp_path):
-    """Run SAELens once for all exports, in a new process, since importing it takes seconds and warns."""
+    """Run SAELens once for all exports, in a new process, since importing it takes seconds and warns.
+
+    The benchmark's step of its trainer runs there too.
+    """
     folders = {normalization: tmp_path / normalization for normalization in NORMALIZATIONS}
     for normalization, folder in folders.items():
         write_saelens(drawn_space(normalization), "b", folder)
         save_file({"raw": raw_features("b")}, folder / "raw.safetensors")
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "WANDB_MODE": "disabled"}
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, *folders.values()], env=offline, capture_output=True, text=True, timeout=110
+        [sys.executable, "-c", LOAD, *folders.values()],
+        env=offline,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=110,
     )
     assert done.returncode == 0, done.stderr
     for normalization, folder in folders.items():

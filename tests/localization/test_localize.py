@@ -352,13 +352,13 @@ def test_names_of_latents_are_those_that_held(demo_run):
         ),
         (["--text", "bus", "--pair", "--text", "cat"], "--pair: expected a --text for each --image", "repeat both"),
         (["--text", "bus", "--pair", "--latent", "3"], "--pair: expected pairs of --image and --text", "without"),
-        (["--text", "bus", "--layers", "0"], "layers: input should be greater than 0, found 0", "change that value"),
+        (["--text", "bus", "--layers", "0"], "--layers: expected a whole number from 1, found 0", "as in --layers 1"),
         (["--latent", "512"], "latent: expected 0 to 63, found 512", "choose another"),
-        (["--latent", "three"], "latent: expected numbers, such as 93 or 93,107, found 'three'", "change that value"),
+        (["--latent", "three"], "--latent: expected numbers, such as 93 or 93,107, found 'three'", "as in --latent 93"),
         (
             ["--text", "bus", "--selection", "both"],
-            "selection: input should be 'joint' or 'solo', found 'both'",
-            "change that value",
+            "--selection: expected joint or solo, found 'both'",
+            "as in --selection joint",
         ),
     ],
 )

@@ -14,12 +14,24 @@ import warnings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sparc.errors import BadSample, InvalidConfig, MissingData
+from sparc.plugins import images
+from sparc.plugins.images import ImageLimits
 from sparc.plugins.label_lists import listed
 from sparc.plugins.registry import discover
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams, _identify, read_index
+from sparc_plugins.image_folder import images as images_of_folder
 
+
+def png(size=(1, 1)):
+    content = io.BytesIO()
+    Image.new("L", size).save(content, "PNG")
+    return content.getvalue()
+
+
+PNG = png()
 COMPOSED, DECOMPOSED = "caf\u00e9.png", "cafe\u0301.png"
 
 
@@ -127,7 +139,7 @@ def test_without_labels_there_is_no_taxonomy(folder):
 
 def test_editing_the_index_changes_the_identity(folder):
     root = folder("image,caption", "a.png,x")
-    (root / "a.png").write_bytes(b"x")
+    (root / "a.png").write_bytes(PNG)
     before = _identify(ImageFolderParams(root=str(root)))
     folder("image,caption", "a.png,y")
     assert _identify(ImageFolderParams(root=str(root))) != before
@@ -210,6 +222,7 @@ def test_a_line_that_makes_no_sense_is_named(folder, lines, message):
         opened(folder(*lines))
 
 
+@pytest.mark.filterwarnings("ignore:image-folder.*which is not read")
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -380,21 +393,21 @@ def samples_of(root):
 
 def test_two_spellings_of_one_image_are_one_image(folder):
     root = folder("image,caption", f"{COMPOSED},x", f"{DECOMPOSED},y", f"./{COMPOSED},z")
-    (root / DECOMPOSED).write_bytes(b"x")
+    (root / DECOMPOSED).write_bytes(PNG)
     _identify(ImageFolderParams(root=str(root)))
     dataset = opened(root, holdout=0.0)
     assert dataset.ids == [f"{COMPOSED}#{number}" for number in range(3)]
     assert set(dataset.groups) == {COMPOSED}
     (root / DECOMPOSED).unlink()
     root = folder("image,caption", "a.jpg,x", "a.JPG,y")
-    (root / "a.JPG").write_bytes(b"x")
+    (root / "a.JPG").write_bytes(PNG)
     assert said(root, holdout=0.5)[-1:] == ["line 2: 'a.JPG' and 'a.jpg' are one file, a.JPG"]
 
 
 def test_empty_captions_are_counted_before_any_work_and_can_be_skipped(folder):
     lines = ['{"image": "a.png", "caption": null, "id": "x"}', '{"image": "a.png", "caption": "y", "id": "y"}']
     root = folder(*lines, name="samples.jsonl")
-    (root / "a.png").write_bytes(b"x")
+    (root / "a.png").write_bytes(PNG)
     assert said(root, "text", holdout=0.5)[-1] == "line 1: the caption of 'x' is empty"
     assert not any("caption" in line for line in said(root, "image"))
     with pytest.raises(BadSample, match="'x' has an empty caption"):
@@ -415,7 +428,7 @@ def test_missing_and_unlisted_images_are_counted_before_anything_is_read(photos)
 @pytest.mark.parametrize("image", ["https://example.org/a.png", "x" * 5000, ".", "a.png/b.png"])
 def test_what_cannot_be_a_file_of_the_folder_is_missing(folder, image):
     root = folder("image,caption,id", f"{image},x,1")
-    (root / "a.png").write_bytes(b"x")
+    (root / "a.png").write_bytes(PNG)
     assert said(root)[-1].startswith("line 2: no image '")
     with pytest.raises(BadSample, match="image not found"):
         opened(root, holdout=0.0)[0].image()
@@ -435,7 +448,7 @@ def test_a_label_missing_in_the_taxonomy_is_an_error_before_any_work(folder):
     root = folder("image,caption,labels", "a.png,x,poodle;cat;dog")
     (root / "taxonomy.json").write_text(json.dumps({"dog": []}))
     taxonomy = root / "taxonomy.json"
-    (root / "a.png").write_bytes(b"x")
+    (root / "a.png").write_bytes(PNG)
     assert said(root)[1:] == [f"line 2: the label '{label}' is not in {taxonomy}" for label in ("poodle", "cat")]
 
 
@@ -455,7 +468,7 @@ def test_all_that_is_wrong_with_a_folder_is_in_one_list_by_line(folder):
         "j,b.png,x,bird,test",  # a label that the taxonomy lacks
     )
     for name in ("a.png", "b.png", "photo.heic"):
-        (root / name).write_bytes(b"x")
+        (root / name).write_bytes(PNG)
     (root / "empty.png").touch()
     (root / "taxonomy.json").write_text('{"cat": [], "dog": []}')
     starts = [
@@ -466,8 +479,8 @@ def test_all_that_is_wrong_with_a_folder_is_in_one_list_by_line(folder):
         (4, "the cell 'image' is empty"),
         (5, "expected 5 cells (id, image, caption, labels, split), found 6"),
         (6, "the cell 'split' is empty, and earlier lines have one"),
-        (6, "the image 'empty.png' is empty, or HEIC or SVG"),
-        (7, "the image 'photo.heic' is empty, or HEIC or SVG"),
+        (6, "the image 'empty.png' is empty"),
+        (7, "the image 'photo.heic' is HEIC, which is not read"),
         (8, "expected one split per image, found 'a.png' in train and in test"),
         (9, "the caption of 'h' is empty"),
         (10, "the label 'fish' is not in"),
@@ -765,8 +778,9 @@ def test_images_that_are_empty_or_of_a_format_that_is_not_read_are_counted_befor
     with pytest.warns(UserWarning, match="not listed"):
         lines = said(photos, holdout=0.5)
     assert [line for line in lines if "image-folder" not in line] == [
-        f"line {number}: the image '{name}' is empty, or HEIC or SVG"
-        for number, name in enumerate(("a.HEIC", "b.svg", "c.jpg"), start=3)
+        "line 3: the image 'a.HEIC' is HEIC, which is not read",
+        "line 4: the image 'b.svg' is SVG, which is not read",
+        "line 5: the image 'c.jpg' is empty",
     ]
 
 
@@ -846,20 +860,66 @@ def test_exactly_the_lines_that_do_not_fit_are_named(tmp_path_factory, bad):
 @pytest.mark.filterwarnings("ignore:image-folder")
 def test_what_an_extraction_would_stop_at_is_known_before_with_its_lines(folder):
     root = folder("image,caption,split", "a.png,x,train", "b.png,,train", "c.heic,x,test", "d.png,x,test")
-    for name, content in (("a.png", b"x"), ("b.png", b"x"), ("c.heic", b"x")):
-        (root / name).write_bytes(content)
+    for name in ("a.png", "b.png", "c.heic"):
+        (root / name).write_bytes(PNG)
     spec = discover().dataset("image-folder")
     params = ImageFolderParams(root=str(root))
     spec.identify(params)
     lines = {
         "b": "line 3: the caption of 'b.png#0' is empty",
-        "c": "line 4: the image 'c.heic' is empty, or HEIC or SVG",
+        "c": "line 4: the image 'c.heic' is HEIC, which is not read",
         "d": "line 5: no image 'd.png' in the folder",
     }
     assert spec.check(params, {"image", "text"}).lines() == list(lines.values())
     assert spec.check(params, {"text"}).lines() == [lines["b"]]
     assert spec.check(params, ["image"]).lines() == [lines["c"], lines["d"]]
-    (root / "d.png").write_bytes(b"x")
+    (root / "d.png").write_bytes(PNG)
     spec.identify(params)
     assert spec.check(params, ["image"]).lines() == [lines["c"]]
     assert discover().dataset("openmoji").check is None
+
+
+def test_headers_of_images_say_what_is_no_image_and_what_is_too_large_before_an_extraction(folder, monkeypatch):
+    monkeypatch.setattr(images, "_limits", ImageLimits(pixels=1000, side_ratio=20))
+    names = ("good.png", "text.jpg", "page.jpg", "huge.png", "long.png", "cut.png")
+    root = folder("image,caption,split", *(f"{name},x,train" for name in names), "deep/good.png,x,test")
+    (root / "deep").mkdir()
+    text, page = b"a caption in a file of the wrong name", b"<!doctype html><p>404"
+    contents = (PNG, text, page, png((40, 30)), png((90, 3)), PNG[:-20], PNG)
+    for name, content in zip((*names, "deep/good.png"), contents, strict=True):
+        (root / name).write_bytes(content)
+    spec, params = discover().dataset("image-folder"), ImageFolderParams(root=str(root))
+    spec.identify(params)
+    assert spec.check(params, ["text"]).lines() == []
+    problems = spec.check(params, ["image"])
+    assert problems.lines() == [
+        "line 3: the image 'text.jpg' is a text, which is not read",
+        "line 4: the image 'page.jpg' is a web page, as a failed download leaves it, which is not read",
+        "line 5: the image 'huge.png' has 40 x 30 pixels, more than the limit of 1,000 in all",
+        "line 6: the image 'long.png' has 90 x 3 pixels: its longer side is 30 times the shorter, more than the limit "
+        "of 20",
+    ]  # the pixels of cut.png are not read, so that its header says nothing
+    assert "--max-pixels 1200" in problems.first[2].hint
+    assert "--skip-bad" in problems.first[2].hint
+    assert not problems.grave
+    kept = spec.open_readable(params, "train")
+    assert [kept[number].image_id for number in range(len(kept))] == ["good.png", "cut.png"]
+
+
+def test_of_many_images_an_even_choice_of_headers_is_looked_at(folder, monkeypatch):
+    monkeypatch.setattr(images_of_folder, "HEADERS", 4)
+    root = folder("image,caption", *(f"{number}.png,x" for number in range(8)))
+    for number in range(8):
+        (root / f"{number}.png").write_bytes(b"no image")
+    assert list(images_of_folder.faults_of_heads(root, [f"{number}.png" for number in range(8)])) == [
+        "0.png", "2.png", "4.png", "6.png"
+    ]  # fmt: skip
+
+
+def test_a_column_that_is_not_read_is_said_beside_what_is_wrong_with_the_rows(folder):
+    root = folder("image,caption,label", "a.png,x,cat", "b.png,y")
+    with pytest.warns(UserWarning, match=r"has a column 'label', which is not read; if it is the column 'labels'"):
+        lines = said(root)
+    assert [line for line in lines if line.startswith("line 3")] == [
+        "line 3: expected 3 cells (image, caption, label), found 2: 'b.png,y'"
+    ]

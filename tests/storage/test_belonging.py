@@ -3,16 +3,18 @@
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
 import sparc
+from sparc.cli.following import lines
 from sparc.core.completion import Completion
 from sparc.errors import CorruptFile
 from sparc.evaluation import HeldOut, evaluate
 from sparc.evaluation.report import EvaluationFile
-from sparc.storage.belonging import weights_in
+from sparc.storage.belonging import doubt_about_log, weights_in
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.completion_file import write_completion
 from sparc.storage.latent_names import read_latent_names
@@ -21,6 +23,8 @@ from sparc.system.files import sha256
 from tests.runs import provenance
 
 MIXED = r"belongs to other weights than those of .*model\.safetensors: expected the digest [0-9a-f]{12}, found "
+OTHER_RUN = r"provenance\.json is that of another run than config\.json beside it"
+ORIGIN = {"backbone": "synthetic", "params": {}, "weights": "w"}
 TABLE = "latent,samples a,name,depth,purity,lift,confirmed\n0,3,{},1,0.5,2.0,True\n"
 
 
@@ -103,11 +107,66 @@ def test_files_from_before_the_digests_of_weights_are_read(runs):
 def test_the_provenance_of_other_streams_is_refused(runs):
     one, _ = runs
     run = Run(one)
-    origin = {"backbone": "synthetic", "params": {}, "weights": "w"}
-    run.write_provenance(provenance(streams={"a": origin, "c": origin}))
-    with pytest.raises(
-        CorruptFile,
-        match=r"provenance\.json is that of another run: it has the streams a, c, and config\.json has a, b",
-    ) as error:
+    run.write_provenance(provenance(streams={"a": ORIGIN, "c": ORIGIN}))
+    with pytest.raises(CorruptFile, match=rf"{OTHER_RUN}: expected the streams a, b, found a, c") as error:
         run.provenance()
     assert error.value.hint == "copy all files of one run"
+
+
+def trained(folder, *, digest="0", **options):
+    """A finished run with a log, whose training features have a digest."""
+    run, given = Run(folder), {"n-latents": 16, "k": 2, "lambda": 0.5, **options}
+    origins = dict.fromkeys("ab", ORIGIN)
+    run.path.mkdir()
+    run.write_provenance(provenance(streams=origins, features={"a": [digest]}, options={"dataset": "toy", **given}))
+    run.log({"step": 3, "loss": 0.25 + options.get("seed", 0)})
+    config = run.provenance().options
+    SharedLatentSpace(config.space({"a": 6, "b": 4})).save_pretrained(folder, training=config.training())
+    run.provenance()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 7}, "expected seed 0, found 7"),
+        ({"lambda": 2.0}, "expected lambda 0.5, found 2.0"),
+        ({"k": 3}, "expected k 2, found 3"),
+        ({"digest": "1"}, "expected training features of the digest [0-9a-f]{12}, found"),
+    ],
+)
+def test_the_provenance_of_another_run_of_the_same_streams_is_refused(changed, message, tmp_path):
+    run = trained(tmp_path / "one")
+    shutil.copyfile(trained(tmp_path / "other", **changed).path / "provenance.json", run.path / "provenance.json")
+    with pytest.raises(CorruptFile, match=f"{OTHER_RUN}: {message}"):
+        run.provenance()
+
+
+def test_a_provenance_whose_data_have_moved_and_one_from_before_the_digests_are_read(tmp_path):
+    run = trained(tmp_path / "one", **{"data-root": "photos"})
+    content = json.loads((run.path / "provenance.json").read_text())
+    content["options"]["data-root"] = "elsewhere"
+    (run.path / "provenance.json").write_text(json.dumps(content))
+    assert run.provenance().options.data_root == Path("elsewhere")
+    config = json.loads((run.path / "config.json").read_text())
+    for key in ("features", "metrics", "training"):
+        del config[key]
+    (run.path / "config.json").write_text(json.dumps(config))
+    shutil.copyfile(
+        trained(tmp_path / "other", digest="1", seed=7).path / "provenance.json", run.path / "provenance.json"
+    )
+    run.provenance()
+    assert doubt_about_log(run.path) is None
+
+
+def test_the_log_of_another_run_is_said(tmp_path):
+    run, other = trained(tmp_path / "one"), trained(tmp_path / "other", seed=7)
+    assert list(lines(run, 1)) == [
+        "step 3  epoch 0 of 1  loss 0.2500",
+        f"the training is finished: sparc info {run.path}",
+    ]
+    shutil.copyfile(other.metrics, run.metrics)
+    warning = f"{run.metrics} is not the log of this training: it is that of another run, or was changed"
+    assert f"warning: {warning}" in list(lines(run, 1))
+    run.metrics.unlink()
+    assert doubt_about_log(run.path) is None

@@ -44,7 +44,7 @@ def run(tmp_path):
             versions={"sparc-sae": "0.1.0"},
             samples=1234,
             streams={"a": made_by, "b": {**made_by, "backbone": "words", "params": {}}},
-            options={"dataset": dataset, "data-root": str(tmp_path)},
+            options={"dataset": dataset, "data-root": str(tmp_path), "n-latents": 32, "k": 4, "epochs": 3},
         )
     )
     report = evaluate(space, HeldOut(features(), [str(n) for n in range(20)])).report.to_json()

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from sparc.errors import BadFeatures, CorruptFile, IncompatibleFormat, MisalignedStreams, MissingData, StorageError
 from sparc.storage.manifest import Manifest, Shard, digest_ids, fingerprint, read_manifest, write_manifest
-from sparc.storage.store import open_streams, read_shard, shard_path, write_samples, write_shard
+from sparc.storage.store import ShardContent, open_streams, read_shard, shard_path, write_samples, write_shard
 from sparc.system.files import sha256, write_atomically, write_together
 
 
@@ -17,7 +17,7 @@ def write_stream(directory, features, ids, *, rows=4, weights="sha256:1"):
     shards = []
     for number, start in enumerate(range(0, len(ids), rows)):
         path = shard_path(directory, number)
-        write_shard(path, features[start : start + rows], ids[start : start + rows], stream="photo")
+        write_shard(path, ShardContent(features[start : start + rows], ids[start : start + rows]), stream="photo")
         shards.append(Shard(file=path.name, rows=len(ids[start : start + rows]), sha256=sha256(path)))
     manifest = Manifest(
         backbone="photo",
@@ -99,7 +99,7 @@ def test_a_feature_that_is_not_finite_is_never_written_and_names_stream_and_samp
 
 def test_a_feature_that_is_not_finite_in_a_foreign_store_is_named(stream, ids):
     path = shard_path(stream, 1)
-    features, shard_ids, _ = read_shard(path)
+    features, shard_ids, *_ = read_shard(path)
     features[2, 0] = float("inf")
     save_file({"features": features}, path, metadata={"samples": json.dumps({"ids": shard_ids, "skipped": []})})
     manifest = read_manifest(stream)
@@ -220,8 +220,9 @@ def test_a_full_disk_while_a_shard_is_written_is_an_error_of_sparc(tmp_path, mon
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
+        content = ShardContent(torch.ones(1000, 30), ["x"] * 1000)
         with pytest.raises(StorageError):
-            write_shard(tmp_path / "shard-00000.safetensors", torch.ones(1000, 30), ["x"] * 1000, stream="photo")
+            write_shard(tmp_path / "shard-00000.safetensors", content, stream="photo")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)

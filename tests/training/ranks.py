@@ -3,6 +3,7 @@
 Importing torch takes seconds, so this process imports it once and forks the ranks. Each scenario leaves files.
 """
 
+import importlib
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from sparc.config import SpaceConfig, TrainingConfig
 from sparc.errors import BadFeatures
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
-from sparc.training import trainer
+from sparc.training import pulse, trainer
 from sparc.training.distributed import joined
 from sparc.training.loader import FeaturesInMemory
 from sparc.training.sharding import SpaceShard
@@ -31,9 +32,9 @@ from sparc.training.trainer import Hooks, train
 
 WIDTHS = {"a": 12, "b": 7, "c": 9}
 CONFIG = TrainingConfig(
-    epochs=9, batch_size=30, lr=1e-2, dead_after=40, k_aux=6, seed=5, stream_dropout=0.25, input_dropout=0.2
+    epochs=4, batch_size=30, lr=2e-2, dead_after=40, k_aux=6, seed=5, stream_dropout=0.25, input_dropout=0.2
 )
-"""54 steps."""
+"""24 steps."""
 PLAIN = CONFIG.model_copy(update={"stream_dropout": 0.0, "input_dropout": 0.0, "completion": "none"})
 CASES = {
     "global": (SpaceConfig(streams=WIDTHS, n_latents=45, k=5), CONFIG),
@@ -43,7 +44,7 @@ CASES = {
 """In `plain` a shard has fewer latents than a sample keeps."""
 MESHES = {(2, 1): ("global", "local"), (2, 2): ("local", "plain"), (4, 2): ("global",)}
 """Cases by the numbers of processes, and of shards of the latents."""
-STEPS = 54
+STEPS = 24
 
 
 def features(dtype=torch.float64, like=None):
@@ -59,8 +60,11 @@ def features(dtype=torch.float64, like=None):
     return FeaturesInMemory(found)
 
 
-def forked(size, work, folder, patience=60):
-    """Run `work(rank)` in forked processes that find each other as those of torchrun do; return their exit codes."""
+def forked(size, work, folder, patience=60, all_end=False):
+    """Run `work(rank)` in forked processes that find each other as those of torchrun do; return their exit codes.
+
+    `all_end` kills the others when one has ended.
+    """
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -77,7 +81,8 @@ def forked(size, work, folder, patience=60):
             except SystemExit as ended:
                 code = ended.code or 0
             except BaseException as error:
-                (folder / f"error-{rank}.json").write_text(json.dumps([type(error).__name__, str(error)]))
+                said = getattr(error, "message", str(error))
+                (folder / f"error-{rank}.json").write_text(json.dumps([type(error).__name__, said]))
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
@@ -90,7 +95,7 @@ def forked(size, work, folder, patience=60):
             found, status = os.waitpid(child, os.WNOHANG)
             if found:
                 codes[child] = os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or (all_end and codes):
             for child in set(children) - set(codes):
                 os.kill(child, signal.SIGKILL)
         time.sleep(0.02)
@@ -123,6 +128,29 @@ def together(path, names, size, shards=1, dtype=torch.float64, **hooks):
     return forked(size, work, path)
 
 
+def silent(folder, stopped, wait):
+    """Stop a process as a machine that is gone; return the exit codes, and what the other one said."""
+
+    def work(rank):
+        os.dup2(os.open(folder / f"stderr-{rank}", os.O_CREAT | os.O_WRONLY), 2)
+        pulse.BEAT, pulse.GRACE = 0.1, 2.0
+        with joined() as ranks:
+            if rank == stopped and wait:
+                time.sleep(1.5)  # longer than the pulse's patience of a second
+            ranks.any(False)
+            if rank == stopped:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif wait:
+                ranks.wait("never")
+            else:
+                ranks.any(False)
+
+    folder.mkdir()
+    began = time.monotonic()
+    codes = forked(2, work, folder, all_end=True)
+    return codes, time.monotonic() - began, (folder / f"stderr-{1 - stopped}").read_text()
+
+
 def after(steps, on=None):
     """Ask to stop after so many steps, in one rank or in all."""
     asked = iter(range(10**6))
@@ -151,8 +179,11 @@ def imported(folder):
     for name in ("a", "b"):
         np.save(folder / f"{name}.npy", (causes @ draw.normal(size=(4, 8)) + 0.1).astype(np.float32))
     (folder / "ids.txt").write_text("\n".join(map(str, range(150))))
+    labels = {str(row): [f"cause {most}"] for row, most in enumerate(causes.argmax(axis=1))}
+    (folder / "labels.json").write_text(json.dumps(labels))
     streams = [word for name in ("a", "b") for word in ("--stream", f"{name}={folder / name}.npy")]
-    code, out, err = said(["import", "features", *streams, "--ids", folder / "ids.txt", "--out", folder / "features"])
+    places = ["--ids", folder / "ids.txt", "--labels", folder / "labels.json", "--out", folder / "features"]
+    code, out, err = said(["import", "features", *streams, *places])
     assert code == 0, out + err
     shape = ["--n-latents", 32, "--k", 4, "--batch-size", 16, "--lr", 0.01, "--epochs", 30]
     return ["train", "--features", folder / "features", *shape]
@@ -185,6 +216,8 @@ def commands(folder, size, words):
 def main(folder):
     """Do all that the tests look at."""
     torch.set_num_threads(1)
+    for name in ("_dynamo", "distributed.checkpoint", "distributed.tensor"):
+        importlib.import_module(f"torch.{name}")  # else each rank that has a shard takes seconds for it
     found = {}
     for name in CASES:
         trained(folder / "one" / name, name)
@@ -195,8 +228,8 @@ def main(folder):
 
     path = folder / "resumed"
     found["resumed"] = [
-        *together(path, ["global"], 2, should_stop=after(15, on=1)),
-        *together(path, ["global"], 4, 2, should_stop=after(20)),
+        *together(path, ["global"], 2, should_stop=after(7, on=1)),
+        *together(path, ["global"], 4, 2, should_stop=after(9)),
     ]
     found["resumed states"] = [state.name for state in Run(path / "global").states()]
     shutil.copytree(path, folder / "damaged")
@@ -210,6 +243,10 @@ def main(folder):
     found["killed states"] = [state.name for state in Run(folder / "killed" / "global").states()]
     found["refused"] = together(folder / "refused", ["global"], 2, watch=fails(1, 10, refuse))
     trainer.SAVE_SECONDS, trainer.SAVE_SHARE = 30.0, 0.05
+    found["silent"] = {
+        name: silent(folder / f"silent-{name}", *how)
+        for name, how in {"wait": (1, True), "collective": (1, False), "first": (0, False)}.items()
+    }
 
     torch.set_default_dtype(torch.float32)
     os.environ["SPARC_CACHE"] = str(folder / "cache")
@@ -218,6 +255,9 @@ def main(folder):
     words = imported(folder / "commands")
     found["alone"] = said([*words, "--out", "alone"])
     found["command"] = commands(folder / "commands", 2, [*words, "--out", "two", "--shard-latents", 2])
+    shutil.copytree("alone", "measured")
+    found["measured"] = commands(folder / "commands", 3, ["evaluate", "measured"])
+    found["measured alone"] = said(["evaluate", "alone"])
     found["wrong"] = commands(folder / "commands", 2, [*words, "--shard-latents", 3, "--out", "wrong"])
     found["stopped"] = commands(
         folder / "commands", 2, [*words, "--epochs", 10**6, "--max-time", "2s", "--out", "stop"]

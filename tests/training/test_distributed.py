@@ -4,17 +4,21 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 from safetensors.torch import load_file
 
-from sparc.config import TrainingConfig
+from sparc.config import RunConfig, TrainingConfig
 from sparc.core.topk import EncoderProduct, select
 from sparc.errors import InvalidConfig
+from sparc.session.together import check_shares
 from sparc.storage.checkpoint import SharedLatentSpace, load
 from sparc.storage.run import Run
 from sparc.training.distributed import Group, Rows
@@ -89,8 +93,8 @@ def test_float32_agrees_up_to_rounding(made, found):
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(made, found):
     assert found["resumed"] == [0] * 6
-    # One rank asked to stop after 15 steps, and all stopped; later each rank after 20 more.
-    assert found["resumed states"] == ["step-000000000035.shards", "step-000000000015.safetensors"]
+    # One rank asked to stop after 7 steps, and all stopped; later each rank after 9 more.
+    assert found["resumed states"] == ["step-000000000016.shards", "step-000000000007.safetensors"]
     assert_same_run(made / "resumed" / "global", made / "one" / "global", 1e-9)
 
 
@@ -106,9 +110,9 @@ def test_a_damaged_checkpoint_of_several_processes_is_skipped_with_a_warning(mad
         file.write_bytes(content[:-5] if damage == "cut" else content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
     shape, config = CASES["global"]
     training = Training(SharedLatentSpace(shape).double(), config)
-    with pytest.warns(UserWarning, match=r"a checkpoint is damaged .*resumes from the one before, of step 15"):
+    with pytest.warns(UserWarning, match=r"a checkpoint is damaged .*resumes from the one before, of step 7"):
         training.restore(run)
-    assert training.step == 15
+    assert training.step == 7
 
 
 @pytest.mark.slow
@@ -118,8 +122,27 @@ def test_a_killed_process_ends_the_others_at_once_and_its_checkpoints_stay(made,
     assert found["killed states"] == [f"step-{step:012d}.safetensors" for step in (10, 9)]
     kind, message = json.loads((made / "killed" / "error-0.json").read_text())
     assert kind == "ProcessLost"
-    assert message.startswith("a process of this training has ended: ")
+    assert message.startswith("another process has ended: ")
     assert ".cc" not in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["wait", "collective", "first"])
+def test_a_process_without_signs_of_life_ends_the_others_with_its_name(made, found, where):
+    """The first process is in a wait or a collective; in `first` it is the one that is stopped, with the store."""
+    codes, seconds, said = found["silent"][where]
+    stopped = 0 if where == "first" else 1
+    assert (codes[stopped], codes[1 - stopped]) == (-9, 1)
+    assert seconds < 20
+    who = "the key-value store of all processes" if where == "first" else f"process 1 on {socket.gethostname()}"
+    if where == "wait":
+        kind, message = json.loads((made / "silent-wait" / "error-0.json").read_text())
+        assert kind == "ProcessLost"
+    else:  # it is ended by force
+        message = said.splitlines()[-2].removeprefix("error: ")
+        assert said.splitlines()[-1].startswith("hint:  torchrun reports which one")
+    assert message.startswith(who)
+    assert message.endswith("for 1 s: a machine or its network is gone, or a process is stopped")
 
 
 @pytest.mark.slow
@@ -127,7 +150,7 @@ def test_an_error_of_one_process_is_reported_by_that_one_alone(made, found):
     assert found["refused"] == [1, 1]
     errors = [json.loads((made / "refused" / f"error-{rank}.json").read_text()) for rank in (0, 1)]
     assert errors == [
-        ["FailedElsewhere", "another process of this training has failed"],
+        ["FailedElsewhere", "another process has failed"],
         ["BadFeatures", "a file of this process is bad"],
     ]
 
@@ -143,6 +166,26 @@ def test_the_command_trains_the_same_run_and_only_its_first_process_prints(made,
     assert_same_run(runs / "two", runs / "alone", 1e-5)
     assert (runs / "two" / "evaluation.json").is_file()
     assert not (runs / "two" / "state").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_share_an_evaluation_write_the_files_and_print_the_tables_of_one(made, found):
+    (code, said, errors), *others = found["measured"]
+    assert [code, errors, others] == [0, "", [[0, "", ""]] * 2]
+    alone = found["measured alone"]
+    assert alone[0] == 0
+    tables = [
+        [line for line in text.splitlines() if not re.search(r"\.\.\.|parts", line)]
+        for text in (said.replace("measured", "alone"), alone[1])
+    ]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) > 20
+    folder = made / "commands"
+    for name in ("evaluation.json", "evaluation/latents.csv"):
+        assert (folder / "measured" / name).read_bytes() == (folder / "alone" / name).read_bytes()
+    measured = json.loads((folder / "alone" / "evaluation.json").read_text())["report"]
+    assert measured["jaccard"]
+    assert measured["retrieval"]
 
 
 @pytest.mark.slow
@@ -230,3 +273,19 @@ def test_shards_cover_the_latents_once_and_whole_tensors_are_cut_where_they_coun
     whole = {"adam.exp_avg.encoders.0": (6, 2), "space.latent_bias": (2, 6), "space.pre_bias": (6,), "norms": (6, 3)}
     cut = {name: tuple(own_part(name, torch.zeros(shape), slice(2, 4)).shape) for name, shape in whole.items()}
     assert cut == {**whole, "adam.exp_avg.encoders.0": (2, 2), "space.latent_bias": (2, 2)}
+
+
+@pytest.mark.slow
+def test_latents_are_not_split_on_a_pytorch_without_checkpoints_in_parts(made, found, monkeypatch):
+    ranks = SimpleNamespace(size=2)
+    config = RunConfig(shard_latents=2)
+    check_shares(config, ranks)
+    monkeypatch.delattr(torch.distributed.checkpoint, "HuggingFaceStorageWriter")
+    with pytest.raises(
+        InvalidConfig, match=r"expected PyTorch 2\.9 or later for checkpoints of --shard-latents, found "
+    ):
+        check_shares(config, ranks)
+    check_shares(RunConfig(), ranks)
+    shape, config = CASES["global"]
+    with pytest.raises(InvalidConfig, match="expected PyTorch"):
+        Training(SharedLatentSpace(shape).double(), config).restore(Run(made / "damaged" / "global"))

@@ -8,11 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparc.cli.output import say
 from sparc.cli.progress import console
 from sparc.cli.tables.details import details, number, with_reach
 from sparc.cli.tables.layout import NumberTable
 from sparc.cli.tables.summary import mean_nmse
-from sparc.evaluation.faults import faults
+from sparc.evaluation.faults import faults, width_of_few
 from sparc.evaluation.report import DepthOverlap, EvaluationFile, Ranks, Report, Retrieval, Uncompleted
 from sparc.session.verbs import dry_warning
 from sparc.storage.run import Run
@@ -72,13 +73,14 @@ def print_evaluation(run: Run, *, everything: bool | None = None) -> None:
     console.print()
     for table in evaluation_tables(file.report, title=title, caption=caption, everything=everything):
         console.print(table)
-    for line in faults(file.report):
-        console.print(Text(line, style="yellow"))
+    few = width_of_few(file.report)
+    for line in ([few] if few is not None else []) + faults(file.report):
+        say(console, line, style="yellow", indent=0)
 
 
 def _reconstruction(report: Report) -> Table:
     """Return a table with a row per ordered pair of streams, self before cross."""
-    table = NumberTable("Reconstruction", "from → to", "joint NMSE", "R²", "solo NMSE", "R²")
+    table = NumberTable("Reconstruction", "\nfrom → to", "joint\nNMSE", "\nR²", "solo\nNMSE", "\nR²")
     pairs = [(name, name) for name in report.streams] + list(permutations(report.streams, 2))
     for source, target in pairs:
         cells = []
@@ -90,13 +92,13 @@ def _reconstruction(report: Report) -> Table:
 
 def _alignment(report: Report) -> Table:
     """Return a table with a row per depth, over all latents and over alive ones."""
-    kinds = ("joint", "null", "solo", "null")
+    kinds = ("\njoint", "joint\nnull", "\nsolo", "solo\nnull")
     headers = [f"{over if place == 0 else ''}\n{kind}" for over in ("all", "alive") for place, kind in enumerate(kinds)]
-    table = NumberTable("Alignment: Jaccard of labels, over all and over alive latents", "\ndepth", *headers)
+    table = NumberTable("Alignment: Jaccard of labels, over all and over alive latents", "\n\ndepth", *headers)
     for row in report.jaccard:
         overlaps = (row.joint, row.joint_null, row.solo, row.solo_null)
         over_all = [
-            number(overlap.all) if kind == "null" else with_reach(overlap.all, overlap.all_interval)
+            number(overlap.all) if kind.endswith("null") else with_reach(overlap.all, overlap.all_interval)
             for kind, overlap in zip(kinds, overlaps, strict=True)
         ]
         table.add_row(str(row.depth), *over_all, *(number(overlap.alive) for overlap in overlaps))

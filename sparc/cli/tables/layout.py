@@ -16,8 +16,8 @@ class NumberTable(Table):
     """A table without rules: names in the first column, numbers in the others.
 
     Numbers are never cut. In a narrow terminal the names wrap; if that does not suffice, the table is turned: each row
-    becomes a paragraph with a line per number. The lines of a header are a group, which continues where its line is
-    empty, and a name.
+    becomes a paragraph with a line per number. The first line of a header with several is a group, which continues
+    where that line is empty; the others are a name.
     """
 
     def __init__(self, title: str | None, first: str, *others: str) -> None:
@@ -54,12 +54,12 @@ class NumberTable(Table):
 
 
 def _flat(headers: list[str]) -> list[str]:
-    """Return headers of two lines as one line each: a group's name continues where its line is empty."""
+    """Return headers of several lines as one line each: a group continues where its line is empty."""
     flat, group = [], ""
     for header in headers:
-        above, _, name = header.rpartition("\n")
-        group = above.replace("\n", " ").strip() or group
-        flat.append(f"{group} {name}".strip() if "\n" in header else header)
+        first, *name = header.split("\n")
+        group = (first or group) if name else ""
+        flat.append(" ".join(filter(None, [group, *name])) if name else header)
     return flat
 
 

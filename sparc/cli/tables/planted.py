@@ -55,8 +55,8 @@ def _cells(score: Directions) -> tuple[str, str]:
 
 
 def _supports(found: Recovery) -> Table:
-    headers = ("precision", "recall", "F1", "oracle's precision", "recall", "F1")
-    table = NumberTable("Supports: concepts of held-out samples", "stream", "", *headers)
+    headers = ("space\nprecision", "\nrecall", "\nF1", "oracle\nprecision", "\nrecall", "\nF1")
+    table = NumberTable("Supports: concepts of held-out samples", "\nstream", "", *headers)
     for name, stream in found.streams.items():
         for way, both in (("joint", stream.joint), ("solo", stream.solo), ("uncompleted", stream.uncompleted)):
             if both is None:
@@ -67,8 +67,9 @@ def _supports(found: Recovery) -> Table:
 
 
 def _agreement(rows: tuple[DepthAgreement, ...]) -> Table:
-    headers = ("joint", "null", "oracle", "solo", "null", "oracle", "uncompleted", "null")
-    table = NumberTable("Agreement: Jaccard of labels, over all latents", "depth", *headers)
+    ways = {"joint": ("null", "oracle"), "solo": ("null", "oracle"), "uncompleted": ("null",)}
+    headers = [header for way, others in ways.items() for header in (f"{way}\nspace", *(f"\n{one}" for one in others))]
+    table = NumberTable("Agreement: Jaccard of labels, over all latents", "\ndepth", *headers)
     for row in rows:
         joint = (row.joint, row.joint_null, row.joint_oracle)
         solo = (row.solo, row.solo_null, row.solo_oracle, row.uncompleted, row.uncompleted_null)

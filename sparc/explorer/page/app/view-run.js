@@ -35,7 +35,7 @@ const RunView = (() => {
       h("h2", "What was measured"),
       table(
         "Measures of this run",
-        ["Measure", "value", "by chance", "how to read it"],
+        ["Measure", "value", "null: by chance", "how to read it"],
         run.measures.map((one) => [
           said(one.label),
           h("strong", Format.measure(one.value)),
