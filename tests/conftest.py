@@ -106,14 +106,19 @@ def sparc_command(environment, tmp_path):
     return run
 
 
+def fork_workers(patch):
+    from sparc.extraction import supervise
+    from tests.forked import Worker
+
+    patch.setattr(supervise, "started", Worker)
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Workers of extractions that are forks of a process that has imported PyTorch, and classifiers of a few steps."""
     from sparc.evaluation import classifiers
-    from sparc.extraction import supervise
-    from tests.forked import Worker
 
-    monkeypatch.setattr(supervise, "started", Worker)
+    fork_workers(monkeypatch)
     monkeypatch.setattr(classifiers, "EPOCHS", 1)
     monkeypatch.setattr(classifiers, "STEPS", 5)
 
@@ -198,11 +203,15 @@ def extracted_once(drawn_photos, installed_example, made_once):
     """A cache with the features of `photos` in three light streams and those of a small random ViT."""
 
     def extract(cache):
-        variables = {**variables_of(installed_example), "SPARC_CACHE": str(cache), "HF_HOME": str(cache / "hf")}
-        streams = ("hog", "tiny-image", "char-ngrams", RANDOM_VIT)
-        options = [word for stream in streams for word in ("--stream", stream)]
-        command = [sys.executable, "-m", "sparc", "extract", *options, "--dataset", "image-folder"]
-        subprocess.run([*command, "--data-root", drawn_photos], env=variables, check=True, capture_output=True)
+        import sparc
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(installed_example))
+            for name, value in {"SPARC_CACHE": cache, "HF_HOME": cache / "hf", "HF_HUB_OFFLINE": "1"}.items():
+                patch.setenv(name, str(value))
+            fork_workers(patch)
+            streams = ("hog", "tiny-image", "char-ngrams", RANDOM_VIT)
+            sparc.extract(dataset="image-folder", data_root=drawn_photos, stream=streams)
 
     return made_once("extracted", extract)
 

@@ -123,7 +123,7 @@ def wait_for(path, process):
 
 
 def test_an_interrupted_training_resumes_to_the_same_bits(sparc_here, environment, extracted, tmp_path):
-    options = ("train", *STREAMS, *folder(extracted), *SHAPE, "--epochs", 200)
+    options = ("train", *STREAMS, *folder(extracted), *SHAPE, "--epochs", 100)
     process = start(environment, tmp_path, *options, "--out", "stopped")
     wait_for(tmp_path / "stopped" / "metrics.jsonl", process)
     process.send_signal(signal.SIGINT)

@@ -36,7 +36,7 @@ STREAMS = ("hog", "tiny-image", "char-ngrams")
 
 
 @pytest.fixture
-def here(trained_once, tmp_path, environment, use_example, monkeypatch):
+def here(trained_once, tmp_path, environment, use_example, quick, monkeypatch):
     """A folder with the run and the photos, and a store of its own with the features of the run."""
     shutil.copytree(trained_once / "run", tmp_path / "run")
     shutil.copytree(trained_once / "photos", tmp_path / "photos")

@@ -1,12 +1,15 @@
 """What an error says in Python, in a traceback and on the command line."""
 
+import contextlib
 import pickle  # noqa: TID251
 import traceback
 
 import pytest
 
 import sparc
+from sparc import config
 from sparc.cli import main
+from sparc.config.wording import OPTION, expected, spelled_as
 from sparc.errors import BadSample, InvalidConfig, said
 
 
@@ -59,3 +62,47 @@ def test_an_option_is_spelled_as_its_user_writes_it(capsys, tmp_path):
         assert len(lines) == 2
         assert message in lines[0]
         assert hint in lines[1]
+
+
+@contextlib.contextmanager
+def kept_in(refused, name):
+    """Keep the errors that the block raises, by name."""
+    try:
+        yield
+    except InvalidConfig as error:
+        refused.setdefault(name, []).append(error)
+
+
+COMMANDS = (
+    config.RunConfig,
+    config.ExtractOptions,
+    config.EvaluateOptions,
+    config.ExploreOptions,
+    config.LocalizeOptions,
+    config.EncodeOptions,
+    config.SearchOptions,
+    config.AttachOptions,
+    config.DetachOptions,
+    config.CompleteOptions,
+)
+
+
+@pytest.mark.parametrize("model", COMMANDS)
+def test_each_option_with_a_wrong_value_says_what_was_expected_and_found_and_how_to_write_it(model):
+    refused = {}
+    for field in model.model_fields:
+        name = config.option_name(field)
+        for wrong in ("", "x", "nan", "-1", "0", "1e99", "2.5", "no/such/path"):
+            with spelled_as(OPTION), kept_in(refused, f"--{name}"):
+                config.validated(model, {name: wrong})
+    for name, errors in refused.items():
+        for error in errors:
+            assert error.message.startswith(f"{name}: expected "), error.message
+            assert ", found " in error.message
+            assert error.hint.startswith((f"as in {name} ", f"did you mean {name} ")), error.hint
+    numbers_and_choices = {
+        f"--{config.option_name(field)}"
+        for field, info in model.model_fields.items()
+        if expected(info, "") not in (None, "true or false")
+    }
+    assert numbers_and_choices <= refused.keys()

@@ -63,7 +63,7 @@ def test_one_line_says_samples_steps_latents_and_why():
     assert described(paper, fitted(paper, 300), 300).endswith("options that were not set are the paper's")
 
 
-def test_a_run_on_few_imported_features_is_sound_without_any_option(tmp_path, monkeypatch, sparc_here):
+def test_a_run_on_few_imported_features_is_sound_without_any_option(tmp_path, monkeypatch, sparc_here, quick_pool):
     """300 samples: the paper's 8,192 latents would be rebuilt worse than by the mean."""
     import numpy as np
 

@@ -17,7 +17,7 @@ BACKBONES = ["seen=tiny-image", "read=char-ngrams"]
 
 
 @pytest.fixture
-def here(environment, use_example, monkeypatch, tmp_path):
+def here(environment, use_example, quick, monkeypatch, tmp_path):
     """This process as that of a user who has the example packages; the current folder is an empty one."""
     monkeypatch.chdir(tmp_path)
     for name in ("PYTHONPATH", "SPARC_CACHE", "HF_HUB_OFFLINE", "HF_HOME"):

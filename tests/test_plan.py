@@ -8,11 +8,12 @@ from sparc.evaluation import HeldOut
 from sparc.session.device_memory import training_bytes
 from sparc.session.extrapolation import Sizes
 from sparc.session.samples import few_held_out, some_held_out
+from tests.conftest import fork_workers
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # four processes import PyTorch
-def test_a_plan_gives_the_disk_space_that_the_commands_then_take_and_leaves_nothing(tmp_path):
+@pytest.mark.timeout(300)  # three processes import PyTorch
+def test_a_plan_gives_the_disk_space_that_the_commands_then_take_and_leaves_nothing(tmp_path, monkeypatch):
     options = {"dataset": "synthetic[samples=900,held_out=80]", "store": tmp_path / "store", "out": tmp_path / "run"}
     options |= {"n_latents": 64, "k": 4, "batch_size": 64, "epochs": 5}
     options["stream"] = ["a=synthetic[width=48]", "b=synthetic[width=160]"]
@@ -23,6 +24,7 @@ def test_a_plan_gives_the_disk_space_that_the_commands_then_take_and_leaves_noth
     for cost in (plan.extract, plan.train, plan.evaluate):
         assert cost.seconds > 0
         assert 10**8 < cost.memory < 4 * 10**9
+    fork_workers(monkeypatch)
     sparc.train(**options)
     for folder, cost in (("store", plan.extract), ("run", plan.train)):
         taken = sum(path.stat().st_size for path in (tmp_path / folder).rglob("*") if path.is_file())

@@ -20,6 +20,7 @@ from sparc.storage.store import FeatureStore
 from sparc.system.files import read_json
 
 STREAMS = ["tiny-image", "char-ngrams"]
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,7 @@ def warned(lines):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pool")
 def test_the_command_a_program_and_an_ablation_make_the_same_run_with_the_same_warnings(
     photos, environment, use_example, sparc_here, monkeypatch, tmp_path
 ):

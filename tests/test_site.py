@@ -224,7 +224,8 @@ def test_the_checkpoint_is_what_its_page_says(tmp_path):
         documented |= set(re.findall(r"`([\w.]+)`", cell))
     content = json.loads((tmp_path / "config.json").read_text())
     written = {f"{part}.{key}" for part in ("space", "training") for key in content[part]}
-    assert documented - {"training", "space.attached", "weights", "completion"} == written | {"format_version"}
+    optional = {"training", "space.attached", "weights", "completion", "features", "metrics"}
+    assert documented - optional == written | {"format_version"}
     assert content["format_version"] == 1
 
     size = {"L": 32, "S": 2, "T": 10}

@@ -53,6 +53,16 @@ def present(raw_BD: Tensor) -> Tensor:
     return (raw_BD.amax(dim=1) != 0) | (raw_BD.amin(dim=1) != 0)
 
 
+def _directions(weights_LD: Sequence[Tensor]) -> Tensor:
+    """Return the rows of tables, scaled to norm one, side by side: (L, T). On the meta device, they have no values.
+
+    For a norm on that device PyTorch would import its compiler, which takes more than a second.
+    """
+    if weights_LD[0].is_meta:
+        return weights_LD[0].new_empty(len(weights_LD[0]), sum(weight_LD.shape[1] for weight_LD in weights_LD))
+    return torch.cat([F.normalize(weight_LD, dim=1) for weight_LD in weights_LD], dim=1)
+
+
 class LatentSpace(nn.Module):
     """One sparse dictionary shared by any number of streams.
 
@@ -94,7 +104,7 @@ class LatentSpace(nn.Module):
         )
         self.latent_bias = nn.Parameter(torch.zeros(len(self.streams), n_latents))
         # All decoders side by side, (L, T): one sparse product decodes a code into every stream.
-        self.decoder = nn.Parameter(torch.cat([F.normalize(weight.detach(), dim=1) for weight in self.encoders], dim=1))
+        self.decoder = nn.Parameter(_directions([weight.detach() for weight in self.encoders]))
         self.pre_bias = nn.Parameter(torch.zeros(total))
         self.register_buffer("center", torch.zeros(total))
         self.register_buffer("scale", torch.ones(len(self.streams)))

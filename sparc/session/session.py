@@ -357,10 +357,12 @@ def check_memory(config: RunConfig, widths: Mapping[str, int], device: str, copi
     moment = 2 if config.adam_state == "bfloat16" else 4
     needed = (2 * space.n_latents * width + streams * space.n_latents + width) * (4 + 2 * moment) * copies
     if device == "cpu" and needed > (there := available_bytes()):
+        fits = max(1, int(space.n_latents * there / needed))
         raise OutOfMemory(
             f"a space of {space.n_latents:,} latents and streams of width {width:,} takes {needed / 2**30:,.1f} GiB to "
             f"train, and {there / 2**30:,.1f} GiB are free",
-            hint="lower --n-latents; or free some memory; --adam-state bfloat16 takes a third less",
+            hint=f"lower --n-latents to {fits:,} or less; or free some memory; --adam-state bfloat16 takes a third "
+            "less",
         )
 
 

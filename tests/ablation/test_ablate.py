@@ -196,7 +196,9 @@ def metric(report, name):
 
 
 @pytest.mark.slow
-def test_every_run_equals_that_of_sparc_train_and_the_results_are_means_over_seeds(sparc_here, extracted, tmp_path):
+def test_every_run_equals_that_of_sparc_train_and_the_results_are_means_over_seeds(
+    sparc_here, quick_pool, extracted, tmp_path
+):
     (tmp_path / "grid.toml").write_text('seeds = 2\nepochs = 20\n[grid]\nk = [4, 2]\nselection = ["global"]\n')
     asked = ("ablate", *PHOTOS, *folder(extracted), "--config", "grid.toml", "--grid", "k=2,4", "--out", "out")
     done = sparc_here(*asked, COLUMNS="100")
@@ -360,7 +362,7 @@ def on_cores(number):
 
 @pytest.mark.slow
 def test_an_ablation_resumes_after_an_error_a_kill_and_a_signal_to_the_same_results_on_any_number_of_cores(
-    sparc_here, environment, features, tmp_path
+    sparc_here, quick_pool, environment, features, tmp_path
 ):
     asked = ("ablate", *features, *LONG, "--out")
     out = tmp_path / "out"

@@ -20,6 +20,10 @@ print(sorted({"numba", "triton", "scipy", "pydantic"} & sys.modules.keys()))
 for size in (WORTH_COMPILING - 1, WORTH_COMPILING):
     kernels(torch.empty(1, size))
     print("numba" in sys.modules)
+from sparc.core.space import LatentSpace
+with torch.device("meta"):  # as a space is made that is loaded
+    LatentSpace({"a": 3}, n_latents=4, k=2)
+print("torch._dynamo" in sys.modules)
 """
 
 
@@ -30,9 +34,9 @@ def run(code, path=None):
     return done.stdout.splitlines(), done.stderr
 
 
-def test_core_loads_a_compiler_only_for_the_first_table_that_is_worth_it():
+def test_core_loads_a_compiler_only_for_the_first_table_that_is_worth_it_and_never_that_of_pytorch():
     pytest.importorskip("numba", reason="needs numba: pip install 'sparc-sae[fast]'")
-    assert run(LOADED)[0] == ["[]", "False", "True"]
+    assert run(LOADED)[0] == ["[]", "False", "True", "False"]
 
 
 def test_a_compiler_that_does_not_work_is_reported_once_and_replaced_by_pytorch(tmp_path):

@@ -154,7 +154,7 @@ def test_of_streams_that_have_nothing_in_common_solo_measures_are_those_of_chanc
     assert report.concepts.confirmed < 0.1 * 128
 
 
-def test_evaluating_twice_gives_the_same_numbers_and_draws_from_nobodys_generator():
+def test_evaluating_twice_gives_the_same_numbers_and_draws_from_nobodys_generator(quick):
     space, samples = space_of("a", 3), samples_of("a", 3)
     before = torch.get_rng_state()
     first = evaluate(space, samples, classifiers=True)

@@ -96,7 +96,7 @@ def test_retrieval_is_shown_by_latents_then_by_cross_reconstruction_above_chance
             assert [r1, r5, r10, mrr] == near(ranks.r1, ranks.r5, ranks.r10, ranks.mrr)
 
 
-def test_everything_adds_what_streams_share_what_latents_are_called_and_what_they_tell(random_space, held):
+def test_everything_adds_what_streams_share_what_latents_are_called_and_what_they_tell(quick, random_space, held):
     samples = HeldOut(held.features, held.groups, held.matrix, held.taxonomy)
     report = evaluate(random_space(), samples, classifiers=True).report
     text = show(report, everything=True, width=80)

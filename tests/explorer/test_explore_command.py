@@ -81,10 +81,14 @@ def test_a_run_is_explored_served_and_opened_at_what_a_text_or_an_image_activate
     server.stdout.close()
 
     weights.unlink()
+    with (folder / "run" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 10000, "loss": 0.1}\n')
     done = sparc_here("explore", "run")
     assert done.returncode == 0, done.stderr
     run = data(site, "run")
-    (warning,) = run["warnings"]
+    of_log, warning = run["warnings"]
+    assert "metrics.jsonl is not the log of this training" in of_log
+    assert of_log.endswith("and so are the training curves")
     assert warning.startswith("the page has no heat maps: ")
     assert "vit.safetensors" in warning
     assert run["streams"][0]["grid"] is None

@@ -197,3 +197,11 @@ def test_a_damaged_shard_of_another_process_is_made_anew(dataset, tmp_path):
     damaged.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
     assert extracted(dataset, tmp_path / "two", Share(0, 2, helps=True)) is not None
     assert contents(tmp_path / "two") == contents(tmp_path / "whole")
+
+
+def test_without_locks_a_process_computes_its_share_alone(dataset, tmp_path, monkeypatch):
+    """As on Windows: two processes could compute the same shard."""
+    monkeypatch.setattr(work, "HAS_LOCKS", False)
+    assert extracted(dataset, tmp_path, Share(0, 2, helps=True)) is None
+    assert not shard_path(tmp_path / "s", 1).exists()
+    assert extracted(dataset, tmp_path, Share(1, 2, helps=True)) is not None

@@ -216,8 +216,8 @@ def commands(folder, size, words):
 def main(folder):
     """Do all that the tests look at."""
     torch.set_num_threads(1)
-    for name in ("checkpoint", "tensor"):  # two seconds in each rank that splits the latents
-        importlib.import_module(f"torch.distributed.{name}")
+    for name in ("_dynamo", "distributed.checkpoint", "distributed.tensor"):
+        importlib.import_module(f"torch.{name}")  # else each rank that has a shard takes seconds for it
     found = {}
     for name in CASES:
         trained(folder / "one" / name, name)
