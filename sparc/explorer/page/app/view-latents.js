@@ -368,7 +368,7 @@ const LatentsView = (() => {
       `None of the latents is of this kind. ${state.label}: ${state.read}`,
       state.name === "duplicate" && near
         ? [
-            ` Their decoders would have a cosine of ${duplicate} or more${Dictionary.streams.length > 1 ? " in each stream" : ""}. Nearest to that are `,
+            ` Duplicates have decoders with a cosine of ${duplicate} or more${Dictionary.streams.length > 1 ? " in each stream" : ""}. Nearest to that are `,
             latentLink(near[0]),
             " and ",
             latentLink(near[1]),
