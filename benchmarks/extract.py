@@ -20,7 +20,8 @@ from PIL import Image
 
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.preprocessing import BatchReader, ItemBatch
-from sparc.extraction.shards import Destination, extract_streams
+from sparc.extraction.shards import Destination
+from sparc.extraction.work import extract_streams
 from sparc.system.memory import keep_freed_memory
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
 from sparc_plugins.timm_image import TimmParams, load_timm

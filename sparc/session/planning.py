@@ -35,8 +35,8 @@ from sparc.system.files import free_bytes
 from sparc.system.memory import available_bytes
 from sparc.system.processes import started
 
-OTHER_BYTES = 47_000
-"""Size of the provenance of a run and of the plot of its losses, whatever its size."""
+OTHER_BYTES = 5_000
+"""Size of the provenance of a run."""
 PATIENCE = 10.0
 """Seconds in which the probing process ends after SIGTERM."""
 

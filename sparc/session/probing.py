@@ -79,7 +79,7 @@ class TrainingFound(BaseModel):
     start: float
     """Seconds from the start of the process until its modules are imported."""
     prepare: float
-    """Seconds before the first step, for all samples, and of what only the first steps take."""
+    """Seconds before the first step, for all samples, of what only the first steps take, and to draw the losses."""
     step: float
     steps_taken: int
     checkpoint: float
@@ -141,6 +141,7 @@ def probe_training(order: Probe) -> TrainingFound:
     _import_all()
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.training.loader import steps_per_epoch
+    from sparc.training.plots import draw_curves
     from sparc.training.trainer import Hooks, Training, moments, prepare, run_to_end
 
     config, registry = validated(RunConfig, order.config), discover()
@@ -179,12 +180,15 @@ def probe_training(order: Probe) -> TrainingFound:
     size = states[0].stat().st_size
     run.drop_state()
     space.eval().save_pretrained(run.path, training=training_config)
+    began = time.perf_counter()
+    draw_curves(run)
+    drawing = time.perf_counter() - began
     peak, held = peak_bytes(), resident_bytes()
     mapped = row_bytes * (order.samples - count)
     return TrainingFound(
         command=command,
         start=start,
-        prepare=prepared + first,
+        prepare=prepared + first + drawing,
         step=step,
         steps_taken=len(times),
         checkpoint=checkpoint,

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 HELD_OUT, FEWEST = 256, 8
 CAUSES, NOISE = 256, 0.3
-"""Numbers that random features of a sample follow from, the most, and the spread of what they do not explain."""
+"""Numbers that the random features of a sample follow from, at most, and the spread of what they do not explain.
+Completions of real features have ranks from 128 to 512."""
 ALIVE = 2**14
 """Latents that a few held-out samples may activate: the search for latents with like decoders takes time with the
 square of the active ones."""
@@ -57,7 +58,7 @@ def random_features(widths: Mapping[str, int], count: int) -> FeaturesInMemory:
 
     draw = torch.Generator().manual_seed(0)
     size = min(CAUSES, max(widths.values()))
-    causes_NC = torch.randn(count, size, generator=draw) / torch.arange(1, size + 1).sqrt()
+    causes_NC = torch.randn(count, size, generator=draw)
     shards = {}
     for name, width in widths.items():
         noise_ND = NOISE * torch.randn(count, width, generator=draw)

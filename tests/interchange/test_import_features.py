@@ -183,7 +183,7 @@ def test_imported_features_are_trained_on_and_evaluated(sparc_command, sparc_her
     assert done.returncode == 0, done.stderr
     assert "the same for all samples" not in done.stdout
     (tmp_path / "mine").rename(tmp_path / "moved")
-    assert "error: no folder at" in sparc_here("evaluate", "runs/imported").stderr
+    assert "error: --features: no folder at" in sparc_here("evaluate", "runs/imported").stderr
     done = sparc_here("evaluate", "runs/imported", "--features", "moved")
     assert done.returncode == 0, done.stderr
     (tmp_path / "moved").rename(tmp_path / "mine")
@@ -242,7 +242,7 @@ def test_an_import_that_does_not_fit_on_the_disk_is_refused_before_it_starts(tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--features", "gone"), "error: no folder at"),
+        (("--features", "gone"), "error: --features: no folder at"),
         (("--features", "."), "no imported features of the split 'train' in"),
         (("--features", "gone", "--dataset", "openmoji"), "found --dataset too"),
     ],

@@ -178,7 +178,7 @@ def test_a_run_on_arrays_is_measured_resumed_and_named_as_any_other(tmp_path, mo
 def test_mistakes_are_errors_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for wrong, message in (
-        ({"k": 64, "n_latents": 32}, "expected at most n-latents"),
+        ({"k": 64, "n_latents": 32}, "expected at most n_latents"),
         ({"dataset": "digits"}, "--features takes features that are already computed, found --dataset too"),
         ({"n_latent": 3}, "unknown parameter 'n_latent'"),
         ({"features": {}}, "features: expected arrays by the names of their streams"),

@@ -236,7 +236,7 @@ WIDE.forward_tokens = lambda batch: (Eye.forward(WIDE, batch), torch.zeros(len(b
         (
             {"text": ["red"], "images": [__file__]},
             BadSample,
-            "test_localize.py is of a format that Pillow does not know",
+            "test_localize.py is a text, which is not read",
             "convert it",
         ),
         ({"text": ["red"], "eye": NO_GRID}, InvalidConfig, "'eye': expected a backbone with a grid", "--stream"),

@@ -70,7 +70,7 @@ def test_a_plugin_for_another_contract_is_shown_as_broken_and_the_others_work(co
     registry = discover([other, good])
     assert list(registry.backbones) == ["fine"]
     error = registry.broken["other"]
-    assert str(error) == f"it was written for contract {contract} of plugins, this sparc has contract {CONTRACT}"
+    assert error.message == f"it was written for contract {contract} of plugins, this sparc has contract {CONTRACT}"
     assert error.hint == "upgrade that plugin or sparc-sae, whichever is older"
 
 

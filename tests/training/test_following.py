@@ -263,7 +263,7 @@ def test_a_tracker_that_is_not_installed_is_named_before_any_work(tmp_path, monk
 def test_a_line_of_the_log_is_said_in_words():
     record = {"step": 1500, "epoch": 7.5, "loss": 0.5, "self/a": 0.25, "self/b": 0.75, "cross/a->b": 1.0, "lr": 0.1}
     assert described(record, 50, 12345.6) == (
-        "step 1,500  epoch 7.5 of 50  loss 0.5000  self 0.5000  cross 1.0000  12,346 samples/s"
+        "step 1,500  epoch 7.5 of 50  loss 0.5000  self 0.5000  cross 1.0000  12,300 samples/s"
     )
     record = {
         "step": 2,
