@@ -201,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", action="append", help="name of a scenario; repeat for more")
     parser.add_argument("--operations", type=int, default=24, help="kills at operations, per scenario")
-    parser.add_argument("--moments", type=int, default=6, help="kills at random moments, per scenario")
+    parser.add_argument("--moments", type=int, default=8, help="kills at random moments, per scenario")
     parser.add_argument("--doubles", type=int, default=6, help="double starts, per scenario")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="scenarios at a time")
     parser.add_argument("--seed", type=int, default=0)
