@@ -18,7 +18,7 @@ def faults(report: Report) -> list[str]:
 
     - A stream is rebuilt worse than by its mean, from its own code or from those of other streams.
     - Most latents are dead: no held-out sample activates them in any stream.
-    - No pair of streams finds more than chance, by latents.
+    - No pair of streams finds more than chance, by latents; of few samples this says nothing.
     """
     lines = []
     below = {
@@ -45,7 +45,7 @@ def faults(report: Report) -> list[str]:
         )
     # R@10 of ten samples is 1 by chance; the mean reciprocal rank tells with few samples too.
     ranks = [(pair.latents.mrr, pair.chance.mrr) for pair in report.retrieval]
-    if ranks and all(found <= chance for found, chance in ranks):
+    if report.samples >= FEW and ranks and all(found <= chance for found, chance in ranks):
         lines.append(
             "a search by latents finds no more than chance: the streams have learned nothing in common; check that "
             "their rows show the same samples, and train on more of them or for more --epochs"

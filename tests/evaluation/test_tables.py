@@ -9,7 +9,7 @@ from rich.console import Console
 
 from sparc.cli.tables.evaluation import evaluation_tables
 from sparc.evaluation import HeldOut, evaluate
-from sparc.evaluation.faults import width_of_few
+from sparc.evaluation.faults import faults, width_of_few
 from tests.evaluation.test_evaluate import completed
 
 
@@ -79,6 +79,14 @@ def test_the_width_of_a_few_samples_is_said_and_of_many_is_not(random_space, hel
     )
     assert width_of_few(report.model_copy(update={"samples": 29})) is not None
     assert width_of_few(report.model_copy(update={"samples": 30})) is None
+
+
+def test_a_search_at_chance_is_a_fault_except_of_a_few_samples(report):
+    pairs = tuple(pair.model_copy(update={"latents": pair.chance}) for pair in report.retrieval)
+    at_chance = report.model_copy(update={"retrieval": pairs})
+    for samples, said in ((29, False), (30, True)):
+        lines = faults(at_chance.model_copy(update={"samples": samples}))
+        assert any(line.startswith("a search by latents finds no more than chance") for line in lines) == said
 
 
 def test_latents_are_counted_joint_and_solo(report):
