@@ -234,7 +234,7 @@ def read_state(folder: Path) -> None:
     """Read the newest whole one, and which is the best."""
     run = Run(folder)
     best_state(run.states())
-    load_state(run, lambda tensors, progress: [one.sum() for one in tensors.values()] and None)
+    load_state(run, lambda tensors, progress: [one.sum() for one in tensors.values()] and None, lambda *_: None)
 
 
 TOML = """
