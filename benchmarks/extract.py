@@ -21,7 +21,7 @@ from PIL import Image
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.preprocessing import BatchReader, ItemBatch
 from sparc.extraction.shards import Destination
-from sparc.extraction.work import extract_streams
+from sparc.extraction.work import Work
 from sparc.system.memory import keep_freed_memory
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
 from sparc_plugins.timm_image import TimmParams, load_timm
@@ -92,7 +92,7 @@ def measure(dataset, root, n_streams, options):
                 for number, name in enumerate(backbones)
             }
             extractor = FeatureExtractor(backbones, "image", how)
-            extract_streams(dataset, extractor, destinations)
+            Work(dataset, extractor, destinations).run()
         return extractor.spent
 
     seconds = {"bare": [], "reading": [], "extraction": []}

@@ -83,8 +83,11 @@ class Reading(NamedTuple):
     """One kind of input for classifiers."""
 
     kind: str
+    """`raw`, `latents`, `reconstruction` or `cross-reconstruction`."""
     source: str
+    """Stream whose features or codes are read."""
     target: str
+    """Stream that a reconstruction is of; otherwise the source."""
 
 
 def readings(streams: Sequence[str]) -> list[Reading]:
@@ -95,7 +98,7 @@ def readings(streams: Sequence[str]) -> list[Reading]:
 
 @torch.no_grad()
 def read(encodings: Encodings, rows: Tensor, reading: Reading) -> Inputs:
-    """Compute one kind of input for some rows."""
+    """Compute one kind of input for some rows, (M,): features (M, D) of the target stream, or codes of the source."""
     space, (kind, source, target) = encodings.space, reading
     if kind == "raw":
         features = encodings.features[source]

@@ -231,6 +231,9 @@ def imported(
             )
     jobs: dict[str, dict[str, Job]] = {}
     widths: dict[str, int] = {}
+    if not root.is_dir():
+        hint = meant(root, "give the folder of imported features: --features FOLDER", folder=True)
+        raise MissingData(f"--features: no folder at {root}", hint=hint)
     check_imported(root)
     in_train: set[str] = set()
     for split in splits:
@@ -240,9 +243,6 @@ def imported(
         if not streams:
             _check_whole(root, split, folders, set(found), in_train)
             in_train = set(found)
-        if not root.is_dir():
-            hint = meant(root, "give the folder of imported features: --features FOLDER", folder=True)
-            raise MissingData(f"--features: no folder at {root}", hint=hint)
         if not found:
             raise MissingData(
                 f"no imported features of the split '{split}' in {root}",
@@ -260,17 +260,21 @@ def imported(
                     hint="import both from one model",
                 )
         jobs[split] = {
-            alias: Job(
-                dataset=PluginRef(name=IMPORTED, alias=IMPORTED),
-                split=split,
-                stream=PluginRef(name=name, alias=alias),
-                directory=root / split / name,
-                weights="",
-                options=options,
-            )
+            alias: _imported_job(root, split, PluginRef(name=name, alias=alias), options)
             for alias, name in origins.items()
         }
     return jobs
+
+
+def _imported_job(root: Path, split: str, stream: PluginRef, options: JobOptions) -> Job:
+    return Job(
+        dataset=PluginRef(name=IMPORTED, alias=IMPORTED),
+        split=split,
+        stream=stream,
+        directory=root / split / stream.name,
+        weights="",
+        options=options,
+    )
 
 
 def check_imported(root: Path) -> None:

@@ -34,26 +34,6 @@ OnRows = Callable[[int, int], None]
 """Callback that receives the number of rows done so far, and the number of rows of this process's work."""
 
 
-def extract_streams(
-    dataset: Dataset,
-    extractor: FeatureExtractor,
-    destinations: Mapping[str, Destination],
-    *,
-    share: Share = WHOLE,
-    shard_rows: int = SHARD_ROWS,
-    on_rows: OnRows = lambda done, total: None,
-) -> dict[str, Manifest | None]:
-    """Write the features of all samples for each stream, continuing where earlier calls stopped.
-
-    Returns the manifests, or None while shards of other processes are missing. The process that writes the last shard
-    writes the manifest. One that helps returns when all shards are complete.
-
-    Raises as `Work.go_on`.
-    """
-    work = Work(dataset, extractor, destinations, share=share, shard_rows=shard_rows, on_rows=on_rows)
-    return work.wait() if work.helps else work.go_on()
-
-
 @dataclass
 class Claim:
     """A shard that this process computes, for the streams that lack it."""
@@ -61,7 +41,7 @@ class Claim:
     number: int
     streams: tuple[str, ...]
     content: list[BatchFeatures]
-    """What is computed so far; first the rows that an interrupted extraction kept."""
+    """Batches that are computed so far, after the rows that an interrupted extraction kept."""
     start: int
     """Number of rows that were kept."""
     locks: contextlib.ExitStack
@@ -128,6 +108,13 @@ class Work:
     def helps(self) -> bool:
         """True if this process computes shards of others. Without locks two would compute the same ones."""
         return self._share.helps and self._share.of > 1 and HAS_LOCKS
+
+    def run(self) -> dict[str, Manifest | None]:
+        """Do the work, and if this process helps, until all shards are complete; return the manifests.
+
+        Manifests and errors are those of `go_on`.
+        """
+        return self.wait() if self.helps else self.go_on()
 
     def go_on(self) -> dict[str, Manifest | None]:
         """Compute the shards of this process, and if it helps those that nobody has begun; return the manifests.

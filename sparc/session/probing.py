@@ -30,7 +30,9 @@ from sparc.system.memory import keep_freed_memory, peak_bytes, resident_bytes
 from sparc.system.refusals import refusal
 
 if TYPE_CHECKING:
+    from sparc.config import TrainingConfig
     from sparc.evaluation import HeldOut
+    from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.training.loader import TrainingFeatures
 
 STEPS_SECONDS = 15.0
@@ -142,7 +144,7 @@ def probe_training(order: Probe) -> TrainingFound:
     from sparc.storage.checkpoint import SharedLatentSpace
     from sparc.training.loader import steps_per_epoch
     from sparc.training.plots import draw_curves
-    from sparc.training.trainer import Hooks, Training, moments, prepare, run_to_end
+    from sparc.training.trainer import Hooks, Training, run_to_end
 
     config, registry = validated(RunConfig, order.config), discover()
     training_config, shape = config.training(), config.space(order.widths)
@@ -157,13 +159,7 @@ def probe_training(order: Probe) -> TrainingFound:
     some: TrainingFeatures = random_features(order.widths, count)
     if order.has_features:
         some = data.train if count == order.samples else some_features(data.train, count)
-    began = time.perf_counter()
-    lacking = prepare(space, some, training_config)
-    prepared = time.perf_counter() - began
-    if space.completion is not None or training_config.pre_bias == "mean":
-        began = time.perf_counter()
-        moments(space, some)
-        prepared += (order.samples - count) / count * (time.perf_counter() - began)
+    lacking, prepared = _prepared(space, some, training_config, (order.samples - count) / count)
     run = Run(order.folder)
     training = Training(space, training_config, lacking=lacking)
     steps = steps_per_epoch(order.samples, training_config) * training_config.epochs
@@ -198,6 +194,22 @@ def probe_training(order: Probe) -> TrainingFound:
         resident=held + mapped,
         device_memory=_device_memory(order.device, training_bytes(config, order.widths)),
     )
+
+
+def _prepared(
+    space: SharedLatentSpace, some: TrainingFeatures, config: TrainingConfig, more: float
+) -> tuple[bool, float]:
+    """Prepare a space; return what `prepare` does, and the seconds that it takes with `more` times the samples more."""
+    from sparc.training.trainer import moments, prepare
+
+    began = time.perf_counter()
+    lacking = prepare(space, some, config)
+    seconds = time.perf_counter() - began
+    if space.completion is not None or config.pre_bias == "mean":
+        began = time.perf_counter()
+        moments(space, some)
+        seconds += more * (time.perf_counter() - began)
+    return lacking, seconds
 
 
 def _import_all() -> None:

@@ -35,7 +35,7 @@ _PARTED = -1
 
 
 class _Beat(NamedTuple):
-    """What a process says of itself in the store."""
+    """Sign of life that a process leaves in the store."""
 
     number: int
     host: str

@@ -365,7 +365,7 @@ def run_to_end(
         hooks.watch()
         training.norms.add({f"feature_norm/{name}": x_BD.float().norm(dim=1) for name, x_BD in raw.items()})
         speed.samples += len(next(iter(raw.values()))) if training.rows is None else training.rows.total
-        losses, rate = None, None
+        losses = None
         record: dict[str, float] = {}
         try:
             terms = training.advance(space.normalize(raw))
@@ -384,12 +384,9 @@ def run_to_end(
             record |= {f"{HELD_OUT}{name}": value for name, value in found.items() if math.isfinite(value)}
         if record:
             record = {"step": training.step, "epoch": training.step / loader.per_epoch, **record}
-        if record and training.leads:
-            run.log(record)
-        if losses is not None:
-            rate = speed.since_last()
-            if training.leads:
-                run.log_speed({"step": training.step, RATE: rate})
+        rate = speed.since_last() if losses is not None else None
+        if training.leads:
+            _log(run, record, training.step, rate)
         waiting = loader.waited / max(1e-9, time.monotonic() - began)
         hooks.on_step(Step(training.step, n_steps, losses, waiting, record, rate))
         if saves.due:
@@ -398,6 +395,14 @@ def run_to_end(
     training.finish(run)
     training.wait("trained")
     return True
+
+
+def _log(run: Run, record: Mapping[str, float], step: int, rate: float | None) -> None:
+    """Write the losses of a step, and its samples per second, if it has them. Raises StorageError."""
+    if record:
+        run.log(record)
+    if rate is not None:
+        run.log_speed({"step": step, RATE: rate})
 
 
 def _loader(training: Training, features: TrainingFeatures | None) -> Loader:

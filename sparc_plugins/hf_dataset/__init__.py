@@ -116,12 +116,7 @@ class HFDataset:
     def __getitem__(self, index: int) -> Sample:
         """Return one sample, without opening its image."""
         row, group = int(self._rows[index]), self.groups[index] if self._share else None
-        try:
-            caption = self._captions[row].as_py()
-        except UnicodeDecodeError as error:
-            raise BadSample(
-                f"the caption of sample '{self.ids[index]}' is not UTF-8: {error}", hint="write the file again"
-            ) from error
+        caption = self._captions[row].as_py()
         if self._lists:
             caption = caption[self._numbers[index]] if caption else None
         opener = None if self._no_image[row] else partial(open_image, self._images, row, self._image, self._root)

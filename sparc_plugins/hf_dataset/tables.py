@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sparc.plugins import (
+    CorruptFile,
     InvalidConfig,
     MissingData,
     SparcError,
@@ -72,12 +73,26 @@ def read_splits(params: HFParams) -> dict[str, Any]:
             tables = {role: table.select(range(min(params.rows, len(table)))) for role, table in tables.items()}
     for role, table in tables.items():
         check_columns(params.columns, table.column_names, role)
+        _check_texts(table.select_columns(params.used), role)
         with _as_images(params, table.features):
             closed = table.select_columns(params.used).cast_column(params.image, datasets.Image(decode=False))
         tables[role] = closed
     if params.root is not None and not params.streaming:
         _count_unmatched(params.root, [image_paths(table, params.image) for table in tables.values()])
     return tables
+
+
+def _check_texts(table: Any, role: str) -> None:
+    """Raise CorruptFile if a text is not UTF-8, which Arrow does not check while it reads."""
+    import pyarrow as pa
+
+    for column in table.column_names:
+        try:
+            table.data.column(column).validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise CorruptFile(
+                f"hf: the column '{column}' of {role} is damaged: {error}", hint="write or download the files again"
+            ) from error
 
 
 @contextlib.contextmanager

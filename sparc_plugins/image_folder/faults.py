@@ -16,7 +16,7 @@ DOWNLOAD = "images must be files in the folder: download them; or pass --skip-ba
 
 
 Heads = Mapping[str, BadSample]
-"""What is wrong with the headers of images, by their names in the index."""
+"""Faults of the headers of images, by the images' names in the index."""
 
 
 def problems_of(

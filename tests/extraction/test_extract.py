@@ -31,7 +31,7 @@ from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.preprocessing import BatchReader, ItemBatch
 from sparc.extraction.shards import Destination
 from sparc.extraction.supervise import Progress, extract, following
-from sparc.extraction.work import extract_streams
+from sparc.extraction.work import Work
 from sparc.plugins.contracts import Sample
 from sparc.plugins.registry import discover
 from sparc.storage.store import open_patches, open_streams, read_shard, shard_path
@@ -59,7 +59,7 @@ def extract_stream(dataset, backbone, directory, *, modality="image", skip_bad=F
     """One stream of its own."""
     destination = Destination(directory, "brightness", {}, "", "image-folder", "train")
     extractor = FeatureExtractor({"s": backbone}, modality, ComputeOptions(skip_bad=skip_bad))
-    return extract_streams(dataset, extractor, {"s": destination}, **kwargs)["s"]
+    return Work(dataset, extractor, {"s": destination}, **kwargs).run()["s"]
 
 
 @pytest.fixture
@@ -309,9 +309,9 @@ def test_streams_of_one_modality_are_extracted_together_each_as_if_alone(dataset
     }
     extractor = FeatureExtractor({"once": Brightness(), "twice": Twice()}, "image")
     # One stream has a shard already: it is not computed again.
-    extract_streams(dataset, extractor, {"once": destinations["once"]}, shard_rows=16, share=Share(1, 4))
+    Work(dataset, extractor, {"once": destinations["once"]}, shard_rows=16, share=Share(1, 4)).run()
     before = shard_path(tmp_path / "once", 1).stat().st_mtime_ns
-    extract_streams(dataset, extractor, destinations, shard_rows=16)
+    Work(dataset, extractor, destinations, shard_rows=16).run()
     store = open_streams({name: tmp_path / name for name in destinations})
     assert torch.equal(store.in_memory()["twice"], 2 * store.in_memory()["once"])
     assert shard_path(tmp_path / "once", 1).stat().st_mtime_ns == before
@@ -412,7 +412,7 @@ def test_features_are_stored_and_computed_as_exactly_as_asked_for(dataset, tmp_p
         tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16", precision="bfloat16"
     )
     extractor = FeatureExtractor({"s": backbone}, "image", ComputeOptions(precision="bfloat16"))
-    manifest = extract_streams(dataset, extractor, {"s": destination})["s"]
+    manifest = Work(dataset, extractor, {"s": destination}).run()["s"]
     assert backbone.dtype == torch.bfloat16
     assert (manifest.dtype, manifest.precision) == ("float16", "bfloat16")
     features = open_streams({"s": tmp_path / "s"}).in_memory()["s"]
@@ -427,7 +427,7 @@ def test_a_feature_that_float16_cannot_hold_is_the_largest_that_it_can(dataset, 
             return torch.full((len(batch), 3), -1e9)
 
     destination = Destination(tmp_path / "s", "s", {}, "", "image-folder", "train", dtype="float16")
-    extract_streams(dataset, FeatureExtractor({"s": Huge()}, "image"), {"s": destination})
+    Work(dataset, FeatureExtractor({"s": Huge()}, "image"), {"s": destination}).run()
     assert (open_streams({"s": tmp_path / "s"}).in_memory()["s"] == -65504).all()
 
 
@@ -569,7 +569,7 @@ class Patched(Brightness):
 def with_tokens(dataset, backbone, directory, **kwargs):
     destination = Destination(directory, "patched", {}, "", "image-folder", "train", dtype="float16")
     extractor = FeatureExtractor({"s": backbone}, "image", ComputeOptions(tokens=torch.float16, **kwargs))
-    return extract_streams(dataset, extractor, {"s": destination}, shard_rows=16)["s"]
+    return Work(dataset, extractor, {"s": destination}, shard_rows=16).run()["s"]
 
 
 def test_features_of_patches_are_stored_beside_those_of_images(dataset, photos, tmp_path):
@@ -588,7 +588,7 @@ def test_features_of_patches_are_stored_beside_those_of_images(dataset, photos, 
 
 def test_features_of_patches_are_made_where_only_those_of_images_are_there(dataset, tmp_path):
     destination = Destination(tmp_path / "s", "patched", {}, "", "image-folder", "train", dtype="float16")
-    extract_streams(dataset, FeatureExtractor({"s": Patched()}, "image"), {"s": destination}, shard_rows=16)
+    Work(dataset, FeatureExtractor({"s": Patched()}, "image"), {"s": destination}, shard_rows=16).run()
     with pytest.raises(MissingData, match="has no features of patches"):
         open_patches(tmp_path / "s")
     with_tokens(dataset, Patched(), tmp_path / "s")

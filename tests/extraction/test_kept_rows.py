@@ -9,7 +9,7 @@ import torch
 from sparc.extraction import parts, shards
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.shards import Destination
-from sparc.extraction.work import extract_streams
+from sparc.extraction.work import Work
 from sparc.storage.manifest import is_complete
 from sparc.storage.store import part_path, part_paths, shard_path
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
@@ -58,7 +58,7 @@ def extracted(dataset, folder, last=None, *, names=("a",), dtype="float16", **op
         name: Destination(folder / name, name, {}, "", "image-folder", "train", dtype, mark=name) for name in names
     }
     with contextlib.suppress(KeyboardInterrupt):
-        extract_streams(dataset, extractor, places, shard_rows=32)
+        Work(dataset, extractor, places, shard_rows=32).run()
     return backbone.seen
 
 

@@ -13,7 +13,7 @@ from sparc.extraction import parts, work
 from sparc.extraction.features import ComputeOptions, FeatureExtractor
 from sparc.extraction.plan import Share
 from sparc.extraction.shards import Destination, StreamShards
-from sparc.extraction.work import Work, extract_streams
+from sparc.extraction.work import Work
 from sparc.storage.store import part_paths, shard_path
 from sparc.system.locks import LOCK, take
 from sparc_plugins.image_folder import ImageFolder, ImageFolderParams
@@ -59,7 +59,7 @@ def extracted(dataset, folder, share=work.WHOLE, backbone=None, on_rows=lambda d
     destination = Destination(folder / "s", "bright", {}, "", "image-folder", "train")
     extractor = FeatureExtractor({"s": backbone or Bright()}, "image", ComputeOptions())
     place = {"s": destination}
-    return extract_streams(dataset, extractor, place, share=share, shard_rows=ROWS, on_rows=on_rows)["s"]
+    return Work(dataset, extractor, place, share=share, shard_rows=ROWS, on_rows=on_rows).run()["s"]
 
 
 def process(dataset, folder, share, backbone):

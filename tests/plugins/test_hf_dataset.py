@@ -7,6 +7,8 @@ import pickle  # noqa: TID251
 import shutil
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -289,6 +291,19 @@ def test_files_that_are_cut_off_are_named(parquet, streaming):
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(CorruptFile, match=r"train-00000-of-00001.parquet is truncated, or no Parquet file"):
         opened(parquet, streaming=streaming)
+
+
+@pytest.mark.parametrize("column", ["image", "caption", "id"])
+def test_a_column_whose_texts_are_no_utf_8_is_refused_when_the_files_are_opened(tmp_path, column):
+    texts = {
+        name: pa.array([b"fine", b"\xff" if name == column else b"good"], pa.binary()).view(pa.string())
+        for name in ("image", "caption", "id")
+    }
+    texts["image"] = pa.StructArray.from_arrays([pa.nulls(2, pa.binary()), texts["image"]], ["bytes", "path"])
+    for split in ("train", "test"):
+        pq.write_table(pa.table(texts), tmp_path / f"{split}.parquet")
+    with pytest.raises(CorruptFile, match=f"the column '{column}' of train is damaged"):
+        opened(tmp_path, id="id")
 
 
 def test_rewriting_a_file_changes_the_identity_and_copying_the_folder_does_not(parquet, tmp_path):
