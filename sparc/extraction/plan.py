@@ -231,7 +231,9 @@ def imported(
             )
     jobs: dict[str, dict[str, Job]] = {}
     widths: dict[str, int] = {}
-    if not root.is_dir():
+    with reading(root):
+        found_root = root.is_dir()
+    if not found_root:
         hint = meant(root, "give the folder of imported features: --features FOLDER", folder=True)
         raise MissingData(f"--features: no folder at {root}", hint=hint)
     check_imported(root)
