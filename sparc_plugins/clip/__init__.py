@@ -126,14 +126,13 @@ def _load(source: Source, path: Path | None, device: str, size: int | None) -> C
         raise needs_the_hub(source, error) from error
     if path is not None and state is not None:
         _fill(net, state, path, source)
-    # cuDNN convolutions are faster with channels last.
-    layout = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
-    net = net.eval().requires_grad_(False).to(dtype=torch.float32, memory_format=layout)
+    # Convolutions are faster with channels last, on a GPU and on a CPU.
+    net = net.eval().requires_grad_(False).to(dtype=torch.float32, memory_format=torch.channels_last)
     preprocessing = {
         name: list(value) if isinstance(value, tuple) else value for name, value in net.visual.preprocess_cfg.items()
     }
     activation = "quick_gelu" if any(isinstance(part, QuickGELU) for part in net.modules()) else "gelu"
-    return Clip(net, transform, preprocessing, int(json.loads(source.config)["embed_dim"]), activation, layout)
+    return Clip(net, transform, preprocessing, int(json.loads(source.config)["embed_dim"]), activation)
 
 
 def _fill(net: Any, state: Mapping[str, Tensor], path: Path, source: Source) -> None:

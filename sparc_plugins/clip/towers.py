@@ -29,6 +29,12 @@ def to_tokens(source: Source, samples: Sequence[Sample]) -> Tensor:
     return tokens
 
 
+def _channels_last(pixels: Tensor) -> Tensor:
+    import torch
+
+    return pixels.to(memory_format=torch.channels_last)
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
     """A loaded model, shared by the backbones of its two towers."""
@@ -40,8 +46,6 @@ class Clip:
     width: int
     activation: str
     """`gelu` or `quick_gelu`, which a file of weights does not say."""
-    layout: Any
-    """Memory format of the pixels."""
 
 
 def cropped(clip: Clip, crop_pct: float) -> Clip:
@@ -84,7 +88,7 @@ class ImageTower:
 
     def forward(self, batch: Tensor) -> Tensor:
         """Return the embeddings (B, d) of pixels (B, 3, H, W)."""
-        features: Tensor = self.clip.net.encode_image(batch.to(memory_format=self.clip.layout), normalize=False)
+        features: Tensor = self.clip.net.encode_image(_channels_last(batch), normalize=False)
         return features
 
     def forward_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +103,7 @@ class ImageTower:
                 "found one that does not",
                 hint="choose one of open_clip's own vision transformers, such as clip-img[model=ViT-B-32]",
             )
-        features, tokens = self._with_tokens(batch.to(memory_format=self.clip.layout))
+        features, tokens = self._with_tokens(_channels_last(batch))
         visual = self.clip.net.visual
         if getattr(visual, "final_ln_after_pool", False):
             tokens = visual.ln_post(tokens)
