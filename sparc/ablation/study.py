@@ -148,6 +148,9 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
         for seed in study.seeds
     ]
     waiting = [work for work in works if not work.run.evaluation.is_file()]
+    for work in works:
+        if work not in waiting:
+            work.run.sweep_if_free()
     size = f"{_count(len(works), 'run')}: {_count(len(study.cells), 'cell')}, {_count(len(study.seeds), 'seed')}"
     if not waiting:
         listener.note(f"{size}; all are done")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from sparc.config.signatures import (
     EvaluateArguments,
     ExtractArguments,
 )
-from sparc.errors import Interrupted, InUse, InvalidConfig, StorageError, TimeUp
+from sparc.errors import Interrupted, InvalidConfig, StorageError, TimeUp
 from sparc.extraction import WHOLE, Share
 from sparc.plugins.registry import discover
 from sparc.session.data import Data, resolve_device
@@ -34,7 +33,6 @@ from sparc.session.session import Session
 from sparc.session.stopping import stop_on_signal, time_limit
 from sparc.session.together import check_alone, check_shares, heard, together
 from sparc.storage.run import Run
-from sparc.system.locks import owned
 
 if TYPE_CHECKING:
     from sparc.evaluation.report import EvaluationFile, Report
@@ -159,8 +157,7 @@ def finished_run(resume: str | Path | None) -> Run | None:
     run = Run.open(Path(resume)) if resume is not None else None
     if run is None or not (run.finished and run.evaluation.is_file()):
         return None
-    with contextlib.suppress(InUse, StorageError), owned(run.path, ""):  # a kill after the last write leaves files
-        run.sweep()
+    run.sweep_if_free()
     return run
 
 

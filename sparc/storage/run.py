@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparc.config import SpaceConfig
-from sparc.errors import InvalidConfig, MissingData, SparcError
+from sparc.errors import InUse, InvalidConfig, MissingData, SparcError, StorageError
 from sparc.storage.belonging import check_provenance
 from sparc.storage.nearby import near_run
 from sparc.storage.provenance import PROVENANCE, Provenance, read_provenance, write_provenance
@@ -39,7 +39,7 @@ from sparc.storage.space_config import COMPLETION, CONFIG, MODEL, read_config
 from sparc.storage.training_log import LOG
 from sparc.storage.weight_files import PATTERNS, space_files, weights_path
 from sparc.system.files import is_temporary, remove_temporaries, write_atomically
-from sparc.system.locks import LOCK, holder, in_use
+from sparc.system.locks import LOCK, holder, in_use, owned
 from sparc.system.refusals import reading, writing
 
 OTHER_DATA = "on"
@@ -293,6 +293,11 @@ class Run:
         remove_temporaries(self.path, self._state, self.base, self.pictures)
         if self.finished:
             self.drop_state()
+
+    def sweep_if_free(self) -> None:
+        """Sweep a run that is done, unless another process owns it. A kill after the last write leaves files there."""
+        with contextlib.suppress(InUse, StorageError), owned(self.path, ""):
+            self.sweep()
 
 
 def _is_of_space(path: Path) -> bool:

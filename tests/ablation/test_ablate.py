@@ -404,9 +404,11 @@ def test_an_ablation_resumes_after_an_error_a_kill_and_a_signal_to_the_same_resu
     whole = sparc_here(*asked, "whole")
     assert whole.returncode == 0, whole.stderr
     assert files(out) == files(tmp_path / "whole")
+    (left := next(iter(kept)).parent / ".sparc.lock").write_text("{}")  # as a kill after the last write leaves it
     again = sparc_here(*asked, "out")
     assert again.returncode == 0, again.stderr
     assert "4 runs: 2 cells, 2 seeds; all are done" in again.stdout
+    assert not left.exists()
 
 
 @pytest.mark.slow
