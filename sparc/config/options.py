@@ -25,7 +25,7 @@ from sparc.config.wording import Unfit, option_name, spelling
 Selection = Literal["global", "local"]
 Normalization = Literal["unit", "standard", "none"]
 PreBias = Literal["mean", "zeros"]
-CompletionKind = Literal["linear", "none"]
+CompletionKind = Literal["linear", "kernel", "none"]
 Recipe = Literal["sparc", "paper"]
 Precision = Literal["float32", "bfloat16"]
 ForwardPrecision = Literal["float32", "bfloat16", "float16"]
@@ -287,8 +287,8 @@ class TrainingConfig(Options):
     )
     completion: CompletionKind = option(
         "linear",
-        "Guess of the streams that a sample lacks: linear, from the covariances of the training features; or none, the "
-        "paper's way.",
+        "Guess of the streams that a sample lacks: linear, from the covariances of the training features; kernel, "
+        "which guesses better where a stream is alone, and makes encoding slower; or none, the paper's way.",
     )
     stream_dropout: float = option(
         0.25,
@@ -417,6 +417,12 @@ class MeasureOptions(PlaceOptions):
 
 class CompleteOptions(PlaceOptions, DataOptions):
     """Options of `sparc complete`."""
+
+    completion: Literal["linear", "kernel"] = option(
+        "linear",
+        "Guess of the streams that a sample lacks: linear, from the covariances of the training features; or kernel, "
+        "which guesses better where a stream is alone, and makes encoding slower.",
+    )
 
 
 class AttachOptions(TimeOptions, PlaceOptions):

@@ -58,9 +58,9 @@ class RunArguments(TypedDict, total=False):
     """Seed of the initial weights and of the order of the samples."""
     pre_bias: Literal["mean", "zeros"]
     """Start of each stream's pre-bias: the mean of its training features, which prevents dead latents; or zeros."""
-    completion: Literal["linear", "none"]
-    """Guess of the streams that a sample lacks: linear, from the covariances of the training features; or none, the
-    paper's way."""
+    completion: Literal["linear", "kernel", "none"]
+    """Guess of the streams that a sample lacks: linear, from the covariances of the training features; kernel, which
+    guesses better where a stream is alone, and makes encoding slower; or none, the paper's way."""
     stream_dropout: float
     """Part of the samples of a step for which one stream, drawn at random, selects for all."""
     input_dropout: float
@@ -128,6 +128,9 @@ class CompleteArguments(TypedDict, total=False):
     else ~/.cache/sparc/store."""
     device: str
     """auto (CUDA if available), cpu, cuda, cuda:1, ..."""
+    completion: Literal["linear", "kernel"]
+    """Guess of the streams that a sample lacks: linear, from the covariances of the training features; or kernel, which
+    guesses better where a stream is alone, and makes encoding slower."""
 
 
 class AttachArguments(TypedDict, total=False):

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from sparc.core.codes import Codes, Translations
+from sparc.core.kernel_guess import KernelGuess
 from sparc.core.kernels import logits_with_gradient
 from sparc.core.newcomer import Newcomer
 from sparc.core.topk import EncoderProduct, select
@@ -48,6 +49,15 @@ class Alone(NamedTuple):
     """(L,)."""
 
 
+class Shape(NamedTuple):
+    """All of a completion but its tensors."""
+
+    rank: int
+    ridge: float
+    kernels: dict[str, tuple[int, float]]
+    """Landmarks and precision, by stream."""
+
+
 class Completion(nn.Module):
     """Means and covariances of the training features, with which missing streams are guessed."""
 
@@ -63,8 +73,9 @@ class Completion(nn.Module):
         factor_RT: Tensor,
         ridge: float,
         newcomers: Mapping[str, Newcomer] | None = None,
+        kernels: Mapping[str, KernelGuess] | None = None,
     ) -> None:
-        """Take the founding streams' widths in the space's order, m, F and r; and the attached streams."""
+        """Take the founding streams' widths in the space's order, m, F and r; the attached streams; and the kernels."""
         super().__init__()
         self.streams = dict(widths)
         """Widths of the founding streams, which are guessed."""
@@ -72,6 +83,9 @@ class Completion(nn.Module):
         self.attached = tuple(newcomers or ())
         """Names of the attached streams, which are not guessed."""
         self._newcomers = nn.ModuleList((newcomers or {}).values())
+        self.with_kernel = tuple(kernels or ())
+        """Names of the founding streams that have a kernel."""
+        self._kernels = nn.ModuleList((kernels or {}).values())
         # Not part of the state dict: the completion is a file of its own, and a space may have none.
         self.register_buffer("mean", mean_T, persistent=False)
         self.register_buffer("factor", factor_RT, persistent=False)
@@ -79,6 +93,22 @@ class Completion(nn.Module):
         self.segments = {name: slice(end - widths[name], end) for name, end in zip(widths, ends, strict=True)}
         self._loadings: dict[tuple[str, ...], Tensor] = {}
         self._alone: dict[str, tuple[tuple[object, ...], Alone]] = {}
+
+    @classmethod
+    def empty(cls, widths: Mapping[str, int], shape: Shape) -> Completion:
+        """Return one of zeros of the founding streams `widths`, with the shape of another, for its tensors."""
+        kernels = {
+            name: KernelGuess(torch.zeros(count, widths[name]), torch.zeros(count, shape.rank), precision)
+            for name, (count, precision) in shape.kernels.items()
+        }
+        total = sum(widths.values())
+        return cls(widths, torch.zeros(total), torch.zeros(shape.rank, total), shape.ridge, kernels=kernels)
+
+    @property
+    def shape(self) -> Shape:
+        """What `empty` needs."""
+        kernels = {name: (len(one.landmarks), one.precision) for name, one in self.kernels.items()}
+        return Shape(self.rank, self.ridge, kernels)
 
     @property
     def rank(self) -> int:
@@ -90,9 +120,18 @@ class Completion(nn.Module):
         """Attached streams by name, each with its covariance with the founding ones."""
         return dict(zip(self.attached, self._newcomers, strict=True))  # type: ignore[arg-type]
 
+    @property
+    def kernels(self) -> dict[str, KernelGuess]:
+        """Kernels by the stream that is alone."""
+        return dict(zip(self.with_kernel, self._kernels, strict=True))  # type: ignore[arg-type]
+
     def with_newcomers(self, newcomers: Mapping[str, Newcomer]) -> Completion:
         """Return the completion of the same founding streams with these attached streams."""
-        return Completion(self.streams, self.mean, self.factor, self.ridge, newcomers)
+        return Completion(self.streams, self.mean, self.factor, self.ridge, newcomers, self.kernels)
+
+    def with_kernels(self, kernels: Mapping[str, KernelGuess]) -> Completion:
+        """Return the completion with these kernels."""
+        return Completion(self.streams, self.mean, self.factor, self.ridge, self.newcomers, kernels)
 
     @torch.inference_mode(False)  # tensors that are kept must serve an encoding with gradients too
     def loadings(self, present: Sequence[str]) -> Tensor:
@@ -137,14 +176,19 @@ class Completion(nn.Module):
             rows.append(own_QP)
         return torch.cat(rows) * scale_P, scale_P
 
-    def guess(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def guess(self, features: Mapping[str, Tensor], *, linear: bool = False) -> dict[str, Tensor]:
         """Return the guessed features x^_t (B, D_t) of the missing founding streams.
 
-        `features` holds the normalised features (B, D) of the streams that all of these samples have.
+        `features` holds the normalised features (B, D) of the streams that all of these samples have. A stream alone
+        guesses by its kernel, if it has one, and linearly otherwise or if `linear`. Training guesses linearly, because
+        a kernel tells more of the samples that it was fitted to than of others.
         """
         present = [name for name in (*self.streams, *self.attached) if name in features]
-        differences = [features[name] - self.mean_of(name) for name in present]
-        u_BR = torch.cat(differences, dim=1) @ self.loadings(present).T
+        if not linear and len(present) == 1 and present[0] in self.with_kernel:
+            u_BR = self.kernels[present[0]].coordinates(features[present[0]])
+        else:
+            differences = [features[name] - self.mean_of(name) for name in present]
+            u_BR = torch.cat(differences, dim=1) @ self.loadings(present).T
         return {
             name: self.mean[segment] + u_BR @ self.factor[:, segment]
             for name, segment in self.segments.items()
@@ -162,18 +206,20 @@ class Completion(nn.Module):
         newcomers = {name: one for name, one in self.newcomers.items() if name != stream}
         if stream not in self.streams:
             return self.with_newcomers(newcomers)
+        kernels = {name: one for name, one in self.kernels.items() if name != stream}
         left = {name: width for name, width in self.streams.items() if name != stream}
         mean_T = torch.cat([self.mean[self.segments[name]] for name in left])
         factor_RT = torch.cat([self.factor[:, self.segments[name]] for name in left], dim=1)
-        return Completion(left, mean_T, factor_RT, self.ridge, newcomers)
+        return Completion(left, mean_T, factor_RT, self.ridge, newcomers, kernels)
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def alone(self, space: LatentSpace, stream: str) -> Alone:
         """Return the encoder of a stream alone, whose scores on x_s - b_s are h_s + sum_t h^_t.
 
-        It costs what the stream's own encoder costs. It is kept until the parameters of the space change. Those of a
-        space that was loaded in inference mode do not count their changes, so it is computed anew each time.
+        It costs what the stream's own encoder costs. With a kernel it reads x_s - b_s and u, side by side. It is kept
+        until the parameters of the space change. Those of a space that was loaded in inference mode do not count their
+        changes, so it is computed anew each time.
         """
         parameters = list(space.parameters())
         counted = not any(parameter.is_inference() for parameter in parameters)
@@ -181,15 +227,19 @@ class Completion(nn.Module):
         kept = self._alone.get(stream)
         if kept is not None and kept[0] == key and counted:
             return kept[1]
-        G_RD = self.loadings([stream])
-        off_D = space.pre_bias[space.segments[stream]] - self.mean_of(stream)
         weight_LD, bias_L = (tensor.clone() for tensor in space.encoder(stream))
+        of_u_LR = weight_LD.new_zeros(len(weight_LD), self.rank)
         for name, segment in self.segments.items():
             if name != stream:
                 others_LD, other_bias_L = space.encoder(name)
-                at_bias_D = self.mean[segment] + (G_RD @ off_D) @ self.factor[:, segment] - space.pre_bias[segment]
-                weight_LD.addmm_(others_LD @ self.factor[:, segment].T, G_RD)
-                bias_L += others_LD @ at_bias_D + other_bias_L
+                of_u_LR += others_LD @ self.factor[:, segment].T
+                bias_L += others_LD @ (self.mean[segment] - space.pre_bias[segment]) + other_bias_L
+        if stream in self.with_kernel:
+            weight_LD = torch.cat([weight_LD, of_u_LR], dim=1)
+        else:
+            G_RD = self.loadings([stream])
+            bias_L += of_u_LR @ (G_RD @ (space.pre_bias[space.segments[stream]] - self.mean_of(stream)))
+            weight_LD.addmm_(of_u_LR, G_RD)
         self._alone[stream] = (key, Alone(weight_LD, bias_L))
         return self._alone[stream][1]
 
@@ -233,7 +283,7 @@ def _encode_alike(space: LatentSpace, completion: Completion, batch: Batch, ther
         return space.encode_batch(batch)
     known = {name: batch.features[name] for name in present}
     centered = {name: space.centered(name, x_BD) for name, x_BD in known.items()}
-    indices_BK = _select_alone(space, completion, centered) if len(known) == 1 else _select(space, completion, known)
+    indices_BK = _select_alone(space, completion, known) if len(known) == 1 else _select(space, completion, known)
     own = {name: _logits(space, name, x_BD, indices_BK) for name, x_BD in centered.items()}
     # A space that does not normalise would share the caller's tensors, which may change before a code is decoded.
     held = {name: x_BD.clone() for name, x_BD in known.items()} if space.normalization == "none" else known
@@ -292,10 +342,14 @@ def _logits(space: LatentSpace, stream: str, centered_BD: Tensor, indices_BK: Te
     return logits_with_gradient(centered_BD, *space.encoder(stream), logits_BK, indices_BK)
 
 
-def _select_alone(space: LatentSpace, completion: Completion, centered: Mapping[str, Tensor]) -> Tensor:
-    ((stream, x_BD),) = centered.items()
+@torch.no_grad()
+def _select_alone(space: LatentSpace, completion: Completion, known: Mapping[str, Tensor]) -> Tensor:
+    ((stream, x_BD),) = known.items()
     everywhere_B = torch.ones(len(x_BD), dtype=torch.bool, device=x_BD.device)
-    product = EncoderProduct(x_BD, *completion.alone(space, stream), everywhere_B)
+    read = space.centered(stream, x_BD)
+    if stream in completion.with_kernel:
+        read = torch.cat([read, completion.kernels[stream].coordinates(x_BD)], dim=1)
+    product = EncoderProduct(read, *completion.alone(space, stream), everywhere_B)
     return select({stream: product}, space.k, shared=True)[stream].indices
 
 

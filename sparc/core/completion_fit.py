@@ -34,6 +34,14 @@ def fit_completion(fitted: Moments, held_out: Moments) -> Completion:
     return Completion(every.streams, mean_T.float(), factor_RT.float(), ridge)
 
 
+@torch.no_grad()
+def completion_like(completion: Completion, fitted: Moments) -> Completion:
+    """Fit a linear completion to moments, with the rank and the ridge of another."""
+    mean_T = fitted.mean
+    factor_RT = _factor(fitted.covariance(mean_T))[: completion.rank]
+    return Completion(fitted.streams, mean_T.float(), factor_RT.float(), completion.ridge)
+
+
 def _factor(covariance_TT: Tensor) -> Tensor:
     """Return F with F^T F = C, largest directions first, (R, T). Covariances of pairs may have negative directions."""
     try:  # a fifth of the time, with an error far below any ridge

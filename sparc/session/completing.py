@@ -46,6 +46,8 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
     MissingData if there is none in the directory, MisalignedStreams if the features are not those of its streams.
     """
     directory, given = checked_path(space), as_options(None, arguments, CompleteOptions)
+    kind = validated(CompleteOptions, dict(given)).completion
+    given.pop("completion", None)
     run = Run(directory)
     if run.begun and not run.finished:
         raise MissingData(f"the run {directory} is not finished", hint=f"sparc train --resume {directory}")
@@ -73,7 +75,7 @@ def complete(space: str | Path, *, listener: Listener = SILENT, **arguments: Unp
         warnings.filterwarnings("ignore", rf".*{re.escape(COMPLETION)} is missing")  # it is made now
         loaded = load(directory, device=data.device)
     listener.doing("summing means and covariances of the training features")
-    completion = completion_of(loaded, features)
+    completion = completion_of(loaded, features, kind)
     with owned(directory, "wait until it ends, then complete the space"):
         remove_temporaries(directory)
         write_completion(directory, completion)

@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sparc.config import TrainingConfig
+from sparc.config import CompletionKind, TrainingConfig
 from sparc.core.completion import Completion
-from sparc.core.completion_fit import fit_completion
+from sparc.core.completion_fit import completion_like, fit_completion
 from sparc.core.dead import ActivityCounters
+from sparc.core.kernel_fit import Sampled, fit_kernels
 from sparc.core.losses import KINDS, Kind, LossWeights, Term, loss_terms, total
 from sparc.core.moments import Moments, moments_of
 from sparc.core.newcomer import fit_newcomer
@@ -478,13 +479,22 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     space.completion = None
     if config.pre_bias == "zeros" and not completes(space, config):
         return True
-    fitted, held_out = moments(space, features)
+    kernels = config.completion == "kernel" and completes(space, config)
+    sampled = Sampled(held_out(features), space.streams) if kernels else None
+    fitted, chosen_on = moments(space, features, sampled)
     if config.pre_bias == "mean":
         with torch.no_grad():
-            space.pre_bias.copy_((fitted + held_out).mean)
+            space.pre_bias.copy_((fitted + chosen_on).mean)
     if completes(space, config):
-        space.completion = fit_completion(fitted, held_out).to(space.decoder)
-    return (fitted + held_out).lacking
+        space.completion = _completion(fitted, chosen_on, sampled).to(space.decoder)
+    return (fitted + chosen_on).lacking
+
+
+def _completion(fitted: Moments, held_out: Moments, sampled: Sampled | None) -> Completion:
+    completion = fit_completion(fitted, held_out)
+    if sampled is None:
+        return completion
+    return fit_kernels(completion, completion_like(completion, fitted), sampled)
 
 
 def completes(space: LatentSpace, config: TrainingConfig) -> bool:
@@ -497,30 +507,36 @@ def _prepare_together(space: LatentSpace, features: TrainingFeatures, config: Tr
     found = prepare(space, features, config) if ranks.leads else True
     ranks.wait("prepared")
     fitted = space.completion
-    lacking, shape = ranks.same((found, None if fitted is None else (len(fitted.factor), fitted.ridge)))
+    lacking, shape = ranks.same((found, None if fitted is None else fitted.shape))
     if shape is not None:
         if fitted is None:
-            total = len(space.pre_bias)
-            mean_T, factor_RT = space.pre_bias.new_zeros(total), space.pre_bias.new_zeros(shape[0], total)
-            space.completion = fitted = Completion(space.streams, mean_T, factor_RT, shape[1])
+            space.completion = fitted = Completion.empty(space.streams, shape).to(space.decoder)
         ranks.copy_(fitted.mean, fitted.factor)
+        for kernel in fitted.kernels.values():
+            ranks.copy_(kernel.landmarks, kernel.weights)
     ranks.copy_(space.pre_bias.detach(), space.center, space.scale)
     return lacking
 
 
-def completion_of(space: SharedLatentSpace, features: TrainingFeatures) -> Completion:
+def completion_of(space: SharedLatentSpace, features: TrainingFeatures, kind: CompletionKind) -> Completion:
     """Fit the completion of a space to raw training features. Raises MisalignedStreams."""
-    fitted, held_out = moments(space, features)
-    founding = len(space.config.founding)
-    completion = fit_completion(fitted.first(founding), held_out.first(founding))
-    newcomers = {stream: fit_newcomer(completion, fitted, held_out, stream) for stream in space.config.attached}
+    founding = space.config.founding
+    sampled = Sampled(held_out(features), founding) if kind == "kernel" else None
+    fitted, chosen_on = moments(space, features, sampled)
+    completion = _completion(fitted.first(len(founding)), chosen_on.first(len(founding)), sampled)
+    newcomers = {stream: fit_newcomer(completion, fitted, chosen_on, stream) for stream in space.config.attached}
     return completion.with_newcomers(newcomers)
 
 
-def moments(space: LatentSpace, features: TrainingFeatures) -> tuple[Moments, Moments]:
-    """Return the moments of raw training features: of those to fit on, and of the held-out ones."""
+def moments(space: LatentSpace, features: TrainingFeatures, sampled: Sampled | None = None) -> tuple[Moments, Moments]:
+    """Return the moments of raw training features: of those to fit on, and of the held-out ones.
+
+    `sampled` collects its samples on the way.
+    """
     device = space.decoder.device
-    batches = map(space.normalize, in_order(features, device))
+    batches: Iterable[Batch] = map(space.normalize, in_order(features, device))
+    if sampled is not None:
+        batches = sampled.passing(batches)
     return moments_of(batches, space.streams, held_out(features), device)
 
 

@@ -96,7 +96,7 @@ class Views:
                 continue
             rows = (of_sample == number).nonzero().squeeze(1).to(batch.features[names[0]].device)
             known = {name: batch.features[name][rows] for name, there in zip(names, pattern, strict=True) if there}
-            for name, guess_BD in completion.guess(known).items():
+            for name, guess_BD in completion.guess(known, linear=True).items():
                 selecting[name][rows] = guess_BD
         if not completion.attached:
             return selecting, None
