@@ -84,7 +84,7 @@ def fit_kernels(completion: Completion, trial: Completion, sampled: Sampled) -> 
 
 class _Candidate(NamedTuple):
     gain: float
-    """Share of the variance of each other stream that the guess explains, summed over these, and more for the linear guess."""
+    """Share of the variance of each other stream that the guess explains, summed over these; what it must exceed."""
     precision: float
     """0 for the linear guess."""
     ridge: float

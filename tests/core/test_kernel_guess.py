@@ -58,10 +58,9 @@ def test_guesses_are_linear_from_two_streams_from_a_stream_without_kernel_and_wh
 
 
 def test_the_latents_of_a_stream_alone_are_those_of_its_logits_and_the_guessed_ones(completion):
-    space, x = space_with(completion), features()["a"]
+    space, x = space_with(completion).requires_grad_(False), features()["a"]
     codes = space.encode({"a": x})["a"]
     guess = completion.guess({"a": x})
-    space.requires_grad_(False)
     own = space.centered("a", x) @ space.encoder("a")[0].T + space.encoder("a")[1]
     scores = own + sum(space.centered(t, g) @ space.encoder(t)[0].T + space.encoder(t)[1] for t, g in guess.items())
     for row in range(len(x)):
