@@ -142,9 +142,15 @@ def test_a_folder_is_encoded_once_and_what_cannot_be_read_is_counted(here, place
     assert {hit["id"] for hit in found[0]["hits"]} <= set(names)
     assert found[0]["hits"][0]["id"] == "inner/Ünïcode 猫.png"
     assert found[0]["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+    (samples,) = [
+        path for path in Path(places["store"]).rglob("test/hog-*/samples.json") if names[0] in path.read_text()
+    ]
+    lock = samples.with_name(".sparc.lock")
+    lock.write_text("{}")  # as a kill between the manifest and the end of the lock leaves it
     again = sparc_here(*words, *place)
     assert json.loads(again.stdout) == found
     assert "extract hog" not in again.stderr
+    assert not lock.exists()
     assert "1 images in album could not be read when it was encoded: broken.jpg" in again.stderr
     refused = sparc_here("search", "run", "red", "--index", "album", "--find", "text", *place)
     assert "album has no captions to find" in refused.stderr

@@ -23,7 +23,6 @@ Importing this package imports no torch. Shapes are written in words: (rows, wid
 """
 
 from sparc.extraction.plan import SPLITS, WHOLE, Job, JobOptions, Share, directories, imported, plan
-from sparc.extraction.sharing import sweep
 from sparc.extraction.supervise import Progress, extract, probe
 from sparc.storage.manifest import IMPORTED
 
@@ -40,5 +39,4 @@ __all__ = [
     "imported",
     "plan",
     "probe",
-    "sweep",
 ]

@@ -13,6 +13,8 @@ from typing import Any
 from sparc import errors
 from sparc.errors import OutOfMemory, PluginError, SparcError, StorageError
 from sparc.extraction.plan import AGAIN, WHOLE, Job, Order, Share
+from sparc.extraction.sharing import sweep
+from sparc.storage.manifest import IMPORTED
 from sparc.system.processes import started
 
 KILLED = -9
@@ -59,7 +61,9 @@ def extract(
     Raises the SparcError that the worker raised. Any other error becomes a PluginError, with the worker's traceback as
     its cause.
     """
-    waiting = [job for job in jobs if not job.done]
+    every = list(jobs)
+    waiting = [job for job in every if not job.done]
+    sweep([job for job in every if job not in waiting and job.dataset.name != IMPORTED])
     if not waiting:
         return
     current = Progress((waiting[0].stream.alias,))

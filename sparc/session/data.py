@@ -24,7 +24,6 @@ from sparc.extraction import (
     imported,
     plan,
     probe,
-    sweep,
 )
 from sparc.plugins.images import ImageLimits, limit_images
 from sparc.plugins.problems import find_problems
@@ -84,7 +83,6 @@ class Data:
         self._refuse_remote(every)
         self.check_samples()
         there = sum(job.done for job in every)
-        sweep([job for job in every if job.done and job.dataset.name != IMPORTED])
         if there:
             self.listener.note(f"features: {there} of {len(every)} are in the store")
         extract(self.on_device(every), self._extracting, share=share)
