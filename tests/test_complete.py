@@ -45,12 +45,14 @@ def test_a_run_is_completed_and_then_evaluated_both_ways(paper_run, sparc_here):
     assert "has a completion already" in again.stderr
 
 
-def test_the_completion_of_a_run_is_that_which_training_fits(paper_run, sparc_here, tmp_path):
-    trained = sparc_here("train", *WORDS, *SHAPE, "--recipe", "paper", "--completion", "linear", "--out", "other")
+@pytest.mark.parametrize("kind", ["linear", "kernel"])
+def test_the_completion_of_a_run_is_that_which_training_fits(kind, paper_run, sparc_here, tmp_path):
+    trained = sparc_here("train", *WORDS, *SHAPE, "--recipe", "paper", "--completion", kind, "--out", "other")
     assert trained.returncode == 0, trained.stderr
-    assert sparc_here("complete", "run").returncode == 0
+    assert sparc_here("complete", "run", "--completion", kind).returncode == 0
     name = "completion.safetensors"
     assert (paper_run / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    assert bool(sparc.load(paper_run).completion.with_kernel) == (kind == "kernel")
 
 
 def test_a_space_that_is_no_run_is_completed_with_the_features_that_are_named(paper_run, sparc_here, tmp_path):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from sparc import SharedLatentSpace, SpaceConfig, load
 from sparc.core.completion import Completion
+from sparc.core.kernel_guess import KernelGuess
 from sparc.errors import CorruptFile
 
 WIDTHS = {"a": 5, "b": 4}
@@ -36,6 +37,56 @@ def test_a_completion_is_saved_and_loaded_with_its_space(space, tmp_path):
     assert torch.equal(loaded.completion.factor, space.completion.factor)
     assert torch.equal(codes(loaded).indices, codes(space).indices)
     assert torch.equal(codes(loaded).values, codes(space).values)
+
+
+@pytest.fixture
+def kernels(space):
+    generator = torch.Generator().manual_seed(2)
+    landmarks, weights = torch.randn(7, 5, generator=generator), torch.randn(7, 6, generator=generator)
+    space.completion = space.completion.with_kernels({"a": KernelGuess(landmarks, weights, 0.1 + 0.2)})
+    return space
+
+
+def test_kernels_are_saved_and_loaded_with_their_completion(kernels, tmp_path):
+    kernels.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.completion.shape == kernels.completion.shape  # the precision to the bit
+    assert torch.equal(loaded.completion.kernels["a"].landmarks, kernels.completion.kernels["a"].landmarks)
+    assert torch.equal(codes(loaded).indices, codes(kernels).indices)
+    assert torch.equal(codes(loaded).values_for("b"), codes(kernels).values_for("b"))
+
+
+def saved_again(path, metadata=(), **tensors):
+    every = {**load_file(path), **{name.replace("_", "."): tensor for name, tensor in tensors.items()}}
+    save_file({name: tensor for name, tensor in every.items() if tensor is not None}, path, metadata=dict(metadata))
+
+
+RIDGE = {"ridge": "0.3"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tensors"),
+    [
+        (RIDGE, {}),
+        (RIDGE | {"precision.0": "0"}, {}),
+        (RIDGE | {"precision.0": "much"}, {}),
+        (RIDGE | {"precision.0": "inf"}, {}),
+        (RIDGE | {"precision.0": "1"}, {"landmarks_0": torch.zeros(7, 4)}),
+        (RIDGE | {"precision.0": "1"}, {"landmarks_0": torch.zeros(7, 5, 1)}),
+        (RIDGE | {"precision.0": "1"}, {"weights_0": torch.zeros(7, 5)}),
+        (RIDGE | {"precision.0": "1"}, {"weights_0": torch.zeros(6, 6)}),
+        (RIDGE | {"precision.0": "1"}, {"weights_0": None}),
+        (RIDGE | {"precision.0": "1"}, {"landmarks_0": None}),
+        (RIDGE | {"precision.0": "1"}, {"weights_0": torch.full((7, 6), torch.inf)}),
+        (RIDGE | {"precision.0": "1"}, {"landmarks_2": torch.zeros(7, 4)}),
+    ],
+)
+def test_a_damaged_kernel_is_named_with_what_to_do(kernels, tmp_path, metadata, tensors):
+    kernels.save_pretrained(tmp_path)
+    saved_again(tmp_path / "completion.safetensors", metadata, **tensors)
+    with pytest.raises(CorruptFile, match="is truncated or does not fit") as caught:
+        load(tmp_path)
+    assert "sparc complete" in caught.value.hint
 
 
 def test_the_model_is_the_same_file_with_and_without_a_completion(space, tmp_path):
