@@ -134,13 +134,15 @@ class _Sums(NamedTuple):
 
     def weights(self, ridge: float) -> Tensor:
         """Return (K^T K + r K_MM)^-1 K^T U, (M, R)."""
-        return torch.linalg.solve(self.own + ridge * self.between, self.crossed)
+        found: Tensor = torch.linalg.solve(self.own + ridge * self.between, self.crossed)
+        return found
 
 
 def _coordinates(completion: Completion, x_nT: Tensor) -> Tensor:
     """Return the coordinates (n, R) of samples that have all founding streams: the u of which F^T u is nearest."""
     F_RT = completion.factor.double()
-    return torch.linalg.solve(F_RT @ F_RT.T, F_RT @ (x_nT - completion.mean.double()).T).T
+    found: Tensor = torch.linalg.solve(F_RT @ F_RT.T, F_RT @ (x_nT - completion.mean.double()).T).T
+    return found
 
 
 def _gain(completion: Completion, stream: str, u_vR: Tensor, x_vT: Tensor) -> float:
