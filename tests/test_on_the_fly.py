@@ -1,8 +1,11 @@
 """Training without a store: features arrive while the training runs, in an order that resuming repeats."""
 
 import itertools
+import os
 import shutil
 import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +117,28 @@ def test_plans_and_ablations_which_need_stored_features_refuse_it(tmp_path, monk
     with pytest.raises(InvalidConfig, match="an ablation trains many times on the same stored features"):
         sparc.ablate(**PLANTED, on_the_fly=True, grid={"k": [2, 4]})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_to_the_whole_group_stops_a_training_that_extracts_on_the_fly_as_one_to_the_process(tmp_path):
+    ended = []
+
+    class Listener(type(SILENT)):
+        def step(self, step):
+            if not ended:
+                children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+                workers = [int(pid) for pid in children.read_text(encoding="ascii").split()]
+                ended.extend(pid for pid in workers if b"sparc.extraction" in Path(f"/proc/{pid}/cmdline").read_bytes())
+                for pid in ended:
+                    os.kill(pid, signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
+                time.sleep(0.3)
+
+    options = {**PLANTED, **SHAPE, "on_the_fly": True, "buffer": 100, "store": tmp_path / "store"}
+    with pytest.raises(Interrupted) as caught:
+        sparc.train(**options, out=tmp_path / "run", listener=Listener())
+    assert ended
+    assert "resume=" in str(caught.value)
+    assert sparc.train(resume=tmp_path / "run").path == tmp_path / "run"
 
 
 def test_other_samples_or_a_completion_that_is_gone_do_not_continue_a_run(tmp_path):

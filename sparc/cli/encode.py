@@ -63,7 +63,7 @@ def encode(run: RunPath, given: dict[str, Any], inputs: Inputs = None, as_json: 
     for one in found.inputs:
         _print(one)
     for line in LEGEND:
-        console.print(line, style="dim", markup=False, soft_wrap=True)
+        print_line(console, line, style="dim")
 
 
 def screen(*, as_json: bool) -> Screen:

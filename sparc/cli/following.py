@@ -18,6 +18,15 @@ POLL = 0.5
 """Seconds between two looks at the log."""
 
 
+def wait_for_start(run: Run) -> None:
+    """Wait while a process prepares a training in this folder, which is no run yet."""
+    if run.begun or holder(run.path) is None:
+        return
+    say(console, f"{run.path} is being prepared")
+    while not run.begun and holder(run.path) is not None:
+        time.sleep(POLL)
+
+
 def follow(run: Run, provenance: Provenance) -> None:
     """Print the logged steps of a run, old and new, until its training ends or Ctrl-C."""
     try:

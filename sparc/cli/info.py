@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from sparc.cli.following import follow as follow_log
+from sparc.cli.following import wait_for_start
 from sparc.cli.options import RunPath
 from sparc.cli.output import say
 from sparc.cli.progress import console
@@ -34,6 +36,8 @@ def info(
 
         sparc info runs/openmoji --follow
     """
+    if follow:
+        wait_for_start(Run(Path(run)))
     opened = Run.open_space(run)
     if not opened.begun:
         if follow:

@@ -92,8 +92,8 @@ class LeftColumn(TimeRemainingColumn):
     """Time that the rest will take."""
 
     def render(self, task: Task) -> Text:
-        """Return the time with its name."""
-        return super().render(task).append(" left")
+        """Return the time with its name; nothing at the end."""
+        return Text() if task.finished else super().render(task).append(" left")
 
 
 class ElapsedColumn(TimeElapsedColumn):

@@ -58,9 +58,11 @@ def described(config: RunConfig, chosen: RunConfig, samples: int) -> str:
     """Return one line on the size of a training: samples, steps, latents, and which options the samples set."""
     per_epoch = max(1, samples // chosen.batch_size)
     size = min(chosen.batch_size, samples)
+    steps = per_epoch * chosen.epochs
     text = (
-        f"{samples:,} training samples, {per_epoch * chosen.epochs:,} steps of {size} ({chosen.epochs} epochs), "
-        f"{chosen.n_latents:,} latents, {chosen.k} kept, learning rate {chosen.lr:g}"
+        f"{samples:,} training samples, {steps:,} step{'' if steps == 1 else 's'} of {size} ({chosen.epochs} "
+        f"epoch{'' if chosen.epochs == 1 else 's'}), {chosen.n_latents:,} latents, {chosen.k} kept, "
+        f"learning rate {chosen.lr:g}"
     )
     if config.recipe == "paper":
         return f"{text}; options that were not set are the paper's"

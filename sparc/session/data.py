@@ -115,7 +115,8 @@ class Data:
             raise grave.joined()
         if problems:
             some = "; ".join(one.message for one in problems.first[:SOME]) + ("; ..." if len(problems) > SOME else "")
-            self.listener.warn(f"{counted(len(problems), 'sample')} cannot be read, and are left out: {some}")
+            number = counted(len(problems), "sample")
+            self.listener.warn(f"{number} cannot be read whole, and used without what cannot be read: {some}")
 
     def problems(self) -> Problems:
         """Return what the extraction of missing features would stop at, as far as the dataset tells before."""

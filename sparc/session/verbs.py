@@ -30,7 +30,7 @@ from sparc.session.listener import SILENT, Listener
 from sparc.session.options import as_options, resolved
 from sparc.session.other_data import extract_held_out, open_measured
 from sparc.session.session import Session
-from sparc.session.stopping import stop_on_signal, time_limit
+from sparc.session.stopping import Stop, stop_on_signal, time_limit
 from sparc.session.together import check_alone, check_shares, heard, together
 from sparc.storage.run import Run
 
@@ -205,7 +205,7 @@ def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
         check_alone("to attach a stream")
     session.ranks = ranks
     with time_limit(session.config), session.owned():
-        path = session.run.path
+        path, stopped = session.run.path, Stop()
         try:
             session.prepare()
             if session.run.finished:
@@ -223,6 +223,9 @@ def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
         except StorageError as error:
             if not session.run.begun:
                 raise
+            if stopped():  # a signal to the process group ended the process that extracts on the fly, too
+                why = str(stopped.error) if isinstance(stopped.error, TimeUp) else ""
+                raise Interrupted(path, f"sparc.train(resume={str(path)!r})", why) from error
             raise StorageError(
                 error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
             ) from error

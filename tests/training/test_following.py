@@ -16,13 +16,14 @@ import pytest
 import torch
 
 import sparc
-from sparc.cli.following import described, lines
+from sparc.cli.following import described, lines, wait_for_start
 from sparc.config import SpaceConfig, TrainingConfig
 from sparc.core.dead import ActivityCounters
 from sparc.errors import InvalidConfig
 from sparc.storage.checkpoint import SharedLatentSpace
 from sparc.storage.run import Run
 from sparc.storage.training_log import read_log
+from sparc.system.locks import owned
 from sparc.training.loader import FeaturesInMemory
 from sparc.training.measuring import held_out_steps
 from sparc.training.plots import draw_curves
@@ -223,6 +224,29 @@ def test_wandb_gets_what_a_training_logged_without_a_server(aside):
         wanted = {name: value for name, value in record.items() if name != "step"}
         assert {name: found[step][name] for name in wanted} == wanted
     assert found[50]["samples_per_second"] > 0
+
+
+def test_following_waits_while_a_training_is_prepared(tmp_path, capsys):
+    run = Run(tmp_path / "run")
+
+    def prepare():
+        with owned(run.path, ""):
+            held.set()
+            time.sleep(0.7)
+            (run.path / "provenance.json").write_text("{}")
+            begun.set()
+            over.wait()
+
+    held, begun, over = threading.Event(), threading.Event(), threading.Event()
+    preparing = threading.Thread(target=prepare)
+    preparing.start()
+    held.wait()
+    wait_for_start(run)
+    assert begun.is_set()
+    assert "is being prepared" in capsys.readouterr().out
+    over.set()
+    preparing.join()
+    wait_for_start(Run(tmp_path / "none"))  # nobody prepares it: there is nothing to wait for
 
 
 @pytest.mark.slow

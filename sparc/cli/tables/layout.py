@@ -33,7 +33,7 @@ class NumberTable(Table):
         """Render the table, or the turned one if this one does not fit."""
         first, *others = (self._measure_column(console, options.update(width=10_000), one) for one in self.columns)
         numbers = sum(one.maximum for one in others)
-        if numbers + min(first.maximum, NARROWEST + 1) > options.max_width and len(others) > 1:
+        if numbers + min(first.maximum, max(NARROWEST + 1, first.minimum)) > options.max_width and len(others) > 1:
             yield from self._turned()
         else:
             yield from super().__rich_console__(console, options)
