@@ -37,7 +37,7 @@ def all_of(modalities: Mapping[str, str], modality: str) -> list[str]:
     if not found:
         raise InvalidConfig(
             f"expected a stream that reads {modality}, found {', '.join(modalities)}",
-            hint=f"choose a stream of the run that reads {modality}, or train with one",
+            hint=f"choose another stream of the run, or train with one that reads {modality}",
         )
     return found
 

@@ -245,7 +245,7 @@ WIDE.forward_tokens = lambda batch: (Eye.forward(WIDE, batch), torch.zeros(len(b
             {"text": ["red"], "tongue": False},
             InvalidConfig,
             "expected a stream that reads text, found eye",
-            "--stream",
+            "choose another stream of the run",
         ),
         (
             {"text": ["red"], "method": "relevance"},

@@ -275,7 +275,7 @@ def test_a_completion_comes_back_whole_from_its_file(tmp_path_factory, widths, n
 
 def test_an_attached_space_without_a_completion_is_completed_with_its_newcomers(tmp_path):
     three = attach(tmp_path / "three", trained(tmp_path / "two", **PAPER), "c", CONFIG_OF_ALL.model_copy(update=PAPER))
-    three.completion = completion_of(three, features(("a", "b", "c")))
+    three.completion = completion_of(three, features(("a", "b", "c")), "linear")
     assert (three.completion.streams, three.completion.attached) == ({"a": 12, "b": 70}, ("c",))
     three.save_pretrained(tmp_path / "completed")
     new = drawn(40, seed=9)
