@@ -13,8 +13,8 @@ def _leave(number: int, frame: object) -> None:
 def main() -> None:
     """Run `sparc`. Ctrl-C while its modules load, or after it is done, prints two lines and no traceback."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        # A thread of GNU's OpenMP that waits spins 300,000 times, which takes the core from the thread it waits for
-        # where others use the cores too: four times the time of a training beside one more process.
+        # A thread of GNU's OpenMP that waits spins 300,000 times. Where other processes use the cores too, that keeps a
+        # core from the thread it waits for: a training beside two of them took more than three times as long.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)

@@ -12,7 +12,7 @@ from sparc.ablation.grid import Cell, Grid, cells, checked_grid, checked_seeds
 from sparc.config import RunConfig, option_name
 from sparc.config.fitting import fitted
 from sparc.config.signatures import RunArguments
-from sparc.errors import BadFeatures, Interrupted, InvalidConfig
+from sparc.errors import BadFeatures, Interrupted, InvalidConfig, counted
 from sparc.plugins.registry import discover
 from sparc.session import ABLATION_KEYS
 from sparc.session.data import Data
@@ -147,18 +147,20 @@ def _train_all(study: Study, listener: Listener) -> dict[int, BadFeatures]:
         for cell in study.cells
         for seed in study.seeds
     ]
-    waiting = [work for work in works if not work.run.evaluation.is_file()]
+    waiting = []
     for work in works:
-        if work not in waiting:
+        if work.run.evaluation.is_file():
             work.run.sweep_if_free()
-    size = f"{_count(len(works), 'run')}: {_count(len(study.cells), 'cell')}, {_count(len(study.seeds), 'seed')}"
+        else:
+            waiting.append(work)
+    size = f"{counted(len(works), 'run')}: {counted(len(study.cells), 'cell')}, {counted(len(study.seeds), 'seed')}"
     if not waiting:
         listener.note(f"{size}; all are done")
         return {}
     share = room(waiting, study.data.train.widths, held_out, study.data.device)
     done = len(works) - len(waiting)
     before = f"{done} already done; " if done else ""
-    listener.note(f"{size}; {before}training {share.workers} at a time, {_count(share.threads, 'thread')} each")
+    listener.note(f"{size}; {before}training {share.workers} at a time, {counted(share.threads, 'thread')} each")
     task = Task(study.config, study.data.jobs, study.data.device, program())
     ends = _StudyProgress(works, done, listener)
     with stop_on_signal() as stopped:
@@ -201,7 +203,3 @@ def _describe(study: Study) -> int:
     digests = {"train": feature_digests(study.data.train.manifests), "test": feature_digests(held_out)}
     study.folder.describe(study.description, digests)
     return next(iter(held_out.values())).samples
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,7 +36,7 @@ def info(
         sparc info runs/openmoji --follow
     """
     if follow:
-        wait_for_start(Run(Path(run)))
+        wait_for_start(Run(run))
     opened = Run.open_space(run)
     if not opened.begun:
         if follow:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from sparc.config.options import RunConfig
+from sparc.errors import counted
 
 PAPER = RunConfig()
 """The defaults of the options, which are the paper's."""
@@ -58,10 +59,9 @@ def described(config: RunConfig, chosen: RunConfig, samples: int) -> str:
     """Return one line on the size of a training: samples, steps, latents, and which options the samples set."""
     per_epoch = max(1, samples // chosen.batch_size)
     size = min(chosen.batch_size, samples)
-    steps = per_epoch * chosen.epochs
+    steps, epochs = counted(per_epoch * chosen.epochs, "step"), counted(chosen.epochs, "epoch")
     text = (
-        f"{samples:,} training samples, {steps:,} step{'' if steps == 1 else 's'} of {size} ({chosen.epochs} "
-        f"epoch{'' if chosen.epochs == 1 else 's'}), {chosen.n_latents:,} latents, {chosen.k} kept, "
+        f"{samples:,} training samples, {steps} of {size} ({epochs}), {chosen.n_latents:,} latents, {chosen.k} kept, "
         f"learning rate {chosen.lr:g}"
     )
     if config.recipe == "paper":

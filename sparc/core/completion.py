@@ -15,6 +15,8 @@ streams, C_tP (C_PP + r I)^-1 = F_t^T (F_P F_P^T + r I)^-1 F_P. The code rebuild
 own logits; a missing stream is rebuilt best from the average, which shrinks what the two streams do not agree on
 (measured: docs/beyond.md).
 
+Where a stream is alone, a kernel may replace the linear guess (`core/kernel_guess.py`).
+
 A space has founding streams, which were trained together, and may have attached ones (`core/newcomer.py`). An attached
 stream is never guessed: it adds its logits where a sample has it, and nothing where it lacks it. So codes of the other
 streams are the same, to the bit, as before it was attached. From an attached stream that a sample has, the founding
@@ -44,7 +46,7 @@ class Alone(NamedTuple):
     """Encoder of one stream whose scores are the sum of its own logits and the guessed ones of all other streams."""
 
     weight: Tensor
-    """(L, D)."""
+    """(L, D); with a kernel (L, D + R), for features and u side by side."""
     bias: Tensor
     """(L,)."""
 
@@ -106,7 +108,7 @@ class Completion(nn.Module):
 
     @property
     def shape(self) -> Shape:
-        """What `empty` needs."""
+        """Everything but the tensors, from which `empty` makes room for them."""
         kernels = {name: (len(one.landmarks), one.precision) for name, one in self.kernels.items()}
         return Shape(self.rank, self.ridge, kernels)
 

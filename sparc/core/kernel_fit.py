@@ -93,6 +93,7 @@ class _Candidate(NamedTuple):
 def _fitted(
     completion: Completion, trial: Completion, stream: str, x_nT: Tensor, held_out_n: Tensor
 ) -> KernelGuess | None:
+    """Fit the kernel of a stream to samples (n, T) that have all streams; None if the linear guess is as good."""
     x_nD = x_nT[:, completion.segments[stream]]
     order = torch.randperm(len(x_nD), generator=torch.Generator().manual_seed(0))[:LANDMARKS]
     landmarks_MD = x_nD[order.to(x_nD.device)].float().double()  # as they are kept
@@ -129,6 +130,7 @@ class _Sums(NamedTuple):
 
     @classmethod
     def of(cls, k_nM: Tensor, between_MM: Tensor, true_nR: Tensor) -> _Sums:
+        """Sum over samples; adds the jitter to `between_MM` in place."""
         between_MM.diagonal().add_(_JITTER)
         return cls(k_nM.T @ k_nM, between_MM, k_nM.T @ true_nR)
 

@@ -61,9 +61,11 @@ def extract(
     Raises the SparcError that the worker raised. Any other error becomes a PluginError, with the worker's traceback as
     its cause.
     """
-    every = list(jobs)
-    waiting = [job for job in every if not job.done]
-    sweep([job for job in every if job not in waiting and job.dataset.name != IMPORTED])
+    complete: list[Job] = []
+    waiting: list[Job] = []
+    for job in jobs:
+        (complete if job.done else waiting).append(job)
+    sweep([job for job in complete if job.dataset.name != IMPORTED])
     if not waiting:
         return
     current = Progress((waiting[0].stream.alias,))

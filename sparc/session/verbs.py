@@ -205,13 +205,13 @@ def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
         check_alone("to attach a stream")
     session.ranks = ranks
     with time_limit(session.config), session.owned():
-        path, stopped = session.run.path, Stop()
+        path = session.run.path
         try:
             session.prepare()
             if session.run.finished:
                 session.listener.note(f"{path} is already trained")
             with stop_on_signal() as stopped:
-                space = session.train(stopped)
+                space = _train_until(stopped, session)
             if space is None:
                 raise stopped.error
             report = session.evaluate(space).report
@@ -223,13 +223,20 @@ def run_session(session: Session, ranks: Ranks | None = None) -> Trained:
         except StorageError as error:
             if not session.run.begun:
                 raise
-            if stopped():  # a signal to the process group ended the process that extracts on the fly, too
-                why = str(stopped.error) if isinstance(stopped.error, TimeUp) else ""
-                raise Interrupted(path, f"sparc.train(resume={str(path)!r})", why) from error
             raise StorageError(
                 error.message, hint=f"free some space or permit it, then: sparc train --resume {path}"
             ) from error
         return Trained(path, space, report)
+
+
+def _train_until(stopped: Stop, session: Session) -> SharedLatentSpace | None:
+    """Train; return None if a signal stopped it, also one to the process that extracts on the fly, which ends it."""
+    try:
+        return session.train(stopped)
+    except StorageError:
+        if stopped():
+            return None
+        raise
 
 
 @dataclass(frozen=True)

@@ -479,8 +479,9 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
     space.completion = None
     if config.pre_bias == "zeros" and not completes(space, config):
         return True
-    kernels = config.completion == "kernel" and completes(space, config)
-    sampled = Sampled(held_out(features), space.streams) if kernels else None
+    sampled = None
+    if completes(space, config) and config.completion == "kernel":
+        sampled = Sampled(held_out(features), space.streams)
     fitted, chosen_on = moments(space, features, sampled)
     if config.pre_bias == "mean":
         with torch.no_grad():
@@ -491,6 +492,7 @@ def prepare(space: LatentSpace, features: TrainingFeatures, config: TrainingConf
 
 
 def _completion(fitted: Moments, held_out: Moments, sampled: Sampled | None) -> Completion:
+    """Fit a completion to the moments of founding streams, with kernels if samples were collected for them."""
     completion = fit_completion(fitted, held_out)
     if sampled is None:
         return completion
